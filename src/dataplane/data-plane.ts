@@ -1,0 +1,145 @@
+import type { Protocol } from '../model/five-tuple.js';
+import type { DropReason, PlaneEvent } from '../model/events.js';
+import type { FlowEndReason, FlowRecord } from '../model/flow.js';
+import type { ForwardingState } from '../model/forwarding-state.js';
+
+/** An address and port that could not be listened on. */
+export interface ListenFailure {
+  readonly rule: string;
+  readonly protocol: Protocol;
+  readonly address: string;
+  readonly port: number;
+  /** `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` ... */
+  readonly errorCode: string;
+}
+
+export interface ApplyReport {
+  readonly revision: number;
+  /** Open after the apply. */
+  readonly listeners: Readonly<Record<Protocol, number>>;
+  readonly failures: readonly ListenFailure[];
+}
+
+export interface FlowQuery {
+  /** Only flows with this rule, backend id, protocol. */
+  readonly rule?: string;
+  readonly backendId?: string;
+  readonly protocol?: Protocol;
+  /** Cursor of the page before; absent: from the start. */
+  readonly after?: number;
+  /** 1-1000. */
+  readonly limit: number;
+}
+
+export interface FlowPage {
+  readonly flows: readonly FlowRecord[];
+  /** Cursor of the next page; absent: this was the last. */
+  readonly next?: number;
+}
+
+/** Totals since the start of the plane, for one (rule, backend, protocol). */
+export interface TrafficCounters {
+  readonly rule: string;
+  readonly backendId: string;
+  readonly protocol: Protocol;
+  readonly flowsOpened: number;
+  readonly flowsActive: number;
+  readonly flowsEnded: Readonly<Partial<Record<FlowEndReason, number>>>;
+  readonly bytesToBackend: number;
+  readonly packetsToBackend: number;
+  readonly bytesToClient: number;
+  readonly packetsToClient: number;
+  /** New TCP flows that had to try another backend after this one. */
+  readonly connectRetries: number;
+  readonly connectFailures: number;
+  /** RST received from, or for idleness or policy sent to, either side. */
+  readonly resets: number;
+}
+
+/** What arrived at a rule, before any backend was chosen. */
+export interface ArrivalCounters {
+  readonly rule: string;
+  readonly protocol: Protocol;
+  /** TCP connections accepted (Azure: SYN count), or first datagrams of UDP flows. */
+  readonly arrivals: number;
+  readonly drops: Readonly<Partial<Record<DropReason, number>>>;
+}
+
+export interface TableUse {
+  readonly used: number;
+  readonly limit: number;
+}
+
+/** Cumulative, as Prometheus wants it: `counts[i]` is how many took at most `boundsSeconds[i]`. */
+export interface LatencyHistogram {
+  readonly boundsSeconds: readonly number[];
+  readonly counts: readonly number[];
+  readonly count: number;
+  readonly sumSeconds: number;
+}
+
+/** Use of one (source address, backend) pair's local ports, where haports chooses them. */
+export interface SourcePortUse {
+  readonly backendId: string;
+  readonly protocol: Protocol;
+  readonly sourceAddress: string;
+  readonly used: number;
+  readonly available: number;
+}
+
+export interface PlaneCounters {
+  readonly traffic: readonly TrafficCounters[];
+  readonly arrivals: readonly ArrivalCounters[];
+  readonly table: Readonly<Record<'tcp' | 'udp' | 'embryonic', TableUse>>;
+  /** By backend id: seconds from the first connect attempt to connected. */
+  readonly connectSeconds: Readonly<Record<string, LatencyHistogram>>;
+  readonly sourcePorts: readonly SourcePortUse[];
+  /** Worst event-loop delay since the last call, one entry a worker, in seconds. */
+  readonly eventLoopDelaySeconds: readonly number[];
+  /** By frontend name: sockets listening, sockets wanted. */
+  readonly listeners: Readonly<Record<string, { readonly open: number; readonly wanted: number }>>;
+  readonly workersLost: number;
+}
+
+export interface StopReport {
+  /** Flows that finished by themselves, and flows that the deadline ended. */
+  readonly finished: number;
+  readonly reset: number;
+}
+
+export interface PlaneOptions {
+  /** Whether flow-started, flow-ended and flow-moved are wanted. They cost memory and copies. */
+  readonly flowEvents: boolean;
+}
+
+/**
+ * What moves the bytes. Both planes, and a plane behind a process boundary, keep this contract and pass the same
+ * conformance suite. Everything that crosses it is plain data that survives structured clone.
+ */
+export interface DataPlane {
+  /**
+   * Starts listening and serving. Ports that cannot be bound are reported together and do not stop the rest.
+   * Rejects with `LB_LISTEN_FAILED` only if listeners were wanted and not one could be bound.
+   */
+  start(state: ForwardingState): Promise<ApplyReport>;
+
+  /**
+   * Takes over a new forwarding state whole: decisions made after it resolves use it. Listeners that stay are not
+   * closed; flows that lost their backend meet their rule's flow policy. Calls are served one after another.
+   */
+  apply(state: ForwardingState): Promise<ApplyReport>;
+
+  /** One page of the flow table, in order of flow id. Flows that come and go between pages may be missed. */
+  flows(query: FlowQuery): Promise<FlowPage>;
+
+  counters(): Promise<PlaneCounters>;
+
+  /** Calls the listener with batches of events until the returned function is called. */
+  subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void;
+
+  /**
+   * Closes all listeners at once, lets flows finish for `deadlineMs`, then resets what is left. UDP flows count as
+   * finished when they have been idle for a second. A second call may shorten the deadline. Idempotent.
+   */
+  stop(deadlineMs: number): Promise<StopReport>;
+}

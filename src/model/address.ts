@@ -1,0 +1,83 @@
+import ipaddr from 'ipaddr.js';
+
+/** An IP address in canonical form. IPv4-mapped IPv6 (RFC 4291, 2.5.5.2) is always held as IPv4. */
+export interface IpAddress {
+  readonly family: 4 | 6;
+  /** 4 or 16 bytes, network order. */
+  readonly bytes: Uint8Array;
+  /** Canonical text: dotted quad, or RFC 5952, with `%zone` where one was given. */
+  readonly text: string;
+  /** Interface name of a scoped IPv6 address (`fe80::1%eth0`), RFC 4007. Not part of the hash. */
+  readonly zone?: string;
+}
+
+/**
+ * Parses a literal address. Returns undefined on anything else: host names, short forms such as `127.1`,
+ * octal or hexadecimal parts, or an address with a prefix length.
+ */
+export function parseIpAddress(text: string): IpAddress | undefined {
+  if (ipaddr.IPv4.isValidFourPartDecimal(text)) return fromBytes(ipaddr.IPv4.parse(text).toByteArray());
+  if (!text.includes(':') || !ipaddr.IPv6.isValid(text)) return undefined;
+  const parsed = ipaddr.IPv6.parse(text);
+  return fromBytes(parsed.toByteArray(), parsed.zoneId);
+}
+
+/** As parseIpAddress, for text that is known to be an address (the kernel's). Throws on anything else. */
+export function ipAddress(text: string): IpAddress {
+  const parsed = parseIpAddress(text);
+  if (parsed === undefined) throw new TypeError(`Not an IP address: "${text}"`);
+  return parsed;
+}
+
+/** Builds an address from 4 or 16 network-order bytes; IPv4-mapped bytes become IPv4. */
+export function fromBytes(bytes: Iterable<number>, zone?: string): IpAddress {
+  const octets = [...bytes];
+  const address = ipaddr.fromByteArray(octets);
+  if (address instanceof ipaddr.IPv6) {
+    if (address.isIPv4MappedAddress()) return fromBytes(octets.slice(12));
+    const text = address.toRFC5952String();
+    return zone === undefined
+      ? { family: 6, bytes: Uint8Array.from(octets), text }
+      : { family: 6, bytes: Uint8Array.from(octets), text: `${text}%${zone}`, zone };
+  }
+  return { family: 4, bytes: Uint8Array.from(octets), text: address.toString() };
+}
+
+/** Whether this is `0.0.0.0` or `::`. */
+export function isWildcard(address: IpAddress): boolean {
+  return address.bytes.every((byte) => byte === 0);
+}
+
+/** Whether this is in 127.0.0.0/8 or is `::1`. */
+export function isLoopback(address: IpAddress): boolean {
+  if (address.family === 4) return address.bytes[0] === 127;
+  return address.bytes.every((byte, index) => byte === (index === 15 ? 1 : 0));
+}
+
+/** Orders by family, then bytes, then zone; 0 means the same address. */
+export function compareAddresses(a: IpAddress, b: IpAddress): number {
+  if (a.family !== b.family) return a.family - b.family;
+  for (let index = 0; index < a.bytes.length; index++) {
+    const difference = (a.bytes[index] ?? 0) - (b.bytes[index] ?? 0);
+    if (difference !== 0) return difference;
+  }
+  return (a.zone ?? '') < (b.zone ?? '') ? -1 : (a.zone ?? '') > (b.zone ?? '') ? 1 : 0;
+}
+
+/** `1.2.3.4:80` or `[::1]:80`. */
+export function formatEndpoint(address: IpAddress, port: number): string {
+  return address.family === 6 ? `[${address.text}]:${port}` : `${address.text}:${port}`;
+}
+
+/** Parses `1.2.3.4:80` and `[::1]:80`; undefined on anything else or a port outside 0-65535. */
+export function parseEndpoint(
+  text: string,
+): { readonly address: IpAddress; readonly port: number } | undefined {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
+  if (match === null) return undefined;
+  const address = parseIpAddress(match[1] ?? match[2] ?? '');
+  const port = Number(match[3]);
+  if (address === undefined || port > 65535) return undefined;
+  if (match[2] !== undefined && address.family === 6) return undefined;
+  return { address, port };
+}

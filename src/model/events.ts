@@ -1,0 +1,95 @@
+import type { FlowEndReason, FlowRecord } from './flow.js';
+
+/** Why a connection or datagram got no flow or was thrown away. Label values of one metric: keep them few. */
+export type DropReason =
+  | 'denied'
+  | 'no-backend'
+  | 'table-full'
+  | 'embryonic-full'
+  | 'source-cap'
+  | 'own-listener'
+  | 'bad-proxy-header'
+  | 'descriptors-exhausted'
+  | 'ports-exhausted'
+  | 'send-failed'
+  | 'blackholed'
+  | 'unexpected-reply'
+  | 'stopping';
+
+export const DROP_REASONS: readonly DropReason[] = [
+  'denied',
+  'no-backend',
+  'table-full',
+  'embryonic-full',
+  'source-cap',
+  'own-listener',
+  'bad-proxy-header',
+  'descriptors-exhausted',
+  'ports-exhausted',
+  'send-failed',
+  'blackholed',
+  'unexpected-reply',
+  'stopping',
+];
+
+export interface FlowStarted {
+  readonly type: 'flow-started';
+  readonly atMs: number;
+  readonly flow: FlowRecord;
+}
+
+export interface FlowEnded {
+  readonly type: 'flow-ended';
+  readonly atMs: number;
+  readonly flow: FlowRecord;
+  readonly end: FlowEndReason;
+}
+
+/** A flow that moved to another backend; `flow` is how it stands after the move. */
+export interface FlowMoved {
+  readonly type: 'flow-moved';
+  readonly atMs: number;
+  readonly flow: FlowRecord;
+  readonly fromBackendId: string;
+}
+
+/** Traffic found a backend unreachable. Speeds up its next probe; never ejects by itself. */
+export interface PassiveFailure {
+  readonly type: 'passive-failure';
+  readonly atMs: number;
+  readonly backendId: string;
+  /** `ECONNREFUSED`, `connect timeout`, `ICMP unreachable`. */
+  readonly evidence: string;
+}
+
+/** A budget was hit (`started`) or has had room again for a second (`ended`). */
+export interface Overload {
+  readonly type: 'overload';
+  readonly atMs: number;
+  readonly phase: 'started' | 'ended';
+  readonly reason: DropReason;
+}
+
+/** Local ports of a (source address, backend) pair: 75 % in use, or none left. */
+export interface SourcePortPressure {
+  readonly type: 'source-port-pressure';
+  readonly atMs: number;
+  readonly backendId: string;
+  readonly sourceAddress: string;
+  readonly level: 'high' | 'exhausted' | 'normal';
+  readonly used: number;
+  readonly available: number;
+}
+
+/** A data worker died; its flows are gone. It is being replaced. */
+export interface WorkerLost {
+  readonly type: 'worker-lost';
+  readonly atMs: number;
+  readonly worker: number;
+  readonly evidence: string;
+  readonly flowsLost: number;
+}
+
+/** What a data plane tells, in batches, apart from its counters. Flow events only if asked for. */
+export type PlaneEvent =
+  FlowStarted | FlowEnded | FlowMoved | PassiveFailure | Overload | SourcePortPressure | WorkerLost;
