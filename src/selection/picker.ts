@@ -1,0 +1,194 @@
+import type { Configuration } from '../model/configuration.js';
+import type { FiveTuple } from '../model/five-tuple.js';
+import { NO_BACKEND, type ForwardingState, type PoolView } from '../model/forwarding-state.js';
+import type { Rule } from '../model/rule.js';
+import { isAdmitted } from './access-list.js';
+import type { Hash32 } from './hasher.js';
+import type { PickResult, RulePickResult } from './pick-result.js';
+import { createRuleMatcher, NO_RULE, type RuleMatcher } from './rule-matcher.js';
+import { TupleKeyWriter } from './tuple-key.js';
+
+/**
+ * Chooses backends. The result depends on the arguments and nothing else: no clock, socket or counter. `excluded`
+ * holds ids of backends that this flow must not get (tried in vain, at their cap); the caller decides who they are.
+ * Not thread-safe: a picker reuses one buffer.
+ */
+export interface Picker {
+  /** From scratch: finds the rule, asks the frontend's allow and deny lists, then picks. */
+  pick(state: ForwardingState, tuple: FiveTuple, excluded: ReadonlySet<string>): PickResult;
+
+  /** For a listener, which knows its rule and has asked `isAdmitted`. */
+  pickForRule(
+    state: ForwardingState,
+    ruleIndex: number,
+    tuple: FiveTuple,
+    excluded: ReadonlySet<string>,
+  ): RulePickResult;
+
+  /**
+   * For rules that balance each datagram by itself: as pickForRule, but starts at slot `(hash + sequence) mod size`.
+   * Count `sequence` up by one a datagram: neighbouring slots belong to backends in proportion to their weights.
+   */
+  pickForPacket(
+    state: ForwardingState,
+    ruleIndex: number,
+    tuple: FiveTuple,
+    sequence: number,
+    excluded: ReadonlySet<string>,
+  ): RulePickResult;
+
+  /** Index of the rule that covers the tuple's destination, or NO_RULE. */
+  matchRule(state: ForwardingState, tuple: FiveTuple): number;
+
+  /** The bytes that are hashed for this rule, as a copy, and their hash. */
+  hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey;
+}
+
+export interface HashedKey {
+  readonly bytes: Uint8Array;
+  readonly hash: number;
+}
+
+/** For calls that exclude nobody. */
+export const NONE_EXCLUDED: ReadonlySet<string> = new Set();
+
+export interface TableInUse {
+  readonly table: Uint16Array;
+  readonly failOpen: boolean;
+}
+
+/** The table that new flows of a rule are placed with; undefined where nobody may take them. */
+export function tableInUse(rule: Pick<Rule, 'allDown'>, view: PoolView): TableInUse | undefined {
+  if (view.table.length > 0) return { table: view.table, failOpen: false };
+  const { failOpenTable } = view;
+  if (rule.allDown !== 'fail-open' || failOpenTable === undefined || failOpenTable.length === 0) {
+    return undefined;
+  }
+  return { table: failOpenTable, failOpen: true };
+}
+
+export function createPicker(hash: Hash32): Picker {
+  return new HashPicker(hash);
+}
+
+class HashPicker implements Picker {
+  readonly #hash: Hash32;
+  readonly #writer = new TupleKeyWriter();
+  // Both only remember what the immutable key already determines.
+  readonly #matchers = new WeakMap<Configuration, RuleMatcher>();
+  readonly #owners = new WeakMap<Uint16Array, readonly number[]>();
+
+  constructor(hash: Hash32) {
+    this.#hash = hash;
+  }
+
+  pick(state: ForwardingState, tuple: FiveTuple, excluded: ReadonlySet<string>): PickResult {
+    const ruleIndex = this.matchRule(state, tuple);
+    if (ruleIndex === NO_RULE) return { kind: 'no-rule' };
+    const { frontends } = state.configuration;
+    const { rule } = ruleAndView(state, ruleIndex);
+    const frontend = frontends.find(({ name }) => name === rule.frontend);
+    if (frontend === undefined || !isAdmitted(frontend, tuple.source)) return { kind: 'denied', ruleIndex };
+    return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
+  }
+
+  pickForRule(
+    state: ForwardingState,
+    ruleIndex: number,
+    tuple: FiveTuple,
+    excluded: ReadonlySet<string>,
+  ): RulePickResult {
+    return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
+  }
+
+  pickForPacket(
+    state: ForwardingState,
+    ruleIndex: number,
+    tuple: FiveTuple,
+    sequence: number,
+    excluded: ReadonlySet<string>,
+  ): RulePickResult {
+    const { rule, view, viewIndex } = ruleAndView(state, ruleIndex);
+    const inUse = tableInUse(rule, view);
+    const action = rule.allDown === 'drop' ? 'drop' : 'reset';
+    if (inUse === undefined) return { kind: 'none', ruleIndex, cause: 'no-eligible', action };
+    const { table, failOpen } = inUse;
+    const hash = this.#hash(this.#writer.write(tuple, rule), state.configuration.seed);
+    const home = (hash + sequence) % table.length;
+    const skipped = excluded.size === 0 ? 0 : this.#walk(view, table, home, excluded);
+    if (skipped === NOBODY) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
+    const slot = (home + skipped) % table.length;
+    const backendIndex = table[slot]!;
+    return {
+      kind: 'picked',
+      ruleIndex,
+      viewIndex,
+      backendIndex,
+      backendId: backendIdAt(view, backendIndex),
+      hash,
+      slot,
+      reason: failOpen ? 'fail-open' : skipped > 0 ? 'retry' : 'hash',
+      skipped,
+    };
+  }
+
+  matchRule(state: ForwardingState, tuple: FiveTuple): number {
+    const { configuration } = state;
+    let matcher = this.#matchers.get(configuration);
+    if (matcher === undefined) {
+      matcher = createRuleMatcher(configuration);
+      this.#matchers.set(configuration, matcher);
+    }
+    return matcher.match(tuple.protocol, tuple.destination, tuple.destinationPort);
+  }
+
+  hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey {
+    const bytes = this.#writer.write(tuple, ruleAndView(state, ruleIndex).rule).slice();
+    return { bytes, hash: this.#hash(bytes, state.configuration.seed) };
+  }
+
+  /** Slots from `home` to the first whose backend is not excluded, or NOBODY. */
+  #walk(view: PoolView, table: Uint16Array, home: number, excluded: ReadonlySet<string>): number {
+    // Asked first: when everybody is excluded, the walk would look at every slot of the table.
+    if (this.#ownersOf(table).every((index) => excluded.has(backendIdAt(view, index)))) return NOBODY;
+    let skipped = 0;
+    let slot = home;
+    while (excluded.has(backendIdAt(view, table[slot]!))) {
+      skipped++;
+      slot = slot + 1 === table.length ? 0 : slot + 1;
+    }
+    return skipped;
+  }
+
+  #ownersOf(table: Uint16Array): readonly number[] {
+    let owners = this.#owners.get(table);
+    if (owners === undefined) {
+      owners = [...new Set(table)];
+      this.#owners.set(table, owners);
+    }
+    return owners;
+  }
+}
+
+const NOBODY = -1;
+
+function ruleAndView(
+  state: ForwardingState,
+  ruleIndex: number,
+): { readonly rule: Rule; readonly view: PoolView; readonly viewIndex: number } {
+  const rule = state.configuration.rules[ruleIndex];
+  const viewIndex = state.viewOfRule[ruleIndex] ?? -1;
+  const view = state.views[viewIndex];
+  if (rule === undefined || view === undefined) {
+    throw new RangeError(`No rule ${ruleIndex} in forwarding state ${state.revision}`);
+  }
+  return { rule, view, viewIndex };
+}
+
+function backendIdAt(view: PoolView, index: number): string {
+  const entry = view.backends[index];
+  if (entry === undefined || index === NO_BACKEND) {
+    throw new RangeError(`Table of view "${view.key}" names backend ${index} of ${view.backends.length}`);
+  }
+  return entry.backend.id;
+}
