@@ -25,7 +25,7 @@ export interface FlowQuery {
   readonly rule?: string;
   readonly backendId?: string;
   readonly protocol?: Protocol;
-  /** Cursor of the page before; absent: from the start. */
+  /** `next` of the page before; absent: from the start. */
   readonly after?: number;
   /** 1-1000. */
   readonly limit: number;
@@ -129,7 +129,7 @@ export interface DataPlane {
    */
   apply(state: ForwardingState): Promise<ApplyReport>;
 
-  /** One page of the flow table, in order of flow id. Flows that come and go between pages may be missed. */
+  /** One page of the flow table, in no particular order. Flows that come and go between pages may be missed. */
   flows(query: FlowQuery): Promise<FlowPage>;
 
   counters(): Promise<PlaneCounters>;

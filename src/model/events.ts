@@ -4,6 +4,7 @@ import type { FlowEndReason, FlowRecord } from './flow.js';
 export type DropReason =
   | 'denied'
   | 'no-backend'
+  | 'backends-full'
   | 'table-full'
   | 'embryonic-full'
   | 'source-cap'
@@ -19,6 +20,7 @@ export type DropReason =
 export const DROP_REASONS: readonly DropReason[] = [
   'denied',
   'no-backend',
+  'backends-full',
   'table-full',
   'embryonic-full',
   'source-cap',

@@ -1,0 +1,239 @@
+import { Flow, flowRecord, type CloseStyle, type FlowTransport, type Placement } from '../../flow/flow.js';
+import { FlowTable } from '../../flow/flow-table.js';
+import { IdleWheel } from '../../flow/idle-wheel.js';
+import { Traffic } from '../../flow/traffic.js';
+import type { DropReason } from '../../model/events.js';
+import type { FiveTuple, Protocol } from '../../model/five-tuple.js';
+import type { FlowEndReason } from '../../model/flow.js';
+import type { ForwardingState } from '../../model/forwarding-state.js';
+import type { Rule } from '../../model/rule.js';
+import type { Clock } from '../../runtime/clock.js';
+import { BackendCaps } from './backend-caps.js';
+import type { EventQueue } from './event-queue.js';
+
+export interface FlowKeeperDeps {
+  readonly clock: Clock;
+  readonly events: EventQueue;
+}
+
+export interface FlowKeeperOptions {
+  readonly flowEvents: boolean;
+  /** Flow ids are `n * workers + worker`, so that they are unique over all workers. */
+  readonly worker: number;
+  readonly workers: number;
+}
+
+/**
+ * The one way in and out of the flow table of a worker. TCP and UDP open, place, move and end their flows here, so
+ * that budgets, idle wheel, totals and events can never disagree. It knows no socket: those hang on a flow's
+ * transport.
+ */
+export class FlowKeeper {
+  readonly clock: Clock;
+  readonly traffic = new Traffic();
+  readonly caps = new BackendCaps();
+  readonly #events: EventQueue;
+  readonly #options: FlowKeeperOptions;
+  readonly #table: FlowTable;
+  readonly #wheel: IdleWheel<Flow>;
+  #state: ForwardingState;
+  #nextId: number;
+
+  constructor(deps: FlowKeeperDeps, options: FlowKeeperOptions, state: ForwardingState) {
+    this.clock = deps.clock;
+    this.#events = deps.events;
+    this.#options = options;
+    this.#state = state;
+    this.#table = new FlowTable(state.configuration.limits);
+    this.#nextId = options.workers + options.worker;
+    this.#wheel = new IdleWheel<Flow>(this.clock.monotonicMs(), (flow) => this.#dueMs(flow));
+  }
+
+  /** What decisions are made with now. */
+  get state(): ForwardingState {
+    return this.#state;
+  }
+
+  get table(): FlowTable {
+    return this.#table;
+  }
+
+  /** Swaps the state that later decisions use. Enforcing flow policy on existing flows is the caller's next step. */
+  adopt(state: ForwardingState): void {
+    this.#state = state;
+    this.#table.setLimits(state.configuration.limits);
+    this.caps.setCaps(state.configuration.backendPools);
+  }
+
+  /** Counts something that arrived at a rule: a TCP connection, or the first datagram of a UDP flow. */
+  arrived(rule: Rule, protocol: Protocol): void {
+    this.traffic.arrivals(rule.name, protocol).arrivals++;
+  }
+
+  /** Counts something refused or thrown away. */
+  dropped(rule: Rule, protocol: Protocol, reason: DropReason): void {
+    this.traffic.countDrop(rule.name, protocol, reason);
+    this.#events.dropped(reason);
+  }
+
+  /** Takes a new flow in, not placed yet, or says why not. The refusal is already counted. */
+  open(tuple: FiveTuple, rule: Rule, transport: FlowTransport): Flow | DropReason {
+    const refusal = this.#table.refusal(tuple.protocol, tuple.source.text);
+    if (refusal !== undefined) {
+      this.dropped(rule, tuple.protocol, refusal);
+      return refusal;
+    }
+    const id = this.#nextId;
+    this.#nextId += this.#options.workers;
+    const nowMs = this.clock.monotonicMs();
+    const flow = new Flow({ id, tuple, rule, transport, wallMs: this.clock.wallMs(), nowMs });
+    this.#table.add(flow);
+    this.#wheel.schedule(flow);
+    return flow;
+  }
+
+  /** The true endpoints of a flow became known (PROXY protocol). May be refused: then nothing changed. */
+  identify(flow: Flow, tuple: FiveTuple): DropReason | undefined {
+    const refusal = this.#table.refusal(tuple.protocol, tuple.source.text);
+    if (refusal === 'source-cap') {
+      this.dropped(flow.rule, tuple.protocol, refusal);
+      return refusal;
+    }
+    this.#table.change(flow, () => (flow.tuple = tuple));
+    return undefined;
+  }
+
+  /**
+   * Puts the flow on a backend: counts against that backend's cap and totals. TCP calls this before it connects and
+   * again for a retry; a connection that fails is told with connectFailed.
+   */
+  place(flow: Flow, placement: Placement): void {
+    this.#release(flow);
+    this.#table.change(flow, () => (flow.placement = placement));
+    this.caps.taken(placement.backendId, flow.tuple.protocol);
+    this.traffic.of(flow.rule.name, placement.backendId, flow.tuple.protocol).flowsActive++;
+  }
+
+  /** The flow carries traffic from here on: logged, counted as opened, and off the embryonic budget. */
+  establish(flow: Flow): void {
+    this.#table.change(flow, () => (flow.state = 'established'));
+    flow.lastActivityMs = this.clock.monotonicMs();
+    this.#wheel.schedule(flow);
+    const { placement } = flow;
+    if (placement !== undefined) {
+      this.traffic.of(flow.rule.name, placement.backendId, flow.tuple.protocol).flowsOpened++;
+    }
+    if (this.#options.flowEvents) {
+      this.#events.push({ type: 'flow-started', atMs: this.clock.wallMs(), flow: this.#record(flow) });
+    }
+  }
+
+  /** One direction of a TCP flow has ended. */
+  halfClosed(flow: Flow): void {
+    if (flow.state === 'established') flow.state = 'half-closed';
+  }
+
+  /** Moves an established UDP flow to another backend. */
+  move(flow: Flow, placement: Placement): void {
+    const fromBackendId = flow.placement?.backendId ?? '';
+    this.place(flow, placement);
+    this.traffic.of(flow.rule.name, placement.backendId, flow.tuple.protocol).flowsOpened++;
+    if (this.#options.flowEvents && fromBackendId !== placement.backendId) {
+      const atMs = this.clock.wallMs();
+      this.#events.push({ type: 'flow-moved', atMs, flow: this.#record(flow), fromBackendId });
+    }
+  }
+
+  /** Keeps a flow without a backend side: held until the embryonic limit (TCP) or idleness (UDP) ends it. */
+  blackhole(flow: Flow): void {
+    if (flow.slot < 0 || flow.state === 'blackholed') return;
+    this.#table.change(flow, () => (flow.state = 'blackholed'));
+    flow.lastActivityMs = this.clock.monotonicMs();
+    this.#wheel.schedule(flow);
+    flow.transport.blackhole();
+  }
+
+  /** Ends a flow for good and closes its sockets. Idempotent. */
+  end(flow: Flow, reason: FlowEndReason, style: CloseStyle): void {
+    if (flow.slot < 0) return;
+    const totals = this.#release(flow);
+    if (totals !== undefined) {
+      totals.flowsEnded[reason] = (totals.flowsEnded[reason] ?? 0) + 1;
+      if (style === 'reset' && flow.tuple.protocol === 'tcp') totals.resets++;
+    }
+    this.#table.remove(flow);
+    this.#wheel.cancel(flow);
+    if (this.#options.flowEvents && flow.placement !== undefined) {
+      const atMs = this.clock.wallMs();
+      this.#events.push({ type: 'flow-ended', atMs, flow: this.#record(flow), end: reason });
+    }
+    flow.transport.close(style);
+  }
+
+  /** Traffic found a backend unreachable. */
+  backendFailed(flow: Flow, evidence: string): void {
+    const backendId = flow.placement?.backendId;
+    if (backendId === undefined) return;
+    const totals = this.traffic.of(flow.rule.name, backendId, flow.tuple.protocol);
+    totals.connectFailures++;
+    this.#events.push({ type: 'passive-failure', atMs: this.clock.wallMs(), backendId, evidence });
+  }
+
+  /** The flow goes on to another backend than the one that just failed it. */
+  retried(flow: Flow): void {
+    const backendId = flow.placement?.backendId;
+    if (backendId === undefined) return;
+    this.traffic.of(flow.rule.name, backendId, flow.tuple.protocol).connectRetries++;
+  }
+
+  /** Ends what has been idle, or embryonic, for too long. Called every WHEEL_TICK_MS. */
+  tick(): void {
+    this.#wheel.advance(this.clock.monotonicMs(), (flow) => this.#expire(flow));
+    this.#events.tick();
+  }
+
+  /** Brings the totals up to date with all live flows. */
+  settleAll(): void {
+    for (const flow of this.#table.all()) this.traffic.settle(flow);
+  }
+
+  #expire(flow: Flow): void {
+    if (flow.state === 'embryonic') {
+      this.end(flow, 'embryonic-timeout', 'reset');
+      return;
+    }
+    if (flow.state === 'blackholed') {
+      this.end(flow, 'embryonic-timeout', 'close');
+      return;
+    }
+    const action = flow.rule.flowPolicy.idle[flow.tuple.protocol];
+    if (action === 'persist') {
+      flow.lastActivityMs = this.clock.monotonicMs();
+      this.#wheel.schedule(flow);
+      return;
+    }
+    this.end(flow, 'idle', flow.rule.tcpReset && action !== 'drop' ? 'reset' : 'close');
+  }
+
+  #dueMs(flow: Flow): number {
+    const { protocol } = flow.tuple;
+    const waiting = flow.state === 'embryonic' || (flow.state === 'blackholed' && protocol === 'tcp');
+    if (waiting) return flow.lastActivityMs + this.#state.configuration.limits.embryonicTimeoutMs;
+    return flow.lastActivityMs + flow.rule.idleTimeoutMs[protocol].value;
+  }
+
+  /** Takes the flow off its present backend's cap and totals. */
+  #release(flow: Flow): ReturnType<Traffic['of']> | undefined {
+    const { placement } = flow;
+    if (placement === undefined) return undefined;
+    this.traffic.settle(flow);
+    this.caps.freed(placement.backendId, flow.tuple.protocol);
+    const totals = this.traffic.of(flow.rule.name, placement.backendId, flow.tuple.protocol);
+    totals.flowsActive--;
+    return totals;
+  }
+
+  #record(flow: Flow): ReturnType<typeof flowRecord> {
+    return flowRecord(flow, this.clock.monotonicMs());
+  }
+}

@@ -1,0 +1,32 @@
+import type { IpAddress } from '../../model/address.js';
+import type { Frontend } from '../../model/configuration.js';
+import type { Protocol } from '../../model/five-tuple.js';
+import type { Rule } from '../../model/rule.js';
+
+/** One wanted socket and the rule it serves. `rule`, `ruleIndex` and `frontend` are replaced at each apply. */
+export interface ListenerBinding {
+  readonly protocol: Protocol;
+  readonly address: IpAddress;
+  readonly port: number;
+  rule: Rule;
+  /** Index of the rule in the present forwarding state. */
+  ruleIndex: number;
+  frontend: Frontend;
+}
+
+/** A listening socket. Its flows are not its own: they end through the flow keeper. */
+export interface Listener {
+  readonly binding: ListenerBinding;
+  /**
+   * Takes no new flows from now on. TCP: the listening socket closes. UDP: datagrams of existing flows and their
+   * replies still pass, for they use this socket; it closes with its last flow. Idempotent.
+   */
+  close(): void;
+  /** Closes the socket whatever flows are left on it. */
+  destroy(): void;
+}
+
+export interface ListenerFactory {
+  /** Resolves once the socket is bound; rejects with the system's error (`EADDRINUSE`, `EACCES`, ...). */
+  open(binding: ListenerBinding): Promise<Listener>;
+}

@@ -1,0 +1,103 @@
+import type { IpAddress } from '../model/address.js';
+import type { FiveTuple } from '../model/five-tuple.js';
+import { formatEndpoint } from '../model/address.js';
+import type { FlowRecord, FlowState, PlacementReason } from '../model/flow.js';
+import type { Rule } from '../model/rule.js';
+import type { WheelEntry } from './idle-wheel.js';
+
+/** How a flow's sockets go: RST both ways, an orderly close, or already gone. */
+export type CloseStyle = 'reset' | 'close' | 'gone';
+
+/** The sockets under a flow, as the flow keeper drives them. None of these calls back into the keeper. */
+export interface FlowTransport {
+  /** Closes every socket the flow owns, at once. Idempotent. */
+  close(style: CloseStyle): void;
+  /** Cuts the backend side for good; the client stays connected and unanswered. */
+  blackhole(): void;
+  /** Has the next datagram of the client place the flow anew. Only asked of UDP. */
+  unpin(): void;
+}
+
+/** The backend a flow is on. */
+export interface Placement {
+  readonly backendId: string;
+  readonly endpoint: { readonly address: IpAddress; readonly port: number };
+  readonly reason: PlacementReason;
+  readonly epoch: number;
+  readonly excluded: readonly string[];
+}
+
+/**
+ * One live flow, both directions in one entry. Its owner updates the byte and packet counters and
+ * `lastActivityMs` in place, for they change with every packet; all else changes through the flow keeper.
+ */
+export class Flow implements WheelEntry {
+  readonly id: number;
+  readonly transport: FlowTransport;
+  readonly openedAtWallMs: number;
+  /** Monotonic. */
+  readonly openedAtMs: number;
+  tuple: FiveTuple;
+  rule: Rule;
+  /** Undefined until it is placed. */
+  placement: Placement | undefined = undefined;
+  state: FlowState = 'embryonic';
+  /** Monotonic; set by the owner with every packet of either direction. */
+  lastActivityMs: number;
+  bytesToBackend = 0;
+  packetsToBackend = 0;
+  bytesToClient = 0;
+  packetsToClient = 0;
+
+  /** Position in the flow table; -1: not in it. */
+  slot = -1;
+  /** What of the counters is already in the totals; see traffic. */
+  settledBytesToBackend = 0;
+  settledPacketsToBackend = 0;
+  settledBytesToClient = 0;
+  settledPacketsToClient = 0;
+
+  wheelNext: WheelEntry | undefined = undefined;
+  wheelPrevious: WheelEntry | undefined = undefined;
+  wheelSlot = -1;
+
+  constructor(init: {
+    readonly id: number;
+    readonly tuple: FiveTuple;
+    readonly rule: Rule;
+    readonly transport: FlowTransport;
+    readonly wallMs: number;
+    readonly nowMs: number;
+  }) {
+    this.id = init.id;
+    this.tuple = init.tuple;
+    this.rule = init.rule;
+    this.transport = init.transport;
+    this.openedAtWallMs = init.wallMs;
+    this.openedAtMs = init.nowMs;
+    this.lastActivityMs = init.nowMs;
+  }
+}
+
+/** A copy for people, logs and other processes. */
+export function flowRecord(flow: Flow, nowMs: number): FlowRecord {
+  const { placement } = flow;
+  return {
+    id: flow.id,
+    tuple: flow.tuple,
+    rule: flow.rule.name,
+    backendId: placement?.backendId ?? '',
+    backendEndpoint:
+      placement === undefined ? '' : formatEndpoint(placement.endpoint.address, placement.endpoint.port),
+    reason: placement?.reason ?? 'hash',
+    state: flow.state,
+    epoch: placement?.epoch ?? 0,
+    excluded: placement?.excluded ?? [],
+    openedAtMs: flow.openedAtWallMs,
+    idleMs: Math.max(0, nowMs - flow.lastActivityMs),
+    bytesToBackend: flow.bytesToBackend,
+    packetsToBackend: flow.packetsToBackend,
+    bytesToClient: flow.bytesToClient,
+    packetsToClient: flow.packetsToClient,
+  };
+}
