@@ -66,10 +66,13 @@ export interface ProbeResult {
   readonly durationMs: number;
   /** From `weightFromProbeHeader`, if the header was there and valid. */
   readonly weight?: number;
+  /** The probe never left this process (no descriptors, no memory): says nothing about the backend and is not counted. */
+  readonly inconclusive?: true;
 }
 
 /** A change of state, kept in the probe history. */
 export interface HealthTransition {
+  /** Milliseconds since the epoch: for people, never for arithmetic. */
   readonly atMs: number;
   readonly from: HealthState;
   readonly to: HealthState;
