@@ -107,6 +107,9 @@ export interface StopReport {
   readonly reset: number;
 }
 
+/** Whether UDP flows may finish on a stop, which keeps their frontend ports bound. @default 'lame-duck' */
+export type UdpStop = 'lame-duck' | 'at-once';
+
 export interface PlaneOptions {
   /** Whether flow-started, flow-ended and flow-moved are wanted. They cost memory and copies. */
   readonly flowEvents: boolean;
@@ -134,12 +137,16 @@ export interface DataPlane {
 
   counters(): Promise<PlaneCounters>;
 
+  /** Live flows; cheap, and for a plane in another process up to a second old. */
+  flowCount(): number;
+
   /** Calls the listener with batches of events until the returned function is called. */
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void;
 
   /**
-   * Closes all listeners at once, lets flows finish for `deadlineMs`, then resets what is left. UDP flows count as
-   * finished when they have been idle for a second. A second call may shorten the deadline. Idempotent.
+   * Takes no new flows from now on, lets flows finish for `deadlineMs`, then resets what is left. UDP flows count as
+   * finished when they have been idle for a second; `udp: 'at-once'` ends them now, which frees their ports for a
+   * successor. A second call may shorten the deadline. Idempotent.
    */
-  stop(deadlineMs: number): Promise<StopReport>;
+  stop(deadlineMs: number, udp?: UdpStop): Promise<StopReport>;
 }

@@ -1,0 +1,95 @@
+import { BalancerError, errorMessage } from '../../model/errors.js';
+import type { Clock } from '../../runtime/clock.js';
+import type { DataPlane } from '../data-plane.js';
+import type { Channel } from './channel.js';
+import type { Call, Request, WireError, WorkerMessage, WorkerOptions } from './worker-protocol.js';
+
+const PULSE_MS = 1000;
+
+export interface PlaneHostDeps {
+  readonly channel: Channel;
+  readonly clock: Clock;
+  readonly createPlane: (options: WorkerOptions) => DataPlane;
+  /** Called once when the plane has stopped and the process has nothing left to do. */
+  readonly onStopped: () => void;
+}
+
+/**
+ * The data worker's end: answers a RemotePlane's calls with a plane in this process. If the control process dies, the
+ * worker lets its TCP flows finish, up to the configured shutdown deadline, and ends; UDP flows end at once, so that
+ * a new process can bind their ports.
+ */
+export class PlaneHost {
+  readonly #deps: PlaneHostDeps;
+  #plane: DataPlane | undefined;
+  #orphanDeadlineMs = 0;
+  #cancelPulse: () => void = () => undefined;
+
+  constructor(deps: PlaneHostDeps) {
+    this.#deps = deps;
+    deps.channel.onMessage((message) => void this.#serve(message as Request));
+    deps.channel.onClose(() => void this.#orphaned());
+  }
+
+  async #serve({ id, call }: Request): Promise<void> {
+    try {
+      this.#send({ kind: 'reply', id, value: await this.#perform(call) });
+    } catch (error) {
+      this.#send({ kind: 'failure', id, error: wireError(error) });
+    }
+    if (call.method === 'stop') this.#finish();
+  }
+
+  #perform(call: Call): Promise<unknown> {
+    if (call.method === 'start') {
+      const plane = this.#deps.createPlane(call.options);
+      this.#plane = plane;
+      this.#orphanDeadlineMs = call.state.configuration.shutdownDeadlineMs;
+      plane.subscribe((events) => this.#send({ kind: 'events', events }));
+      this.#pulse(plane);
+      return plane.start(call.state);
+    }
+    const plane = this.#plane;
+    if (plane === undefined) throw new TypeError(`Call "${call.method}" came before "start"`);
+    switch (call.method) {
+      case 'apply':
+        this.#orphanDeadlineMs = call.state.configuration.shutdownDeadlineMs;
+        return plane.apply(call.state);
+      case 'flows':
+        return plane.flows(call.query);
+      case 'counters':
+        return plane.counters();
+      case 'stop':
+        return plane.stop(call.deadlineMs, call.udp);
+    }
+  }
+
+  #pulse(plane: DataPlane): void {
+    this.#cancelPulse = this.#deps.clock.setTimer(PULSE_MS, () => {
+      this.#send({ kind: 'pulse', flows: plane.flowCount() });
+      this.#pulse(plane);
+    });
+  }
+
+  async #orphaned(): Promise<void> {
+    // A failed stop must still end the process: nobody is left to tell.
+    await this.#plane?.stop(this.#orphanDeadlineMs, 'at-once').catch(() => undefined);
+    this.#finish();
+  }
+
+  #finish(): void {
+    this.#cancelPulse();
+    this.#deps.onStopped();
+  }
+
+  #send(message: WorkerMessage): void {
+    this.#deps.channel.send(message);
+  }
+}
+
+function wireError(error: unknown): WireError {
+  if (error instanceof BalancerError) {
+    return { message: error.message, code: error.code, source: error.source };
+  }
+  return { message: errorMessage(error), code: 'LB_INTERNAL', source: 'internal' };
+}

@@ -1,0 +1,110 @@
+import { errorCode, errorMessage } from '../../model/errors.js';
+import type { Protocol } from '../../model/five-tuple.js';
+import type { ListenFailure } from '../data-plane.js';
+import type { Listener, ListenerBinding, ListenerFactory } from './listener.js';
+import { socketGroup, type ListenerPlan } from './listener-plan.js';
+
+/** Sockets bound at a time; enough to be quick, few enough to keep the event loop turning. */
+const OPEN_BATCH = 256;
+
+/** All listening sockets of a worker, kept equal to a plan. Sockets that stay are never closed. */
+export class ListenerSet {
+  readonly #factories: Readonly<Record<Protocol, ListenerFactory>>;
+  readonly #open = new Map<string, Map<number, Listener>>();
+  #plan: ListenerPlan = new Map();
+
+  constructor(factories: Readonly<Record<Protocol, ListenerFactory>>) {
+    this.#factories = factories;
+  }
+
+  /** Hands listeners that stay their new rule, closes those that go, opens what is missing. */
+  async apply(plan: ListenerPlan): Promise<readonly ListenFailure[]> {
+    this.#plan = plan;
+    this.rebind(plan);
+    for (const [key, listeners] of this.#open) {
+      const wanted = plan.get(key);
+      for (const [port, listener] of listeners) {
+        if (wanted?.has(port) === true) continue;
+        listeners.delete(port);
+        listener.close();
+      }
+    }
+    return this.#openMissing(plan);
+  }
+
+  /** Only hands listeners that stay their new rule: synchronous, so that no flow meets a stale one. */
+  rebind(plan: ListenerPlan): void {
+    for (const [key, listeners] of this.#open) {
+      for (const [port, { binding }] of listeners) {
+        const wanted = plan.get(key)?.get(port);
+        if (wanted === undefined) continue;
+        binding.rule = wanted.rule;
+        binding.ruleIndex = wanted.ruleIndex;
+        binding.frontend = wanted.frontend;
+      }
+    }
+  }
+
+  /** Takes no new flows on any socket. */
+  close(): void {
+    for (const listener of this.#all()) listener.close();
+  }
+
+  destroy(): void {
+    for (const listener of this.#all()) listener.destroy();
+    this.#open.clear();
+  }
+
+  count(protocol: Protocol): number {
+    let count = 0;
+    for (const { binding } of this.#all()) if (binding.protocol === protocol) count++;
+    return count;
+  }
+
+  /** By frontend name. */
+  census(): Record<string, { open: number; wanted: number }> {
+    const census: Record<string, { open: number; wanted: number }> = {};
+    for (const [key, group] of this.#plan) {
+      for (const [port, { frontend }] of group) {
+        const entry = (census[frontend.name] ??= { open: 0, wanted: 0 });
+        entry.wanted++;
+        if (this.#open.get(key)?.has(port) === true) entry.open++;
+      }
+    }
+    return census;
+  }
+
+  async #openMissing(plan: ListenerPlan): Promise<ListenFailure[]> {
+    const missing: ListenerBinding[] = [];
+    for (const [key, group] of plan) {
+      const open = this.#open.get(key);
+      for (const [port, binding] of group) if (open?.has(port) !== true) missing.push(binding);
+    }
+    const failures: ListenFailure[] = [];
+    for (let start = 0; start < missing.length; start += OPEN_BATCH) {
+      const batch = missing.slice(start, start + OPEN_BATCH);
+      const outcomes = await Promise.all(batch.map((binding) => this.#openOne(binding)));
+      for (const failure of outcomes) if (failure !== undefined) failures.push(failure);
+    }
+    return failures;
+  }
+
+  async #openOne(binding: ListenerBinding): Promise<ListenFailure | undefined> {
+    const { protocol, address, port, rule } = binding;
+    try {
+      const listener = await this.#factories[protocol].open(binding);
+      const key = socketGroup(protocol, address);
+      const group = this.#open.get(key) ?? new Map<number, Listener>();
+      this.#open.set(key, group);
+      group.set(port, listener);
+      return undefined;
+    } catch (error) {
+      const code = errorCode(error) ?? errorMessage(error);
+      return { rule: rule.name, protocol, address: address.text, port, errorCode: code };
+    }
+  }
+
+  *#all(): Generator<Listener> {
+    for (const group of this.#open.values()) yield* group.values();
+  }
+}
