@@ -1,0 +1,111 @@
+import type { AdminState, Backend, BackendPool, Configuration } from '../model/configuration.js';
+import type { ForwardingState, PoolView } from '../model/forwarding-state.js';
+import type { HealthState } from '../model/probe.js';
+import { evaluatePool, type BackendInputs } from '../pool/pool-state.js';
+import type { Hash32 } from '../selection/hasher.js';
+import { buildMaglevTable } from '../selection/maglev.js';
+
+/** What sways a forwarding state apart from the configuration. */
+export interface CompilerInputs {
+  /** As seen by this probe. Not asked for pools without one. */
+  health(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number };
+  adminState(backend: Backend): AdminState;
+  draining(backend: Backend): boolean;
+}
+
+const NO_TABLE = new Uint16Array(0);
+
+/**
+ * Turns configuration, health and admin state into a forwarding state. Holds no decision of its own, only tables it
+ * has built before: a table is built again only if its members or their weights changed.
+ */
+export class ForwardingCompiler {
+  readonly #hash: Hash32;
+  #tables = new Map<string, Uint16Array>();
+  #revision = 0;
+
+  constructor(hash: Hash32) {
+    this.#hash = hash;
+  }
+
+  /** Each call gives a new revision, one higher than the last. */
+  compile(configuration: Configuration, inputs: CompilerInputs): ForwardingState {
+    const pools = new Map(configuration.backendPools.map((pool) => [pool.name, pool]));
+    const views: PoolView[] = [];
+    const indexByKey = new Map<string, number>();
+    const used = new Map<string, Uint16Array>();
+    const viewOfRule = configuration.rules.map((rule) => {
+      const key = `${rule.backendPool}|${rule.probe ?? ''}`;
+      const known = indexByKey.get(key);
+      if (known !== undefined) return known;
+      const pool = pools.get(rule.backendPool);
+      if (pool === undefined) throw new TypeError(`Rule "${rule.name}" names no pool that exists`);
+      indexByKey.set(key, views.length);
+      const table = (members: readonly TableMember[]): Uint16Array =>
+        this.#table(pool.name, members, configuration.tableSize, used);
+      return views.push(buildView(key, pool, rule.probe, inputs, table)) - 1;
+    });
+    this.#tables = used;
+    this.#revision++;
+    return { revision: this.#revision, configuration, views, viewOfRule };
+  }
+
+  #table(
+    pool: string,
+    members: readonly TableMember[],
+    size: number,
+    used: Map<string, Uint16Array>,
+  ): Uint16Array {
+    if (!members.some(({ weight }) => weight > 0)) return NO_TABLE;
+    const key = `${pool} ${size} ${members.map(({ id, weight }) => `${id}=${weight}`).join(' ')}`;
+    const table = used.get(key) ?? this.#tables.get(key) ?? buildMaglevTable(members, size, this.#hash);
+    used.set(key, table);
+    return table;
+  }
+}
+
+interface TableMember {
+  readonly id: string;
+  /** 0: not in the table. */
+  readonly weight: number;
+}
+
+/** Members stay in the pool's order with weight 0 where they are left out, so that slots index the pool directly. */
+function buildView(
+  key: string,
+  pool: BackendPool,
+  probe: string | undefined,
+  inputs: CompilerInputs,
+  table: (members: readonly TableMember[]) => Uint16Array,
+): PoolView {
+  const ask = (backend: Backend): BackendInputs => {
+    const adminState = inputs.adminState(backend);
+    const draining = inputs.draining(backend);
+    if (probe === undefined) return { health: 'up', adminState, draining };
+    const { state, weight } = inputs.health(backend, probe);
+    return { health: state, adminState, draining, ...(weight === undefined ? {} : { weight }) };
+  };
+  const { backends, servingPriority } = evaluatePool(pool, ask, probe !== undefined);
+  const serving = table(
+    backends.map((member) => ({
+      id: member.backend.id,
+      weight: member.serving ? member.effectiveWeight : 0,
+    })),
+  );
+  const base = { key, pool: pool.name, backends, table: serving };
+  return {
+    ...base,
+    ...(probe === undefined ? {} : { probe }),
+    ...(servingPriority === undefined ? {} : { servingPriority }),
+    ...(serving.length > 0
+      ? {}
+      : {
+          failOpenTable: table(
+            backends.map(({ backend, adminState, effectiveWeight }) => ({
+              id: backend.id,
+              weight: adminState === 'down' ? 0 : effectiveWeight,
+            })),
+          ),
+        }),
+  };
+}

@@ -1,0 +1,126 @@
+import type { BackendHealth } from '../model/backend-health.js';
+import type { Backend, Configuration } from '../model/configuration.js';
+import type { HealthState, Probe } from '../model/probe.js';
+import { probeKey } from '../probe/probe-key.js';
+import type { ProbeTarget } from '../probe/probe-loop.js';
+import type { ProbeScheduler } from '../probe/scheduler.js';
+import type { HealthChange, HealthSource } from './health-source.js';
+
+/** One member of one pool, seen through one probe: several may share a probe target. */
+export interface ProbedMember {
+  readonly pool: string;
+  readonly backend: Backend;
+  readonly probe: Probe;
+  readonly key: string;
+}
+
+const UNKNOWN: { readonly state: HealthState } = { state: 'unknown' };
+
+/** Health from active probes: translates between pools and backends here, and probe targets in the scheduler. */
+export class ProbeHealth implements HealthSource {
+  readonly #scheduler: ProbeScheduler;
+  readonly #transitions = new Map<string, Record<'up' | 'down', number>>();
+  #members: readonly ProbedMember[] = [];
+  #keyOf = new Map<string, string>();
+  #waiting = new Set<string>();
+  #allHeard: () => void = () => undefined;
+  #firstVerdicts: Promise<void> = Promise.resolve();
+
+  constructor(scheduler: ProbeScheduler) {
+    this.#scheduler = scheduler;
+  }
+
+  start(configuration: Configuration): void {
+    this.#members = probedMembers(configuration);
+    this.#keyOf = new Map(
+      this.#members.map(({ backend, probe, key }) => [memberKey(backend, probe.name), key]),
+    );
+    this.#waiting = new Set(this.#members.map(({ key }) => key));
+    this.#firstVerdicts = new Promise((resolve) => (this.#allHeard = resolve));
+    if (this.#waiting.size === 0) this.#allHeard();
+    const targets = this.#members.map(({ backend, probe }): ProbeTarget => ({
+      address: backend.address,
+      probe,
+    }));
+    this.#scheduler.update(targets);
+  }
+
+  healthOf(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number } {
+    const health = this.#healthOfMember(memberKey(backend, probe));
+    if (health === undefined) return UNKNOWN;
+    return health.weight === undefined
+      ? { state: health.state }
+      : { state: health.state, weight: health.weight };
+  }
+
+  onChange(listener: (change: HealthChange) => void): void {
+    const weights = new Map<string, number | undefined>();
+    this.#scheduler.onHealth((key, health, transition) => {
+      this.#heard(key);
+      const sameWeight = weights.get(key) === health.weight;
+      weights.set(key, health.weight);
+      if (transition !== undefined && transition.to !== 'unknown') this.transitionsOf(key)[transition.to]++;
+      if (transition === undefined && sameWeight) return;
+      for (const { pool, backend, probe } of this.#members.filter((member) => member.key === key)) {
+        listener({ pool, backend, probe: probe.name, ...(transition === undefined ? {} : { transition }) });
+      }
+    });
+  }
+
+  firstVerdicts(): Promise<void> {
+    return this.#firstVerdicts;
+  }
+
+  hasten(backendId: string): void {
+    const member = this.#members.find(({ backend }) => backend.id === backendId);
+    if (member !== undefined) this.#scheduler.hasten(member.backend.address);
+  }
+
+  stop(): void {
+    void this.#scheduler.stop();
+  }
+
+  /** Every member with what is known of it, for metrics and status pages. */
+  statuses(): readonly (ProbedMember & { readonly health: BackendHealth | undefined })[] {
+    return this.#members.map((member) => ({ ...member, health: this.#scheduler.health(member.key) }));
+  }
+
+  /** Changes of state of a probe target since the start. */
+  transitionsOf(key: string): Record<'up' | 'down', number> {
+    let counts = this.#transitions.get(key);
+    if (counts === undefined) this.#transitions.set(key, (counts = { up: 0, down: 0 }));
+    return counts;
+  }
+
+  #healthOfMember(key: string): BackendHealth | undefined {
+    const target = this.#keyOf.get(key);
+    return target === undefined ? undefined : this.#scheduler.health(target);
+  }
+
+  /** A result came; the start waits for one from each target, whatever it said. */
+  #heard(key: string): void {
+    if (this.#waiting.delete(key) && this.#waiting.size === 0) this.#allHeard();
+  }
+}
+
+function memberKey(backend: Backend, probe: string): string {
+  return `${backend.id} ${probe}`;
+}
+
+/** Every backend of every pool, once for each probe that a rule sees the pool through. */
+function probedMembers(configuration: Configuration): readonly ProbedMember[] {
+  const probes = new Map(configuration.probes.map((probe) => [probe.name, probe]));
+  const pools = new Map(configuration.backendPools.map((pool) => [pool.name, pool]));
+  const members = new Map<string, ProbedMember>();
+  for (const rule of configuration.rules) {
+    const pool = pools.get(rule.backendPool);
+    const probe = rule.probe === undefined ? undefined : probes.get(rule.probe);
+    if (pool === undefined || probe === undefined) continue;
+    for (const backend of pool.backends) {
+      const name = memberKey(backend, probe.name);
+      if (members.has(name)) continue;
+      members.set(name, { pool: pool.name, backend, probe, key: probeKey(backend.address, probe) });
+    }
+  }
+  return [...members.values()];
+}
