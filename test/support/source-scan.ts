@@ -87,6 +87,7 @@ function requestedBy(argument: ts.Expression | undefined): string {
 }
 
 function textOf(node: ts.Node | undefined): string | undefined {
+  if (node !== undefined && ts.isAsExpression(node)) return textOf(node.expression);
   return node !== undefined && ts.isStringLiteralLike(node) ? node.text : undefined;
 }
 
