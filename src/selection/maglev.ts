@@ -19,8 +19,8 @@ const SKIP_SEED = 1;
  *
  * Turns go by id (UTF-16 order), so the table depends on the set of members and not on their order. Weights, which the
  * paper leaves open, thin out turns as Envoy's `maglev_lb.cc` does, in whole numbers: in round r a member takes its
- * turn if `r * weight >= turns taken * greatest weight`. After r rounds it has had floor or ceil of
- * `r * weight / greatest` turns; equal weights are unweighted Maglev.
+ * turn if `r * weight >= turns taken * greatest weight`. So after r rounds it has had at least
+ * `r * weight / greatest` turns and at most one more; equal weights are unweighted Maglev.
  *
  * Empty (length 0) where no member has weight. Throws RangeError where `size` is not a prime (`skip` would not reach
  * every slot), a weight is not a whole number of at least 0, or there are more than 65,535 members.
