@@ -1,0 +1,236 @@
+import type { Candidate, Explanation, ExplainedAccess, OtherRule } from '../selection/explanation.js';
+import { FLOW_TRIGGERS } from '../model/rule.js';
+
+const WIDTH = 80;
+const LABEL_WIDTH = 13;
+const BYTES_A_LINE = 32;
+/** Stands for a space at which no line is to be broken. */
+const NO_BREAK = '\u00a0';
+/** Rules listed when none fits; the rest is only counted. */
+const MISFITS_SHOWN = 20;
+
+/** An explanation for people, within 80 columns as long as names are of ordinary length. Ends without a newline. */
+export function formatExplanation(explanation: Explanation): string {
+  return [
+    ...wrap(explanation.tuple, 0),
+    ...paragraph('', verdict(explanation)),
+    '',
+    ...ruleLines(explanation),
+    ...(explanation.access === undefined ? [] : paragraph('Access', accessText(explanation.access))),
+    ...keyLines(explanation),
+    ...tableLines(explanation),
+    ...candidateLines(explanation),
+    ...behaviourLines(explanation),
+    ...paragraph(
+      'State',
+      `revision ${explanation.revision}, config ${explanation.configDigest.slice(0, 12)}`,
+    ),
+  ].join('\n');
+}
+
+function verdict({ result, endpoint, candidates, excluded }: Explanation): string {
+  switch (result.kind) {
+    case 'no-rule':
+      return 'no rule covers it: not balanced';
+    case 'denied':
+      return 'denied: the frontend does not admit this source';
+    case 'none': {
+      const who =
+        result.cause === 'no-eligible'
+          ? 'no backend is eligible'
+          : `every serving backend is among the ${excluded.length} excluded`;
+      const then = result.action === 'reset' ? 'reset' : 'dropped (accepted over TCP, never answered)';
+      return `goes nowhere: ${who}; the flow is ${then}`;
+    }
+    case 'picked': {
+      const name = candidates.find(({ chosen }) => chosen)?.name ?? result.backendId;
+      const why = {
+        hash: 'by its hash',
+        retry: 'as the next in line, since the first is excluded',
+        'fail-open': 'by its hash, failing open: nobody is eligible',
+      }[result.reason];
+      return `goes to ${name} at ${endpoint?.text ?? '?'}, ${why}`;
+    }
+  }
+}
+
+function ruleLines({ rule, otherRules, endpoint }: Explanation): string[] {
+  if (rule === undefined) {
+    const shown = otherRules.slice(0, MISFITS_SHOWN).map((other) => `"${other.name}": ${whyText(other)}`);
+    const more = otherRules.length - shown.length;
+    if (more > 0) shown.push(`and ${more} more`);
+    return list('Rules', shown.length === 0 ? ['none configured'] : shown);
+  }
+  const kind = rule.haPorts ? `HA ports, listening on ${rule.ports}` : `ports ${rule.ports}`;
+  const probe = rule.probe === undefined ? 'no probe' : `probe "${rule.probe}"`;
+  const lines = [
+    `"${rule.name}" (${kind})`,
+    `frontend "${rule.frontend}" ${rule.frontendAddress} -> pool "${rule.backendPool}", ${probe}`,
+    ...otherRules.map((other) => `not "${other.name}": ${whyText(other)}`),
+  ];
+  if (endpoint?.floatingIp === true)
+    lines.push("floating IP: dialled at the backend's alias for the frontend");
+  else if (endpoint !== undefined && endpoint.portOffset !== 0) {
+    lines.push(`port ${endpoint.port - endpoint.portOffset} becomes ${endpoint.port}`);
+  }
+  return list('Rule', lines);
+}
+
+function whyText({ why }: OtherRule): string {
+  return {
+    'exact-address-wins': 'its frontend is a wildcard, an exact address wins',
+    'named-port-wins': 'it is an HA-ports rule, a rule that names the port wins',
+    'earlier-rule-wins': 'it comes later in the configuration',
+    'other-protocol': 'other protocol',
+    'other-address': 'other frontend address',
+    'other-port': 'does not listen on this port',
+  }[why];
+}
+
+function accessText({ because, block }: ExplainedAccess): string {
+  return {
+    'no-lists': 'admitted: no allow or deny list',
+    'not-denied': 'admitted: not on the deny list, and there is no allow list',
+    allow: `admitted by allow ${block ?? ''}`,
+    deny: `denied by deny ${block ?? ''}`,
+    'not-allowed': 'denied: not on the allow list',
+  }[because];
+}
+
+function keyLines({ key }: Explanation): string[] {
+  if (key === undefined) return [];
+  const order = !key.symmetric
+    ? 'not symmetric'
+    : `symmetric, ${key.destinationFirst ? 'destination' : 'source'} endpoint first (the lower one)`;
+  const fields = key.fields.flatMap(({ name, hex, value }) => [
+    `  ${name.padEnd(20)} ${hex.length > 12 ? value : `${hex.padEnd(12)} ${value}`}`,
+    ...(hex.length > 12 ? [`    ${hex}`] : []),
+  ]);
+  const chunks = key.hex.match(new RegExp(`.{1,${2 * BYTES_A_LINE}}`, 'g')) ?? [];
+  return [
+    ...paragraph('Hash input', `${key.distribution}, ${order}`),
+    ...fields,
+    `  ${'all bytes'.padEnd(20)} ${key.hex.length / 2} bytes`,
+    ...chunks.map((chunk) => `    ${chunk}`),
+    ...paragraph(
+      'Hash',
+      `xxh32, seed ${key.seed}: 0x${key.hash.toString(16).padStart(8, '0')} = ${key.hash}`,
+    ),
+  ];
+}
+
+function tableLines({ key, table, result }: Explanation): string[] {
+  if (key === undefined) return [];
+  if (table === undefined) return paragraph('Slot', 'no table: no backend is eligible');
+  const lines = [`${key.hash} mod ${table.size} = ${table.slot}, owned by ${table.owner}`];
+  if (result.kind === 'picked' && result.skipped > 0) {
+    const slots = result.skipped === 1 ? 'slot' : 'slots';
+    lines.push(
+      `which is excluded: ${result.skipped} ${slots} on, slot ${result.slot} is ${result.backendId}'s`,
+    );
+  }
+  if (table.perPacket)
+    lines.push('each datagram by itself: this is the first, each next starts a slot later');
+  return list('Slot', lines);
+}
+
+function candidateLines({ rule, candidates, table }: Explanation): string[] {
+  if (candidates.length === 0) return [];
+  const group = table?.servingPriority === undefined ? '' : `, priority ${table.servingPriority} serves`;
+  const failOpen = table?.failOpen === true ? ', failing open' : '';
+  return [
+    ...paragraph('Candidates', `${candidates.length} in the pool${group}${failOpen}`),
+    ...candidates.flatMap((candidate) => candidateText(candidate, rule?.probe)),
+  ];
+}
+
+function candidateText(candidate: Candidate, probe: string | undefined): string[] {
+  const { effectiveWeight, configuredWeight } = candidate;
+  const weight =
+    effectiveWeight === configuredWeight
+      ? `weight ${configuredWeight}`
+      : `weight ${effectiveWeight} (configured ${configuredWeight})`;
+  const facts = [
+    probe === undefined ? 'no probe' : `probe ${candidate.health}`,
+    `admin ${candidate.adminState}`,
+    weight,
+    `priority ${candidate.priority}`,
+    candidate.slots === 0 ? 'no slots' : `${candidate.slots} slots (${(candidate.share * 100).toFixed(1)} %)`,
+  ];
+  const why = candidate.chosen
+    ? 'chosen'
+    : candidate.skipped === undefined
+      ? 'in the running, other slots'
+      : `skipped: ${skipText(candidate.skipped)}`;
+  const keeps = candidate.valid ? '' : '; does not keep existing flows (see flow policy)';
+  return [
+    `  ${candidate.chosen ? '>' : ' '} ${candidate.name}  ${candidate.address}`,
+    ...wrap(facts.map((fact) => fact.replaceAll(' ', NO_BREAK)).join(', '), 6),
+    ...wrap(`${why}${keeps}`, 6),
+  ];
+}
+
+function skipText(skipped: NonNullable<Candidate['skipped']>): string {
+  return {
+    'probe-down': 'its probe is down',
+    'probe-unknown': 'its probe has no verdict yet',
+    'admin-down': 'switched down by the operator',
+    draining: 'draining',
+    'weight-zero': 'weight 0 takes no new flows',
+    standby: 'a better priority group serves',
+    excluded: 'excluded for this flow (tried in vain, or at its cap)',
+  }[skipped];
+}
+
+function behaviourLines({ timeouts, behaviour, protocol }: Explanation): string[] {
+  if (behaviour === undefined) return [];
+  const policy = FLOW_TRIGGERS.map((trigger) => `${trigger} ${behaviour.flowPolicy[trigger][protocol]}`);
+  const tcp = protocol === 'tcp';
+  return [
+    ...list(
+      'Timeouts',
+      timeouts.map(({ name, valueMs, origin }) => {
+        const attempts = name === 'connect attempt' ? `, ${behaviour.connectAttempts} attempts at most` : '';
+        return `${name} ${formatDuration(valueMs)} (${origin})${attempts}`;
+      }),
+    ),
+    ...(tcp
+      ? paragraph('Idle end', behaviour.tcpReset ? 'RST to both ends' : 'FIN to both ends, no RST')
+      : []),
+    ...paragraph('Flow policy', `${protocol}: ${policy.join(', ')}`),
+    ...paragraph('All down', behaviour.allDown),
+  ];
+}
+
+/** Durations as the configuration spells them: the largest unit that gives a whole number. */
+function formatDuration(ms: number): string {
+  if (ms > 0 && ms % 3_600_000 === 0) return `${ms / 3_600_000}h`;
+  if (ms > 0 && ms % 60_000 === 0) return `${ms / 60_000}m`;
+  if (ms % 1000 === 0) return `${ms / 1000}s`;
+  return `${ms}ms`;
+}
+
+function list(label: string, items: readonly string[]): string[] {
+  return items.flatMap((item, index) => paragraph(index === 0 ? label : '', item));
+}
+
+/** The label in its own column, the text wrapped beside it. */
+function paragraph(label: string, text: string): string[] {
+  const [first = '', ...rest] = wrap(text, LABEL_WIDTH);
+  return [`${label.padEnd(LABEL_WIDTH)}${first.slice(LABEL_WIDTH)}`, ...rest];
+}
+
+function wrap(text: string, indent: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    if (line !== '' && indent + line.length + 1 + word.length > WIDTH) {
+      lines.push(line);
+      line = word;
+    } else {
+      line = line === '' ? word : `${line} ${word}`;
+    }
+  }
+  lines.push(line);
+  return lines.map((content) => ' '.repeat(indent) + content.replaceAll(NO_BREAK, ' '));
+}
