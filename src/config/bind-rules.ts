@@ -1,0 +1,153 @@
+import { compareAddresses, isWildcard, type IpAddress } from '../model/address.js';
+import { PROTOCOLS, type Protocol } from '../model/five-tuple.js';
+import {
+  ALL_PORTS,
+  formatPortSet,
+  intersectPorts,
+  portSetOf,
+  portSetSize,
+  subtractPorts,
+  type PortRange,
+  type PortSet,
+} from '../model/port-set.js';
+import type { Draft, Located } from './draft.js';
+import { error, type Issue, type Path } from './finding.js';
+import type { FrontendInput } from './schema-frontend.js';
+import type { BackendPoolInput } from './schema-pool.js';
+import type { ProbeInput } from './schema-probe.js';
+import type { RuleInput } from './schema-rule.js';
+
+/** A rule with its references followed and its ports worked out. */
+export interface BoundRule {
+  readonly path: Path;
+  readonly input: RuleInput;
+  readonly frontend: Located<FrontendInput>;
+  readonly pool: Located<BackendPoolInput>;
+  readonly probe?: Located<ProbeInput>;
+  readonly protocols: readonly Protocol[];
+  /** Frontend port 0 and backend port 0. */
+  readonly haPorts: boolean;
+  /** What is listened on: never empty. */
+  readonly ports: PortSet;
+  /** Backend port less frontend port. */
+  readonly portOffset: number;
+}
+
+export interface Binding {
+  readonly rules: readonly BoundRule[];
+  readonly issues: readonly Issue[];
+}
+
+type Ports = Pick<BoundRule, 'protocols' | 'haPorts' | 'ports' | 'portOffset'>;
+
+/** Rules that name something missing are left out: check-names has told. */
+export function bindRules(draft: Draft): Binding {
+  const frontends = byName(draft.frontends);
+  const pools = byName(draft.pools);
+  const probes = byName(draft.probes);
+  const rules: BoundRule[] = [];
+  const issues: Issue[] = [];
+  for (const { path, value: input } of draft.rules) {
+    const frontend = frontends.get(input.frontend);
+    const ports = portsOfRule(draft, path, input, frontend?.value.address);
+    if (!ports.ok) issues.push(...ports.issues);
+    const pool = pools.get(input.backendPool);
+    const probe = input.probe === undefined ? undefined : probes.get(input.probe);
+    const probeIsThere = input.probe === undefined || probe !== undefined;
+    if (!ports.ok || frontend === undefined || pool === undefined || !probeIsThere) continue;
+    rules.push({ path, input, frontend, pool, ...(probe === undefined ? {} : { probe }), ...ports.value });
+  }
+  return { rules, issues };
+}
+
+/** Whether one socket bound to each could get the same packet. `::` counts as both families (dual stack). */
+export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
+  const takesAll = (wild: IpAddress, other: IpAddress) =>
+    isWildcard(wild) && (wild.family === 6 || other.family === 4);
+  return compareAddresses(a, b) === 0 || takesAll(a, b) || takesAll(b, a);
+}
+
+/** A set moved by `offset`, as the backend sees it. */
+export function shiftPorts(ports: PortSet, offset: number): PortSet {
+  return ports.map(({ first, last }) => ({ first: first + offset, last: last + offset }));
+}
+
+function byName<T extends { readonly name: string }>(items: readonly Located<T>[]): Map<string, Located<T>> {
+  return new Map(items.map((item) => [item.value.name, item]));
+}
+
+type PortsOutcome =
+  { readonly ok: true; readonly value: Ports } | { readonly ok: false; readonly issues: readonly Issue[] };
+
+function portsOfRule(
+  draft: Draft,
+  path: Path,
+  input: RuleInput,
+  address: IpAddress | undefined,
+): PortsOutcome {
+  const issues = input.haPorts ? sugarIssues(path, input) : missingIssues(path, input);
+  const frontendPort: PortRange = input.frontendPort ?? { first: 0, last: 0 };
+  const anyPort = frontendPort.first === 0;
+  if (!input.haPorts && anyPort && input.backendPort !== 0) {
+    issues.push(
+      error('V1', [...path, 'backendPort'], 'Every frontend port cannot go to one backend port', {
+        found: String(input.backendPort),
+        expected: '0 (the same port) where frontendPort is 0',
+        reason:
+          'HA ports keep the port: Azure demands protocol all, frontend port 0 and backend port 0 together',
+      }),
+    );
+  }
+  const portOffset = anyPort || input.backendPort === 0 ? 0 : input.backendPort - frontendPort.first;
+  if (frontendPort.last + portOffset > 65535) {
+    issues.push(
+      error('LB_VALUE', [...path, 'backendPort'], 'The target range must end at 65535 or below', {
+        found: `${input.backendPort}-${frontendPort.last + portOffset}`,
+        expected: `at most ${65535 - frontendPort.last + frontendPort.first}`,
+      }),
+    );
+  }
+  if (issues.length > 0) return { ok: false, issues };
+
+  const named = anyPort ? ALL_PORTS : [frontendPort];
+  const limited = input.listenPorts === undefined ? named : intersectPorts(named, input.listenPorts);
+  const ports = anyPort ? subtractPorts(limited, ownPorts(draft, address)) : limited;
+  if (portSetSize(ports) === 0) {
+    const message = `No port is left to listen on: ${formatPortSet(named)} within listenPorts, less haports' own ports`;
+    return { ok: false, issues: [error('LB_CONFLICT', [...path, 'listenPorts'], message)] };
+  }
+  const protocol = input.haPorts ? 'all' : (input.protocol ?? 'all');
+  const protocols = protocol === 'all' ? PROTOCOLS : [protocol];
+  return { ok: true, value: { protocols, haPorts: anyPort, ports, portOffset } };
+}
+
+/** Ports that haports itself listens on at `address`, flows aside. An HA-ports rule leaves them alone. */
+function ownPorts(draft: Draft, address: IpAddress | undefined): PortSet {
+  const listen = draft.root.metrics?.listen;
+  if (listen === undefined || listen.port === 0 || address === undefined) return [];
+  return addressesOverlap(listen.address, address) ? portSetOf(listen.port) : [];
+}
+
+function missingIssues(path: Path, input: RuleInput): Issue[] {
+  return (['protocol', 'frontendPort'] as const)
+    .filter((key) => input[key] === undefined)
+    .map((key) =>
+      error('LB_MISSING_KEY', [...path, key], `Missing key "${key}", needed unless "haPorts" is true`),
+    );
+}
+
+function sugarIssues(path: Path, input: RuleInput): Issue[] {
+  const conflict = (key: string, found: string, expected: string) =>
+    error('LB_CONFLICT', [...path, key], `haPorts means ${key} ${expected}, found ${found}`, {
+      found,
+      expected,
+    });
+  const { protocol, frontendPort, backendPort } = input;
+  const issues: Issue[] = [];
+  if (protocol !== undefined && protocol !== 'all') issues.push(conflict('protocol', protocol, 'all'));
+  if (frontendPort !== undefined && frontendPort.last !== 0) {
+    issues.push(conflict('frontendPort', formatPortSet([frontendPort]), '0'));
+  }
+  if (backendPort !== 0) issues.push(conflict('backendPort', String(backendPort), '0'));
+  return issues;
+}

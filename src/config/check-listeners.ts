@@ -1,0 +1,96 @@
+import { compareAddresses, isWildcard } from '../model/address.js';
+import { formatPortSet, intersectPorts, portSetContains } from '../model/port-set.js';
+import { addressesOverlap, type BoundRule } from './bind-rules.js';
+import type { Draft } from './draft.js';
+import { error, note, type Issue } from './finding.js';
+
+/** Rules and frontends that would listen in the same place. */
+export function listenerIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
+  return [...sameAddress(draft), ...sharedPorts(rules), ...metricsClash(draft, rules)];
+}
+
+function sameAddress(draft: Draft): Issue[] {
+  const seen = new Map<string, string>();
+  return draft.frontends.flatMap(({ path, value: { name, address } }) => {
+    const other = seen.get(address.text);
+    if (other === undefined) {
+      seen.set(address.text, name);
+      return [];
+    }
+    return [
+      error(
+        'LB_DUPLICATE_ADDRESS',
+        [...path, 'address'],
+        `Address ${address.text} is already frontend "${other}"`,
+        {
+          found: `"${address.text}"`,
+          expected: 'an address of its own for each frontend',
+        },
+      ),
+    ];
+  });
+}
+
+function sharedPorts(rules: readonly BoundRule[]): Issue[] {
+  return rules.flatMap((rule, index) =>
+    rules.slice(0, index).flatMap((earlier) => {
+      const protocols = rule.protocols.filter((protocol) => earlier.protocols.includes(protocol));
+      if (protocols.length === 0) return [];
+      const a = rule.frontend.value.address;
+      const b = earlier.frontend.value.address;
+      const same = compareAddresses(a, b) === 0;
+      if (!same && !(a.family === b.family && (isWildcard(a) || isWildcard(b)))) return [];
+      const ports = intersectPorts(rule.ports, earlier.ports);
+      if (ports.length === 0) return [];
+      const place = `${protocols.join(' and ')} port ${formatPortSet(ports)}`;
+      if (!same) return [wildcardClash(rule, earlier, place)];
+      return [
+        rule.haPorts === earlier.haPorts ? overlap(rule, earlier, place) : yields(rule, earlier, place),
+      ];
+    }),
+  );
+}
+
+function overlap(rule: BoundRule, earlier: BoundRule, place: string): Issue {
+  const message = `Rules "${earlier.input.name}" and "${rule.input.name}" both claim ${place} of frontend "${rule.input.frontend}"`;
+  return error('LB_OVERLAP', rule.path, message, { expected: 'one rule for a port of a frontend' });
+}
+
+function yields(rule: BoundRule, earlier: BoundRule, place: string): Issue {
+  const [wide, narrow] = rule.haPorts ? [rule, earlier] : [earlier, rule];
+  const message = `HA-ports rule "${wide.input.name}" yields ${place} to rule "${narrow.input.name}"`;
+  return note('LB_YIELDS', wide.path, message);
+}
+
+function wildcardClash(rule: BoundRule, earlier: BoundRule, place: string): Issue {
+  const message =
+    `Rules "${earlier.input.name}" and "${rule.input.name}" both need ${place}: ` +
+    `${earlier.frontend.value.address.text} and ${rule.frontend.value.address.text} overlap`;
+  return error('LB_CLASH', rule.path, message, {
+    expected: 'a wildcard frontend and a specific one to keep to different ports',
+    reason: 'The system binds a port to a wildcard address or to a specific one, not to both',
+  });
+}
+
+function metricsClash(draft: Draft, rules: readonly BoundRule[]): Issue[] {
+  const listen = draft.root.metrics?.listen;
+  if (listen === undefined) return [];
+  return rules
+    .filter(
+      ({ protocols, ports, frontend }) =>
+        protocols.includes('tcp') &&
+        portSetContains(ports, listen.port) &&
+        addressesOverlap(listen.address, frontend.value.address),
+    )
+    .map((rule) =>
+      error(
+        'LB_OVERLAP',
+        ['metrics', 'listen'],
+        `Rule "${rule.input.name}" claims tcp port ${listen.port} as well`,
+        {
+          found: String(listen.port),
+          expected: 'a port that no rule names',
+        },
+      ),
+    );
+}

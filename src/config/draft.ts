@@ -1,0 +1,85 @@
+import type { z } from 'zod';
+import type { Path } from './finding.js';
+import { configSchema, LIST_SCHEMAS, type ConfigInput } from './schema.js';
+import type { FrontendInput } from './schema-frontend.js';
+import type { BackendPoolInput } from './schema-pool.js';
+import type { ProbeInput } from './schema-probe.js';
+import type { RuleInput } from './schema-rule.js';
+
+/** A part of the configuration and the place it came from. */
+export interface Located<T> {
+  readonly path: Path;
+  readonly value: T;
+}
+
+export type ListName = keyof typeof LIST_SCHEMAS;
+
+/**
+ * As much of a configuration as has the right shape. Elements of lists that are wrong are left out, so that the
+ * checks after the schema can go on with the rest and all issues are told at once.
+ */
+export interface Draft {
+  /** Everything but the lists; what was wrong has its default. */
+  readonly root: Omit<ConfigInput, ListName>;
+  readonly frontends: readonly Located<FrontendInput>[];
+  readonly probes: readonly Located<ProbeInput>[];
+  readonly pools: readonly Located<BackendPoolInput>[];
+  readonly rules: readonly Located<RuleInput>[];
+  /** Every name that was given, those of wrong elements included. */
+  readonly declared: Readonly<Record<ListName, readonly Located<string>[]>>;
+}
+
+/** Undefined if `raw` is no object at all. */
+export function draftOf(raw: unknown): Draft | undefined {
+  if (!isObject(raw)) return undefined;
+  const declared = (list: ListName) =>
+    elements(raw, list).flatMap((element, index) => {
+      const name = isObject(element) ? element['name'] : undefined;
+      return typeof name === 'string' ? [{ path: [list, index, 'name'], value: name }] : [];
+    });
+  return {
+    root: rootOf(raw),
+    frontends: rightOnes(raw, 'frontends', LIST_SCHEMAS.frontends),
+    probes: rightOnes(raw, 'probes', LIST_SCHEMAS.probes),
+    pools: rightOnes(raw, 'backendPools', LIST_SCHEMAS.backendPools),
+    rules: rightOnes(raw, 'rules', LIST_SCHEMAS.rules),
+    declared: {
+      frontends: declared('frontends'),
+      probes: declared('probes'),
+      backendPools: declared('backendPools'),
+      rules: declared('rules'),
+    },
+  };
+}
+
+type JsonObject = Readonly<Record<string, unknown>>;
+
+function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function elements(raw: JsonObject, list: ListName): readonly unknown[] {
+  const value = raw[list];
+  return Array.isArray(value) ? value : [];
+}
+
+function rightOnes<S extends z.ZodType>(raw: JsonObject, list: ListName, schema: S): Located<z.output<S>>[] {
+  return elements(raw, list).flatMap((element, index) => {
+    const result = schema.safeParse(element);
+    return result.success ? [{ path: [list, index], value: result.data }] : [];
+  });
+}
+
+function rootOf(raw: JsonObject): ConfigInput {
+  const lists = { frontends: [], probes: [], backendPools: [], rules: [] };
+  const root = { ...raw, ...lists };
+  const first = configSchema.safeParse(root);
+  if (first.success) return first.data;
+  const wrong = new Set<unknown>(
+    first.error.issues.flatMap((issue) =>
+      issue.code === 'unrecognized_keys' && issue.path.length === 0 ? issue.keys : [issue.path[0]],
+    ),
+  );
+  const right = Object.entries(root).filter(([key]) => !wrong.has(key));
+  return configSchema.parse(Object.fromEntries(right));
+}

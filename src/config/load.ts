@@ -1,0 +1,107 @@
+import { dirname, resolve } from 'node:path';
+import type { Configuration } from '../model/configuration.js';
+import { errorMessage } from '../model/errors.js';
+import type { Files } from '../runtime/files.js';
+import { formatPath, type Finding, type Issue, type Severity } from './finding.js';
+import { readJsonText, type TextPosition } from './json-text.js';
+import { validate, type Surroundings } from './validate.js';
+
+/** A configuration that can be used (its findings are warnings and notes), or all that is wrong with it. */
+export type ParseResult =
+  | { readonly ok: true; readonly configuration: Configuration; readonly findings: readonly Finding[] }
+  | { readonly ok: false; readonly findings: readonly Finding[] };
+
+export type LoadResult = ParseResult;
+
+const ORDER: Readonly<Record<Severity, number>> = { error: 0, warning: 1, note: 2 };
+
+/**
+ * Parses, validates and resolves the text of a configuration. All findings at once, errors first, then in the order
+ * of the text. Never throws, whatever the text.
+ */
+export function parseConfiguration(text: string, surroundings: Surroundings = {}): ParseResult {
+  const json = readJsonText(text);
+  if (!json.ok) return { ok: false, findings: [findingOf(json.issue, json.position)] };
+  const { configuration, issues } = validate(json.value, surroundings);
+  const findings = [...json.issues, ...issues]
+    .map((issue) => findingOf(issue, json.locate(issue.path, issue.atKey === true)))
+    .sort((a, b) => ORDER[a.severity] - ORDER[b.severity] || byPlace(a, b));
+  if (configuration === undefined || json.issues.length > 0) return { ok: false, findings };
+  return { ok: true, configuration, findings };
+}
+
+/** What `loadConfiguration` needs to know of the machine; see Surroundings. */
+export type LoadOptions = Pick<Surroundings, 'ownAddresses'>;
+
+/**
+ * Reads and parses a configuration file. Files that it names are read too, relative to its own directory. A file that
+ * cannot be read is a finding, not an exception.
+ */
+export async function loadConfiguration(
+  path: string,
+  files: Files,
+  options: LoadOptions = {},
+): Promise<LoadResult> {
+  const text = await attempt(files.readText(path));
+  if (!text.ok) {
+    const message = `Configuration file "${path}" cannot be read: ${text.message}`;
+    return { ok: false, findings: [{ severity: 'error', code: 'LB_CONFIG_UNREADABLE', path: '', message }] };
+  }
+  const named = new Map<string, Attempt>();
+  for (const file of namedFiles(text.value)) {
+    named.set(file, await attempt(files.readText(resolve(dirname(path), file))));
+  }
+  const readFile = (file: string): string => {
+    const outcome = named.get(file);
+    if (outcome?.ok === true) return outcome.value;
+    throw new Error(outcome?.message ?? 'not read');
+  };
+  return parseConfiguration(text.value, { ...options, readFile });
+}
+
+type Attempt =
+  { readonly ok: true; readonly value: string } | { readonly ok: false; readonly message: string };
+
+async function attempt(reading: Promise<string>): Promise<Attempt> {
+  try {
+    return { ok: true, value: await reading };
+  } catch (thrown) {
+    return { ok: false, message: errorMessage(thrown) };
+  }
+}
+
+/** The CA files, before anything is known to be right. */
+function namedFiles(text: string): ReadonlySet<string> {
+  const json = readJsonText(text);
+  if (!json.ok) return new Set();
+  const probes = member(json.value, 'probes');
+  const files = (Array.isArray(probes) ? probes : []).map((probe: unknown) => member(probe, 'ca'));
+  return new Set(files.filter((file): file is string => typeof file === 'string' && file !== ''));
+}
+
+function member(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return (value as Readonly<Record<string, unknown>>)[key];
+}
+
+function findingOf(
+  { severity, code, path, message, ...rest }: Issue,
+  { line, column }: TextPosition,
+): Finding {
+  const { found, expected, reason } = rest;
+  return {
+    severity,
+    code,
+    path: formatPath(path),
+    line,
+    column,
+    message,
+    ...(found === undefined ? {} : { found }),
+    ...(expected === undefined ? {} : { expected }),
+    ...(reason === undefined ? {} : { reason }),
+  };
+}
+
+function byPlace(a: Finding, b: Finding): number {
+  return (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0);
+}

@@ -1,0 +1,156 @@
+import type { Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
+import type { FlapDamping, Probe } from '../model/probe.js';
+import type { Protocol } from '../model/five-tuple.js';
+import type { Rule, Sourced } from '../model/rule.js';
+import type { BoundRule } from './bind-rules.js';
+import { deepFreeze } from './deep-freeze.js';
+import type { Draft } from './draft.js';
+import { flowPolicyOf } from './flow-policy.js';
+import type { FrontendInput } from './schema-frontend.js';
+import type { BackendPoolInput } from './schema-pool.js';
+import type { ProbeInput } from './schema-probe.js';
+
+/** Azure's default for load-balancing rules; its documentation gives none for UDP, so 30 s is haports' own. */
+const DEFAULT_IDLE_MS: Readonly<Record<Protocol, number>> = { tcp: 240_000, udp: 30_000 };
+
+/** Azure's cap on the time of an HTTP probe. */
+const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
+
+/** What a faultless draft becomes: every default filled in, frozen all the way down. */
+export interface ResolveInput {
+  readonly draft: Draft;
+  readonly rules: readonly BoundRule[];
+  /** Probe name to the PEM text of its CA file. */
+  readonly authorities: ReadonlyMap<string, string>;
+  readonly digest: string;
+}
+
+export function resolveConfiguration({ draft, rules, authorities, digest }: ResolveInput): Configuration {
+  const { root } = draft;
+  const { embryonicTimeout, ...limits } = root.limits;
+  return deepFreeze<Configuration>({
+    digest,
+    compat: root.compat,
+    seed: root.seed,
+    tableSize: root.tableSize,
+    workers: root.dataPlane.workers,
+    frontends: draft.frontends.map(({ value }) => frontend(value)),
+    probes: draft.probes.map(({ value }) => probe(value, authorities.get(value.name))),
+    backendPools: draft.pools.map(({ value }) => pool(value)),
+    rules: rules.map(rule),
+    limits: { ...limits, embryonicTimeoutMs: embryonicTimeout },
+    logging: root.logging,
+    ...(root.flowLog === undefined ? {} : { flowLog: root.flowLog }),
+    ...(root.metrics === undefined ? {} : { metrics: root.metrics.listen }),
+    shutdownDeadlineMs: root.shutdown.deadline,
+  });
+}
+
+function frontend({ name, address, proxyProtocol, allow, deny }: FrontendInput): Frontend {
+  if (proxyProtocol === undefined) return { name, address, allow, deny };
+  const { headerTimeout, ...rest } = proxyProtocol;
+  return { name, address, allow, deny, proxyProtocol: { ...rest, headerTimeoutMs: headerTimeout } };
+}
+
+function pool(input: BackendPoolInput): BackendPool {
+  const { name, minimumHealthy, sourceAddresses, sourcePorts, proxyProtocol, connectAttempts } = input;
+  return {
+    name,
+    minimumHealthy,
+    sourceAddresses,
+    sourcePorts,
+    proxyProtocol,
+    connectAttempts,
+    connectTimeoutMs: input.connectTimeout,
+    backends: input.backends.map((backend): Backend => {
+      const maxConnections = backend.maxConnections ?? input.maxConnections;
+      return {
+        id: `${name}/${backend.address.text}`,
+        name: backend.name ?? backend.address.text,
+        address: backend.address,
+        weight: backend.weight,
+        priority: backend.priority,
+        adminState: backend.adminState,
+        floatingAddresses: backend.floatingAddresses,
+        ...(maxConnections === undefined ? {} : { maxConnections }),
+      };
+    }),
+  };
+}
+
+/** The timeout where none is given: the interval, but for HTTP at most 30 s (Azure). */
+function probeTimeoutMs({ protocol, interval, timeout }: ProbeInput): number {
+  return timeout ?? (protocol === 'tcp' ? interval : Math.min(interval, MAXIMUM_HTTP_TIMEOUT_MS));
+}
+
+function probe(input: ProbeInput, ca: string | undefined): Probe {
+  const { name, port, sourceAddress, sendProxy } = input;
+  const base = {
+    name,
+    port,
+    sendProxy,
+    intervalMs: input.interval,
+    timeoutMs: probeTimeoutMs(input),
+    upThreshold: input.threshold.up,
+    downThreshold: input.threshold.down,
+    ...(sourceAddress === undefined ? {} : { sourceAddress }),
+    ...(input.flapDamping === undefined ? {} : { flapDamping: flapDamping(input.flapDamping) }),
+  };
+  if (input.protocol === 'tcp') return { ...base, protocol: 'tcp' };
+  const { host, serverName, expectBody, weightFromProbeHeader } = input;
+  return {
+    ...base,
+    protocol: input.protocol,
+    path: input.path ?? '/',
+    expectStatus: input.expectStatus ?? [{ first: 200, last: 200 }],
+    skipVerify: input.skipVerify ?? false,
+    explicitAnswerFlips: input.explicitAnswerFlips ?? true,
+    ...(host === undefined ? {} : { host }),
+    ...(serverName === undefined ? {} : { serverName }),
+    ...(expectBody === undefined ? {} : { expectBody }),
+    ...(ca === undefined ? {} : { ca }),
+    ...(weightFromProbeHeader === undefined ? {} : { weightFromProbeHeader }),
+  };
+}
+
+function flapDamping(input: NonNullable<ProbeInput['flapDamping']>): FlapDamping {
+  return { transitions: input.transitions, windowMs: input.window, holdMs: input.hold };
+}
+
+function rule(bound: BoundRule): Rule {
+  const { input, frontend: at, protocols, haPorts, ports, portOffset } = bound;
+  const { keepAlive, noDelay } = input.tcp ?? { noDelay: true, keepAlive: undefined };
+  return {
+    name: input.name,
+    frontend: input.frontend,
+    backendPool: input.backendPool,
+    ...(input.probe === undefined ? {} : { probe: input.probe }),
+    protocols,
+    haPorts,
+    ports,
+    portOffset,
+    floatingIp: input.floatingIp,
+    distribution: input.distribution ?? 'five-tuple',
+    symmetric: input.symmetric,
+    idleTimeoutMs: {
+      tcp: idleTimeout(at.value.idleTimeout?.tcp, input.idleTimeout?.tcp, DEFAULT_IDLE_MS.tcp),
+      udp: idleTimeout(at.value.idleTimeout?.udp, input.idleTimeout?.udp, DEFAULT_IDLE_MS.udp),
+    },
+    tcpReset: input.tcpReset ?? true,
+    flowPolicy: flowPolicyOf(input),
+    allDown: input.allDown,
+    tcp: { noDelay, ...(keepAlive === undefined ? {} : { keepAliveMs: keepAlive }) },
+    udp: input.udp ?? { perPacket: false },
+  };
+}
+
+/** The frontend's beats the rule's (Azure: the frontend IP's idle timeout takes precedence). */
+function idleTimeout(
+  ofFrontend: number | undefined,
+  ofRule: number | undefined,
+  otherwise: number,
+): Sourced<number> {
+  if (ofFrontend !== undefined) return { value: ofFrontend, origin: 'frontend' };
+  if (ofRule !== undefined) return { value: ofRule, origin: 'rule' };
+  return { value: otherwise, origin: 'default' };
+}

@@ -1,0 +1,122 @@
+import { z } from 'zod';
+import {
+  durationField,
+  endpointField,
+  integerField,
+  portSetField,
+  tableSizeField,
+  textField,
+} from './fields.js';
+
+const anyPath = (expected: string) => z.string({ error: expected }).min(1, { error: expected });
+const flows = () => integerField(1, 16_777_216);
+
+export const dataPlaneSchema = z
+  .strictObject({
+    kind: z
+      .enum(['userspace', 'kernel'])
+      .describe('What moves the bytes. kernel is not available yet')
+      .default('userspace'),
+    workers: integerField(0, 64)
+      .describe('Data processes; 0: everything in one process. More than 1 is not available yet')
+      .default(1),
+    capture: z
+      .strictObject({
+        mode: z.enum(['auto', 'dnat-map', 'tproxy']).describe('How TCP is steered').default('auto'),
+        udp: z.enum(['redirect', 'bind']).describe('How UDP is steered').default('redirect'),
+        excludedPorts: portSetField().describe('Ports that are not captured').exactOptional(),
+        fallback: z.enum(['bind']).describe('What is done where capture is impossible').default('bind'),
+      })
+      .describe('Steer all ports to a few sockets instead of one socket a port. Not available yet')
+      .exactOptional(),
+    kernel: z
+      .strictObject({
+        mode: z
+          .enum(['nat', 'floating-l2', 'floating-routed', 'next-hop'])
+          .describe('How packets reach the backend')
+          .default('nat'),
+        returnPath: z
+          .enum(['route', 'masquerade'])
+          .describe('How answers find their way back')
+          .default('route'),
+        interface: textField('the name of a network interface', /^[A-Za-z0-9_.-]{1,15}$/)
+          .describe('Interface where flows arrive')
+          .exactOptional(),
+        tableSize: tableSizeField().describe('Slots of the kernel table; prime').default(4093),
+        manageSysctls: z.boolean().describe('Set the sysctls that the mode needs').default(false),
+      })
+      .describe('Options of the kernel data plane. Not available yet')
+      .exactOptional(),
+  })
+  .describe('What moves the bytes');
+
+export const limitsSchema = z
+  .strictObject({
+    tcpFlows: flows().describe('Established TCP flows of the whole process').default(65536),
+    udpFlows: flows().describe('UDP flows of the whole process').default(65536),
+    embryonicFlows: flows()
+      .describe('TCP flows that have no backend connection yet, or wait under allDown drop')
+      .default(16384),
+    embryonicTimeout: durationField(100, 600_000)
+      .describe('How long a TCP flow may stay without a backend connection, 100ms to 10m')
+      .prefault('30s'),
+    tcpFlowsPerSource: flows().describe('TCP flows of one client address. Default: no cap').exactOptional(),
+    udpFlowsPerSource: flows().describe('UDP flows of one client address. Default: no cap').exactOptional(),
+  })
+  .describe('Caps. What is over them is refused, counted and told as an event');
+
+export const loggingSchema = z
+  .strictObject({
+    level: z
+      .enum(['trace', 'debug', 'info', 'warn', 'error'])
+      .describe('Least severity logged')
+      .default('info'),
+    format: z
+      .enum(['auto', 'json', 'pretty'])
+      .describe('auto: pretty on a terminal where pino-pretty is installed, else JSON')
+      .default('auto'),
+  })
+  .describe('The log of the process itself');
+
+export const flowLogSchema = z
+  .strictObject({
+    file: anyPath('the path of a file').describe('File that flows are logged to, one JSON object a line'),
+    sample: z
+      .number({ error: 'a number from 0 to 1' })
+      .min(0, { error: 'a number from 0 to 1' })
+      .max(1, { error: 'a number from 0 to 1' })
+      .describe('Share of flows logged. Configurations and epochs are always logged')
+      .default(1),
+  })
+  .describe('A log of every flow. Off by default');
+
+export const metricsSchema = z
+  .strictObject({
+    listen: endpointField().describe(
+      'Address and port of /metrics, /healthz and /readyz; port 0: any free one',
+    ),
+  })
+  .describe('Prometheus metrics and health of haports itself. Off by default');
+
+export const adminSchema = z
+  .strictObject({
+    socket: anyPath('the path of a Unix socket').describe('Unix socket of the admin API').exactOptional(),
+    http: endpointField().describe('Address and port of the admin API and dashboard').exactOptional(),
+    tls: z
+      .strictObject({
+        certificate: anyPath('the path of a PEM file').describe('PEM file of the certificate'),
+        key: anyPath('the path of a PEM file').describe('PEM file of its key'),
+      })
+      .describe('Needed off loopback')
+      .exactOptional(),
+    token: anyPath('a token').describe('Bearer token; needed off loopback').exactOptional(),
+  })
+  .describe('The admin API and dashboard. Not available yet');
+
+export const shutdownSchema = z
+  .strictObject({
+    deadline: durationField(0, 86_400_000)
+      .describe('How long flows may finish after SIGTERM or SIGINT; a second signal ends at once')
+      .prefault('30s'),
+  })
+  .describe('How haports ends');
