@@ -173,9 +173,12 @@ export class FlowKeeper {
   /** Traffic found a backend unreachable. */
   backendFailed(flow: Flow, evidence: string): void {
     const backendId = flow.placement?.backendId;
-    if (backendId === undefined) return;
-    const totals = this.traffic.of(flow.rule.name, backendId, flow.tuple.protocol);
-    totals.connectFailures++;
+    if (backendId !== undefined) this.backendUnreachable(flow.rule, flow.tuple.protocol, backendId, evidence);
+  }
+
+  /** As backendFailed, where a backend is not the one a flow is placed on. */
+  backendUnreachable(rule: Rule, protocol: Protocol, backendId: string, evidence: string): void {
+    this.traffic.of(rule.name, backendId, protocol).connectFailures++;
     this.#events.push({ type: 'passive-failure', atMs: this.clock.wallMs(), backendId, evidence });
   }
 

@@ -1,0 +1,160 @@
+import type { RemoteInfo, Socket } from 'node:dgram';
+import { ipAddress } from '../../../model/address.js';
+import type { DropReason } from '../../../model/events.js';
+import type { FiveTuple } from '../../../model/five-tuple.js';
+import { isAdmitted } from '../../../selection/access-list.js';
+import type { Picked } from '../../../selection/pick-result.js';
+import { NONE_EXCLUDED } from '../../../selection/picker.js';
+import type { Listener, ListenerBinding } from '../listener.js';
+import { ruleIndexIn, type ClientEnd, type ClientFlow, type FlowHost, type UdpTools } from './client-flow.js';
+import { ClientKeys } from './client-keys.js';
+import { PerPacketFlow } from './per-packet-flow.js';
+import { SendQueueGuard } from './send-queue-guard.js';
+import { SharedUpstreams } from './shared-upstreams.js';
+import { UdpFlow } from './udp-flow.js';
+
+/** What a listener needs to know of its fellows. */
+export interface Neighbourhood {
+  /** Whether an own UDP listener has this endpoint. */
+  isOwn(address: string, port: number): boolean;
+  /** The listener's socket is closed. */
+  left(listener: BoundListener): void;
+}
+
+/** `lame-duck`: closed, but with flows left that go on using the socket. */
+type Phase = 'open' | 'lame-duck' | 'closed';
+
+/** One bound socket and the flows of the clients that send to it. It owns the socket. */
+export class BoundListener implements Listener, FlowHost {
+  readonly #tools: UdpTools;
+  readonly #socket: Socket;
+  readonly #neighbourhood: Neighbourhood;
+  readonly #keys: ClientKeys;
+  readonly #flows = new Map<number, ClientFlow>();
+  readonly #sharedUpstreams: SharedUpstreams;
+  readonly #queue: SendQueueGuard;
+  readonly #onSent = (error: Error | null): void => {
+    this.#queue.finished();
+    if (error !== null && this.#phase !== 'closed') this.#drop('send-failed');
+  };
+  #binding: ListenerBinding;
+  #phase: Phase = 'open';
+
+  constructor(binding: ListenerBinding, socket: Socket, tools: UdpTools, neighbourhood: Neighbourhood) {
+    this.#binding = binding;
+    this.#socket = socket;
+    this.#tools = tools;
+    this.#neighbourhood = neighbourhood;
+    this.#keys = new ClientKeys(binding.address.family);
+    this.#sharedUpstreams = new SharedUpstreams(tools, this);
+    this.#queue = new SendQueueGuard(socket);
+    socket.on('message', (datagram, from) => this.#received(datagram, from));
+    // A failed receive concerns one datagram; the socket goes on.
+    socket.on('error', () => undefined);
+  }
+
+  get binding(): ListenerBinding {
+    return this.#binding;
+  }
+
+  get rule(): ListenerBinding['rule'] {
+    return this.#binding.rule;
+  }
+
+  /** Takes new flows again, for another binding of the same endpoint. False: its socket is in use or closed. */
+  reopen(binding: ListenerBinding): boolean {
+    if (this.#phase !== 'lame-duck') return false;
+    this.#binding = binding;
+    this.#phase = 'open';
+    return true;
+  }
+
+  close(): void {
+    if (this.#phase === 'open') this.#phase = 'lame-duck';
+    this.#closeIfDone();
+  }
+
+  destroy(): void {
+    if (this.#phase === 'closed') return;
+    this.#phase = 'lame-duck';
+    for (const flow of [...this.#flows.values()]) flow.shutDown();
+    this.#closeIfDone();
+  }
+
+  reply(datagram: Buffer, client: ClientEnd): void {
+    if (this.#phase === 'closed' || this.#queue.isFull()) {
+      this.#drop('send-failed');
+      return;
+    }
+    this.#queue.started();
+    this.#socket.send(datagram, client.port, client.address, this.#onSent);
+  }
+
+  forget(client: ClientEnd): void {
+    if (!this.#flows.delete(client.key)) return;
+    this.#keys.release(client.address);
+    this.#closeIfDone();
+  }
+
+  #received(datagram: Buffer, from: RemoteInfo): void {
+    const flow = this.#flows.get(this.#keys.find(from.address, from.port));
+    if (flow === undefined) this.#first(datagram, from);
+    else flow.fromClient(datagram);
+  }
+
+  /** A datagram of no known flow. */
+  #first(datagram: Buffer, from: RemoteInfo): void {
+    const admission = this.#admit(from);
+    if (typeof admission === 'string') {
+      this.#drop(admission);
+      return;
+    }
+    const { rule } = this.#binding;
+    const key = this.#keys.hold(from.address, from.port);
+    const start = { ...admission, rule, client: { key, address: from.address, port: from.port } };
+    const flow = rule.udp.perPacket
+      ? PerPacketFlow.open(start, this.#tools, this, this.#sharedUpstreams)
+      : UdpFlow.open(start, this.#tools, this);
+    if (flow === undefined) {
+      this.#keys.release(from.address);
+      return;
+    }
+    this.#flows.set(key, flow);
+    flow.fromClient(datagram);
+  }
+
+  /** The new flow's tuple and backend, or why it gets none. Nothing is remembered of one that gets none. */
+  #admit(from: RemoteInfo): { readonly tuple: FiveTuple; readonly pick: Picked } | DropReason {
+    const { keeper, picker } = this.#tools;
+    const { address, port, rule, frontend } = this.#binding;
+    // An answer to the one would be the first step of a loop, to the other it cannot be sent.
+    if (this.#neighbourhood.isOwn(from.address, from.port)) return 'own-listener';
+    if (from.port === 0) return 'send-failed';
+    keeper.arrived(rule, 'udp');
+    const { state } = keeper;
+    const ruleIndex = ruleIndexIn(state, rule.name, this.#binding.ruleIndex);
+    if (this.#phase !== 'open' || ruleIndex < 0) return 'stopping';
+    const source = ipAddress(from.address);
+    if (!isAdmitted(frontend, source)) return 'denied';
+    const tuple: FiveTuple = {
+      protocol: 'udp',
+      source,
+      sourcePort: from.port,
+      destination: address,
+      destinationPort: port,
+    };
+    const pick = picker.pickForRule(state, ruleIndex, tuple, NONE_EXCLUDED);
+    return pick.kind === 'picked' ? { tuple, pick } : 'no-backend';
+  }
+
+  #drop(reason: DropReason): void {
+    this.#tools.keeper.dropped(this.#binding.rule, 'udp', reason);
+  }
+
+  #closeIfDone(): void {
+    if (this.#phase !== 'lame-duck' || this.#flows.size > 0) return;
+    this.#phase = 'closed';
+    this.#neighbourhood.left(this);
+    this.#socket.close();
+  }
+}

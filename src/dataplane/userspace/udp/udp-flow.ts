@@ -1,0 +1,226 @@
+import type { Flow } from '../../../flow/flow.js';
+import type { PlacementReason } from '../../../model/flow.js';
+import type { Clock } from '../../../runtime/clock.js';
+import type { Picked } from '../../../selection/pick-result.js';
+import { NONE_EXCLUDED } from '../../../selection/picker.js';
+import {
+  ruleIndexIn,
+  targetOf,
+  type ClientEnd,
+  type ClientFlow,
+  type FlowHost,
+  type FlowStart,
+  type UdpTools,
+} from './client-flow.js';
+import { FailedBackends } from './failed-backends.js';
+import { Upstream, type UpstreamOwner } from './upstream.js';
+import type { DialRefusal, UpstreamTarget } from './upstream-dialer.js';
+
+const NO_ROUTE = 'no route to backend';
+
+/** One client's flow through one connected socket to one backend at a time. */
+export class UdpFlow implements ClientFlow, UpstreamOwner {
+  readonly #tools: UdpTools;
+  readonly #host: FlowHost;
+  readonly #client: ClientEnd;
+  // Set before anybody else sees this: a Flow needs its transport first.
+  #flow!: Flow;
+  #upstream: Upstream | undefined;
+  /** The present backend has answered, the flow may stay on it, and none has failed it lately: nothing to look after. */
+  #steady = false;
+  #unpinned = false;
+  /** The last datagram to a backend that has not answered yet, for the next backend should this one turn it away. */
+  #held: Buffer | undefined;
+  #failed: FailedBackends | undefined;
+
+  private constructor(tools: UdpTools, host: FlowHost, client: ClientEnd) {
+    this.#tools = tools;
+    this.#host = host;
+    this.#client = client;
+  }
+
+  /** Takes a flow in and puts it on the picked backend. Undefined where that is refused, which is counted. */
+  static open(start: FlowStart, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
+    const opened = new UdpFlow(tools, host, start.client);
+    const flow = tools.keeper.open(start.tuple, start.rule, opened);
+    if (typeof flow === 'string') return undefined;
+    opened.#flow = flow;
+    opened.#goTo(start.pick, start.pick.reason);
+    return flow.slot < 0 ? undefined : opened;
+  }
+
+  fromClient(datagram: Buffer): void {
+    this.#flow.lastActivityMs = this.#tools.keeper.clock.monotonicMs();
+    if (this.#steady) this.#upstream?.send(datagram);
+    else if (!this.#prepare(datagram)) return;
+    this.#flow.bytesToBackend += datagram.length;
+    this.#flow.packetsToBackend++;
+  }
+
+  shutDown(): void {
+    this.#tools.keeper.end(this.#flow, 'shutdown', 'close');
+  }
+
+  close(): void {
+    this.#leave();
+    this.#host.forget(this.#client);
+  }
+
+  blackhole(): void {
+    this.#leave();
+  }
+
+  unpin(): void {
+    this.#unpinned = true;
+    this.#steady = false;
+  }
+
+  onConnected(): void {
+    if (this.#flow.state === 'embryonic') this.#tools.keeper.establish(this.#flow);
+  }
+
+  onRefused(refusal: DialRefusal, by: Upstream): void {
+    if (by !== this.#upstream) return;
+    const { keeper } = this.#tools;
+    if (refusal === 'unreachable') {
+      this.#failures(keeper.clock).add(by.target.backendId);
+      keeper.backendFailed(this.#flow, NO_ROUTE);
+      if (this.#goElsewhere() || this.#flow.slot < 0) return;
+    }
+    keeper.dropped(this.#flow.rule, 'udp', refusal === 'unreachable' ? 'send-failed' : refusal);
+    keeper.end(this.#flow, 'connect-failed', 'gone');
+  }
+
+  onReply(datagram: Buffer, from: Upstream): void {
+    if (from !== this.#upstream) return;
+    const flow = this.#flow;
+    const { keeper } = this.#tools;
+    flow.lastActivityMs = keeper.clock.monotonicMs();
+    if (!this.#steady) this.#answered();
+    const { expectedResponses } = flow.rule.udp;
+    if (expectedResponses === 0) {
+      keeper.dropped(flow.rule, 'udp', 'unexpected-reply');
+      return;
+    }
+    flow.bytesToClient += datagram.length;
+    flow.packetsToClient++;
+    this.#host.reply(datagram, this.#client);
+    if (expectedResponses === undefined) return;
+    if (flow.packetsToClient >= flow.packetsToBackend * expectedResponses) {
+      keeper.end(flow, 'responses-complete', 'close');
+    }
+  }
+
+  onUnreachable(evidence: string, by: Upstream): void {
+    if (by !== this.#upstream) return;
+    const { keeper } = this.#tools;
+    // One that has failed in this round was the last resort then, and still is.
+    if (!this.#failures(keeper.clock).add(by.target.backendId)) return;
+    keeper.backendFailed(this.#flow, evidence);
+    const datagram = this.#held;
+    if (!this.#goElsewhere() || datagram === undefined) return;
+    this.#hold(datagram);
+    this.#upstream.send(datagram);
+  }
+
+  onSendFailed(): void {
+    this.#tools.keeper.dropped(this.#flow.rule, 'udp', 'send-failed');
+  }
+
+  /** Sends while something needs to be looked after. False: the datagram was thrown away, which is counted. */
+  #prepare(datagram: Buffer): boolean {
+    const flow = this.#flow;
+    if (flow.state === 'blackholed') {
+      this.#tools.keeper.dropped(flow.rule, 'udp', 'blackholed');
+      return false;
+    }
+    if (this.#unpinned && !this.#placeAnew()) return false;
+    this.#hold(datagram);
+    this.#upstream?.send(datagram);
+    return true;
+  }
+
+  /** Picks a backend by the present state. False: the flow has ended. */
+  #placeAnew(): boolean {
+    const { keeper, picker } = this.#tools;
+    const flow = this.#flow;
+    const { state } = keeper;
+    const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
+    const pick = ruleIndex < 0 ? undefined : picker.pickForRule(state, ruleIndex, flow.tuple, NONE_EXCLUDED);
+    if (pick?.kind !== 'picked') {
+      keeper.dropped(flow.rule, 'udp', 'no-backend');
+      keeper.end(flow, 'no-backend', 'gone');
+      return false;
+    }
+    this.#failed = undefined;
+    this.#goTo(pick, pick.reason === 'fail-open' ? 'fail-open' : 'rebalanced');
+    return flow.slot >= 0;
+  }
+
+  /** After a backend has failed the flow. False: no other is eligible, and nothing has changed. */
+  #goElsewhere(): boolean {
+    const { keeper, picker } = this.#tools;
+    const flow = this.#flow;
+    const { state } = keeper;
+    this.#steady = false;
+    const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
+    if (ruleIndex < 0) return false;
+    const pick = picker.pickForRule(state, ruleIndex, flow.tuple, this.#excluded());
+    if (pick.kind !== 'picked') return false;
+    keeper.retried(flow);
+    this.#goTo(pick, 'retry');
+    return flow.slot >= 0;
+  }
+
+  #goTo(pick: Picked, reason: PlacementReason): void {
+    const { keeper, dialer } = this.#tools;
+    const flow = this.#flow;
+    const { state } = keeper;
+    const target = targetOf(state, pick, flow.tuple);
+    this.#unpinned = false;
+    if (this.#upstream !== undefined && sameEndpoint(this.#upstream.target, target)) return;
+    this.#leave();
+    const { backendId, endpoint } = target;
+    const placement = { backendId, endpoint, reason, epoch: state.revision, excluded: [...this.#excluded()] };
+    if (flow.state === 'embryonic') keeper.place(flow, placement);
+    else keeper.move(flow, placement);
+    this.#upstream = new Upstream(target, dialer, this);
+    this.#upstream.start();
+  }
+
+  /** Lets go of the backend side. */
+  #leave(): void {
+    this.#upstream?.close();
+    this.#upstream = undefined;
+    this.#steady = false;
+    this.#hold(undefined);
+  }
+
+  #answered(): void {
+    this.#failed = undefined;
+    this.#hold(undefined);
+    this.#steady = !this.#unpinned;
+  }
+
+  #excluded(): ReadonlySet<string> {
+    return this.#failed?.present() ?? NONE_EXCLUDED;
+  }
+
+  #failures(clock: Clock): FailedBackends {
+    return (this.#failed ??= new FailedBackends(clock));
+  }
+
+  #hold(datagram: Buffer | undefined): void {
+    const { heldMemory } = this.#tools;
+    if (this.#held !== undefined) heldMemory.give(this.#held);
+    this.#held = datagram !== undefined && heldMemory.take(datagram) ? datagram : undefined;
+  }
+}
+
+function sameEndpoint(a: UpstreamTarget, b: UpstreamTarget): boolean {
+  return (
+    a.backendId === b.backendId &&
+    a.endpoint.port === b.endpoint.port &&
+    a.endpoint.address.text === b.endpoint.address.text
+  );
+}

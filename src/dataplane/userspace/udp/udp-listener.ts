@@ -1,0 +1,73 @@
+import type { Picker } from '../../../selection/picker.js';
+import type { FlowKeeper } from '../flow-keeper.js';
+import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
+import type { RouteSource } from '../route-source.js';
+import type { SourcePorts } from '../source-ports.js';
+import { BoundListener, type Neighbourhood } from './bound-listener.js';
+import type { UdpTools } from './client-flow.js';
+import { bindNow, createDatagramSocket } from './datagram-socket.js';
+import { HeldMemory } from './held-memory.js';
+import { ListenerRegistry } from './listener-registry.js';
+import { UpstreamDialer } from './upstream-dialer.js';
+
+export interface UdpListenerDeps {
+  readonly keeper: FlowKeeper;
+  readonly picker: Picker;
+  readonly sourcePorts: Pick<SourcePorts, 'take' | 'release'>;
+  readonly routeSource: Pick<RouteSource, 'known' | 'sourceFor'>;
+}
+
+/** Rides out what a busy event loop leaves waiting; the kernel gives at most net.core.rmem_max. */
+const RECEIVE_BUFFER_BYTES = 4_194_304;
+
+/** Of all flows together, for datagrams that may have to go to another backend. */
+const HELD_BYTES = 16_777_216;
+
+/**
+ * Opens UDP listeners that know of each other: a datagram from one of them is not taken in. An address and port that
+ * a closed listener still holds for its last flows is handed on with those flows.
+ */
+export function createUdpListenerFactory(deps: UdpListenerDeps): ListenerFactory {
+  return new UdpListenerFactory(deps);
+}
+
+class UdpListenerFactory implements ListenerFactory, Neighbourhood {
+  readonly #tools: UdpTools;
+  readonly #listeners = new ListenerRegistry<BoundListener>();
+
+  constructor({ keeper, picker, sourcePorts, routeSource }: UdpListenerDeps) {
+    const dialer = new UpstreamDialer({ sourcePorts, routeSource });
+    this.#tools = { keeper, picker, dialer, heldMemory: new HeldMemory(HELD_BYTES) };
+  }
+
+  open(binding: ListenerBinding): Promise<Listener> {
+    const present = this.#listeners.get(binding.address.text, binding.port);
+    if (present?.reopen(binding) === true) return Promise.resolve(present);
+    const { address } = binding;
+    const socket = createDatagramSocket(address.family, 'exclusive');
+    const failure = bindNow(socket, address, binding.port);
+    if (failure !== undefined) {
+      socket.close();
+      return Promise.reject(failure);
+    }
+    try {
+      socket.setRecvBufferSize(RECEIVE_BUFFER_BYTES);
+    } catch {
+      // It then has what the kernel gave it.
+    }
+    const { port } = socket.address();
+    // Only a test asks for port 0.
+    const bound = binding.port === port ? binding : { ...binding, port };
+    const listener = new BoundListener(bound, socket, this.#tools, this);
+    this.#listeners.set(address.text, port, listener);
+    return Promise.resolve(listener);
+  }
+
+  isOwn(address: string, port: number): boolean {
+    return this.#listeners.get(address, port) !== undefined;
+  }
+
+  left({ binding }: BoundListener): void {
+    this.#listeners.delete(binding.address.text, binding.port);
+  }
+}

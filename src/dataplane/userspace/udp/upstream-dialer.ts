@@ -1,0 +1,137 @@
+import type { Socket } from 'node:dgram';
+import type { IpAddress } from '../../../model/address.js';
+import type { BackendPool } from '../../../model/configuration.js';
+import type { RouteSource } from '../route-source.js';
+import type { SourcePortRequest, SourcePorts } from '../source-ports.js';
+import { bindNow, connectNow, createDatagramSocket } from './datagram-socket.js';
+
+/** A backend to be reached, and the pool that says from where. */
+export interface UpstreamTarget {
+  readonly backendId: string;
+  readonly endpoint: { readonly address: IpAddress; readonly port: number };
+  readonly pool: Pick<BackendPool, 'sourceAddresses' | 'sourcePorts'>;
+}
+
+/** A connected socket that is now the caller's, with the local port it stands on. */
+export interface ConnectedSocket {
+  readonly socket: Socket;
+  /** The backend's address as the system writes it. */
+  readonly peer: string;
+  /** Gives the local port back; call it once, after closing the socket. */
+  readonly release: () => void;
+}
+
+/** Why there is no socket. `unreachable`: no route leads to the backend; all else is a shortage of this machine. */
+export type DialRefusal = 'unreachable' | 'ports-exhausted' | 'descriptors-exhausted' | 'send-failed';
+
+/** Other processes' ports that one dial runs into before it gives up on a source address. */
+const MAX_PORT_TRIES = 32;
+
+type BindOutcome = 'next-port' | 'next-source' | Exclude<DialRefusal, 'unreachable'>;
+
+/** What a failed bind means for the dial. `EACCES`: a port below ip_unprivileged_port_start. */
+const BIND_OUTCOMES: Readonly<Record<string, BindOutcome>> = {
+  EADDRINUSE: 'next-port',
+  EACCES: 'next-port',
+  EADDRNOTAVAIL: 'next-source',
+  EMFILE: 'descriptors-exhausted',
+  ENFILE: 'descriptors-exhausted',
+  ENOBUFS: 'descriptors-exhausted',
+  ENOMEM: 'descriptors-exhausted',
+};
+
+export interface UpstreamDialerDeps {
+  readonly sourcePorts: Pick<SourcePorts, 'take' | 'release'>;
+  readonly routeSource: Pick<RouteSource, 'known' | 'sourceFor'>;
+}
+
+/** Opens connected sockets to backends on local addresses and ports of haports' own choice. */
+export class UpstreamDialer {
+  readonly #deps: UpstreamDialerDeps;
+  #dials = 0;
+
+  constructor(deps: UpstreamDialerDeps) {
+    this.#deps = deps;
+  }
+
+  /** Undefined: dial can be called now; else it can when this resolves. It never rejects. */
+  ready(target: UpstreamTarget): Promise<void> | undefined {
+    const { address } = target.endpoint;
+    if (configuredSources(target).length > 0) return undefined;
+    const { routeSource } = this.#deps;
+    if (routeSource.known(address) !== undefined) return undefined;
+    // Where there is no route, dial finds none known and says so.
+    return routeSource.sourceFor(address).then(
+      () => undefined,
+      () => undefined,
+    );
+  }
+
+  /** Binds and connects before it returns. */
+  dial(target: UpstreamTarget): ConnectedSocket | DialRefusal {
+    let refusal: DialRefusal = 'unreachable';
+    for (const source of this.#sources(target)) {
+      const outcome = this.#dialFrom(source, target);
+      if (typeof outcome !== 'string') return outcome;
+      refusal = outcome;
+    }
+    return refusal;
+  }
+
+  /** Takes turns at which of several source addresses comes first. */
+  #sources(target: UpstreamTarget): readonly IpAddress[] {
+    const configured = configuredSources(target);
+    if (configured.length === 0) {
+      const known = this.#deps.routeSource.known(target.endpoint.address);
+      return known === undefined ? [] : [known];
+    }
+    const first = this.#dials++ % configured.length;
+    return [...configured.slice(first), ...configured.slice(0, first)];
+  }
+
+  #dialFrom(source: IpAddress, target: UpstreamTarget): ConnectedSocket | DialRefusal {
+    const { sourcePorts } = this.#deps;
+    const request: SourcePortRequest = {
+      protocol: 'udp',
+      backendId: target.backendId,
+      source,
+      destination: target.endpoint.address,
+      destinationPort: target.endpoint.port,
+      ports: target.pool.sourcePorts,
+    };
+    for (let tries = 0; tries < MAX_PORT_TRIES; tries++) {
+      const port = sourcePorts.take(request);
+      if (port === undefined) break;
+      const outcome = connectFrom(source, port, target);
+      if (typeof outcome !== 'string') {
+        return { ...outcome, release: () => sourcePorts.release(request, port) };
+      }
+      sourcePorts.release(request, port);
+      if (outcome === 'next-source') return 'send-failed';
+      if (outcome !== 'next-port') return outcome;
+    }
+    return 'ports-exhausted';
+  }
+}
+
+function configuredSources({ endpoint, pool }: UpstreamTarget): readonly IpAddress[] {
+  if (pool.sourceAddresses.length === 0) return pool.sourceAddresses;
+  return pool.sourceAddresses.filter(({ family }) => family === endpoint.address.family);
+}
+
+function connectFrom(
+  source: IpAddress,
+  port: number,
+  { endpoint }: UpstreamTarget,
+): { readonly socket: Socket; readonly peer: string } | BindOutcome | 'unreachable' {
+  const socket = createDatagramSocket(endpoint.address.family, 'shared');
+  const failure = bindNow(socket, source, port);
+  if (failure !== undefined) {
+    socket.close();
+    return BIND_OUTCOMES[failure.code ?? ''] ?? 'send-failed';
+  }
+  const peer = connectNow(socket, endpoint.address, endpoint.port);
+  if (peer !== undefined) return { socket, peer };
+  socket.close();
+  return 'unreachable';
+}

@@ -1,0 +1,119 @@
+import type { RemoteInfo } from 'node:dgram';
+import { SendQueueGuard } from './send-queue-guard.js';
+import type { ConnectedSocket, DialRefusal, UpstreamDialer, UpstreamTarget } from './upstream-dialer.js';
+import { WaitingDatagrams } from './waiting-datagrams.js';
+
+/** Who uses an upstream. Each call names it, for it may be one that was just left. */
+export interface UpstreamOwner {
+  onConnected(to: Upstream): void;
+  /** It could not be opened, and is closed. */
+  onRefused(refusal: DialRefusal, by: Upstream): void;
+  onReply(datagram: Buffer, from: Upstream): void;
+  /** The network says that nobody listens there, or that the way is barred. */
+  onUnreachable(evidence: string, by: Upstream): void;
+  /** A datagram was thrown away on this machine. */
+  onSendFailed(by: Upstream): void;
+}
+
+/**
+ * What a connected UDP socket makes of ICMP: port (ECONNREFUSED) and protocol (ENOPROTOOPT) unreachable, prohibited
+ * (EHOSTUNREACH), or its route has gone (the last two). See icmp_err_convert in Linux' net/ipv4/icmp.c.
+ */
+const UNREACHABLE: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'ICMP unreachable',
+  ENOPROTOOPT: 'ICMP unreachable',
+  EHOSTUNREACH: 'EHOSTUNREACH',
+  ENETUNREACH: 'ENETUNREACH',
+};
+
+/**
+ * The way to one backend: a connected socket of its own. Until the local address is known, what is to be sent waits,
+ * within bounds. Start it once; its owner closes it.
+ */
+export class Upstream {
+  readonly target: UpstreamTarget;
+  readonly #dialer: UpstreamDialer;
+  readonly #owner: UpstreamOwner;
+  readonly #onSent = (error: Error | null): void => {
+    this.#queue?.finished();
+    if (error !== null) this.#failed(error);
+  };
+  #connected: ConnectedSocket | undefined;
+  #queue: SendQueueGuard | undefined;
+  #waiting: WaitingDatagrams | undefined;
+  #heardFrom = false;
+  #closed = false;
+
+  constructor(target: UpstreamTarget, dialer: UpstreamDialer, owner: UpstreamOwner) {
+    this.target = target;
+    this.#dialer = dialer;
+    this.#owner = owner;
+  }
+
+  /** Tells the owner that it is connected or refused: before it returns, if the local address is known already. */
+  start(): void {
+    const ready = this.#dialer.ready(this.target);
+    if (ready === undefined) {
+      this.#connect();
+      return;
+    }
+    this.#waiting = new WaitingDatagrams();
+    void ready.then(() => this.#connect());
+  }
+
+  send(datagram: Buffer): void {
+    if (this.#closed) return;
+    if (this.#connected === undefined) {
+      if (this.#waiting?.add(datagram) !== true) this.#owner.onSendFailed(this);
+    } else if (this.#queue?.isFull() === true) {
+      this.#owner.onSendFailed(this);
+    } else {
+      this.#queue?.started();
+      this.#connected.socket.send(datagram, this.#onSent);
+    }
+  }
+
+  /** Idempotent. The owner hears nothing after it. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#waiting = undefined;
+    this.#connected?.socket.close();
+    this.#connected?.release();
+  }
+
+  #connect(): void {
+    if (this.#closed) return;
+    const outcome = this.#dialer.dial(this.target);
+    if (typeof outcome === 'string') {
+      this.close();
+      this.#owner.onRefused(outcome, this);
+      return;
+    }
+    this.#connected = outcome;
+    this.#queue = new SendQueueGuard(outcome.socket);
+    outcome.socket.on('message', (datagram, from) => this.#received(datagram, from));
+    outcome.socket.on('error', (error) => this.#failed(error));
+    const waiting = this.#waiting?.takeAll() ?? [];
+    this.#waiting = undefined;
+    this.#owner.onConnected(this);
+    for (const datagram of waiting) this.send(datagram);
+  }
+
+  #received(datagram: Buffer, from: RemoteInfo): void {
+    if (this.#closed) return;
+    // Between bind and connect anybody could have sent here; all of that lies before the first true reply.
+    if (!this.#heardFrom) {
+      if (from.port !== this.target.endpoint.port || from.address !== this.#connected?.peer) return;
+      this.#heardFrom = true;
+    }
+    this.#owner.onReply(datagram, this);
+  }
+
+  #failed(error: NodeJS.ErrnoException): void {
+    if (this.#closed) return;
+    const evidence = UNREACHABLE[error.code ?? ''];
+    if (evidence === undefined) this.#owner.onSendFailed(this);
+    else this.#owner.onUnreachable(evidence, this);
+  }
+}
