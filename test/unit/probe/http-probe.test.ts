@@ -167,7 +167,7 @@ describe('probeHttp()', () => {
     const server = await listen(t, trickling('HTTP/1.1 503 Sick\r\n\r\n', 'x'));
     const result = await ask(httpProbe({ port: server.port, timeoutMs: 30_000 }));
     assert.equal(result.evidence, 'HTTP 503');
-    assert.ok(result.durationMs < 200, `took ${result.durationMs} ms`);
+    assert.ok(result.durationMs < 5000, `took ${result.durationMs} ms`);
     await server.over(1);
   });
 
