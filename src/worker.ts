@@ -1,0 +1,3 @@
+import { serveAsWorker } from './compose.js';
+
+await serveAsWorker();

@@ -1,0 +1,292 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import type { DataPlane, FlowQuery } from '../../src/dataplane/data-plane.js';
+import type { PlaneEvent } from '../../src/model/events.js';
+import type { FlowRecord } from '../../src/model/flow.js';
+import { eventually } from '../support/deadline.js';
+import { NvaProcess } from '../support/nva-process.js';
+import { StateFactory, type Conditions } from '../support/state-factory.js';
+import { connectionEnding, TcpClient } from '../support/tcp-client.js';
+import { UdpClient } from '../support/udp-client.js';
+
+/** Where a plane under test finds its frontend, backends and clients. */
+export interface ConformanceGround {
+  /** `host(1)` is the frontend, `host(11)` to `host(13)` the backends, from `host(100)` on clients. */
+  readonly host: (number: number) => string;
+  readonly createPlane: () => Promise<DataPlane>;
+}
+
+const FLOWS = 60;
+const PORTS = [7000, 7005, 7009];
+
+/**
+ * What every data plane promises, whatever moves its bytes (data-plane.ts and design.md "One contract, two planes"):
+ * a flow sticks, replies are symmetric, disruption is bounded, a stop ends, no backend has a defined outcome.
+ */
+export function conformanceSuite(name: string, ground: ConformanceGround): void {
+  const { host } = ground;
+  const frontend = host(1);
+
+  const configuration = (
+    change: { readonly backends?: readonly number[]; readonly rule?: object } = {},
+  ): object => ({
+    frontends: [{ name: 'hub', address: frontend }],
+    probes: [{ name: 'alive', protocol: 'tcp', port: 9000 }],
+    backendPools: [
+      {
+        name: 'nvas',
+        backends: (change.backends ?? [1, 2, 3]).map((n) => ({ name: `nva-${n}`, address: host(10 + n) })),
+      },
+    ],
+    rules: [
+      {
+        name: 'ha-ports',
+        frontend: 'hub',
+        backendPool: 'nvas',
+        probe: 'alive',
+        haPorts: true,
+        listenPorts: '7000-7009',
+        ...change.rule,
+      },
+    ],
+  });
+
+  void describe(`conformance of ${name}`, () => {
+    let factory: StateFactory;
+    const nvas: NvaProcess[] = [];
+    let plane: DataPlane;
+    const events: PlaneEvent[] = [];
+    let tcp: { client: TcpClient; backend: string }[] = [];
+    let udp: { client: UdpClient; backend: string }[] = [];
+
+    const apply = (
+      conditions: Conditions = {},
+      change: Parameters<typeof configuration>[0] = {},
+    ): Promise<unknown> => plane.apply(factory.state(configuration(change), conditions));
+
+    const openFlows = async (): Promise<void> => {
+      const indexes = Array.from({ length: FLOWS }, (_, index) => index);
+      const target = (index: number): { host: string; port: number; localAddress: string } => ({
+        host: frontend,
+        port: PORTS[index % PORTS.length]!,
+        localAddress: host(100 + (index % 50)),
+      });
+      tcp = await Promise.all(
+        indexes.map(async (index) => {
+          const client = await TcpClient.connect(target(index));
+          return { client, backend: await client.backend() };
+        }),
+      );
+      udp = await Promise.all(
+        indexes.map(async (index) => {
+          const client = await UdpClient.open(target(index));
+          return { client, backend: (await client.backend()) ?? 'nobody' };
+        }),
+      );
+    };
+
+    const closeFlows = (): void => {
+      for (const { client } of tcp) client.destroy();
+      for (const { client } of udp) client.close();
+      tcp = [];
+      udp = [];
+    };
+
+    const allFlows = async (query: Partial<FlowQuery> = {}): Promise<readonly FlowRecord[]> => {
+      const flows: FlowRecord[] = [];
+      let after: number | undefined;
+      do {
+        const page = await plane.flows({ limit: 25, ...query, ...(after === undefined ? {} : { after }) });
+        assert.ok(page.flows.length <= 25, 'a page is larger than its limit');
+        flows.push(...page.flows);
+        after = page.next;
+      } while (after !== undefined);
+      return flows;
+    };
+
+    before(async () => {
+      factory = await StateFactory.create();
+      for (const n of [1, 2, 3]) {
+        const options = { name: `nva-${n}`, address: host(10 + n), ports: '7000-7009', healthPort: 9000 };
+        nvas.push(await NvaProcess.start(options));
+      }
+      plane = await ground.createPlane();
+      plane.subscribe((batch) => events.push(...batch));
+      const report = await plane.start(factory.state(configuration()));
+      assert.deepEqual(report.failures, []);
+      assert.deepEqual(report.listeners, { tcp: 10, udp: 10 });
+    });
+
+    after(async () => {
+      closeFlows();
+      await plane.stop(0);
+      for (const nva of nvas) await nva.kill();
+    });
+
+    void test('a flow sticks, all backends serve, and replies come from where the client sent', async () => {
+      await openFlows();
+      for (const flows of [tcp, udp]) {
+        assert.deepEqual(new Set(flows.map(({ backend }) => backend)), new Set(['nva-1', 'nva-2', 'nva-3']));
+      }
+      await apply();
+      for (const { client, backend } of tcp) assert.equal(await client.backend(), backend);
+      for (const [index, { client, backend }] of udp.entries()) {
+        const answer = await client.ask();
+        assert.equal(answer?.text.split(':')[0], backend);
+        assert.deepEqual([answer.from.address, answer.from.port], [frontend, PORTS[index % PORTS.length]]);
+      }
+    });
+
+    void test('flows() pages through every flow once, counters() agree with it', async () => {
+      const flows = await allFlows();
+      assert.equal(flows.length, 2 * FLOWS);
+      assert.equal(new Set(flows.map(({ id }) => id)).size, 2 * FLOWS);
+      assert.equal(plane.flowCount() >= 0, true);
+      for (const flow of flows) {
+        assert.equal(flow.rule, 'ha-ports');
+        assert.equal(flow.tuple.destination.text, frontend);
+        assert.ok(flow.bytesToBackend > 0 && flow.bytesToClient > 0 && flow.packetsToClient > 0);
+        assert.ok(flow.backendEndpoint.endsWith(`:${flow.tuple.destinationPort}`), 'the port was not kept');
+      }
+      const counters = await plane.counters();
+      for (const protocol of ['tcp', 'udp'] as const) {
+        const active = counters.traffic
+          .filter((entry) => entry.protocol === protocol)
+          .reduce((sum, { flowsActive }) => sum + flowsActive, 0);
+        assert.equal(active, FLOWS);
+        assert.equal((await allFlows({ protocol })).length, FLOWS);
+        assert.equal(counters.table[protocol].used, FLOWS);
+      }
+      const onOne = await allFlows({ backendId: `nvas/${host(11)}` });
+      assert.equal(onOne.length, [...tcp, ...udp].filter(({ backend }) => backend === 'nva-1').length);
+      const total = counters.traffic.reduce((sum, { bytesToBackend }) => sum + bytesToBackend, 0);
+      assert.equal(
+        total,
+        flows.reduce((sum, { bytesToBackend }) => sum + bytesToBackend, 0),
+      );
+    });
+
+    void test('disruption is bounded: a backend down moves its UDP flows only, TCP persists (preset azure)', async () => {
+      await apply({ health: { 'nva-2': 'down' } });
+      for (const { client, backend } of tcp) assert.equal(await client.backend(), backend);
+      for (const { client, backend } of udp) {
+        const now = await client.backend();
+        if (backend === 'nva-2') assert.ok(now === 'nva-1' || now === 'nva-3', `moved to ${now}`);
+        else assert.equal(now, backend);
+      }
+      const pinned = (await allFlows({ backendId: `nvas/${host(12)}` })).map(({ reason }) => reason);
+      assert.deepEqual(new Set(pinned), new Set(['pinned']));
+    });
+
+    void test('admin-down and removal: no new flow, TCP persists, UDP moves', async () => {
+      await apply({ admin: { 'nva-1': 'down' } });
+      for (const { client } of udp) assert.notEqual(await client.backend(), 'nva-1');
+      await apply({}, { backends: [2, 3] });
+      for (const { client, backend } of tcp) assert.equal(await client.backend(), backend);
+      const fresh = await TcpClient.connect({ host: frontend, port: 7003, localAddress: host(180) });
+      assert.notEqual(await fresh.backend(), 'nva-1');
+      fresh.destroy();
+      closeFlows();
+      await apply();
+    });
+
+    void test('flow policy reset ends TCP flows of a backend that went down, and only those', async () => {
+      const rule = { flowPolicy: { preset: 'azure', probeDown: 'reset' } };
+      await apply({}, { rule });
+      await openFlows();
+      await apply({ health: { 'nva-3': 'down' } }, { rule });
+      for (const { client, backend } of tcp) {
+        if (backend === 'nva-3') assert.equal(await client.ended(), 'reset');
+        else assert.equal(await client.backend(), backend);
+      }
+      for (const { client } of udp) assert.ok(['nva-1', 'nva-2'].includes((await client.backend()) ?? ''));
+      closeFlows();
+      await apply();
+    });
+
+    void test('nobody eligible: new TCP is reset, UDP is dropped without a sticky entry, TCP goes on', async () => {
+      await openFlows();
+      const down = { 'nva-1': 'down', 'nva-2': 'down', 'nva-3': 'down' } as const;
+      await apply({ health: down });
+      for (const { client, backend } of tcp) assert.equal(await client.backend(), backend);
+      assert.equal(await connectionEnding({ host: frontend, port: 7004, localAddress: host(181) }), 'reset');
+      const quiet = await UdpClient.open({ host: frontend, port: 7004, localAddress: host(181) });
+      assert.equal(await quiet.ask(200), undefined);
+      for (const { client } of udp.slice(0, 10)) assert.equal(await client.ask(50), undefined);
+      await apply();
+      assert.ok(
+        (await quiet.backend()) !== undefined,
+        'a steady client stayed without backend (field.md C3)',
+      );
+      for (const { client } of udp) assert.ok((await client.backend()) !== undefined);
+      quiet.close();
+      closeFlows();
+    });
+
+    void test('nobody eligible under allDown fail-open: flows are placed all the same, and say so', async () => {
+      const rule = { allDown: 'fail-open' };
+      await apply({ health: { 'nva-1': 'down', 'nva-2': 'down', 'nva-3': 'down' } }, { rule });
+      const client = await TcpClient.connect({ host: frontend, port: 7008, localAddress: host(182) });
+      assert.match(await client.backend(), /^nva-[123]$/);
+      const [flow] = (await allFlows({ protocol: 'tcp' })).filter(
+        ({ tuple }) => tuple.source.text === host(182),
+      );
+      assert.equal(flow?.reason, 'fail-open');
+      client.destroy();
+      await apply();
+    });
+
+    void test('apply() opens and closes listeners with the rule and never those that stay', async () => {
+      const stays = await TcpClient.connect({ host: frontend, port: 7001, localAddress: host(183) });
+      const backend = await stays.backend();
+      await apply({}, { rule: { listenPorts: '7001-7003,7020' } });
+      assert.equal(await stays.backend(), backend);
+      await assert.rejects(TcpClient.connect({ host: frontend, port: 7009, localAddress: host(183) }));
+      const { listeners } = await plane.counters();
+      assert.deepEqual(listeners, { hub: { open: 8, wanted: 8 } });
+      await apply();
+      const again = await TcpClient.connect({ host: frontend, port: 7009, localAddress: host(183) });
+      assert.match(await again.backend(), /^nva-/);
+      again.destroy();
+      stays.destroy();
+    });
+
+    void test('events tell the start and end of every flow once, with its bytes', async () => {
+      const flowEvents = () => events.filter((event) => 'flow' in event);
+      await eventually(
+        async () => (await allFlows({ protocol: 'tcp' })).length === 0,
+        5000,
+        'TCP flows to end',
+      );
+      await eventually(
+        () => {
+          const count = (type: string): number =>
+            flowEvents().filter((event) => event.type === type && event.flow.tuple.protocol === 'tcp').length;
+          return count('flow-started') > 0 && count('flow-started') === count('flow-ended');
+        },
+        5000,
+        'as many TCP flow ends as starts',
+      );
+      const ended = events.filter((event) => event.type === 'flow-ended');
+      assert.equal(new Set(ended.map(({ flow }) => flow.id)).size, ended.length);
+      for (const event of events) assert.doesNotThrow(() => structuredClone(event));
+    });
+
+    void test('stop() takes no new flow, lets flows finish, resets the rest at the deadline', async () => {
+      const finishes = await TcpClient.connect({ host: frontend, port: 7000, localAddress: host(184) });
+      const lingers = await TcpClient.connect({ host: frontend, port: 7000, localAddress: host(185) });
+      const backend = await finishes.backend();
+      await lingers.backend();
+      const stopping = plane.stop(1500);
+      assert.equal(await finishes.backend(), backend);
+      await assert.rejects(TcpClient.connect({ host: frontend, port: 7000, localAddress: host(186) }));
+      finishes.socket.end();
+      assert.equal(await finishes.ended(), 'fin');
+      const report = await stopping;
+      assert.equal(await lingers.ended(), 'reset');
+      assert.equal(report.reset, 1);
+      assert.ok(report.finished >= 1);
+      assert.deepEqual(await plane.stop(0), report);
+    });
+  });
+}

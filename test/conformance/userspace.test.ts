@@ -1,0 +1,50 @@
+import { EventEmitter } from 'node:events';
+import type { DataPlane } from '../../src/dataplane/data-plane.js';
+import type { Channel } from '../../src/dataplane/remote/channel.js';
+import { PlaneHost } from '../../src/dataplane/remote/plane-host.js';
+import { RemotePlane } from '../../src/dataplane/remote/remote-plane.js';
+import { ownAddresses } from '../../src/dataplane/userspace/own-addresses.js';
+import { UserspacePlane } from '../../src/dataplane/userspace/userspace-plane.js';
+import { systemClock } from '../../src/runtime/clock.js';
+import { createHasher } from '../../src/selection/hasher.js';
+import { loopbackBlock } from '../support/loopback.js';
+import { conformanceSuite } from './data-plane-suite.js';
+
+const OPTIONS = { flowEvents: true, worker: 0, workers: 1 };
+
+async function createUserspacePlane(): Promise<DataPlane> {
+  const hash = await createHasher();
+  return new UserspacePlane({ clock: systemClock, hash, ownAddresses }, OPTIONS);
+}
+
+/** Two ends that hand each other structured clones: a process boundary without the process. */
+function channelPair(): readonly [Channel, Channel] {
+  const [left, right] = [new EventEmitter(), new EventEmitter()];
+  const end = (own: EventEmitter, peer: EventEmitter): Channel => ({
+    send: (message) => {
+      const copy: unknown = structuredClone(message);
+      setImmediate(() => peer.emit('message', copy));
+    },
+    onMessage: (listener) => own.on('message', listener),
+    onClose: (listener) => own.on('close', listener),
+  });
+  return [end(left, right), end(right, left)];
+}
+
+async function createRemotePlane(): Promise<DataPlane> {
+  const hash = await createHasher();
+  const [control, worker] = channelPair();
+  new PlaneHost({
+    channel: worker,
+    clock: systemClock,
+    createPlane: (options) => new UserspacePlane({ clock: systemClock, hash, ownAddresses }, options),
+    onStopped: () => undefined,
+  });
+  return new RemotePlane(control, OPTIONS);
+}
+
+conformanceSuite('the userspace plane', { host: loopbackBlock(1), createPlane: createUserspacePlane });
+conformanceSuite('the userspace plane behind a structured-clone channel', {
+  host: loopbackBlock(2),
+  createPlane: createRemotePlane,
+});

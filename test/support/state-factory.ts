@@ -1,0 +1,44 @@
+import { parseConfiguration } from '../../src/config/load.js';
+import { ForwardingCompiler } from '../../src/control/forwarding-compiler.js';
+import type { AdminState, Configuration } from '../../src/model/configuration.js';
+import type { ForwardingState } from '../../src/model/forwarding-state.js';
+import type { HealthState } from '../../src/model/probe.js';
+import { createHasher } from '../../src/selection/hasher.js';
+
+/** Health and admin state by backend name; `up` and `none` where nothing is said. */
+export interface Conditions {
+  readonly health?: Readonly<Record<string, HealthState>>;
+  readonly admin?: Readonly<Record<string, AdminState>>;
+}
+
+/** Makes forwarding states the way the control process does, from configurations as an operator writes them. */
+export class StateFactory {
+  readonly #compiler: ForwardingCompiler;
+
+  private constructor(compiler: ForwardingCompiler) {
+    this.#compiler = compiler;
+  }
+
+  static async create(): Promise<StateFactory> {
+    return new StateFactory(new ForwardingCompiler(await createHasher()));
+  }
+
+  state(configuration: object, conditions: Conditions = {}): ForwardingState {
+    return this.#compiler.compile(configurationOf(configuration), {
+      health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
+      adminState: ({ name, adminState }) => conditions.admin?.[name] ?? adminState,
+      draining: () => false,
+    });
+  }
+}
+
+/** Throws with all findings where the configuration is not usable. */
+export function configurationOf(configuration: object): Configuration {
+  const result = parseConfiguration(JSON.stringify(configuration));
+  if (!result.ok) {
+    throw new Error(
+      result.findings.map(({ code, path, message }) => `${code} ${path}: ${message}`).join('\n'),
+    );
+  }
+  return result.configuration;
+}
