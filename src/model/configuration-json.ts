@@ -1,0 +1,66 @@
+import { ipAddress, type IpAddress } from './address.js';
+import { parseCidr, type Cidr } from './cidr.js';
+import type { Configuration } from './configuration.js';
+
+/** Anything that JSON can carry. */
+export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
+
+/**
+ * The configuration as JSON: addresses and address blocks as their canonical text, everything else as it is.
+ * `configurationFromJson` is its inverse.
+ */
+export function configurationToJson(configuration: Configuration): Json {
+  return JSON.parse(
+    JSON.stringify(configuration, (_key, value: unknown) => (isAddressOrBlock(value) ? value.text : value)),
+  ) as Json;
+}
+
+/** Keys of a configuration whose value is an address, a list or record of them, or a list of blocks. */
+const ADDRESS_KEYS: ReadonlySet<string> = new Set(['address', 'sourceAddress']);
+const ADDRESS_LIST_KEYS: ReadonlySet<string> = new Set(['sourceAddresses']);
+const ADDRESS_RECORD_KEYS: ReadonlySet<string> = new Set(['floatingAddresses']);
+const BLOCK_LIST_KEYS: ReadonlySet<string> = new Set(['trustedSources', 'allow', 'deny']);
+
+/**
+ * Rebuilds what `configurationToJson` wrote. The input is trusted to be that: nothing but addresses is checked.
+ * Throws TypeError on text that is no address or block.
+ */
+export function configurationFromJson(json: Json): Configuration {
+  return revive(json) as Configuration;
+}
+
+function revive(json: Json): unknown {
+  if (json === null || typeof json !== 'object') return json;
+  if (isList(json)) return json.map(revive);
+  return Object.fromEntries(Object.entries(json).map(([key, value]) => [key, reviveMember(key, value)]));
+}
+
+function reviveMember(key: string, value: Json): unknown {
+  if (ADDRESS_KEYS.has(key)) return ipAddress(textOf(value));
+  if (ADDRESS_LIST_KEYS.has(key) && isList(value)) return value.map((item) => ipAddress(textOf(item)));
+  if (BLOCK_LIST_KEYS.has(key) && isList(value)) return value.map((item) => cidr(textOf(item)));
+  if (ADDRESS_RECORD_KEYS.has(key) && value !== null && typeof value === 'object') {
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, ipAddress(textOf(item))]));
+  }
+  return revive(value);
+}
+
+function isList(json: Json): json is readonly Json[] {
+  return Array.isArray(json);
+}
+
+function textOf(json: Json): string {
+  if (typeof json !== 'string') throw new TypeError(`Not an address: ${JSON.stringify(json)}`);
+  return json;
+}
+
+function cidr(text: string): Cidr {
+  const block = parseCidr(text);
+  if (block === undefined) throw new TypeError(`Not an address block: "${text}"`);
+  return block;
+}
+
+function isAddressOrBlock(value: unknown): value is IpAddress | Cidr {
+  if (value === null || typeof value !== 'object' || !('text' in value)) return false;
+  return 'bytes' in value || 'prefixLength' in value;
+}

@@ -1,0 +1,37 @@
+import type { Overload, SourcePortPressure, WorkerLost } from '../model/events.js';
+import type { Logger } from '../runtime/logger.js';
+
+export function logOverload(logger: Logger, event: Overload): void {
+  const { reason } = event;
+  if (event.phase === 'started') {
+    logger.warn({ event: 'overload-started', reason }, `Overload started: new flows are refused (${reason})`);
+  } else {
+    logger.info({ event: 'overload-ended', reason }, `Overload ended (${reason})`);
+  }
+}
+
+/** Azure's HighSnatPortUsage (75 %) and SnatPortExhaustion: field.md section 1.9. */
+export function logSourcePortPressure(logger: Logger, event: SourcePortPressure): void {
+  const { backendId, sourceAddress, level, used, available } = event;
+  const fields = { event: 'source-port-pressure', backendId, sourceAddress, level, used, available };
+  const pair = `from ${sourceAddress} to backend "${backendId}"`;
+  switch (level) {
+    case 'high':
+      logger.warn(fields, `Local ports ${pair} are running out: ${used} in use of ${available}`);
+      break;
+    case 'exhausted':
+      logger.error(fields, `No local port is left ${pair}: ${used} in use of ${available}`);
+      break;
+    case 'normal':
+      logger.info(fields, `Local ports ${pair} are plenty again: ${used} in use of ${available}`);
+      break;
+  }
+}
+
+export function logWorkerLost(logger: Logger, event: WorkerLost): void {
+  const { worker, evidence, flowsLost } = event;
+  logger.error(
+    { event: 'worker-lost', worker, evidence, flowsLost },
+    `Data worker ${worker} died (${evidence}) with ${flowsLost} flows and is being replaced`,
+  );
+}

@@ -1,0 +1,366 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { configurationFromJson, type Json } from '../../../src/model/configuration-json.js';
+import type { PlaneEvent } from '../../../src/model/events.js';
+import { FlowLog } from '../../../src/observe/flow-log.js';
+import { nodeAppendFiles } from '../../../src/runtime/append-file.js';
+import { systemClock } from '../../../src/runtime/clock.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { FakeAppendFiles } from './fake-append-files.js';
+import { RecordingLogger } from './recording-logger.js';
+import { sampleConfiguration, sampleFlow, sampleState } from './sample-state.js';
+
+const PATH = '/var/log/haports/flows.ndjson';
+
+function started(id: number, epoch = 1): PlaneEvent {
+  return { type: 'flow-started', atMs: 1000, flow: sampleFlow(id, epoch) };
+}
+
+function ended(id: number, epoch = 1): PlaneEvent {
+  return { type: 'flow-ended', atMs: 3500, flow: sampleFlow(id, epoch), end: 'client-reset' };
+}
+
+async function openLog(options: { sample?: number; bufferBytes?: number } = {}) {
+  const files = new FakeAppendFiles();
+  const logger = new RecordingLogger();
+  const clock = new FakeClock();
+  const buffering = options.bufferBytes === undefined ? {} : { bufferBytes: options.bufferBytes };
+  const log = new FlowLog({ files, logger, clock }, { file: PATH, sample: options.sample ?? 1 }, buffering);
+  await log.start();
+  const lines = () =>
+    (files.contents.get(PATH) ?? '')
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+  return { files, logger, clock, log, lines };
+}
+
+const PLACEMENT =
+  '"tuple":{"protocol":"tcp","source":"192.0.2.7","sourcePort":40000,"destination":"127.0.0.1",' +
+  '"destinationPort":8000},"rule":"ha-ports","backend":"nvas/127.0.0.11","endpoint":"127.0.0.11:8000",' +
+  '"reason":"retry","excluded":["nvas/127.0.0.12"],"epoch":1,"digest":"d1"';
+const TRAFFIC = '"bytesToBackend":5,"packetsToBackend":1,"bytesToClient":12,"packetsToClient":2';
+
+describe('FlowLog lines', () => {
+  test('plane() writes start, move and end lines as documented', async () => {
+    const { files, log } = await openLog();
+    log.epoch(sampleState(1));
+    log.plane([
+      started(7),
+      { type: 'flow-moved', atMs: 2000, flow: sampleFlow(7), fromBackendId: 'nvas/127.0.0.12' },
+      ended(7),
+    ]);
+    await log.flush();
+    const text = (files.contents.get(PATH) ?? '').split('\n').slice(2);
+    assert.deepEqual(text, [
+      `{"type":"start","atMs":1000,"id":7,${PLACEMENT}}`,
+      `{"type":"move","atMs":2000,"id":7,${PLACEMENT},"from":"nvas/127.0.0.12",${TRAFFIC}}`,
+      `{"type":"end","atMs":3500,"id":7,${PLACEMENT},"end":"client-reset","durationMs":2500,${TRAFFIC}}`,
+      '',
+    ]);
+  });
+
+  test('epoch() writes the configuration once and each revision', async () => {
+    const { log, lines } = await openLog();
+    const configuration = sampleConfiguration();
+    log.epoch(sampleState(1, configuration));
+    log.epoch(sampleState(2, configuration));
+    await log.flush();
+    assert.deepEqual(
+      lines().map(({ type, revision }) => [type, revision]),
+      [
+        ['config', undefined],
+        ['epoch', 1],
+        ['epoch', 2],
+      ],
+    );
+    const [config, epoch] = lines();
+    assert.equal(config?.['format'], 1);
+    assert.deepEqual(configurationFromJson(config['configuration'] as Json), configuration);
+    assert.deepEqual(epoch?.['views'], [
+      {
+        key: 'nvas|alive',
+        servingPriority: 0,
+        backends: [
+          {
+            id: 'nvas/127.0.0.11',
+            eligible: true,
+            valid: true,
+            serving: true,
+            weight: 1,
+            health: 'up',
+            adminState: 'none',
+          },
+          {
+            id: 'nvas/127.0.0.12',
+            eligible: false,
+            valid: false,
+            serving: false,
+            weight: 1,
+            health: 'down',
+            adminState: 'none',
+            exclusion: 'probe-down',
+          },
+        ],
+      },
+    ]);
+  });
+
+  test('configurations are written with addresses as text', async () => {
+    const { files, log } = await openLog();
+    log.epoch(sampleState(1));
+    await log.flush();
+    const text = files.contents.get(PATH) ?? '';
+    for (const part of [
+      '"address":"127.0.0.11"',
+      '"sourceAddresses":["127.0.0.2"]',
+      '"trustedSources":["10.0.0.0/8"]',
+      '"deny":["fd00::/16","10.1.2.3/32"]',
+      '"floatingAddresses":{"hub6":"fd00::99"}',
+    ]) {
+      assert.ok(text.includes(part), part);
+    }
+    assert.ok(!text.includes('bytes":{'), 'raw bytes have no place in the log');
+  });
+
+  test('plane() gives a flow the digest of the configuration that placed it', async () => {
+    const { log, lines } = await openLog();
+    log.epoch(sampleState(1, sampleConfiguration('old')));
+    log.epoch(sampleState(5, sampleConfiguration('new')));
+    log.plane([ended(1, 4), started(2, 5)]);
+    await log.flush();
+    const flows = lines().filter(({ type }) => type === 'end' || type === 'start');
+    assert.deepEqual(
+      flows.map(({ id, digest }) => [id, digest]),
+      [
+        [1, 'old'],
+        [2, 'new'],
+      ],
+    );
+  });
+
+  test('plane() leaves events that are no flow events alone', async () => {
+    const { log, lines } = await openLog();
+    log.plane([{ type: 'passive-failure', atMs: 1, backendId: 'x', evidence: 'ECONNREFUSED' }]);
+    await log.flush();
+    assert.deepEqual(lines(), []);
+  });
+});
+
+describe('FlowLog sampling', () => {
+  test('plane() logs all lines of a flow or none, and every epoch', async () => {
+    const { log, lines } = await openLog({ sample: 0.25 });
+    for (let revision = 1; revision <= 20; revision++) log.epoch(sampleState(revision));
+    const flows = 4000;
+    for (let id = 0; id < flows; id++) log.plane([started(id)]);
+    for (let id = flows - 1; id >= 0; id--) log.plane([ended(id)]);
+    await log.flush();
+    const idsOf = (type: string) =>
+      new Set(lines().flatMap((line) => (line['type'] === type ? [line['id']] : [])));
+    const [starts, ends] = [idsOf('start'), idsOf('end')];
+    assert.deepEqual([...starts].sort(), [...ends].sort());
+    // 4000 flows at 25 %: 1000, standard deviation 27.
+    assert.ok(starts.size > 840 && starts.size < 1160, `${starts.size} of ${flows} flows`);
+    assert.equal(lines().filter(({ type }) => type === 'epoch').length, 20);
+  });
+
+  test('plane() logs no flow at share 0', async () => {
+    const { log, lines } = await openLog({ sample: 0 });
+    log.epoch(sampleState(1));
+    for (let id = 0; id < 500; id++) log.plane([started(id)]);
+    await log.flush();
+    assert.deepEqual(
+      lines().map(({ type }) => type),
+      ['config', 'epoch'],
+    );
+  });
+});
+
+describe('FlowLog writing', () => {
+  test('lines are written together, a second after the first at the latest', async () => {
+    const { clock, log, lines } = await openLog();
+    log.plane([started(1)]);
+    await clock.advanceAsync(999);
+    assert.equal(lines().length, 0);
+    await clock.advanceAsync(1);
+    assert.equal(lines().length, 1);
+    assert.equal(clock.pendingTimers, 0);
+  });
+
+  test('a disk that is full for a while loses and tears nothing that fits the buffer, and is logged once', async () => {
+    const { files, logger, clock, log, lines } = await openLog();
+    log.plane([started(1), started(2), started(3)]);
+    files.roomBytes = 500; // In the middle of the second line.
+    await clock.advanceAsync(1000);
+    for (let id = 4; id <= 6; id++) {
+      log.plane([started(id)]);
+      await clock.advanceAsync(1000);
+    }
+    assert.equal(log.stats.writeErrors, 4);
+    files.roomBytes = Number.POSITIVE_INFINITY;
+    await clock.advanceAsync(1000);
+    await log.flush();
+    assert.deepEqual(
+      lines().map(({ id }) => id),
+      [1, 2, 3, 4, 5, 6],
+    );
+    assert.deepEqual(log.stats, { linesWritten: 6, linesLost: 0, writeErrors: 4 });
+    assert.deepEqual(logger.texts, [
+      `error Cannot write "${PATH}": ENOSPC: made up for this test`,
+      `info Writing "${PATH}" again, 0 lines lost so far`,
+    ]);
+  });
+
+  test('lines beyond the buffer are lost, counted, and said to be missing where they are missing', async () => {
+    const { files, clock, log, lines } = await openLog({ bufferBytes: 4000 });
+    log.epoch(sampleState(1));
+    await log.flush();
+    files.roomBytes = 0;
+    for (let id = 1; id <= 1000; id++) {
+      log.plane([started(id)]);
+      if (id % 100 === 0) await clock.advanceAsync(1000);
+    }
+    files.roomBytes = Number.POSITIVE_INFINITY;
+    await clock.advanceAsync(1000);
+    await log.flush();
+    log.plane([started(1001)]);
+    await log.flush();
+    const ids = lines().flatMap(({ type, id }) => (type === 'start' ? [id] : []));
+    const kept = ids.length - 1;
+    assert.ok(kept >= 9 && kept <= 14, `${kept} lines of about 330 bytes were kept`);
+    assert.deepEqual(ids, [...Array.from({ length: kept }, (_, index) => index + 1), 1001]);
+    assert.equal(log.stats.linesLost, 1000 - kept);
+    const lost = lines().findIndex(({ type }) => type === 'lost');
+    assert.equal(lines()[lost]?.['lines'], 1000 - kept);
+    assert.equal(lines()[lost + 1]?.['id'], 1001);
+    assert.deepEqual(
+      lines()
+        .slice(0, 2)
+        .map(({ type }) => type),
+      ['config', 'epoch'],
+    );
+  });
+
+  test('a lost epoch is made good by the latest one', async () => {
+    const { files, clock, log, lines } = await openLog({ bufferBytes: 3000 });
+    log.epoch(sampleState(1));
+    await log.flush();
+    files.roomBytes = 0;
+    for (let revision = 2; revision <= 50; revision++) log.epoch(sampleState(revision));
+    await clock.advanceAsync(1000);
+    files.roomBytes = Number.POSITIVE_INFINITY;
+    await clock.advanceAsync(1000);
+    log.plane([started(1, 50)]);
+    await log.flush();
+    const types = lines().map(({ type, revision }) => [type, revision]);
+    assert.deepEqual(types.slice(-4), [
+      ['lost', undefined],
+      ['config', undefined],
+      ['epoch', 50],
+      ['start', undefined],
+    ]);
+  });
+
+  test('a closed descriptor is opened again', async () => {
+    const { files, clock, log, lines } = await openLog();
+    log.plane([started(1)]);
+    files.appendErrorCode = 'EBADF';
+    await clock.advanceAsync(1000);
+    assert.equal(files.opens, 2);
+    await clock.advanceAsync(1000);
+    assert.deepEqual(
+      lines().map(({ id }) => id),
+      [1],
+    );
+  });
+
+  test('start() rejects with the path where the file cannot be opened', async () => {
+    const files = new FakeAppendFiles();
+    files.openErrorCode = 'EACCES';
+    const deps = { files, logger: new RecordingLogger(), clock: new FakeClock() };
+    const log = new FlowLog(deps, { file: PATH, sample: 1 });
+    await assert.rejects(log.start(), {
+      code: 'LB_CONFIG_INVALID',
+      message: `Cannot open flow log "${PATH}" (EACCES): it must be a file that can be appended to`,
+    });
+  });
+
+  test('stop() writes what waits, counts what it cannot write, and closes', async () => {
+    const { files, logger, log, lines } = await openLog();
+    log.plane([started(1), started(2)]);
+    files.roomBytes = 400; // The first line and a piece.
+    await log.stop();
+    await log.stop();
+    assert.match(files.contents.get(PATH) ?? '', /^\{[^\n]*\}\n\{/);
+    assert.deepEqual(log.stats, { linesWritten: 1, linesLost: 1, writeErrors: 1 });
+    assert.equal(files.closes, 1);
+    assert.equal(logger.texts.at(-1), `warn Lost 1 lines of "${PATH}"`);
+    assert.throws(lines, 'the second line is torn');
+  });
+});
+
+describe('FlowLog.reopen()', () => {
+  test('reopen() ends the old file and starts the new one with configuration and epoch', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'haports-flow-log-'));
+    try {
+      const file = join(directory, 'flows.ndjson');
+      const deps = { files: nodeAppendFiles, logger: new RecordingLogger(), clock: systemClock };
+      const log = new FlowLog(deps, { file, sample: 1 });
+      await log.start();
+      log.epoch(sampleState(1));
+      log.plane([started(1)]);
+      await rename(file, `${file}.1`);
+      await log.reopen();
+      log.plane([started(2)]);
+      await log.stop();
+      const typesIn = async (path: string) =>
+        (await readFile(path, 'utf8'))
+          .trimEnd()
+          .split('\n')
+          .map((line) => {
+            const { type, id } = JSON.parse(line) as { type: string; id?: number };
+            return id === undefined ? type : `${type} ${id}`;
+          });
+      assert.deepEqual(await typesIn(`${file}.1`), ['config', 'epoch', 'start 1']);
+      assert.deepEqual(await typesIn(file), ['config', 'epoch', 'start 2']);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+
+  test('reopen() leaves half a line behind and goes on with the next whole one', async () => {
+    const { files, clock, log, lines } = await openLog();
+    log.epoch(sampleState(1));
+    await log.flush();
+    log.plane([started(1), started(2), started(3)]);
+    files.roomBytes = 500;
+    await clock.advanceAsync(1000);
+    files.contents.delete(PATH);
+    files.roomBytes = 0;
+    const reopened = log.reopen();
+    await new Promise((resolve) => setImmediate(resolve));
+    files.roomBytes = Number.POSITIVE_INFINITY;
+    await reopened;
+    await clock.advanceAsync(1000);
+    await log.flush();
+    assert.deepEqual(
+      lines().map(({ type, id }) => (id === undefined ? type : id)),
+      [3, 'config', 'epoch'],
+    );
+    assert.equal(log.stats.linesLost, 1);
+    assert.equal(log.stats.linesWritten, 2 + 2 + 2);
+  });
+
+  test('reopen() keeps the old file where a new one cannot be opened', async () => {
+    const { files, logger, log, lines } = await openLog();
+    files.openErrorCode = 'EACCES';
+    await log.reopen();
+    log.plane([started(1)]);
+    await log.flush();
+    assert.equal(lines().length, 1);
+    assert.deepEqual(logger.texts, [`error Cannot open "${PATH}" again: EACCES: made up for this test`]);
+  });
+});
