@@ -1,0 +1,257 @@
+import type { Socket } from 'node:net';
+import type { CloseStyle, Flow, FlowTransport } from '../../../flow/flow.js';
+import type { BackendPool } from '../../../model/configuration.js';
+import { errorCode } from '../../../model/errors.js';
+import type { FlowEndReason } from '../../../model/flow.js';
+import type { ForwardingState } from '../../../model/forwarding-state.js';
+import { isAdmitted } from '../../../selection/access-list.js';
+import { backendEndpoint } from '../../../selection/backend-endpoint.js';
+import type { NoBackend, Picked } from '../../../selection/pick-result.js';
+import type { Picker } from '../../../selection/picker.js';
+import type { FlowKeeper } from '../flow-keeper.js';
+import type { ListenerBinding } from '../listener.js';
+import type { RouteSource } from '../route-source.js';
+import type { SourcePorts } from '../source-ports.js';
+import { flushBeforeReset } from './flush-before-reset.js';
+import { readProxyHeader, type ProxyHeaderOutcome } from './proxy-header-reader.js';
+import { writeProxyHeader } from './proxy-protocol-write.js';
+import { resetSocket } from './reset-socket.js';
+import { Splice } from './splice.js';
+import { UpstreamConnect, type UpstreamOutcome } from './upstream-connect.js';
+
+export interface TcpDeps {
+  readonly keeper: FlowKeeper;
+  readonly picker: Picker;
+  readonly sourcePorts: SourcePorts;
+  readonly routeSource: RouteSource;
+  /** Told when a backend is connected: seconds since the first attempt, those at other backends included. */
+  readonly onConnectLatency: (backendId: string, seconds: number) => void;
+}
+
+/** What of a blackholed client is read and thrown away, so that its RST is noticed; then it meets a full window. */
+const DISCARD_BYTES = 64 * 1024;
+
+const RESET_CODES: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED']);
+
+type Side = 'client' | 'backend';
+
+/**
+ * One client connection and, once there is one, its connection to a backend:
+ * (PROXY header) -> pick -> connect, at one backend after the other -> splice -> end.
+ * The client is not read before a backend is connected, so a retry loses nothing. It owns both sockets.
+ */
+export class TcpConnection implements FlowTransport {
+  readonly #deps: TcpDeps;
+  readonly #binding: ListenerBinding;
+  readonly #client: Socket;
+  readonly #tried = new Set<string>();
+  #flow: Flow | undefined;
+  #backend: Socket | undefined;
+  #splice: Splice | undefined;
+  /** Undoes whatever is being waited for. */
+  #stopWaiting: () => void = nothing;
+  #firstAttemptAtMs = 0;
+  #sidesOpen = 2;
+  #failure: FlowEndReason | undefined;
+  #closed = false;
+
+  /** The socket must be accepted, paused, and made with SPLICE_HIGH_WATER_MARK. */
+  constructor(deps: TcpDeps, binding: ListenerBinding, client: Socket) {
+    this.#deps = deps;
+    this.#binding = binding;
+    this.#client = client;
+    client.on('error', (error) => this.#sideFailed('client', error));
+    client.on('close', () => this.#sideClosed());
+  }
+
+  /** Serves a flow that has been opened with this as its transport. */
+  serve(flow: Flow, expectsProxyHeader: boolean): void {
+    this.#flow = flow;
+    const { proxyProtocol } = this.#binding.frontend;
+    if (!expectsProxyHeader || proxyProtocol === undefined) {
+      this.#place(flow);
+      return;
+    }
+    const options = { accept: proxyProtocol.accept, timeoutMs: proxyProtocol.headerTimeoutMs };
+    this.#stopWaiting = readProxyHeader(this.#client, this.#deps.keeper.clock, options, (outcome) => {
+      this.#stopWaiting = nothing;
+      this.#identify(flow, outcome);
+    });
+  }
+
+  close(style: CloseStyle): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#stopWaiting();
+    this.#splice?.stop();
+    for (const socket of [this.#client, this.#backend]) {
+      if (style === 'reset' && socket !== undefined) resetSocket(socket);
+      else socket?.destroy();
+    }
+  }
+
+  blackhole(): void {
+    this.#stopWaiting();
+    this.#stopWaiting = nothing;
+    this.#splice?.stop();
+    this.#splice = undefined;
+    const backend = this.#backend;
+    this.#backend = undefined;
+    if (backend !== undefined) resetSocket(backend);
+    let discarded = 0;
+    this.#client.on('data', (chunk: Buffer) => {
+      discarded += chunk.length;
+      if (discarded >= DISCARD_BYTES) this.#client.pause();
+    });
+    this.#client.resume();
+  }
+
+  unpin(): void {
+    // A spliced stream cannot be moved: flow policy never asks it of TCP.
+  }
+
+  #identify(flow: Flow, outcome: ProxyHeaderOutcome): void {
+    const { keeper } = this.#deps;
+    if (outcome.kind === 'bad') {
+      keeper.dropped(flow.rule, 'tcp', 'bad-proxy-header');
+      keeper.end(flow, 'bad-proxy-header', 'reset');
+      return;
+    }
+    if (outcome.identity !== undefined) {
+      if (keeper.identify(flow, { protocol: 'tcp', ...outcome.identity }) !== undefined) {
+        keeper.end(flow, 'error', 'reset');
+        return;
+      }
+    }
+    if (!isAdmitted(this.#binding.frontend, flow.tuple.source)) {
+      keeper.dropped(flow.rule, 'tcp', 'denied');
+      keeper.end(flow, 'error', 'reset');
+      return;
+    }
+    this.#place(flow);
+  }
+
+  #place(flow: Flow): void {
+    const { keeper, picker } = this.#deps;
+    const { state } = keeper;
+    const ruleIndex = this.#ruleIndexOf(flow, state);
+    if (ruleIndex < 0) {
+      keeper.end(flow, 'rule-removed', 'reset');
+      return;
+    }
+    const excluded = keeper.caps.excluded('tcp', this.#tried);
+    const pick = picker.pickForRule(state, ruleIndex, flow.tuple, excluded);
+    if (pick.kind === 'none') this.#refuse(flow, pick);
+    else this.#placeOn(flow, state, pick, excluded);
+  }
+
+  /** The binding follows every apply until its listener is closed; then the rule may have another index, or none. */
+  #ruleIndexOf(flow: Flow, { configuration: { rules } }: ForwardingState): number {
+    const { ruleIndex } = this.#binding;
+    if (rules[ruleIndex]?.name === flow.rule.name) return ruleIndex;
+    return rules.findIndex(({ name }) => name === flow.rule.name);
+  }
+
+  #refuse(flow: Flow, { cause, action }: NoBackend): void {
+    const { keeper } = this.#deps;
+    if (this.#tried.size > 0) {
+      keeper.end(flow, 'connect-failed', 'reset');
+      return;
+    }
+    keeper.dropped(flow.rule, 'tcp', cause === 'all-excluded' ? 'backends-full' : 'no-backend');
+    if (action === 'drop') keeper.blackhole(flow);
+    else keeper.end(flow, 'no-backend', 'reset');
+  }
+
+  #placeOn(flow: Flow, state: ForwardingState, pick: Picked, excluded: ReadonlySet<string>): void {
+    const { keeper } = this.#deps;
+    const view = state.views[pick.viewIndex];
+    const backend = view?.backends[pick.backendIndex]?.backend;
+    const pool = state.configuration.backendPools.find(({ name }) => name === flow.rule.backendPool);
+    if (view === undefined || backend === undefined || pool === undefined) {
+      throw new RangeError(`No backend "${pick.backendId}" in forwarding state ${state.revision}`);
+    }
+    if (this.#tried.size === 0) this.#firstAttemptAtMs = keeper.clock.monotonicMs();
+    else keeper.retried(flow);
+    const endpoint = backendEndpoint(flow.rule, backend, flow.rule.frontend, this.#binding.port);
+    keeper.place(flow, {
+      backendId: pick.backendId,
+      endpoint,
+      reason: pick.reason,
+      epoch: state.revision,
+      excluded: view.backends.map((member) => member.backend.id).filter((id) => excluded.has(id)),
+    });
+    const { sourcePorts, routeSource } = this.#deps;
+    const attempt = new UpstreamConnect(
+      { clock: keeper.clock, sourcePorts, routeSource },
+      { backendId: pick.backendId, endpoint, pool, tcp: flow.rule.tcp, hash: pick.hash },
+      (outcome) => {
+        this.#stopWaiting = nothing;
+        this.#attempted(flow, pool, pick.backendId, outcome);
+      },
+    );
+    this.#stopWaiting = () => attempt.cancel();
+  }
+
+  #attempted(flow: Flow, pool: BackendPool, backendId: string, outcome: UpstreamOutcome): void {
+    const { keeper } = this.#deps;
+    switch (outcome.kind) {
+      case 'connected':
+        this.#connected(flow, pool, backendId, outcome.socket);
+        return;
+      case 'local-fault':
+        keeper.dropped(flow.rule, 'tcp', outcome.reason);
+        keeper.end(flow, 'connect-failed', 'reset');
+        return;
+      case 'backend-failed':
+        keeper.backendFailed(flow, outcome.evidence);
+        this.#tried.add(backendId);
+        if (this.#tried.size < pool.connectAttempts) this.#place(flow);
+        else keeper.end(flow, 'connect-failed', 'reset');
+        return;
+    }
+  }
+
+  #connected(flow: Flow, pool: BackendPool, backendId: string, backend: Socket): void {
+    const { keeper, onConnectLatency } = this.#deps;
+    this.#backend = backend;
+    backend.on('error', (error) => this.#sideFailed('backend', error));
+    backend.on('close', () => this.#sideClosed());
+    onConnectLatency(backendId, (keeper.clock.monotonicMs() - this.#firstAttemptAtMs) / 1000);
+    keeper.establish(flow);
+    if (pool.proxyProtocol !== 'none') backend.write(writeProxyHeader(pool.proxyProtocol, flow.tuple));
+    const { noDelay, keepAliveMs } = flow.rule.tcp;
+    if (noDelay) this.#client.setNoDelay(true);
+    if (keepAliveMs !== undefined) this.#client.setKeepAlive(true, keepAliveMs);
+    this.#splice = new Splice(this.#client, backend, flow, keeper.clock, () => keeper.halfClosed(flow));
+    this.#splice.start();
+  }
+
+  /** A side is gone: by RST, or because the kernel gave up on it. What it sent before still goes to the other side. */
+  #sideFailed(side: Side, error: Error): void {
+    const flow = this.#flow;
+    if (this.#closed || flow === undefined) return;
+    const { keeper } = this.#deps;
+    const reason: FlowEndReason = RESET_CODES.has(errorCode(error)) ? `${side}-reset` : 'error';
+    const other = side === 'client' ? this.#backend : this.#client;
+    if (this.#splice === undefined || other === undefined || this.#failure !== undefined) {
+      keeper.end(flow, this.#failure ?? reason, 'reset');
+      return;
+    }
+    this.#failure = reason;
+    this.#splice.stop();
+    this.#stopWaiting = flushBeforeReset(other, keeper.clock, () => keeper.end(flow, reason, 'reset'));
+  }
+
+  /** A socket closes by itself when FIN has been received and sent on it; after an error `#failure` is set. */
+  #sideClosed(): void {
+    const flow = this.#flow;
+    if (this.#closed || flow === undefined || this.#failure !== undefined) return;
+    this.#sidesOpen--;
+    if (this.#sidesOpen === 0 || this.#splice === undefined) this.#deps.keeper.end(flow, 'closed', 'gone');
+  }
+}
+
+function nothing(): void {
+  // There is nothing to undo.
+}

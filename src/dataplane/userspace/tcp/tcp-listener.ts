@@ -1,0 +1,126 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { ipAddress, isWildcard, type IpAddress } from '../../../model/address.js';
+import { cidrContains } from '../../../model/cidr.js';
+import type { Frontend } from '../../../model/configuration.js';
+import type { FiveTuple } from '../../../model/five-tuple.js';
+import { isAdmitted, judgeAccess } from '../../../selection/access-list.js';
+import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
+import { SPLICE_HIGH_WATER_MARK } from './splice.js';
+import { TcpConnection, type TcpDeps } from './tcp-connection.js';
+
+/** Connections that may wait to be accepted; Linux takes the lower of this and net.core.somaxconn. */
+const BACKLOG = 4096;
+
+/** Opens TCP listeners whose connections become flows. Every listener it opens uses the same dependencies. */
+export function createTcpListenerFactory(deps: TcpDeps): ListenerFactory {
+  return {
+    open: (binding) => TcpListener.open(deps, binding),
+  };
+}
+
+class TcpListener implements Listener {
+  readonly binding: ListenerBinding;
+  readonly #deps: TcpDeps;
+  readonly #server: Server;
+
+  static open(deps: TcpDeps, binding: ListenerBinding): Promise<Listener> {
+    const listener = new TcpListener(deps, binding);
+    return listener.#listen();
+  }
+
+  private constructor(deps: TcpDeps, binding: ListenerBinding) {
+    this.#deps = deps;
+    this.binding = binding;
+    this.#server = createServer({
+      allowHalfOpen: true,
+      pauseOnConnect: true,
+      highWaterMark: SPLICE_HIGH_WATER_MARK,
+    });
+  }
+
+  close(): void {
+    if (this.#server.listening) this.#server.close();
+  }
+
+  destroy(): void {
+    // Accepted connections need nothing of the listening socket.
+    this.close();
+  }
+
+  #listen(): Promise<Listener> {
+    const server = this.#server;
+    return new Promise((resolve, reject) => {
+      server.once('error', reject);
+      server.once('listening', () => {
+        server.off('error', reject);
+        server.on('error', () => this.#acceptFailed());
+        server.on('connection', (socket) => this.#accept(socket));
+        resolve(this);
+      });
+      server.listen({
+        host: this.binding.address.text,
+        port: this.binding.port,
+        backlog: BACKLOG,
+        ipv6Only: true,
+      });
+    });
+  }
+
+  /** After `listening`, the only errors are failures to accept: no descriptors, or no memory. It goes on listening. */
+  #acceptFailed(): void {
+    this.#deps.keeper.dropped(this.binding.rule, 'tcp', 'descriptors-exhausted');
+  }
+
+  #accept(socket: Socket): void {
+    const { keeper } = this.#deps;
+    const { rule, frontend } = this.binding;
+    keeper.arrived(rule, 'tcp');
+    const tuple = this.#tupleOf(socket);
+    if (tuple === undefined) {
+      socket.on('error', ignore);
+      socket.destroy();
+      return;
+    }
+    const expectsProxyHeader = isTrusted(frontend, tuple.source);
+    if (!mayConnect(frontend, tuple.source, expectsProxyHeader)) {
+      keeper.dropped(rule, 'tcp', 'denied');
+      refuse(socket);
+      return;
+    }
+    const connection = new TcpConnection(this.#deps, this.binding, socket);
+    const flow = keeper.open(tuple, rule, connection);
+    if (typeof flow === 'string') refuse(socket);
+    else connection.serve(flow, expectsProxyHeader);
+  }
+
+  /** Undefined if the client has gone already: the kernel then no longer knows who it was. */
+  #tupleOf(socket: Socket): FiveTuple | undefined {
+    const { remoteAddress, remotePort, localAddress } = socket;
+    if (remoteAddress === undefined || remotePort === undefined) return undefined;
+    const { address, port } = this.binding;
+    const destination = isWildcard(address) && localAddress !== undefined ? ipAddress(localAddress) : address;
+    const source = ipAddress(remoteAddress);
+    return { protocol: 'tcp', source, sourcePort: remotePort, destination, destinationPort: port };
+  }
+}
+
+/** Whether this peer must send a PROXY header. */
+function isTrusted({ proxyProtocol }: Frontend, peer: IpAddress): boolean {
+  return proxyProtocol?.trustedSources.some((block) => cidrContains(block, peer)) === true;
+}
+
+/** A trusted peer need not be on the allow list, which is for the clients it speaks for; a denied one stays denied. */
+function mayConnect(frontend: Frontend, peer: IpAddress, expectsProxyHeader: boolean): boolean {
+  if (!expectsProxyHeader) return isAdmitted(frontend, peer);
+  const verdict = judgeAccess(frontend, peer);
+  return verdict.admitted || verdict.because !== 'deny';
+}
+
+function refuse(socket: Socket): void {
+  if (socket.listenerCount('error') === 0) socket.on('error', ignore);
+  socket.resetAndDestroy();
+}
+
+function ignore(): void {
+  // The connection is being thrown away.
+}

@@ -1,0 +1,187 @@
+import { connect, type Socket, type TcpNetConnectOpts } from 'node:net';
+import type { IpAddress } from '../../../model/address.js';
+import type { BackendPool } from '../../../model/configuration.js';
+import { errorCode, errorMessage } from '../../../model/errors.js';
+import type { DropReason } from '../../../model/events.js';
+import type { TcpOptions } from '../../../model/rule.js';
+import type { Clock } from '../../../runtime/clock.js';
+import type { RouteSource } from '../route-source.js';
+import type { SourcePortRequest, SourcePorts } from '../source-ports.js';
+import { resetSocket } from './reset-socket.js';
+import { SPLICE_HIGH_WATER_MARK } from './splice.js';
+
+/** Another process may hold a port that haports thinks is free; after this many, they are taken to be all gone. */
+const MAX_PORT_TRIES = 16;
+
+export interface UpstreamRequest {
+  readonly backendId: string;
+  readonly endpoint: { readonly address: IpAddress; readonly port: number };
+  readonly pool: BackendPool;
+  readonly tcp: TcpOptions;
+  /** Spreads flows over the pool's source addresses. */
+  readonly hash: number;
+}
+
+export interface UpstreamDeps {
+  readonly clock: Clock;
+  readonly sourcePorts: SourcePorts;
+  readonly routeSource: RouteSource;
+}
+
+export type UpstreamOutcome =
+  /** The socket is the receiver's; it has no `error` listener any more. */
+  | { readonly kind: 'connected'; readonly socket: Socket }
+  /** Another backend may do better. `evidence`: `ECONNREFUSED`, `connect timeout`, ... */
+  | { readonly kind: 'backend-failed'; readonly evidence: string }
+  /** Not the backend's fault, and another backend would meet the same. */
+  | { readonly kind: 'local-fault'; readonly reason: DropReason };
+
+const PORT_FAULTS: ReadonlySet<string> = new Set(['EADDRINUSE', 'EADDRNOTAVAIL']);
+const SHORTAGES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
+
+/** One attempt to connect to one backend, whatever number of local ports it takes. */
+export class UpstreamConnect {
+  readonly #deps: UpstreamDeps;
+  readonly #request: UpstreamRequest;
+  readonly #answer: (outcome: UpstreamOutcome) => void;
+  /** Still to be tried; empty and `#kernelChooses`: no address is set. */
+  #sources: IpAddress[];
+  #kernelChooses: boolean;
+  #portTries = 0;
+  #socket: Socket | undefined;
+  #cancelTimer: () => void;
+  #settled = false;
+
+  /** Starts at once. Answers once, never before the constructor has returned, and never after `cancel`. */
+  constructor(deps: UpstreamDeps, request: UpstreamRequest, answer: (outcome: UpstreamOutcome) => void) {
+    this.#deps = deps;
+    this.#request = request;
+    this.#answer = answer;
+    const { endpoint, pool, hash } = request;
+    const sources = pool.sourceAddresses.filter(({ family }) => family === endpoint.address.family);
+    const first = sources.length === 0 ? 0 : hash % sources.length;
+    this.#sources = [...sources.slice(first), ...sources.slice(0, first)];
+    this.#kernelChooses = sources.length === 0;
+    this.#cancelTimer = deps.clock.setTimer(pool.connectTimeoutMs, () => {
+      this.#settle({ kind: 'backend-failed', evidence: 'connect timeout' });
+    });
+    process.nextTick(() => this.#dial());
+  }
+
+  cancel(): void {
+    this.#settled = true;
+    this.#cancelTimer();
+    this.#socket?.destroy();
+  }
+
+  #dial(): void {
+    if (this.#settled) return;
+    if (this.#kernelChooses) {
+      this.#open({});
+      return;
+    }
+    const [source] = this.#sources;
+    if (source === undefined || this.#portTries >= MAX_PORT_TRIES) {
+      this.#settle({ kind: 'local-fault', reason: 'ports-exhausted' });
+      return;
+    }
+    const ports = this.#portRequest(source);
+    const port = this.#deps.sourcePorts.take(ports);
+    if (port === undefined) {
+      this.#sources.shift();
+      this.#dial();
+      return;
+    }
+    this.#portTries++;
+    const socket = this.#open({ localAddress: source.text, localPort: port });
+    socket.once('close', () => this.#deps.sourcePorts.release(ports, port));
+  }
+
+  #portRequest(source: IpAddress): SourcePortRequest {
+    const { backendId, endpoint, pool } = this.#request;
+    return {
+      protocol: 'tcp',
+      backendId,
+      source,
+      destination: endpoint.address,
+      destinationPort: endpoint.port,
+      ports: pool.sourcePorts,
+    };
+  }
+
+  #open(local: Pick<TcpNetConnectOpts, 'localAddress' | 'localPort'>): Socket {
+    const { endpoint, tcp } = this.#request;
+    // Node hands what it does not know itself to the stream; its types leave highWaterMark out.
+    const options: TcpNetConnectOpts & { readonly highWaterMark: number } = {
+      ...local,
+      host: endpoint.address.text,
+      port: endpoint.port,
+      family: endpoint.address.family,
+      autoSelectFamily: false,
+      allowHalfOpen: true,
+      highWaterMark: SPLICE_HIGH_WATER_MARK,
+      noDelay: tcp.noDelay,
+      ...(tcp.keepAliveMs === undefined ? {} : { keepAlive: true, keepAliveInitialDelay: tcp.keepAliveMs }),
+    };
+    const socket = connect(options);
+    this.#socket = socket;
+    socket.on('error', this.#failed);
+    socket.once('connect', this.#connected);
+    return socket;
+  }
+
+  readonly #connected = (): void => {
+    const socket = this.#socket;
+    if (socket === undefined || this.#settled) return;
+    if (this.#isItself(socket)) {
+      resetSocket(socket);
+      this.#settle({ kind: 'backend-failed', evidence: 'ECONNREFUSED' });
+      return;
+    }
+    socket.off('error', this.#failed);
+    this.#socket = undefined;
+    this.#settle({ kind: 'connected', socket });
+  };
+
+  /** The kernel may choose the very port that nobody listens on, and TCP then connects a socket to itself. */
+  #isItself(socket: Socket): boolean {
+    const { address, port } = this.#request.endpoint;
+    return socket.localPort === port && socket.localAddress === address.text;
+  }
+
+  readonly #failed = (error: Error): void => {
+    if (this.#settled) return;
+    const code = errorCode(error) ?? errorMessage(error);
+    if (PORT_FAULTS.has(code)) {
+      // Refused at bind for want of the address, rather than at connect for want of the port: not this machine's.
+      if (code === 'EADDRNOTAVAIL' && 'syscall' in error && error.syscall === 'bind') this.#sources.shift();
+      this.#nextPort();
+    } else if (SHORTAGES.has(code)) this.#settle({ kind: 'local-fault', reason: 'descriptors-exhausted' });
+    else this.#settle({ kind: 'backend-failed', evidence: code });
+  };
+
+  #nextPort(): void {
+    if (!this.#kernelChooses) {
+      // After the failed socket's `close`, which gives its port back.
+      setImmediate(() => this.#dial());
+      return;
+    }
+    // With listeners on every port the kernel finds none for a socket without an address of its own.
+    this.#kernelChooses = false;
+    this.#deps.routeSource.sourceFor(this.#request.endpoint.address).then(
+      (source) => {
+        this.#sources = [source];
+        this.#dial();
+      },
+      () => this.#settle({ kind: 'local-fault', reason: 'ports-exhausted' }),
+    );
+  }
+
+  #settle(outcome: UpstreamOutcome): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    this.#cancelTimer();
+    this.#socket?.destroy();
+    this.#answer(outcome);
+  }
+}
