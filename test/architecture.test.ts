@@ -48,7 +48,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
   'demo/': ['model/', 'runtime/'],
   'cli/': [
     ...['model/', 'runtime/', 'config/', 'selection/', 'pool/', 'flow/', 'control/'],
-    ...['dataplane/data-plane.ts', 'compose.ts'],
+    ...['dataplane/data-plane.ts', 'demo/', 'compose.ts'],
   ],
 
   // The composition root, and the entry points of the processes.
