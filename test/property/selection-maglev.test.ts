@@ -38,6 +38,20 @@ test('buildMaglevTable() equals the paper for any names of equal weight', () => 
   );
 });
 
+test('buildMaglevTable() gives weighted turns by the documented rule', () => {
+  fc.assert(
+    fc.property(members(fc.integer({ min: 1, max: 6 })), sizes, (list, size) => {
+      const inTurn = [...list].sort((a, b) => (a.id < b.id ? -1 : 1));
+      const expected = referenceMaglev(
+        inTurn.map(({ id }) => id),
+        size,
+        inTurn.map(({ weight }) => weight),
+      );
+      assert.deepEqual(ownersOf(list, size), expected);
+    }),
+  );
+});
+
 test('buildMaglevTable() fills every slot, with members that have weight, in proportion', () => {
   fc.assert(
     fc.property(members(fc.nat(256)), sizes, (list, size) => {

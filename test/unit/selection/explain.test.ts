@@ -155,6 +155,12 @@ test('explain() says which rules cover the tuple too and why they yield', () => 
   ]);
 });
 
+test('explain() says of two HA-ports rules that the earlier one wins', () => {
+  const configuration = aConfiguration({ rules: [aRule(), aRule({ name: 'second' })] });
+  const explanation = explain(picker, aState({ configuration }), tuple);
+  assert.deepEqual(explanation.otherRules, [{ name: 'second', why: 'earlier-rule-wins' }]);
+});
+
 test('explain() says of every rule why it does not fit when none does', () => {
   const configuration = aConfiguration({
     frontends: [aFrontend(), aFrontend({ name: 'other', address: ipAddress('198.51.100.2') })],

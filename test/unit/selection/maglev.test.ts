@@ -7,6 +7,7 @@ import { buildMaglevTable, type MaglevMember } from '../../../src/selection/magl
 import { referenceMaglev } from './reference-maglev.js';
 
 const hash = await createHasher();
+const guide = readFileSync(join(process.cwd(), 'docs/hash.md'), 'utf8');
 const SIZE = 65537;
 const KERNEL_SIZE = 4093;
 
@@ -57,13 +58,16 @@ test("buildMaglevTable() equals the paper's pseudocode for equal weights", () =>
   }
 });
 
-test('buildMaglevTable() gives the table printed in docs/hash.md', () => {
+test('buildMaglevTable() gives the tables printed in docs/hash.md', () => {
   const members = ['127.0.0.11', '127.0.0.12', '127.0.0.13'].map((address) => ({
     id: `nvas/${address}`,
     weight: 1,
   }));
-  const printed = /^table of 13: +([\d ]+)$/m.exec(readFileSync(join(process.cwd(), 'docs/hash.md'), 'utf8'));
+  const printed = /^weights 1 1 1: +([\d ]+)$/m.exec(guide);
   assert.equal(buildMaglevTable(members, 13, hash).join(' '), printed?.[1]);
+  const weighted = members.map((member, index) => ({ ...member, weight: index + 1 }));
+  const alsoPrinted = /^weights 1 2 3: +([\d ]+)$/m.exec(guide);
+  assert.equal(buildMaglevTable(weighted, 13, hash).join(' '), alsoPrinted?.[1]);
 });
 
 test('buildMaglevTable() spreads slots evenly', (t) => {
