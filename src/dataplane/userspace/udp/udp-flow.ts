@@ -117,10 +117,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     // One that has failed in this round was the last resort then, and still is.
     if (!this.#failures(keeper.clock).add(by.target.backendId)) return;
     keeper.backendFailed(this.#flow, evidence);
-    const datagram = this.#held;
-    if (!this.#goElsewhere() || datagram === undefined) return;
-    this.#hold(datagram);
-    this.#upstream.send(datagram);
+    this.#goElsewhere();
   }
 
   onSendFailed(): void {
@@ -157,7 +154,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     return flow.slot >= 0;
   }
 
-  /** After a backend has failed the flow. False: no other is eligible, and nothing has changed. */
+  /** After a backend has failed the flow: on to another, with what is held. False: nobody else takes it. */
   #goElsewhere(): boolean {
     const { keeper, picker } = this.#tools;
     const flow = this.#flow;
@@ -168,8 +165,14 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     const pick = picker.pickForRule(state, ruleIndex, flow.tuple, this.#excluded());
     if (pick.kind !== 'picked') return false;
     keeper.retried(flow);
+    const datagram = this.#held;
     this.#goTo(pick, 'retry');
-    return flow.slot >= 0;
+    if (flow.slot < 0) return false;
+    if (datagram !== undefined) {
+      this.#hold(datagram);
+      this.#upstream?.send(datagram);
+    }
+    return true;
   }
 
   #goTo(pick: Picked, reason: PlacementReason): void {
