@@ -134,7 +134,8 @@ void describe('TCP through the built process', () => {
   void test('1 GiB to a slow reader arrives intact with at most 32 MiB of memory growth', async (t) => {
     const [worker] = await balancer.workerPids();
     assert.ok(worker !== undefined);
-    assert.equal(await readSlowly(32, 1), 32 * MIB);
+    // Idle, but for one stream that has the code compiled.
+    assert.equal(await readSlowly(1, 1), MIB);
     const before = await residentBytes(worker);
     let most = before;
     const sampler = setInterval(() => {
