@@ -20,12 +20,21 @@ export interface Readiness {
 /** Why not; empty: all is well. */
 export type Reasons = readonly string[];
 
-export function readinessReasons(readiness: Readiness): Reasons {
+/** Asks and gives `timeoutMs`: not to know is not to be ready. Never rejects. */
+export async function readinessReasons(
+  ask: () => Readiness | Promise<Readiness>,
+  timeoutMs: number,
+  clock: Clock,
+): Promise<Reasons> {
   const reasons: string[] = [];
-  if (!readiness.applied) reasons.push('No forwarding state has been applied yet');
-  if (readiness.openListeners === 0) reasons.push('No listener is open');
-  if (readiness.stopping) reasons.push('The process is stopping');
-  return reasons;
+  const answer = async () => {
+    const readiness = await ask();
+    if (!readiness.applied) reasons.push('No forwarding state has been applied yet');
+    if (readiness.openListeners === 0) reasons.push('No listener is open');
+    if (readiness.stopping) reasons.push('The process is stopping');
+  };
+  const silence = await livenessReason({ name: 'data plane', answer }, timeoutMs, clock);
+  return silence === undefined ? reasons : [silence];
 }
 
 /** Asks all at once and gives each `timeoutMs`. Never rejects. */

@@ -19,7 +19,7 @@ export interface MetricsRoutesDependencies {
 }
 
 export interface MetricsRoutesOptions {
-  /** How long a liveness check may take. @default 2000 */
+  /** How long a liveness or readiness check may take, in ms. */
   readonly livenessTimeoutMs: number;
 }
 
@@ -33,7 +33,9 @@ export function metricsRoutes(deps: MetricsRoutesDependencies, options: MetricsR
   app.get('/healthz', async () =>
     verdict('Not healthy', await livenessReasons(deps.liveness, options.livenessTimeoutMs, deps.clock)),
   );
-  app.get('/readyz', async () => verdict('Not ready', readinessReasons(await deps.readiness())));
+  app.get('/readyz', async () =>
+    verdict('Not ready', await readinessReasons(deps.readiness, options.livenessTimeoutMs, deps.clock)),
+  );
   for (const path of ['/metrics', '/healthz', '/readyz']) {
     app.all(path, () => problem(405, 'Only GET and HEAD are allowed', { headers: { allow: 'GET, HEAD' } }));
   }

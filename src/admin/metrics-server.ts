@@ -7,7 +7,7 @@ import { metricsRoutes, type MetricsRoutesDependencies } from './metrics-routes.
 
 export interface MetricsServerOptions {
   readonly listen: ListenAddress;
-  /** How long a liveness check may take. @default 2000 */
+  /** How long a liveness or readiness check may take. @default 2000 */
   readonly livenessTimeoutMs?: number;
   /** Connections at a time; further ones are closed at once. @default 64 */
   readonly maxConnections?: number;

@@ -152,6 +152,25 @@ describe('MetricsServer', () => {
   });
 });
 
+describe('MetricsServer without a data plane', () => {
+  test('/readyz is 503 where readiness cannot be told', async (t) => {
+    const silent = await serve(
+      t,
+      { readiness: () => new Promise(() => undefined) },
+      { livenessTimeoutMs: 50 },
+    );
+    const failing = await serve(t, { readiness: () => Promise.reject(new Error('worker died')) });
+    const answers = [await ask(silent, '/readyz'), await ask(failing, '/readyz')];
+    assert.deepEqual(
+      answers.map(({ status, body }) => [status, (JSON.parse(body) as { reasons: string[] }).reasons]),
+      [
+        [503, ['The data plane has not answered in 50 ms']],
+        [503, ['The data plane failed: worker died']],
+      ],
+    );
+  });
+});
+
 describe('MetricsServer against strange requests', () => {
   test('a strange Host header has no effect', async (t) => {
     const port = await serve(t);
