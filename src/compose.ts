@@ -131,7 +131,9 @@ export async function serveAsWorker(): Promise<void> {
     channel,
     clock,
     createPlane: (options) => new UserspacePlane({ clock, hash, ownAddresses }, options),
-    onStopped: () => process.disconnect?.(),
+    onStopped: () => {
+      if (process.connected) process.disconnect();
+    },
   });
 }
 
@@ -169,11 +171,11 @@ function createMetricsServer(
       metrics: new Metrics({ source, clock }, { version: VERSION }),
       liveness: [
         { name: 'control loop', answer: () => balancer.settled() },
-        { name: 'data plane', answer: () => plane.counters() },
+        { name: 'data plane', answer: () => plane.flows({ limit: 1 }) },
       ],
-      readiness: async () => ({
+      readiness: () => ({
         applied: balancer.state !== undefined,
-        openListeners: await openListeners(plane),
+        openListeners: openListeners(balancer),
         stopping: balancer.stopping,
       }),
       clock,
@@ -182,7 +184,6 @@ function createMetricsServer(
   );
 }
 
-async function openListeners(plane: DataPlane): Promise<number> {
-  const { listeners } = await plane.counters();
-  return Object.values(listeners).reduce((sum, { open }) => sum + open, 0);
+function openListeners({ report }: Balancer): number {
+  return report === undefined ? 0 : report.listeners.tcp + report.listeners.udp;
 }

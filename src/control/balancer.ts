@@ -30,6 +30,7 @@ export class Balancer {
   readonly #deps: BalancerDeps;
   #configuration: Configuration;
   #state: ForwardingState | undefined;
+  #report: ApplyReport | undefined;
   #stopping = false;
   #dirty = false;
   #applying: Promise<void> | undefined;
@@ -42,6 +43,11 @@ export class Balancer {
   /** The state that the plane has; undefined before the start. */
   get state(): ForwardingState | undefined {
     return this.#state;
+  }
+
+  /** What the plane said when it got that state; undefined before the start. */
+  get report(): ApplyReport | undefined {
+    return this.#report;
   }
 
   get stopping(): boolean {
@@ -68,13 +74,14 @@ export class Balancer {
     health.start(this.#configuration);
     await this.#firstVerdicts();
     const state = this.#compile();
+    this.#dirty = false;
     this.#deps.onState(state);
     // Changes from here on wait until the plane has started, and then make a second revision.
     this.#applying = Promise.resolve();
     const report = await plane.start(state);
     this.#applied(state, report);
     this.#applying = undefined;
-    if (this.#dirty) this.#changed();
+    this.#applyIfDirty();
     return report;
   }
 
@@ -102,7 +109,11 @@ export class Balancer {
 
   #changed(): void {
     this.#dirty = true;
-    if (this.#stopping || this.#applying !== undefined || this.#state === undefined) return;
+    this.#applyIfDirty();
+  }
+
+  #applyIfDirty(): void {
+    if (!this.#dirty || this.#stopping || this.#applying !== undefined || this.#state === undefined) return;
     this.#applying = this.#applyUntilClean().finally(() => (this.#applying = undefined));
   }
 
@@ -123,6 +134,7 @@ export class Balancer {
     const { onEvent } = this.#deps;
     const previous = this.#state;
     this.#state = state;
+    this.#report = report;
     onEvent({ type: 'applied', digest: state.configuration.digest, report });
     for (const change of servingChanges(previous, state)) onEvent(change);
   }

@@ -1,6 +1,6 @@
 import type { BackendHealth } from '../model/backend-health.js';
 import type { Backend, Configuration } from '../model/configuration.js';
-import type { HealthState, Probe } from '../model/probe.js';
+import type { HealthState, HealthTransition, Probe } from '../model/probe.js';
 import { probeKey } from '../probe/probe-key.js';
 import type { ProbeTarget } from '../probe/probe-loop.js';
 import type { ProbeScheduler } from '../probe/scheduler.js';
@@ -14,12 +14,15 @@ export interface ProbedMember {
   readonly key: string;
 }
 
+/** Since the start: changes of state by what it changed to, and results by verdict. */
+export type ProbeTally = Record<'up' | 'down' | 'success' | 'failure', number>;
+
 const UNKNOWN: { readonly state: HealthState } = { state: 'unknown' };
 
 /** Health from active probes: translates between pools and backends here, and probe targets in the scheduler. */
 export class ProbeHealth implements HealthSource {
   readonly #scheduler: ProbeScheduler;
-  readonly #transitions = new Map<string, Record<'up' | 'down', number>>();
+  readonly #tallies = new Map<string, ProbeTally>();
   #members: readonly ProbedMember[] = [];
   #keyOf = new Map<string, string>();
   #waiting = new Set<string>();
@@ -59,7 +62,7 @@ export class ProbeHealth implements HealthSource {
       this.#heard(key);
       const sameWeight = weights.get(key) === health.weight;
       weights.set(key, health.weight);
-      if (transition !== undefined && transition.to !== 'unknown') this.transitionsOf(key)[transition.to]++;
+      this.#tally(key, health, transition);
       if (transition === undefined && sameWeight) return;
       for (const { pool, backend, probe } of this.#members.filter((member) => member.key === key)) {
         listener({ pool, backend, probe: probe.name, ...(transition === undefined ? {} : { transition }) });
@@ -85,11 +88,20 @@ export class ProbeHealth implements HealthSource {
     return this.#members.map((member) => ({ ...member, health: this.#scheduler.health(member.key) }));
   }
 
-  /** Changes of state of a probe target since the start. */
-  transitionsOf(key: string): Record<'up' | 'down', number> {
-    let counts = this.#transitions.get(key);
-    if (counts === undefined) this.#transitions.set(key, (counts = { up: 0, down: 0 }));
-    return counts;
+  /** Results and changes of state of a probe target since the start. */
+  tallyOf(key: string): ProbeTally {
+    let tally = this.#tallies.get(key);
+    if (tally === undefined) {
+      tally = { up: 0, down: 0, success: 0, failure: 0 };
+      this.#tallies.set(key, tally);
+    }
+    return tally;
+  }
+
+  #tally(key: string, { last }: BackendHealth, transition: HealthTransition | undefined): void {
+    const tally = this.tallyOf(key);
+    if (last !== undefined) tally[last.verdict]++;
+    if (transition !== undefined && transition.to !== 'unknown') tally[transition.to]++;
   }
 
   #healthOfMember(key: string): BackendHealth | undefined {

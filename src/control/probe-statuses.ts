@@ -8,16 +8,21 @@ export interface ProbeStatusRow {
   readonly probe: string;
   readonly health: HealthState;
   readonly transitions: Readonly<Record<'up' | 'down', number>>;
+  readonly results: Readonly<Record<'success' | 'failure', number>>;
   readonly lastDurationMs?: number;
 }
 
 export function probeStatuses(probeHealth: ProbeHealth): readonly ProbeStatusRow[] {
-  return probeHealth.statuses().map(({ pool, backend, probe, key, health }) => ({
-    pool,
-    backendId: backend.id,
-    probe: probe.name,
-    health: health?.state ?? 'unknown',
-    transitions: { ...probeHealth.transitionsOf(key) },
-    ...(health?.last === undefined ? {} : { lastDurationMs: health.last.durationMs }),
-  }));
+  return probeHealth.statuses().map(({ pool, backend, probe, key, health }) => {
+    const { up, down, success, failure } = probeHealth.tallyOf(key);
+    return {
+      pool,
+      backendId: backend.id,
+      probe: probe.name,
+      health: health?.state ?? 'unknown',
+      transitions: { up, down },
+      results: { success, failure },
+      ...(health?.last === undefined ? {} : { lastDurationMs: health.last.durationMs }),
+    };
+  });
 }

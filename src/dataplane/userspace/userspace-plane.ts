@@ -1,4 +1,3 @@
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { flowRecord } from '../../flow/flow.js';
 import { WHEEL_TICK_MS } from '../../flow/idle-wheel.js';
 import type { IpAddress } from '../../model/address.js';
@@ -25,6 +24,7 @@ import { enforceFlowPolicies } from './flow-enforcement.js';
 import { FlowKeeper } from './flow-keeper.js';
 import { planListeners } from './listener-plan.js';
 import { ListenerSet } from './listener-set.js';
+import { LoopDelay } from './loop-delay.js';
 import { RouteSource } from './route-source.js';
 import { SourcePorts } from './source-ports.js';
 import { Shutdown } from './shutdown.js';
@@ -44,8 +44,6 @@ export interface UserspacePlaneOptions extends PlaneOptions {
   readonly workers: number;
 }
 
-const NANOSECONDS = 1e9;
-
 /** How often ports that could not be bound are tried again. */
 const RETRY_LISTEN_MS = 10_000;
 
@@ -55,7 +53,7 @@ export class UserspacePlane implements DataPlane {
   readonly #options: UserspacePlaneOptions;
   readonly #events: EventQueue;
   readonly #connectLatency = new ConnectLatency();
-  readonly #loopDelay = monitorEventLoopDelay({ resolution: 20 });
+  readonly #loopDelay: LoopDelay;
   #running: Running | undefined;
   #shutdown: Shutdown | undefined;
   /** Start and applies run one after another. */
@@ -65,13 +63,14 @@ export class UserspacePlane implements DataPlane {
     this.#deps = deps;
     this.#options = options;
     this.#events = new EventQueue(deps.clock);
+    this.#loopDelay = new LoopDelay(deps.clock);
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
     return this.#inTurn(async () => {
       const running = this.#run(state);
       this.#running = running;
-      this.#loopDelay.enable();
+      this.#loopDelay.start();
       const report = await this.#listen(running, state);
       const open = report.listeners.tcp + report.listeners.udp;
       if (open === 0 && report.failures.length > 0) {
@@ -113,8 +112,6 @@ export class UserspacePlane implements DataPlane {
   counters(): Promise<PlaneCounters> {
     const { keeper, listeners, sourcePorts } = this.#require();
     keeper.settleAll();
-    const loopDelaySeconds = this.#loopDelay.max / NANOSECONDS;
-    this.#loopDelay.reset();
     return Promise.resolve({
       traffic: keeper.traffic
         .allTraffic()
@@ -127,7 +124,7 @@ export class UserspacePlane implements DataPlane {
       },
       connectSeconds: this.#connectLatency.snapshot(),
       sourcePorts: sourcePorts.uses(),
-      eventLoopDelaySeconds: [loopDelaySeconds],
+      eventLoopDelaySeconds: [this.#loopDelay.worstSeconds()],
       listeners: listeners.census(),
       workersLost: 0,
     });
@@ -151,7 +148,7 @@ export class UserspacePlane implements DataPlane {
     running.cancelTimers();
     running.listeners.destroy();
     this.#events.flush();
-    this.#loopDelay.disable();
+    this.#loopDelay.stop();
     return report;
   }
 

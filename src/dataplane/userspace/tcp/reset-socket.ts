@@ -7,9 +7,9 @@ export function resetSocket(socket: Socket): void {
     socket.destroy();
     return;
   }
-  // While shutdown() waits for its turn in the event loop, libuv refuses to reset (uv_tcp_close_reset, EINVAL) and
-  // Node would then lose the handle. It is done before the next turn ends.
+  // Until shutdown() is over, its callback included, libuv refuses to reset (uv_tcp_close_reset, EINVAL), and Node then
+  // loses the handle: the connection would stay for ever. It takes a turn of the event loop.
   const shuttingDown = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0;
-  if (shuttingDown) socket.once('finish', () => resetSocket(socket));
+  if (shuttingDown) socket.once('finish', () => setImmediate(resetSocket, socket));
   else socket.resetAndDestroy();
 }

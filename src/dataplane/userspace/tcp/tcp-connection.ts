@@ -33,8 +33,6 @@ const DISCARD_BYTES = 64 * 1024;
 
 const RESET_CODES: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED']);
 
-type Side = 'client' | 'backend';
-
 /**
  * One client connection and, once there is one, its connection to a backend:
  * (PROXY header) -> pick -> connect, at one backend after the other -> splice -> end.
@@ -60,8 +58,8 @@ export class TcpConnection implements FlowTransport {
     this.#deps = deps;
     this.#binding = binding;
     this.#client = client;
-    client.on('error', (error) => this.#sideFailed('client', error));
-    client.on('close', () => this.#sideClosed());
+    client.on('error', (error) => this.#sideFailed(client, error));
+    client.on('close', () => this.#sideClosed(client));
   }
 
   /** Serves a flow that has been opened with this as its transport. */
@@ -215,8 +213,8 @@ export class TcpConnection implements FlowTransport {
   #connected(flow: Flow, pool: BackendPool, backendId: string, backend: Socket): void {
     const { keeper, onConnectLatency } = this.#deps;
     this.#backend = backend;
-    backend.on('error', (error) => this.#sideFailed('backend', error));
-    backend.on('close', () => this.#sideClosed());
+    backend.on('error', (error) => this.#sideFailed(backend, error));
+    backend.on('close', () => this.#sideClosed(backend));
     onConnectLatency(backendId, (keeper.clock.monotonicMs() - this.#firstAttemptAtMs) / 1000);
     keeper.establish(flow);
     if (pool.proxyProtocol !== 'none') backend.write(writeProxyHeader(pool.proxyProtocol, flow.tuple));
@@ -228,12 +226,12 @@ export class TcpConnection implements FlowTransport {
   }
 
   /** A side is gone: by RST, or because the kernel gave up on it. What it sent before still goes to the other side. */
-  #sideFailed(side: Side, error: Error): void {
+  #sideFailed(side: Socket, error: Error): void {
     const flow = this.#flow;
-    if (this.#closed || flow === undefined) return;
+    if (this.#closed || flow === undefined || this.#isFormer(side)) return;
     const { keeper } = this.#deps;
-    const reason: FlowEndReason = RESET_CODES.has(errorCode(error)) ? `${side}-reset` : 'error';
-    const other = side === 'client' ? this.#backend : this.#client;
+    const reason = endReason(error, side === this.#client);
+    const other = side === this.#client ? this.#backend : this.#client;
     if (this.#splice === undefined || other === undefined || this.#failure !== undefined) {
       keeper.end(flow, this.#failure ?? reason, 'reset');
       return;
@@ -244,12 +242,22 @@ export class TcpConnection implements FlowTransport {
   }
 
   /** A socket closes by itself when FIN has been received and sent on it; after an error `#failure` is set. */
-  #sideClosed(): void {
+  #sideClosed(side: Socket): void {
     const flow = this.#flow;
-    if (this.#closed || flow === undefined || this.#failure !== undefined) return;
+    if (this.#closed || flow === undefined || this.#failure !== undefined || this.#isFormer(side)) return;
     this.#sidesOpen--;
     if (this.#sidesOpen === 0 || this.#splice === undefined) this.#deps.keeper.end(flow, 'closed', 'gone');
   }
+
+  /** Whether this is the backend's socket from before the flow was blackholed. */
+  #isFormer(side: Socket): boolean {
+    return side !== this.#client && side !== this.#backend;
+  }
+}
+
+function endReason(error: Error, isClient: boolean): FlowEndReason {
+  if (!RESET_CODES.has(errorCode(error))) return 'error';
+  return isClient ? 'client-reset' : 'backend-reset';
 }
 
 function nothing(): void {
