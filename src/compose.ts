@@ -24,6 +24,7 @@ import { createProbeRunner } from './probe/probe-runner.js';
 import { ProbeScheduler } from './probe/scheduler.js';
 import { nodeAppendFiles } from './runtime/append-file.js';
 import { systemClock } from './runtime/clock.js';
+import { descriptorLimit } from './runtime/descriptor-limit.js';
 import { systemFiles } from './runtime/files.js';
 import type { Logger } from './runtime/logger.js';
 import { createHasher, type Hash32 } from './selection/hasher.js';
@@ -130,16 +131,20 @@ export async function serveAsWorker(): Promise<void> {
   new PlaneHost({
     channel,
     clock,
-    createPlane: (options) => new UserspacePlane({ clock, hash, ownAddresses }, options),
+    createPlane: (options) => createUserspacePlane(hash, options),
     onStopped: () => {
       if (process.connected) process.disconnect();
     },
   });
 }
 
+function createUserspacePlane(hash: Hash32, options: WorkerOptions): UserspacePlane {
+  return new UserspacePlane({ clock, hash, ownAddresses, descriptorLimit: descriptorLimit() }, options);
+}
+
 function createPlane(configuration: Configuration, hash: Hash32): DataPlane {
   const options: WorkerOptions = { flowEvents: configuration.flowLog !== undefined, worker: 0, workers: 1 };
-  if (configuration.workers === 0) return new UserspacePlane({ clock, hash, ownAddresses }, options);
+  if (configuration.workers === 0) return createUserspacePlane(hash, options);
   const script = fileURLToPath(new URL('./worker.js', import.meta.url));
   return new SupervisedPlane({ clock, launch: () => forkWorker(script) }, options);
 }

@@ -7,14 +7,27 @@ import { socketGroup, type ListenerPlan } from './listener-plan.js';
 /** Sockets bound at a time; enough to be quick, few enough to keep the event loop turning. */
 const OPEN_BATCH = 256;
 
+/** Without a socket left, a listener could accept nothing: this share of the descriptors is kept for flows. */
+const SHARE_FOR_LISTENERS = 0.9;
+
+export interface ListenerSetOptions {
+  /** Files and sockets this process may have open. @default no limit */
+  readonly descriptorLimit?: number;
+}
+
 /** All listening sockets of a worker, kept equal to a plan. Sockets that stay are never closed. */
 export class ListenerSet {
   readonly #factories: Readonly<Record<Protocol, ListenerFactory>>;
+  readonly #most: number;
   readonly #open = new Map<string, Map<number, Listener>>();
   #plan: ListenerPlan = new Map();
 
-  constructor(factories: Readonly<Record<Protocol, ListenerFactory>>) {
+  constructor(
+    factories: Readonly<Record<Protocol, ListenerFactory>>,
+    { descriptorLimit = Infinity }: ListenerSetOptions = {},
+  ) {
     this.#factories = factories;
+    this.#most = Math.floor(descriptorLimit * SHARE_FOR_LISTENERS);
   }
 
   /** Hands listeners that stay their new rule, closes those that go, opens what is missing. */
@@ -80,9 +93,13 @@ export class ListenerSet {
       const open = this.#open.get(key);
       for (const [port, binding] of group) if (open?.has(port) !== true) missing.push(binding);
     }
-    const failures: ListenFailure[] = [];
-    for (let start = 0; start < missing.length; start += OPEN_BATCH) {
-      const batch = missing.slice(start, start + OPEN_BATCH);
+    // Low ports first, each over both protocols: what is beyond the limit is missing for both.
+    missing.sort((a, b) => a.port - b.port);
+    const room = Math.max(0, this.#most - this.count('tcp') - this.count('udp'));
+    const failures = missing.slice(room).map((binding) => failureOf(binding, 'EMFILE'));
+    const possible = missing.slice(0, room);
+    for (let start = 0; start < possible.length; start += OPEN_BATCH) {
+      const batch = possible.slice(start, start + OPEN_BATCH);
       const outcomes = await Promise.all(batch.map((binding) => this.#openOne(binding)));
       for (const failure of outcomes) if (failure !== undefined) failures.push(failure);
     }
@@ -90,7 +107,7 @@ export class ListenerSet {
   }
 
   async #openOne(binding: ListenerBinding): Promise<ListenFailure | undefined> {
-    const { protocol, address, port, rule } = binding;
+    const { protocol, address, port } = binding;
     try {
       const listener = await this.#factories[protocol].open(binding);
       const key = socketGroup(protocol, address);
@@ -99,12 +116,15 @@ export class ListenerSet {
       group.set(port, listener);
       return undefined;
     } catch (error) {
-      const code = errorCode(error) ?? errorMessage(error);
-      return { rule: rule.name, protocol, address: address.text, port, errorCode: code };
+      return failureOf(binding, errorCode(error) ?? errorMessage(error));
     }
   }
 
   *#all(): Generator<Listener> {
     for (const group of this.#open.values()) yield* group.values();
   }
+}
+
+function failureOf({ rule, protocol, address, port }: ListenerBinding, code: string): ListenFailure {
+  return { rule: rule.name, protocol, address: address.text, port, errorCode: code };
 }

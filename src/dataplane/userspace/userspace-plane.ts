@@ -36,6 +36,8 @@ export interface UserspacePlaneDeps {
   readonly hash: Hash32;
   /** The machine's own addresses of a family. */
   readonly ownAddresses: (family: 4 | 6) => readonly IpAddress[];
+  /** Files and sockets this process may have open; undefined: no limit. */
+  readonly descriptorLimit?: number | undefined;
 }
 
 export interface UserspacePlaneOptions extends PlaneOptions {
@@ -43,6 +45,9 @@ export interface UserspacePlaneOptions extends PlaneOptions {
   readonly worker: number;
   readonly workers: number;
 }
+
+/** No permission, no descriptors: trying again changes nothing. */
+const LASTING_FAILURES: ReadonlySet<string> = new Set(['EACCES', 'EMFILE']);
 
 /** How often ports that could not be bound are tried again. */
 const RETRY_LISTEN_MS = 10_000;
@@ -162,10 +167,14 @@ export class UserspacePlane implements DataPlane {
     const onConnectLatency = (backendId: string, seconds: number): void => {
       this.#connectLatency.observe(backendId, seconds);
     };
-    const listeners = new ListenerSet({
-      tcp: createTcpListenerFactory({ ...shared, onConnectLatency }),
-      udp: createUdpListenerFactory(shared),
-    });
+    const { descriptorLimit } = this.#deps;
+    const listeners = new ListenerSet(
+      {
+        tcp: createTcpListenerFactory({ ...shared, onConnectLatency }),
+        udp: createUdpListenerFactory(shared),
+      },
+      descriptorLimit === undefined ? {} : { descriptorLimit },
+    );
     return new Running(clock, keeper, listeners, sourcePorts);
   }
 
@@ -179,7 +188,10 @@ export class UserspacePlane implements DataPlane {
   /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
   #retryListening(running: Running): void {
     running.cancelRetry();
-    if (this.#shutdown !== undefined || !running.failures.some(({ errorCode }) => errorCode !== 'EACCES'))
+    if (
+      this.#shutdown !== undefined ||
+      !running.failures.some(({ errorCode }) => !LASTING_FAILURES.has(errorCode))
+    )
       return;
     running.cancelRetry = this.#deps.clock.setTimer(RETRY_LISTEN_MS, () => {
       void this.#inTurn(async () => {

@@ -1,0 +1,12 @@
+/** How many files and sockets this process may have open (its soft RLIMIT_NOFILE); undefined where none is set. */
+export function descriptorLimit(): number | undefined {
+  const report: unknown = process.report.getReport();
+  const limits = member(report, 'userLimits');
+  const soft = member(member(limits, 'open_files'), 'soft');
+  return typeof soft === 'number' ? soft : undefined;
+}
+
+function member(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return (value as Readonly<Record<string, unknown>>)[key];
+}
