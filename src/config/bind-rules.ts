@@ -69,7 +69,9 @@ export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
 
 /** A set moved by `offset`, as the backend sees it. */
 export function shiftPorts(ports: PortSet, offset: number): PortSet {
-  return ports.map(({ first, last }) => ({ first: first + offset, last: last + offset }));
+  return offset === 0
+    ? ports
+    : ports.map(({ first, last }) => ({ first: first + offset, last: last + offset }));
 }
 
 function byName<T extends { readonly name: string }>(items: readonly Located<T>[]): Map<string, Located<T>> {

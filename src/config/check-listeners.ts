@@ -1,5 +1,5 @@
 import { compareAddresses, isWildcard } from '../model/address.js';
-import { formatPortSet, intersectPorts, portSetContains } from '../model/port-set.js';
+import { formatPortSet, intersectPorts, portSetContains, portSetsMeet } from '../model/port-set.js';
 import { addressesOverlap, type BoundRule } from './bind-rules.js';
 import type { Draft } from './draft.js';
 import { error, note, type Issue } from './finding.js';
@@ -32,23 +32,22 @@ function sameAddress(draft: Draft): Issue[] {
 }
 
 function sharedPorts(rules: readonly BoundRule[]): Issue[] {
-  return rules.flatMap((rule, index) =>
-    rules.slice(0, index).flatMap((earlier) => {
-      const protocols = rule.protocols.filter((protocol) => earlier.protocols.includes(protocol));
-      if (protocols.length === 0) return [];
+  const issues: Issue[] = [];
+  for (const [index, rule] of rules.entries()) {
+    for (const earlier of rules.slice(0, index)) {
       const a = rule.frontend.value.address;
       const b = earlier.frontend.value.address;
-      const same = compareAddresses(a, b) === 0;
-      if (!same && !(a.family === b.family && (isWildcard(a) || isWildcard(b)))) return [];
-      const ports = intersectPorts(rule.ports, earlier.ports);
-      if (ports.length === 0) return [];
-      const place = `${protocols.join(' and ')} port ${formatPortSet(ports)}`;
-      if (!same) return [wildcardClash(rule, earlier, place)];
-      return [
-        rule.haPorts === earlier.haPorts ? overlap(rule, earlier, place) : yields(rule, earlier, place),
-      ];
-    }),
-  );
+      const same = rule.frontend === earlier.frontend || compareAddresses(a, b) === 0;
+      if (!same && !(a.family === b.family && (isWildcard(a) || isWildcard(b)))) continue;
+      const protocols = rule.protocols.filter((protocol) => earlier.protocols.includes(protocol));
+      if (protocols.length === 0 || !portSetsMeet(rule.ports, earlier.ports)) continue;
+      const common = formatPortSet(intersectPorts(rule.ports, earlier.ports));
+      const place = `${protocols.join(' and ')} port ${common}`;
+      const tell = !same ? wildcardClash : rule.haPorts === earlier.haPorts ? overlap : yields;
+      issues.push(tell(rule, earlier, place));
+    }
+  }
+  return issues;
 }
 
 function overlap(rule: BoundRule, earlier: BoundRule, place: string): Issue {

@@ -6,7 +6,7 @@ import {
   type IpAddress,
 } from '../model/address.js';
 import { PROTOCOLS, type Protocol } from '../model/five-tuple.js';
-import { formatPortSet, intersectPorts, portSetOf, type PortSet } from '../model/port-set.js';
+import { formatPortSet, intersectPorts, portSetOf, portSetsMeet, type PortSet } from '../model/port-set.js';
 import { shiftPorts, type BoundRule } from './bind-rules.js';
 import type { Draft } from './draft.js';
 import { error, type Issue, type Path } from './finding.js';
@@ -19,9 +19,9 @@ interface OwnListener {
   readonly ports: PortSet;
 }
 
-/** An address that a rule dials, and where the configuration says so. */
+/** An address that a rule dials, and the index of the backend in its pool. */
 interface DialTarget {
-  readonly path: Path;
+  readonly index: number;
   readonly address: IpAddress;
 }
 
@@ -35,20 +35,29 @@ export function loopIssues(
   ownAddresses: readonly IpAddress[],
 ): readonly Issue[] {
   const listeners = ownListeners(draft, rules);
-  const reached = (address: IpAddress) =>
-    listeners.filter((listener) => reaches(listener.address, address, ownAddresses));
+  const known = new Map<string, readonly OwnListener[]>();
+  const reached = (address: IpAddress) => {
+    const before = known.get(address.text);
+    if (before !== undefined) return before;
+    const found = listeners.filter((listener) => reaches(listener.address, address, ownAddresses));
+    known.set(address.text, found);
+    return found;
+  };
   return rules.flatMap((rule) => [...dialLoops(rule, reached), ...probeLoops(rule, reached)]);
 }
 
 /** The addresses that a rule dials: the backends' own, or what they terminate the frontend on. */
-export function dialTargets(rule: BoundRule): readonly DialTarget[] {
-  const { floatingIp, frontend } = rule.input;
-  return rule.pool.value.backends.flatMap((backend, index): DialTarget[] => {
-    const path = [...rule.pool.path, 'backends', index];
-    if (!floatingIp) return [{ path: [...path, 'address'], address: backend.address }];
-    const address = backend.floatingAddresses[frontend];
-    return address === undefined ? [] : [{ path: [...path, 'floatingAddresses', frontend], address }];
+export function dialTargets({ input, pool }: BoundRule): readonly DialTarget[] {
+  return pool.value.backends.flatMap((backend, index): DialTarget | DialTarget[] => {
+    if (!input.floatingIp) return { index, address: backend.address };
+    const address = backend.floatingAddresses[input.frontend];
+    return address === undefined ? [] : { index, address };
   });
+}
+
+function dialPath({ input, pool }: BoundRule, index: number): Path {
+  const key = input.floatingIp ? ['floatingAddresses', input.frontend] : ['address'];
+  return [...pool.path, 'backends', index, ...key];
 }
 
 /** Whether a socket listening on `listener` gets what is sent to `target`. */
@@ -73,12 +82,12 @@ function ownListeners(draft: Draft, rules: readonly BoundRule[]): OwnListener[] 
 
 function dialLoops(rule: BoundRule, reached: (address: IpAddress) => readonly OwnListener[]): Issue[] {
   const dialled = shiftPorts(rule.ports, rule.portOffset);
-  return dialTargets(rule).flatMap(({ path, address }) => {
+  return dialTargets(rule).flatMap(({ index, address }) => {
     const hit = firstHit(reached(address), rule.protocols, dialled);
     if (hit === undefined) return [];
     const message = `Rule "${rule.input.name}" would send ${hit.place} of ${address.text} into ${hit.what}`;
     return [
-      error('LB_LOOP', path, message, {
+      error('LB_LOOP', dialPath(rule, index), message, {
         found: `"${address.text}"`,
         expected: 'an address and port where haports itself does not listen',
         reason: 'A flow that comes back to its own listener runs in circles until everything is used up',
@@ -111,10 +120,11 @@ function firstHit(
   ports: PortSet,
 ): { readonly place: string; readonly what: string } | undefined {
   for (const listener of listeners) {
+    if (!portSetsMeet(ports, listener.ports)) continue;
     const shared = PROTOCOLS.filter((each) => protocols.includes(each) && listener.protocols.includes(each));
-    const common = shared.length === 0 ? [] : intersectPorts(ports, listener.ports);
-    if (common.length === 0) continue;
-    return { place: `${shared.join(' and ')} port ${formatPortSet(common)}`, what: listener.what };
+    if (shared.length === 0) continue;
+    const common = formatPortSet(intersectPorts(ports, listener.ports));
+    return { place: `${shared.join(' and ')} port ${common}`, what: listener.what };
   }
   return undefined;
 }

@@ -1,5 +1,6 @@
 import type { Draft, ListName, Located } from './draft.js';
-import { error, note, type Issue, type Path } from './finding.js';
+import { error, note, type Issue } from './finding.js';
+import { isName } from './fields.js';
 import { nearestWord } from './nearest-word.js';
 
 const NOUN: Readonly<Record<ListName, string>> = {
@@ -38,34 +39,23 @@ function duplicateIssues(names: readonly Located<string>[], bearer: string): Iss
 }
 
 function referenceIssues(draft: Draft): Issue[] {
-  const issues: Issue[] = [];
-  const expect = (list: ListName, path: Path, name: string | undefined, atKey?: 'at key') => {
-    const names = draft.declared[list].map(({ value }) => value);
-    if (name === undefined || names.includes(name)) return;
-    const meant = nearestWord(name, names);
+  const declared = Object.fromEntries(
+    Object.entries(draft.declared).map(([list, items]) => [list, new Set(items.map(({ value }) => value))]),
+  );
+  return draft.references.flatMap(({ path, value, list, atKey }) => {
+    // What is no name at all the schema has told.
+    if (declared[list]?.has(value) === true || !isName(value)) return [];
+    const names = [...(declared[list] ?? [])];
+    const meant = nearestWord(value, names);
     const hint = meant === undefined ? '' : `; did you mean "${meant}"`;
-    issues.push(
-      error('LB_UNKNOWN_NAME', path, `There is no ${NOUN[list]} "${name}"${hint}`, {
-        atKey: atKey !== undefined,
-        found: `"${name}"`,
+    return [
+      error('LB_UNKNOWN_NAME', path, `There is no ${NOUN[list]} "${value}"${hint}`, {
+        atKey,
+        found: `"${value}"`,
         expected: names.length === 0 ? `a ${NOUN[list]} to be defined` : `one of ${names.join(', ')}`,
       }),
-    );
-  };
-  for (const { path, value: rule } of draft.rules) {
-    expect('frontends', [...path, 'frontend'], rule.frontend);
-    expect('backendPools', [...path, 'backendPool'], rule.backendPool);
-    expect('probes', [...path, 'probe'], rule.probe);
-  }
-  for (const { path, value: pool } of draft.pools) {
-    for (const [index, backend] of pool.backends.entries()) {
-      for (const frontend of Object.keys(backend.floatingAddresses)) {
-        const at = [...path, 'backends', index, 'floatingAddresses', frontend];
-        expect('frontends', at, frontend, 'at key');
-      }
-    }
-  }
-  return issues;
+    ];
+  });
 }
 
 function unusedNotes(draft: Draft): Issue[] {

@@ -27,6 +27,15 @@ export interface Draft {
   readonly rules: readonly Located<RuleInput>[];
   /** Every name that was given, those of wrong elements included. */
   readonly declared: Readonly<Record<ListName, readonly Located<string>[]>>;
+  /** Every name that something was called by, by wrong elements too. */
+  readonly references: readonly Reference[];
+}
+
+/** Where a name stands that something in `list` should bear. */
+export interface Reference extends Located<string> {
+  readonly list: ListName;
+  /** The name is a key. */
+  readonly atKey: boolean;
 }
 
 /** Undefined if `raw` is no object at all. */
@@ -49,10 +58,39 @@ export function draftOf(raw: unknown): Draft | undefined {
       backendPools: declared('backendPools'),
       rules: declared('rules'),
     },
+    references: [...ruleReferences(raw), ...aliasReferences(raw)],
   };
 }
 
 type JsonObject = Readonly<Record<string, unknown>>;
+
+const REFERENCE_KEYS: readonly (readonly [string, ListName])[] = [
+  ['frontend', 'frontends'],
+  ['backendPool', 'backendPools'],
+  ['probe', 'probes'],
+];
+
+function ruleReferences(raw: JsonObject): Reference[] {
+  return elements(raw, 'rules').flatMap((rule, index) =>
+    REFERENCE_KEYS.flatMap(([key, list]): Reference[] => {
+      const value = isObject(rule) ? rule[key] : undefined;
+      return typeof value === 'string' ? [{ path: ['rules', index, key], value, list, atKey: false }] : [];
+    }),
+  );
+}
+
+function aliasReferences(raw: JsonObject): Reference[] {
+  return elements(raw, 'backendPools').flatMap((pool, poolIndex) => {
+    const backends = isObject(pool) ? pool['backends'] : undefined;
+    return (Array.isArray(backends) ? backends : []).flatMap((backend: unknown, index) => {
+      const aliases = isObject(backend) ? backend['floatingAddresses'] : undefined;
+      return Object.keys(isObject(aliases) ? aliases : {}).map((value): Reference => {
+        const path = ['backendPools', poolIndex, 'backends', index, 'floatingAddresses', value];
+        return { path, value, list: 'frontends', atKey: true };
+      });
+    });
+  });
+}
 
 function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -8,6 +8,11 @@ import { formatDuration, parseDuration } from './duration.js';
 
 const NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
+/** Whether something could bear this name; see nameField. */
+export function isName(text: string): boolean {
+  return NAME.test(text) && text !== 'constructor';
+}
+
 /** Text that `parse` turns into a value; what it returns undefined for is refused as not being `expected`. */
 export function parsed<T>(parse: (text: string) => T | undefined, expected: string) {
   return z.string({ error: expected }).transform((text, context): T => {
@@ -132,5 +137,9 @@ export function isPrime(size: number): boolean {
 
 export function tableSizeField() {
   const error = 'a prime from 251 to 655373';
-  return z.int({ error }).min(251, { error }).max(655373, { error }).refine(isPrime, { error });
+  return z
+    .int({ error })
+    .min(251, { error, abort: true })
+    .max(655373, { error, abort: true })
+    .refine(isPrime, { error });
 }

@@ -31,10 +31,11 @@ const STRICT = { disallowComments: true, allowTrailingComma: false, allowEmptyCo
  */
 export function readJsonText(textWithMark: string): JsonText {
   const text = textWithMark.startsWith('\uFEFF') ? textWithMark.slice(1) : textWithMark;
+  const starts = lineStarts(text);
   const failed = (offset: number, message: string): JsonText => ({
     ok: false,
     issue: error('LB_CONFIG_SYNTAX', [], message),
-    position: positionOf(text, offset),
+    position: positionOf(starts, offset),
   });
 
   const tooDeep = offsetBeyondDepth(text, MAXIMUM_DEPTH);
@@ -56,7 +57,7 @@ export function readJsonText(textWithMark: string): JsonText {
     ok: true,
     value,
     issues: keyIssues(root, []),
-    locate: (path, atKey) => positionOf(text, offsetOf(root, path, atKey)),
+    locate: (path, atKey) => positionOf(starts, offsetOf(root, path, atKey)),
   };
 }
 
@@ -95,7 +96,9 @@ function keyIssues(node: Node, path: Path): Issue[] {
   const issues: Issue[] = [];
   const seen = new Set<string>();
   for (const [index, child] of (node.children ?? []).entries()) {
-    const [key, value] = child.type === 'property' ? (child.children ?? []) : [undefined, child];
+    const isProperty = child.type === 'property';
+    const key = isProperty ? child.children?.[0] : undefined;
+    const value = isProperty ? child.children?.[1] : child;
     const at = [...path, key === undefined ? index : String(key.value)];
     if (key !== undefined) {
       const name = String(key.value);
@@ -119,8 +122,19 @@ function offsetOf(root: Node, path: Path, atKey: boolean): number {
   return root.offset;
 }
 
-function positionOf(text: string, offset: number): TextPosition {
-  const before = text.slice(0, offset);
-  const lastBreak = before.lastIndexOf('\n');
-  return { line: before.split('\n').length, column: offset - lastBreak };
+function lineStarts(text: string): readonly number[] {
+  const starts = [0];
+  for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) starts.push(at + 1);
+  return starts;
+}
+
+function positionOf(starts: readonly number[], offset: number): TextPosition {
+  let low = 0;
+  let high = starts.length - 1;
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if ((starts[middle] ?? 0) <= offset) low = middle;
+    else high = middle - 1;
+  }
+  return { line: low + 1, column: offset - (starts[low] ?? 0) + 1 };
 }

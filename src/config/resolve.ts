@@ -119,7 +119,7 @@ function flapDamping(input: NonNullable<ProbeInput['flapDamping']>): FlapDamping
 
 function rule(bound: BoundRule): Rule {
   const { input, frontend: at, protocols, haPorts, ports, portOffset } = bound;
-  const { keepAlive, noDelay } = input.tcp ?? { noDelay: true, keepAlive: undefined };
+  const { keepAlive, noDelay } = input.tcp ?? { noDelay: true, keepAlive: 'off' };
   return {
     name: input.name,
     frontend: input.frontend,
@@ -139,7 +139,7 @@ function rule(bound: BoundRule): Rule {
     tcpReset: input.tcpReset ?? true,
     flowPolicy: flowPolicyOf(input),
     allDown: input.allDown,
-    tcp: { noDelay, ...(keepAlive === undefined ? {} : { keepAliveMs: keepAlive }) },
+    tcp: { noDelay, ...(keepAlive === 'off' ? {} : { keepAliveMs: keepAlive }) },
     udp: input.udp ?? { perPacket: false },
   };
 }

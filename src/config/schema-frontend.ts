@@ -36,17 +36,17 @@ export const frontendSchema = z
           .prefault('3s'),
       })
       .describe(
-        'PROXY protocol on incoming TCP flows. The hash and the flow log then use the addresses in the header',
+        'PROXY protocol on incoming TCP flows. Off by default. The hash and the flow log then use the addresses in the header',
       )
       .exactOptional(),
     allow: z
       .array(cidrField())
       .describe('Address blocks of clients that are served; empty: everybody')
-      .default([]),
+      .prefault([]),
     deny: z
       .array(cidrField())
       .describe('Address blocks of clients that are not served; wins over allow')
-      .default([]),
+      .prefault([]),
   })
   .describe('A named address where flows arrive');
 

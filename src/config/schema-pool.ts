@@ -30,7 +30,7 @@ export const backendSchema = z
         'Frontend name to the address on which this backend terminates that frontend (its loopback alias), ' +
           'for rules with floatingIp',
       )
-      .default({}),
+      .prefault({}),
   })
   .describe('One target address');
 
@@ -43,7 +43,7 @@ export const backendPoolSchema = z
     sourceAddresses: z
       .array(hostAddressField())
       .describe("Local addresses of connections to the backends, used in turn. Empty: the machine's choice")
-      .default([]),
+      .prefault([]),
     sourcePorts: portSetField()
       .describe('Local ports of connections to the backends, where haports chooses them')
       .prefault('32768-60999'),

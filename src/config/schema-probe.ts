@@ -45,8 +45,7 @@ export const probeSchema = z
         ],
         { error: STATUS },
       )
-      .describe('Status codes that count as healthy. Azure takes 200 only. http and https only')
-      .meta({ default: '200' })
+      .describe('Status codes that count as healthy. Default 200, as Azure. http and https only')
       .exactOptional(),
     expectBody: z
       .string({ error: 'text of 1 to 1024 characters' })
@@ -79,7 +78,9 @@ export const probeSchema = z
     ca: z
       .string({ error: 'the path of a PEM file' })
       .min(1, { error: 'the path of a PEM file' })
-      .describe('PEM file of the authority to trust, read when the configuration is. https only')
+      .describe(
+        'PEM file of the authority to trust, read when the configuration is. Default: the well-known ones. https only',
+      )
       .exactOptional(),
     skipVerify: z
       .boolean()
@@ -104,7 +105,7 @@ export const probeSchema = z
     weightFromProbeHeader: textField('the name of an HTTP header', /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$/)
       .describe(
         "Response header whose number, 0 to 256, becomes the backend's weight (Google Cloud: " +
-          'X-Load-Balancing-Endpoint-Weight). http and https only',
+          'X-Load-Balancing-Endpoint-Weight). Default: weights do not change. http and https only',
       )
       .exactOptional(),
     explicitAnswerFlips: z

@@ -1,7 +1,8 @@
 import { z } from 'zod';
 import type { FlowPolicyPreset } from '../model/flow-policy-presets.js';
 import type { FlowAction } from '../model/rule.js';
-import { durationField, integerField, nameField, portOrRangeField, portSetField } from './fields.js';
+import { parseDuration } from './duration.js';
+import { integerField, nameField, parsed, portOrRangeField, portSetField } from './fields.js';
 import { idleTimeoutSchema } from './schema-frontend.js';
 
 type ActionByProtocol = Readonly<Partial<Record<'tcp' | 'udp', FlowAction>>>;
@@ -56,6 +57,14 @@ const flowPolicySchema = z
     'What happens to flows whose backend is lost. persist: they stay. rebalance: UDP moves, TCP is reset. reset: TCP ' +
       'gets RST on both ends, UDP starts afresh. drop: forgotten without a word',
   );
+
+function keepAliveField() {
+  return parsed((text): number | 'off' | undefined => {
+    if (text === 'off') return text;
+    const ms = parseDuration(text);
+    return ms === undefined || ms < 1000 || ms > 86_400_000 ? undefined : ms;
+  }, '"off", or a duration from 1s to 24h such as "30s"');
+}
 
 export const ruleSchema = z
   .strictObject({
@@ -115,10 +124,7 @@ export const ruleSchema = z
     tcp: z
       .strictObject({
         noDelay: z.boolean().describe('TCP_NODELAY on both sockets').default(true),
-        keepAlive: z
-          .union([z.literal('off').transform(() => undefined), durationField(1000, 86_400_000)], {
-            error: '"off", or a duration from 1s to 24h',
-          })
+        keepAlive: keepAliveField()
           .describe('Idle time before the first TCP keep-alive on both sockets, or "off"')
           .prefault('off'),
       })

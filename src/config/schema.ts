@@ -43,7 +43,7 @@ export const configSchema = z
       .default(65537),
     dataPlane: dataPlaneSchema.prefault({}),
     frontends: z.array(frontendSchema).describe('Addresses where flows arrive'),
-    probes: z.array(probeSchema).describe('Health checks').default([]),
+    probes: z.array(probeSchema).describe('Health checks').prefault([]),
     backendPools: z.array(backendPoolSchema).describe('Sets of backends'),
     rules: z.array(ruleSchema).describe('What is balanced over what'),
     limits: limitsSchema.prefault({}),

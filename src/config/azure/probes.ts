@@ -6,23 +6,23 @@ import { azureOnly, type AzureCheck } from './context.js';
 const FORBIDDEN_HTTP_PORTS: ReadonlySet<number> = new Set([19, 21, 25, 70, 110, 119, 143, 220, 993]);
 
 /** V11: admin state on a backend whose rule has no probe. Azure ignores it there; haports does not. */
-export const checkV11: AzureCheck = ({ rules }) =>
-  rules
-    .filter((rule) => rule.probe === undefined)
-    .flatMap((rule) =>
-      rule.pool.value.backends.flatMap(({ adminState }, index) => {
-        if (adminState === 'none') return [];
-        const path = [...rule.pool.path, 'backends', index, 'adminState'];
-        const message = `Admin state ${adminState} on a backend of rule "${rule.input.name}", which has no probe`;
-        return [
-          warning('V11', path, message, {
-            found: `"${adminState}"`,
-            expected: 'a probe on the rule',
-            reason: 'On Azure admin state has no effect without a probe; haports honours it',
-          }),
-        ];
-      }),
-    );
+export const checkV11: AzureCheck = ({ draft, rules }) =>
+  draft.pools.flatMap((pool) => {
+    const rule = rules.find((candidate) => candidate.pool === pool && candidate.probe === undefined);
+    if (rule === undefined) return [];
+    return pool.value.backends.flatMap(({ adminState }, index) => {
+      if (adminState === 'none') return [];
+      const path = [...pool.path, 'backends', index, 'adminState'];
+      const message = `Admin state ${adminState} on a backend of rule "${rule.input.name}", which has no probe`;
+      return [
+        warning('V11', path, message, {
+          found: `"${adminState}"`,
+          expected: 'a probe on the rule',
+          reason: 'On Azure admin state has no effect without a probe; haports honours it',
+        }),
+      ];
+    });
+  });
 
 /** V12: a rule without probe, or a probe on a port that the rule forwards through the appliance. */
 export const checkV12: AzureCheck = ({ rules }) =>

@@ -1,5 +1,5 @@
 import { cidrContains } from '../../model/cidr.js';
-import { intersectPorts } from '../../model/port-set.js';
+import { portSetsMeet } from '../../model/port-set.js';
 import { shiftPorts, type BoundRule } from '../bind-rules.js';
 import { dialTargets } from '../check-loops.js';
 import { error, note, warning } from '../finding.js';
@@ -42,8 +42,7 @@ export const checkV10: AzureCheck = (context) =>
 
 function meetAtMember(a: BoundRule, b: BoundRule): boolean {
   if (!a.protocols.some((protocol) => b.protocols.includes(protocol))) return false;
-  const common = intersectPorts(shiftPorts(a.ports, a.portOffset), shiftPorts(b.ports, b.portOffset));
-  if (common.length === 0) return false;
+  if (!portSetsMeet(shiftPorts(a.ports, a.portOffset), shiftPorts(b.ports, b.portOffset))) return false;
   const targets = new Set(dialTargets(b).map(({ address }) => address.text));
   return dialTargets(a).some(({ address }) => targets.has(address.text));
 }

@@ -1,0 +1,173 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import { formatDuration, parseDuration } from '../../src/config/duration.js';
+import { canonicalJson } from '../../src/config/digest.js';
+import { formatFindings } from '../../src/config/format-findings.js';
+import { parseConfiguration, type ParseResult } from '../../src/config/load.js';
+import { editDistance } from '../../src/config/nearest-word.js';
+import { example, haExample } from '../unit/config/example.js';
+
+/** What must hold of every result, whatever the text. */
+function assertSane(text: string, result: ParseResult): void {
+  const errors = result.findings.filter(({ severity }) => severity === 'error');
+  assert.equal(result.ok, errors.length === 0);
+  const lines = text.split('\n');
+  for (const { line = 0, column = 0, message, code } of result.findings) {
+    assert.ok(line >= 1 && line <= lines.length, `line ${line} of ${lines.length}`);
+    assert.ok(column >= 1 && column <= (lines[line - 1] ?? '').length + 1);
+    assert.match(code, /^(LB_[A-Z_]+|V\d+)$/);
+    assert.doesNotMatch(message, /\.$|undefined|\[object|NaN/);
+  }
+  for (const line of formatFindings('c', result.findings)) assert.doesNotMatch(line, /\n/);
+}
+
+/** Every place in a JSON value. */
+function places(value: unknown, path: readonly (string | number)[] = []): (readonly (string | number)[])[] {
+  if (typeof value !== 'object' || value === null) return [path];
+  const members = Array.isArray(value) ? [...value.entries()] : Object.entries(value);
+  return [path, ...members.flatMap(([key, member]) => places(member, [...path, key]))];
+}
+
+type Json = Record<string | number, unknown>;
+
+function replaceAt(value: unknown, path: readonly (string | number)[], by: unknown): unknown {
+  const [step, ...rest] = path;
+  if (step === undefined) return by;
+  const copy = (Array.isArray(value) ? [...(value as unknown[])] : { ...(value as Json) }) as Json;
+  copy[step] = replaceAt(copy[step], rest, by);
+  return copy;
+}
+
+const strange = fc.oneof(
+  fc.jsonValue({ maxDepth: 2 }),
+  fc.constantFrom<unknown>(
+    '0.0.0.0',
+    '::',
+    '127.0.0.1',
+    '10.0.0.1',
+    '::ffff:10.0.0.1',
+    '1-65535',
+    0,
+    -1,
+    1e308,
+    65535,
+  ),
+  fc.constantFrom<unknown>(
+    'azure',
+    'hub',
+    'nvas',
+    'alive',
+    'all',
+    'udp',
+    'constructor',
+    '__proto__',
+    '4m',
+    '',
+    null,
+    true,
+  ),
+);
+
+describe('config, any input', () => {
+  it('parseConfiguration() never throws on any text', () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string({ unit: 'binary' }), fc.string()), (text) => {
+        assertSane(text, parseConfiguration(text));
+      }),
+    );
+  });
+
+  it('parseConfiguration() never throws on any JSON value', () => {
+    fc.assert(
+      fc.property(fc.jsonValue(), (value) => {
+        const text = JSON.stringify(value, null, 1);
+        assertSane(text, parseConfiguration(text));
+      }),
+    );
+  });
+
+  it('parseConfiguration() never throws on a good configuration with strange values in it', () => {
+    const rich = haExample((raw) => {
+      raw.rules.push({
+        ...example().rules[0],
+        idleTimeout: { tcp: '5m' },
+        flowPolicy: { idle: 'drop' },
+        udp: {},
+        tcp: {},
+      });
+      raw.frontends.push({
+        name: 'spoke',
+        address: 'fd00::1',
+        allow: ['fd00::/8'],
+        idleTimeout: { udp: '9s' },
+      });
+      Object.assign(raw, {
+        metrics: { listen: '[::]:9902' },
+        dataPlane: { workers: 0 },
+        limits: {},
+        compat: 'none',
+      });
+      Object.assign(raw.backendPools[0]?.backends[0] ?? {}, {
+        floatingAddresses: { hub: '10.7.0.1' },
+        weight: 3,
+      });
+    });
+    const where = fc.constantFrom(...places(rich));
+    fc.assert(
+      fc.property(fc.array(fc.tuple(where, strange), { minLength: 1, maxLength: 3 }), (changes) => {
+        let raw: unknown = rich;
+        for (const [path, by] of changes) {
+          try {
+            raw = replaceAt(raw, path, by);
+          } catch {
+            // The place went with an earlier change.
+          }
+        }
+        const text = JSON.stringify(raw, null, 1);
+        assertSane(text, parseConfiguration(text));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  it('parseConfiguration() never throws on a configuration with bytes gone', () => {
+    const text = JSON.stringify(example(), null, 2);
+    fc.assert(
+      fc.property(fc.nat(text.length), fc.nat(5), (from, count) => {
+        const cut = text.slice(0, from) + text.slice(from + count);
+        assertSane(cut, parseConfiguration(cut));
+      }),
+    );
+  });
+
+  it('parseDuration() undoes formatDuration()', () => {
+    fc.assert(
+      fc.property(fc.nat(999_999_999), (ms) => {
+        assert.equal(parseDuration(formatDuration(ms)), ms);
+      }),
+    );
+  });
+
+  it('canonicalJson() is JSON of the same value, whatever the order of keys', () => {
+    fc.assert(
+      fc.property(fc.dictionary(fc.string(), fc.jsonValue()), (value) => {
+        const text = canonicalJson(value);
+        assert.deepEqual(JSON.parse(text), JSON.parse(JSON.stringify(value)));
+        assert.equal(canonicalJson(Object.fromEntries(Object.entries(value).reverse())), text);
+      }),
+    );
+  });
+
+  it('editDistance() is a distance between words, one for each slip', () => {
+    fc.assert(
+      fc.property(fc.string({ maxLength: 12 }), fc.string({ maxLength: 12 }), fc.nat(12), (a, b, at) => {
+        assert.equal(editDistance(a, a), 0);
+        assert.equal(editDistance(a, b), editDistance(b, a));
+        assert.ok(editDistance(a, b) <= Math.max(a.length, b.length));
+        assert.ok(editDistance(a, b) >= Math.abs(a.length - b.length));
+        assert.equal(editDistance(a, `${a.slice(0, at)}#${a.slice(at)}`), 1);
+      }),
+    );
+  });
+});

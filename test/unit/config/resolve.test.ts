@@ -1,0 +1,374 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { describe, it } from 'node:test';
+import { ipAddress } from '../../../src/model/address.js';
+import { parseCidr } from '../../../src/model/cidr.js';
+import { FLOW_POLICY_PRESETS } from '../../../src/model/flow-policy-presets.js';
+import { parseConfiguration } from '../../../src/config/load.js';
+import { configurationOf, example, haExample, parse } from './example.js';
+
+/** printf '{"backendPools":[],"frontends":[],"rules":[]}' | sha256sum */
+const SHA256_OF_EMPTY = '3b7781b5db8d211ed526dc96c96cd707e7a740b79300661cc10755b92261e06e';
+
+describe('resolve', () => {
+  it('fills in every default', () => {
+    const { digest, ...rest } = configurationOf(example());
+    assert.match(digest, /^[0-9a-f]{64}$/);
+    const backend = (text: string) => ({
+      id: `nvas/${text}`,
+      name: text,
+      address: ipAddress(text),
+      weight: 1,
+      priority: 0,
+      adminState: 'none',
+      floatingAddresses: {},
+    });
+    assert.deepEqual(rest, {
+      compat: 'none',
+      seed: 0,
+      tableSize: 65537,
+      workers: 1,
+      frontends: [{ name: 'hub', address: ipAddress('10.0.0.1'), allow: [], deny: [] }],
+      probes: [
+        {
+          name: 'alive',
+          protocol: 'http',
+          port: 9000,
+          path: '/',
+          expectStatus: [{ first: 200, last: 200 }],
+          skipVerify: false,
+          explicitAnswerFlips: true,
+          intervalMs: 5000,
+          timeoutMs: 5000,
+          upThreshold: 2,
+          downThreshold: 2,
+          sendProxy: 'none',
+        },
+      ],
+      backendPools: [
+        {
+          name: 'nvas',
+          backends: [backend('10.0.1.1'), backend('10.0.1.2')],
+          minimumHealthy: 1,
+          sourceAddresses: [],
+          sourcePorts: [{ first: 32768, last: 60999 }],
+          proxyProtocol: 'none',
+          connectTimeoutMs: 5000,
+          connectAttempts: 3,
+        },
+      ],
+      rules: [
+        {
+          name: 'web',
+          frontend: 'hub',
+          backendPool: 'nvas',
+          probe: 'alive',
+          protocols: ['tcp'],
+          haPorts: false,
+          ports: [{ first: 443, last: 443 }],
+          portOffset: 6000,
+          floatingIp: false,
+          distribution: 'five-tuple',
+          symmetric: false,
+          idleTimeoutMs: {
+            tcp: { value: 240_000, origin: 'default' },
+            udp: { value: 30_000, origin: 'default' },
+          },
+          tcpReset: true,
+          flowPolicy: FLOW_POLICY_PRESETS.azure,
+          allDown: 'reset',
+          tcp: { noDelay: true },
+          udp: { perPacket: false },
+        },
+      ],
+      limits: { tcpFlows: 65536, udpFlows: 65536, embryonicFlows: 16384, embryonicTimeoutMs: 30_000 },
+      logging: { level: 'info', format: 'auto' },
+      shutdownDeadlineMs: 30_000,
+    });
+  });
+
+  it('takes over everything that is given', () => {
+    const raw = example((all) => {
+      all['seed'] = 7;
+      all['dataPlane'] = { workers: 0 };
+      all['limits'] = {
+        tcpFlows: 1,
+        udpFlows: 2,
+        embryonicFlows: 3,
+        embryonicTimeout: '4s',
+        tcpFlowsPerSource: 5,
+        udpFlowsPerSource: 6,
+      };
+      all['logging'] = { level: 'debug', format: 'json' };
+      all['flowLog'] = { file: 'flows.ndjson', sample: 0.5 };
+      all['metrics'] = { listen: '[::1]:9902' };
+      all['shutdown'] = { deadline: '0s' };
+      all.frontends[0] = {
+        name: 'hub',
+        address: '10.0.0.1',
+        proxyProtocol: { accept: 'any', trustedSources: ['10.0.0.0/8'], headerTimeout: '1s' },
+        allow: ['::ffff:10.0.0.0/104'],
+        deny: ['10.1.0.0/16'],
+      };
+      all.probes[0] = {
+        name: 'alive',
+        protocol: 'https',
+        port: 9000,
+        path: '/a?b',
+        host: 'a.example',
+        serverName: 'b.example',
+        expectStatus: '200-299, 401',
+        expectBody: 'OK',
+        interval: '2s',
+        timeout: '1s',
+        threshold: { up: 3 },
+        skipVerify: true,
+        sourceAddress: '10.0.0.50',
+        sendProxy: 'v2',
+        flapDamping: {},
+        weightFromProbeHeader: 'X-Weight',
+        explicitAnswerFlips: false,
+      };
+      Object.assign(all.backendPools[0] ?? {}, {
+        minimumHealthy: 2,
+        sourceAddresses: ['10.0.0.50'],
+        sourcePorts: '1024-2047',
+        proxyProtocol: 'v2',
+        connectTimeout: '1s',
+        connectAttempts: 1,
+        maxConnections: 10,
+        backends: [
+          { name: 'one', address: '10.0.1.1', weight: 0, priority: 0, adminState: 'up', maxConnections: 5 },
+          { address: '10.0.1.2', floatingAddresses: { hub: '10.7.0.2' } },
+        ],
+      });
+      all.rules[0] = {
+        ...all.rules[0],
+        distribution: 'source-ip',
+        symmetric: true,
+        idleTimeout: { tcp: '5m' },
+        tcpReset: false,
+        allDown: 'fail-open',
+        tcp: { noDelay: false, keepAlive: '1m' },
+        protocol: 'all',
+        udp: { expectedResponses: 1 },
+      };
+    });
+    const result = configurationOf(raw);
+    assert.equal(result.seed, 7);
+    assert.equal(result.workers, 0);
+    assert.deepEqual(result.limits, {
+      tcpFlows: 1,
+      udpFlows: 2,
+      embryonicFlows: 3,
+      embryonicTimeoutMs: 4000,
+      tcpFlowsPerSource: 5,
+      udpFlowsPerSource: 6,
+    });
+    assert.deepEqual(result.logging, { level: 'debug', format: 'json' });
+    assert.deepEqual(result.flowLog, { file: 'flows.ndjson', sample: 0.5 });
+    assert.deepEqual(result.metrics, { address: ipAddress('::1'), port: 9902 });
+    assert.equal(result.shutdownDeadlineMs, 0);
+    const ten = parseCidr('10.0.0.0/8');
+    assert.deepEqual(result.frontends[0]?.proxyProtocol, {
+      accept: 'any',
+      trustedSources: [ten],
+      headerTimeoutMs: 1000,
+    });
+    assert.deepEqual(result.frontends[0].allow, [ten]);
+    assert.deepEqual(result.probes[0], {
+      name: 'alive',
+      protocol: 'https',
+      port: 9000,
+      path: '/a?b',
+      host: 'a.example',
+      serverName: 'b.example',
+      expectStatus: [
+        { first: 200, last: 299 },
+        { first: 401, last: 401 },
+      ],
+      expectBody: 'OK',
+      intervalMs: 2000,
+      timeoutMs: 1000,
+      upThreshold: 3,
+      downThreshold: 2,
+      skipVerify: true,
+      sourceAddress: ipAddress('10.0.0.50'),
+      sendProxy: 'v2',
+      flapDamping: { transitions: 6, windowMs: 60_000, holdMs: 30_000 },
+      weightFromProbeHeader: 'X-Weight',
+      explicitAnswerFlips: false,
+    });
+    const pool = result.backendPools[0];
+    const rule = result.rules[0];
+    assert.ok(pool !== undefined && rule !== undefined);
+    assert.deepEqual(
+      pool.backends.map((each) => [each.name, each.maxConnections, each.weight, each.adminState]),
+      [
+        ['one', 5, 0, 'up'],
+        ['10.0.1.2', 10, 1, 'none'],
+      ],
+    );
+    assert.deepEqual(pool.backends[1]?.floatingAddresses, { hub: ipAddress('10.7.0.2') });
+    assert.deepEqual([pool.connectTimeoutMs, pool.connectAttempts, pool.minimumHealthy], [1000, 1, 2]);
+    assert.deepEqual(pool.sourcePorts, [{ first: 1024, last: 2047 }]);
+    assert.deepEqual(rule.protocols, ['tcp', 'udp']);
+    assert.deepEqual(rule.tcp, { noDelay: false, keepAliveMs: 60_000 });
+    assert.deepEqual(rule.udp, { perPacket: false, expectedResponses: 1 });
+    assert.deepEqual(
+      [rule.distribution, rule.symmetric, rule.tcpReset, rule.allDown],
+      ['source-ip', true, false, 'fail-open'],
+    );
+  });
+
+  it('lets the idle timeout of a frontend beat that of a rule, and says whose it is', () => {
+    const raw = example((all) => {
+      all.frontends[0] = { ...all.frontends[0], idleTimeout: { tcp: '10m' } };
+      all.rules[0] = { ...all.rules[0], protocol: 'all', idleTimeout: { tcp: '5m', udp: '7s' } };
+    });
+    assert.deepEqual(configurationOf(raw).rules[0]?.idleTimeoutMs, {
+      tcp: { value: 600_000, origin: 'frontend' },
+      udp: { value: 7000, origin: 'rule' },
+    });
+  });
+
+  const timeouts: readonly (readonly [Record<string, unknown>, number])[] = [
+    [{ protocol: 'tcp', interval: '10m' }, 600_000],
+    [{ protocol: 'http', interval: '10m' }, 30_000],
+    [{ protocol: 'https', interval: '31s' }, 30_000],
+    [{ protocol: 'http', interval: '29s' }, 29_000],
+    [{ protocol: 'http', interval: '10m', timeout: '40s' }, 40_000],
+  ];
+  for (const [change, timeoutMs] of timeouts) {
+    it(`gives probe ${JSON.stringify(change)} a timeout of ${timeoutMs} ms`, () => {
+      const raw = example((all) => (all.probes[0] = { ...all.probes[0], ...change }));
+      assert.equal(configurationOf(raw).probes[0]?.timeoutMs, timeoutMs);
+    });
+  }
+
+  const ports: readonly (readonly [
+    string,
+    Record<string, unknown>,
+    string,
+    readonly (readonly [number, number])[],
+    number,
+  ])[] = [
+    ['every port less the metrics', { listenPorts: undefined }, '127.0.0.1:9902', [[1, 65535]], 0],
+    [
+      'every port less metrics on the same address',
+      { listenPorts: undefined },
+      '10.0.0.1:9902',
+      [
+        [1, 9901],
+        [9903, 65535],
+      ],
+      0,
+    ],
+    ['every port less metrics on a wildcard', { listenPorts: undefined }, '0.0.0.0:1', [[2, 65535]], 0],
+    [
+      'every port less metrics on the other wildcard',
+      { listenPorts: undefined },
+      '[::]:65535',
+      [[1, 65534]],
+      0,
+    ],
+    ['a set', { listenPorts: '22, 8000-8001' }, '10.0.0.1:22', [[8000, 8001]], 0],
+    [
+      'a range',
+      {
+        haPorts: false,
+        protocol: 'tcp',
+        frontendPort: '5000-5100',
+        backendPort: 6000,
+        listenPorts: undefined,
+      },
+      '[::1]:1',
+      [[5000, 5100]],
+      1000,
+    ],
+    [
+      'a range downwards',
+      { haPorts: false, protocol: 'udp', frontendPort: '5000-5100', backendPort: 1, listenPorts: undefined },
+      '[::1]:1',
+      [[5000, 5100]],
+      -4999,
+    ],
+    [
+      'a range in a set',
+      { haPorts: false, protocol: 'tcp', frontendPort: '5000-5100', listenPorts: '1-5000,5100-9999' },
+      '[::1]:1',
+      [
+        [5000, 5000],
+        [5100, 5100],
+      ],
+      0,
+    ],
+  ];
+  for (const [what, change, listen, ranges, offset] of ports) {
+    it(`works out ${what}`, () => {
+      const raw = haExample((all) => {
+        all['metrics'] = { listen };
+        all.rules[0] = { ...all.rules[0], ...change };
+      });
+      const rule = configurationOf(raw).rules[0];
+      assert.deepEqual(
+        rule?.ports,
+        ranges.map(([first, last]) => ({ first, last })),
+      );
+      assert.equal(rule.portOffset, offset);
+      assert.equal(rule.haPorts, change['haPorts'] !== false);
+    });
+  }
+
+  it('freezes all the way down and survives structured clone', () => {
+    const configuration = configurationOf(haExample());
+    const loose: string[] = [];
+    const visit = (value: unknown, path: string): void => {
+      if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return;
+      if (!Object.isFrozen(value)) loose.push(path);
+      for (const [key, member] of Object.entries(value)) visit(member, `${path}.${key}`);
+    };
+    visit(configuration, '');
+    assert.deepEqual(loose, []);
+    assert.deepEqual(structuredClone(configuration), configuration);
+  });
+
+  it('gives one digest for one meaning, whatever the order of keys and the schema', () => {
+    const raw = example();
+    const digest = configurationOf(raw).digest;
+    const reversed = Object.fromEntries(Object.entries({ $schema: 'x', ...raw }).reverse());
+    assert.equal(configurationOf(reversed).digest, digest);
+    assert.notEqual(configurationOf(example((all) => (all['seed'] = 1))).digest, digest);
+    const swapped = example((all) => all.backendPools[0]?.backends.reverse());
+    assert.notEqual(configurationOf(swapped).digest, digest);
+  });
+
+  it('digests as printf | sha256sum does', () => {
+    const result = parseConfiguration('{"rules": [], "frontends": [], "backendPools": [], "$schema": "s"}');
+    assert.ok(result.ok);
+    assert.equal(result.configuration.digest, SHA256_OF_EMPTY);
+  });
+
+  it('resolves the embedded default without errors or warnings', () => {
+    const result = parseConfiguration(readFileSync('config.json', 'utf8'));
+    assert.ok(result.ok);
+    assert.deepEqual(
+      result.findings.filter(({ severity }) => severity !== 'note'),
+      [],
+    );
+    const { rules, frontends, metrics } = result.configuration;
+    assert.deepEqual(
+      frontends.map(({ address }) => address.text),
+      ['127.0.0.1', '::1'],
+    );
+    assert.ok(rules.every((rule) => rule.haPorts && rule.symmetric && rule.protocols.length === 2));
+    assert.deepEqual(metrics, { address: ipAddress('127.0.0.1'), port: 9902 });
+  });
+
+  it('leaves the input alone', () => {
+    const raw = haExample();
+    const before = structuredClone(raw);
+    parse(raw);
+    assert.deepEqual(raw, before);
+  });
+});
