@@ -83,7 +83,9 @@ function buildView(
     const draining = inputs.draining(backend);
     if (probe === undefined) return { health: 'up', adminState, draining };
     const { state, weight } = inputs.health(backend, probe);
-    return { health: state, adminState, draining, ...(weight === undefined ? {} : { weight }) };
+    // A weight of 0 is the operator's word: whatever the backend says of itself, it gets no new flows.
+    const override = backend.weight === 0 ? undefined : weight;
+    return { health: state, adminState, draining, ...(override === undefined ? {} : { weight: override }) };
   };
   const { backends, servingPriority } = evaluatePool(pool, ask, probe !== undefined);
   const serving = table(
