@@ -153,7 +153,7 @@ const PORTS: readonly Case[] = [
   },
   {
     what: 'a target range beyond 65535',
-    raw: withRule({ frontendPort: '5000-5100', backendPort: 65500 }),
+    raw: withRule({ frontendPort: '5000-5100', backendPort: 65436 }),
     code: 'LB_VALUE',
     found: ['error LB_VALUE rules[0].backendPort'],
   },
