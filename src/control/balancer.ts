@@ -32,6 +32,7 @@ export class Balancer {
   #state: ForwardingState | undefined;
   #report: ApplyReport | undefined;
   #stopping = false;
+  #stopped = false;
   #dirty = false;
   #applying: Promise<void> | undefined;
 
@@ -92,7 +93,8 @@ export class Balancer {
     onEvent({ type: 'stopping', cause, deadlineMs });
     health.stop();
     const report = await plane.stop(deadlineMs, udp);
-    onEvent({ type: 'stopped', report });
+    if (!this.#stopped) onEvent({ type: 'stopped', report });
+    this.#stopped = true;
     return report;
   }
 
@@ -114,7 +116,11 @@ export class Balancer {
 
   #applyIfDirty(): void {
     if (!this.#dirty || this.#stopping || this.#applying !== undefined || this.#state === undefined) return;
-    this.#applying = this.#applyUntilClean().finally(() => (this.#applying = undefined));
+    this.#applying = this.#applyUntilClean().finally(() => {
+      this.#applying = undefined;
+      // A change may have come between the last look and here.
+      this.#applyIfDirty();
+    });
   }
 
   async #applyUntilClean(): Promise<void> {
@@ -125,7 +131,8 @@ export class Balancer {
       try {
         this.#applied(state, await this.#deps.plane.apply(state));
       } catch (error) {
-        this.#deps.onEvent({ type: 'apply-failed', revision: state.revision, error });
+        // A stop cuts off the apply under way: no news.
+        if (!this.stopping) this.#deps.onEvent({ type: 'apply-failed', revision: state.revision, error });
       }
     }
   }

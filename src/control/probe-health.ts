@@ -59,6 +59,8 @@ export class ProbeHealth implements HealthSource {
   onChange(listener: (change: HealthChange) => void): void {
     const weights = new Map<string, number | undefined>();
     this.#scheduler.onHealth((key, health, transition) => {
+      // A probe that never left this process is no verdict on anybody.
+      if (health.last?.inconclusive === true) return;
       this.#heard(key);
       const sameWeight = weights.get(key) === health.weight;
       weights.set(key, health.weight);
