@@ -1,0 +1,411 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { Balancer } from '../../../src/control/balancer.js';
+import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
+import type { Backend } from '../../../src/model/configuration.js';
+import type { ControlEvent } from '../../../src/model/control-events.js';
+import type { ForwardingState } from '../../../src/model/forwarding-state.js';
+import { createHasher } from '../../../src/selection/hasher.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { FakeHealth, FakePlane, type PlaneCall } from './fakes.js';
+import { settings } from './settings.js';
+
+const hash = await createHasher();
+
+/** Lets everything that waits for a promise go on. */
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+class Lab {
+  readonly clock = new FakeClock();
+  readonly plane = new FakePlane();
+  readonly health = new FakeHealth();
+  readonly configuration = settings();
+  /** Events and states, in the order in which they were told. */
+  readonly told: string[] = [];
+  readonly events: ControlEvent[] = [];
+  readonly states: ForwardingState[] = [];
+  readonly balancer = new Balancer(
+    {
+      clock: this.clock,
+      plane: this.plane,
+      health: this.health,
+      compiler: new ForwardingCompiler(hash),
+      onEvent: (event) => {
+        this.events.push(event);
+        this.told.push(describeEvent(event));
+      },
+      onState: (state) => {
+        this.states.push(state);
+        this.told.push(`state ${state.revision}, plane has had ${this.plane.calls.length} calls`);
+      },
+    },
+    this.configuration,
+  );
+
+  backend(number: number): Backend {
+    const found = this.configuration.backendPools[0]?.backends[number - 1];
+    assert.ok(found !== undefined, `No backend ${number}`);
+    return found;
+  }
+
+  call(index: number): PlaneCall {
+    const call = this.plane.calls[index];
+    assert.ok(call !== undefined, `The plane has had only ${this.plane.calls.length} calls`);
+    return call;
+  }
+
+  /** Numbers of the backends that serve in what the plane was given. */
+  serving(index: number): readonly number[] {
+    return this.call(index).state.views[0]!.backends.flatMap(({ serving }, i) => (serving ? [i + 1] : []));
+  }
+
+  takeTold(): readonly string[] {
+    return this.told.splice(0);
+  }
+}
+
+function describeEvent(event: ControlEvent): string {
+  switch (event.type) {
+    case 'health-changed':
+      return `${event.backendName} ${event.transition.from}-${event.transition.to}`;
+    case 'pool-serving-changed':
+      return `serving ${event.eligible} of ${event.total}`;
+    case 'applied':
+      return `applied ${event.report.revision}`;
+    case 'apply-failed':
+      return `apply-failed ${event.revision}`;
+    case 'stopping':
+      return `stopping ${event.cause} ${event.deadlineMs}`;
+    case 'stopped':
+      return `stopped ${event.report.finished} ${event.report.reset}`;
+    case 'admin-changed':
+    case 'config-loaded':
+    case 'starting':
+      return event.type;
+  }
+}
+
+/** Started, with all three backends up at revision 1. */
+async function running(): Promise<Lab> {
+  const lab = new Lab();
+  const started = lab.balancer.start();
+  for (const number of [1, 2, 3]) lab.health.set(lab.backend(number), 'up');
+  lab.health.speak();
+  await turn();
+  lab.call(0).accept();
+  await started;
+  lab.takeTold();
+  return lab;
+}
+
+describe('Balancer.start()', () => {
+  test('start() waits for first verdicts, then starts the plane with them', async () => {
+    const lab = new Lab();
+    const started = lab.balancer.start();
+    assert.equal(lab.health.started, 1);
+    lab.health.set(lab.backend(2), 'up');
+    await turn();
+    assert.equal(lab.plane.calls.length, 0, 'not everybody has spoken');
+    lab.health.set(lab.backend(1), 'up');
+    lab.health.speak();
+    await turn();
+    assert.equal(lab.plane.calls.length, 1);
+    assert.equal(lab.call(0).method, 'start');
+    assert.deepEqual(lab.serving(0), [1, 2]);
+    assert.equal(lab.balancer.state, undefined, 'the plane has not got it yet');
+    const failure = {
+      rule: 'ha-ports',
+      protocol: 'tcp',
+      address: '127.0.0.1',
+      port: 7,
+      errorCode: 'EACCES',
+    } as const;
+    lab.call(0).accept({ failures: [failure] });
+    const report = await started;
+    assert.deepEqual(report.failures, [failure]);
+    assert.equal(lab.balancer.report, report);
+    assert.equal(lab.balancer.state, lab.call(0).state);
+    assert.equal(lab.balancer.stopping, false);
+    assert.deepEqual(lab.takeTold(), [
+      'nva-2 unknown-up',
+      'nva-1 unknown-up',
+      'state 1, plane has had 0 calls',
+      'applied 1',
+      'serving 2 of 3',
+    ]);
+    assert.equal(lab.clock.pendingTimers, 0);
+  });
+
+  test('start() waits for a silent backend one second and no longer', async () => {
+    const lab = new Lab();
+    const started = lab.balancer.start();
+    await lab.clock.advanceAsync(999);
+    assert.equal(lab.plane.calls.length, 0);
+    await lab.clock.advanceAsync(1);
+    assert.equal(lab.plane.calls.length, 1);
+    assert.deepEqual(lab.serving(0), []);
+    lab.call(0).accept();
+    await started;
+    assert.equal(lab.clock.pendingTimers, 0);
+  });
+
+  test('start() needs no second apply for what it knew when the plane started', async () => {
+    const lab = await running();
+    await turn();
+    assert.equal(lab.plane.calls.length, 1);
+  });
+
+  test('start() has changes that come while the plane starts made into one more revision', async () => {
+    const lab = new Lab();
+    const started = lab.balancer.start();
+    for (const number of [1, 2, 3]) lab.health.set(lab.backend(number), 'up');
+    lab.health.speak();
+    await turn();
+    lab.health.set(lab.backend(1), 'down');
+    lab.health.set(lab.backend(2), 'down');
+    await turn();
+    assert.equal(lab.plane.calls.length, 1, 'the start is under way');
+    lab.call(0).accept();
+    assert.equal((await started).revision, 1);
+    await turn();
+    assert.equal(lab.plane.calls.length, 2);
+    assert.equal(lab.call(1).state.revision, 2);
+    assert.deepEqual(lab.serving(1), [3]);
+    lab.call(1).accept();
+    await turn();
+    assert.equal(lab.plane.calls.length, 2);
+  });
+
+  test('start() rejects with the plane`s own error and applies nothing after', async () => {
+    const lab = new Lab();
+    const started = lab.balancer.start();
+    lab.health.speak();
+    await turn();
+    const error = new Error('Cannot listen');
+    lab.call(0).refuse(error);
+    await assert.rejects(started, error);
+    lab.health.set(lab.backend(1), 'up');
+    await turn();
+    assert.equal(lab.plane.calls.length, 1);
+    assert.equal(lab.balancer.state, undefined);
+    assert.equal(
+      lab.events.some(({ type }) => type === 'applied'),
+      false,
+    );
+  });
+});
+
+describe('Balancer changes', () => {
+  test('a change makes one apply, told before and after', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(2), 'down');
+    await turn();
+    assert.equal(lab.plane.calls.length, 2);
+    assert.deepEqual(lab.serving(1), [1, 3]);
+    assert.equal(lab.balancer.state?.revision, 1, 'not before the plane has it');
+    assert.deepEqual(lab.takeTold(), ['nva-2 up-down', 'state 2, plane has had 1 calls']);
+    lab.call(1).accept();
+    await turn();
+    assert.equal(lab.balancer.state.revision, 2);
+    assert.deepEqual(lab.takeTold(), ['applied 2', 'serving 2 of 3']);
+  });
+
+  test('a change of weight alone makes an apply too, without a health event', async () => {
+    const lab = await running();
+    lab.health.reweigh(lab.backend(1));
+    await turn();
+    assert.equal(lab.plane.calls.length, 2);
+    lab.call(1).accept();
+    await turn();
+    assert.deepEqual(lab.takeTold(), ['state 2, plane has had 1 calls', 'applied 2']);
+  });
+
+  test('changes while an apply is under way make exactly one more, with the newest state', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    lab.health.set(lab.backend(2), 'down');
+    lab.health.set(lab.backend(1), 'up');
+    lab.health.set(lab.backend(3), 'down');
+    lab.health.set(lab.backend(3), 'up');
+    await turn();
+    assert.equal(lab.plane.calls.length, 2, 'one apply at a time');
+    lab.call(1).accept();
+    await turn();
+    assert.equal(lab.plane.calls.length, 3);
+    assert.deepEqual(lab.serving(1), [2, 3]);
+    assert.deepEqual(lab.serving(2), [1, 3]);
+    lab.call(2).accept();
+    await turn();
+    await turn();
+    assert.equal(lab.plane.calls.length, 3);
+    assert.deepEqual(
+      lab.states.map(({ revision }) => revision),
+      [1, 2, 3],
+    );
+  });
+
+  test('a change at whatever moment of an apply`s end reaches the plane', async () => {
+    for (let microtasks = 0; microtasks < 12; microtasks++) {
+      const lab = await running();
+      lab.health.set(lab.backend(1), 'down');
+      await turn();
+      lab.call(1).accept();
+      for (let i = 0; i < microtasks; i++) await Promise.resolve();
+      lab.health.set(lab.backend(2), 'down');
+      await turn();
+      assert.equal(lab.plane.calls.length, 3, `after ${microtasks} microtasks`);
+      assert.deepEqual(lab.serving(2), [3]);
+    }
+  });
+
+  test('a change at whatever moment of the start`s end reaches the plane', async () => {
+    for (let microtasks = 0; microtasks < 12; microtasks++) {
+      const lab = new Lab();
+      const started = lab.balancer.start();
+      for (const number of [1, 2, 3]) lab.health.set(lab.backend(number), 'up');
+      lab.health.speak();
+      await turn();
+      lab.call(0).accept();
+      for (let i = 0; i < microtasks; i++) await Promise.resolve();
+      lab.health.set(lab.backend(2), 'down');
+      await started;
+      await turn();
+      assert.equal(lab.plane.calls.length, 2, `after ${microtasks} microtasks`);
+      assert.deepEqual(lab.serving(1), [1, 3]);
+    }
+  });
+
+  test('an apply that is refused is told, and the next change is applied over what was served before', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    const error = new Error('No');
+    lab.call(1).refuse(error);
+    await turn();
+    assert.equal(lab.balancer.state?.revision, 1);
+    assert.equal(lab.balancer.report?.revision, 1);
+    assert.deepEqual(
+      lab.events.filter(({ type }) => type === 'apply-failed'),
+      [{ type: 'apply-failed', revision: 2, error }],
+    );
+    lab.takeTold();
+    lab.health.set(lab.backend(2), 'down');
+    await turn();
+    assert.deepEqual(lab.serving(2), [3]);
+    lab.call(2).accept();
+    await turn();
+    assert.equal(lab.balancer.state.revision, 3);
+    assert.deepEqual(lab.takeTold(), [
+      'nva-2 up-down',
+      'state 3, plane has had 2 calls',
+      'applied 3',
+      'serving 1 of 3',
+    ]);
+  });
+
+  test('a change during an apply that is refused is still applied', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    lab.health.set(lab.backend(2), 'down');
+    lab.call(1).refuse(new Error('No'));
+    await turn();
+    assert.equal(lab.plane.calls.length, 3);
+    assert.deepEqual(lab.serving(2), [3]);
+  });
+
+  test('passive failures bring the backend`s next probe forward, other events do not', async () => {
+    const lab = await running();
+    lab.plane.emit(
+      { type: 'passive-failure', atMs: 1, backendId: 'nvas/10.0.0.2', evidence: 'ECONNREFUSED' },
+      { type: 'overload', atMs: 1, phase: 'started', reason: 'table-full' },
+      { type: 'passive-failure', atMs: 1, backendId: 'nvas/10.0.0.3', evidence: 'connect timeout' },
+    );
+    assert.deepEqual(lab.health.hastened, ['nvas/10.0.0.2', 'nvas/10.0.0.3']);
+    await turn();
+    assert.equal(lab.plane.calls.length, 1, 'traffic alone ejects nobody');
+  });
+
+  test('settled() waits for the apply under way', async () => {
+    const lab = await running();
+    await lab.balancer.settled();
+    lab.health.set(lab.backend(1), 'down');
+    let settled = false;
+    const waiting = lab.balancer.settled().then(() => (settled = true));
+    await turn();
+    assert.equal(settled, false);
+    lab.call(1).accept();
+    await waiting;
+  });
+});
+
+describe('Balancer.stop()', () => {
+  test('stop() ends probing at once and the plane in its own time, told before and after', async () => {
+    const lab = await running();
+    const stopped = lab.balancer.stop('SIGTERM', 3000, 'at-once');
+    assert.equal(lab.balancer.stopping, true);
+    assert.equal(lab.health.stopped, 1);
+    assert.deepEqual(lab.plane.stops, [{ deadlineMs: 3000, udp: 'at-once' }]);
+    await turn();
+    assert.deepEqual(lab.takeTold(), ['stopping SIGTERM 3000']);
+    lab.plane.stopped({ finished: 4, reset: 2 });
+    assert.deepEqual(await stopped, { finished: 4, reset: 2 });
+    assert.deepEqual(lab.takeTold(), ['stopped 4 2']);
+  });
+
+  test('stop() makes no more applies: neither for later changes nor for those that were waiting', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    lab.health.set(lab.backend(2), 'down');
+    const stopped = lab.balancer.stop('SIGTERM', 1000);
+    lab.health.set(lab.backend(3), 'down');
+    lab.call(1).accept();
+    await turn();
+    lab.plane.stopped({ finished: 0, reset: 0 });
+    await stopped;
+    await turn();
+    assert.equal(lab.plane.calls.length, 2);
+  });
+
+  test('stop() does not wait for an apply that never ends', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    const stopped = lab.balancer.stop('SIGTERM', 1000);
+    lab.plane.stopped({ finished: 1, reset: 0 });
+    assert.deepEqual(await stopped, { finished: 1, reset: 0 });
+  });
+
+  test('stop() makes no news of an apply that it cut off', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    lab.takeTold();
+    const stopped = lab.balancer.stop('SIGTERM', 1000);
+    lab.plane.stopped({ finished: 0, reset: 0 });
+    await stopped;
+    lab.call(1).refuse(new Error('The data worker is gone'));
+    await turn();
+    assert.deepEqual(lab.takeTold(), ['stopping SIGTERM 1000', 'stopped 0 0']);
+  });
+
+  test('a second stop() passes the shorter deadline on, and the end is told once', async () => {
+    const lab = await running();
+    const first = lab.balancer.stop('SIGTERM', 30_000);
+    const second = lab.balancer.stop('second SIGTERM', 0);
+    assert.deepEqual(
+      lab.plane.stops.map(({ deadlineMs }) => deadlineMs),
+      [30_000, 0],
+    );
+    lab.plane.stopped({ finished: 1, reset: 2 });
+    assert.deepEqual(await Promise.all([first, second]), [
+      { finished: 1, reset: 2 },
+      { finished: 1, reset: 2 },
+    ]);
+    assert.deepEqual(lab.takeTold(), ['stopping SIGTERM 30000', 'stopping second SIGTERM 0', 'stopped 1 2']);
+  });
+});
