@@ -74,8 +74,9 @@ function perPacketIssues({ path, input }: BoundRule): Issue[] {
   return issues;
 }
 
-function rebalanceNotes({ path, input, protocols }: BoundRule): Issue[] {
-  const policy = flowPolicyOf(input);
+function rebalanceNotes(rule: BoundRule): Issue[] {
+  const { path, protocols } = rule;
+  const policy = flowPolicyOf(rule);
   const triggers = FLOW_TRIGGERS.filter((trigger) => policy[trigger].tcp === 'rebalance');
   if (!protocols.includes('tcp') || triggers.length === 0) return [];
   const message = `For TCP, rebalance on ${triggers.join(', ')} means reset`;

@@ -137,7 +137,7 @@ function rule(bound: BoundRule): Rule {
       udp: idleTimeout(at.value.idleTimeout?.udp, input.idleTimeout?.udp, DEFAULT_IDLE_MS.udp),
     },
     tcpReset: input.tcpReset ?? true,
-    flowPolicy: flowPolicyOf(input),
+    flowPolicy: flowPolicyOf(bound),
     allDown: input.allDown,
     tcp: { noDelay, ...(keepAlive === 'off' ? {} : { keepAliveMs: keepAlive }) },
     udp: input.udp ?? { perPacket: false },

@@ -320,6 +320,21 @@ describe('resolve', () => {
     });
   }
 
+  it('ends TCP of a pool of one when it is down, as Azure does, unless the rule says otherwise', () => {
+    const probeDown = (backends: number, flowPolicy: unknown) => {
+      const raw = example((it) => {
+        it.backendPools[0]!.backends = it.backendPools[0]!.backends.slice(0, backends);
+        it.rules[0]!['flowPolicy'] = flowPolicy;
+      });
+      return configurationOf(raw).rules[0]!.flowPolicy['probe-down'];
+    };
+    assert.deepEqual(probeDown(2, 'azure'), { tcp: 'persist', udp: 'rebalance' });
+    assert.deepEqual(probeDown(1, 'azure'), { tcp: 'reset', udp: 'rebalance' });
+    assert.deepEqual(probeDown(1, { preset: 'azure', probeDown: { tcp: 'persist' } }).tcp, 'persist');
+    assert.deepEqual(probeDown(1, 'gcp').tcp, 'persist');
+    assert.deepEqual(probeDown(1, 'aws-gwlb').tcp, 'persist');
+  });
+
   it('freezes all the way down and survives structured clone', () => {
     const configuration = configurationOf(haExample());
     const loose: string[] = [];
