@@ -58,7 +58,9 @@ async function loadPinoPretty(output: LogStream): Promise<DestinationStream | un
   return (loaded.default as PinoPretty)({
     colorize: output.isTTY === true,
     destination: output,
-    ignore: 'pid,event',
+    // The message says it all; the fields are for machines, and six lines each for nobody.
+    hideObject: true,
+    ignore: 'pid',
     translateTime: 'SYS:HH:MM:ss.l',
   });
 }

@@ -41,7 +41,7 @@ describe('createLogger()', () => {
       return;
     }
     assert.match(text(), /INFO.*Pool has recovered/);
-    assert.match(text(), /pool.*"nvas"/);
+    assert.equal(text().split('\n').length, 2, 'one line, without the fields');
   });
 
   test('createLogger() writes JSON on a terminal where told to', async () => {
