@@ -57,9 +57,13 @@ export class FlowTable {
       if (this.#used.tcp >= tcpFlows) return 'table-full';
       if (this.#used.embryonic >= embryonicFlows) return 'embryonic-full';
     }
+    return this.isSourceFull(protocol, sourceText) ? 'source-cap' : undefined;
+  }
+
+  /** Whether this client address is at its cap. */
+  isSourceFull(protocol: Protocol, sourceText: string): boolean {
     const cap = this.#sourceCap(protocol);
-    if (cap !== undefined && (this.#perSource[protocol].get(sourceText) ?? 0) >= cap) return 'source-cap';
-    return undefined;
+    return cap !== undefined && (this.#perSource[protocol].get(sourceText) ?? 0) >= cap;
   }
 
   add(flow: Flow): void {

@@ -57,7 +57,7 @@ class Situation {
       keeper.end(flow, 'rule-removed', 'reset');
       return;
     }
-    flow.rule = rule;
+    keeper.adoptRule(flow, rule);
     if (flow.placement === undefined || flow.state === 'blackholed') return;
     const member = this.#members[viewIndex]?.get(flow.placement.backendId);
     const trigger = member === undefined ? 'removed' : member.valid ? undefined : member.invalidBecause;

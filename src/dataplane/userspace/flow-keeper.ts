@@ -45,6 +45,7 @@ export class FlowKeeper {
     this.#options = options;
     this.#state = state;
     this.#table = new FlowTable(state.configuration.limits);
+    this.caps.setCaps(state.configuration.backendPools);
     this.#nextId = options.workers + options.worker;
     this.#wheel = new IdleWheel<Flow>(this.clock.monotonicMs(), (flow) => this.#dueMs(flow));
   }
@@ -94,10 +95,10 @@ export class FlowKeeper {
 
   /** The true endpoints of a flow became known (PROXY protocol). May be refused: then nothing changed. */
   identify(flow: Flow, tuple: FiveTuple): DropReason | undefined {
-    const refusal = this.#table.refusal(tuple.protocol, tuple.source.text);
-    if (refusal === 'source-cap') {
-      this.dropped(flow.rule, tuple.protocol, refusal);
-      return refusal;
+    const known = flow.tuple.source.text === tuple.source.text;
+    if (!known && this.#table.isSourceFull(tuple.protocol, tuple.source.text)) {
+      this.dropped(flow.rule, tuple.protocol, 'source-cap');
+      return 'source-cap';
     }
     this.#table.change(flow, () => (flow.tuple = tuple));
     return undefined;
@@ -126,6 +127,14 @@ export class FlowKeeper {
     if (this.#options.flowEvents) {
       this.#events.push({ type: 'flow-started', atMs: this.clock.wallMs(), flow: this.#record(flow) });
     }
+  }
+
+  /** The flow's rule as a new configuration has it. A shorter idle timeout holds from now on. */
+  adoptRule(flow: Flow, rule: Rule): void {
+    const { protocol } = flow.tuple;
+    const isShorter = rule.idleTimeoutMs[protocol].value < flow.rule.idleTimeoutMs[protocol].value;
+    flow.rule = rule;
+    if (isShorter) this.#wheel.schedule(flow);
   }
 
   /** One direction of a TCP flow has ended. */
@@ -201,12 +210,14 @@ export class FlowKeeper {
   }
 
   #expire(flow: Flow): void {
+    // Ended by what was due before it in the same tick.
+    if (flow.slot < 0) return;
     if (flow.state === 'embryonic') {
       this.end(flow, 'embryonic-timeout', 'reset');
       return;
     }
     if (flow.state === 'blackholed') {
-      this.end(flow, 'embryonic-timeout', 'close');
+      this.end(flow, flow.tuple.protocol === 'udp' ? 'idle' : 'embryonic-timeout', 'close');
       return;
     }
     const action = flow.rule.flowPolicy.idle[flow.tuple.protocol];

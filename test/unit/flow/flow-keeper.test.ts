@@ -1,0 +1,229 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { EventQueue } from '../../../src/dataplane/userspace/event-queue.js';
+import { FlowKeeper } from '../../../src/dataplane/userspace/flow-keeper.js';
+import { WHEEL_TICK_MS } from '../../../src/flow/idle-wheel.js';
+import { Flow } from '../../../src/flow/flow.js';
+import type { PlaneEvent } from '../../../src/model/events.js';
+import type { Protocol } from '../../../src/model/five-tuple.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { AZURE_POLICY, testRule, testState, type TestStateParts } from '../../support/forwarding-state.js';
+import { aTuple, placementOn, RecordingTransport } from './flow-fixtures.js';
+
+const A = 'nvas/10.0.0.1';
+const B = 'nvas/10.0.0.2';
+
+class Bench {
+  readonly clock = new FakeClock();
+  readonly queue = new EventQueue(this.clock);
+  readonly keeper: FlowKeeper;
+  readonly #events: PlaneEvent[] = [];
+  #ports = 1000;
+
+  constructor(parts: Partial<TestStateParts> = {}) {
+    this.keeper = new FlowKeeper(
+      { clock: this.clock, events: this.queue },
+      { flowEvents: true, worker: 1, workers: 4 },
+      testState({ backends: ['10.0.0.1', '10.0.0.2'], ...parts }),
+    );
+    this.queue.subscribe((events) => this.#events.push(...events));
+  }
+
+  open(protocol: Protocol, source?: string): { readonly flow: Flow; readonly transport: RecordingTransport } {
+    const transport = new RecordingTransport();
+    const [rule = testRule()] = this.keeper.state.configuration.rules;
+    const flow = this.keeper.open(aTuple(protocol, source, this.#ports++), rule, transport);
+    assert.ok(flow instanceof Flow);
+    return { flow, transport };
+  }
+
+  established(protocol: Protocol, backendId = A): ReturnType<Bench['open']> {
+    const opened = this.open(protocol);
+    this.keeper.place(opened.flow, placementOn(backendId));
+    this.keeper.establish(opened.flow);
+    return opened;
+  }
+
+  /** As the plane does, tick by tick. */
+  pass(byMs: number): void {
+    for (let doneMs = 0; doneMs < byMs; doneMs += WHEEL_TICK_MS) {
+      this.clock.advance(Math.min(WHEEL_TICK_MS, byMs - doneMs));
+      this.keeper.tick();
+    }
+  }
+
+  events(): readonly string[] {
+    this.queue.flush();
+    return this.#events.map((event) =>
+      event.type === 'flow-ended' ? `flow-ended ${event.end}` : event.type,
+    );
+  }
+
+  totals(backendId: string, protocol: Protocol): ReturnType<FlowKeeper['traffic']['of']> {
+    return this.keeper.traffic.of('ha-ports', backendId, protocol);
+  }
+}
+
+describe('FlowKeeper', () => {
+  test('open() gives ids that are unique over workers', () => {
+    const { keeper } = new Bench();
+    const bench = new Bench();
+    assert.equal(keeper.table.size, 0);
+    const ids = [bench.open('tcp'), bench.open('udp'), bench.open('tcp')].map(({ flow }) => flow.id);
+    for (const id of ids) assert.equal(id % 4, 1);
+    assert.equal(new Set(ids).size, 3);
+  });
+
+  test('open() refuses and counts what is over a limit', () => {
+    const bench = new Bench({ limits: { udpFlows: 1 } });
+    bench.open('udp');
+    const refusal = bench.keeper.open(aTuple('udp'), testRule(), new RecordingTransport());
+    assert.equal(refusal, 'table-full');
+    assert.deepEqual(bench.keeper.traffic.arrivals('ha-ports', 'udp').drops, { 'table-full': 1 });
+    assert.equal(bench.keeper.table.size, 1);
+  });
+
+  test('FlowKeeper tells a flow from start to end and counts it on its backend', () => {
+    const bench = new Bench();
+    const { flow, transport } = bench.established('tcp');
+    flow.bytesToBackend = 10;
+    assert.equal(bench.totals(A, 'tcp').flowsActive, 1);
+    assert.equal(bench.totals(A, 'tcp').flowsOpened, 1);
+    bench.keeper.end(flow, 'closed', 'gone');
+    bench.keeper.end(flow, 'error', 'reset');
+    const totals = bench.totals(A, 'tcp');
+    assert.deepEqual([totals.flowsActive, totals.bytesToBackend, totals.resets], [0, 10, 0]);
+    assert.deepEqual(totals.flowsEnded, { closed: 1 });
+    assert.deepEqual(transport.calls, ['close gone']);
+    assert.deepEqual(bench.events(), ['flow-started', 'flow-ended closed']);
+    assert.equal(bench.keeper.table.size, 0);
+  });
+
+  test('move() takes cap, totals and index along', () => {
+    const bench = new Bench();
+    const { flow } = bench.established('udp');
+    flow.bytesToBackend = 3;
+    bench.keeper.move(flow, placementOn(B));
+    flow.bytesToBackend = 8;
+    bench.keeper.settleAll();
+    assert.deepEqual([bench.totals(A, 'udp').bytesToBackend, bench.totals(B, 'udp').bytesToBackend], [3, 5]);
+    assert.deepEqual([bench.totals(A, 'udp').flowsActive, bench.totals(B, 'udp').flowsActive], [0, 1]);
+    assert.deepEqual(bench.keeper.table.backendIds(), [B]);
+    assert.deepEqual(bench.events(), ['flow-started', 'flow-moved']);
+  });
+
+  test('place() counts TCP against the cap of the first state, and a retry only once', () => {
+    const bench = new Bench({
+      backends: [{ address: '10.0.0.1', backend: { maxConnections: 2 } }, '10.0.0.2'],
+    });
+    const { caps } = bench.keeper;
+    const [one, two] = [bench.open('tcp').flow, bench.open('tcp').flow];
+    bench.keeper.place(one, placementOn(A));
+    assert.deepEqual([...caps.excluded('tcp')], []);
+    bench.keeper.place(two, placementOn(A));
+    assert.deepEqual([...caps.excluded('tcp')], [A]);
+    assert.deepEqual([...caps.excluded('udp')], []);
+    assert.deepEqual([...caps.excluded('tcp', new Set([B]))].sort(), [A, B]);
+    bench.keeper.place(two, placementOn(B));
+    assert.deepEqual([...caps.excluded('tcp')], []);
+    assert.deepEqual([...caps.excluded('tcp', new Set([B]))], [B]);
+    bench.keeper.place(two, placementOn(A));
+    bench.keeper.adopt(testState({ backends: ['10.0.0.1'] }));
+    assert.deepEqual([...caps.excluded('tcp')], []);
+    bench.keeper.adopt(testState({ backends: [{ address: '10.0.0.1', backend: { maxConnections: 1 } }] }));
+    assert.deepEqual([...caps.excluded('tcp')], [A]);
+    bench.keeper.end(one, 'closed', 'gone');
+    assert.deepEqual([...caps.excluded('tcp')], [A]);
+    bench.keeper.end(two, 'closed', 'gone');
+    assert.deepEqual([...caps.excluded('tcp')], []);
+  });
+
+  test('identify() holds the true source to its cap, even while the embryonic budget is full', () => {
+    const bench = new Bench({ limits: { tcpFlowsPerSource: 1, embryonicFlows: 2 } });
+    const first = bench.open('tcp', '192.0.2.7').flow;
+    const proxied = bench.open('tcp', '198.51.100.9').flow;
+    assert.equal(bench.keeper.identify(proxied, aTuple('tcp', '192.0.2.7')), 'source-cap');
+    assert.equal(proxied.tuple.source.text, '198.51.100.9');
+    // A header that says what the socket says (LOCAL) changes nothing.
+    assert.equal(bench.keeper.identify(first, aTuple('tcp', '192.0.2.7', 9)), undefined);
+    assert.equal(bench.keeper.identify(proxied, aTuple('tcp', '192.0.2.8')), undefined);
+    assert.equal(bench.keeper.table.isSourceFull('tcp', '192.0.2.8'), true);
+    assert.equal(bench.keeper.table.isSourceFull('tcp', '198.51.100.9'), false);
+  });
+
+  test('tick() ends what is idle, with a reset where the rule says so', () => {
+    for (const [tcpReset, style] of [
+      [true, 'close reset'],
+      [false, 'close close'],
+    ] as const) {
+      const bench = new Bench({ rule: { tcpReset } });
+      const { flow, transport } = bench.established('tcp');
+      bench.pass(200_000);
+      flow.lastActivityMs = bench.clock.monotonicMs();
+      bench.pass(239_500);
+      assert.deepEqual(transport.calls, []);
+      bench.pass(1000);
+      assert.deepEqual(transport.calls, [style]);
+      assert.equal(bench.totals(A, 'tcp').resets, tcpReset ? 1 : 0);
+    }
+  });
+
+  test('tick() keeps idle flows where policy says persist', () => {
+    const flowPolicy = { ...AZURE_POLICY, idle: { tcp: 'persist', udp: 'persist' } } as const;
+    const bench = new Bench({ rule: { flowPolicy } });
+    bench.established('udp');
+    bench.pass(100_000);
+    assert.equal(bench.keeper.table.size, 1);
+  });
+
+  test('tick() ends embryonic flows by their own limit', () => {
+    const bench = new Bench({ limits: { embryonicTimeoutMs: 3000 } });
+    const { transport } = bench.open('tcp');
+    bench.pass(2500);
+    assert.deepEqual(transport.calls, []);
+    bench.pass(1000);
+    assert.deepEqual(transport.calls, ['close reset']);
+    // It was on no backend, so there is nothing to log.
+    assert.deepEqual(bench.events(), []);
+  });
+
+  test('blackhole() holds TCP for the embryonic limit and UDP until it is idle', () => {
+    const bench = new Bench({ limits: { embryonicTimeoutMs: 3000 } });
+    const [tcp, udp] = [bench.established('tcp'), bench.established('udp')];
+    bench.pass(1000);
+    for (const { flow } of [tcp, udp]) {
+      bench.keeper.blackhole(flow);
+      bench.keeper.blackhole(flow);
+    }
+    bench.pass(4000);
+    assert.deepEqual(tcp.transport.calls, ['blackhole', 'close close']);
+    assert.deepEqual(udp.transport.calls, ['blackhole']);
+    bench.pass(30_000);
+    assert.deepEqual(udp.transport.calls, ['blackhole', 'close close']);
+    assert.deepEqual(bench.events().slice(2), ['flow-ended embryonic-timeout', 'flow-ended idle']);
+  });
+
+  test('adoptRule() makes a shorter idle timeout hold at once', () => {
+    const bench = new Bench();
+    const { flow } = bench.established('tcp');
+    const idleTimeoutMs = { ...flow.rule.idleTimeoutMs, tcp: { value: 5000, origin: 'rule' } } as const;
+    bench.keeper.adoptRule(flow, testRule({ idleTimeoutMs }));
+    bench.pass(6000);
+    assert.equal(bench.keeper.table.size, 0);
+  });
+
+  test('backendFailed() and retried() count for the backend that failed', () => {
+    const bench = new Bench();
+    const { flow } = bench.open('tcp');
+    bench.keeper.backendFailed(flow, 'ECONNREFUSED');
+    bench.keeper.retried(flow);
+    assert.deepEqual(bench.events(), []);
+    bench.keeper.place(flow, placementOn(A));
+    bench.keeper.backendFailed(flow, 'ECONNREFUSED');
+    bench.keeper.retried(flow);
+    bench.keeper.place(flow, placementOn(B));
+    assert.deepEqual([bench.totals(A, 'tcp').connectFailures, bench.totals(A, 'tcp').connectRetries], [1, 1]);
+    assert.deepEqual([bench.totals(B, 'tcp').connectFailures, bench.totals(B, 'tcp').connectRetries], [0, 0]);
+    assert.deepEqual(bench.events(), ['passive-failure']);
+  });
+});

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { policyVerdict } from '../../../src/flow/flow-policy.js';
+import type { Protocol } from '../../../src/model/five-tuple.js';
+import type { PoolView } from '../../../src/model/forwarding-state.js';
+import { FLOW_TRIGGERS, type FlowAction, type FlowTrigger, type Rule } from '../../../src/model/rule.js';
+import { AZURE_POLICY, testRule, testState } from '../../support/forwarding-state.js';
+
+const gone = { address: '10.0.0.1', valid: false };
+
+function view(situation: 'one of two down' | 'all of two down' | 'the only one down'): PoolView {
+  const rest = {
+    'one of two down': ['10.0.0.2'],
+    'all of two down': [{ address: '10.0.0.2', valid: false }],
+    'the only one down': [],
+  }[situation];
+  const [made] = testState({ backends: [gone, ...rest], failOpen: true }).views;
+  assert.ok(made);
+  return made;
+}
+
+function ruleThat(action: FlowAction, overrides: Partial<Rule> = {}): Rule {
+  const actions = { tcp: action, udp: action };
+  return testRule({
+    flowPolicy: Object.fromEntries(FLOW_TRIGGERS.map((trigger) => [trigger, actions])) as Rule['flowPolicy'],
+    ...overrides,
+  });
+}
+
+describe('policyVerdict()', () => {
+  // Azure, "Probe down behavior" and "Admin state": field.md 1.3.
+  for (const [situation, protocol, trigger, verdict] of [
+    ['one of two down', 'tcp', 'probe-down', 'persist'],
+    ['one of two down', 'udp', 'probe-down', 'rebalance'],
+    ['all of two down', 'tcp', 'probe-down', 'persist'],
+    ['all of two down', 'udp', 'probe-down', 'rebalance'],
+    ['the only one down', 'tcp', 'probe-down', 'reset'],
+    ['the only one down', 'udp', 'probe-down', 'rebalance'],
+    ['the only one down', 'tcp', 'admin-down', 'persist'],
+    ['one of two down', 'tcp', 'admin-down', 'persist'],
+    ['one of two down', 'udp', 'admin-down', 'rebalance'],
+  ] as const satisfies readonly (readonly [
+    Parameters<typeof view>[0],
+    Protocol,
+    FlowTrigger,
+    FlowAction,
+  ])[]) {
+    test(`policyVerdict() as Azure: ${protocol}, ${trigger}, ${situation}: ${verdict}`, () => {
+      assert.equal(
+        policyVerdict(testRule({ flowPolicy: AZURE_POLICY }), protocol, trigger, view(situation)),
+        verdict,
+      );
+    });
+  }
+
+  test('policyVerdict() resets TCP that cannot be moved', () => {
+    for (const trigger of FLOW_TRIGGERS) {
+      assert.equal(policyVerdict(ruleThat('rebalance'), 'tcp', trigger, view('one of two down')), 'reset');
+      assert.equal(
+        policyVerdict(ruleThat('rebalance'), 'udp', trigger, view('one of two down')),
+        'rebalance',
+      );
+    }
+  });
+
+  test('policyVerdict() gives what is configured otherwise', () => {
+    for (const action of ['persist', 'reset', 'drop'] as const) {
+      for (const trigger of FLOW_TRIGGERS) {
+        for (const protocol of ['tcp', 'udp'] as const) {
+          assert.equal(policyVerdict(ruleThat(action), protocol, trigger, view('all of two down')), action);
+        }
+      }
+    }
+  });
+
+  test('policyVerdict() leaves flows where they are when a rule that fails open has nowhere better', () => {
+    const failOpen = { allDown: 'fail-open' } as const;
+    const verdict = (
+      action: FlowAction,
+      protocol: Protocol,
+      situation: Parameters<typeof view>[0],
+    ): FlowAction => policyVerdict(ruleThat(action, failOpen), protocol, 'probe-down', view(situation));
+    assert.equal(verdict('rebalance', 'udp', 'all of two down'), 'persist');
+    assert.equal(verdict('rebalance', 'udp', 'one of two down'), 'rebalance');
+    assert.equal(verdict('persist', 'tcp', 'the only one down'), 'persist');
+    assert.equal(
+      policyVerdict(ruleThat('rebalance', failOpen), 'udp', 'admin-down', view('all of two down')),
+      'rebalance',
+    );
+  });
+});

@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { Traffic } from '../../../src/flow/traffic.js';
+import { aFlow, placementOn } from './flow-fixtures.js';
+
+describe('Traffic', () => {
+  test('settle() counts every byte once, for the backend that carried it', () => {
+    const traffic = new Traffic();
+    const flow = aFlow(1, 'udp');
+    flow.bytesToBackend = 7;
+    traffic.settle(flow);
+    assert.deepEqual(traffic.allTraffic(), []);
+    flow.placement = placementOn('a');
+    flow.packetsToBackend = 2;
+    flow.bytesToClient = 100;
+    flow.packetsToClient = 1;
+    traffic.settle(flow);
+    traffic.settle(flow);
+    flow.placement = placementOn('b');
+    flow.bytesToBackend += 5;
+    flow.packetsToBackend++;
+    traffic.settle(flow);
+    const carried = ['a', 'b'].map((id) => {
+      const totals = traffic.of('ha-ports', id, 'udp');
+      return [totals.bytesToBackend, totals.packetsToBackend, totals.bytesToClient, totals.packetsToClient];
+    });
+    assert.deepEqual(carried, [
+      [7, 2, 100, 1],
+      [5, 1, 0, 0],
+    ]);
+  });
+
+  test('countDrop() counts by rule, protocol and reason', () => {
+    const traffic = new Traffic();
+    traffic.countDrop('r', 'udp', 'denied');
+    traffic.countDrop('r', 'udp', 'denied');
+    traffic.countDrop('r', 'tcp', 'no-backend');
+    assert.deepEqual(traffic.arrivals('r', 'udp').drops, { denied: 2 });
+    assert.deepEqual(traffic.arrivals('r', 'tcp').drops, { 'no-backend': 1 });
+    assert.equal(traffic.allArrivals().length, 2);
+  });
+});
