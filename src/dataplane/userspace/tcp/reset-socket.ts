@@ -7,9 +7,9 @@ export function resetSocket(socket: Socket): void {
     socket.destroy();
     return;
   }
-  // Until shutdown() is over, its callback included, libuv refuses to reset (uv_tcp_close_reset, EINVAL), and Node then
-  // loses the handle: the connection would stay for ever. It takes a turn of the event loop.
+  // While shutdown() waits for its turn in the event loop libuv refuses to reset (uv_tcp_close_reset, EINVAL), and Node
+  // then loses the handle: the connection would stay for ever.
   const shuttingDown = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0;
-  if (shuttingDown) socket.once('finish', () => setImmediate(resetSocket, socket));
+  if (shuttingDown) socket.once('finish', () => resetSocket(socket));
   else socket.resetAndDestroy();
 }

@@ -89,6 +89,10 @@ export class TcpLab {
     return this.events;
   }
 
+  closeListener(): void {
+    this.#listener?.close();
+  }
+
   close(): void {
     this.#listener?.destroy();
     for (const flow of this.keeper.table.all()) this.keeper.end(flow, 'shutdown', 'reset');

@@ -15,7 +15,7 @@ interface Rig {
 
 /** A listener on 127.0.0.1 in front of one backend, closed with the test. */
 async function rig(
-  t: { after(fn: () => void): void },
+  t: { readonly after: (fn: () => void) => void },
   serve: (socket: Socket) => void,
   options: { readonly pauseOnConnect?: boolean } = {},
 ): Promise<Rig> {
@@ -161,7 +161,7 @@ describe('TCP splice', () => {
     await assertEmpty(here);
   });
 
-  test('carries 64 MiB through a slow reader intact with bounded buffering', async (t) => {
+  test('carries 64 MiB through a slow reader intact', async (t) => {
     const CHUNK = 256 * 1024;
     const CHUNKS = 256;
     const here = await rig(t, (socket) => {
@@ -180,23 +180,18 @@ describe('TCP splice', () => {
     const client = await here.dial();
     let bytes = 0;
     let wrong = 0;
-    let mostHeld = 0;
     client.on('data', (chunk: Buffer) => {
       for (let index = 0; index < chunk.length; index += 997) {
         if (chunk[index] !== (Math.floor((bytes + index) / CHUNK) & 0xff)) wrong++;
       }
       bytes += chunk.length;
-      const [flow] = here.lab.keeper.table.all();
-      if (flow !== undefined) mostHeld = Math.max(mostHeld, process.memoryUsage().external);
       client.pause();
       setImmediate(() => client.resume());
     });
-    const before = process.memoryUsage().external;
     await within(new Promise((resolve) => client.once('end', resolve)), 60_000, 'all of it');
     client.end();
     assert.equal(bytes, CHUNK * CHUNKS);
     assert.equal(wrong, 0);
-    t.diagnostic(`most external memory above start: ${Math.round((mostHeld - before) / 1024)} KiB`);
     await assertEmpty(here);
   });
 

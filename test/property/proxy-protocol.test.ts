@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import {
+  parseProxyHeader,
+  PROXY_HEADER_MAX_BYTES,
+} from '../../src/dataplane/userspace/tcp/proxy-protocol-parse.js';
+import { writeProxyHeader, type ProxyIdentity } from '../../src/dataplane/userspace/tcp/proxy-protocol-write.js';
+import { fromBytes } from '../../src/model/address.js';
+
+const port = fc.integer({ min: 0, max: 65535 });
+
+function identities(length: 4 | 16): fc.Arbitrary<ProxyIdentity> {
+  const address = fc
+    .uint8Array({ minLength: length, maxLength: length })
+    // An IPv4-mapped address is IPv4, and then has nothing to do with its IPv6 peer.
+    .map((bytes) => fromBytes(length === 16 ? [0x20, ...bytes.subarray(1)] : bytes));
+  return fc.record(
+    { source: address, sourcePort: port, destination: address, destinationPort: port },
+    { noNullPrototype: true },
+  );
+}
+
+const anyIdentity = fc.oneof(identities(4), identities(16));
+const anyVersion = fc.constantFrom('v1' as const, 'v2' as const);
+
+test('parseProxyHeader() reads what writeProxyHeader() wrote, and nothing less', () => {
+  fc.assert(
+    fc.property(anyIdentity, anyVersion, fc.uint8Array(), fc.nat(), (identity, version, rest, cut) => {
+      const header = writeProxyHeader(version, identity);
+      const stream = Buffer.concat([header, rest]);
+      const parsed = parseProxyHeader(stream, version);
+      assert.ok(parsed.kind === 'complete');
+      assert.equal(parsed.length, header.length);
+      assert.deepEqual(parsed.identity, identity);
+      const part = stream.subarray(0, cut % header.length);
+      assert.equal(parseProxyHeader(part, 'any').kind, 'incomplete');
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('parseProxyHeader() refuses what does not begin like a header, and never throws', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 1, maxLength: 300 }), (bytes) => {
+      const [first] = bytes;
+      // 'P' of "PROXY", CR of the binary signature.
+      const kind = parseProxyHeader(bytes, 'any').kind;
+      if (first !== 0x50 && first !== 0x0d) assert.equal(kind, 'invalid');
+      else if (bytes.length > 12) assert.equal(kind, 'invalid');
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+test('parseProxyHeader() decides about damaged headers within the most bytes it may need', () => {
+  fc.assert(
+    fc.property(
+      anyIdentity,
+      anyVersion,
+      fc.nat(),
+      fc.integer({ min: 0, max: 255 }),
+      (identity, version, at, value) => {
+        const header = writeProxyHeader(version, identity);
+        header[at % header.length] = value;
+        const padded = Buffer.concat([header, Buffer.alloc(PROXY_HEADER_MAX_BYTES, 'x')]);
+        const parsed = parseProxyHeader(padded, 'any');
+        assert.notEqual(parsed.kind, 'incomplete');
+        if (parsed.kind !== 'complete' || parsed.identity === undefined) return;
+        assert.equal(parsed.identity.source.family, parsed.identity.destination.family);
+      },
+    ),
+    { numRuns: 1000 },
+  );
+});
