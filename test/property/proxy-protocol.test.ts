@@ -5,7 +5,10 @@ import {
   parseProxyHeader,
   PROXY_HEADER_MAX_BYTES,
 } from '../../src/dataplane/userspace/tcp/proxy-protocol-parse.js';
-import { writeProxyHeader, type ProxyIdentity } from '../../src/dataplane/userspace/tcp/proxy-protocol-write.js';
+import {
+  writeProxyHeader,
+  type ProxyIdentity,
+} from '../../src/dataplane/userspace/tcp/proxy-protocol-write.js';
 import { fromBytes } from '../../src/model/address.js';
 
 const port = fc.integer({ min: 0, max: 65535 });

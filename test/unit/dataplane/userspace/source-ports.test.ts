@@ -23,7 +23,11 @@ function request(overrides: Partial<SourcePortRequest> = {}): SourcePortRequest 
 function make(random = 0) {
   const clock = new FakeClock();
   const events: PlaneEvent[] = [];
-  const ports = new SourcePorts({ clock, events: { push: (event) => events.push(event) }, random: () => random });
+  const ports = new SourcePorts({
+    clock,
+    events: { push: (event) => events.push(event) },
+    random: () => random,
+  });
   const levels = (): string[] =>
     events.map((event) =>
       event.type === 'source-port-pressure' ? `${event.level} ${event.used}/${event.available}` : event.type,
