@@ -124,12 +124,13 @@ function mergeRecords<T>(
   records: readonly Readonly<Record<string, T>>[],
   add: (a: T, b: T) => T,
 ): Record<string, T> {
-  const merged: Record<string, T> = {};
+  // A frontend may well be named "constructor", which every plain object seems to have.
+  const merged = new Map<string, T>();
   for (const record of records) {
     for (const [key, value] of Object.entries(record)) {
-      const previous = merged[key];
-      merged[key] = previous === undefined ? value : add(previous, value);
+      const previous = merged.get(key);
+      merged.set(key, previous === undefined ? value : add(previous, value));
     }
   }
-  return merged;
+  return Object.fromEntries(merged);
 }

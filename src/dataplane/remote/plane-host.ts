@@ -23,6 +23,7 @@ export class PlaneHost {
   readonly #deps: PlaneHostDeps;
   #plane: DataPlane | undefined;
   #orphanDeadlineMs = 0;
+  #finished = false;
   #cancelPulse: () => void = () => undefined;
 
   constructor(deps: PlaneHostDeps) {
@@ -78,6 +79,9 @@ export class PlaneHost {
   }
 
   #finish(): void {
+    // A second stop, or the loss of the channel after a stop, ends nothing more.
+    if (this.#finished) return;
+    this.#finished = true;
     this.#cancelPulse();
     this.#deps.onStopped();
   }

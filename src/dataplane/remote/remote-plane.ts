@@ -107,6 +107,7 @@ export class RemotePlane implements DataPlane {
   }
 }
 
-function workerLost(): BalancerError {
+/** The error of every call that a worker did not live to answer. */
+export function workerLost(): BalancerError {
   return new BalancerError('The data worker is gone', { code: 'LB_WORKER_LOST', source: 'system' });
 }

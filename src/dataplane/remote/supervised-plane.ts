@@ -13,15 +13,21 @@ import type {
   UdpStop,
 } from '../data-plane.js';
 import { mergeCounters, totalsOnly } from './merge-counters.js';
-import { RemotePlane } from './remote-plane.js';
+import { RemotePlane, workerLost } from './remote-plane.js';
 import type { WorkerLauncher, WorkerProcess } from './worker-launcher.js';
 import type { WorkerOptions } from './worker-protocol.js';
 
 /** A worker that has lived this long was no failed start: the next death is replaced at once. */
 const STABLE_MS = 30_000;
 
-/** After its plane has stopped, a worker that does not exit by itself is killed. */
+/** A worker that does not answer so long after a stop's deadline, or does not exit so long after its answer, is killed. */
 const EXIT_GRACE_MS = 2000;
+
+/** An apply that waits for a replacement. */
+interface Waiting {
+  readonly resolve: (report: ApplyReport) => void;
+  readonly reject: (error: BalancerError) => void;
+}
 
 interface Life {
   readonly process: WorkerProcess;
@@ -47,7 +53,8 @@ export class SupervisedPlane implements DataPlane {
   /** Totals of dead workers, and the last reading of the live one. */
   #inherited: PlaneCounters | undefined;
   #lastCounters: PlaneCounters | undefined;
-  readonly #waiting: ((report: ApplyReport) => void)[] = [];
+  readonly #waiting: Waiting[] = [];
+  #stopped: Promise<StopReport> | undefined;
 
   constructor(deps: { readonly clock: Clock; readonly launch: WorkerLauncher }, options: WorkerOptions) {
     this.#clock = deps.clock;
@@ -77,8 +84,9 @@ export class SupervisedPlane implements DataPlane {
     } catch (error) {
       if (!isWorkerLost(error)) throw error;
     }
+    if (this.#stopping) throw workerLost();
     // The replacement starts with the newest state there is by then.
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {
@@ -91,14 +99,19 @@ export class SupervisedPlane implements DataPlane {
   }
 
   async counters(): Promise<PlaneCounters> {
+    const life = this.#life;
     try {
-      const own = await this.#life?.plane.counters();
-      if (own !== undefined) this.#lastCounters = own;
-      return this.#total(own);
+      const own = await life?.plane.counters();
+      // A late answer of a worker that is buried by now must not count beside what was inherited from it.
+      if (own !== undefined && life === this.#life) {
+        this.#lastCounters = own;
+        return this.#total(own);
+      }
     } catch (error) {
-      if (isWorkerLost(error)) return this.#total(undefined);
-      throw error;
+      if (!isWorkerLost(error)) throw error;
     }
+    // Dead, but not buried yet: its last reading stands for it.
+    return this.#total(this.#lastCounters === undefined ? undefined : totalsOnly(this.#lastCounters));
   }
 
   flowCount(): number {
@@ -113,10 +126,22 @@ export class SupervisedPlane implements DataPlane {
   async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
     this.#stopping = true;
     this.#cancelRestart();
+    for (const { reject } of this.#waiting.splice(0)) reject(workerLost());
     const life = this.#life;
     if (life === undefined) return { finished: 0, reset: 0 };
     const lost = life.plane.flowCount();
-    const report = await life.plane.stop(deadlineMs, udp).catch(() => ({ finished: 0, reset: lost }));
+    const asked = life.plane.stop(deadlineMs, udp).catch(() => ({ finished: 0, reset: lost }));
+    // A frozen worker keeps no deadline.
+    const cancelKill = this.#clock.setTimer(deadlineMs + EXIT_GRACE_MS, () => life.process.kill());
+    // A second stop only shortens the deadline: the worker may be gone before it can answer both.
+    this.#stopped ??= this.#end(life, asked);
+    const report = await this.#stopped;
+    cancelKill();
+    return report;
+  }
+
+  async #end(life: Life, asked: Promise<StopReport>): Promise<StopReport> {
+    const report = await asked;
     const cancelKill = this.#clock.setTimer(EXIT_GRACE_MS, () => life.process.kill());
     await life.process.exited;
     cancelKill();
@@ -132,47 +157,50 @@ export class SupervisedPlane implements DataPlane {
     return life;
   }
 
-  async #watch(life: Life): Promise<void> {
-    const evidence = await life.process.exited;
+  async #watch(life: Life, failure?: string): Promise<void> {
+    const exit = await life.process.exited;
     if (this.#stopping) return;
     this.#life = undefined;
-    this.#bury(life, evidence);
+    const inherited = [this.#inherited, this.#lastCounters].filter((part) => part !== undefined);
+    if (inherited.length > 0) this.#inherited = totalsOnly(mergeCounters(inherited));
+    this.#lastCounters = undefined;
     if (this.#clock.monotonicMs() - life.startedAtMs >= STABLE_MS) this.#backoff.reset();
-    this.#cancelRestart = this.#clock.setTimer(this.#backoff.nextMs(), () => void this.#restart());
+    this.#replace(failure === undefined ? exit : `${exit}: ${failure}`, life.plane.flowCount());
   }
 
   async #restart(): Promise<void> {
     const state = this.#state;
     if (state === undefined || this.#stopping) return;
-    const life = this.#beginLife();
+    let life: Life;
+    try {
+      life = this.#beginLife();
+    } catch (error) {
+      // No memory for another process, for one; there may be some later.
+      this.#replace(`Cannot be launched: ${errorMessage(error)}`, 0);
+      return;
+    }
+    let failure: string | undefined;
     try {
       let report = await life.plane.start(state);
       // Revisions that came while it started are not lost on it.
       while (this.#state !== undefined && this.#state.revision > report.revision) {
         report = await life.plane.apply(this.#state);
       }
-      for (const resolve of this.#waiting.splice(0)) resolve(report);
+      for (const { resolve } of this.#waiting.splice(0)) resolve(report);
     } catch (error) {
       // A worker that cannot listen is as good as dead; #watch tries again with the next back-off.
-      if (!isWorkerLost(error)) life.process.kill();
+      if (!isWorkerLost(error)) failure = errorMessage(error);
+      life.process.kill();
     }
-    void this.#watch(life);
+    void this.#watch(life, failure);
   }
 
-  #bury(life: Life, evidence: string): void {
+  /** Tells the loss and has the next worker launched after the back-off. */
+  #replace(evidence: string, flowsLost: number): void {
     this.#workersLost++;
-    const inherited = [this.#inherited, this.#lastCounters].filter((part) => part !== undefined);
-    if (inherited.length > 0) this.#inherited = totalsOnly(mergeCounters(inherited));
-    this.#lastCounters = undefined;
-    this.#emit([
-      {
-        type: 'worker-lost',
-        atMs: this.#clock.wallMs(),
-        worker: this.#options.worker,
-        evidence,
-        flowsLost: life.plane.flowCount(),
-      },
-    ]);
+    const { worker } = this.#options;
+    this.#emit([{ type: 'worker-lost', atMs: this.#clock.wallMs(), worker, evidence, flowsLost }]);
+    this.#cancelRestart = this.#clock.setTimer(this.#backoff.nextMs(), () => void this.#restart());
   }
 
   #total(own: PlaneCounters | undefined): PlaneCounters {
@@ -198,6 +226,5 @@ const NOTHING: PlaneCounters = {
 };
 
 function isWorkerLost(error: unknown): boolean {
-  if (error instanceof BalancerError) return error.code === 'LB_WORKER_LOST';
-  throw new TypeError(`Not an error of the data plane: ${errorMessage(error)}`, { cause: error });
+  return error instanceof BalancerError && error.code === 'LB_WORKER_LOST';
 }
