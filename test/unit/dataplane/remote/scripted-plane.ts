@@ -1,0 +1,126 @@
+import type {
+  ApplyReport,
+  DataPlane,
+  FlowPage,
+  FlowQuery,
+  PlaneCounters,
+  StopReport,
+  UdpStop,
+} from '../../../../src/dataplane/data-plane.js';
+import type { PlaneEvent } from '../../../../src/model/events.js';
+import type { ForwardingState } from '../../../../src/model/forwarding-state.js';
+
+export const NO_COUNTERS: PlaneCounters = {
+  traffic: [],
+  arrivals: [],
+  table: { tcp: { used: 0, limit: 0 }, udp: { used: 0, limit: 0 }, embryonic: { used: 0, limit: 0 } },
+  connectSeconds: {},
+  sourcePorts: [],
+  eventLoopDelaySeconds: [],
+  listeners: {},
+  workersLost: 0,
+};
+
+/** Counters of a plane that has been reached so many times and has so many flows. */
+export function countersOf(arrivals: number, flowsActive = 0): PlaneCounters {
+  return {
+    ...NO_COUNTERS,
+    traffic: [
+      {
+        rule: 'ha-ports',
+        backendId: 'nvas/10.0.0.1',
+        protocol: 'tcp',
+        flowsOpened: arrivals,
+        flowsActive,
+        flowsEnded: { closed: arrivals - flowsActive },
+        bytesToBackend: arrivals * 100,
+        packetsToBackend: arrivals * 10,
+        bytesToClient: arrivals * 1000,
+        packetsToClient: arrivals * 10,
+        connectRetries: 0,
+        connectFailures: 0,
+        resets: 0,
+      },
+    ],
+    arrivals: [{ rule: 'ha-ports', protocol: 'tcp', arrivals, drops: {} }],
+    table: { ...NO_COUNTERS.table, tcp: { used: flowsActive, limit: 100 } },
+    eventLoopDelaySeconds: [0.001],
+    listeners: { hub: { open: 5, wanted: 5 } },
+  };
+}
+
+/** A plane that does at once what it is told, unless the test holds it back. */
+export class ScriptedPlane implements DataPlane {
+  /** Every call, as `apply 3`. */
+  readonly calls: string[] = [];
+  present: PlaneCounters = countersOf(0);
+  live = 0;
+  startFailure: Error | undefined;
+  applyFailure: Error | undefined;
+  stopFailure: Error | undefined;
+  /** While true, start, counters and stop stay unanswered. */
+  frozen = false;
+  #release: (() => void)[] = [];
+  readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
+
+  async start(state: ForwardingState): Promise<ApplyReport> {
+    this.calls.push(`start ${state.revision}`);
+    await this.#thaw();
+    if (this.startFailure !== undefined) throw this.startFailure;
+    return report(state);
+  }
+
+  async apply(state: ForwardingState): Promise<ApplyReport> {
+    this.calls.push(`apply ${state.revision}`);
+    await this.#thaw();
+    if (this.applyFailure !== undefined) throw this.applyFailure;
+    return report(state);
+  }
+
+  async flows(query: FlowQuery): Promise<FlowPage> {
+    this.calls.push(`flows ${query.limit}`);
+    await this.#thaw();
+    return { flows: [], next: 9 };
+  }
+
+  async counters(): Promise<PlaneCounters> {
+    this.calls.push('counters');
+    const { present } = this;
+    await this.#thaw();
+    return present;
+  }
+
+  flowCount(): number {
+    return this.live;
+  }
+
+  subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async stop(deadlineMs: number, udp?: UdpStop): Promise<StopReport> {
+    this.calls.push(`stop ${deadlineMs} ${udp}`);
+    await this.#thaw();
+    if (this.stopFailure !== undefined) throw this.stopFailure;
+    return { finished: 3, reset: 1 };
+  }
+
+  emit(...events: readonly PlaneEvent[]): void {
+    for (const listener of this.#listeners) listener(events);
+  }
+
+  /** Answers all that waits. */
+  thaw(): void {
+    this.frozen = false;
+    for (const release of this.#release.splice(0)) release();
+  }
+
+  #thaw(): Promise<void> {
+    return this.frozen ? new Promise((resolve) => this.#release.push(resolve)) : Promise.resolve();
+  }
+}
+
+function report({ revision }: ForwardingState): ApplyReport {
+  return { revision, listeners: { tcp: 2, udp: 1 }, failures: [] };
+}

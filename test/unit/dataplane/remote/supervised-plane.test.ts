@@ -1,0 +1,479 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { PlaneHost } from '../../../../src/dataplane/remote/plane-host.js';
+import { SupervisedPlane } from '../../../../src/dataplane/remote/supervised-plane.js';
+import type { WorkerProcess } from '../../../../src/dataplane/remote/worker-launcher.js';
+import { BalancerError } from '../../../../src/model/errors.js';
+import type { PlaneEvent } from '../../../../src/model/events.js';
+import { FakeClock } from '../../../support/fake-clock.js';
+import { aState } from '../../selection/fixtures.js';
+import { channelPair, turn } from './channel-pair.js';
+import { countersOf, ScriptedPlane } from './scripted-plane.js';
+
+const state = (revision: number) => ({ ...aState(), revision });
+const listenFailed = new BalancerError('Cannot listen on any of 2 ports', {
+  code: 'LB_LISTEN_FAILED',
+  source: 'system',
+});
+
+/** A worker without a process: a real PlaneHost over a channel in memory. */
+class FakeWorker implements WorkerProcess {
+  readonly pid = 1;
+  readonly plane = new ScriptedPlane();
+  readonly ends = channelPair();
+  readonly channel = this.ends.control;
+  readonly exited: Promise<string>;
+  kills = 0;
+  /** Does not exit when its plane has stopped. */
+  lingers = false;
+  #exit: (evidence: string) => void = () => undefined;
+
+  constructor(clock: FakeClock) {
+    this.exited = new Promise((resolve) => (this.#exit = resolve));
+    new PlaneHost({
+      channel: this.ends.worker,
+      clock,
+      createPlane: () => this.plane,
+      onStopped: () => {
+        // The answer to the stop arrives first, as a pipe has it.
+        if (!this.lingers) setImmediate(() => this.die('exit code 0'));
+      },
+    });
+  }
+
+  kill(): void {
+    this.kills++;
+    this.die('signal SIGKILL');
+  }
+
+  die(evidence: string): void {
+    this.hangUp();
+    this.exit(evidence);
+  }
+
+  /** The channel breaks; the exit is not known yet. */
+  hangUp(): void {
+    this.ends.control.close();
+    // What is left of the worker no longer speaks.
+    this.ends.worker.closed = true;
+  }
+
+  /** The exit is known; messages may still be on their way. */
+  exit(evidence: string): void {
+    this.#exit(evidence);
+  }
+}
+
+class Lab {
+  readonly clock = new FakeClock();
+  readonly workers: FakeWorker[] = [];
+  readonly events: PlaneEvent[] = [];
+  /** Applied to the next workers launched. */
+  prepare: (worker: FakeWorker) => void = () => undefined;
+  readonly plane = new SupervisedPlane(
+    {
+      clock: this.clock,
+      launch: () => {
+        const worker = new FakeWorker(this.clock);
+        this.prepare(worker);
+        this.workers.push(worker);
+        return worker;
+      },
+    },
+    { flowEvents: false, worker: 3, workers: 4 },
+  );
+
+  constructor() {
+    this.plane.subscribe((events) => this.events.push(...events));
+  }
+
+  worker(number: number): FakeWorker {
+    const worker = this.workers[number - 1];
+    assert.ok(worker !== undefined, `Only ${this.workers.length} workers were launched`);
+    return worker;
+  }
+
+  /** Kills the newest worker, as the kernel would. */
+  async kill(): Promise<void> {
+    this.worker(this.workers.length).die('signal SIGKILL');
+    await turn();
+  }
+
+  async arrivals(): Promise<number> {
+    const { arrivals } = await this.plane.counters();
+    return arrivals.reduce((sum, one) => sum + one.arrivals, 0);
+  }
+}
+
+async function started(): Promise<Lab> {
+  const lab = new Lab();
+  await lab.plane.start(state(1));
+  return lab;
+}
+
+describe('SupervisedPlane', () => {
+  test('start() launches one worker and gives its answer; calls go to it', async () => {
+    const lab = new Lab();
+    const report = await lab.plane.start(state(1));
+    assert.deepEqual(report, { revision: 1, listeners: { tcp: 2, udp: 1 }, failures: [] });
+    assert.equal((await lab.plane.apply(state(2))).revision, 2);
+    assert.deepEqual(await lab.plane.flows({ limit: 5 }), { flows: [], next: 9 });
+    assert.equal(lab.workers.length, 1);
+    assert.deepEqual(lab.worker(1).plane.calls, ['start 1', 'apply 2', 'flows 5']);
+  });
+
+  test('start() that fails kills the worker, rejects with its error and tries no other', async () => {
+    const lab = new Lab();
+    lab.prepare = ({ plane }) => (plane.startFailure = listenFailed);
+    await assert.rejects(lab.plane.start(state(1)), { code: 'LB_LISTEN_FAILED' });
+    assert.equal(lab.worker(1).kills, 1);
+    await lab.clock.advanceAsync(60_000, 1000);
+    assert.equal(lab.workers.length, 1);
+    assert.deepEqual(lab.events, []);
+    assert.deepEqual(await lab.plane.stop(0), { finished: 0, reset: 0 });
+  });
+
+  test('start() rejects if the worker dies meanwhile', async () => {
+    const lab = new Lab();
+    lab.prepare = ({ plane }) => (plane.frozen = true);
+    const start = assert.rejects(lab.plane.start(state(1)), { code: 'LB_WORKER_LOST' });
+    await turn();
+    await lab.kill();
+    await start;
+    await lab.clock.advanceAsync(60_000, 1000);
+    assert.equal(lab.workers.length, 1);
+  });
+
+  test('apply() hands on an error of the worker`s plane', async () => {
+    const lab = await started();
+    lab.worker(1).plane.applyFailure = new Error('Bug');
+    await assert.rejects(lab.plane.apply(state(2)), { code: 'LB_INTERNAL', message: 'Bug' });
+    lab.worker(1).plane.applyFailure = undefined;
+    assert.equal((await lab.plane.apply(state(3))).revision, 3);
+  });
+
+  test('events of each worker in turn reach the subscribers', async () => {
+    const lab = await started();
+    const overload: PlaneEvent = { type: 'overload', atMs: 1, phase: 'started', reason: 'table-full' };
+    lab.worker(1).plane.emit(overload);
+    await turn();
+    await lab.kill();
+    await lab.clock.advanceAsync(50);
+    lab.worker(2).plane.emit({ ...overload, phase: 'ended' });
+    await turn();
+    assert.deepEqual(
+      lab.events.map((event) => (event.type === 'overload' ? event.phase : event.type)),
+      ['started', 'worker-lost', 'ended'],
+    );
+  });
+});
+
+describe('SupervisedPlane replaces a dead worker', () => {
+  test('the loss is told with evidence and flows, and the replacement starts with the newest state', async () => {
+    const lab = await started();
+    await lab.plane.apply(state(2));
+    lab.worker(1).plane.live = 17;
+    await lab.clock.advanceAsync(1000);
+    assert.equal(lab.plane.flowCount(), 17);
+    await lab.kill();
+    assert.deepEqual(lab.events, [
+      {
+        type: 'worker-lost',
+        atMs: lab.clock.wallMs(),
+        worker: 3,
+        evidence: 'signal SIGKILL',
+        flowsLost: 17,
+      },
+    ]);
+    assert.equal(lab.plane.flowCount(), 0);
+    await lab.clock.advanceAsync(49);
+    assert.equal(lab.workers.length, 1);
+    await lab.clock.advanceAsync(1);
+    assert.deepEqual(lab.worker(2).plane.calls, ['start 2']);
+  });
+
+  test('workers that die young are replaced after 50 ms, doubling up to 5 s', async () => {
+    const lab = await started();
+    for (const delayMs of [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
+      const before = lab.workers.length;
+      await lab.kill();
+      await lab.clock.advanceAsync(delayMs - 1);
+      assert.equal(lab.workers.length, before, `too early, before ${delayMs} ms`);
+      await lab.clock.advanceAsync(1);
+      assert.equal(lab.workers.length, before + 1, `not after ${delayMs} ms`);
+    }
+  });
+
+  test('a worker that lived for half a minute is replaced as fast as the first', async () => {
+    const lab = await started();
+    for (let i = 0; i < 4; i++) {
+      await lab.kill();
+      await lab.clock.advanceAsync(5000);
+    }
+    await lab.clock.advanceAsync(30_000);
+    const before = lab.workers.length;
+    await lab.kill();
+    await lab.clock.advanceAsync(50);
+    assert.equal(lab.workers.length, before + 1);
+  });
+
+  test('calls in the gap: no flows, apply() waits for the replacement and has its report', async () => {
+    const lab = await started();
+    await lab.kill();
+    assert.deepEqual(await lab.plane.flows({ limit: 5 }), { flows: [] });
+    const gap = lab.plane.apply(state(2));
+    await lab.clock.advanceAsync(50);
+    assert.deepEqual(await gap, { revision: 2, listeners: { tcp: 2, udp: 1 }, failures: [] });
+    assert.deepEqual(lab.worker(2).plane.calls, ['start 2']);
+  });
+
+  test('apply() under way when the worker dies resolves with the replacement`s report', async () => {
+    const lab = await started();
+    lab.worker(1).plane.frozen = true;
+    const under = lab.plane.apply(state(2));
+    await turn();
+    // The channel breaks before the exit is known.
+    lab.worker(1).hangUp();
+    await turn();
+    lab.worker(1).exit('exit code 134');
+    await turn();
+    await lab.clock.advanceAsync(50);
+    assert.equal((await under).revision, 2);
+  });
+
+  test('apply() while a replacement starts is not lost on it', async () => {
+    const lab = await started();
+    await lab.kill();
+    lab.prepare = ({ plane }) => (plane.frozen = true);
+    await lab.clock.advanceAsync(50);
+    const during = lab.plane.apply(state(2));
+    await turn();
+    lab.worker(2).plane.thaw();
+    assert.equal((await during).revision, 2);
+    assert.ok(lab.worker(2).plane.calls.includes('apply 2'));
+  });
+
+  test('a replacement that cannot listen is killed, told of with its reason, and tried again', async () => {
+    const lab = await started();
+    await lab.kill();
+    lab.prepare = ({ plane }) => (plane.startFailure = listenFailed);
+    await lab.clock.advanceAsync(50);
+    await turn();
+    assert.equal(lab.worker(2).kills, 1);
+    assert.equal(lab.events.length, 2);
+    const [, second] = lab.events;
+    assert.ok(second?.type === 'worker-lost');
+    assert.match(second.evidence, /Cannot listen on any of 2 ports/);
+    const waiting = lab.plane.apply(state(2));
+    lab.prepare = () => undefined;
+    await lab.clock.advanceAsync(100);
+    assert.equal((await waiting).revision, 2);
+    assert.equal((await lab.plane.counters()).workersLost, 2);
+  });
+
+  test('a replacement that dies while it starts is tried again', async () => {
+    const lab = await started();
+    await lab.kill();
+    lab.prepare = ({ plane }) => (plane.frozen = true);
+    await lab.clock.advanceAsync(50);
+    lab.prepare = () => undefined;
+    await lab.kill();
+    await lab.clock.advanceAsync(100);
+    assert.equal(lab.workers.length, 3);
+    assert.equal((await lab.plane.apply(state(2))).revision, 2);
+  });
+
+  test('a replacement that cannot even be launched is tried again', async () => {
+    const lab = await started();
+    await lab.kill();
+    lab.prepare = () => {
+      throw new Error('spawn ENOMEM');
+    };
+    await lab.clock.advanceAsync(50);
+    lab.prepare = () => undefined;
+    await lab.clock.advanceAsync(100);
+    assert.equal((await lab.plane.apply(state(2))).revision, 2);
+    const evidence = lab.events.map((event) => (event.type === 'worker-lost' ? event.evidence : ''));
+    assert.match(evidence[1] ?? '', /spawn ENOMEM/);
+  });
+});
+
+describe('SupervisedPlane counters', () => {
+  test('counters() go on from the dead worker`s totals, less what lived and was open in it', async () => {
+    const lab = await started();
+    lab.worker(1).plane.present = countersOf(10, 4);
+    assert.equal(await lab.arrivals(), 10);
+    await lab.kill();
+    const gap = await lab.plane.counters();
+    assert.equal(gap.workersLost, 1);
+    assert.equal(gap.traffic[0]?.flowsOpened, 10);
+    assert.equal(gap.traffic[0].flowsActive, 0);
+    assert.deepEqual(gap.table.tcp, { used: 0, limit: 0 });
+    assert.deepEqual(gap.listeners, {});
+    assert.deepEqual(gap.eventLoopDelaySeconds, []);
+    await lab.clock.advanceAsync(50);
+    lab.worker(2).plane.present = countersOf(3, 1);
+    const both = await lab.plane.counters();
+    assert.equal(both.arrivals[0]?.arrivals, 13);
+    assert.equal(both.traffic[0]?.flowsOpened, 13);
+    assert.equal(both.traffic[0].flowsActive, 1);
+    assert.deepEqual(both.table.tcp, { used: 1, limit: 100 });
+    assert.deepEqual(both.listeners, { hub: { open: 5, wanted: 5 } });
+  });
+
+  test('counters() add up over any number of deaths', async () => {
+    const lab = await started();
+    for (let generation = 1; generation <= 5; generation++) {
+      lab.worker(generation).plane.present = countersOf(generation);
+      await lab.arrivals();
+      await lab.kill();
+      await lab.clock.advanceAsync(5000);
+    }
+    assert.equal(await lab.arrivals(), 15);
+    assert.equal((await lab.plane.counters()).workersLost, 5);
+  });
+
+  test('counters() do not go backwards while a death is only half known', async () => {
+    const lab = await started();
+    lab.worker(1).plane.present = countersOf(10, 4);
+    assert.equal(await lab.arrivals(), 10);
+    lab.worker(1).plane.frozen = true;
+    const scrape = lab.arrivals();
+    await turn();
+    lab.worker(1).hangUp();
+    assert.equal(await scrape, 10, 'a scrape under way');
+    assert.equal(await lab.arrivals(), 10, 'a scrape before the exit is known');
+    lab.worker(1).exit('signal SIGKILL');
+    await turn();
+    assert.equal(await lab.arrivals(), 10, 'a scrape in the gap');
+  });
+
+  test('counters() take a dead worker`s late answer neither twice nor for its successor`s', async () => {
+    const lab = await started();
+    const { plane, ends } = lab.worker(1);
+    plane.present = countersOf(10);
+    assert.equal(await lab.arrivals(), 10);
+    plane.present = countersOf(12);
+    plane.frozen = true;
+    const scrape = lab.arrivals();
+    await turn();
+    // The exit is known before the last of the pipe is read.
+    lab.worker(1).exit('signal SIGKILL');
+    await turn();
+    plane.thaw();
+    assert.equal(await scrape, 10);
+    ends.control.close();
+    await lab.clock.advanceAsync(50);
+    lab.worker(2).plane.present = countersOf(1);
+    assert.equal(await lab.arrivals(), 11);
+  });
+
+  test('counters() before the start are all zero', async () => {
+    const { plane } = new Lab();
+    const { traffic, arrivals, workersLost } = await plane.counters();
+    assert.deepEqual({ traffic, arrivals, workersLost }, { traffic: [], arrivals: [], workersLost: 0 });
+    assert.deepEqual(await plane.flows({ limit: 1 }), { flows: [] });
+    assert.equal(plane.flowCount(), 0);
+  });
+});
+
+describe('SupervisedPlane.stop()', () => {
+  test('stop() gives the worker`s report once its process is gone, and replaces nobody', async () => {
+    const lab = await started();
+    assert.deepEqual(await lab.plane.stop(1500), { finished: 3, reset: 1 });
+    assert.deepEqual(lab.worker(1).plane.calls, ['start 1', 'stop 1500 lame-duck']);
+    assert.equal(lab.worker(1).kills, 0);
+    await lab.clock.advanceAsync(60_000, 1000);
+    assert.equal(lab.workers.length, 1);
+    assert.deepEqual(lab.events, []);
+    assert.equal(lab.clock.pendingTimers, 0);
+  });
+
+  test('stop() kills a worker that does not exit within two seconds of its answer', async () => {
+    const lab = await started();
+    lab.worker(1).lingers = true;
+    const stop = lab.plane.stop(1500);
+    await turn();
+    await lab.clock.advanceAsync(1999);
+    assert.equal(lab.worker(1).kills, 0);
+    await lab.clock.advanceAsync(1);
+    assert.equal(lab.worker(1).kills, 1);
+    assert.deepEqual(await stop, { finished: 3, reset: 1 });
+  });
+
+  test('stop() kills a worker that does not keep the deadline: it may be frozen', async () => {
+    const lab = await started();
+    lab.worker(1).plane.live = 6;
+    await lab.clock.advanceAsync(1000);
+    lab.worker(1).plane.frozen = true;
+    const stop = lab.plane.stop(1500);
+    await turn();
+    await lab.clock.advanceAsync(1500);
+    assert.equal(lab.worker(1).kills, 0);
+    await lab.clock.advanceAsync(2000);
+    assert.equal(lab.worker(1).kills, 1);
+    assert.deepEqual(await stop, { finished: 0, reset: 6 });
+  });
+
+  test('a second stop() shortens the deadline, and both have the one report', async () => {
+    const lab = await started();
+    lab.worker(1).plane.frozen = true;
+    const first = lab.plane.stop(30_000);
+    const second = lab.plane.stop(0);
+    await turn();
+    assert.deepEqual(lab.worker(1).plane.calls.slice(1), ['stop 30000 lame-duck', 'stop 0 lame-duck']);
+    lab.worker(1).plane.thaw();
+    assert.deepEqual(await Promise.all([first, second]), [
+      { finished: 3, reset: 1 },
+      { finished: 3, reset: 1 },
+    ]);
+    assert.deepEqual(await lab.plane.stop(0), { finished: 3, reset: 1 }, 'nor is a third one lost');
+    assert.equal(lab.clock.pendingTimers, 0);
+  });
+
+  test('a second stop() kills a frozen worker within its own deadline', async () => {
+    const lab = await started();
+    lab.worker(1).plane.frozen = true;
+    const stops = [lab.plane.stop(30_000), lab.plane.stop(0)];
+    await lab.clock.advanceAsync(2000);
+    await Promise.all(stops);
+    assert.equal(lab.worker(1).kills, 1);
+  });
+
+  test('stop() of a worker that dies meanwhile counts its flows as reset', async () => {
+    const lab = await started();
+    lab.worker(1).plane.live = 9;
+    await lab.clock.advanceAsync(1000);
+    lab.worker(1).plane.frozen = true;
+    const stop = lab.plane.stop(30_000);
+    await turn();
+    await lab.kill();
+    assert.deepEqual(await stop, { finished: 0, reset: 9 });
+    await lab.clock.advanceAsync(60_000, 1000);
+    assert.equal(lab.workers.length, 1);
+  });
+
+  test('stop() in the gap starts no replacement and ends applies that wait for one', async () => {
+    const lab = await started();
+    await lab.kill();
+    const waiting = assert.rejects(lab.plane.apply(state(2)), { code: 'LB_WORKER_LOST' });
+    assert.deepEqual(await lab.plane.stop(1000), { finished: 0, reset: 0 });
+    await waiting;
+    await assert.rejects(lab.plane.apply(state(3)), { code: 'LB_WORKER_LOST' });
+    await lab.clock.advanceAsync(60_000, 1000);
+    assert.equal(lab.workers.length, 1);
+  });
+
+  test('stop() while a replacement starts stops it', async () => {
+    const lab = await started();
+    await lab.kill();
+    lab.prepare = ({ plane }) => (plane.frozen = true);
+    await lab.clock.advanceAsync(50);
+    const stop = lab.plane.stop(1000);
+    await turn();
+    lab.worker(2).plane.thaw();
+    assert.deepEqual(await stop, { finished: 3, reset: 1 });
+    await lab.clock.advanceAsync(60_000, 1000);
+    assert.equal(lab.workers.length, 2);
+  });
+});
