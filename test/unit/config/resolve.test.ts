@@ -321,16 +321,18 @@ describe('resolve', () => {
   }
 
   it('ends TCP of a pool of one when it is down, as Azure does, unless the rule says otherwise', () => {
-    const probeDown = (backends: number, flowPolicy: unknown) => {
+    const probeDown = (backends: number, flowPolicy: unknown, allDown = 'reset') => {
       const raw = example((it) => {
         it.backendPools[0]!.backends = it.backendPools[0]!.backends.slice(0, backends);
         it.rules[0]!['flowPolicy'] = flowPolicy;
+        it.rules[0]!['allDown'] = allDown;
       });
       return configurationOf(raw).rules[0]!.flowPolicy['probe-down'];
     };
     assert.deepEqual(probeDown(2, 'azure'), { tcp: 'persist', udp: 'rebalance' });
     assert.deepEqual(probeDown(1, 'azure'), { tcp: 'reset', udp: 'rebalance' });
     assert.deepEqual(probeDown(1, { preset: 'azure', probeDown: { tcp: 'persist' } }).tcp, 'persist');
+    assert.deepEqual(probeDown(1, 'azure', 'fail-open').tcp, 'persist');
     assert.deepEqual(probeDown(1, 'gcp').tcp, 'persist');
     assert.deepEqual(probeDown(1, 'aws-gwlb').tcp, 'persist');
   });

@@ -34,7 +34,6 @@ describe('policyVerdict()', () => {
     ['one of two down', 'udp', 'probe-down', 'rebalance'],
     ['all of two down', 'tcp', 'probe-down', 'persist'],
     ['all of two down', 'udp', 'probe-down', 'rebalance'],
-    ['the only one down', 'tcp', 'probe-down', 'reset'],
     ['the only one down', 'udp', 'probe-down', 'rebalance'],
     ['the only one down', 'tcp', 'admin-down', 'persist'],
     ['one of two down', 'tcp', 'admin-down', 'persist'],
