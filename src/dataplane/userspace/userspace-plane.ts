@@ -72,10 +72,11 @@ export class UserspacePlane implements DataPlane {
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
+    // Not only in its turn: a scrape of the counters may follow at once.
+    const running = this.#run(state);
+    this.#running = running;
+    this.#loopDelay.start();
     return this.#inTurn(async () => {
-      const running = this.#run(state);
-      this.#running = running;
-      this.#loopDelay.start();
       const report = await this.#listen(running, state);
       const open = report.listeners.tcp + report.listeners.udp;
       if (open === 0 && report.failures.length > 0) {
