@@ -14,9 +14,13 @@ export interface CommandResult {
   readonly stderr: string;
 }
 
-/** Runs the built command to its end. */
-export async function haports(args: readonly string[], timeoutMs = 20_000): Promise<CommandResult> {
-  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+/** Runs the built command to its end; `uid` and `gid` are whom it runs as. */
+export async function haports(
+  args: readonly string[],
+  timeoutMs = 20_000,
+  user: { readonly uid?: number; readonly gid?: number } = {},
+): Promise<CommandResult> {
+  const child = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'], ...user });
   const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
   try {
     const code = await within(exitOf(child), timeoutMs, `haports ${args.join(' ')} to end`);
@@ -110,6 +114,15 @@ export async function descriptorCount(pid: number): Promise<number> {
 export async function residentBytes(pid: number): Promise<number> {
   const match = /^VmRSS:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'));
   return Number(match?.[1]) * 1024;
+}
+
+/** Whether there is such a process; a dead one that nobody has waited for does not count. */
+export async function isAlive(pid: number): Promise<boolean> {
+  try {
+    return !/^State:\s+Z/m.test(await readFile(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 export async function childrenOf(pid: number): Promise<readonly number[]> {

@@ -1,0 +1,628 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { after, afterEach, before, describe, test } from 'node:test';
+import { ConfigFile } from '../support/config-file.js';
+import { eventually } from '../support/deadline.js';
+import { haports, HaportsProcess, type CommandResult } from '../support/haports-process.js';
+import { labConfig } from '../support/lab-config.js';
+import { logEvents, splitLog } from '../support/log-lines.js';
+import { loopbackBlock } from '../support/loopback.js';
+import { sumMetric } from '../support/metrics-text.js';
+import { NvaProcess } from '../support/nva-process.js';
+import { TcpClient } from '../support/tcp-client.js';
+import { UdpClient } from '../support/udp-client.js';
+
+const host = loopbackBlock();
+const PORTS = '7000-7003';
+
+/** A configuration with nothing wrong, to plant one fault in. */
+function sound() {
+  return {
+    frontends: [{ name: 'hub', address: host(1) }] as Record<string, unknown>[],
+    probes: [{ name: 'alive', protocol: 'tcp', port: 9000 }] as Record<string, unknown>[],
+    backendPools: [
+      {
+        name: 'nvas',
+        backends: [
+          { name: 'nva-1', address: host(11) },
+          { name: 'nva-2', address: host(12) },
+        ] as Record<string, unknown>[],
+      } as Record<string, unknown> & { backends: Record<string, unknown>[] },
+    ],
+    rules: [
+      {
+        name: 'ha-ports',
+        frontend: 'hub',
+        backendPool: 'nvas',
+        probe: 'alive',
+        haPorts: true,
+        listenPorts: PORTS,
+      },
+    ] as Record<string, unknown>[],
+  };
+}
+
+type Sound = ReturnType<typeof sound>;
+
+interface Fault {
+  readonly name: string;
+  readonly plant: (configuration: Sound & Record<string, unknown>) => void;
+  /** All of the one line after `file:line:column: error `. */
+  readonly says: string;
+  /** The words in the text that the line and column point at. */
+  readonly at: string;
+}
+
+const LOOP_REST =
+  'expected an address and port where haports itself does not listen' +
+  ' (A flow that comes back to its own listener runs in circles until everything is used up)';
+const PORTS_EXPECTED =
+  'Expected ports from 1 to 65535 such as "443", "8000-8099" or "22, 80, 8000-8099", found';
+
+/** Makes the rule one that names its port. */
+const ordinary = (ports: object) => (configuration: Sound) => {
+  const rule = { ...configuration.rules[0]!, protocol: 'tcp', haPorts: undefined, listenPorts: undefined };
+  configuration.rules[0] = { ...rule, ...ports };
+};
+
+const FAULTS: readonly Fault[] = [
+  {
+    name: 'a text where a truth value belongs',
+    plant: ({ rules }) => (rules[0]!['symmetric'] = 'yes'),
+    says: 'LB_TYPE rules[0].symmetric: Expected true or false, found "yes"',
+    at: '"yes"',
+  },
+  {
+    name: 'a text where a number belongs',
+    plant: ({ backendPools }) => (backendPools[0]!.backends[0]!['weight'] = 'heavy'),
+    says: 'LB_TYPE backendPools[0].backends[0].weight: Expected a whole number from 0 to 256, found "heavy"',
+    at: '"heavy"',
+  },
+  {
+    name: 'an unknown key in a rule',
+    plant: ({ rules }) => (rules[0]!['idleTimout'] = { tcp: '4m' }),
+    says: 'LB_UNKNOWN_KEY rules[0].idleTimout: Unknown key "idleTimout"; did you mean "idleTimeout"',
+    at: '"idleTimout"',
+  },
+  {
+    name: 'an unknown key at the top',
+    plant: (configuration) => (configuration['frontend'] = []),
+    says: 'LB_UNKNOWN_KEY frontend: Unknown key "frontend"; did you mean "frontends"',
+    at: '"frontend": []',
+  },
+  {
+    name: 'a backend name given twice',
+    plant: ({ backendPools }) => (backendPools[0]!.backends[1]!['name'] = 'nva-1'),
+    says:
+      'LB_DUPLICATE_NAME backendPools[0].backends[1].name: Name "nva-1" is already that of a backend of pool "nvas", ' +
+      'each must have its own, expected another name',
+    at: `"nva-1",\n          "address": "${host(12)}"`,
+  },
+  {
+    name: 'a backend address given twice',
+    plant: ({ backendPools }) => (backendPools[0]!.backends[1]!['address'] = `::ffff:${host(11)}`),
+    says:
+      `LB_DUPLICATE_ADDRESS backendPools[0].backends[1].address: Address ${host(11)} is already a backend of ` +
+      'pool "nvas", expected each address once in a pool (Pool and address are the identity of a backend)',
+    at: `"::ffff:${host(11)}"`,
+  },
+  {
+    name: 'a rule for a pool that is not there',
+    plant: ({ rules }) => (rules[0]!['backendPool'] = 'nva'),
+    says: 'LB_UNKNOWN_NAME rules[0].backendPool: There is no backend pool "nva"; did you mean "nvas", expected one of nvas',
+    at: '"nva",',
+  },
+  {
+    name: 'a rule for a probe that is not there',
+    plant: ({ rules }) => (rules[0]!['probe'] = 'heartbeat'),
+    says: 'LB_UNKNOWN_NAME rules[0].probe: There is no probe "heartbeat", expected one of alive',
+    at: '"heartbeat"',
+  },
+  {
+    name: 'port 0 in a set',
+    plant: ({ rules }) => (rules[0]!['listenPorts'] = '0-10'),
+    says: `LB_VALUE rules[0].listenPorts: ${PORTS_EXPECTED} "0-10"`,
+    at: '"0-10"',
+  },
+  {
+    name: 'port 70000 in a set',
+    plant: ({ rules }) => (rules[0]!['listenPorts'] = '22,70000'),
+    says: `LB_VALUE rules[0].listenPorts: ${PORTS_EXPECTED} "22,70000"`,
+    at: '"22,70000"',
+  },
+  {
+    name: 'a reversed port range',
+    plant: ({ rules }) => (rules[0]!['listenPorts'] = '7003-7000'),
+    says: `LB_VALUE rules[0].listenPorts: ${PORTS_EXPECTED} "7003-7000"`,
+    at: '"7003-7000"',
+  },
+  {
+    name: 'a frontend port of 70000',
+    plant: ordinary({ frontendPort: 70_000, backendPort: 80 }),
+    says: 'LB_VALUE rules[0].frontendPort: Expected a whole number from 0 to 65535, found 70000',
+    at: '70000',
+  },
+  {
+    name: 'a negative backend port',
+    plant: ordinary({ frontendPort: 443, backendPort: -1 }),
+    says: 'LB_VALUE rules[0].backendPort: Expected a whole number from 0 to 65535, found -1',
+    at: '-1',
+  },
+  {
+    name: 'a backend in its own listener',
+    plant: ({ backendPools }) => (backendPools[0]!.backends[0]!['address'] = host(1)),
+    says:
+      `LB_LOOP backendPools[0].backends[0].address: Rule "ha-ports" would send tcp and udp port ${PORTS} of ` +
+      `${host(1)} into the listener of rule "ha-ports", ${LOOP_REST}`,
+    at: `"${host(1)}"\n        },`,
+  },
+  {
+    name: 'a backend in its own listener, as an IPv4-mapped address',
+    plant: ({ backendPools }) => (backendPools[0]!.backends[0]!['address'] = `::ffff:${host(1)}`),
+    says:
+      `LB_LOOP backendPools[0].backends[0].address: Rule "ha-ports" would send tcp and udp port ${PORTS} of ` +
+      `${host(1)} into the listener of rule "ha-ports", ${LOOP_REST}`,
+    at: `"::ffff:${host(1)}"`,
+  },
+  {
+    name: 'a backend on this machine behind a wildcard frontend',
+    plant: ({ frontends, backendPools }) => {
+      frontends[0]!['address'] = '0.0.0.0';
+      backendPools[0]!.backends.pop();
+    },
+    says:
+      `LB_LOOP backendPools[0].backends[0].address: Rule "ha-ports" would send tcp and udp port ${PORTS} of ` +
+      `${host(11)} into the listener of rule "ha-ports", ${LOOP_REST}`,
+    at: `"${host(11)}"`,
+  },
+  {
+    name: 'a backend on this machine behind the IPv6 wildcard',
+    plant: ({ frontends, backendPools }) => {
+      frontends[0]!['address'] = '::';
+      backendPools[0]!.backends.pop();
+    },
+    says:
+      `LB_LOOP backendPools[0].backends[0].address: Rule "ha-ports" would send tcp and udp port ${PORTS} of ` +
+      `${host(11)} into the listener of rule "ha-ports", ${LOOP_REST}`,
+    at: `"${host(11)}"`,
+  },
+  {
+    name: 'what comes with a later version',
+    plant: (configuration) => (configuration['dataPlane'] = { kind: 'kernel' }),
+    says: 'LB_NOT_YET dataPlane.kind: The kernel data plane is not available yet',
+    at: '"kernel"',
+  },
+];
+
+/** The line and column of a place in a text, counted the slow way. */
+function placeOf(text: string, words: string): string {
+  const index = text.lastIndexOf(words);
+  assert.ok(index >= 0, `the text does not hold ${words}`);
+  const before = text.slice(0, index).split('\n');
+  return `${before.length}:${before.at(-1)!.length + 1}`;
+}
+
+/** The one line that a failed command leaves on stderr, apart from the log. */
+function onlyLine(result: CommandResult): string {
+  const { lines, rest } = splitLog(result.stderr);
+  assert.equal(rest.length, 1, `not one line:\n${result.stderr}`);
+  assert.deepEqual(
+    lines.filter(({ level }) => level !== 'info'),
+    [],
+    'the log tells of more than the start',
+  );
+  assert.doesNotMatch(result.stderr, /^\s+at /m, 'a stack trace');
+  return rest[0]!;
+}
+
+async function withConfig<T>(content: string | object, use: (file: ConfigFile) => Promise<T>): Promise<T> {
+  const file = await ConfigFile.write(content);
+  try {
+    return await use(file);
+  } finally {
+    await file.remove();
+  }
+}
+
+void describe('a bad configuration is refused with one line and exit code 2', () => {
+  void test('the configuration without a fault is fine', () =>
+    withConfig(sound(), async ({ path }) => {
+      const result = await haports(['check', '-c', path]);
+      assert.deepEqual(result, { code: 0, stdout: `${path} can be used: no findings\n`, stderr: '' });
+    }));
+
+  for (const { name, plant, says, at } of FAULTS) {
+    void test(`${name}: ${says.split(':')[0]}`, () => {
+      const configuration = sound();
+      plant(configuration);
+      return withConfig(configuration, async ({ path }) => {
+        const result = await haports(['run', '-c', path]);
+        const place = placeOf(await readFile(path, 'utf8'), at);
+        assert.equal(onlyLine(result), `${path}:${place}: error ${says}`);
+        assert.equal(result.code, 2);
+        assert.equal(result.stdout, '');
+      });
+    });
+  }
+
+  for (const [text, where, says] of [
+    ['{\n  "frontends": [\n    { "name" "hub" }\n  ]\n}\n', '3:14', 'colon expected, found "\\"hub\\""'],
+    ['{\n  "rules": [],\n}\n', '3:1', 'property name expected, found "}"'],
+    ['', '1:1', 'value expected at the end of the file'],
+  ] as const) {
+    void test(`broken JSON: ${says}`, () =>
+      withConfig(text, async ({ path }) => {
+        const result = await haports(['run', '-c', path]);
+        assert.equal(onlyLine(result), `${path}:${where}: error LB_CONFIG_SYNTAX: Broken JSON: ${says}`);
+        assert.equal(result.code, 2);
+      }));
+  }
+
+  void test('a file that is not there, and a folder', () =>
+    withConfig({}, async ({ folder }) => {
+      const missing = `${folder}/none.json`;
+      for (const [path, why] of [
+        [missing, `ENOENT: no such file or directory, open '${missing}'`],
+        [folder, 'EISDIR: illegal operation on a directory, read'],
+      ] as const) {
+        const result = await haports(['run', '-c', path]);
+        const message = `Configuration file "${path}" cannot be read: ${why}`;
+        assert.equal(onlyLine(result), `${path}: error LB_CONFIG_UNREADABLE: ${message}`);
+        assert.equal(result.code, 2);
+      }
+    }));
+
+  void test('check --json tells every finding at once, as JSON', () => {
+    const configuration: Sound & Record<string, unknown> = sound();
+    configuration.frontends[0]!['adress'] = 'x';
+    configuration.backendPools[0]!.backends[0]!['weight'] = -1;
+    configuration.rules[0]!['backendPool'] = 'nva';
+    configuration.rules[0]!['listenPorts'] = '7003-7000';
+    configuration['nonsense'] = 1;
+    return withConfig(configuration, async ({ path }) => {
+      const result = await haports(['check', '--json', '-c', path]);
+      assert.equal(result.code, 2);
+      assert.equal(result.stderr, '');
+      const report = JSON.parse(result.stdout) as {
+        ok: boolean;
+        findings: { severity: string; code: string; path: string; line: number; message: string }[];
+      };
+      assert.equal(report.ok, false);
+      assert.deepEqual(
+        report.findings
+          .filter(({ severity }) => severity === 'error')
+          .map((finding) => `${finding.code} ${finding.path}`),
+        [
+          'LB_UNKNOWN_KEY frontends[0].adress',
+          'LB_VALUE backendPools[0].backends[0].weight',
+          'LB_UNKNOWN_NAME rules[0].backendPool',
+          'LB_VALUE rules[0].listenPorts',
+          'LB_UNKNOWN_KEY nonsense',
+        ],
+      );
+      const lines = report.findings.map(({ line }) => line);
+      assert.deepEqual(
+        lines,
+        lines.toSorted((a, b) => a - b),
+      );
+    });
+  });
+});
+
+void describe('a bad command line is refused with exit code 2', () => {
+  const flow = (source: string, destination: string, ...more: string[]) => [source, destination, ...more];
+  const endpoint = 'it must be address:port, as 192.0.2.7:40000 or [2001:db8::7]:40000';
+  for (const [args, says] of [
+    [['fly'], "error: unknown command 'fly'"],
+    [['chek'], "error: unknown command 'chek'"],
+    [['run', '--fast'], "error: unknown option '--fast'"],
+    [['run', '-c'], "error: option '-c, --config <file>' argument missing"],
+    [['check', 'extra'], "error: too many arguments for 'check'. Expected 0 arguments but got 1."],
+    [['explain', 'tcp'], "error: missing required argument 'source'"],
+  ] as const) {
+    void test(`haports ${args.join(' ')}`, async () => {
+      const { code, stdout, stderr } = await haports(args);
+      assert.equal(stderr.split('\n')[0], says);
+      assert.match(stderr, /\(haports --help shows all commands\)\n$/);
+      assert.equal(code, 2);
+      assert.equal(stdout, '');
+    });
+  }
+
+  for (const [args, says] of [
+    [
+      ['icmp', ...flow('192.0.2.7:40000', `${host(1)}:7000`)],
+      'Cannot explain protocol "icmp": it must be tcp or udp',
+    ],
+    [['tcp', ...flow('192.0.2.7', `${host(1)}:7000`)], `Cannot read source "192.0.2.7": ${endpoint}`],
+    [['tcp', ...flow('192.0.2.7:0', `${host(1)}:7000`)], `Cannot read source "192.0.2.7:0": ${endpoint}`],
+    [['tcp', ...flow('192.0.2.7:1', 'hub:7000')], `Cannot read destination "hub:7000": ${endpoint}`],
+    [
+      ['tcp', ...flow('192.0.2.7:1', `${host(1)}:70000`)],
+      `Cannot read destination "${host(1)}:70000": ${endpoint}`,
+    ],
+    [
+      ['tcp', ...flow('192.0.2.7:1', '[::1]:7000')],
+      'Cannot explain a flow from "192.0.2.7:1" to "[::1]:7000": both must be of one address family',
+    ],
+    [
+      ['tcp', ...flow('192.0.2.7:1', `${host(1)}:7000`, '--down', 'nva-1')],
+      'Cannot take "nva-1" for down: it must be pool/backend as in the configuration',
+    ],
+  ] as const) {
+    void test(`haports explain ${args.join(' ')}`, () =>
+      withConfig(sound(), async ({ path }) => {
+        const result = await haports(['explain', ...args, '-c', path]);
+        assert.equal(onlyLine(result), `haports: LB_USAGE: ${says}`);
+        assert.equal(result.code, 2);
+        assert.equal(result.stdout, '');
+      }));
+  }
+});
+
+void describe('what the machine refuses', () => {
+  const servers: Server[] = [];
+  const occupy = (port: number): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const server = createServer((socket) => socket.destroy());
+      servers.push(server.once('error', reject).listen(port, host(1), () => resolve()));
+    });
+
+  after(() => {
+    for (const server of servers) server.close();
+  });
+
+  const failsToStart = (configuration: object, user = {}): Promise<CommandResult> =>
+    withConfig(configuration, ({ path }) => haports(['run', '-c', path], 20_000, user));
+
+  void test('one port of a set in use: told once, the rest serves', async () => {
+    await occupy(7101);
+    await occupy(7102);
+    const nva = await NvaProcess.start({
+      name: 'nva-1',
+      address: host(11),
+      ports: '7100-7103',
+      healthPort: 9000,
+    });
+    const balancer = await HaportsProcess.start(labConfig(host, { listenPorts: '7100-7103', backends: 1 }));
+    try {
+      const warnings = logEvents(balancer.log(), 'listen-failed');
+      assert.equal(warnings.length, 1);
+      assert.equal(warnings[0]!.level, 'warn');
+      assert.equal(warnings[0]!.msg, 'Cannot listen on 2 of 8 ports, first tcp 7101-7102 (EADDRINUSE)');
+      const client = await TcpClient.connect({ host: host(1), port: 7103 });
+      assert.equal(await client.backend(), 'nva-1');
+      client.destroy();
+      const metrics = await balancer.metrics();
+      assert.equal(sumMetric(metrics, 'haports_listeners_wanted', { frontend: 'hub' }), 8);
+      assert.equal(sumMetric(metrics, 'haports_listeners_open', { frontend: 'hub' }), 6);
+      assert.equal(sumMetric(metrics, 'haports_data_path_availability_ratio', { frontend: 'hub' }), 0.75);
+      assert.equal(await balancer.stop(), 0);
+    } finally {
+      await balancer.kill();
+      await nva.kill();
+    }
+  });
+
+  void test('every port in use: one line and exit code 1', async () => {
+    await occupy(7200);
+    const rule = {
+      haPorts: undefined,
+      listenPorts: undefined,
+      protocol: 'tcp',
+      frontendPort: 7200,
+      backendPort: 7200,
+    };
+    const result = await failsToStart(labConfig(host, { listenPorts: '7200', rule }));
+    assert.equal(
+      onlyLine(result),
+      `haports: LB_LISTEN_FAILED: Cannot listen on any of 1 ports, first tcp ${host(1)} port 7200: EADDRINUSE`,
+    );
+    assert.equal(result.code, 1);
+  });
+
+  void test('an address that this machine does not have: one line and exit code 1', async () => {
+    const frontends = [{ name: 'hub', address: '192.0.2.1' }];
+    const result = await failsToStart(labConfig(host, { listenPorts: PORTS, top: { frontends } }));
+    assert.equal(
+      onlyLine(result),
+      'haports: LB_LISTEN_FAILED: Cannot listen on any of 8 ports, first tcp 192.0.2.1 port 7000: EADDRNOTAVAIL',
+    );
+    assert.equal(result.code, 1);
+  });
+
+  void test('the metrics port in use: one line and exit code 1', async () => {
+    await occupy(9903);
+    const top = { metrics: { listen: `${host(1)}:9903` } };
+    const result = await failsToStart(labConfig(host, { listenPorts: PORTS, top }));
+    assert.equal(
+      onlyLine(result),
+      `haports: LB_LISTEN_FAILED: Cannot listen for metrics on ${host(1)}:9903 (EADDRINUSE): ` +
+        '"metrics.listen" must be a free address and port of this machine',
+    );
+    assert.equal(result.code, 1);
+  });
+
+  void test('a flow log that cannot be opened: one line and exit code 2, since the path is in the configuration', () =>
+    withConfig({}, async ({ folder }) => {
+      for (const [file, errno] of [
+        [`${folder}/none/flows.ndjson`, 'ENOENT'],
+        [folder, 'EISDIR'],
+      ] as const) {
+        const result = await failsToStart(
+          labConfig(host, { listenPorts: PORTS, top: { flowLog: { file } } }),
+        );
+        assert.equal(
+          onlyLine(result),
+          `haports: LB_CONFIG_INVALID: Cannot open flow log "${file}" (${errno}): it must be a file that can be appended to`,
+        );
+        assert.equal(result.code, 2);
+      }
+    }));
+
+  void test('no permission for a port: one line and exit code 1', async (t) => {
+    const first = Number(await readFile('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8'));
+    if (first <= 80) {
+      t.skip(`everybody may bind port 80 here: net.ipv4.ip_unprivileged_port_start is ${first}`);
+      return;
+    }
+    const user = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
+    const probe = await haports(['--version'], 20_000, user);
+    if (probe.code !== 0) {
+      t.skip(`user 65534 cannot read ${process.cwd()}/dist`);
+      return;
+    }
+    const result = await failsToStart(labConfig(host, { listenPorts: '80,81' }), user);
+    assert.equal(
+      onlyLine(result),
+      `haports: LB_LISTEN_FAILED: Cannot listen on any of 4 ports, first tcp ${host(1)} port 80: EACCES`,
+    );
+    assert.equal(result.code, 1);
+  });
+
+  void test('a failed start leaves nothing behind', async () => {
+    // The same ports once more, at once: no worker of a failed start holds them.
+    const nva = await NvaProcess.start({ name: 'nva-1', address: host(11), ports: PORTS, healthPort: 9000 });
+    const balancer = await HaportsProcess.start(labConfig(host, { listenPorts: PORTS, backends: 1 }));
+    try {
+      assert.deepEqual(logEvents(balancer.log(), 'listen-failed'), []);
+    } finally {
+      await balancer.kill();
+      await nva.kill();
+    }
+  });
+});
+
+void describe('bad traffic and lost backends disturb nobody else', () => {
+  let balancer: HaportsProcess;
+  const nvas: NvaProcess[] = [];
+  /** Clients at this address must send a PROXY header. */
+  const PROXY = host(77);
+  const closers: (() => void)[] = [];
+
+  before(async () => {
+    for (const n of [1, 2, 3]) {
+      nvas.push(
+        await NvaProcess.start({ name: `nva-${n}`, address: host(21 + n), ports: PORTS, healthPort: 9000 }),
+      );
+    }
+    balancer = await HaportsProcess.start(
+      labConfig(host, {
+        listenPorts: PORTS,
+        top: {
+          frontends: [
+            {
+              name: 'hub',
+              address: host(2),
+              proxyProtocol: { accept: 'any', trustedSources: [`${PROXY}/32`], headerTimeout: '500ms' },
+            },
+          ],
+          backendPools: [
+            {
+              name: 'nvas',
+              backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(21 + n) })),
+            },
+          ],
+        },
+      }),
+    );
+  });
+
+  after(async () => {
+    await balancer.kill();
+    for (const nva of nvas) await nva.kill();
+  });
+
+  const drops = async (reason: string): Promise<number> =>
+    sumMetric(await balancer.metrics(), 'haports_drops_total', { reason });
+
+  const openFlows = async (count: number) =>
+    Promise.all(
+      Array.from({ length: count }, async (_, index) => {
+        const target = { host: host(2), port: 7000 + (index % 4), localAddress: host(100 + index) };
+        const [tcp, udp] = [await TcpClient.connect(target), await UdpClient.open(target)];
+        closers.push(
+          () => tcp.destroy(),
+          () => udp.close(),
+        );
+        return { tcp, udp, backends: { tcp: await tcp.backend(), udp: await udp.backend() } };
+      }),
+    );
+
+  afterEach(() => {
+    for (const close of closers.splice(0)) close();
+  });
+
+  void test('garbage instead of a PROXY header: the client is reset, the drop counted, nobody else disturbed', async () => {
+    const flows = await openFlows(12);
+    const garbage: readonly (string | Buffer)[] = [
+      'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
+      'PROXY TCP4 192.0.2.1\r\n',
+      'PROXY TCP4 192.0.2.1 192.0.2.2 70000 80\r\n',
+      'PROXY TCP9 192.0.2.1 192.0.2.2 1 80\r\n',
+      `PROXY TCP4 ${'1'.repeat(200)}\r\n`,
+      Buffer.concat([Buffer.from('0d0a0d0a000d0a515549540a', 'hex'), Buffer.from([0x31, 0x11, 0xff, 0xff])]),
+      Buffer.alloc(4096, 0),
+      Buffer.from('0d0a0d0a000d0a515549540b', 'hex'),
+    ];
+    const before = await drops('bad-proxy-header');
+    for (const bytes of garbage) {
+      const client = await TcpClient.connect({ host: host(2), port: 7000, localAddress: PROXY });
+      client.socket.write(bytes);
+      assert.equal(await client.ended(), 'reset', `after ${JSON.stringify(bytes.toString('latin1'))}`);
+      assert.equal(client.received, '');
+      client.destroy();
+    }
+    // One that never says a word is no better.
+    const silent = await TcpClient.connect({ host: host(2), port: 7000, localAddress: PROXY });
+    assert.equal(await silent.ended(), 'reset');
+    assert.equal((await drops('bad-proxy-header')) - before, garbage.length + 1);
+
+    const honest = await TcpClient.connect({ host: host(2), port: 7000, localAddress: PROXY });
+    honest.socket.write('PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n');
+    assert.match(await honest.backend(), /^nva-\d$/);
+    honest.destroy();
+    for (const { tcp, udp, backends } of flows) {
+      assert.equal(await tcp.backend(), backends.tcp);
+      assert.equal(await udp.backend(), backends.udp);
+    }
+  });
+
+  void test('a backend that vanishes during traffic ends its own flows and no others, and new flows avoid it', async () => {
+    const flows = await openFlows(60);
+    const lost = flows.filter(({ backends }) => backends.tcp === 'nva-2');
+    assert.ok(lost.length > 0, 'no flow to lose');
+    await nvas[1]!.kill();
+    const after = await Promise.all(
+      flows.map(async ({ tcp, udp, backends }) => ({
+        ended: backends.tcp === 'nva-2' ? await tcp.ended() : 'open',
+        tcp: backends.tcp === 'nva-2' ? undefined : await tcp.backend(),
+        udp: await udp.backend(),
+        before: backends,
+      })),
+    );
+    for (const { ended, tcp, udp, before } of after) {
+      if (before.tcp === 'nva-2') assert.notEqual(ended, 'open');
+      else assert.equal(tcp, before.tcp);
+      if (before.udp === 'nva-2') assert.match(udp ?? '', /^nva-[13]$/);
+      else assert.equal(udp, before.udp);
+    }
+    const fresh = await openFlows(60);
+    for (const { backends } of fresh) {
+      for (const name of [backends.tcp, backends.udp]) assert.match(name ?? '', /^nva-[13]$/);
+    }
+    const metrics = await balancer.metrics();
+    assert.ok(sumMetric(metrics, 'haports_connect_failures_total', { backend: 'nva-2' }) > 0);
+    assert.ok(sumMetric(metrics, 'haports_connect_retries_total', { backend: 'nva-2' }) > 0);
+    // What the backend ended with FIN ends when its client closes too.
+    for (const { tcp } of lost) tcp.destroy();
+    await eventually(
+      async () =>
+        sumMetric(await balancer.metrics(), 'haports_flows_active', { backend: 'nva-2', protocol: 'tcp' }) ===
+        0,
+      5000,
+      'no TCP flow to be left on the lost backend',
+    );
+  });
+});
