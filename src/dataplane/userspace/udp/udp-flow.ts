@@ -80,7 +80,6 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   onRefused(refusal: DialRefusal, by: Upstream): void {
-    if (by !== this.#upstream) return;
     const { keeper } = this.#tools;
     if (refusal === 'unreachable') {
       this.#failures(keeper.clock).add(by.target.backendId);
@@ -91,8 +90,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     keeper.end(this.#flow, 'connect-failed', 'gone');
   }
 
-  onReply(datagram: Buffer, from: Upstream): void {
-    if (from !== this.#upstream) return;
+  onReply(datagram: Buffer): void {
     const flow = this.#flow;
     const { keeper } = this.#tools;
     flow.lastActivityMs = keeper.clock.monotonicMs();
@@ -112,7 +110,6 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   onUnreachable(evidence: string, by: Upstream): void {
-    if (by !== this.#upstream) return;
     const { keeper } = this.#tools;
     // One that has failed in this round was the last resort then, and still is.
     if (!this.#failures(keeper.clock).add(by.target.backendId)) return;

@@ -3,7 +3,7 @@ import { SendQueueGuard } from './send-queue-guard.js';
 import type { ConnectedSocket, DialRefusal, UpstreamDialer, UpstreamTarget } from './upstream-dialer.js';
 import { WaitingDatagrams } from './waiting-datagrams.js';
 
-/** Who uses an upstream. Each call names it, for it may be one that was just left. */
+/** Who uses an upstream. It is not called once it has closed it. */
 export interface UpstreamOwner {
   onConnected(to: Upstream): void;
   /** It could not be opened, and is closed. */
@@ -32,7 +32,7 @@ const UNREACHABLE: Readonly<Record<string, string>> = {
  */
 export class Upstream {
   readonly target: UpstreamTarget;
-  readonly #dialer: UpstreamDialer;
+  readonly #dialer: Pick<UpstreamDialer, 'ready' | 'dial'>;
   readonly #owner: UpstreamOwner;
   readonly #onSent = (error: Error | null): void => {
     this.#queue?.finished();
@@ -44,7 +44,7 @@ export class Upstream {
   #heardFrom = false;
   #closed = false;
 
-  constructor(target: UpstreamTarget, dialer: UpstreamDialer, owner: UpstreamOwner) {
+  constructor(target: UpstreamTarget, dialer: Pick<UpstreamDialer, 'ready' | 'dial'>, owner: UpstreamOwner) {
     this.target = target;
     this.#dialer = dialer;
     this.#owner = owner;

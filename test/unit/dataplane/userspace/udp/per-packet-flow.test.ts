@@ -41,6 +41,10 @@ describe('a per-packet UDP flow', () => {
       totals.map(({ packetsToBackend }) => packetsToBackend),
       received(backends),
     );
+    assert.deepEqual(
+      totals.map(({ bytesToBackend }) => bytesToBackend),
+      backends.map((one) => one.received.reduce((sum, { data }) => sum + data.length, 0)),
+    );
     assert.equal(
       totals.reduce((sum, { flowsActive }) => sum + flowsActive, 0),
       1,
@@ -76,27 +80,40 @@ describe('a per-packet UDP flow', () => {
     const { rig, to, backends, client } = await lab(t);
     for (let n = 0; n < 3; n++) client.send('a', to);
     await eventually(() => received(backends).every((count) => count === 1), 5000, 'three datagrams');
-    rig.apply(
-      state({ backends: [{ address: BACKENDS[0], valid: false }, BACKENDS[1], BACKENDS[2]], revision: 2 }),
-    );
+    // The one that the flow is listed under.
+    const listed = BACKENDS.findIndex((address) => rig.flows()[0]?.backendId === `nvas/${address}`);
+    const [gone, second, third] = [0, 1, 2].map((n) => (listed + n) % 3) as [number, number, number];
+    const members = BACKENDS.map((address, n) => ({ address, valid: n !== gone }));
+    rig.apply(state({ backends: members, revision: 2 }));
     for (let n = 0; n < 20; n++) client.send('b', to);
     await eventually(() => received(backends).reduce((a, b) => a + b) === 23, 5000, 'twenty more');
-    assert.equal(backends[0]?.received.length, 1);
-    assert.ok(rig.flows().every(({ backendId }) => backendId !== `nvas/${BACKENDS[0]}`));
+    assert.equal(backends[gone]?.received.length, 1);
+    assert.equal(rig.flows().length, 1);
+    assert.notEqual(rig.flows()[0]?.backendId, `nvas/${BACKENDS[gone]}`);
 
-    backends[1]?.close();
+    backends[second]?.close();
     client.send('c', to);
     client.send('c', to);
     await eventually(() => rig.eventsOf('passive-failure').length === 1, 5000, 'the passive failure');
-    const before = backends[2]?.received.length ?? 0;
+    const before = backends[third]?.received.length ?? 0;
     for (let n = 0; n < 10; n++) client.send('d', to);
-    await backends[2]?.count(before + 10);
-    assert.equal(rig.eventsOf('passive-failure')[0]?.backendId, `nvas/${BACKENDS[1]}`);
+    await backends[third]?.count(before + 10);
+    assert.equal(rig.eventsOf('passive-failure')[0]?.backendId, `nvas/${BACKENDS[second]}`);
     // After a second it is tried again.
     rig.clock.advance(1000);
-    const back = await Peer.open(t, BACKENDS[1], to.port);
+    const back = await Peer.open(t, BACKENDS[second] ?? '', to.port);
     for (let n = 0; n < 4; n++) client.send('e', to);
     await back.count(2);
+  });
+
+  test('PerPacketFlow follows a new configuration to another port', async (t) => {
+    const { rig, to, client, backends } = await lab(t);
+    client.send('a', to);
+    await eventually(() => received(backends).reduce((a, b) => a + b) === 1, 5000, 'one datagram');
+    const moved = await Promise.all(BACKENDS.map((address) => Peer.open(t, address, to.port + 1)));
+    rig.apply(state({ rule: { ...PER_PACKET, portOffset: 1 }, revision: 2, digest: 'b' }));
+    for (let n = 0; n < 6; n++) client.send('b', to);
+    await eventually(() => received(moved).every((count) => count === 2), 5000, 'six datagrams');
   });
 
   test('PerPacketFlow ends when nobody is left, and is blackholed where policy says so', async (t) => {

@@ -210,7 +210,54 @@ describe('a UDP flow', () => {
   });
 });
 
+describe('idle time', () => {
+  test('UdpFlow is kept by what the client sends', async (t) => {
+    const { rig, to, backends, client } = await lab(t, { backends: [at(11)] }, []);
+    assert.equal(backends.size, 0);
+    const silent = await Peer.open(t, at(11), to.port);
+    for (let n = 1; n <= 4; n++) {
+      client.send('a', to);
+      await silent.count(n);
+      rig.clock.advance(20_000);
+      rig.keeper.tick();
+    }
+    assert.equal(rig.arrivals(), 1);
+  });
+
+  test('UdpFlow is kept by what the backend sends', async (t) => {
+    const { rig, to, client } = await lab(t, { backends: [at(11)] }, []);
+    const backend = await Peer.open(t, at(11), to.port);
+    client.send('subscribe', to);
+    const [request] = await backend.count(1);
+    assert.ok(request);
+    for (let n = 1; n <= 4; n++) {
+      backend.send('news', request.from);
+      await client.count(n);
+      rig.clock.advance(20_000);
+      rig.keeper.tick();
+    }
+    assert.equal(rig.keeper.table.size, 1);
+  });
+});
+
 describe('a UDP flow whose backend refuses', () => {
+  test('UdpFlow forgets failures with the first reply', async (t) => {
+    const pair = [at(11), at(12)] as const;
+    const { rig, to, client } = await lab(t, { backends: pair }, []);
+    client.send('a', to);
+    await eventually(() => rig.eventsOf('passive-failure').length === 2, 5000, 'both refused');
+    const second = rig.flows()[0]?.backendId?.slice('nvas/'.length) ?? '';
+    const first = pair.find((address) => address !== second);
+    assert.ok(first);
+    const revived = await echo(t, second, to.port);
+    assert.equal(backendOf((await client.ask('b', to)).text), second);
+    await echo(t, first, to.port);
+    revived.close();
+    client.send('lost', to);
+    await eventually(() => rig.eventsOf('passive-failure').length === 3, 5000, 'refused again');
+    assert.equal(backendOf((await client.ask('c', to)).text), first);
+  });
+
   test('UdpFlow takes its first datagram to another backend when ICMP says nobody listens', async (t) => {
     for (const alive of BACKENDS) {
       const { rig, to, client } = await lab(t, {}, [alive]);

@@ -152,6 +152,17 @@ describe('a UDP listener', () => {
     await Peer.open(t, FRONTEND, listener.port);
   });
 
+  test('close() makes the endpoint one like any other', async (t) => {
+    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
+    const { port } = await rig.open(FRONTEND);
+    for (const address of BACKENDS) await echo(t, address, port);
+    const other = await rig.open(at(2));
+    other.close();
+    const client = await Peer.open(t, at(2), other.port);
+    await client.ask('a', { address: FRONTEND, port });
+    assert.equal(rig.drops('own-listener'), 0);
+  });
+
   test('destroy() ends the flows that are left', async (t) => {
     const rig = await Rig.create(t, testState({ backends: BACKENDS }));
     const listener = await rig.open(FRONTEND);

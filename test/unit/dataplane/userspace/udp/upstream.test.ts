@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
-import { bindNow, createDatagramSocket } from '../../../../../src/dataplane/userspace/udp/datagram-socket.js';
+import {
+  bindNow,
+  connectNow,
+  createDatagramSocket,
+} from '../../../../../src/dataplane/userspace/udp/datagram-socket.js';
 import { HeldMemory } from '../../../../../src/dataplane/userspace/udp/held-memory.js';
 import { SendQueueGuard } from '../../../../../src/dataplane/userspace/udp/send-queue-guard.js';
 import {
@@ -108,6 +112,36 @@ describe('Upstream', () => {
     const [{ from } = assert.fail()] = await backend.count(1);
     (await Peer.open(t, at(12))).send('stranger', from);
     (await Peer.open(t, at(11))).send('other port', from);
+    backend.send('friend', from);
+    await eventually(() => owner.calls.length > 1, 5000, 'the reply');
+    assert.deepEqual(owner.calls, ['connected', 'reply friend']);
+  });
+
+  test('Upstream throws away what a stranger sent before the socket was connected', async (t) => {
+    const backend = await Peer.open(t, at(11));
+    const owner = new RecordingOwner();
+    const stranger = createDatagramSocket(4, 'exclusive');
+    bindNow(stranger, ipAddress(at(12)), 0);
+    t.after(() => stranger.close());
+    const upstream = new Upstream(
+      target(backend),
+      {
+        ready: () => undefined,
+        dial: ({ endpoint }) => {
+          const socket = createDatagramSocket(4, 'shared');
+          bindNow(socket, ipAddress(at(1)), 0);
+          stranger.send('stranger', socket.address().port, at(1));
+          const peer = connectNow(socket, endpoint.address, endpoint.port);
+          assert.ok(peer);
+          return { socket, peer, release: () => undefined };
+        },
+      },
+      owner,
+    );
+    t.after(() => upstream.close());
+    upstream.start();
+    upstream.send(Buffer.from('x'));
+    const [{ from } = assert.fail()] = await backend.count(1);
     backend.send('friend', from);
     await eventually(() => owner.calls.length > 1, 5000, 'the reply');
     assert.deepEqual(owner.calls, ['connected', 'reply friend']);
