@@ -21,6 +21,7 @@ export class ListenerSet {
   readonly #most: number;
   readonly #open = new Map<string, Map<number, Listener>>();
   #plan: ListenerPlan = new Map();
+  #closed = false;
 
   constructor(
     factories: Readonly<Record<Protocol, ListenerFactory>>,
@@ -58,12 +59,14 @@ export class ListenerSet {
     }
   }
 
-  /** Takes no new flows on any socket. */
+  /** Takes no new flows on any socket, for good: what is just being opened is closed again. */
   close(): void {
+    this.#closed = true;
     for (const listener of this.#all()) listener.close();
   }
 
   destroy(): void {
+    this.#closed = true;
     for (const listener of this.#all()) listener.destroy();
     this.#open.clear();
   }
@@ -76,15 +79,17 @@ export class ListenerSet {
 
   /** By frontend name. */
   census(): Record<string, { open: number; wanted: number }> {
-    const census: Record<string, { open: number; wanted: number }> = {};
+    const census = new Map<string, { open: number; wanted: number }>();
     for (const [key, group] of this.#plan) {
+      const open = this.#open.get(key);
       for (const [port, { frontend }] of group) {
-        const entry = (census[frontend.name] ??= { open: 0, wanted: 0 });
+        const entry = census.get(frontend.name) ?? { open: 0, wanted: 0 };
+        census.set(frontend.name, entry);
         entry.wanted++;
-        if (this.#open.get(key)?.has(port) === true) entry.open++;
+        if (open?.has(port) === true) entry.open++;
       }
     }
-    return census;
+    return Object.fromEntries(census);
   }
 
   async #openMissing(plan: ListenerPlan): Promise<ListenFailure[]> {
@@ -98,7 +103,7 @@ export class ListenerSet {
     const room = Math.max(0, this.#most - this.count('tcp') - this.count('udp'));
     const failures = missing.slice(room).map((binding) => failureOf(binding, 'EMFILE'));
     const possible = missing.slice(0, room);
-    for (let start = 0; start < possible.length; start += OPEN_BATCH) {
+    for (let start = 0; start < possible.length && !this.#closed; start += OPEN_BATCH) {
       const batch = possible.slice(start, start + OPEN_BATCH);
       const outcomes = await Promise.all(batch.map((binding) => this.#openOne(binding)));
       for (const failure of outcomes) if (failure !== undefined) failures.push(failure);
@@ -110,6 +115,10 @@ export class ListenerSet {
     const { protocol, address, port } = binding;
     try {
       const listener = await this.#factories[protocol].open(binding);
+      if (this.#closed) {
+        listener.destroy();
+        return undefined;
+      }
       const key = socketGroup(protocol, address);
       const group = this.#open.get(key) ?? new Map<number, Listener>();
       this.#open.set(key, group);

@@ -108,7 +108,9 @@ export class UserspacePlane implements DataPlane {
   }
 
   flows(query: FlowQuery): Promise<FlowPage> {
-    const { keeper } = this.#require();
+    const running = this.#running;
+    if (running === undefined) return Promise.resolve({ flows: [] });
+    const { keeper } = running;
     const page = keeper.table.page(query, query.after ?? 0, query.limit);
     const nowMs = this.#deps.clock.monotonicMs();
     const flows = page.flows.map((flow) => flowRecord(flow, nowMs));
@@ -116,7 +118,9 @@ export class UserspacePlane implements DataPlane {
   }
 
   counters(): Promise<PlaneCounters> {
-    const { keeper, listeners, sourcePorts } = this.#require();
+    const running = this.#running;
+    if (running === undefined) return Promise.reject(notStarted());
+    const { keeper, listeners, sourcePorts } = running;
     keeper.settleAll();
     return Promise.resolve({
       traffic: keeper.traffic
@@ -211,7 +215,7 @@ export class UserspacePlane implements DataPlane {
   }
 
   #require(): Running {
-    if (this.#running === undefined) throw new TypeError('The data plane has not been started');
+    if (this.#running === undefined) throw notStarted();
     return this.#running;
   }
 
@@ -246,6 +250,10 @@ class Running {
     this.#cancelTick();
     this.cancelRetry();
   }
+}
+
+function notStarted(): TypeError {
+  return new TypeError('The data plane has not been started');
 }
 
 function noListenerMessage(failures: readonly ListenFailure[]): string {
