@@ -1,0 +1,243 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type {
+  Listener,
+  ListenerBinding,
+  ListenerFactory,
+} from '../../../../src/dataplane/userspace/listener.js';
+import { planListeners } from '../../../../src/dataplane/userspace/listener-plan.js';
+import { ListenerSet } from '../../../../src/dataplane/userspace/listener-set.js';
+import type { Configuration } from '../../../../src/model/configuration.js';
+import type { Protocol } from '../../../../src/model/five-tuple.js';
+import { portSetOf } from '../../../../src/model/port-set.js';
+import { aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
+
+class FakeListener implements Listener {
+  closes = 0;
+  destroys = 0;
+  readonly binding: ListenerBinding;
+
+  constructor(binding: ListenerBinding) {
+    this.binding = binding;
+  }
+
+  close(): void {
+    this.closes++;
+  }
+
+  destroy(): void {
+    this.destroys++;
+  }
+}
+
+/** Opens what is not said to fail; while `held`, the answer waits. */
+class FakeFactory implements ListenerFactory {
+  readonly opened: FakeListener[] = [];
+  readonly failing = new Map<number, Error>();
+  held = false;
+  opening = 0;
+  mostOpening = 0;
+  #release: (() => void)[] = [];
+
+  async open(binding: ListenerBinding): Promise<Listener> {
+    this.opening++;
+    this.mostOpening = Math.max(this.mostOpening, this.opening);
+    if (this.held) await new Promise<void>((resolve) => this.#release.push(resolve));
+    else await Promise.resolve();
+    this.opening--;
+    const failure = this.failing.get(binding.port);
+    if (failure !== undefined) throw failure;
+    const listener = new FakeListener(binding);
+    this.opened.push(listener);
+    return listener;
+  }
+
+  release(): void {
+    this.held = false;
+    for (const resolve of this.#release.splice(0)) resolve();
+  }
+
+  ports(): readonly number[] {
+    return this.opened.map(({ binding }) => binding.port);
+  }
+
+  on(port: number): FakeListener {
+    const found = this.opened.findLast(({ binding }) => binding.port === port);
+    assert.ok(found !== undefined, `Port ${port} was never opened`);
+    return found;
+  }
+}
+
+function systemError(code: string): Error {
+  return Object.assign(new Error(`bind ${code}`), { code });
+}
+
+function plan(overrides: Partial<Configuration>): ReturnType<typeof planListeners> {
+  return planListeners(aConfiguration(overrides), () => []);
+}
+
+function tcpPlan(...ports: readonly number[]): ReturnType<typeof planListeners> {
+  return plan({ rules: [aRule({ protocols: ['tcp'], ports: portSetOf(...ports) })] });
+}
+
+class Lab {
+  readonly tcp = new FakeFactory();
+  readonly udp = new FakeFactory();
+  readonly set = new ListenerSet({ tcp: this.tcp, udp: this.udp } satisfies Record<
+    Protocol,
+    ListenerFactory
+  >);
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+describe('ListenerSet', () => {
+  test('apply() opens every socket of the plan with its protocol`s factory', async () => {
+    const { set, tcp, udp } = new Lab();
+    const failures = await set.apply(plan({ rules: [aRule({ ports: portSetOf(80, 81) })] }));
+    assert.deepEqual(failures, []);
+    assert.deepEqual(
+      [tcp.ports(), udp.ports()],
+      [
+        [80, 81],
+        [80, 81],
+      ],
+    );
+    assert.deepEqual([set.count('tcp'), set.count('udp')], [2, 2]);
+    assert.deepEqual(set.census(), { hub: { open: 4, wanted: 4 } });
+  });
+
+  test('apply() leaves alone what stays, closes what goes and opens what is new', async () => {
+    const { set, tcp } = new Lab();
+    await set.apply(tcpPlan(80, 81, 82));
+    await set.apply(tcpPlan(81, 83));
+    assert.deepEqual(tcp.ports(), [80, 81, 82, 83]);
+    assert.deepEqual(
+      tcp.opened.map(({ closes, destroys }) => [closes, destroys]),
+      [
+        [1, 0],
+        [0, 0],
+        [1, 0],
+        [0, 0],
+      ],
+    );
+    assert.equal(set.count('tcp'), 2);
+    await set.apply(tcpPlan());
+    assert.deepEqual([tcp.on(81).closes, tcp.on(83).closes, set.count('tcp')], [1, 1, 0]);
+  });
+
+  test('apply() hands what stays its new rule, index and frontend, before anything is awaited', async () => {
+    const { set, tcp } = new Lab();
+    await set.apply(tcpPlan(80));
+    const other = aRule({ name: 'other', protocols: ['udp'], ports: portSetOf(1) });
+    const rule = aRule({ name: 'web', frontend: 'renamed', protocols: ['tcp'], ports: portSetOf(80) });
+    const frontends = [aFrontend(), aFrontend({ name: 'renamed' })];
+    const applied = set.apply(plan({ frontends, rules: [other, rule] }));
+    const { binding } = tcp.on(80);
+    assert.deepEqual([binding.rule, binding.ruleIndex, binding.frontend], [rule, 1, frontends[1]]);
+    await applied;
+    assert.equal(tcp.opened.length, 1);
+    assert.deepEqual(set.census(), { hub: { open: 1, wanted: 1 }, renamed: { open: 1, wanted: 1 } });
+  });
+
+  test('rebind() opens and closes nothing', async () => {
+    const { set, tcp } = new Lab();
+    await set.apply(tcpPlan(80, 81));
+    const rule = aRule({ name: 'web', protocols: ['tcp'], ports: portSetOf(80, 90) });
+    set.rebind(plan({ rules: [rule] }));
+    assert.equal(tcp.on(80).binding.rule, rule);
+    assert.equal(tcp.on(81).binding.rule.name, 'ha-ports');
+    assert.deepEqual([tcp.opened.length, tcp.on(81).closes], [2, 0]);
+  });
+
+  test('apply() tells all ports that cannot be bound together, and opens the rest', async () => {
+    const { set, tcp, udp } = new Lab();
+    tcp.failing.set(80, systemError('EADDRINUSE'));
+    udp.failing.set(81, systemError('EACCES'));
+    udp.failing.set(82, new Error('Odd'));
+    const failures = await set.apply(plan({ rules: [aRule({ ports: portSetOf(80, 81, 82) })] }));
+    const where = { rule: 'ha-ports', address: '198.51.100.1' };
+    assert.deepEqual(failures, [
+      { ...where, protocol: 'tcp', port: 80, errorCode: 'EADDRINUSE' },
+      { ...where, protocol: 'udp', port: 81, errorCode: 'EACCES' },
+      { ...where, protocol: 'udp', port: 82, errorCode: 'Odd' },
+    ]);
+    assert.deepEqual([set.count('tcp'), set.count('udp')], [2, 1]);
+    assert.deepEqual(set.census(), { hub: { open: 3, wanted: 6 } });
+  });
+
+  test('apply() tries again what could not be bound, and only that', async () => {
+    const { set, tcp } = new Lab();
+    tcp.failing.set(80, systemError('EADDRINUSE'));
+    await set.apply(tcpPlan(80, 81));
+    assert.equal((await set.apply(tcpPlan(80, 81))).length, 1);
+    tcp.failing.clear();
+    assert.deepEqual(await set.apply(tcpPlan(80, 81)), []);
+    assert.deepEqual(tcp.ports(), [81, 80]);
+    assert.deepEqual(set.census(), { hub: { open: 2, wanted: 2 } });
+  });
+
+  test('apply() opens at most 256 sockets at a time', async () => {
+    const { set, tcp } = new Lab();
+    const rule = aRule({ protocols: ['tcp'], ports: [{ first: 1, last: 1000 }] });
+    assert.deepEqual(await set.apply(plan({ rules: [rule] })), []);
+    assert.equal(set.count('tcp'), 1000);
+    assert.equal(tcp.mostOpening, 256);
+  });
+
+  test('apply() keeps a tenth of the descriptors for flows: the highest ports go without', async () => {
+    const tcp = new FakeFactory();
+    const udp = new FakeFactory();
+    const set = new ListenerSet({ tcp, udp }, { descriptorLimit: 10 });
+    const rule = aRule({ ports: [{ first: 80, last: 85 }] });
+    const failures = await set.apply(plan({ rules: [rule] }));
+    assert.equal(set.count('tcp') + set.count('udp'), 9);
+    assert.deepEqual(
+      failures.map(({ protocol, port, errorCode }) => `${protocol} ${port} ${errorCode}`),
+      ['udp 84 EMFILE', 'tcp 85 EMFILE', 'udp 85 EMFILE'],
+    );
+    // What is open already counts too.
+    assert.equal((await set.apply(plan({ rules: [rule] }))).length, 3);
+    assert.equal(tcp.opened.length + udp.opened.length, 9);
+  });
+
+  test('census() takes frontends by their names, whatever those are', async () => {
+    const { set } = new Lab();
+    const frontends = [aFrontend({ name: 'constructor' })];
+    const rules = [aRule({ frontend: 'constructor', protocols: ['tcp'], ports: portSetOf(80) })];
+    await set.apply(plan({ frontends, rules }));
+    assert.deepEqual(Object.entries(set.census()), [['constructor', { open: 1, wanted: 1 }]]);
+  });
+
+  test('close() takes no new flows but destroys nothing; destroy() ends all', async () => {
+    const { set, tcp, udp } = new Lab();
+    await set.apply(plan({ rules: [aRule({ ports: portSetOf(80) })] }));
+    set.close();
+    assert.deepEqual([tcp.on(80).closes, udp.on(80).closes], [1, 1]);
+    assert.deepEqual([tcp.on(80).destroys, udp.on(80).destroys], [0, 0]);
+    set.destroy();
+    assert.deepEqual([tcp.on(80).destroys, udp.on(80).destroys], [1, 1]);
+    assert.deepEqual([set.count('tcp'), set.count('udp')], [0, 0]);
+  });
+
+  test('a socket that opens after close() or destroy() is not left behind', async () => {
+    for (const end of ['close', 'destroy'] as const) {
+      const { set, tcp } = new Lab();
+      tcp.held = true;
+      const rule = aRule({ protocols: ['tcp'], ports: [{ first: 1, last: 600 }] });
+      const applied = set.apply(plan({ rules: [rule] }));
+      await turn();
+      set[end]();
+      tcp.release();
+      assert.deepEqual(await applied, []);
+      assert.equal(tcp.opened.length, 256, 'the next batch is not begun');
+      assert.equal(
+        tcp.opened.every(({ destroys }) => destroys === 1),
+        true,
+      );
+      assert.equal(set.count('tcp'), 0);
+    }
+  });
+});

@@ -1,0 +1,240 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type Server } from 'node:net';
+import { after, describe, test } from 'node:test';
+import { ownAddresses } from '../../../../src/dataplane/userspace/own-addresses.js';
+import { UserspacePlane } from '../../../../src/dataplane/userspace/userspace-plane.js';
+import { ipAddress } from '../../../../src/model/address.js';
+import type { ForwardingState } from '../../../../src/model/forwarding-state.js';
+import { portSetOf, type PortSet } from '../../../../src/model/port-set.js';
+import type { Rule } from '../../../../src/model/rule.js';
+import { createHasher } from '../../../../src/selection/hasher.js';
+import { eventually, within } from '../../../support/deadline.js';
+import { FakeClock } from '../../../support/fake-clock.js';
+import { testState } from '../../../support/forwarding-state.js';
+import { loopbackBlock } from '../../../support/loopback.js';
+import { TcpClient } from '../../../support/tcp-client.js';
+
+const hash = await createHasher();
+const host = loopbackBlock();
+const RETRY_MS = 10_000;
+
+const planes: UserspacePlane[] = [];
+const servers: Server[] = [];
+
+after(async () => {
+  await Promise.all(planes.map((plane) => plane.stop(0)));
+  for (const server of servers) server.close();
+});
+
+interface Lab {
+  readonly clock: FakeClock;
+  readonly plane: UserspacePlane;
+}
+
+function lab(): Lab {
+  const clock = new FakeClock();
+  const plane = new UserspacePlane(
+    { clock, hash, ownAddresses },
+    { flowEvents: false, worker: 0, workers: 1 },
+  );
+  planes.push(plane);
+  return { clock, plane };
+}
+
+/** Listens on these TCP ports of host(1); the backend is host(11), where nobody answers. */
+function state(
+  ports: PortSet,
+  overrides: { rule?: Partial<Rule>; digest?: string; revision?: number } = {},
+): ForwardingState {
+  return testState({
+    backends: [host(11)],
+    frontend: { address: ipAddress(host(1)) },
+    ...overrides,
+    rule: { protocols: ['tcp'], ports, ...overrides.rule },
+  });
+}
+
+/** Somebody else has the port. */
+async function occupy(port: number): Promise<Server> {
+  const server = createServer().listen({ host: host(1), port, exclusive: true });
+  servers.push(server);
+  await once(server, 'listening');
+  return server;
+}
+
+async function answers(port: number): Promise<boolean> {
+  try {
+    const client = await TcpClient.connect({ host: host(1), port });
+    client.socket.destroy();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function listeningSockets(): number {
+  return process.getActiveResourcesInfo().filter((name) => name === 'TCPServerWrap' || name === 'UDPWRAP')
+    .length;
+}
+
+describe('UserspacePlane before its start', () => {
+  test('it has no flows, no counters and nothing to stop, and says so without throwing', async () => {
+    const { plane, clock } = lab();
+    assert.equal(plane.flowCount(), 0);
+    assert.deepEqual(await plane.flows({ limit: 10 }), { flows: [] });
+    const counters = plane.counters();
+    await assert.rejects(counters, { name: 'TypeError', message: /not been started/ });
+    await assert.rejects(plane.apply(state(portSetOf(7000))), { message: /not been started/ });
+    assert.deepEqual(await plane.stop(1000), { finished: 0, reset: 0 });
+    assert.equal(clock.pendingTimers, 0);
+  });
+});
+
+describe('UserspacePlane.start()', () => {
+  test('start() rejects where not one port can be bound, and leaves nothing behind', async () => {
+    await occupy(7100);
+    await occupy(7101);
+    const before = listeningSockets();
+    const { plane, clock } = lab();
+    await assert.rejects(plane.start(state(portSetOf(7100, 7101))), {
+      name: 'BalancerError',
+      code: 'LB_LISTEN_FAILED',
+      source: 'system',
+      message: `Cannot listen on any of 2 ports, first tcp ${host(1)} port 7100: EADDRINUSE`,
+    });
+    await eventually(() => listeningSockets() <= before, 5000, 'no socket after a start that failed');
+    assert.equal(clock.pendingTimers, 0);
+  });
+
+  test('start() tells of ports that are taken, serves the others, and has them when they are free', async () => {
+    const other = await occupy(7111);
+    const { plane, clock } = lab();
+    const report = await plane.start(state([{ first: 7110, last: 7112 }]));
+    assert.deepEqual(report, {
+      revision: 1,
+      listeners: { tcp: 2, udp: 0 },
+      failures: [
+        { rule: 'ha-ports', protocol: 'tcp', address: host(1), port: 7111, errorCode: 'EADDRINUSE' },
+      ],
+    });
+    assert.deepEqual((await plane.counters()).listeners, { hub: { open: 2, wanted: 3 } });
+    assert.deepEqual([await answers(7110), await answers(7112)], [true, true]);
+
+    // A probe result with the same configuration does not try again.
+    other.close();
+    await once(other, 'close');
+    const applied = await plane.apply(state([{ first: 7110, last: 7112 }], { revision: 2 }));
+    assert.deepEqual(applied, { ...report, revision: 2 });
+
+    clock.advance(RETRY_MS);
+    await eventually(async () => (await plane.counters()).listeners['hub']?.open === 3, 5000, 'the retry');
+    assert.equal(await answers(7111), true);
+    const later = await plane.apply(state([{ first: 7110, last: 7112 }], { revision: 3 }));
+    assert.deepEqual(later.failures, []);
+    assert.equal(later.listeners.tcp, 3);
+  });
+
+  test('a port that stays taken is tried again and again', async () => {
+    const other = await occupy(7121);
+    const { plane, clock } = lab();
+    await plane.start(state(portSetOf(7120, 7121)));
+    for (let i = 0; i < 3; i++) await clock.advanceAsync(RETRY_MS);
+    other.close();
+    await once(other, 'close');
+    await eventually(
+      async () => {
+        await clock.advanceAsync(RETRY_MS);
+        return (await plane.counters()).listeners['hub']?.open === 2;
+      },
+      5000,
+      'the retry',
+    );
+  });
+
+  test('start() without a wanted port is no failure', async () => {
+    const { plane } = lab();
+    assert.deepEqual((await plane.start(state([]))).listeners, { tcp: 0, udp: 0 });
+  });
+});
+
+describe('UserspacePlane.apply()', () => {
+  test('apply() of another configuration closes what goes, opens what comes, keeps what stays', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(7130, 7131)));
+    const client = await TcpClient.connect({ host: host(1), port: 7131 });
+    client.socket.destroy();
+    const report = await plane.apply(state(portSetOf(7131, 7132), { digest: 'b'.repeat(64), revision: 2 }));
+    assert.deepEqual(report, { revision: 2, listeners: { tcp: 2, udp: 0 }, failures: [] });
+    assert.deepEqual([await answers(7130), await answers(7131), await answers(7132)], [false, true, true]);
+  });
+
+  test('applies are served one after another, the last one wins', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(7140)));
+    const reports = await Promise.all(
+      [7141, 7142, 7143].map((port, index) =>
+        plane.apply(state(portSetOf(port), { digest: String(index).repeat(64), revision: index + 2 })),
+      ),
+    );
+    assert.deepEqual(
+      reports.map(({ revision, listeners }) => [revision, listeners.tcp]),
+      [
+        [2, 1],
+        [3, 1],
+        [4, 1],
+      ],
+    );
+    assert.deepEqual(
+      [await answers(7140), await answers(7141), await answers(7142), await answers(7143)],
+      [false, false, false, true],
+    );
+  });
+});
+
+describe('UserspacePlane.stop()', () => {
+  test('stop() frees every port and leaves no timer', async () => {
+    const { plane, clock } = lab();
+    const both = { rule: { protocols: ['tcp', 'udp'] } } as const;
+    await plane.start(state([{ first: 7150, last: 7169 }], both));
+    assert.deepEqual(await plane.stop(5000), { finished: 0, reset: 0 });
+    assert.equal(clock.pendingTimers, 0);
+    const next = lab();
+    const report = await next.plane.start(state([{ first: 7150, last: 7169 }], both));
+    assert.deepEqual(report.listeners, { tcp: 20, udp: 20 });
+    assert.deepEqual(report.failures, []);
+  });
+
+  test('stop() during a start or an apply leaves no socket behind', async () => {
+    const before = listeningSockets();
+    const many: PortSet = [{ first: 10_000, last: 11_999 }];
+    const starting = lab();
+    const start = starting.plane.start(state(many));
+    await starting.plane.stop(0);
+    await within(start, 5000, 'the start that was cut off');
+    await eventually(() => listeningSockets() <= before, 5000, 'no socket after a start that was cut off');
+
+    const applying = lab();
+    await applying.plane.start(state(portSetOf(9999)));
+    const apply = applying.plane.apply(state(many, { digest: 'b'.repeat(64), revision: 2 }));
+    await new Promise((resolve) => setImmediate(resolve));
+    await applying.plane.stop(0);
+    await within(apply, 5000, 'the apply that was cut off');
+    await eventually(() => listeningSockets() <= before, 5000, 'no socket after an apply that was cut off');
+    assert.equal(starting.clock.pendingTimers + applying.clock.pendingTimers, 0);
+  });
+
+  test('stop() may be called again, and an apply after it changes nothing', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(7170)));
+    const reports = await Promise.all([plane.stop(5000), plane.stop(0), plane.stop(0, 'at-once')]);
+    assert.deepEqual(reports, [
+      { finished: 0, reset: 0 },
+      { finished: 0, reset: 0 },
+      { finished: 0, reset: 0 },
+    ]);
+    const late = await plane.apply(state(portSetOf(7171), { digest: 'b'.repeat(64), revision: 2 }));
+    assert.equal(late.revision, 2);
+    assert.deepEqual([await answers(7170), await answers(7171)], [false, false]);
+  });
+});
