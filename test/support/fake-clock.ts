@@ -46,7 +46,8 @@ export class FakeClock implements Clock {
       this.#nowMs = due.dueMs;
       due.callback();
     }
-    this.#nowMs = untilMs;
+    // A callback may have moved time further.
+    this.#nowMs = Math.max(this.#nowMs, untilMs);
   }
 
   /** As advance, letting promise callbacks run between steps of stepMs. */
