@@ -7,6 +7,9 @@ import { loadConfigurationFile, startBalancer } from './compose.js';
 
 const SIGNALS: readonly ProcessSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
+// A reader that leaves early (`| head`, a dead log collector) is no reason to fail, let alone to stop balancing.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
+
 const deps: CliDeps = {
   out: (text) => void process.stdout.write(text),
   err: (text) => void process.stderr.write(text),

@@ -1,4 +1,4 @@
-import { Command, CommanderError } from 'commander';
+import { Command, CommanderError, Option } from 'commander';
 import { BalancerError, errorMessage } from '../model/errors.js';
 import { VERSION } from '../model/version.js';
 import { checkCommand, type CheckOptions } from './check-command.js';
@@ -65,7 +65,7 @@ function report(deps: CliDeps, error: unknown): ExitCode {
 function createProgram(deps: CliDeps, bundledConfig: string, done: (code: ExitCode) => void): Command {
   const program = new Command('haports')
     .description(
-      'A software load balancer in the style of Azure HA ports: one rule balances every TCP and UDP flow on every\n' +
+      'A software load balancer in the style of Azure HA ports: one rule balances every TCP and UDP flow on every ' +
         'port of a frontend over health-probed backends, each flow to one backend by the hash of its five-tuple.',
     )
     .version(VERSION)
@@ -94,7 +94,11 @@ function createProgram(deps: CliDeps, bundledConfig: string, done: (code: ExitCo
     .argument('<protocol>', 'tcp or udp')
     .argument('<source>', 'client address and port, as 192.0.2.7:40000')
     .argument('<destination>', 'frontend address and port, as 127.0.0.1:8080')
-    .option('--down <pool/backend>', 'take this backend for down (may be given again)', collect, [])
+    .addOption(
+      new Option('--down <pool/backend>', 'take this backend for down (may be given again)')
+        .argParser(collect)
+        .default([], 'none'),
+    )
     .option('--json', 'the explanation as JSON', false)
     .addHelpText('after', EXPLAIN_HELP)
     .action(async (protocol: string, source: string, destination: string, options: ExplainOptions) =>

@@ -38,15 +38,18 @@ export function awaitStop(deps: CliDeps): {
     }
     asked++;
     if (asked === 1) wake(signal);
-    // The first stop's promise resolves with it, so nothing waits for this one.
-    else void running?.stop(`second ${signal}`, 0);
+    // The first stop ends with it, and tells how; nothing waits for this one.
+    else running?.stop(`second ${signal}`, 0).catch(() => undefined);
   });
   return {
     async thenStop(balancer, deadlineMs) {
       running = balancer;
       const signal = await first;
-      await balancer.stop(signal, asked > 1 ? 0 : deadlineMs);
-      cancel();
+      try {
+        await balancer.stop(signal, asked > 1 ? 0 : deadlineMs);
+      } finally {
+        cancel();
+      }
     },
   };
 }
