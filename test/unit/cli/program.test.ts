@@ -1,0 +1,316 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import type { ExitCode } from '../../../src/cli/exit-codes.js';
+import { BalancerError, type ErrorSource } from '../../../src/model/errors.js';
+import { VERSION } from '../../../src/model/version.js';
+import { example, haExample } from '../config/example.js';
+import { FakeDeps } from './fake-deps.js';
+
+/** Every command with all its options and arguments, as the manual has it. */
+const COMMANDS: Readonly<Record<string, readonly string[]>> = {
+  run: ['-c, --config <file>', 'SIGTERM', 'SIGINT', 'SIGHUP', 'shutdown.deadline'],
+  check: ['-c, --config <file>', '--json'],
+  schema: [],
+  explain: [
+    '-c, --config <file>',
+    '--down <pool/backend>',
+    '--json',
+    '<protocol> <source> <destination>',
+    'tcp or udp',
+    'haports explain -c config.json tcp 192.0.2.7:40000 127.0.0.1:8080',
+  ],
+  demo: ['-c, --config <file>', 'bundled.json'],
+};
+
+function withConfig(raw: object | string): FakeDeps {
+  const deps = new FakeDeps();
+  deps.files.set('config.json', raw);
+  return deps;
+}
+
+/** Lines and runs of blanks folded: how wide the help is set does not matter. */
+function folded(text: string): string {
+  return text.replaceAll(/\s+/g, ' ');
+}
+
+describe('runCli() help', () => {
+  test('--help names every command with what it does, and the exit codes', async () => {
+    for (const args of [['--help'], ['-h'], ['help']]) {
+      const deps = new FakeDeps();
+      assert.equal(await deps.run(...args), 0);
+      for (const command of Object.keys(COMMANDS)) {
+        assert.match(deps.stdout, new RegExp(`^  ${command}\\b.*  \\S+ \\S+`, 'm'), command);
+      }
+      assert.match(folded(deps.stdout), /Exit codes: 0 fine, 1 failed, 2 bad configuration or usage/);
+      assert.equal(deps.stderr, '');
+    }
+  });
+
+  for (const [command, words] of Object.entries(COMMANDS)) {
+    test(`${command} --help names every option, and does nothing`, async () => {
+      for (const args of [
+        [command, '--help'],
+        ['help', command],
+      ]) {
+        const deps = new FakeDeps();
+        assert.equal(await deps.run(...args), 0);
+        const text = folded(deps.stdout);
+        for (const word of ['-h, --help', ...words]) assert.ok(text.includes(word), `${word} in:\n${text}`);
+        // And the other way round: there is no option that this test does not know.
+        const options = [...deps.stdout.matchAll(/^ {2}(-\S.*?)(?: {2}|$)/gm)].map(([, option]) => option);
+        for (const option of options) assert.ok([...words, '-h, --help'].includes(option ?? ''), option);
+        assert.deepEqual([deps.loaded, deps.started, deps.stderr], [[], [], '']);
+      }
+    });
+  }
+
+  test('help is set evenly and shows no default that only a program understands', async () => {
+    const deps = new FakeDeps();
+    await deps.run('--help');
+    const [, description] = deps.stdout.split('\n\n');
+    const lines = description?.split('\n') ?? [];
+    // Folded once, by the width of the terminal: no short line but the last.
+    for (const line of lines.slice(0, -1)) assert.ok(line.length > 60, deps.stdout);
+    await deps.run('explain', '--help');
+    assert.match(folded(deps.stdout), /may be given again\) \(default: none\)/);
+  });
+
+  test('--version prints the version of package.json', async () => {
+    const text = await readFile(join(process.cwd(), 'package.json'), 'utf8');
+    const { version } = JSON.parse(text) as { version: string };
+    assert.equal(VERSION, version);
+    for (const flag of ['--version', '-V']) {
+      const deps = new FakeDeps();
+      assert.equal(await deps.run(flag), 0);
+      assert.equal(deps.stdout, `${version}\n`);
+    }
+  });
+});
+
+describe('runCli() usage errors', () => {
+  const WRONG: readonly (readonly [readonly string[], RegExp])[] = [
+    [['nosuch'], /unknown command 'nosuch'/],
+    [['ceck'], /Did you mean check\?/],
+    [['--nosuch'], /unknown option '--nosuch'/],
+    [['run', '--nosuch'], /unknown option '--nosuch'/],
+    [['check', '--jsn'], /Did you mean --json\?/],
+    [['check', 'config.json'], /too many arguments/],
+    [['schema', '-c', 'config.json'], /unknown option '-c'/],
+    [['run', '-c'], /argument missing/],
+    [['explain', 'tcp', '192.0.2.7:40000'], /missing required argument 'destination'/],
+    [['explain', 'tcp', '192.0.2.7:40000', '10.0.0.1:443', 'more'], /too many arguments/],
+    [['demo', 'now'], /too many arguments/],
+  ];
+
+  for (const [args, expected] of WRONG) {
+    test(`haports ${args.join(' ')} says what is wrong and exits with 2`, async () => {
+      const deps = new FakeDeps();
+      assert.equal(await deps.run(...args), 2);
+      assert.match(deps.stderr, expected);
+      assert.match(deps.stderr, /haports --help/, 'and where to look');
+      assert.deepEqual([deps.stdout, deps.loaded, deps.started], ['', [], []]);
+    });
+  }
+
+  test('haports alone shows the help, on stderr, and exits with 2', async () => {
+    const deps = new FakeDeps();
+    assert.equal(await deps.run(), 2);
+    assert.match(deps.stderr, /Usage: haports/);
+    assert.equal(deps.stdout, '');
+  });
+});
+
+describe('runCli() failures', () => {
+  const CODES: readonly (readonly [ErrorSource, ExitCode])[] = [
+    ['config', 2],
+    ['usage', 2],
+    ['system', 1],
+    ['upstream', 1],
+    ['downstream', 1],
+    ['internal', 1],
+  ];
+
+  for (const [source, code] of CODES) {
+    test(`an error of source ${source} is one line and exit code ${code}`, async () => {
+      const deps = withConfig(example());
+      deps.onStart = () =>
+        Promise.reject(new BalancerError('Cannot listen on "x"', { code: 'LB_LISTEN_FAILED', source }));
+      assert.equal(await deps.run('run'), code);
+      assert.equal(deps.stderr, 'haports: LB_LISTEN_FAILED: Cannot listen on "x"\n');
+      assert.equal(deps.stdout, '');
+    });
+  }
+
+  test('a bug exits with 1, its code and where it is', async () => {
+    const deps = withConfig(example());
+    deps.onStart = () => Promise.reject(new RangeError('Off by one'));
+    assert.equal(await deps.run('run'), 1);
+    assert.match(deps.stderr, /^haports: LB_INTERNAL: RangeError: Off by one\n {4}at /);
+    const odd = withConfig(example());
+    // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- what other people's code may do
+    odd.onStart = () => Promise.reject('just words');
+    assert.equal(await odd.run('run'), 1);
+    assert.equal(odd.stderr, 'haports: LB_INTERNAL: just words\n');
+  });
+});
+
+describe('haports schema', () => {
+  test('schema prints the JSON Schema that config.schema.json holds', async () => {
+    const deps = new FakeDeps();
+    assert.equal(await deps.run('schema'), 0);
+    const file = await readFile(join(process.cwd(), 'config.schema.json'), 'utf8');
+    assert.deepEqual(JSON.parse(deps.stdout), JSON.parse(file));
+    assert.equal(deps.stdout.endsWith('}\n'), true);
+    assert.equal(deps.stderr, '');
+  });
+});
+
+describe('haports check', () => {
+  const RISKY = haExample((raw) => {
+    raw['compat'] = 'none';
+    raw.backendPools[0]!.backends.length = 1;
+  });
+  const BROKEN = example((raw) => {
+    raw.rules[0]!['frontend'] = 'hubb';
+    raw.rules[0]!['idletimeout'] = 1;
+  });
+
+  test('check of a sound configuration says so and exits with 0', async () => {
+    const deps = withConfig(example());
+    assert.equal(await deps.run('check'), 0);
+    assert.equal(deps.stdout, 'config.json can be used: no findings\n');
+    assert.equal(deps.stderr, '');
+    assert.deepEqual(deps.started, []);
+  });
+
+  test('check tells warnings and notes and still exits with 0', async () => {
+    const deps = withConfig(RISKY);
+    assert.equal(await deps.run('check'), 0);
+    const lines = deps.stdout.trimEnd().split('\n');
+    assert.ok(lines.length >= 2, deps.stdout);
+    for (const line of lines.slice(0, -1)) assert.match(line, /^config\.json:\d+:\d+: (warning|note) \w+/);
+    assert.match(lines.at(-1) ?? '', /^config\.json can be used: \d+ (warning|note)/);
+  });
+
+  test('check tells all errors, one a line, and exits with 2', async () => {
+    const deps = withConfig(BROKEN);
+    assert.equal(await deps.run('check'), 2);
+    const lines = deps.stdout.trimEnd().split('\n');
+    assert.equal(lines.filter((line) => line.includes(': error LB_')).length, 2, deps.stdout);
+    assert.match(deps.stdout, /hubb/);
+    assert.match(deps.stdout, /idleTimeout/, 'the key that was meant');
+    assert.match(lines.at(-1) ?? '', /^config\.json cannot be used: 2 errors/);
+  });
+
+  test('check --json prints the findings and nothing else', async () => {
+    for (const [raw, ok, code] of [
+      [example(), true, 0],
+      [BROKEN, false, 2],
+      ['{ "frontends": [', false, 2],
+    ] as const) {
+      const deps = withConfig(raw);
+      assert.equal(await deps.run('check', '--json'), code);
+      const printed = JSON.parse(deps.stdout) as { ok: boolean; findings: { code: string }[] };
+      assert.equal(printed.ok, ok);
+      assert.equal(printed.findings.length > 0, !ok);
+      for (const finding of printed.findings) assert.match(finding.code, /^LB_/);
+      assert.equal(deps.stderr, '');
+    }
+  });
+
+  test('check reads the file that -c names, and names it', async () => {
+    for (const flag of ['-c', '--config']) {
+      const deps = new FakeDeps();
+      deps.files.set('other.json', example());
+      assert.equal(await deps.run('check', flag, 'other.json'), 0);
+      assert.deepEqual(deps.loaded, ['other.json']);
+      assert.match(deps.stdout, /^other\.json can be used/);
+    }
+  });
+});
+
+describe('haports explain', () => {
+  const FLOW = ['tcp', '192.0.2.7:40000', '10.0.0.1:443'] as const;
+
+  test('explain names the backend and how it came to it, and starts nothing', async () => {
+    const deps = withConfig(example());
+    assert.equal(await deps.run('explain', ...FLOW), 0);
+    const text = folded(deps.stdout);
+    assert.match(text, /10\.0\.1\.[12]:6443/);
+    assert.match(text, /web/);
+    assert.match(text, /Every probe is taken for up/);
+    assert.deepEqual([deps.stderr, deps.started], ['', []]);
+  });
+
+  test('explain --json prints the same as JSON, and nothing else', async () => {
+    const deps = withConfig(example());
+    assert.equal(await deps.run('explain', '--json', ...FLOW), 0);
+    const printed: unknown = JSON.parse(deps.stdout);
+    assert.ok(typeof printed === 'object' && printed !== null);
+    const text = withConfig(example());
+    await text.run('explain', ...FLOW);
+    const chosen = /10\.0\.1\.[12]/.exec(text.stdout)?.[0] ?? 'none';
+    assert.ok(deps.stdout.includes(chosen));
+  });
+
+  test('explain --down takes backends for down, by pool/name or id, more than one', async () => {
+    const down = (...names: string[]) => names.flatMap((name) => ['--down', name]);
+    const first = withConfig(example());
+    await first.run('explain', ...FLOW, ...down('nvas/10.0.1.1'));
+    assert.match(folded(first.stdout), /10\.0\.1\.2:6443/);
+    assert.match(folded(first.stdout), /Every other probe is taken for up/);
+    const second = withConfig(
+      example((raw) => {
+        raw.backendPools[0]!.backends[1]!['name'] = 'two';
+      }),
+    );
+    await second.run('explain', ...FLOW, ...down('nvas/two'));
+    assert.match(folded(second.stdout), /10\.0\.1\.1:6443/);
+    const both = withConfig(example());
+    assert.equal(await both.run('explain', '--json', ...FLOW, ...down('nvas/10.0.1.1', 'nvas/10.0.1.2')), 0);
+    assert.doesNotMatch(both.stdout, /10\.0\.1\.[12]:6443/);
+  });
+
+  const WRONG: readonly (readonly [readonly string[], RegExp])[] = [
+    [['icmp', FLOW[1], FLOW[2]], /"icmp".*must be tcp or udp/],
+    [['tcp', '192.0.2.7', FLOW[2]], /source "192\.0\.2\.7".*must be address:port/],
+    [['tcp', FLOW[1], '10.0.0.1:70000'], /destination "10\.0\.0\.1:70000"/],
+    [['tcp', FLOW[1], '10.0.0.1:0'], /destination "10\.0\.0\.1:0"/],
+    [['tcp', 'example.org:1', FLOW[2]], /source "example\.org:1"/],
+    [['tcp', '::1:40000', FLOW[2]], /source "::1:40000"/],
+    [['tcp', '[::1]:40000', FLOW[2]], /one address family/],
+    [[...FLOW, '--down', 'nvas/nobody'], /"nvas\/nobody"/],
+  ];
+
+  for (const [args, expected] of WRONG) {
+    test(`explain ${args.join(' ')} is one line and exit code 2`, async () => {
+      const deps = withConfig(example());
+      assert.equal(await deps.run('explain', ...args), 2);
+      assert.match(deps.stderr, /^haports: LB_USAGE: [^\n]+\n$/);
+      assert.match(deps.stderr, expected);
+      assert.equal(deps.stdout, '');
+    });
+  }
+
+  test('explain takes the protocol in any case', async () => {
+    const deps = withConfig(example());
+    assert.equal(await deps.run('explain', 'TCP', FLOW[1], FLOW[2]), 0);
+  });
+
+  test('explain of a configuration that cannot be used prints its errors alone, and exits with 2', async () => {
+    const deps = withConfig(
+      haExample((raw) => {
+        // A warning as well: a pool of one.
+        raw.backendPools[0]!.backends.length = 1;
+        raw.rules[0]!['probe'] = 'nosuch';
+      }),
+    );
+    assert.equal(await deps.run('explain', ...FLOW), 2);
+    const lines = deps.stderr.trimEnd().split('\n');
+    assert.ok(lines.length >= 1);
+    for (const line of lines) assert.match(line, /^config\.json:\d+:\d+: error LB_/);
+    assert.equal(deps.stdout, '');
+  });
+});

@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { StartedBalancer } from '../../../src/cli/cli-deps.js';
+import { example, haExample } from '../config/example.js';
+import { FakeDeps } from './fake-deps.js';
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+function withConfig(raw: object = example((one) => (one['shutdown'] = { deadline: '7s' }))): FakeDeps {
+  const deps = new FakeDeps();
+  deps.files.set('config.json', raw);
+  return deps;
+}
+
+/** `haports run`, past its start. */
+async function running(deps = withConfig()): Promise<{ deps: FakeDeps; exit: Promise<number> }> {
+  const exit = deps.run('run');
+  await turn();
+  assert.equal(deps.started.length, 1);
+  return { deps, exit };
+}
+
+/** The exit code, or undefined while the command runs. */
+async function exitCode(exit: Promise<number>): Promise<number | undefined> {
+  await turn();
+  return Promise.race([exit, Promise.resolve(undefined)]);
+}
+
+describe('haports run', () => {
+  test('run starts the balancer with the configuration and where it came from, and goes on', async () => {
+    const deps = withConfig(haExample((raw) => (raw.backendPools[0]!.backends.length = 1)));
+    const { exit } = await running(deps);
+    const [started] = deps.started;
+    assert.equal(started?.configuration.rules[0]?.name, 'ha');
+    assert.equal(started.source, 'config.json');
+    assert.ok(started.findings > 0, 'a pool of one is worth a finding');
+    assert.equal(await exitCode(exit), undefined);
+    assert.deepEqual([deps.stdout, deps.stderr], ['', '']);
+    deps.signal('SIGTERM');
+    await turn();
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+  });
+
+  test('run with a configuration that cannot be used prints the errors, starts nothing and exits with 2', async () => {
+    const deps = withConfig(example((raw) => (raw.rules[0]!['probe'] = 'nosuch')));
+    assert.equal(await deps.run('run'), 2);
+    assert.match(deps.stderr, /^config\.json:\d+:\d+: error LB_\w+ rules\[0\]\.probe: [^\n]+\n$/);
+    assert.deepEqual([deps.stdout, deps.started], ['', []]);
+    assert.equal(deps.signalListeners, 0);
+  });
+
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    test(`${signal} stops in order, within the shutdown deadline, and exits with 0`, async () => {
+      const { deps, exit } = await running();
+      deps.signal(signal);
+      await turn();
+      assert.deepEqual(deps.balancer.stops, [{ cause: signal, deadlineMs: 7000 }]);
+      assert.equal(await exitCode(exit), undefined, 'flows are finishing');
+      deps.balancer.stopped();
+      assert.equal(await exit, 0);
+      assert.equal(deps.signalListeners, 0);
+    });
+  }
+
+  test('a second signal ends at once', async () => {
+    const { deps, exit } = await running();
+    deps.signal('SIGINT');
+    await turn();
+    deps.signal('SIGTERM');
+    assert.deepEqual(deps.balancer.stops, [
+      { cause: 'SIGINT', deadlineMs: 7000 },
+      { cause: 'second SIGTERM', deadlineMs: 0 },
+    ]);
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+  });
+
+  test('SIGHUP re-opens the logs, each time, and stops nothing', async () => {
+    const { deps, exit } = await running();
+    deps.signal('SIGHUP');
+    deps.signal('SIGHUP');
+    await turn();
+    assert.equal(deps.balancer.reopened, 2);
+    assert.deepEqual(deps.balancer.stops, []);
+    deps.signal('SIGTERM');
+    await turn();
+    deps.signal('SIGHUP');
+    assert.equal(deps.balancer.reopened, 3, 'also while flows finish');
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+  });
+
+  test('a signal during the start is obeyed after it; SIGHUP is not one to wait', async () => {
+    for (const [signals, deadlineMs] of [
+      [['SIGHUP', 'SIGTERM'], 7000],
+      [['SIGTERM', 'SIGTERM'], 0],
+    ] as const) {
+      const deps = withConfig();
+      let started: (balancer: StartedBalancer) => void = () => undefined;
+      deps.onStart = () => new Promise((resolve) => (started = resolve));
+      const exit = deps.run('run');
+      await turn();
+      for (const signal of signals) deps.signal(signal);
+      await turn();
+      assert.equal(await exitCode(exit), undefined);
+      started(deps.balancer);
+      await turn();
+      assert.deepEqual(deps.balancer.stops, [{ cause: 'SIGTERM', deadlineMs }]);
+      deps.balancer.stopped();
+      assert.equal(await exit, 0);
+    }
+  });
+
+  test('a stop that fails is told and exits with 1, also after a second signal', async () => {
+    const { deps, exit } = await running();
+    deps.signal('SIGTERM');
+    await turn();
+    deps.signal('SIGTERM');
+    deps.balancer.failToStop(new Error('Stuck'));
+    assert.equal(await exit, 1);
+    assert.match(deps.stderr, /^haports: LB_INTERNAL: Error: Stuck\n/);
+    // A rejection that nobody caught would fail this file.
+    await turn();
+    assert.equal(deps.signalListeners, 0);
+  });
+});
