@@ -46,7 +46,7 @@ export class Balancer {
     return this.#state;
   }
 
-  /** What the plane said when it got that state; undefined before the start. */
+  /** What the plane said when it got that state, with the listeners of now; undefined before the start. */
   get report(): ApplyReport | undefined {
     return this.#report;
   }
@@ -106,6 +106,9 @@ export class Balancer {
   #onPlaneEvents(events: readonly PlaneEvent[]): void {
     for (const event of events) {
       if (event.type === 'passive-failure') this.#deps.health.hasten(event.backendId);
+      if (event.type === 'listening-changed' && this.#report !== undefined) {
+        this.#report = { ...this.#report, listeners: event.listeners };
+      }
     }
   }
 

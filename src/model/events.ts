@@ -1,3 +1,4 @@
+import type { Protocol } from './five-tuple.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
 
 /** Why a connection or datagram got no flow or was thrown away. Label values of one metric: keep them few. */
@@ -92,6 +93,24 @@ export interface WorkerLost {
   readonly flowsLost: number;
 }
 
+/** Ports that could not be bound at first were tried again, and their number changed. */
+export interface ListeningChanged {
+  readonly type: 'listening-changed';
+  readonly atMs: number;
+  readonly worker: number;
+  /** Sockets open now. */
+  readonly listeners: Readonly<Record<Protocol, number>>;
+  /** Sockets that still cannot be opened. */
+  readonly failures: number;
+}
+
 /** What a data plane tells, in batches, apart from its counters. Flow events only if asked for. */
 export type PlaneEvent =
-  FlowStarted | FlowEnded | FlowMoved | PassiveFailure | Overload | SourcePortPressure | WorkerLost;
+  | FlowStarted
+  | FlowEnded
+  | FlowMoved
+  | PassiveFailure
+  | Overload
+  | SourcePortPressure
+  | ListeningChanged
+  | WorkerLost;

@@ -12,6 +12,7 @@ import { groupListenFailures } from './listen-failures.js';
 /** What a line needs to know of the time before it. */
 export interface ControlLineContext {
   readonly poolWasDown: boolean;
+  readonly failuresAreNew: boolean;
 }
 
 export function logControlEvent(logger: Logger, event: ControlEvent, context: ControlLineContext): void {
@@ -34,7 +35,7 @@ export function logControlEvent(logger: Logger, event: ControlEvent, context: Co
       logPoolServing(logger, event, context);
       break;
     case 'applied':
-      logApplied(logger, event.digest, event.report);
+      logApplied(logger, event.digest, event.report, context);
       break;
     case 'apply-failed': {
       const { revision, error } = event;
@@ -106,14 +107,19 @@ function logPoolServing(logger: Logger, event: PoolServingChanged, context: Cont
   }
 }
 
-function logApplied(logger: Logger, digest: string, report: AppliedReport): void {
+function logApplied(
+  logger: Logger,
+  digest: string,
+  report: AppliedReport,
+  context: ControlLineContext,
+): void {
   const { revision, listeners, failures } = report;
   const { tcp, udp } = listeners;
   logger.info(
     { event: 'applied', revision, digest, listeners: { tcp, udp }, failures: failures.length },
     `Applied revision ${revision}: listening on ${tcp} TCP and ${udp} UDP ports`,
   );
-  if (failures.length === 0) return;
+  if (failures.length === 0 || !context.failuresAreNew) return;
   const groups = groupListenFailures(failures);
   const first = groups[0];
   const example = first === undefined ? '' : `, first ${first.protocol} ${first.ports} (${first.errorCode})`;

@@ -1,10 +1,11 @@
-import type { ControlEvent } from '../model/control-events.js';
+import type { AppliedReport, ControlEvent, PoolServingChanged } from '../model/control-events.js';
 import type { PlaneEvent } from '../model/events.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Logger } from '../runtime/logger.js';
 import { logControlEvent } from './control-lines.js';
+import { groupListenFailures } from './listen-failures.js';
 import { PassiveFailureLog } from './passive-failure-log.js';
-import { logOverload, logSourcePortPressure, logWorkerLost } from './plane-lines.js';
+import { logListeningChanged, logOverload, logSourcePortPressure, logWorkerLost } from './plane-lines.js';
 
 export interface EventLogDependencies {
   readonly logger: Logger;
@@ -25,6 +26,8 @@ export class EventLog {
   readonly #passiveFailures: PassiveFailureLog;
   /** Pool views that nobody serves, by `pool|probe`, so that a recovery can be told from a first serving. */
   readonly #downPools = new Set<string>();
+  /** Of the last revision, as grouped for its line. */
+  #listenFailures = '';
 
   constructor(deps: EventLogDependencies, options: EventLogOptions = { summaryIntervalMs: 10_000 }) {
     this.#logger = deps.logger;
@@ -32,15 +35,10 @@ export class EventLog {
   }
 
   control(event: ControlEvent): void {
-    if (event.type === 'pool-serving-changed') {
-      const key = `${event.pool}|${event.probe ?? ''}`;
-      const wasDown = this.#downPools.has(key);
-      if (event.eligible === 0) this.#downPools.add(key);
-      else this.#downPools.delete(key);
-      logControlEvent(this.#logger, event, { poolWasDown: wasDown });
-      return;
-    }
-    logControlEvent(this.#logger, event, { poolWasDown: false });
+    logControlEvent(this.#logger, event, {
+      poolWasDown: event.type === 'pool-serving-changed' && this.#wasDown(event),
+      failuresAreNew: event.type === 'applied' && this.#areNew(event.report.failures),
+    });
   }
 
   plane(events: readonly PlaneEvent[]): void {
@@ -50,6 +48,22 @@ export class EventLog {
   /** Writes what is still summed up. */
   stop(): void {
     this.#passiveFailures.stop();
+  }
+
+  #wasDown({ pool, probe, eligible }: PoolServingChanged): boolean {
+    const key = `${pool}|${probe ?? ''}`;
+    const wasDown = this.#downPools.has(key);
+    if (eligible === 0) this.#downPools.add(key);
+    else this.#downPools.delete(key);
+    return wasDown;
+  }
+
+  /** Every revision brings the failures along; they are news once. */
+  #areNew(failures: AppliedReport['failures']): boolean {
+    const groups = JSON.stringify(groupListenFailures(failures));
+    const areNew = groups !== this.#listenFailures;
+    this.#listenFailures = groups;
+    return areNew;
   }
 
   #planeEvent(event: PlaneEvent): void {
@@ -62,6 +76,9 @@ export class EventLog {
         break;
       case 'source-port-pressure':
         logSourcePortPressure(this.#logger, event);
+        break;
+      case 'listening-changed':
+        logListeningChanged(this.#logger, event);
         break;
       case 'worker-lost':
         logWorkerLost(this.#logger, event);

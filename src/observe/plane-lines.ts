@@ -1,4 +1,4 @@
-import type { Overload, SourcePortPressure, WorkerLost } from '../model/events.js';
+import type { ListeningChanged, Overload, SourcePortPressure, WorkerLost } from '../model/events.js';
 import type { Logger } from '../runtime/logger.js';
 
 export function logOverload(logger: Logger, event: Overload): void {
@@ -33,5 +33,15 @@ export function logWorkerLost(logger: Logger, event: WorkerLost): void {
   logger.error(
     { event: 'worker-lost', worker, evidence, flowsLost },
     `Data worker ${worker} died (${evidence}) with ${flowsLost} flows and is being replaced`,
+  );
+}
+
+export function logListeningChanged(logger: Logger, event: ListeningChanged): void {
+  const { worker, listeners, failures } = event;
+  const { tcp, udp } = listeners;
+  const rest = failures === 0 ? 'none is missing' : `${failures} still cannot be bound`;
+  logger.info(
+    { event: 'listening-changed', worker, listeners: { tcp, udp }, failures },
+    `Listening on ${tcp} TCP and ${udp} UDP ports now, ${rest}`,
   );
 }

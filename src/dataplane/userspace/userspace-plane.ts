@@ -199,9 +199,21 @@ export class UserspacePlane implements DataPlane {
     )
       return;
     running.cancelRetry = this.#deps.clock.setTimer(RETRY_LISTEN_MS, () => {
-      void this.#inTurn(async () => {
-        if (this.#shutdown === undefined) await this.#listen(running, running.keeper.state);
-      });
+      void this.#inTurn(() => this.#listenAgain(running));
+    });
+  }
+
+  async #listenAgain(running: Running): Promise<void> {
+    if (this.#shutdown !== undefined) return;
+    const failuresBefore = running.failures.length;
+    const { listeners, failures } = await this.#listen(running, running.keeper.state);
+    if (failures.length === failuresBefore) return;
+    this.#events.push({
+      type: 'listening-changed',
+      atMs: this.#deps.clock.wallMs(),
+      worker: this.#options.worker,
+      listeners,
+      failures: failures.length,
     });
   }
 

@@ -329,6 +329,14 @@ describe('Balancer changes', () => {
     assert.equal(lab.plane.calls.length, 1, 'traffic alone ejects nobody');
   });
 
+  test('report follows ports that were bound after all', async () => {
+    const lab = await running();
+    const before = lab.balancer.report;
+    const listeners = { tcp: 7, udp: 8 };
+    lab.plane.emit({ type: 'listening-changed', atMs: 1, worker: 0, listeners, failures: 0 });
+    assert.deepEqual(lab.balancer.report, { ...before, listeners });
+  });
+
   test('settled() waits for the apply under way', async () => {
     const lab = await running();
     await lab.balancer.settled();

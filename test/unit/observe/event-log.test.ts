@@ -93,6 +93,37 @@ describe('EventLog.control()', () => {
     ]);
   });
 
+  test('control() tells listener failures once, and again when they change', () => {
+    const failure = { rule: 'r', protocol: 'tcp', address: '::1', errorCode: 'EADDRINUSE' } as const;
+    const applied = (revision: number, ...ports: readonly number[]): ControlEvent => ({
+      type: 'applied',
+      digest: 'd1',
+      report: {
+        revision,
+        listeners: { tcp: 1, udp: 1 },
+        failures: ports.map((port) => ({ ...failure, port })),
+      },
+    });
+    const warnings = logged(applied(1, 80), applied(2, 80), applied(3, 81), applied(4), applied(5, 81));
+    assert.deepEqual(
+      warnings.filter((line) => line.startsWith('warn')),
+      ['80', '81', '81'].map((port) => `warn Cannot listen on 1 of 3 ports, first tcp ${port} (EADDRINUSE)`),
+    );
+  });
+
+  test('plane() tells of ports that could be bound after all', () => {
+    const { logger, log } = eventLog();
+    const listeners = { tcp: 100, udp: 99 };
+    log.plane([{ type: 'listening-changed', atMs: 1, worker: 0, listeners, failures: 1 }]);
+    log.plane([
+      { type: 'listening-changed', atMs: 2, worker: 0, listeners: { tcp: 100, udp: 100 }, failures: 0 },
+    ]);
+    assert.deepEqual(logger.texts, [
+      'info Listening on 100 TCP and 99 UDP ports now, 1 still cannot be bound',
+      'info Listening on 100 TCP and 100 UDP ports now, none is missing',
+    ]);
+  });
+
   test('control() cuts a list of scattered ports', () => {
     const { logger, log } = eventLog();
     const failures = Array.from({ length: 30_000 }, (_, index) => ({

@@ -5,6 +5,7 @@ import { after, describe, test } from 'node:test';
 import { ownAddresses } from '../../../../src/dataplane/userspace/own-addresses.js';
 import { UserspacePlane } from '../../../../src/dataplane/userspace/userspace-plane.js';
 import { ipAddress } from '../../../../src/model/address.js';
+import type { PlaneEvent } from '../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../src/model/forwarding-state.js';
 import { portSetOf, type PortSet } from '../../../../src/model/port-set.js';
 import type { Rule } from '../../../../src/model/rule.js';
@@ -127,9 +128,16 @@ describe('UserspacePlane.start()', () => {
     const applied = await plane.apply(state([{ first: 7110, last: 7112 }], { revision: 2 }));
     assert.deepEqual(applied, { ...report, revision: 2 });
 
+    const told: PlaneEvent[] = [];
+    plane.subscribe((events) => told.push(...events));
     clock.advance(RETRY_MS);
     await eventually(async () => (await plane.counters()).listeners['hub']?.open === 3, 5000, 'the retry');
     assert.equal(await answers(7111), true);
+    clock.advance(1000);
+    assert.deepEqual(
+      told.filter(({ type }) => type === 'listening-changed').map((event) => ({ ...event, atMs: 0 })),
+      [{ type: 'listening-changed', atMs: 0, worker: 0, listeners: { tcp: 3, udp: 0 }, failures: 0 }],
+    );
     const later = await plane.apply(state([{ first: 7110, last: 7112 }], { revision: 3 }));
     assert.deepEqual(later.failures, []);
     assert.equal(later.listeners.tcp, 3);
