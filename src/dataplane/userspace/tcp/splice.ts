@@ -163,8 +163,10 @@ class OneWay {
   };
 
   #passFin(): void {
-    // Writing nothing first, for the same reason: if an RST has come in the meantime, this is the last write.
-    this.#to.end(NOTHING);
+    // Writing nothing first, for the same reason: if an RST has come in the meantime, this is the last write. Once
+    // this side's own FIN has been passed on too, there is nobody left to tell of an RST.
+    if (this.#to.readableEnded) this.#to.end();
+    else this.#to.end(NOTHING);
     this.#onFin();
   }
 }

@@ -22,6 +22,7 @@ class TcpListener implements Listener {
   readonly binding: ListenerBinding;
   readonly #deps: TcpDeps;
   readonly #server: Server;
+  readonly #isWildcard: boolean;
 
   static open(deps: TcpDeps, binding: ListenerBinding): Promise<Listener> {
     const listener = new TcpListener(deps, binding);
@@ -31,6 +32,7 @@ class TcpListener implements Listener {
   private constructor(deps: TcpDeps, binding: ListenerBinding) {
     this.#deps = deps;
     this.binding = binding;
+    this.#isWildcard = isWildcard(binding.address);
     this.#server = createServer({
       allowHalfOpen: true,
       pauseOnConnect: true,
@@ -95,10 +97,12 @@ class TcpListener implements Listener {
 
   /** Undefined if the client has gone already: the kernel then no longer knows who it was. */
   #tupleOf(socket: Socket): FiveTuple | undefined {
-    const { remoteAddress, remotePort, localAddress } = socket;
+    const { remoteAddress, remotePort } = socket;
     if (remoteAddress === undefined || remotePort === undefined) return undefined;
     const { address, port } = this.binding;
-    const destination = isWildcard(address) && localAddress !== undefined ? ipAddress(localAddress) : address;
+    // Asked only where it is not known: each question is a system call.
+    const localAddress = this.#isWildcard ? socket.localAddress : undefined;
+    const destination = localAddress === undefined ? address : ipAddress(localAddress);
     const source = ipAddress(remoteAddress);
     return { protocol: 'tcp', source, sourcePort: remotePort, destination, destinationPort: port };
   }

@@ -143,9 +143,17 @@ export class UpstreamConnect {
     this.#settle({ kind: 'connected', socket });
   };
 
-  /** The kernel may choose the very port that nobody listens on, and TCP then connects a socket to itself. */
+  /**
+   * The kernel may choose the very port that nobody listens on, and TCP then connects a socket to itself. Only where it
+   * leaves from the backend's own address; asking a socket for its port is a system call that other flows need not pay.
+   */
   #isItself(socket: Socket): boolean {
+    if (!this.#kernelChooses) return false;
     const { address, port } = this.#request.endpoint;
+    const { routeSource } = this.#deps;
+    const source = routeSource.known(address);
+    if (source === undefined) routeSource.sourceFor(address).catch(ignore);
+    else if (source.text !== address.text) return false;
     return socket.localPort === port && socket.localAddress === address.text;
   }
 
@@ -184,4 +192,8 @@ export class UpstreamConnect {
     this.#socket?.destroy();
     this.#answer(outcome);
   }
+}
+
+function ignore(): void {
+  // Without an answer the next connection asks its socket.
 }
