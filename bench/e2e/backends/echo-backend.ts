@@ -1,0 +1,14 @@
+import { fileURLToPath } from 'node:url';
+import type { OwnProcess, OwnProcesses } from '../own-processes.js';
+
+const MAIN = fileURLToPath(new URL('./echo-backend-main.js', import.meta.url));
+
+/** TCP and UDP echo on each address, one process for all. */
+export function startEchoBackend(
+  processes: OwnProcesses,
+  options: { readonly cores: string; readonly addresses: readonly string[]; readonly port: number },
+): OwnProcess {
+  return processes.start({ role: 'backend', cores: options.cores }, 'echo backend', [
+    ...[process.execPath, MAIN, String(options.port), ...options.addresses],
+  ]);
+}

@@ -1,0 +1,8 @@
+import type { BenchCase } from '../bench.js';
+import { bulkCase } from './bulk.js';
+import { connectionsCase } from './connections.js';
+import { memoryCase } from './memory.js';
+import { requestsCase } from './requests.js';
+
+/** In the order they run. */
+export const ALL_CASES: readonly BenchCase[] = [requestsCase, connectionsCase, bulkCase, memoryCase];

@@ -1,0 +1,68 @@
+import { HTTP_BODY, startHttpBackend } from '../backends/http-backend.js';
+import type { Bench, Pass } from '../bench.js';
+import { runTool } from '../load/load-tool.js';
+import type { HttpCheckAnswer } from '../load/http-check-main.js';
+import { checkWrk, runWrk, type WrkResult } from '../load/wrk.js';
+import { costOf, type Cost } from '../measure.js';
+import { bound, type Target } from '../target.js';
+
+/** Eight ports: as many client ports again in TIME_WAIT before they run out. */
+export const HTTP_PORTS: readonly number[] = [8080, 8081, 8082, 8083, 8084, 8085, 8086, 8087];
+const BACKENDS = 3;
+
+/** HTTP backends of a pass, and load through a target to them, with the content checked. */
+export class HttpLoad {
+  readonly backends: readonly string[];
+  readonly #bench: Bench;
+  readonly #pass: Pass;
+
+  private constructor(bench: Bench, pass: Pass, backends: readonly string[]) {
+    this.#bench = bench;
+    this.#pass = pass;
+    this.backends = backends;
+  }
+
+  static async start(bench: Bench, pass: Pass, count: number = BACKENDS): Promise<HttpLoad> {
+    const backends = Array.from({ length: count }, (_, index) => bench.lab.backend(index + 1));
+    const own = await startHttpBackend(bench.processes, {
+      cores: pass.cores.load,
+      folder: await bench.folder('http'),
+      addresses: backends,
+      ports: HTTP_PORTS,
+    });
+    await bound(own, bench.lab.backend(count), { tcp: HTTP_PORTS.length });
+    return new HttpLoad(bench, pass, backends);
+  }
+
+  /** Bytes of one answer; throws when its body is not the backend's. */
+  async answerBytes(target: Target, close: boolean): Promise<number> {
+    const answer = await runTool<HttpCheckAnswer>(
+      this.#bench.processes,
+      this.#pass.cores.load,
+      'http-check-main',
+      { host: target.host, ports: HTTP_PORTS, body: HTTP_BODY, close },
+      10_000,
+    );
+    return answer.answerBytes;
+  }
+
+  /** One wrk run, checked before and during; rejects when an answer was missing or had another length. */
+  async run(
+    target: Target,
+    options: { readonly connections: number; readonly seconds: number; readonly close: boolean },
+  ): Promise<{ readonly result: WrkResult; readonly cost: Cost }> {
+    const answerBytes = await this.answerBytes(target, options.close);
+    const folder = await this.#bench.folder('wrk');
+    const outcome = await costOf(target, this.#pass.cores, () =>
+      runWrk(this.#bench.processes, {
+        cores: this.#pass.cores.load,
+        folder,
+        host: target.host,
+        ports: options.close ? HTTP_PORTS : HTTP_PORTS.slice(0, 1),
+        ...options,
+      }),
+    );
+    checkWrk(outcome.result, answerBytes, options.connections);
+    return outcome;
+  }
+}
