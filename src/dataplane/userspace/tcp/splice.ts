@@ -14,6 +14,17 @@ export const SPLICE_HIGH_WATER_MARK = 1;
 
 const NOTHING = new Uint8Array(0);
 
+/** Where a socket finds the directions it is part of: listeners are shared functions, not closures for each flow. */
+const READ_BY = Symbol('readBy');
+const WRITTEN_BY = Symbol('writtenBy');
+
+type SplicedSocket = Socket & { [READ_BY]?: OneWay; [WRITTEN_BY]?: OneWay };
+
+export interface SpliceOwner {
+  /** A direction has ended, and its FIN has been passed on. */
+  finPassed(): void;
+}
+
 /**
  * Joins two connected, paused sockets: bytes, back-pressure and FIN in both directions. Counts on the flow. Errors and
  * the closing of the sockets are their owner's business: a socket that was reset emits `error`, never a clean end.
@@ -21,13 +32,12 @@ const NOTHING = new Uint8Array(0);
 export class Splice {
   readonly #toBackend: OneWay;
   readonly #toClient: OneWay;
-  readonly #onFin: () => void;
+  readonly #owner: SpliceOwner;
 
-  /** `onFin` is called for each direction that has ended, when its FIN is passed on. */
-  constructor(client: Socket, backend: Socket, flow: Flow, clock: Clock, onFin: () => void) {
-    this.#onFin = onFin;
-    this.#toBackend = new OneWay(client, backend, clock, flow, 'to-backend', () => this.#fin(this.#toClient));
-    this.#toClient = new OneWay(backend, client, clock, flow, 'to-client', () => this.#fin(this.#toBackend));
+  constructor(client: Socket, backend: Socket, flow: Flow, clock: Clock, owner: SpliceOwner) {
+    this.#owner = owner;
+    this.#toBackend = new OneWay(this, client, backend, clock, flow, 'to-backend');
+    this.#toClient = new OneWay(this, backend, client, clock, flow, 'to-client');
   }
 
   start(): void {
@@ -41,72 +51,76 @@ export class Splice {
     this.#toClient.stop();
   }
 
-  #fin(reverse: OneWay): void {
+  /** A direction has passed its FIN on. */
+  ended(direction: OneWay): void {
+    const reverse = direction === this.#toBackend ? this.#toClient : this.#toBackend;
     reverse.readCarefully();
-    this.#onFin();
+    this.#owner.finPassed();
   }
 }
 
 /** One direction. */
 class OneWay {
-  readonly #from: Socket;
-  readonly #to: Socket;
+  readonly #splice: Splice;
+  readonly #from: SplicedSocket;
+  readonly #to: SplicedSocket;
   readonly #clock: Clock;
   readonly #flow: Flow;
   readonly #direction: 'to-backend' | 'to-client';
-  readonly #onFin: () => void;
   #mode: 'flowing' | 'careful' | 'stopped' = 'flowing';
   /** The other side takes no more for now. */
   #held = false;
   #pullScheduled = false;
 
   constructor(
+    splice: Splice,
     from: Socket,
     to: Socket,
     clock: Clock,
     flow: Flow,
     direction: 'to-backend' | 'to-client',
-    onFin: () => void,
   ) {
+    this.#splice = splice;
     this.#from = from;
     this.#to = to;
     this.#clock = clock;
     this.#flow = flow;
     this.#direction = direction;
-    this.#onFin = onFin;
   }
 
   start(): void {
-    this.#from.on('data', this.#forward);
-    this.#from.on('end', this.#ended);
-    this.#to.on('drain', this.#drained);
+    this.#from[READ_BY] = this;
+    this.#to[WRITTEN_BY] = this;
+    this.#from.on('data', onData);
+    this.#from.on('end', onEnd);
+    this.#to.on('drain', onDrain);
     this.#from.resume();
   }
 
   stop(): void {
     this.#mode = 'stopped';
-    this.#from.off('data', this.#forward);
-    this.#from.off('readable', this.#readable);
-    this.#from.off('end', this.#ended);
-    this.#to.off('drain', this.#drained);
+    this.#from.off('data', onData);
+    this.#from.off('readable', onReadable);
+    this.#from.off('end', onEnd);
+    this.#to.off('drain', onDrain);
     this.#from.pause();
   }
 
   /**
    * For a `from` that has been sent FIN. libuv reports data followed by RST in one poll as data and a clean end, unless
    * reading is stopped between the two; and once FIN has been sent there is no write left that could find the error out
-   * (see #ended). So from here on nothing flows by itself: each chunk lands in the (one byte) buffer, which stops the
+   * (see fromEnded). So from here on nothing flows by itself: each chunk lands in the (one byte) buffer, which stops the
    * reading, and is fetched in a later turn of the event loop. The RST is then met by the next read.
    */
   readCarefully(): void {
     if (this.#mode !== 'flowing' || this.#from.readableEnded) return;
     this.#mode = 'careful';
-    this.#from.off('data', this.#forward);
+    this.#from.off('data', onData);
     this.#from.pause();
-    this.#from.on('readable', this.#readable);
+    this.#from.on('readable', onReadable);
   }
 
-  readonly #forward = (chunk: Buffer): void => {
+  forward(chunk: Buffer): void {
     const flow = this.#flow;
     if (this.#direction === 'to-backend') {
       flow.bytesToBackend += chunk.length;
@@ -120,53 +134,73 @@ class OneWay {
     if (this.#to.writableLength < BUFFER_LIMIT_BYTES) return;
     this.#held = true;
     if (this.#mode === 'flowing') this.#from.pause();
-  };
+  }
 
-  readonly #drained = (): void => {
+  toDrained(): void {
     if (!this.#held) return;
     this.#held = false;
     this.#flow.lastActivityMs = this.#clock.monotonicMs();
     if (this.#mode === 'flowing') this.#from.resume();
     else if (this.#mode === 'careful') this.#schedulePull();
-  };
-
-  readonly #readable = (): void => {
-    if (!this.#held) this.#schedulePull();
-  };
-
-  #schedulePull(): void {
-    if (this.#pullScheduled) return;
-    this.#pullScheduled = true;
-    setImmediate(this.#pull);
   }
 
-  readonly #pull = (): void => {
-    this.#pullScheduled = false;
-    while (this.#mode === 'careful' && !this.#held) {
-      const chunk = this.#from.read() as Buffer | null;
-      if (chunk === null) return;
-      this.#forward(chunk);
-    }
-  };
+  fromReadable(): void {
+    if (!this.#held) this.#schedulePull();
+  }
 
   /**
    * The end may be a FIN, or an RST that libuv took for one (see readCarefully): writing nothing tells. On a connection
    * that was reset it fails, with ECONNRESET or EPIPE, and the socket emits `error`.
    */
-  readonly #ended = (): void => {
+  fromEnded(): void {
     if (this.#from.writableEnded) this.#passFin();
-    else this.#from.write(NOTHING, this.#judged);
-  };
+    else this.#from.write(NOTHING, (error) => this.#judged(error));
+  }
 
-  readonly #judged = (error?: Error | null): void => {
+  #schedulePull(): void {
+    if (this.#pullScheduled) return;
+    this.#pullScheduled = true;
+    setImmediate(pull, this);
+  }
+
+  pull(): void {
+    this.#pullScheduled = false;
+    while (this.#mode === 'careful' && !this.#held) {
+      const chunk = this.#from.read() as Buffer | null;
+      if (chunk === null) return;
+      this.forward(chunk);
+    }
+  }
+
+  #judged(error: Error | null | undefined): void {
     if (this.#mode !== 'stopped' && (error === undefined || error === null)) this.#passFin();
-  };
+  }
 
   #passFin(): void {
     // Writing nothing first, for the same reason: if an RST has come in the meantime, this is the last write. Once
     // this side's own FIN has been passed on too, there is nobody left to tell of an RST.
     if (this.#to.readableEnded) this.#to.end();
     else this.#to.end(NOTHING);
-    this.#onFin();
+    this.#splice.ended(this);
   }
+}
+
+function onData(this: SplicedSocket, chunk: Buffer): void {
+  this[READ_BY]?.forward(chunk);
+}
+
+function onEnd(this: SplicedSocket): void {
+  this[READ_BY]?.fromEnded();
+}
+
+function onReadable(this: SplicedSocket): void {
+  this[READ_BY]?.fromReadable();
+}
+
+function onDrain(this: SplicedSocket): void {
+  this[WRITTEN_BY]?.toDrained();
+}
+
+function pull(direction: OneWay): void {
+  direction.pull();
 }

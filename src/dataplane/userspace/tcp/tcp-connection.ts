@@ -3,11 +3,11 @@ import type { CloseStyle, Flow, FlowTransport } from '../../../flow/flow.js';
 import type { BackendPool } from '../../../model/configuration.js';
 import { errorCode } from '../../../model/errors.js';
 import type { FlowEndReason } from '../../../model/flow.js';
-import type { ForwardingState } from '../../../model/forwarding-state.js';
+import type { ForwardingState, PoolView } from '../../../model/forwarding-state.js';
 import { isAdmitted } from '../../../selection/access-list.js';
 import { backendEndpoint } from '../../../selection/backend-endpoint.js';
 import type { NoBackend, Picked } from '../../../selection/pick-result.js';
-import type { Picker } from '../../../selection/picker.js';
+import { NONE_EXCLUDED, type Picker } from '../../../selection/picker.js';
 import type { FlowKeeper } from '../flow-keeper.js';
 import type { ListenerBinding } from '../listener.js';
 import type { RouteSource } from '../route-source.js';
@@ -16,8 +16,8 @@ import { flushBeforeReset } from './flush-before-reset.js';
 import { readProxyHeader, type ProxyHeaderOutcome } from './proxy-header-reader.js';
 import { writeProxyHeader } from './proxy-protocol-write.js';
 import { resetSocket } from './reset-socket.js';
-import { Splice } from './splice.js';
-import { UpstreamConnect, type UpstreamOutcome } from './upstream-connect.js';
+import { Splice, type SpliceOwner } from './splice.js';
+import { UpstreamConnect, type UpstreamOutcome, type UpstreamOwner } from './upstream-connect.js';
 
 export interface TcpDeps {
   readonly keeper: FlowKeeper;
@@ -31,6 +31,13 @@ export interface TcpDeps {
 /** What of a blackholed client is read and thrown away, so that its RST is noticed; then it meets a full window. */
 const DISCARD_BYTES = 64 * 1024;
 
+const NOBODY: readonly string[] = [];
+
+/** Where a socket finds its connection: listeners are shared functions, not closures for each flow. */
+const OWNER = Symbol('owner');
+
+type OwnedSocket = Socket & { [OWNER]?: TcpConnection };
+
 const RESET_CODES: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED']);
 
 /**
@@ -38,16 +45,17 @@ const RESET_CODES: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPI
  * (PROXY header) -> pick -> connect, at one backend after the other -> splice -> end.
  * The client is not read before a backend is connected, so a retry loses nothing. It owns both sockets.
  */
-export class TcpConnection implements FlowTransport {
+export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner {
   readonly #deps: TcpDeps;
   readonly #binding: ListenerBinding;
   readonly #client: Socket;
-  readonly #tried = new Set<string>();
+  #tried: ReadonlySet<string> = NONE_EXCLUDED;
   #flow: Flow | undefined;
   #backend: Socket | undefined;
   #splice: Splice | undefined;
   /** Undoes whatever is being waited for. */
   #stopWaiting: () => void = nothing;
+  #attempt: { readonly pool: BackendPool; readonly backendId: string } | undefined;
   #firstAttemptAtMs = 0;
   #sidesOpen = 2;
   #failure: FlowEndReason | undefined;
@@ -58,8 +66,7 @@ export class TcpConnection implements FlowTransport {
     this.#deps = deps;
     this.#binding = binding;
     this.#client = client;
-    client.on('error', (error) => this.#sideFailed(client, error));
-    client.on('close', () => this.#sideClosed(client));
+    this.#watch(client);
   }
 
   /** Serves a flow that has been opened with this as its transport. */
@@ -177,25 +184,28 @@ export class TcpConnection implements FlowTransport {
       endpoint,
       reason: pick.reason,
       epoch: state.revision,
-      excluded: view.backends.map((member) => member.backend.id).filter((id) => excluded.has(id)),
+      excluded: excluded.size === 0 ? NOBODY : membersAmong(view, excluded),
     });
     const { sourcePorts, routeSource } = this.#deps;
     const attempt = new UpstreamConnect(
       { clock: keeper.clock, sourcePorts, routeSource },
       { backendId: pick.backendId, endpoint, pool, tcp: flow.rule.tcp, hash: pick.hash },
-      (outcome) => {
-        this.#stopWaiting = nothing;
-        this.#attempted(flow, pool, pick.backendId, outcome);
-      },
+      this,
     );
+    this.#attempt = { pool, backendId: pick.backendId };
     this.#stopWaiting = () => attempt.cancel();
+    attempt.start();
   }
 
-  #attempted(flow: Flow, pool: BackendPool, backendId: string, outcome: UpstreamOutcome): void {
+  attempted(outcome: UpstreamOutcome): void {
+    const flow = this.#flow;
+    const attempt = this.#attempt;
+    if (flow === undefined || attempt === undefined) return;
+    this.#stopWaiting = nothing;
     const { keeper } = this.#deps;
     switch (outcome.kind) {
       case 'connected':
-        this.#connected(flow, pool, backendId, outcome.socket);
+        this.#connected(flow, attempt.pool, attempt.backendId, outcome.socket);
         return;
       case 'local-fault':
         keeper.dropped(flow.rule, 'tcp', outcome.reason);
@@ -203,30 +213,39 @@ export class TcpConnection implements FlowTransport {
         return;
       case 'backend-failed':
         keeper.backendFailed(flow, outcome.evidence);
-        this.#tried.add(backendId);
-        if (this.#tried.size < pool.connectAttempts) this.#place(flow);
+        this.#tried = new Set([...this.#tried, attempt.backendId]);
+        if (this.#tried.size < attempt.pool.connectAttempts) this.#place(flow);
         else keeper.end(flow, 'connect-failed', 'reset');
         return;
     }
   }
 
+  finPassed(): void {
+    if (this.#flow !== undefined) this.#deps.keeper.halfClosed(this.#flow);
+  }
+
   #connected(flow: Flow, pool: BackendPool, backendId: string, backend: Socket): void {
     const { keeper, onConnectLatency } = this.#deps;
     this.#backend = backend;
-    backend.on('error', (error) => this.#sideFailed(backend, error));
-    backend.on('close', () => this.#sideClosed(backend));
+    this.#watch(backend);
     onConnectLatency(backendId, (keeper.clock.monotonicMs() - this.#firstAttemptAtMs) / 1000);
     keeper.establish(flow);
     if (pool.proxyProtocol !== 'none') backend.write(writeProxyHeader(pool.proxyProtocol, flow.tuple));
     const { noDelay, keepAliveMs } = flow.rule.tcp;
     if (noDelay) this.#client.setNoDelay(true);
     if (keepAliveMs !== undefined) this.#client.setKeepAlive(true, keepAliveMs);
-    this.#splice = new Splice(this.#client, backend, flow, keeper.clock, () => keeper.halfClosed(flow));
+    this.#splice = new Splice(this.#client, backend, flow, keeper.clock, this);
     this.#splice.start();
   }
 
+  #watch(side: OwnedSocket): void {
+    side[OWNER] = this;
+    side.on('error', onSideError);
+    side.on('close', onSideClose);
+  }
+
   /** A side is gone: by RST, or because the kernel gave up on it. What it sent before still goes to the other side. */
-  #sideFailed(side: Socket, error: Error): void {
+  sideFailed(side: Socket, error: Error): void {
     const flow = this.#flow;
     if (this.#closed || flow === undefined || this.#isFormer(side)) return;
     const { keeper } = this.#deps;
@@ -242,7 +261,7 @@ export class TcpConnection implements FlowTransport {
   }
 
   /** A socket closes by itself when FIN has been received and sent on it; after an error `#failure` is set. */
-  #sideClosed(side: Socket): void {
+  sideClosed(side: Socket): void {
     const flow = this.#flow;
     if (this.#closed || flow === undefined || this.#failure !== undefined || this.#isFormer(side)) return;
     this.#sidesOpen--;
@@ -253,6 +272,19 @@ export class TcpConnection implements FlowTransport {
   #isFormer(side: Socket): boolean {
     return side !== this.#client && side !== this.#backend;
   }
+}
+
+function onSideError(this: OwnedSocket, error: Error): void {
+  this[OWNER]?.sideFailed(this, error);
+}
+
+function onSideClose(this: OwnedSocket): void {
+  this[OWNER]?.sideClosed(this);
+}
+
+/** In the pool's order, as logs and replays want them. */
+function membersAmong({ backends }: PoolView, ids: ReadonlySet<string>): readonly string[] {
+  return backends.map(({ backend }) => backend.id).filter((id) => ids.has(id));
 }
 
 function endReason(error: Error, isClient: boolean): FlowEndReason {

@@ -36,6 +36,15 @@ export type UpstreamOutcome =
   /** Not the backend's fault, and another backend would meet the same. */
   | { readonly kind: 'local-fault'; readonly reason: DropReason };
 
+export interface UpstreamOwner {
+  attempted(outcome: UpstreamOutcome): void;
+}
+
+/** Where a socket finds its attempt: listeners are shared functions, not closures for each flow. */
+const ATTEMPT = Symbol('attempt');
+
+type AttemptSocket = Socket & { [ATTEMPT]?: UpstreamConnect };
+
 const PORT_FAULTS: ReadonlySet<string> = new Set(['EADDRINUSE', 'EADDRNOTAVAIL']);
 const SHORTAGES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
 
@@ -43,29 +52,33 @@ const SHORTAGES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', '
 export class UpstreamConnect {
   readonly #deps: UpstreamDeps;
   readonly #request: UpstreamRequest;
-  readonly #answer: (outcome: UpstreamOutcome) => void;
-  /** Still to be tried; empty and `#kernelChooses`: no address is set. */
-  #sources: IpAddress[];
+  readonly #owner: UpstreamOwner;
+  /** Still to be tried; none where the kernel chooses. */
+  #sources: readonly IpAddress[];
   #kernelChooses: boolean;
   #portTries = 0;
   #socket: Socket | undefined;
-  #cancelTimer: () => void;
+  #cancelTimer: () => void = ignore;
   #settled = false;
 
-  /** Starts at once. Answers once, never before the constructor has returned, and never after `cancel`. */
-  constructor(deps: UpstreamDeps, request: UpstreamRequest, answer: (outcome: UpstreamOutcome) => void) {
+  /** Does nothing before `start`. */
+  constructor(deps: UpstreamDeps, request: UpstreamRequest, owner: UpstreamOwner) {
     this.#deps = deps;
     this.#request = request;
-    this.#answer = answer;
-    const { endpoint, pool, hash } = request;
-    const sources = pool.sourceAddresses.filter(({ family }) => family === endpoint.address.family);
-    const first = sources.length === 0 ? 0 : hash % sources.length;
-    this.#sources = [...sources.slice(first), ...sources.slice(0, first)];
-    this.#kernelChooses = sources.length === 0;
-    this.#cancelTimer = deps.clock.setTimer(pool.connectTimeoutMs, () => {
+    this.#owner = owner;
+    this.#sources = sourcesFor(request);
+    this.#kernelChooses = this.#sources.length === 0;
+  }
+
+  /** Answers once, never before this has returned, and never after `cancel`. */
+  start(): void {
+    const { clock } = this.#deps;
+    this.#cancelTimer = clock.setTimer(this.#request.pool.connectTimeoutMs, () => {
       this.#settle({ kind: 'backend-failed', evidence: 'connect timeout' });
     });
-    process.nextTick(() => this.#dial());
+    // Only what the kernel does is sure to be answered later.
+    if (this.#kernelChooses) this.#dial();
+    else process.nextTick(() => this.#dial());
   }
 
   cancel(): void {
@@ -88,7 +101,7 @@ export class UpstreamConnect {
     const ports = this.#portRequest(source);
     const port = this.#deps.sourcePorts.take(ports);
     if (port === undefined) {
-      this.#sources.shift();
+      this.#sources = this.#sources.slice(1);
       this.#dial();
       return;
     }
@@ -109,7 +122,7 @@ export class UpstreamConnect {
     };
   }
 
-  #open(local: Pick<TcpNetConnectOpts, 'localAddress' | 'localPort'>): Socket {
+  #open(local: Pick<TcpNetConnectOpts, 'localAddress' | 'localPort'>): AttemptSocket {
     const { endpoint, tcp } = this.#request;
     // Node hands what it does not know itself to the stream; its types leave highWaterMark out.
     const options: TcpNetConnectOpts & { readonly highWaterMark: number } = {
@@ -123,14 +136,15 @@ export class UpstreamConnect {
       noDelay: tcp.noDelay,
       ...(tcp.keepAliveMs === undefined ? {} : { keepAlive: true, keepAliveInitialDelay: tcp.keepAliveMs }),
     };
-    const socket = connect(options);
+    const socket: AttemptSocket = connect(options);
     this.#socket = socket;
-    socket.on('error', this.#failed);
-    socket.once('connect', this.#connected);
+    socket[ATTEMPT] = this;
+    socket.on('error', onError);
+    socket.on('connect', onConnect);
     return socket;
   }
 
-  readonly #connected = (): void => {
+  connected(): void {
     const socket = this.#socket;
     if (socket === undefined || this.#settled) return;
     if (this.#isItself(socket)) {
@@ -138,10 +152,11 @@ export class UpstreamConnect {
       this.#settle({ kind: 'backend-failed', evidence: 'ECONNREFUSED' });
       return;
     }
-    socket.off('error', this.#failed);
+    socket.off('error', onError);
+    socket.off('connect', onConnect);
     this.#socket = undefined;
     this.#settle({ kind: 'connected', socket });
-  };
+  }
 
   /**
    * The kernel may choose the very port that nobody listens on, and TCP then connects a socket to itself. Only where it
@@ -157,16 +172,17 @@ export class UpstreamConnect {
     return socket.localPort === port && socket.localAddress === address.text;
   }
 
-  readonly #failed = (error: Error): void => {
+  failed(error: Error): void {
     if (this.#settled) return;
     const code = errorCode(error) ?? errorMessage(error);
     if (PORT_FAULTS.has(code)) {
       // Refused at bind for want of the address, rather than at connect for want of the port: not this machine's.
-      if (code === 'EADDRNOTAVAIL' && 'syscall' in error && error.syscall === 'bind') this.#sources.shift();
+      if (code === 'EADDRNOTAVAIL' && 'syscall' in error && error.syscall === 'bind')
+        this.#sources = this.#sources.slice(1);
       this.#nextPort();
     } else if (SHORTAGES.has(code)) this.#settle({ kind: 'local-fault', reason: 'descriptors-exhausted' });
     else this.#settle({ kind: 'backend-failed', evidence: code });
-  };
+  }
 
   #nextPort(): void {
     if (!this.#kernelChooses) {
@@ -190,8 +206,24 @@ export class UpstreamConnect {
     this.#settled = true;
     this.#cancelTimer();
     this.#socket?.destroy();
-    this.#answer(outcome);
+    this.#owner.attempted(outcome);
   }
+}
+
+/** The pool's source addresses of the backend's family, the flow's own turn first. */
+function sourcesFor({ pool, endpoint, hash }: UpstreamRequest): readonly IpAddress[] {
+  if (pool.sourceAddresses.length === 0) return pool.sourceAddresses;
+  const sources = pool.sourceAddresses.filter(({ family }) => family === endpoint.address.family);
+  const first = sources.length === 0 ? 0 : hash % sources.length;
+  return [...sources.slice(first), ...sources.slice(0, first)];
+}
+
+function onConnect(this: AttemptSocket): void {
+  this[ATTEMPT]?.connected();
+}
+
+function onError(this: AttemptSocket, error: Error): void {
+  this[ATTEMPT]?.failed(error);
 }
 
 function ignore(): void {

@@ -60,7 +60,7 @@ for (const mode of ['both directions open', 'the client half-closed'] as const) 
     const backend = await socketPair(t);
     const flow = newFlow();
     let fins = 0;
-    const splice = new Splice(client.inner, backend.inner, flow, systemClock, () => fins++);
+    const splice = new Splice(client.inner, backend.inner, flow, systemClock, { finPassed: () => fins++ });
     splice.start();
     client.outer.pause();
     if (mode === 'the client half-closed') {
@@ -104,7 +104,7 @@ test('Splice stops: nothing moves after stop()', async (t) => {
   const client = await socketPair(t);
   const backend = await socketPair(t);
   const flow = newFlow();
-  const splice = new Splice(client.inner, backend.inner, flow, systemClock, () => undefined);
+  const splice = new Splice(client.inner, backend.inner, flow, systemClock, { finPassed: () => undefined });
   splice.start();
   client.outer.write('one');
   await eventually(() => flow.bytesToBackend === 3, 5000, 'the first bytes');
