@@ -37,6 +37,11 @@ export class Bench {
     this.#folder = options.folder;
   }
 
+  /** Load before the first measured run of a peer: just-in-time compilers need some thousand rounds of all code. */
+  get warmUpSeconds(): number {
+    return this.options.seconds;
+  }
+
   /** A number of its own for each balancer started, 1 to 200, for its frontend address. */
   nextNumber(): number {
     this.#count = (this.#count % 200) + 1;

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 
 export const CASE_NAMES = [
@@ -26,6 +27,8 @@ export interface BenchOptions {
   /** How long one measured run lasts, in seconds. */
   readonly seconds: number;
   readonly netns: boolean;
+  /** The `main.js` that haports is started from. @default dist/main.js of this tree */
+  readonly main: string;
   /** Whether `latest.json` and the README's table are written. */
   readonly publish: boolean;
 }
@@ -38,6 +41,7 @@ export const USAGE = `npm run bench -- [options]
   --rounds N                 interleaved rounds (default 5; quick: 1)
   --seconds N                length of one measured run (default 4; quick: 1)
   --netns                    in three network namespaces instead of on loopback; needs root
+  --main PATH                the dist/main.js to measure as haports, to compare versions
   --publish                  also write bench/results/latest.json, latest.svg and the table in the README
 `;
 
@@ -54,6 +58,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
       workers: { type: 'string' },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
+      main: { type: 'string', default: 'dist/main.js' },
       netns: { type: 'boolean', default: false },
       publish: { type: 'boolean', default: false },
     },
@@ -62,6 +67,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
   return {
     quick,
     netns: values.netns,
+    main: resolve(values.main),
     publish: values.publish,
     cases: chosen('--only', only, CASE_NAMES),
     peers: chosen('--peers', values.peers, PEER_NAMES),

@@ -110,8 +110,9 @@ export class OwnProcesses {
   }
 }
 
-/** The last line of what a process said, for messages. */
+/** What a process said about its end, for messages: a line that tells of an error, else its last. */
 export function tail(own: OwnProcess): string {
   const text = own.stderr.trim() === '' ? own.stdout : own.stderr;
-  return text.trim().split('\n').at(-1)?.slice(0, 300) ?? '';
+  const lines = text.trim().split('\n');
+  return (lines.findLast((line) => /error/i.test(line)) ?? lines.at(-1) ?? '').slice(0, 300);
 }

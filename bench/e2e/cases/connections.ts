@@ -1,7 +1,7 @@
 import type { Bench, BenchCase } from '../bench.js';
 import { interleave } from '../interleave.js';
 import { cpuPer } from '../measure.js';
-import { HTTP_PORTS, HttpLoad } from './http-load.js';
+import { HttpLoad } from './http-load.js';
 
 const CONNECTIONS = 64;
 
@@ -17,14 +17,9 @@ async function run(bench: Bench): Promise<void> {
     await interleave(bench, pass, {
       case: 'connections',
       variants: ['64 at a time'],
-      spec: {
-        tcpPorts: [[HTTP_PORTS[0]!, HTTP_PORTS.at(-1)!]],
-        udpPorts: [],
-        backends: load.backends,
-        distribution: 'per-flow',
-      },
+      spec: load.spec,
       verify: async (target) => {
-        await load.run(target, { connections: CONNECTIONS, seconds: 1, close: true });
+        await load.run(target, { connections: CONNECTIONS, seconds: bench.warmUpSeconds, close: true });
       },
       measure: async (target) => {
         const { result, cost } = await load.run(target, {

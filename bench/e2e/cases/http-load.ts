@@ -1,25 +1,40 @@
-import { HTTP_BODY, startHttpBackend } from '../backends/http-backend.js';
+import { LARGE, SMALL, startHttpBackend, type HttpResource } from '../backends/http-backend.js';
 import type { Bench, Pass } from '../bench.js';
 import { runTool } from '../load/load-tool.js';
 import type { HttpCheckAnswer } from '../load/http-check-main.js';
 import { checkWrk, runWrk, type WrkResult } from '../load/wrk.js';
 import { costOf, type Cost } from '../measure.js';
-import { bound, type Target } from '../target.js';
+import { bound, type SpecWithoutFrontend, type Target } from '../target.js';
 
-/** Eight ports: as many client ports again in TIME_WAIT before they run out. */
+/** Eight ports: the pairs of addresses have eight times as many client ports before they run out in TIME_WAIT. */
 export const HTTP_PORTS: readonly number[] = [8080, 8081, 8082, 8083, 8084, 8085, 8086, 8087];
 const BACKENDS = 3;
 
+/** How wrk loads a target. */
+export interface HttpRun {
+  readonly connections: number;
+  readonly seconds: number;
+  /** A new connection for each request, over all ports. */
+  readonly close: boolean;
+  /** One mebibyte an answer instead of some hundred bytes. */
+  readonly large?: boolean;
+}
+
 /** HTTP backends of a pass, and load through a target to them, with the content checked. */
 export class HttpLoad {
-  readonly backends: readonly string[];
+  readonly spec: SpecWithoutFrontend;
   readonly #bench: Bench;
   readonly #pass: Pass;
 
   private constructor(bench: Bench, pass: Pass, backends: readonly string[]) {
     this.#bench = bench;
     this.#pass = pass;
-    this.backends = backends;
+    this.spec = {
+      tcpPorts: [[HTTP_PORTS[0]!, HTTP_PORTS.at(-1)!]],
+      udpPorts: [],
+      backends,
+      distribution: 'per-flow',
+    };
   }
 
   static async start(bench: Bench, pass: Pass, count: number = BACKENDS): Promise<HttpLoad> {
@@ -34,24 +49,22 @@ export class HttpLoad {
     return new HttpLoad(bench, pass, backends);
   }
 
-  /** Bytes of one answer; throws when its body is not the backend's. */
-  async answerBytes(target: Target, close: boolean): Promise<number> {
+  /** Bytes of one answer; rejects when its body is not the backend's. */
+  async answerBytes(target: Target, resource: HttpResource, close: boolean): Promise<number> {
     const answer = await runTool<HttpCheckAnswer>(
       this.#bench.processes,
       this.#pass.cores.load,
       'http-check-main',
-      { host: target.host, ports: HTTP_PORTS, body: HTTP_BODY, close },
+      { host: target.host, ports: HTTP_PORTS, close, ...resource },
       10_000,
     );
     return answer.answerBytes;
   }
 
-  /** One wrk run, checked before and during; rejects when an answer was missing or had another length. */
-  async run(
-    target: Target,
-    options: { readonly connections: number; readonly seconds: number; readonly close: boolean },
-  ): Promise<{ readonly result: WrkResult; readonly cost: Cost }> {
-    const answerBytes = await this.answerBytes(target, options.close);
+  /** One wrk run, checked before and in sum; rejects when an answer was missing or had another length. */
+  async run(target: Target, options: HttpRun): Promise<{ readonly result: WrkResult; readonly cost: Cost }> {
+    const resource = options.large === true ? LARGE : SMALL;
+    const answerBytes = await this.answerBytes(target, resource, options.close);
     const folder = await this.#bench.folder('wrk');
     const outcome = await costOf(target, this.#pass.cores, () =>
       runWrk(this.#bench.processes, {
@@ -59,6 +72,7 @@ export class HttpLoad {
         folder,
         host: target.host,
         ports: options.close ? HTTP_PORTS : HTTP_PORTS.slice(0, 1),
+        path: resource.path,
         ...options,
       }),
     );

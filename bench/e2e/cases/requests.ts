@@ -1,7 +1,7 @@
 import type { Bench, BenchCase } from '../bench.js';
 import { interleave } from '../interleave.js';
 import { cpuPer } from '../measure.js';
-import { HTTP_PORTS, HttpLoad } from './http-load.js';
+import { HttpLoad } from './http-load.js';
 
 const CONNECTIONS: Readonly<Record<string, number>> = { '64 connections': 64, '512 connections': 512 };
 
@@ -14,14 +14,9 @@ async function run(bench: Bench): Promise<void> {
     await interleave(bench, pass, {
       case: 'requests',
       variants: Object.keys(CONNECTIONS),
-      spec: {
-        tcpPorts: [[HTTP_PORTS[0]!, HTTP_PORTS.at(-1)!]],
-        udpPorts: [],
-        backends: load.backends,
-        distribution: 'per-flow',
-      },
+      spec: load.spec,
       verify: async (target) => {
-        await load.run(target, { connections: 64, seconds: 1, close: false });
+        await load.run(target, { connections: 64, seconds: bench.warmUpSeconds, close: false });
       },
       measure: async (target, variant) => {
         const connections = CONNECTIONS[variant] ?? 64;

@@ -23,6 +23,7 @@ export interface WrkOptions {
   readonly host: string;
   /** One wrk for each port. */
   readonly ports: readonly number[];
+  readonly path: string;
   /** Over all ports. */
   readonly connections: number;
   readonly seconds: number;
@@ -43,7 +44,7 @@ export async function runWrk(processes: OwnProcesses, options: WrkOptions): Prom
         [
           ...['wrk', '-t1', `-c${each}`, `-d${options.seconds}s`, '--timeout', '5s', '-s', script],
           ...(options.close ? ['-H', 'Connection: close'] : []),
-          `http://${options.host}:${port}/`,
+          `http://${options.host}:${port}${options.path}`,
         ],
         (options.seconds + 15) * 1000,
       ),

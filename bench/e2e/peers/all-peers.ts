@@ -18,7 +18,11 @@ export async function findPeers(
 ): Promise<readonly FoundPeer[]> {
   const wanted = [
     ...(options.workers.includes(1) ? [directPeer()] : []),
-    ...options.workers.flatMap((workers) => [haportsPeer(workers), haproxyPeer(workers), nginxPeer(workers)]),
+    ...options.workers.flatMap((workers) => [
+      haportsPeer(workers, options.main),
+      haproxyPeer(workers),
+      nginxPeer(workers),
+    ]),
   ].filter((peer) => options.peers.includes(peer.name));
   const found: FoundPeer[] = [];
   for (const peer of wanted) {

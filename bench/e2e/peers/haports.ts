@@ -2,10 +2,8 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { labelOf, type Peer, type ServeSpec } from './peer.js';
 
-const MAIN = join(process.cwd(), 'dist', 'main.js');
-
-/** The built haports of this tree: a control process and `workers` data workers. */
-export function haportsPeer(workers: number): Peer {
+/** A built haports, by its `main.js`: a control process and `workers` data workers. */
+export function haportsPeer(workers: number, main: string): Peer {
   return {
     label: labelOf('haports', workers),
     name: 'haports',
@@ -20,7 +18,7 @@ export function haportsPeer(workers: number): Peer {
       await writeFile(path, JSON.stringify(haportsConfig(spec, workers), undefined, 2));
       return processes.start({ role: 'balancer', cores: cores.balancer }, labelOf('haports', workers), [
         process.execPath,
-        MAIN,
+        main,
         'run',
         '-c',
         path,
