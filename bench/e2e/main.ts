@@ -5,8 +5,9 @@ import { runCommand } from '../../test/support/commands.js';
 import { Bench } from './bench.js';
 import { ALL_CASES } from './cases/all-cases.js';
 import { corePlan } from './core-plan.js';
-import { loopbackLab, type Lab } from './lab.js';
+import { loopbackLab } from './lab.js';
 import { machineFacts } from './machine-facts.js';
+import { openNetnsLab } from './netns-lab.js';
 import { parseOptions, USAGE, type BenchOptions } from './options.js';
 import { OwnProcesses } from './own-processes.js';
 import { findPeers } from './peers/all-peers.js';
@@ -25,7 +26,7 @@ try {
 /** 0 when every run gave a number, 1 when any failed. */
 async function main(options: BenchOptions): Promise<number> {
   const folder = await mkdtemp(join(tmpdir(), 'haports-bench-'));
-  const lab = await openLab(options);
+  const lab = options.netns ? await openNetnsLab() : loopbackLab();
   const processes = new OwnProcesses(lab);
   const clean = async (): Promise<void> => {
     await processes.stopAll();
@@ -59,9 +60,4 @@ async function main(options: BenchOptions): Promise<number> {
   } finally {
     await clean();
   }
-}
-
-function openLab(options: BenchOptions): Promise<Lab> {
-  if (options.netns) throw new Error('--netns is not available yet');
-  return Promise.resolve(loopbackLab());
 }

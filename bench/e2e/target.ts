@@ -13,6 +13,8 @@ export interface Target {
   readonly host: string;
   /** Undefined for direct. */
   readonly process: OwnProcess | undefined;
+  /** From its start until it had bound all ports, in milliseconds; 0 for direct. */
+  readonly startMs: number;
 }
 
 export type SpecWithoutFrontend = Omit<ServeSpec, 'frontend'>;
@@ -26,12 +28,10 @@ export async function startTarget(
 ): Promise<Target> {
   const frontend = bench.lab.frontend(bench.nextNumber());
   const full = { ...spec, frontend, ...(peer.udp ? {} : { udpPorts: [] }) };
-  const own = await peer.start(full, {
-    processes: bench.processes,
-    cores: pass.cores,
-    folder: await bench.folder(peer.label),
-  });
-  if (own === undefined) return { peer, host: spec.backends[0] ?? '', process: undefined };
+  const folder = await bench.folder(peer.label);
+  const startedAtMs = performance.now();
+  const own = await peer.start(full, { processes: bench.processes, cores: pass.cores, folder });
+  if (own === undefined) return { peer, host: spec.backends[0] ?? '', process: undefined, startMs: 0 };
   try {
     await bound(own, frontend, {
       tcp: portsOf(full.tcpPorts).length,
@@ -41,7 +41,7 @@ export async function startTarget(
     await own.stop();
     throw error;
   }
-  return { peer, host: frontend, process: own };
+  return { peer, host: frontend, process: own, startMs: performance.now() - startedAtMs };
 }
 
 /** Resolves once so many sockets are bound to the address, in the network of the process. */

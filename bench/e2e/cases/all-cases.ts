@@ -1,9 +1,12 @@
 import type { BenchCase } from '../bench.js';
 import { bulkCase } from './bulk.js';
 import { connectionsCase } from './connections.js';
+import { growthCase } from './growth.js';
 import { latencyCase } from './latency.js';
 import { memoryCase } from './memory.js';
 import { requestsCase } from './requests.js';
+import { startCase } from './start.js';
+import { udpCase } from './udp.js';
 
 /** In the order they run. */
 export const ALL_CASES: readonly BenchCase[] = [
@@ -11,5 +14,8 @@ export const ALL_CASES: readonly BenchCase[] = [
   connectionsCase,
   bulkCase,
   latencyCase,
+  udpCase,
   memoryCase,
+  startCase,
+  growthCase,
 ];

@@ -1,0 +1,121 @@
+import { startEchoBackend } from '../backends/echo-backend.js';
+import { startIperfBackends } from '../backends/iperf-backend.js';
+import type { Bench, BenchCase, Pass } from '../bench.js';
+import { interleave } from '../interleave.js';
+import { runIperf } from '../load/iperf.js';
+import { runTool } from '../load/load-tool.js';
+import type { UdpPingAnswer } from '../load/udp-ping-main.js';
+import { costOf, cpuPer } from '../measure.js';
+import type { Numbers } from '../results.js';
+import { bound, type Target } from '../target.js';
+
+const IPERF_PORT = 5201;
+const ECHO_PORT = 7000;
+const DATAGRAM_BYTES = 200;
+const STREAMS = 8;
+/** Datagrams a second offered, over all streams. */
+const RATES = [20_000, 40_000, 80_000, 160_000];
+const PING = 'round trip';
+const PINGS_PER_SECOND = 2000;
+const PING_FLOWS = 64;
+
+/**
+ * (e) UDP: iperf3 with 200-byte datagrams in eight flows at rising rates, delivered and lost as the receiver counts
+ * them; round trips to an echo at 2,000 a second over 64 flows, each datagram's content checked. New flows a second
+ * are in the memory case.
+ */
+export const udpCase: BenchCase = { name: 'udp', run };
+
+async function run(bench: Bench): Promise<void> {
+  const rates = bench.options.quick ? RATES.filter((_, index) => index % 2 === 1) : RATES;
+  for (const pass of bench.passes((peer) => peer.udp)) {
+    const backends = await startBackends(bench, pass);
+    await interleave(bench, pass, {
+      case: 'udp',
+      variants: [PING, ...rates.map(offered)],
+      spec: {
+        tcpPorts: [[IPERF_PORT, IPERF_PORT]],
+        udpPorts: [
+          [IPERF_PORT, IPERF_PORT],
+          [ECHO_PORT, ECHO_PORT],
+        ],
+        backends,
+        distribution: 'source-ip',
+      },
+      verify: async (target) => {
+        await ping(bench, pass, { target, seconds: 1 });
+      },
+      measure: (target, variant) => {
+        const perSecond = rates.find((rate) => offered(rate) === variant);
+        return perSecond === undefined
+          ? ping(bench, pass, { target, seconds: bench.options.seconds })
+          : flood(bench, pass, { target, perSecond });
+      },
+    });
+    await bench.processes.stopAll();
+  }
+}
+
+function offered(rate: number): string {
+  return `${rate / 1000}k datagrams/s offered`;
+}
+
+async function ping(
+  bench: Bench,
+  pass: Pass,
+  run: { readonly target: Target; readonly seconds: number },
+): Promise<Numbers> {
+  const { result, cost } = await costOf(run.target, pass.cores, () =>
+    runTool<UdpPingAnswer>(
+      bench.processes,
+      pass.cores.load,
+      'udp-ping-main',
+      {
+        ...{ host: run.target.host, port: ECHO_PORT, flows: PING_FLOWS, bytes: DATAGRAM_BYTES },
+        ...{ perSecond: PINGS_PER_SECOND, seconds: run.seconds },
+      },
+      (run.seconds + 10) * 1000,
+    ),
+  );
+  const { sent, lost, ...latencies } = result;
+  if (lost === sent) throw new Error('no datagram came back');
+  return {
+    ...latencies,
+    lostPercent: (100 * lost) / sent,
+    ...cpuPer(cost, 'cpuMicrosPerDatagram', 2 * sent, 1e6),
+    ...cost.busy,
+  };
+}
+
+async function flood(
+  bench: Bench,
+  pass: Pass,
+  run: { readonly target: Target; readonly perSecond: number },
+): Promise<Numbers> {
+  const { result, cost } = await costOf(run.target, pass.cores, () =>
+    runIperf(bench.processes, {
+      ...{ cores: pass.cores.load, host: run.target.host, port: IPERF_PORT, from: bench.lab.client(1) },
+      ...{ streams: STREAMS, seconds: bench.options.seconds, download: false },
+      udp: { bytes: DATAGRAM_BYTES, perSecond: run.perSecond },
+    }),
+  );
+  const delivered = result.datagrams - result.lost;
+  if (delivered <= 0) throw new Error(`none of ${result.datagrams} datagrams arrived`);
+  return {
+    sentPerSecond: result.datagrams / result.seconds,
+    deliveredPerSecond: delivered / result.seconds,
+    lostPercent: (100 * result.lost) / result.datagrams,
+    ...cpuPer(cost, 'cpuMicrosPerDatagram', delivered, 1e6),
+    ...cost.busy,
+  };
+}
+
+async function startBackends(bench: Bench, pass: Pass): Promise<readonly string[]> {
+  const addresses = [1, 2, 3].map((number) => bench.lab.backend(number));
+  const common = { cores: pass.cores.load, addresses };
+  const echo = startEchoBackend(bench.processes, { ...common, port: ECHO_PORT });
+  const servers = startIperfBackends(bench.processes, { ...common, port: IPERF_PORT });
+  await bound(echo, addresses[2]!, { udp: 1 });
+  await Promise.all(servers.map((own, index) => bound(own, addresses[index]!, { tcp: 2 })));
+  return addresses;
+}
