@@ -7,11 +7,14 @@ import { ProbeHealth } from './control/probe-health.js';
 import { probeStatuses } from './control/probe-statuses.js';
 import type { ApplyReport, DataPlane, StopReport } from './dataplane/data-plane.js';
 import { PlaneHost } from './dataplane/remote/plane-host.js';
+import { RemotePortGate } from './dataplane/remote/remote-port-gate.js';
 import { SupervisedPlane } from './dataplane/remote/supervised-plane.js';
-import { forkWorker, parentChannel } from './dataplane/remote/worker-launcher.js';
+import { WorkerGroup } from './dataplane/remote/worker-group.js';
+import { forkSharingWorker, forkWorker, parentChannel } from './dataplane/remote/worker-launcher.js';
 import type { WorkerOptions } from './dataplane/remote/worker-protocol.js';
 import { ownAddresses } from './dataplane/userspace/own-addresses.js';
-import { UserspacePlane } from './dataplane/userspace/userspace-plane.js';
+import { tryTcpPort } from './dataplane/userspace/tcp/try-port.js';
+import { UserspacePlane, type UserspacePlaneDeps } from './dataplane/userspace/userspace-plane.js';
 import type { Configuration } from './model/configuration.js';
 import type { ControlEvent } from './model/control-events.js';
 import { VERSION } from './model/version.js';
@@ -128,25 +131,46 @@ export async function serveAsWorker(): Promise<void> {
   // The first message may come at any time from now on, and waits for the hasher.
   const channel = parentChannel();
   const hash = await createHasher();
+  const tcpGate = new RemotePortGate(channel);
   new PlaneHost({
     channel,
     clock,
-    createPlane: (options) => createUserspacePlane(hash, options),
+    createPlane: (options) => createUserspacePlane(hash, options, options.workers > 1 ? { tcpGate } : {}),
     onStopped: () => {
       if (process.connected) process.disconnect();
     },
   });
 }
 
-function createUserspacePlane(hash: Hash32, options: WorkerOptions): UserspacePlane {
-  return new UserspacePlane({ clock, hash, ownAddresses, descriptorLimit: descriptorLimit() }, options);
+function createUserspacePlane(
+  hash: Hash32,
+  options: WorkerOptions,
+  more: Pick<UserspacePlaneDeps, 'tcpGate'> = {},
+): UserspacePlane {
+  return new UserspacePlane(
+    { clock, hash, ownAddresses, descriptorLimit: descriptorLimit(), ...more },
+    options,
+  );
 }
 
 function createPlane(configuration: Configuration, hash: Hash32): DataPlane {
-  const options: WorkerOptions = { flowEvents: configuration.flowLog !== undefined, worker: 0, workers: 1 };
-  if (configuration.workers === 0) return createUserspacePlane(hash, options);
+  const { workers } = configuration;
+  const flowEvents = configuration.flowLog !== undefined;
   const script = fileURLToPath(new URL('./worker.js', import.meta.url));
-  return new SupervisedPlane({ clock, launch: () => forkWorker(script) }, options);
+  switch (workers) {
+    case 0:
+      return createUserspacePlane(hash, { flowEvents, worker: 0, workers: 1 });
+    case 1:
+      return new SupervisedPlane(
+        { clock, launch: () => forkWorker(script) },
+        { flowEvents, worker: 0, workers },
+      );
+    default:
+      return new WorkerGroup(
+        { clock, launch: () => forkSharingWorker(script), tryTcpPort },
+        { flowEvents, workers },
+      );
+  }
 }
 
 function createFlowLog(configuration: Configuration, logger: Logger): FlowLog | undefined {
@@ -176,7 +200,10 @@ function createMetricsServer(
       metrics: new Metrics({ source, clock }, { version: VERSION }),
       liveness: [
         { name: 'control loop', answer: () => balancer.settled() },
-        { name: 'data plane', answer: () => plane.flows({ limit: 1 }) },
+        {
+          name: 'data plane',
+          answer: () => (plane instanceof WorkerGroup ? plane.answer() : plane.flows({ limit: 1 })),
+        },
       ],
       readiness: () => ({
         applied: balancer.state !== undefined,

@@ -15,6 +15,13 @@ import {
 import type { Layout, Rule } from './support/architecture-rules.js';
 import { scanFolder } from './support/source-scan.js';
 
+/** What the userspace plane and its remote control agree on. */
+const PLANE_CONTRACTS = [
+  'dataplane/data-plane.ts',
+  'dataplane/worker-plane.ts',
+  'dataplane/listen-report.ts',
+];
+
 /*
  * The shape of src/, as a table. A part is a folder (`model/`) or a file (`compose.ts`); the longest match wins.
  * Imports run one way: a part may import itself and what stands to its right, in any form, types included.
@@ -32,9 +39,11 @@ const MAY_IMPORT: Layout['mayImport'] = {
 
   // Planes know neither the configuration, nor who controls them, nor each other.
   'dataplane/data-plane.ts': ['model/'],
-  'dataplane/userspace/': ['model/', 'runtime/', 'selection/', 'flow/', 'dataplane/data-plane.ts'],
+  'dataplane/listen-report.ts': ['model/', 'dataplane/data-plane.ts'],
+  'dataplane/worker-plane.ts': ['model/', 'dataplane/data-plane.ts'],
+  'dataplane/userspace/': ['model/', 'runtime/', 'selection/', 'flow/', ...PLANE_CONTRACTS],
   'dataplane/kernel/': ['model/', 'runtime/', 'selection/', 'flow/', 'nft/', 'dataplane/data-plane.ts'],
-  'dataplane/remote/': ['model/', 'runtime/', 'dataplane/data-plane.ts'],
+  'dataplane/remote/': ['model/', 'runtime/', ...PLANE_CONTRACTS],
 
   // Control sees only the interface of a plane.
   'control/': [
@@ -67,7 +76,7 @@ const ONLY_IN: Layout['onlyIn'] = {
   'node:https': ['probe/', 'admin/', 'cli/', 'demo/'],
   'node:http2': [],
   'node:child_process': ['nft/runner.ts', 'dataplane/remote/worker-launcher.ts', 'demo/'],
-  'node:cluster': [],
+  'node:cluster': ['dataplane/remote/worker-launcher.ts'],
   'node:worker_threads': [],
   'node:fs': ['runtime/files.ts', 'runtime/append-file.ts'],
   'node:fs/promises': ['runtime/files.ts', 'runtime/append-file.ts'],

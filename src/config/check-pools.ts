@@ -1,3 +1,4 @@
+import { portSetSize } from '../model/port-set.js';
 import type { Draft } from './draft.js';
 import { error, warning, type Issue, type Path } from './finding.js';
 import type { BackendPoolInput } from './schema-pool.js';
@@ -14,7 +15,21 @@ export function poolIssues(draft: Draft): readonly Issue[] {
     ...duplicateAddresses(path, pool),
     ...memberCounts(path, pool, draft.root.tableSize),
     ...sourceFamilies(path, pool),
+    ...portsForWorkers(path, pool, draft.root.dataPlane.workers),
   ]);
+}
+
+/** Each data worker has source ports of its own, an equal part of the pool's. */
+function portsForWorkers(path: Path, { name, sourcePorts }: BackendPoolInput, workers: number): Issue[] {
+  const count = portSetSize(sourcePorts);
+  if (count >= workers) return [];
+  const message = `Pool "${name}" has ${count} source ports for ${workers} data workers, so some would have none`;
+  return [
+    error('LB_CONFLICT', [...path, 'sourcePorts'], message, {
+      found: `${count} ports`,
+      expected: `at least ${workers} ports`,
+    }),
+  ];
 }
 
 function duplicateAddresses(path: Path, pool: BackendPoolInput): Issue[] {

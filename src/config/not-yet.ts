@@ -6,7 +6,6 @@ export function notYetIssues(draft: Draft): readonly Issue[] {
   const { dataPlane, admin } = draft.root;
   const used: (readonly [Path, string])[] = [];
   if (dataPlane.kind === 'kernel') used.push([['dataPlane', 'kind'], 'The kernel data plane is']);
-  if (dataPlane.workers > 1) used.push([['dataPlane', 'workers'], 'More than one data worker is']);
   if (dataPlane.capture !== undefined) used.push([['dataPlane', 'capture'], 'Capture of all ports is']);
   if (dataPlane.kernel !== undefined) used.push([['dataPlane', 'kernel'], 'The kernel data plane is']);
   if (admin !== undefined) used.push([['admin'], 'The admin API is']);

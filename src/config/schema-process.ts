@@ -18,7 +18,9 @@ export const dataPlaneSchema = z
       .describe('What moves the bytes. kernel is not available yet')
       .default('userspace'),
     workers: integerField(0, 64)
-      .describe('Data processes; 0: everything in one process. More than 1 is not available yet')
+      .describe(
+        'Data processes beside the control process; 0: everything in one process. Several share TCP ports, and each UDP address and port belongs to one',
+      )
       .default(1),
     capture: z
       .strictObject({
@@ -52,16 +54,20 @@ export const dataPlaneSchema = z
 
 export const limitsSchema = z
   .strictObject({
-    tcpFlows: flows().describe('Established TCP flows of the whole process').default(65536),
-    udpFlows: flows().describe('UDP flows of the whole process').default(65536),
+    tcpFlows: flows().describe('Established TCP flows of all data processes together').default(65536),
+    udpFlows: flows().describe('UDP flows of all data processes together').default(65536),
     embryonicFlows: flows()
       .describe('TCP flows that have no backend connection yet, or wait under allDown drop')
       .default(16384),
     embryonicTimeout: durationField(100, 600_000)
       .describe('How long a TCP flow may stay without a backend connection, 100ms to 10m')
       .prefault('30s'),
-    tcpFlowsPerSource: flows().describe('TCP flows of one client address. Default: no cap').exactOptional(),
-    udpFlowsPerSource: flows().describe('UDP flows of one client address. Default: no cap').exactOptional(),
+    tcpFlowsPerSource: flows()
+      .describe('TCP flows of one client address, in each data process. Default: no cap')
+      .exactOptional(),
+    udpFlowsPerSource: flows()
+      .describe('UDP flows of one client address, in each data process. Default: no cap')
+      .exactOptional(),
   })
   .describe('Caps. What is over them is refused, counted and told as an event');
 

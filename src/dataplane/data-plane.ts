@@ -94,7 +94,7 @@ export interface PlaneCounters {
   /** By backend id: seconds from the first connect attempt to connected. */
   readonly connectSeconds: Readonly<Record<string, LatencyHistogram>>;
   readonly sourcePorts: readonly SourcePortUse[];
-  /** Worst event-loop delay of the last 15 to 30 seconds, one entry a worker, in seconds. */
+  /** Worst event-loop delay of the last 15 to 30 seconds, one entry a worker, in seconds; NaN: it is being replaced. */
   readonly eventLoopDelaySeconds: readonly number[];
   /** By frontend name: sockets listening, sockets wanted. */
   readonly listeners: Readonly<Record<string, { readonly open: number; readonly wanted: number }>>;

@@ -76,10 +76,10 @@ export const PLANE_METRICS: readonly MetricFamily[] = [
     type: 'gauge',
     help: 'Worst event-loop delay of a data worker since the scrape before',
     collect: ({ counters }) =>
-      (counters?.eventLoopDelaySeconds ?? []).map((value, worker) => ({
-        labels: { worker: String(worker) },
-        value,
-      })),
+      (counters?.eventLoopDelaySeconds ?? [])
+        .map((value, worker) => ({ labels: { worker: String(worker) }, value }))
+        // A worker that is being replaced has none.
+        .filter(({ value }) => !Number.isNaN(value)),
   },
   {
     name: 'haports_workers_lost_total',

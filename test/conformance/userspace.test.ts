@@ -1,9 +1,13 @@
 import { EventEmitter } from 'node:events';
+import { join } from 'node:path';
 import type { DataPlane } from '../../src/dataplane/data-plane.js';
 import type { Channel } from '../../src/dataplane/remote/channel.js';
 import { PlaneHost } from '../../src/dataplane/remote/plane-host.js';
 import { RemotePlane } from '../../src/dataplane/remote/remote-plane.js';
+import { WorkerGroup } from '../../src/dataplane/remote/worker-group.js';
+import { forkSharingWorker } from '../../src/dataplane/remote/worker-launcher.js';
 import { ownAddresses } from '../../src/dataplane/userspace/own-addresses.js';
+import { tryTcpPort } from '../../src/dataplane/userspace/tcp/try-port.js';
 import { UserspacePlane } from '../../src/dataplane/userspace/userspace-plane.js';
 import { systemClock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/hasher.js';
@@ -43,8 +47,16 @@ async function createRemotePlane(): Promise<DataPlane> {
   return new RemotePlane(control, OPTIONS);
 }
 
+/** On real processes of the built worker. */
+function createWorkerGroup(): Promise<DataPlane> {
+  const script = join(process.cwd(), 'dist', 'worker.js');
+  const deps = { clock: systemClock, launch: () => forkSharingWorker(script), tryTcpPort };
+  return Promise.resolve(new WorkerGroup(deps, { flowEvents: true, workers: 2 }));
+}
+
 conformanceSuite('the userspace plane', { host: loopbackBlock(1), createPlane: createUserspacePlane });
 conformanceSuite('the userspace plane behind a structured-clone channel', {
   host: loopbackBlock(2),
   createPlane: createRemotePlane,
 });
+conformanceSuite('a group of two workers', { host: loopbackBlock(3), createPlane: createWorkerGroup });

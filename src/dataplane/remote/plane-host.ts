@@ -1,15 +1,24 @@
 import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { Clock } from '../../runtime/clock.js';
-import type { DataPlane } from '../data-plane.js';
+import type { WorkerPlane } from '../worker-plane.js';
 import type { Channel } from './channel.js';
-import type { Call, Request, WireError, WorkerMessage, WorkerOptions } from './worker-protocol.js';
+import type {
+  Call,
+  ControlMessage,
+  Request,
+  SharesMessage,
+  WireError,
+  WorkerMessage,
+  WorkerOptions,
+} from './worker-protocol.js';
 
-const PULSE_MS = 1000;
+/** Also how often workers get new shares of caps. */
+const PULSE_MS = 250;
 
 export interface PlaneHostDeps {
   readonly channel: Channel;
   readonly clock: Clock;
-  readonly createPlane: (options: WorkerOptions) => DataPlane;
+  readonly createPlane: (options: WorkerOptions) => WorkerPlane;
   /** Called once when the plane has stopped and the process has nothing left to do. */
   readonly onStopped: () => void;
 }
@@ -21,15 +30,33 @@ export interface PlaneHostDeps {
  */
 export class PlaneHost {
   readonly #deps: PlaneHostDeps;
-  #plane: DataPlane | undefined;
+  #plane: WorkerPlane | undefined;
+  #isShared = false;
+  /** The last ones; they may come before the plane is there. */
+  #shares: SharesMessage | undefined;
   #orphanDeadlineMs = 0;
   #finished = false;
   #cancelPulse: () => void = () => undefined;
 
   constructor(deps: PlaneHostDeps) {
     this.#deps = deps;
-    deps.channel.onMessage((message) => void this.#serve(message as Request));
+    deps.channel.onMessage((message) => this.#receive(message as ControlMessage));
     deps.channel.onClose(() => void this.#orphaned());
+  }
+
+  #receive(message: ControlMessage): void {
+    switch (message.kind) {
+      case 'request':
+        void this.#serve(message);
+        return;
+      case 'shares':
+        this.#shares = message;
+        this.#plane?.allow(message.shares);
+        return;
+      case 'verdicts':
+        // For remote-port-gate.ts on the same channel.
+        return;
+    }
   }
 
   async #serve({ id, call }: Request): Promise<void> {
@@ -47,8 +74,11 @@ export class PlaneHost {
       this.#plane = plane;
       this.#orphanDeadlineMs = call.state.configuration.shutdownDeadlineMs;
       plane.subscribe((events) => this.#send({ kind: 'events', events }));
+      this.#isShared = call.options.workers > 1;
       this.#pulse(plane);
-      return plane.start(call.state);
+      const starting = plane.start(call.state);
+      if (this.#shares !== undefined) plane.allow(this.#shares.shares);
+      return starting;
     }
     const plane = this.#plane;
     if (plane === undefined) throw new TypeError(`Call "${call.method}" came before "start"`);
@@ -65,9 +95,14 @@ export class PlaneHost {
     }
   }
 
-  #pulse(plane: DataPlane): void {
+  #pulse(plane: WorkerPlane): void {
     this.#cancelPulse = this.#deps.clock.setTimer(PULSE_MS, () => {
-      this.#send({ kind: 'pulse', flows: plane.flowCount() });
+      const pulse = {
+        kind: 'pulse',
+        flows: plane.flowCount(),
+        sharesSeen: this.#shares?.sequence ?? 0,
+      } as const;
+      this.#send(this.#isShared ? { ...pulse, uses: plane.capUses() } : pulse);
       this.#pulse(plane);
     });
   }

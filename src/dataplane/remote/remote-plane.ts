@@ -91,6 +91,10 @@ export class RemotePlane implements DataPlane {
       case 'pulse':
         this.#flows = message.flows;
         return;
+      case 'claim':
+      case 'release':
+        // Answered by port-claims.ts on the same channel.
+        return;
     }
   }
 

@@ -77,13 +77,20 @@ export class SupervisedPlane implements DataPlane {
     }
   }
 
-  async apply(state: ForwardingState): Promise<ApplyReport> {
+  /** As apply, but resolves with undefined where there is no worker now: its successor starts with this state. */
+  async applyIfAlive(state: ForwardingState): Promise<ApplyReport | undefined> {
     this.#state = state;
     try {
-      if (this.#life !== undefined) return await this.#life.plane.apply(state);
+      return await this.#life?.plane.apply(state);
     } catch (error) {
       if (!isWorkerLost(error)) throw error;
+      return undefined;
     }
+  }
+
+  async apply(state: ForwardingState): Promise<ApplyReport> {
+    const report = await this.applyIfAlive(state);
+    if (report !== undefined) return report;
     if (this.#stopping) throw workerLost();
     // The replacement starts with the newest state there is by then.
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));

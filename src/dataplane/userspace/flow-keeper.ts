@@ -8,8 +8,10 @@ import type { FlowEndReason } from '../../model/flow.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { Rule } from '../../model/rule.js';
 import type { Clock } from '../../runtime/clock.js';
+import { backendCapName, type CapShares, type CapUse, type CapUses } from '../worker-plane.js';
 import { BackendCaps } from './backend-caps.js';
 import type { EventQueue } from './event-queue.js';
+import { WorkerCaps } from './worker-caps.js';
 
 export interface FlowKeeperDeps {
   readonly clock: Clock;
@@ -36,6 +38,9 @@ export class FlowKeeper {
   readonly #options: FlowKeeperOptions;
   readonly #table: FlowTable;
   readonly #wheel: IdleWheel<Flow>;
+  readonly #shares: WorkerCaps;
+  /** Caps of the table that have refused a flow since they were last asked for. */
+  readonly #wanting = new Set<string>();
   #state: ForwardingState;
   #nextId: number;
 
@@ -44,8 +49,9 @@ export class FlowKeeper {
     this.#events = deps.events;
     this.#options = options;
     this.#state = state;
+    this.#shares = new WorkerCaps(options);
     this.#table = new FlowTable(state.configuration.limits);
-    this.caps.setCaps(state.configuration.backendPools);
+    this.#setCaps();
     this.#nextId = options.workers + options.worker;
     this.#wheel = new IdleWheel<Flow>(this.clock.monotonicMs(), (flow) => this.#dueMs(flow));
   }
@@ -62,8 +68,23 @@ export class FlowKeeper {
   /** Swaps the state that later decisions use. Enforcing flow policy on existing flows is the caller's next step. */
   adopt(state: ForwardingState): void {
     this.#state = state;
-    this.#table.setLimits(state.configuration.limits);
-    this.caps.setCaps(state.configuration.backendPools);
+    this.#setCaps();
+  }
+
+  /** Takes over this worker's shares of caps that hold over all workers; flows above them stay. */
+  allow(shares: CapShares): void {
+    this.#shares.allow(shares);
+    this.#setCaps();
+  }
+
+  /** See WorkerPlane.capUses. */
+  capUses(): CapUses {
+    const uses = new Map<string, CapUse>();
+    for (const name of ['tcp', 'udp', 'embryonic'] as const) {
+      uses.set(name, { used: this.#table.use(name).used, wanting: this.#wanting.delete(name) });
+    }
+    for (const [id, use] of this.caps.uses()) uses.set(backendCapName(id), use);
+    return uses;
   }
 
   /** Counts something that arrived at a rule: a TCP connection, or the first datagram of a UDP flow. */
@@ -81,6 +102,8 @@ export class FlowKeeper {
   open(tuple: FiveTuple, rule: Rule, transport: FlowTransport): Flow | DropReason {
     const refusal = this.#table.refusal(tuple.protocol, tuple.source.text);
     if (refusal !== undefined) {
+      if (refusal === 'table-full') this.#wanting.add(tuple.protocol);
+      else if (refusal === 'embryonic-full') this.#wanting.add('embryonic');
       this.dropped(rule, tuple.protocol, refusal);
       return refusal;
     }
@@ -207,6 +230,17 @@ export class FlowKeeper {
   /** Brings the totals up to date with all live flows. */
   settleAll(): void {
     for (const flow of this.#table.all()) this.traffic.settle(flow);
+  }
+
+  #setCaps(): void {
+    const { limits, backendPools } = this.#state.configuration;
+    this.#table.setLimits({
+      ...limits,
+      tcpFlows: this.#shares.shareOf('tcp', limits.tcpFlows),
+      udpFlows: this.#shares.shareOf('udp', limits.udpFlows),
+      embryonicFlows: this.#shares.shareOf('embryonic', limits.embryonicFlows),
+    });
+    this.caps.setCaps(backendPools, (id, cap) => this.#shares.shareOf(backendCapName(id), cap));
   }
 
   #expire(flow: Flow): void {

@@ -1,9 +1,11 @@
 import { isWildcard, type IpAddress } from '../../model/address.js';
 import type { Configuration, Frontend } from '../../model/configuration.js';
 import type { Protocol } from '../../model/five-tuple.js';
-import { portsOf } from '../../model/port-set.js';
+import { portsOf, unionPorts, type PortSet } from '../../model/port-set.js';
 import type { Rule } from '../../model/rule.js';
+import type { ListenFailure } from '../data-plane.js';
 import type { ListenerBinding } from './listener.js';
+import type { OwnerOf } from './udp-owner.js';
 
 /** Bindings by protocol and address (`udp 127.0.0.1`), then port. */
 export type ListenerPlan = ReadonlyMap<string, ReadonlyMap<number, ListenerBinding>>;
@@ -12,14 +14,23 @@ export function socketGroup(protocol: Protocol, address: IpAddress): string {
   return `${protocol} ${address.text}`;
 }
 
+/** Which worker the plan is for, and who owns what. */
+export interface PlanShare {
+  readonly worker: number;
+  readonly ownerOf: OwnerOf;
+}
+
+const ALONE: PlanShare = { worker: 0, ownerOf: () => 0 };
+
 /**
- * Every socket that a configuration wants. A rule that names a port beats an HA-ports rule on the same frontend. A
+ * Every socket that a configuration wants of a worker: of UDP those it owns, of TCP all. A rule that names a port beats an HA-ports rule on the same frontend. A
  * wildcard frontend becomes one UDP socket for each of the machine's own addresses, since a wildcard UDP socket would
  * answer from whatever address the route back suggests.
  */
 export function planListeners(
   configuration: Configuration,
   ownAddresses: (family: 4 | 6) => readonly IpAddress[],
+  share: PlanShare = ALONE,
 ): ListenerPlan {
   const plan = new Map<string, Map<number, ListenerBinding>>();
   const frontends = new Map(configuration.frontends.map((frontend) => [frontend.name, frontend]));
@@ -31,11 +42,39 @@ export function planListeners(
     if (frontend === undefined) continue;
     for (const protocol of rule.protocols) {
       for (const address of addressesFor(frontend, protocol, ownAddresses)) {
-        addRule(plan, { protocol, address, rule, ruleIndex, frontend });
+        addRule(plan, { protocol, address, rule, ruleIndex, frontend }, share);
       }
     }
   }
   return plan;
+}
+
+/** Those failures that no other worker tells of. */
+export function ownFailures(
+  plan: ListenerPlan,
+  failures: readonly ListenFailure[],
+): readonly ListenFailure[] {
+  return failures.filter(
+    ({ protocol, address, port }) =>
+      plan.get(`${protocol} ${address}`)?.get(port)?.reportedElsewhere !== true,
+  );
+}
+
+/** By address: the UDP ports that all workers together listen on. */
+export function plannedUdpPorts(
+  configuration: Configuration,
+  ownAddresses: (family: 4 | 6) => readonly IpAddress[],
+): ReadonlyMap<string, PortSet> {
+  const planned = new Map<string, PortSet>();
+  const frontends = new Map(configuration.frontends.map((frontend) => [frontend.name, frontend]));
+  for (const rule of configuration.rules) {
+    const frontend = frontends.get(rule.frontend);
+    if (frontend === undefined || !rule.protocols.includes('udp')) continue;
+    for (const { text } of addressesFor(frontend, 'udp', ownAddresses)) {
+      planned.set(text, unionPorts(planned.get(text) ?? [], rule.ports));
+    }
+  }
+  return planned;
 }
 
 function addressesFor(
@@ -56,11 +95,15 @@ function addRule(
     readonly ruleIndex: number;
     readonly frontend: Frontend;
   },
+  share: PlanShare,
 ): void {
   const key = socketGroup(entry.protocol, entry.address);
   const group = plan.get(key) ?? new Map<number, ListenerBinding>();
   plan.set(key, group);
   for (const port of portsOf(entry.rule.ports)) {
-    if (!group.has(port)) group.set(port, { ...entry, port });
+    if (group.has(port)) continue;
+    const isOwner = share.ownerOf(entry.address, port) === share.worker;
+    if (isOwner) group.set(port, { ...entry, port });
+    else if (entry.protocol === 'tcp') group.set(port, { ...entry, port, reportedElsewhere: true });
   }
 }

@@ -71,18 +71,22 @@ export class ListenerSet {
     this.#open.clear();
   }
 
+  /** Sockets open that this worker tells of. */
   count(protocol: Protocol): number {
     let count = 0;
-    for (const { binding } of this.#all()) if (binding.protocol === protocol) count++;
+    for (const { binding } of this.#all()) {
+      if (binding.protocol === protocol && binding.reportedElsewhere !== true) count++;
+    }
     return count;
   }
 
-  /** By frontend name. */
+  /** By frontend name, sockets that this worker tells of. */
   census(): Record<string, { open: number; wanted: number }> {
     const census = new Map<string, { open: number; wanted: number }>();
     for (const [key, group] of this.#plan) {
       const open = this.#open.get(key);
-      for (const [port, { frontend }] of group) {
+      for (const [port, { frontend, reportedElsewhere }] of group) {
+        if (reportedElsewhere === true) continue;
         const entry = census.get(frontend.name) ?? { open: 0, wanted: 0 };
         census.set(frontend.name, entry);
         entry.wanted++;
@@ -100,7 +104,7 @@ export class ListenerSet {
     }
     // Low ports first, each over both protocols: what is beyond the limit is missing for both.
     missing.sort((a, b) => a.port - b.port);
-    const room = Math.max(0, this.#most - this.count('tcp') - this.count('udp'));
+    const room = Math.max(0, this.#most - this.#openSockets());
     const failures = missing.slice(room).map((binding) => failureOf(binding, 'EMFILE'));
     const possible = missing.slice(0, room);
     for (let start = 0; start < possible.length && !this.#closed; start += OPEN_BATCH) {
@@ -127,6 +131,12 @@ export class ListenerSet {
     } catch (error) {
       return failureOf(binding, errorCode(error) ?? errorMessage(error));
     }
+  }
+
+  #openSockets(): number {
+    let count = 0;
+    for (const group of this.#open.values()) count += group.size;
+    return count;
   }
 
   *#all(): Generator<Listener> {

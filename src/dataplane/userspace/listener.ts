@@ -12,6 +12,11 @@ export interface ListenerBinding {
   /** Index of the rule in the present forwarding state. */
   ruleIndex: number;
   frontend: Frontend;
+  /**
+   * Workers share a TCP socket, and one of them tells of it in reports and counters: another than this.
+   * @default false
+   */
+  readonly reportedElsewhere?: boolean;
 }
 
 /** A listening socket. Its flows are not its own: they end through the flow keeper. */

@@ -5,6 +5,7 @@ import { portSetContains, portSetSize, type PortSet } from '../../model/port-set
 import type { Clock } from '../../runtime/clock.js';
 import type { SourcePortUse } from '../data-plane.js';
 import type { EventQueue } from './event-queue.js';
+import { portShares } from './port-share.js';
 
 /** Where a socket will connect from and to. The same source port serves different destinations at the same time. */
 export interface SourcePortRequest {
@@ -13,7 +14,7 @@ export interface SourcePortRequest {
   readonly source: IpAddress;
   readonly destination: IpAddress;
   readonly destinationPort: number;
-  /** To choose from: the pool's `sourcePorts`. */
+  /** To choose from: the pool's `sourcePorts`, of which a worker takes its part. */
   readonly ports: PortSet;
 }
 
@@ -23,6 +24,13 @@ export interface SourcePortsDeps {
   readonly events: Pick<EventQueue, 'push'>;
   /** In [0, 1), for where a destination's search starts. @default Math.random */
   readonly random?: () => number;
+}
+
+export interface SourcePortsOptions {
+  /** Which of how many workers this is. Each has ports of its own. @default 0 */
+  readonly worker: number;
+  /** @default 1 */
+  readonly workers: number;
 }
 
 /**
@@ -76,14 +84,16 @@ export class SourcePorts {
   readonly #clock: Clock;
   readonly #events: Pick<EventQueue, 'push'>;
   readonly #random: () => number;
+  readonly #shareOf: (ports: PortSet) => PortSet;
   readonly #spaces = new Map<string, Space>();
   readonly #pairs = new Map<string, Pair>();
   #sweptAtMs: number;
 
-  constructor(deps: SourcePortsDeps) {
+  constructor(deps: SourcePortsDeps, options: SourcePortsOptions = { worker: 0, workers: 1 }) {
+    this.#shareOf = portShares(options.worker, options.workers);
     this.#clock = deps.clock;
     this.#events = deps.events;
-    // A random start keeps clear of what another worker, or this process before a restart, used (RFC 6056, 3.3.1).
+    // A random start keeps clear of what this process used before a restart (RFC 6056, 3.3.1).
     this.#random = deps.random ?? Math.random;
     this.#sweptAtMs = deps.clock.monotonicMs();
   }
@@ -134,12 +144,13 @@ export class SourcePorts {
 
   #spaceFor(request: SourcePortRequest): Space {
     const key = keyOf(request);
+    const ports = this.#shareOf(request.ports);
     let space = this.#spaces.get(key);
     if (space === undefined) {
-      const size = portSetSize(request.ports);
+      const size = portSetSize(ports);
       space = {
         pair: this.#pairFor(request),
-        ports: request.ports,
+        ports,
         size,
         cursor: Math.floor(this.#random() * size),
         taken: new Set(),
@@ -148,8 +159,8 @@ export class SourcePorts {
       };
       space.pair.spaces.add(space);
       this.#spaces.set(key, space);
-    } else if (space.ports !== request.ports) {
-      adoptPorts(space, request.ports);
+    } else if (space.ports !== ports) {
+      adoptPorts(space, ports);
     }
     return space;
   }

@@ -1,34 +1,42 @@
 import { flowRecord } from '../../flow/flow.js';
-import { WHEEL_TICK_MS } from '../../flow/idle-wheel.js';
 import type { IpAddress } from '../../model/address.js';
-import { BalancerError } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
+import { portSetContains } from '../../model/port-set.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Hash32 } from '../../selection/hasher.js';
 import { createPicker } from '../../selection/picker.js';
 import type {
   ApplyReport,
-  DataPlane,
   FlowPage,
   FlowQuery,
-  ListenFailure,
   PlaneCounters,
   PlaneOptions,
   StopReport,
   UdpStop,
 } from '../data-plane.js';
+import { isDeaf, listenFailed } from '../listen-report.js';
+import type { CapShares, CapUses, PortGate, WorkerPlane } from '../worker-plane.js';
 import { ConnectLatency } from './connect-latency.js';
 import { EventQueue } from './event-queue.js';
 import { enforceFlowPolicies } from './flow-enforcement.js';
 import { FlowKeeper } from './flow-keeper.js';
-import { planListeners } from './listener-plan.js';
+import { gatedListeners } from './gated-listeners.js';
+import {
+  ownFailures,
+  plannedUdpPorts,
+  planListeners,
+  type ListenerPlan,
+  type PlanShare,
+} from './listener-plan.js';
 import { ListenerSet } from './listener-set.js';
 import { LoopDelay } from './loop-delay.js';
 import { RouteSource } from './route-source.js';
+import { Running } from './running.js';
 import { SourcePorts } from './source-ports.js';
 import { Shutdown } from './shutdown.js';
 import { createTcpListenerFactory } from './tcp/tcp-listener.js';
+import { rendezvousOwner } from './udp-owner.js';
 import { createUdpListenerFactory } from './udp/udp-listener.js';
 
 export interface UserspacePlaneDeps {
@@ -38,6 +46,8 @@ export interface UserspacePlaneDeps {
   readonly ownAddresses: (family: 4 | 6) => readonly IpAddress[];
   /** Files and sockets this process may have open; undefined: no limit. */
   readonly descriptorLimit?: number | undefined;
+  /** Asked before each TCP port, where other workers share it. @default nobody is asked */
+  readonly tcpGate?: PortGate;
 }
 
 export interface UserspacePlaneOptions extends PlaneOptions {
@@ -53,12 +63,13 @@ const LASTING_FAILURES: ReadonlySet<string> = new Set(['EACCES', 'EMFILE']);
 const RETRY_LISTEN_MS = 10_000;
 
 /** The data plane on net and dgram sockets: one worker's share of it. */
-export class UserspacePlane implements DataPlane {
+export class UserspacePlane implements WorkerPlane {
   readonly #deps: UserspacePlaneDeps;
   readonly #options: UserspacePlaneOptions;
   readonly #events: EventQueue;
   readonly #connectLatency = new ConnectLatency();
   readonly #loopDelay: LoopDelay;
+  readonly #share: PlanShare;
   #running: Running | undefined;
   #shutdown: Shutdown | undefined;
   /** Start and applies run one after another. */
@@ -69,6 +80,7 @@ export class UserspacePlane implements DataPlane {
     this.#options = options;
     this.#events = new EventQueue(deps.clock);
     this.#loopDelay = new LoopDelay(deps.clock);
+    this.#share = { worker: options.worker, ownerOf: rendezvousOwner(deps.hash, options.workers) };
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
@@ -78,15 +90,10 @@ export class UserspacePlane implements DataPlane {
     this.#loopDelay.start();
     return this.#inTurn(async () => {
       const report = await this.#listen(running, state);
-      const open = report.listeners.tcp + report.listeners.udp;
-      if (open === 0 && report.failures.length > 0) {
-        await this.stop(0);
-        throw new BalancerError(noListenerMessage(report.failures), {
-          code: 'LB_LISTEN_FAILED',
-          source: 'system',
-        });
-      }
-      return report;
+      // One of several cannot judge that: the others may have all that can be bound.
+      if (this.#options.workers > 1 || !isDeaf(report)) return report;
+      await this.stop(0);
+      throw listenFailed(report.failures);
     });
   }
 
@@ -96,12 +103,11 @@ export class UserspacePlane implements DataPlane {
       const previous = running.keeper.state;
       running.keeper.adopt(state);
       const sameConfiguration = previous.configuration.digest === state.configuration.digest;
-      if (!sameConfiguration)
-        running.listeners.rebind(planListeners(state.configuration, this.#deps.ownAddresses));
+      if (!sameConfiguration) running.listeners.rebind(this.#plan(running, state));
       enforceFlowPolicies(running.keeper, previous.configuration.digest);
       // What could not be bound is tried again by timer, not with every probe result.
       if (sameConfiguration || this.#shutdown !== undefined) {
-        return this.#report(running, state, running.failures);
+        return this.#report(running, state);
       }
       return this.#listen(running, state);
     });
@@ -140,6 +146,14 @@ export class UserspacePlane implements DataPlane {
     });
   }
 
+  allow(shares: CapShares): void {
+    this.#running?.keeper.allow(shares);
+  }
+
+  capUses(): CapUses {
+    return this.#running?.keeper.capUses() ?? new Map();
+  }
+
   flowCount(): number {
     return this.#running?.keeper.table.size ?? 0;
   }
@@ -166,28 +180,39 @@ export class UserspacePlane implements DataPlane {
     const { clock, hash } = this.#deps;
     const keeper = new FlowKeeper({ clock, events: this.#events }, this.#options, state);
     const picker = createPicker(hash);
-    const sourcePorts = new SourcePorts({ clock, events: this.#events });
+    const sourcePorts = new SourcePorts({ clock, events: this.#events }, this.#options);
     const routeSource = new RouteSource({ clock });
     const shared = { keeper, picker, sourcePorts, routeSource };
     const onConnectLatency = (backendId: string, seconds: number): void => {
       this.#connectLatency.observe(backendId, seconds);
     };
-    const { descriptorLimit } = this.#deps;
+    const { descriptorLimit, tcpGate } = this.#deps;
+    const tcp = createTcpListenerFactory({ ...shared, onConnectLatency });
+    const isElsewhere = (address: string, port: number): boolean =>
+      portSetContains(running.plannedUdpPorts.get(address) ?? [], port);
     const listeners = new ListenerSet(
       {
-        tcp: createTcpListenerFactory({ ...shared, onConnectLatency }),
-        udp: createUdpListenerFactory(shared),
+        tcp: tcpGate === undefined ? tcp : gatedListeners(tcp, tcpGate),
+        udp: createUdpListenerFactory({ ...shared, isElsewhere }),
       },
       descriptorLimit === undefined ? {} : { descriptorLimit },
     );
-    return new Running(clock, keeper, listeners, sourcePorts);
+    const running = new Running({ clock, keeper, listeners, sourcePorts });
+    return running;
+  }
+
+  #plan(running: Running, { configuration }: ForwardingState): ListenerPlan {
+    const { ownAddresses } = this.#deps;
+    running.plan = planListeners(configuration, ownAddresses, this.#share);
+    // One worker knows all UDP sockets as its own.
+    if (this.#options.workers > 1) running.plannedUdpPorts = plannedUdpPorts(configuration, ownAddresses);
+    return running.plan;
   }
 
   async #listen(running: Running, state: ForwardingState): Promise<ApplyReport> {
-    const plan = planListeners(state.configuration, this.#deps.ownAddresses);
-    running.failures = await running.listeners.apply(plan);
+    running.failures = await running.listeners.apply(this.#plan(running, state));
     this.#retryListening(running);
-    return this.#report(running, state, running.failures);
+    return this.#report(running, state);
   }
 
   /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
@@ -205,7 +230,7 @@ export class UserspacePlane implements DataPlane {
 
   async #listenAgain(running: Running): Promise<void> {
     if (this.#shutdown !== undefined) return;
-    const failuresBefore = running.failures.length;
+    const failuresBefore = ownFailures(running.plan, running.failures).length;
     const { listeners, failures } = await this.#listen(running, running.keeper.state);
     if (failures.length === failuresBefore) return;
     this.#events.push({
@@ -217,12 +242,11 @@ export class UserspacePlane implements DataPlane {
     });
   }
 
-  #report(running: Running, state: ForwardingState, failures: readonly ListenFailure[]): ApplyReport {
-    const { listeners } = running;
+  #report({ listeners, plan, failures }: Running, state: ForwardingState): ApplyReport {
     return {
       revision: state.revision,
       listeners: { tcp: listeners.count('tcp'), udp: listeners.count('udp') },
-      failures,
+      failures: ownFailures(plan, failures),
     };
   }
 
@@ -238,41 +262,6 @@ export class UserspacePlane implements DataPlane {
   }
 }
 
-/** What exists between start and stop. */
-class Running {
-  readonly keeper: FlowKeeper;
-  readonly listeners: ListenerSet;
-  readonly sourcePorts: SourcePorts;
-  failures: readonly ListenFailure[] = [];
-  cancelRetry: () => void = () => undefined;
-  #cancelTick: () => void;
-
-  constructor(clock: Clock, keeper: FlowKeeper, listeners: ListenerSet, sourcePorts: SourcePorts) {
-    this.keeper = keeper;
-    this.listeners = listeners;
-    this.sourcePorts = sourcePorts;
-    const tick = (): void => {
-      keeper.tick();
-      this.#cancelTick = clock.setTimer(WHEEL_TICK_MS, tick);
-    };
-    this.#cancelTick = clock.setTimer(WHEEL_TICK_MS, tick);
-  }
-
-  cancelTimers(): void {
-    this.#cancelTick();
-    this.cancelRetry();
-  }
-}
-
 function notStarted(): TypeError {
   return new TypeError('The data plane has not been started');
-}
-
-function noListenerMessage(failures: readonly ListenFailure[]): string {
-  const [first] = failures;
-  const example =
-    first === undefined
-      ? ''
-      : `, first ${first.protocol} ${first.address} port ${first.port}: ${first.errorCode}`;
-  return `Cannot listen on any of ${failures.length} ports${example}`;
 }

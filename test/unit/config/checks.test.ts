@@ -113,7 +113,6 @@ const NOT_YET_KEYS: readonly (readonly [string, Record<string, unknown>, string]
     { dataPlane: { capture: { mode: 'tproxy', udp: 'bind', excludedPorts: '22', fallback: 'bind' } } },
     'dataPlane.capture',
   ],
-  ['several workers', { dataPlane: { workers: 2 } }, 'dataPlane.workers'],
   [
     'the admin API',
     { admin: { socket: './s', http: '127.0.0.1:1', tls: { certificate: 'c', key: 'k' }, token: 't' } },
@@ -161,6 +160,24 @@ const PORTS: readonly Case[] = [
     what: 'a target range up to 65535',
     raw: withRule({ frontendPort: '5000-5100', backendPort: 65435 }),
     code: 'LB_VALUE',
+    found: [],
+  },
+  {
+    what: 'fewer source ports than workers',
+    raw: example((raw) => {
+      raw['dataPlane'] = { workers: 3 };
+      Object.assign(raw.backendPools[0] ?? {}, { sourcePorts: '40000-40001' });
+    }),
+    code: 'LB_CONFLICT',
+    found: ['error LB_CONFLICT backendPools[0].sourcePorts'],
+  },
+  {
+    what: 'as many source ports as workers',
+    raw: example((raw) => {
+      raw['dataPlane'] = { workers: 2 };
+      Object.assign(raw.backendPools[0] ?? {}, { sourcePorts: '40000-40001' });
+    }),
+    code: 'LB_CONFLICT',
     found: [],
   },
   {

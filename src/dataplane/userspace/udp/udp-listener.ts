@@ -15,6 +15,8 @@ export interface UdpListenerDeps {
   readonly picker: Picker;
   readonly sourcePorts: Pick<SourcePorts, 'take' | 'release'>;
   readonly routeSource: Pick<RouteSource, 'known' | 'sourceFor'>;
+  /** Whether another worker listens on this endpoint. @default none does */
+  readonly isElsewhere?: (address: string, port: number) => boolean;
 }
 
 /** Rides out what a busy event loop leaves waiting; the kernel gives at most net.core.rmem_max. */
@@ -34,8 +36,10 @@ export function createUdpListenerFactory(deps: UdpListenerDeps): ListenerFactory
 class UdpListenerFactory implements ListenerFactory, Neighbourhood {
   readonly #tools: UdpTools;
   readonly #listeners = new ListenerRegistry<BoundListener>();
+  readonly #isElsewhere: (address: string, port: number) => boolean;
 
-  constructor({ keeper, picker, sourcePorts, routeSource }: UdpListenerDeps) {
+  constructor({ keeper, picker, sourcePorts, routeSource, isElsewhere }: UdpListenerDeps) {
+    this.#isElsewhere = isElsewhere ?? (() => false);
     const dialer = new UpstreamDialer({ sourcePorts, routeSource });
     this.#tools = { keeper, picker, dialer, heldMemory: new HeldMemory(HELD_BYTES) };
   }
@@ -64,7 +68,7 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood {
   }
 
   isOwn(address: string, port: number): boolean {
-    return this.#listeners.get(address, port) !== undefined;
+    return this.#listeners.get(address, port) !== undefined || this.#isElsewhere(address, port);
   }
 
   left({ binding }: BoundListener): void {

@@ -1,12 +1,12 @@
 import type {
   ApplyReport,
-  DataPlane,
   FlowPage,
   FlowQuery,
   PlaneCounters,
   StopReport,
   UdpStop,
 } from '../../../../src/dataplane/data-plane.js';
+import type { CapShares, CapUses, WorkerPlane } from '../../../../src/dataplane/worker-plane.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../src/model/forwarding-state.js';
 
@@ -50,11 +50,14 @@ export function countersOf(arrivals: number, flowsActive = 0): PlaneCounters {
 }
 
 /** A plane that does at once what it is told, unless the test holds it back. */
-export class ScriptedPlane implements DataPlane {
+export class ScriptedPlane implements WorkerPlane {
   /** Every call, as `apply 3`. */
   readonly calls: string[] = [];
   present: PlaneCounters = countersOf(0);
   live = 0;
+  /** What it was last allowed, by cap. */
+  readonly shares = new Map<string, number>();
+  uses: CapUses = new Map();
   startFailure: Error | undefined;
   applyFailure: Error | undefined;
   stopFailure: Error | undefined;
@@ -88,6 +91,14 @@ export class ScriptedPlane implements DataPlane {
     const { present } = this;
     await this.#thaw();
     return present;
+  }
+
+  allow(shares: CapShares): void {
+    for (const [name, share] of shares) this.shares.set(name, share.share);
+  }
+
+  capUses(): CapUses {
+    return this.uses;
   }
 
   flowCount(): number {

@@ -1,0 +1,151 @@
+import { firstShare, type CapShare, type CapUse, type CapUses } from '../worker-plane.js';
+import type { WorkerProcess } from './worker-launcher.js';
+import type { SharesMessage, WorkerMessage } from './worker-protocol.js';
+
+/**
+ * How long a worker that refused somebody comes first, in pulses: clients that try again a second or two later find
+ * what was freed for them.
+ */
+const WANTING_PULSES = 10;
+
+/** One worker's part of one cap. */
+interface Account {
+  used: number;
+  /** Pulses for which it still counts as wanting more. */
+  wanting: number;
+  /** What it was last told it may use, and of what cap. */
+  share: number;
+  shareOfCap: number;
+  /** The most it may be using: an older, larger share counts until the worker has seen its successor. */
+  charge: number;
+}
+
+interface Member {
+  /** Of the last shares sent. */
+  sequence: number;
+  lives: boolean;
+  /** A later life starts with what is free, not with the first share. */
+  hasDied: boolean;
+}
+
+/**
+ * Shares caps out among workers so that all of them together never exceed one: each may use what it uses and an equal
+ * part of what is free, and gets a larger share only once others have confirmed smaller ones. So a worker may refuse a
+ * flow early, while others have room, until one or two pulses later. Places that do not divide go to workers that
+ * refused somebody. A cap that was lowered below what is in use lets nobody in until it is kept again.
+ */
+export class CapDesk {
+  readonly #members: readonly Member[];
+  readonly #accounts = new Map<string, readonly Account[]>();
+  #caps: ReadonlyMap<string, number> = new Map();
+
+  constructor(workers: number) {
+    this.#members = Array.from({ length: workers }, () => ({ sequence: 0, lives: true, hasDied: false }));
+  }
+
+  /** To be called before any worker gets to know of these caps. A living worker takes the first share of a new one. */
+  setCaps(caps: ReadonlyMap<string, number>): void {
+    this.#caps = caps;
+    for (const name of [...this.#accounts.keys()]) if (!caps.has(name)) this.#accounts.delete(name);
+    for (const [name, cap] of caps) {
+      if (this.#accounts.has(name)) continue;
+      const accounts = this.#members.map(({ lives }, worker) => {
+        const share = lives ? firstShare(cap, worker, this.#members.length) : 0;
+        return { used: 0, wanting: 0, share, shareOfCap: cap, charge: share };
+      });
+      this.#accounts.set(name, accounts);
+    }
+  }
+
+  /** Hands out shares to a worker as long as it lives; to be called before it is started. */
+  serve(worker: number, { channel, exited }: Pick<WorkerProcess, 'channel' | 'exited'>): void {
+    const member = this.#memberOf(worker);
+    const send = (message: SharesMessage | undefined): void => {
+      if (message !== undefined) channel.send(message);
+    };
+    member.lives = true;
+    if (member.hasDied) send(this.#handOut(worker, 'all'));
+    channel.onMessage((message) => {
+      const heard = message as WorkerMessage;
+      if (heard.kind !== 'pulse' || heard.uses === undefined || !member.lives) return;
+      this.#note(worker, heard.uses, heard.sharesSeen);
+      send(this.#handOut(worker, 'changed'));
+    });
+    void exited.then(() => this.#bury(worker));
+  }
+
+  #note(worker: number, uses: CapUses, sharesSeen: number): void {
+    const upToDate = sharesSeen === this.#memberOf(worker).sequence;
+    for (const [name, accounts] of this.#accounts) {
+      const account = accounts[worker];
+      const use: CapUse | undefined = uses.get(name);
+      if (account === undefined || use === undefined) continue;
+      account.used = use.used;
+      account.wanting = use.wanting ? WANTING_PULSES : Math.max(0, account.wanting - 1);
+      account.charge = Math.max(upToDate ? account.share : account.charge, use.used);
+    }
+  }
+
+  #handOut(worker: number, which: 'all' | 'changed'): SharesMessage | undefined {
+    const shares = new Map<string, CapShare>();
+    for (const [name, cap] of this.#caps) {
+      const accounts = this.#accounts.get(name);
+      const account = accounts?.[worker];
+      if (accounts === undefined || account === undefined) continue;
+      const unclaimed = Math.max(0, cap - sum(accounts, ({ charge }) => charge));
+      const share = Math.min(fairShare(cap, accounts, worker), account.share + unclaimed);
+      if (which === 'changed' && share === account.share && cap === account.shareOfCap) continue;
+      account.share = share;
+      account.shareOfCap = cap;
+      account.charge = Math.max(account.charge, share);
+      shares.set(name, { cap, share });
+    }
+    if (shares.size === 0) return undefined;
+    return { kind: 'shares', sequence: ++this.#memberOf(worker).sequence, shares };
+  }
+
+  #bury(worker: number): void {
+    const member = this.#memberOf(worker);
+    member.lives = false;
+    member.hasDied = true;
+    member.sequence = 0;
+    for (const accounts of this.#accounts.values()) {
+      const account = accounts[worker];
+      if (account === undefined) continue;
+      account.used = 0;
+      account.wanting = 0;
+      account.share = 0;
+      account.charge = 0;
+    }
+  }
+
+  #memberOf(worker: number): Member {
+    const member = this.#members[worker];
+    if (member === undefined) throw new RangeError(`There is no worker ${worker}`);
+    return member;
+  }
+}
+
+/** What a worker should have: what it uses, and its part of what is free. */
+function fairShare(cap: number, accounts: readonly Account[], worker: number): number {
+  const account = accounts[worker];
+  if (account === undefined) return 0;
+  const total = sum(accounts, ({ used }) => used);
+  if (total > cap) return Math.floor((account.used * cap) / total);
+  const free = cap - total;
+  const equal = Math.floor(free / accounts.length);
+  const isServedBefore = (other: Account, index: number): boolean =>
+    urgency(other) > urgency(account) || (urgency(other) === urgency(account) && index < worker);
+  const before = accounts.filter((other, index) => index !== worker && isServedBefore(other, index)).length;
+  return account.used + equal + (before < free % accounts.length ? 1 : 0);
+}
+
+/** Who gets a place that does not divide: who refused somebody last, then who has one, so that it does not wander. */
+function urgency({ wanting, share, used }: Account): number {
+  if (wanting > 0) return 1 + wanting;
+  return share > used ? 1 : 0;
+}
+
+function sum(accounts: readonly Account[], value: (account: Account) => number): number {
+  return accounts.reduce((total, account) => total + value(account), 0);
+}

@@ -1,0 +1,169 @@
+import type { PlaneEvent } from '../../model/events.js';
+import type { ForwardingState } from '../../model/forwarding-state.js';
+import type { Clock } from '../../runtime/clock.js';
+import type {
+  ApplyReport,
+  DataPlane,
+  FlowPage,
+  FlowQuery,
+  PlaneCounters,
+  PlaneOptions,
+  StopReport,
+  UdpStop,
+} from '../data-plane.js';
+import { isDeaf, listenFailed } from '../listen-report.js';
+import { capsOf } from '../worker-plane.js';
+import { CapDesk } from './cap-desk.js';
+import { GroupEvents } from './group-events.js';
+import { mergeCounters } from './merge-counters.js';
+import { PortClaims, type PortTrial } from './port-claims.js';
+import { workerLost } from './remote-plane.js';
+import { SupervisedPlane } from './supervised-plane.js';
+import type { WorkerLauncher } from './worker-launcher.js';
+
+export interface WorkerGroupDeps {
+  readonly clock: Clock;
+  /** Starts workers that share their TCP sockets. */
+  readonly launch: WorkerLauncher;
+  /** Done in this process, before the first worker listens on a port. */
+  readonly tryTcpPort: PortTrial;
+}
+
+export interface WorkerGroupOptions extends PlaneOptions {
+  /** 2 or more. */
+  readonly workers: number;
+}
+
+/**
+ * One data plane over several data workers, each of which is replaced when it dies. TCP sockets are shared by all; a UDP
+ * socket belongs to one worker, and to its replacement after it. Caps hold over all workers, see CapDesk; those per
+ * client address hold in each.
+ */
+export class WorkerGroup implements DataPlane {
+  readonly #workers: readonly SupervisedPlane[];
+  readonly #desk: CapDesk;
+  readonly #events: GroupEvents;
+  readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
+  #state: ForwardingState | undefined;
+
+  constructor({ clock, launch, tryTcpPort }: WorkerGroupDeps, { workers, flowEvents }: WorkerGroupOptions) {
+    const desk = new CapDesk(workers);
+    const claims = new PortClaims(tryTcpPort);
+    this.#desk = desk;
+    this.#events = new GroupEvents(workers);
+    this.#workers = Array.from({ length: workers }, (_, worker) => {
+      const launchServed: WorkerLauncher = () => {
+        const process = launch();
+        desk.serve(worker, process);
+        claims.serve(worker, process);
+        return process;
+      };
+      const plane = new SupervisedPlane({ clock, launch: launchServed }, { flowEvents, worker, workers });
+      plane.subscribe((events) => this.#relay(this.#events.merge(worker, events)));
+      return plane;
+    });
+  }
+
+  async start(state: ForwardingState): Promise<ApplyReport> {
+    this.#adopt(state);
+    const outcomes = await Promise.allSettled(this.#workers.map((worker) => worker.start(state)));
+    const reports = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+    const failure = outcomes.find((outcome) => outcome.status === 'rejected');
+    const report = this.#merge(state, reports);
+    if (failure === undefined && !isDeaf(report)) return report;
+    await this.stop(0);
+    throw failure === undefined ? listenFailed(report.failures) : (failure.reason as Error);
+  }
+
+  /** Does not wait for workers that are being replaced: their replacements start with the newest state. */
+  async apply(state: ForwardingState): Promise<ApplyReport> {
+    this.#adopt(state);
+    const reports = await Promise.all(this.#workers.map((worker) => worker.applyIfAlive(state)));
+    if (reports.every((report) => report === undefined)) await this.#applyToFirst(state, reports);
+    return this.#merge(state, reports);
+  }
+
+  async flows(query: FlowQuery): Promise<FlowPage> {
+    const count = this.#workers.length;
+    const flows: FlowPage['flows'][number][] = [];
+    // A cursor is a worker's own cursor and its index.
+    const cursor = query.after ?? 0;
+    let after = Math.floor(cursor / count);
+    for (let index = cursor % count; index < count; index++) {
+      const page = await this.#workers[index]?.flows({ ...query, after, limit: query.limit - flows.length });
+      after = 0;
+      flows.push(...(page?.flows ?? []));
+      if (page?.next !== undefined) return { flows, next: page.next * count + index };
+      if (flows.length >= query.limit && index + 1 < count) return { flows, next: index + 1 };
+    }
+    return { flows };
+  }
+
+  async counters(): Promise<PlaneCounters> {
+    const parts = await Promise.all(this.#workers.map((worker) => worker.counters()));
+    const sum = mergeCounters(parts);
+    const limits = this.#state?.configuration.limits;
+    const limitOf = (present: number, cap: number | undefined): number => cap ?? present;
+    return {
+      ...sum,
+      // The shares of the workers add up to it, but for what is on its way from one to another.
+      table: {
+        tcp: { ...sum.table.tcp, limit: limitOf(sum.table.tcp.limit, limits?.tcpFlows) },
+        udp: { ...sum.table.udp, limit: limitOf(sum.table.udp.limit, limits?.udpFlows) },
+        embryonic: {
+          ...sum.table.embryonic,
+          limit: limitOf(sum.table.embryonic.limit, limits?.embryonicFlows),
+        },
+      },
+      eventLoopDelaySeconds: parts.map(({ eventLoopDelaySeconds: [own] }) => own ?? Number.NaN),
+    };
+  }
+
+  flowCount(): number {
+    return this.#workers.reduce((sum, worker) => sum + worker.flowCount(), 0);
+  }
+
+  /** Resolves when every worker that lives has answered. */
+  async answer(): Promise<void> {
+    await Promise.all(this.#workers.map((worker) => worker.flows({ limit: 1 })));
+  }
+
+  subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
+    const reports = await Promise.all(this.#workers.map((worker) => worker.stop(deadlineMs, udp)));
+    return reports.reduce((a, b) => ({ finished: a.finished + b.finished, reset: a.reset + b.reset }));
+  }
+
+  #adopt(state: ForwardingState): void {
+    this.#state = state;
+    this.#desk.setCaps(capsOf(state.configuration));
+  }
+
+  /** Waits for the first replacement, where no worker is left. */
+  async #applyToFirst(state: ForwardingState, reports: (ApplyReport | undefined)[]): Promise<void> {
+    try {
+      await Promise.any(
+        this.#workers.map(async (worker, index) => (reports[index] = await worker.apply(state))),
+      );
+    } catch {
+      throw workerLost();
+    }
+  }
+
+  #merge({ revision }: ForwardingState, reports: readonly (ApplyReport | undefined)[]): ApplyReport {
+    for (const [worker, report] of reports.entries()) {
+      if (report !== undefined) this.#events.reported(worker, report);
+    }
+    const failures = reports.flatMap((report) => report?.failures ?? []);
+    return { revision, listeners: this.#events.listening.listeners, failures };
+  }
+
+  #relay(events: readonly PlaneEvent[]): void {
+    if (events.length === 0) return;
+    for (const listener of this.#listeners) listener(events);
+  }
+}
