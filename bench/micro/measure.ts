@@ -24,8 +24,9 @@ export async function measure(bench: MicroBench, options: MeasureOptions): Promi
     const { user, system } = process.cpuUsage(started);
     return (user + system) * 1000;
   };
+  const warmUpIterations = work.iterations ?? calibrate(timed, options.runMs);
+  for (let run = 0; run < WARM_UP_RUNS; run++) timed(warmUpIterations);
   const iterations = work.iterations ?? calibrate(timed, options.runMs);
-  for (let run = 0; run < WARM_UP_RUNS; run++) timed(iterations);
   const samples: number[] = [];
   for (let run = 0; run < options.runs; run++) {
     collectGarbage();

@@ -1,6 +1,6 @@
 import type { Limits } from '../model/configuration.js';
 import type { DropReason } from '../model/events.js';
-import type { Protocol } from '../model/five-tuple.js';
+import { PROTOCOLS, type FiveTuple, type Protocol } from '../model/five-tuple.js';
 import type { Flow } from './flow.js';
 
 export interface FlowFilter {
@@ -26,12 +26,14 @@ export class FlowTable {
   readonly #slots: (Flow | undefined)[] = [];
   readonly #freeSlots: number[] = [];
   readonly #used: Record<Budget, number> = { tcp: 0, udp: 0, embryonic: 0 };
-  readonly #byBackend = new Map<string, Set<Flow>>();
-  /** By client address; kept for protocols that have a cap. */
-  readonly #perSource: Record<Protocol, Map<string, number>> = { tcp: new Map(), udp: new Map() };
+  /** By backend id, the last flow that came to it; see Flow.backendNext. */
+  readonly #byBackend = new Map<string, Flow>();
+  /** Flows by client address, where there is a cap. */
+  readonly #perSource: Record<Protocol, Map<string, number> | undefined> = { tcp: undefined, udp: undefined };
 
   constructor(limits: Limits) {
     this.#limits = limits;
+    this.#followCaps();
   }
 
   get size(): number {
@@ -46,6 +48,7 @@ export class FlowTable {
   /** New limits hold for new flows; what is there stays. */
   setLimits(limits: Limits): void {
     this.#limits = limits;
+    this.#followCaps();
   }
 
   /** Why a new flow of this client cannot be taken in now, or undefined if it can. */
@@ -63,14 +66,14 @@ export class FlowTable {
   /** Whether this client address is at its cap. */
   isSourceFull(protocol: Protocol, sourceText: string): boolean {
     const cap = this.#sourceCap(protocol);
-    return cap !== undefined && (this.#perSource[protocol].get(sourceText) ?? 0) >= cap;
+    return cap !== undefined && (this.#perSource[protocol]?.get(sourceText) ?? 0) >= cap;
   }
 
   add(flow: Flow): void {
     flow.slot = this.#freeSlots.pop() ?? this.#slots.length;
     this.#slots[flow.slot] = flow;
     this.#used[budgetOf(flow)]++;
-    this.#countSource(flow, 1);
+    this.#countSource(flow.tuple, 1);
     this.#index(flow);
   }
 
@@ -80,8 +83,8 @@ export class FlowTable {
     this.#freeSlots.push(flow.slot);
     flow.slot = -1;
     this.#used[budgetOf(flow)]--;
-    this.#countSource(flow, -1);
-    this.#unindex(flow);
+    this.#countSource(flow.tuple, -1);
+    this.#unindex(flow, flow.placement?.backendId);
   }
 
   /** Runs a change of state, placement or source address, keeping budgets and indexes right. */
@@ -90,19 +93,30 @@ export class FlowTable {
       mutate(flow);
       return;
     }
-    this.#used[budgetOf(flow)]--;
-    this.#countSource(flow, -1);
-    this.#unindex(flow);
+    const { tuple, placement } = flow;
+    const budget = budgetOf(flow);
     mutate(flow);
-    this.#used[budgetOf(flow)]++;
-    this.#countSource(flow, 1);
-    this.#index(flow);
+    const newBudget = budgetOf(flow);
+    if (newBudget !== budget) {
+      this.#used[budget]--;
+      this.#used[newBudget]++;
+    }
+    if (flow.tuple !== tuple) {
+      this.#countSource(tuple, -1);
+      this.#countSource(flow.tuple, 1);
+    }
+    if (flow.placement?.backendId !== placement?.backendId) {
+      this.#unindex(flow, placement?.backendId);
+      this.#index(flow);
+    }
   }
 
   /** Flows on a backend, as they are now: safe to end them on the way. */
   flowsOn(backendId: string): readonly Flow[] {
-    const flows = this.#byBackend.get(backendId);
-    return flows === undefined ? [] : [...flows];
+    const flows: Flow[] = [];
+    for (let flow = this.#byBackend.get(backendId); flow !== undefined; flow = flow.backendNext)
+      flows.push(flow);
+    return flows;
   }
 
   /** Ids of all backends that have flows, removed ones among them. */
@@ -134,9 +148,21 @@ export class FlowTable {
     return protocol === 'tcp' ? this.#limits.tcpFlowsPerSource : this.#limits.udpFlowsPerSource;
   }
 
-  #countSource(flow: Flow, step: 1 | -1): void {
-    const { protocol, source } = flow.tuple;
+  /** Counts by source begin where a cap appears, with the flows that are there. */
+  #followCaps(): void {
+    for (const protocol of PROTOCOLS) {
+      if (this.#sourceCap(protocol) === undefined) {
+        this.#perSource[protocol] = undefined;
+      } else if (this.#perSource[protocol] === undefined) {
+        this.#perSource[protocol] = new Map();
+        for (const { tuple } of this.all()) if (tuple.protocol === protocol) this.#countSource(tuple, 1);
+      }
+    }
+  }
+
+  #countSource({ protocol, source }: FiveTuple, step: 1 | -1): void {
     const counts = this.#perSource[protocol];
+    if (counts === undefined) return;
     const count = (counts.get(source.text) ?? 0) + step;
     if (count <= 0) counts.delete(source.text);
     else counts.set(source.text, count);
@@ -145,17 +171,22 @@ export class FlowTable {
   #index(flow: Flow): void {
     const id = flow.placement?.backendId;
     if (id === undefined) return;
-    const flows = this.#byBackend.get(id);
-    if (flows === undefined) this.#byBackend.set(id, new Set([flow]));
-    else flows.add(flow);
+    const next = this.#byBackend.get(id);
+    flow.backendNext = next;
+    if (next !== undefined) next.backendPrevious = flow;
+    this.#byBackend.set(id, flow);
   }
 
-  #unindex(flow: Flow): void {
-    const id = flow.placement?.backendId;
+  /** `id` is the backend that it was indexed by. */
+  #unindex(flow: Flow, id: string | undefined): void {
     if (id === undefined) return;
-    const flows = this.#byBackend.get(id);
-    flows?.delete(flow);
-    if (flows?.size === 0) this.#byBackend.delete(id);
+    const { backendNext: next, backendPrevious: previous } = flow;
+    flow.backendNext = undefined;
+    flow.backendPrevious = undefined;
+    if (next !== undefined) next.backendPrevious = previous;
+    if (previous !== undefined) previous.backendNext = next;
+    else if (next !== undefined) this.#byBackend.set(id, next);
+    else this.#byBackend.delete(id);
   }
 }
 

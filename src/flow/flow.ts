@@ -35,8 +35,6 @@ export class Flow implements WheelEntry {
   readonly id: number;
   readonly transport: FlowTransport;
   readonly openedAtWallMs: number;
-  /** Monotonic. */
-  readonly openedAtMs: number;
   tuple: FiveTuple;
   rule: Rule;
   /** Undefined until it is placed. */
@@ -51,6 +49,9 @@ export class Flow implements WheelEntry {
 
   /** Position in the flow table; -1: not in it. */
   slot = -1;
+  /** The flow table's own: its flows on one backend are a list through these. */
+  backendNext: Flow | undefined = undefined;
+  backendPrevious: Flow | undefined = undefined;
   /** What of the counters is already in the totals; see traffic. */
   settledBytesToBackend = 0;
   settledPacketsToBackend = 0;
@@ -74,7 +75,6 @@ export class Flow implements WheelEntry {
     this.rule = init.rule;
     this.transport = init.transport;
     this.openedAtWallMs = init.wallMs;
-    this.openedAtMs = init.nowMs;
     this.lastActivityMs = init.nowMs;
   }
 }

@@ -20,6 +20,8 @@ export interface TrafficTotals {
   resets: number;
 }
 
+type TotalsByProtocol = Partial<Record<Protocol, TrafficTotals>>;
+
 /** Running totals of one (rule, protocol) before a backend is chosen. */
 export interface ArrivalTotals {
   readonly rule: string;
@@ -33,41 +35,39 @@ export interface ArrivalTotals {
  * moves, or when somebody asks.
  */
 export class Traffic {
-  readonly #traffic = new Map<string, TrafficTotals>();
-  readonly #arrivals = new Map<string, ArrivalTotals>();
+  /** By rule, backend, protocol: joining them to one key would cost every new flow several strings. */
+  readonly #traffic = new Map<string, Map<string, TotalsByProtocol>>();
+  readonly #arrivals = new Map<string, Partial<Record<Protocol, ArrivalTotals>>>();
 
   of(rule: string, backendId: string, protocol: Protocol): TrafficTotals {
-    const key = `${rule}|${backendId}|${protocol}`;
-    let totals = this.#traffic.get(key);
-    if (totals === undefined) {
-      totals = {
-        rule,
-        backendId,
-        protocol,
-        flowsOpened: 0,
-        flowsActive: 0,
-        flowsEnded: {},
-        bytesToBackend: 0,
-        packetsToBackend: 0,
-        bytesToClient: 0,
-        packetsToClient: 0,
-        connectRetries: 0,
-        connectFailures: 0,
-        resets: 0,
-      };
-      this.#traffic.set(key, totals);
+    let byBackend = this.#traffic.get(rule);
+    if (byBackend === undefined) {
+      byBackend = new Map<string, TotalsByProtocol>();
+      this.#traffic.set(rule, byBackend);
     }
-    return totals;
+    let byProtocol = byBackend.get(backendId);
+    if (byProtocol === undefined) byBackend.set(backendId, (byProtocol = {}));
+    return (byProtocol[protocol] ??= {
+      rule,
+      backendId,
+      protocol,
+      flowsOpened: 0,
+      flowsActive: 0,
+      flowsEnded: {},
+      bytesToBackend: 0,
+      packetsToBackend: 0,
+      bytesToClient: 0,
+      packetsToClient: 0,
+      connectRetries: 0,
+      connectFailures: 0,
+      resets: 0,
+    });
   }
 
   arrivals(rule: string, protocol: Protocol): ArrivalTotals {
-    const key = `${rule}|${protocol}`;
-    let totals = this.#arrivals.get(key);
-    if (totals === undefined) {
-      totals = { rule, protocol, arrivals: 0, drops: {} };
-      this.#arrivals.set(key, totals);
-    }
-    return totals;
+    let byProtocol = this.#arrivals.get(rule);
+    if (byProtocol === undefined) this.#arrivals.set(rule, (byProtocol = {}));
+    return (byProtocol[protocol] ??= { rule, protocol, arrivals: 0, drops: {} });
   }
 
   countDrop(rule: string, protocol: Protocol, reason: DropReason): void {
@@ -90,10 +90,12 @@ export class Traffic {
   }
 
   allTraffic(): readonly TrafficTotals[] {
-    return [...this.#traffic.values()];
+    return [...this.#traffic.values()].flatMap((byBackend) =>
+      [...byBackend.values()].flatMap((byProtocol) => Object.values(byProtocol)),
+    );
   }
 
   allArrivals(): readonly ArrivalTotals[] {
-    return [...this.#arrivals.values()];
+    return [...this.#arrivals.values()].flatMap((byProtocol) => Object.values(byProtocol));
   }
 }

@@ -86,7 +86,7 @@ function place(flow: Flow): void {
   flow.placement = PLACEMENTS[flow.id % BACKENDS];
 }
 
-const TUPLES = clientTuples(4, SAMPLE);
+const TUPLES = clientTuples(4);
 
 const PLACEMENTS = Array.from({ length: BACKENDS }, (_, n) => ({
   backendId: `nvas/${n}`,

@@ -1,6 +1,7 @@
 import { EventQueue } from '../../../src/dataplane/userspace/event-queue.js';
 import { FlowKeeper } from '../../../src/dataplane/userspace/flow-keeper.js';
 import { ClientKeys } from '../../../src/dataplane/userspace/udp/client-keys.js';
+import { ClientMap } from '../../../src/dataplane/userspace/udp/client-map.js';
 import { Flow, type Placement } from '../../../src/flow/flow.js';
 import { WHEEL_TICK_MS } from '../../../src/flow/idle-wheel.js';
 import { ipAddress, type IpAddress } from '../../../src/model/address.js';
@@ -10,10 +11,10 @@ import { testState } from '../../../test/support/forwarding-state.js';
 import { Dice } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 
-const FLOWS = 1_000_000;
+const FLOWS = 1 << 20;
 
 /** Clients; each has as many flows as it takes. */
-const ADDRESSES = 10_000;
+const ADDRESSES = 1 << 13;
 
 const FIRST_PORT = 1024;
 
@@ -31,7 +32,7 @@ class Flows {
     testState({ backends: ['10.0.0.1', '10.0.0.2'], limits: { udpFlows: 2 * FLOWS } }),
   );
   readonly #keys: ClientKeys;
-  readonly #flows = new Map<number, Flow>();
+  readonly #flows = new ClientMap<Flow>();
   readonly #placements: readonly Placement[] = ['nvas/10.0.0.1', 'nvas/10.0.0.2'].map((backendId) => ({
     backendId,
     endpoint: { address: ipAddress('10.0.0.1'), port: 53 },
@@ -74,7 +75,7 @@ class Flows {
     if (!(flow instanceof Flow)) return undefined;
     this.#keeper.place(flow, placement);
     this.#keeper.establish(flow);
-    this.#flows.set(key, flow);
+    this.#flows.add(key, flow);
     return flow;
   }
 
@@ -167,8 +168,8 @@ function lookUp(family: 4 | 6): MicroBench {
           let found = 0;
           for (let i = 0; i < iterations; i++) {
             const n = order[i & 0xfffff]!;
-            const port = FIRST_PORT + Math.floor(n / ADDRESSES);
-            if (flows.find(texts[n % ADDRESSES]!, port) !== undefined) found++;
+            const port = FIRST_PORT + (n >>> 13);
+            if (flows.find(texts[n & (ADDRESSES - 1)]!, port) !== undefined) found++;
           }
           return found;
         },
@@ -188,8 +189,8 @@ function clients(family: 4 | 6): readonly Client[] {
     ipAddress(family === 4 ? `10.7.${n >> 8}.${n & 255}` : `2001:db8:7::${(n + 1).toString(16)}`),
   );
   return Array.from({ length: FLOWS }, (_, n) => ({
-    source: sources[n % ADDRESSES]!,
-    port: FIRST_PORT + Math.floor(n / ADDRESSES),
+    source: sources[n & (ADDRESSES - 1)]!,
+    port: FIRST_PORT + (n >>> 13),
   }));
 }
 

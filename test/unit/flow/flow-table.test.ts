@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import fc from 'fast-check';
 import { FlowTable } from '../../../src/flow/flow-table.js';
 import type { Limits } from '../../../src/model/configuration.js';
 import { aFlow, aTuple, placementOn } from './flow-fixtures.js';
@@ -64,6 +65,48 @@ describe('FlowTable', () => {
     table.setLimits({ ...LIMITS, udpFlows: 1 });
     assert.equal(table.size, 2);
     assert.equal(table.refusal('udp', 'x'), 'table-full');
+  });
+
+  test('setLimits() caps a source by the flows that are there, and forgets a cap that goes', () => {
+    const table = new FlowTable({ ...LIMITS, udpFlows: 100 });
+    const flows = [1, 2, 3].map((id) => aFlow(id, 'udp', '192.0.2.1'));
+    for (const flow of flows) table.add(flow);
+    table.add(aFlow(4, 'tcp', '192.0.2.1'));
+    const capped = { ...LIMITS, udpFlows: 100, udpFlowsPerSource: 3 };
+    table.setLimits(capped);
+    assert.equal(table.refusal('udp', '192.0.2.1'), 'source-cap');
+    assert.equal(table.refusal('udp', '192.0.2.2'), undefined);
+    table.setLimits({ ...LIMITS, udpFlows: 100 });
+    table.remove(flows[0]!);
+    table.setLimits(capped);
+    assert.equal(table.refusal('udp', '192.0.2.1'), undefined);
+    table.add(flows[0]!);
+    assert.equal(table.refusal('udp', '192.0.2.1'), 'source-cap');
+  });
+
+  test('flowsOn() is right whatever comes and goes in whatever order', () => {
+    const backends = ['a', 'b', undefined];
+    const step = fc.record({ flow: fc.nat(7), to: fc.constantFrom(...backends, 'out') });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
+        const table = new FlowTable({ ...LIMITS, udpFlows: 100 });
+        const flows = Array.from({ length: 8 }, (_, id) => aFlow(id, 'udp'));
+        for (const { flow: index, to } of steps) {
+          const flow = flows[index]!;
+          if (to === 'out') table.remove(flow);
+          else {
+            if (flow.slot < 0) table.add(flow);
+            table.change(flow, () => (flow.placement = to === undefined ? undefined : placementOn(to)));
+          }
+          for (const backend of ['a', 'b']) {
+            const expected = flows.filter((one) => one.slot >= 0 && one.placement?.backendId === backend);
+            assert.deepEqual(new Set(table.flowsOn(backend)), new Set(expected));
+            assert.equal(table.flowsOn(backend).length, expected.length);
+            assert.equal(table.backendIds().includes(backend), expected.length > 0);
+          }
+        }
+      }),
+    );
   });
 
   test('flowsOn() follows placements, and survives ends on the way', () => {
