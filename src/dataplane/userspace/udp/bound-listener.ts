@@ -8,6 +8,7 @@ import { NONE_EXCLUDED } from '../../../selection/picker.js';
 import type { Listener, ListenerBinding } from '../listener.js';
 import { ruleIndexIn, type ClientEnd, type ClientFlow, type FlowHost, type UdpTools } from './client-flow.js';
 import { ClientKeys } from './client-keys.js';
+import { ClientMap } from './client-map.js';
 import { PerPacketFlow } from './per-packet-flow.js';
 import { SendQueueGuard } from './send-queue-guard.js';
 import { SharedUpstreams } from './shared-upstreams.js';
@@ -30,7 +31,7 @@ export class BoundListener implements Listener, FlowHost {
   readonly #socket: Socket;
   readonly #neighbourhood: Neighbourhood;
   readonly #keys: ClientKeys;
-  readonly #flows = new Map<number, ClientFlow>();
+  readonly #flows = new ClientMap<ClientFlow>();
   readonly #sharedUpstreams: SharedUpstreams;
   readonly #queue: SendQueueGuard;
   readonly #onSent = (error: Error | null): void => {
@@ -77,7 +78,7 @@ export class BoundListener implements Listener, FlowHost {
   destroy(): void {
     if (this.#phase === 'closed') return;
     this.#phase = 'lame-duck';
-    for (const flow of [...this.#flows.values()]) flow.shutDown();
+    for (const flow of this.#flows.values()) flow.shutDown();
     this.#closeIfDone();
   }
 
@@ -119,7 +120,7 @@ export class BoundListener implements Listener, FlowHost {
       this.#keys.release(from.address);
       return;
     }
-    this.#flows.set(key, flow);
+    this.#flows.add(key, flow);
     flow.fromClient(datagram);
   }
 
