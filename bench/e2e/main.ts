@@ -14,6 +14,8 @@ import { findPeers } from './peers/all-peers.js';
 import { missingTools } from './required-tools.js';
 import { writeReport } from './report/write-report.js';
 
+// A reader that left must not end the run: its processes would stay behind.
+process.stdout.on('error', () => undefined);
 const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 try {
@@ -48,12 +50,14 @@ async function main(options: BenchOptions): Promise<number> {
         say(`left out: ${benchCase.name}, for want of ${missing.join(', ')} (see bench/README.md)`);
         continue;
       }
+      const startedAtMs = performance.now();
       try {
         await benchCase.run(bench);
       } catch (error) {
         bench.record({ case: benchCase.name, variant: 'all', peer: 'all', round: 0, error: String(error) });
       }
       await processes.stopAll();
+      say(`${benchCase.name} took ${Math.round((performance.now() - startedAtMs) / 1000)} s`);
     }
     await writeReport({ options, facts, samples: bench.samples, lab: lab.kind }, say);
     return bench.samples.some(({ error }) => error !== undefined) ? 1 : 0;

@@ -66,12 +66,12 @@ async function measure(
   });
   const pid = target.process?.pid ?? 0;
   const first = await hold(bench, pass, { target, protocol: run.protocol, flows: FIRST_FLOWS });
-  await settle();
+  await settle(bench);
   const before = await treeResidentBytes(pid);
   const { result: all, cost } = await costOf(target, pass.cores, () =>
     hold(bench, pass, { target, protocol: run.protocol, flows: FLOWS }),
   );
-  await settle();
+  await settle(bench);
   const after = await treeResidentBytes(pid);
   await Promise.all([first.stop(), all.stop(), target.process?.stop()]);
   return {
@@ -101,6 +101,6 @@ async function hold(
 }
 
 /** Lets processes finish what they do after a burst: read ahead, collect garbage, free. */
-function settle(): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+function settle(bench: Bench): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, bench.options.quick ? SETTLE_MS / 3 : SETTLE_MS));
 }

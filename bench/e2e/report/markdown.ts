@@ -1,0 +1,84 @@
+import type { Summary } from '../results.js';
+import type { MachineFacts } from '../machine-facts.js';
+import { METRICS, shown } from './metrics.js';
+import { ratioOf, rowsOf, type Cell, type Row } from './rows.js';
+
+/** The tables of a run, with where and when; GitHub's Markdown. */
+export function markdownOf(facts: MachineFacts, summaries: readonly Summary[]): string {
+  const speed = rowsOf('speed', summaries);
+  const cpu = rowsOf('cpu', summaries);
+  const one = ['direct', 'haports', 'haproxy', 'nginx'];
+  const both = ['haports', 'haproxy', 'nginx', 'haports x2', 'haproxy x2', 'nginx x2'];
+  return [
+    factsLine(facts),
+    '',
+    'One worker each; median (lowest - highest). The last column is how haports does against HAProxy, or against',
+    'nginx for UDP: above 1 is better.',
+    '',
+    ...tableOf(speed, one, true),
+    '',
+    'CPU time of all processes of the balancer for a unit of work; x2 with two workers, where balancer and load share',
+    'two cores and only this says something.',
+    '',
+    ...tableOf(cpu, both, false),
+    ...growth(summaries),
+  ].join('\n');
+}
+
+function factsLine(facts: MachineFacts): string {
+  const peers = Object.entries(facts.peers).filter(([name]) => name !== 'direct');
+  return (
+    `Measured ${facts.date.slice(0, 10)} on ${facts.cores} cores of ${facts.cpu}, ${facts.memoryGib} GiB, ` +
+    `${facts.kernel}; load average at the start ${facts.loadAverage}. ` +
+    `${peers.map(([, version]) => version).join('; ')}; load: ${Object.values(facts.tools).join(', ')}.`
+  );
+}
+
+function tableOf(rows: readonly Row[], peers: readonly string[], withRatio: boolean): readonly string[] {
+  const shownPeers = peers.filter((peer) => rows.some((row) => row.cells.has(peer)));
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  return [
+    line(['', ...shownPeers, ...(withRatio ? ['haports : peer'] : [])]),
+    line(['---', ...shownPeers.map(() => '--:'), ...(withRatio ? ['--:'] : [])]),
+    ...rows.map((row) =>
+      line([
+        row.title,
+        ...shownPeers.map((peer) => cellText(row.cells.get(peer))),
+        ...(withRatio ? [ratioText(row)] : []),
+      ]),
+    ),
+  ];
+}
+
+function ratioText(row: Row): string {
+  const ratio = ratioOf(row, 'haports');
+  return ratio === undefined ? '' : ratio.toFixed(2);
+}
+
+function cellText(cell: Cell | undefined): string {
+  if (cell?.failed !== undefined) return 'failed';
+  if (cell?.spread === undefined) return '';
+  const { median, min, max, samples } = cell.spread;
+  return samples === 1 ? shown(median) : `${shown(median)} (${shown(min)} - ${shown(max)})`;
+}
+
+/** Metrics are columns here: each row is one setting of haports. */
+function growth(summaries: readonly Summary[]): readonly string[] {
+  const own = summaries.filter((summary) => summary.case === 'growth');
+  if (own.length === 0) return [];
+  const metrics = METRICS.filter(({ table }) => table === 'growth');
+  return [
+    '',
+    'How it grows (haports alone, one thing changed at a time):',
+    '',
+    `| | ${metrics.map(({ title }) => title).join(' | ')} |`,
+    `| --- | ${metrics.map(() => '--:').join(' | ')} |`,
+    ...own.map((summary) => {
+      const cells = metrics.map(({ name }) => {
+        const median = summary.numbers[name]?.median;
+        return median === undefined ? 'failed' : shown(median);
+      });
+      return `| ${summary.variant} | ${cells.join(' | ')} |`;
+    }),
+  ];
+}
