@@ -119,8 +119,8 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
 
     after(async () => {
       closeFlows();
-      await plane.stop(0);
       for (const nva of nvas) await nva.kill();
+      await plane.stop(0);
     });
 
     void test('a flow sticks, all backends serve, and replies come from where the client sent', async () => {

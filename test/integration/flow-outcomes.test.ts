@@ -126,8 +126,9 @@ void describe('flow outcomes of the built process (field.md 1.3)', () => {
   });
 
   after(async () => {
-    await balancer.kill();
+    // First what start-up may have left running: without a balancer the next line throws.
     for (const nva of nvas) await nva.kill();
+    await balancer.kill();
   });
 
   const expectPersistingTcp = async (except: string): Promise<void> => {

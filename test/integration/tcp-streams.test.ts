@@ -96,8 +96,8 @@ void describe('TCP through the built process', () => {
   });
 
   after(async () => {
-    await balancer.kill();
     for (const server of servers) server.close();
+    await balancer.kill();
   });
 
   /** Reads `blocks` MiB, checking every byte, pausing after each MiB. */

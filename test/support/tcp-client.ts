@@ -1,5 +1,6 @@
 import { connect, type Socket } from 'node:net';
 import { errorCode } from '../../src/model/errors.js';
+import { CAREFUL, readCarefully } from './careful-reading.js';
 import { within } from './deadline.js';
 
 export interface TcpTarget {
@@ -16,19 +17,25 @@ export class TcpClient {
   readonly socket: Socket;
   #received = '';
   #ending: Ending = 'open';
+  readonly #waiting = new Set<() => void>();
 
   private constructor(socket: Socket) {
     this.socket = socket;
     socket.setNoDelay(true);
-    socket.on('data', (chunk: Buffer) => (this.#received += chunk.toString('latin1')));
-    socket.on('end', () => {
-      if (this.#ending === 'open') this.#ending = 'fin';
+    readCarefully(socket, {
+      chunk: (chunk) => {
+        this.#received += chunk.toString('latin1');
+        this.#news();
+      },
+      over: (ending) => {
+        this.#ending = ending;
+        this.#news();
+      },
     });
-    socket.on('error', () => (this.#ending = 'reset'));
   }
 
   static async connect(target: TcpTarget, timeoutMs = 5000): Promise<TcpClient> {
-    const socket = connect({ ...target, allowHalfOpen: true });
+    const socket = connect({ ...target, ...CAREFUL, allowHalfOpen: true });
     const client = new TcpClient(socket);
     const connected = new Promise<void>((resolve, reject) => {
       socket.once('connect', resolve);
@@ -49,20 +56,17 @@ export class TcpClient {
   /** Sends a line and waits for what the echo makes of it: `nva-1: line`. Rejects if the connection ends first. */
   async ask(line: string, timeoutMs = 5000): Promise<string> {
     const already = this.#received.length;
-    const answered = new Promise<string>((resolve, reject) => {
-      const look = (): void => {
-        const fresh = this.#received.slice(already);
-        if (fresh.includes(line)) settle(() => resolve(fresh));
-      };
-      const gone = (): void => settle(() => reject(new Error(`connection ended (${this.#ending})`)));
-      const settle = (finish: () => void): void => {
-        this.socket.off('data', look).off('end', gone).off('close', gone);
-        finish();
-      };
-      this.socket.on('data', look).on('end', gone).on('close', gone);
-    });
     this.socket.write(line);
-    return within(answered, timeoutMs, `an answer to "${line}"`);
+    return this.#when(
+      () => {
+        const fresh = this.#received.slice(already);
+        if (fresh.includes(line)) return fresh;
+        if (this.#ending !== 'open') throw new Error(`connection ended (${this.#ending})`);
+        return undefined;
+      },
+      timeoutMs,
+      `an answer to "${line}"`,
+    );
   }
 
   /** Which backend answers: the echo's name. */
@@ -72,17 +76,38 @@ export class TcpClient {
   }
 
   async ended(timeoutMs = 5000): Promise<Ending> {
-    if (this.#ending === 'open') {
-      const over = new Promise<void>((resolve) => {
-        this.socket.once('end', resolve).once('close', () => resolve());
-      });
-      await within(over, timeoutMs, 'the connection to end');
-    }
-    return this.#ending;
+    return this.#when(
+      () => (this.#ending === 'open' ? undefined : this.#ending),
+      timeoutMs,
+      'the connection to end',
+    );
   }
 
   destroy(): void {
     this.socket.destroy();
+  }
+
+  /** Looks now and at all that comes, until there is an answer. */
+  #when<T>(look: () => T | undefined, timeoutMs: number, what: string): Promise<T> {
+    const answered = new Promise<T>((resolve, reject) => {
+      const check = (): void => {
+        try {
+          const answer = look();
+          if (answer === undefined) return;
+          resolve(answer);
+        } catch (error) {
+          reject(error instanceof Error ? error : new Error(String(error)));
+        }
+        this.#waiting.delete(check);
+      };
+      this.#waiting.add(check);
+      check();
+    });
+    return within(answered, timeoutMs, what);
+  }
+
+  #news(): void {
+    for (const check of [...this.#waiting]) check();
   }
 }
 

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Flow } from '../../../flow/flow.js';
 import type { Clock } from '../../../runtime/clock.js';
+import type { LoopTurn } from './loop-turn.js';
 
 /** A side whose peer takes no more has this much waiting before the other side is no longer read. Each way. */
 const BUFFER_LIMIT_BYTES = 64 * 1024;
@@ -20,6 +21,12 @@ const WRITTEN_BY = Symbol('writtenBy');
 
 type SplicedSocket = Socket & { [READ_BY]?: OneWay; [WRITTEN_BY]?: OneWay };
 
+export interface SpliceDeps {
+  readonly clock: Clock;
+  /** One for all splices of a worker. */
+  readonly turn: LoopTurn;
+}
+
 export interface SpliceOwner {
   /** A direction has ended, and its FIN has been passed on. */
   finPassed(): void;
@@ -34,10 +41,10 @@ export class Splice {
   readonly #toClient: OneWay;
   readonly #owner: SpliceOwner;
 
-  constructor(client: Socket, backend: Socket, flow: Flow, clock: Clock, owner: SpliceOwner) {
+  constructor(client: Socket, backend: Socket, flow: Flow, deps: SpliceDeps, owner: SpliceOwner) {
     this.#owner = owner;
-    this.#toBackend = new OneWay(this, client, backend, clock, flow, 'to-backend');
-    this.#toClient = new OneWay(this, backend, client, clock, flow, 'to-client');
+    this.#toBackend = new OneWay(this, client, backend, deps, flow, 'to-backend');
+    this.#toClient = new OneWay(this, backend, client, deps, flow, 'to-client');
   }
 
   start(): void {
@@ -64,9 +71,11 @@ class OneWay {
   readonly #splice: Splice;
   readonly #from: SplicedSocket;
   readonly #to: SplicedSocket;
-  readonly #clock: Clock;
+  readonly #deps: SpliceDeps;
   readonly #flow: Flow;
   readonly #direction: 'to-backend' | 'to-client';
+  /** The turn of the event loop in which `from` last gave data. */
+  #dataTurn = -1;
   #mode: 'flowing' | 'careful' | 'stopped' = 'flowing';
   /** The other side takes no more for now. */
   #held = false;
@@ -76,14 +85,14 @@ class OneWay {
     splice: Splice,
     from: Socket,
     to: Socket,
-    clock: Clock,
+    deps: SpliceDeps,
     flow: Flow,
     direction: 'to-backend' | 'to-client',
   ) {
     this.#splice = splice;
     this.#from = from;
     this.#to = to;
-    this.#clock = clock;
+    this.#deps = deps;
     this.#flow = flow;
     this.#direction = direction;
   }
@@ -129,7 +138,8 @@ class OneWay {
       flow.bytesToClient += chunk.length;
       flow.packetsToClient++;
     }
-    flow.lastActivityMs = this.#clock.monotonicMs();
+    flow.lastActivityMs = this.#deps.clock.monotonicMs();
+    this.#dataTurn = this.#deps.turn.now();
     this.#to.write(chunk);
     if (this.#to.writableLength < BUFFER_LIMIT_BYTES) return;
     this.#held = true;
@@ -139,7 +149,7 @@ class OneWay {
   toDrained(): void {
     if (!this.#held) return;
     this.#held = false;
-    this.#flow.lastActivityMs = this.#clock.monotonicMs();
+    this.#flow.lastActivityMs = this.#deps.clock.monotonicMs();
     if (this.#mode === 'flowing') this.#from.resume();
     else if (this.#mode === 'careful') this.#schedulePull();
   }
@@ -149,11 +159,12 @@ class OneWay {
   }
 
   /**
-   * The end may be a FIN, or an RST that libuv took for one (see readCarefully): writing nothing tells. On a connection
-   * that was reset it fails, with ECONNRESET or EPIPE, and the socket emits `error`.
+   * An end in the same poll as data may be a FIN, or an RST that libuv took for one (uv__stream_io calls a partial read
+   * followed by a hang-up the end of the stream): writing nothing tells. On a connection that was reset it fails, with
+   * ECONNRESET or EPIPE, and the socket emits `error`. An end in a poll of its own was read from the socket: it is FIN.
    */
   fromEnded(): void {
-    if (this.#from.writableEnded) this.#passFin();
+    if (this.#from.writableEnded || this.#dataTurn !== this.#deps.turn.now()) this.#passFin();
     else this.#from.write(NOTHING, (error) => this.#judged(error));
   }
 
@@ -177,10 +188,7 @@ class OneWay {
   }
 
   #passFin(): void {
-    // Writing nothing first, for the same reason: if an RST has come in the meantime, this is the last write. Once
-    // this side's own FIN has been passed on too, there is nobody left to tell of an RST.
-    if (this.#to.readableEnded) this.#to.end();
-    else this.#to.end(NOTHING);
+    this.#to.end();
     this.#splice.ended(this);
   }
 }

@@ -13,6 +13,7 @@ import type { ListenerBinding } from '../listener.js';
 import type { RouteSource } from '../route-source.js';
 import type { SourcePorts } from '../source-ports.js';
 import { flushBeforeReset } from './flush-before-reset.js';
+import type { LoopTurn } from './loop-turn.js';
 import { readProxyHeader, type ProxyHeaderOutcome } from './proxy-header-reader.js';
 import { writeProxyHeader } from './proxy-protocol-write.js';
 import { resetSocket } from './reset-socket.js';
@@ -24,6 +25,8 @@ export interface TcpDeps {
   readonly picker: Picker;
   readonly sourcePorts: SourcePorts;
   readonly routeSource: RouteSource;
+  /** One for all connections of a worker. */
+  readonly turn: LoopTurn;
   /** Told when a backend is connected: seconds since the first attempt, those at other backends included. */
   readonly onConnectLatency: (backendId: string, seconds: number) => void;
 }
@@ -225,7 +228,7 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
   }
 
   #connected(flow: Flow, pool: BackendPool, backendId: string, backend: Socket): void {
-    const { keeper, onConnectLatency } = this.#deps;
+    const { keeper, turn, onConnectLatency } = this.#deps;
     this.#backend = backend;
     this.#watch(backend);
     onConnectLatency(backendId, (keeper.clock.monotonicMs() - this.#firstAttemptAtMs) / 1000);
@@ -234,7 +237,7 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
     const { noDelay, keepAliveMs } = flow.rule.tcp;
     if (noDelay) this.#client.setNoDelay(true);
     if (keepAliveMs !== undefined) this.#client.setKeepAlive(true, keepAliveMs);
-    this.#splice = new Splice(this.#client, backend, flow, keeper.clock, this);
+    this.#splice = new Splice(this.#client, backend, flow, { clock: keeper.clock, turn }, this);
     this.#splice.start();
   }
 

@@ -5,6 +5,7 @@ import type { Frontend } from '../../../model/configuration.js';
 import type { FiveTuple } from '../../../model/five-tuple.js';
 import { isAdmitted, judgeAccess } from '../../../selection/access-list.js';
 import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
+import { LoopTurn } from './loop-turn.js';
 import { SPLICE_HIGH_WATER_MARK } from './splice.js';
 import { TcpConnection, type TcpDeps } from './tcp-connection.js';
 
@@ -12,9 +13,10 @@ import { TcpConnection, type TcpDeps } from './tcp-connection.js';
 const BACKLOG = 4096;
 
 /** Opens TCP listeners whose connections become flows. Every listener it opens uses the same dependencies. */
-export function createTcpListenerFactory(deps: TcpDeps): ListenerFactory {
+export function createTcpListenerFactory(deps: Omit<TcpDeps, 'turn'>): ListenerFactory {
+  const tcpDeps = { ...deps, turn: new LoopTurn() };
   return {
-    open: (binding) => TcpListener.open(deps, binding),
+    open: (binding) => TcpListener.open(tcpDeps, binding),
   };
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { test } from 'node:test';
+import { LoopTurn } from '../../../../../src/dataplane/userspace/tcp/loop-turn.js';
 import { Splice, SPLICE_HIGH_WATER_MARK } from '../../../../../src/dataplane/userspace/tcp/splice.js';
 import { Flow } from '../../../../../src/flow/flow.js';
 import { ipAddress } from '../../../../../src/model/address.js';
@@ -60,7 +61,13 @@ for (const mode of ['both directions open', 'the client half-closed'] as const) 
     const backend = await socketPair(t);
     const flow = newFlow();
     let fins = 0;
-    const splice = new Splice(client.inner, backend.inner, flow, systemClock, { finPassed: () => fins++ });
+    const splice = new Splice(
+      client.inner,
+      backend.inner,
+      flow,
+      { clock: systemClock, turn: new LoopTurn() },
+      { finPassed: () => fins++ },
+    );
     splice.start();
     client.outer.pause();
     if (mode === 'the client half-closed') {
@@ -104,7 +111,13 @@ test('Splice stops: nothing moves after stop()', async (t) => {
   const client = await socketPair(t);
   const backend = await socketPair(t);
   const flow = newFlow();
-  const splice = new Splice(client.inner, backend.inner, flow, systemClock, { finPassed: () => undefined });
+  const splice = new Splice(
+    client.inner,
+    backend.inner,
+    flow,
+    { clock: systemClock, turn: new LoopTurn() },
+    { finPassed: () => undefined },
+  );
   splice.start();
   client.outer.write('one');
   await eventually(() => flow.bytesToBackend === 3, 5000, 'the first bytes');

@@ -10,6 +10,7 @@ import type { PlaneEvent } from '../../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../../src/model/forwarding-state.js';
 import { systemClock, type Clock } from '../../../../../src/runtime/clock.js';
 import { createPicker } from '../../../../../src/selection/picker.js';
+import { CAREFUL, readCarefully } from '../../../../support/careful-reading.js';
 
 const RULE = 'ha-ports';
 
@@ -114,7 +115,11 @@ export class TestServer {
     serve: (socket: Socket) => void,
     options: { readonly port?: number; readonly pauseOnConnect?: boolean } = {},
   ): Promise<TestServer> {
-    const server = createServer({ allowHalfOpen: true, pauseOnConnect: options.pauseOnConnect === true });
+    const server = createServer({
+      ...CAREFUL,
+      allowHalfOpen: true,
+      pauseOnConnect: options.pauseOnConnect === true,
+    });
     const test = new TestServer(server);
     server.on('connection', (socket) => {
       test.sockets.add(socket);
@@ -158,11 +163,12 @@ export function receive(socket: Socket): Promise<Reception> {
   return new Promise((resolve) => {
     let text = '';
     let bytes = 0;
-    socket.on('data', (chunk: Buffer) => {
-      bytes += chunk.length;
-      if (bytes <= 65536) text += chunk.toString('latin1');
+    readCarefully(socket, {
+      chunk: (chunk) => {
+        bytes += chunk.length;
+        if (bytes <= 65536) text += chunk.toString('latin1');
+      },
+      over: (end) => resolve({ bytes, text, end }),
     });
-    socket.once('end', () => resolve({ bytes, text, end: 'fin' }));
-    socket.once('error', () => resolve({ bytes, text, end: 'reset' }));
   });
 }

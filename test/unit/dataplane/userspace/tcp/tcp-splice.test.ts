@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
+import { CAREFUL } from '../../../../support/careful-reading.js';
 import { eventually, within } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';
 import { receive, TcpLab, TestServer, type Reception } from './tcp-lab.js';
@@ -31,7 +32,7 @@ async function rig(
     lab,
     server,
     dial: async () => {
-      const client = connect({ host: lab.host, port: lab.port, allowHalfOpen: true });
+      const client = connect({ ...CAREFUL, host: lab.host, port: lab.port, allowHalfOpen: true });
       clients.push(client);
       await new Promise((resolve, reject) => client.once('connect', resolve).once('error', reject));
       return client;
