@@ -102,7 +102,6 @@ class OneWay {
     this.#to[WRITTEN_BY] = this;
     this.#from.on('data', onData);
     this.#from.on('end', onEnd);
-    this.#to.on('drain', onDrain);
     this.#from.resume();
   }
 
@@ -143,12 +142,14 @@ class OneWay {
     this.#to.write(chunk);
     if (this.#to.writableLength < BUFFER_LIMIT_BYTES) return;
     this.#held = true;
+    // Listened to only while it matters: every write that has to wait for the kernel ends in a `drain`.
+    this.#to.on('drain', onDrain);
     if (this.#mode === 'flowing') this.#from.pause();
   }
 
   toDrained(): void {
-    if (!this.#held) return;
     this.#held = false;
+    this.#to.off('drain', onDrain);
     this.#flow.lastActivityMs = this.#deps.clock.monotonicMs();
     if (this.#mode === 'flowing') this.#from.resume();
     else if (this.#mode === 'careful') this.#schedulePull();
