@@ -37,9 +37,12 @@ export class Bench {
     this.#folder = options.folder;
   }
 
-  /** Load before the first measured run of a peer: just-in-time compilers need some thousand rounds of all code. */
-  get warmUpSeconds(): number {
-    return this.options.seconds;
+  /**
+   * Load before the first measured run: a just-in-time compiler needs some thousand rounds of all code. The others
+   * get as much, but for a quick run.
+   */
+  warmUpSeconds(peer: Peer): number {
+    return this.options.quick && peer.name !== 'haports' ? 0 : this.options.seconds;
   }
 
   /** A number of its own for each balancer started, 1 to 200, for its frontend address. */

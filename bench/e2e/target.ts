@@ -69,15 +69,15 @@ export async function startTargets(
   pass: Pass,
   plan: { readonly spec: SpecWithoutFrontend; readonly failed: (peer: Peer, error: string) => void },
 ): Promise<readonly Target[]> {
-  const targets: Target[] = [];
-  for (const peer of pass.peers) {
-    try {
-      targets.push(await startTarget(bench, pass, peer, plan.spec));
-    } catch (error) {
-      plan.failed(peer, messageOf(error));
-    }
-  }
-  return targets;
+  const started = await Promise.all(
+    pass.peers.map((peer) =>
+      startTarget(bench, pass, peer, plan.spec).catch((error: unknown) => {
+        plan.failed(peer, messageOf(error));
+        return undefined;
+      }),
+    ),
+  );
+  return started.filter((target) => target !== undefined);
 }
 
 export function messageOf(error: unknown): string {

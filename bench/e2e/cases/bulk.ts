@@ -9,7 +9,7 @@ import { bound } from '../target.js';
 
 const IPERF_PORT = 5201;
 const ECHO_PORT = 7000;
-const VERIFY_MEBIBYTES = 32;
+const VERIFY_MEBIBYTES = { quick: 8, full: 32 } as const;
 const VARIANTS: Readonly<Record<string, { readonly streams: number; readonly download: boolean }>> = {
   '1 stream up': { streams: 1, download: false },
   '1 stream down': { streams: 1, download: true },
@@ -40,7 +40,8 @@ async function run(bench: Bench): Promise<void> {
         distribution: 'source-ip',
       },
       verify: async ({ host }) => {
-        const transfer = { host, port: ECHO_PORT, mebibytes: VERIFY_MEBIBYTES };
+        const mebibytes = VERIFY_MEBIBYTES[bench.options.quick ? 'quick' : 'full'];
+        const transfer = { host, port: ECHO_PORT, mebibytes };
         await runTool(bench.processes, pass.cores.load, 'transfer-main', transfer, 30_000);
       },
       measure: async (target, variant) => {

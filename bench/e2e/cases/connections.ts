@@ -19,7 +19,7 @@ async function run(bench: Bench): Promise<void> {
       variants: ['64 at a time'],
       spec: load.spec,
       verify: async (target) => {
-        await load.run(target, { connections: CONNECTIONS, seconds: bench.warmUpSeconds, close: true });
+        await load.warmUp(target, { connections: CONNECTIONS, close: true });
       },
       measure: async (target) => {
         const { result, cost } = await load.run(target, {

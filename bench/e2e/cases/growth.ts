@@ -102,9 +102,8 @@ async function start(
     const answer = await firstAnswer<HoldAnswer>(tool, 60_000);
     if (answer.failed > 0) throw new Error(`${answer.failed} live ${protocol} flows could not be opened`);
   }
-  const warmUp = { connections: CONNECTIONS, seconds: bench.warmUpSeconds };
-  await load.run(target, { ...warmUp, close: false });
-  await load.run(target, { ...warmUp, close: true });
+  await load.warmUp(target, { connections: CONNECTIONS, close: false });
+  await load.warmUp(target, { connections: CONNECTIONS, close: true });
   return target;
 }
 
@@ -112,12 +111,16 @@ async function measure(bench: Bench, load: HttpLoad, target: Target): Promise<Nu
   const { seconds } = bench.options;
   const a = await load.run(target, { connections: CONNECTIONS, seconds, close: false });
   const b = await load.run(target, { connections: CONNECTIONS, seconds, close: true });
-  const c = await load.run(target, { connections: BULK_CONNECTIONS, seconds, close: false, large: true });
-  return {
+  const speed = {
     requestsPerSecond: a.result.requests / a.result.seconds,
     ...cpuPer(a.cost, 'cpuMicrosPerRequest', a.result.requests, 1e6),
     connectionsPerSecond: b.result.requests / b.result.seconds,
     ...cpuPer(b.cost, 'cpuSecondsPer10kConnections', b.result.requests, 1e4),
+  };
+  if (bench.options.quick) return speed;
+  const c = await load.run(target, { connections: BULK_CONNECTIONS, seconds, close: false, large: true });
+  return {
+    ...speed,
     gigabitsPerSecond: (c.result.bytes * 8) / c.result.seconds / 1e9,
     ...cpuPer(c.cost, 'cpuSecondsPerGib', c.result.bytes / 2 ** 30, 1),
   };

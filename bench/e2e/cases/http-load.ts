@@ -61,6 +61,16 @@ export class HttpLoad {
     return answer.answerBytes;
   }
 
+  /** Checks the content, then loads the target without measuring it. */
+  async warmUp(
+    target: Target,
+    options: { readonly connections: number; readonly close: boolean },
+  ): Promise<void> {
+    const seconds = this.#bench.warmUpSeconds(target.peer);
+    if (seconds > 0) await this.run(target, { ...options, seconds });
+    else await this.answerBytes(target, SMALL, options.close);
+  }
+
   /** One wrk run, checked before and in sum; rejects when an answer was missing or had another length. */
   async run(target: Target, options: HttpRun): Promise<{ readonly result: WrkResult; readonly cost: Cost }> {
     const resource = options.large === true ? LARGE : SMALL;

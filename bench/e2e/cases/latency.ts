@@ -4,6 +4,7 @@ import { interleave } from '../interleave.js';
 import { runTool } from '../load/load-tool.js';
 import type { OpenLoopAnswer } from '../load/open-loop-main.js';
 import { costOf, cpuPer } from '../measure.js';
+import { spreadOf } from '../statistics.js';
 import { messageOf, startTarget } from '../target.js';
 import { HTTP_PORTS, HttpLoad } from './http-load.js';
 
@@ -27,7 +28,7 @@ async function run(bench: Bench): Promise<void> {
       variants: bench.options.quick ? ['50 %'] : Object.keys(SHARES),
       spec: load.spec,
       verify: async (target) => {
-        await load.run(target, { connections: CONNECTIONS, seconds: 1, close: false });
+        await load.warmUp(target, { connections: CONNECTIONS, close: false });
       },
       measure: async (target, variant) => {
         const perSecond = Math.round(maximum * (SHARES[variant] ?? 0.5));
@@ -57,10 +58,16 @@ async function run(bench: Bench): Promise<void> {
   }
 }
 
-/** HAProxy's requests a second just now, rounded to hundreds. */
+/** HAProxy's requests a second as this run has measured them, or just now; rounded to hundreds. */
 async function haproxyMaximum(bench: Bench, pass: Pass, load: HttpLoad): Promise<number> {
   const haproxy = pass.peers.find(({ name }) => name === 'haproxy');
   if (haproxy === undefined) return FALLBACK_MAXIMUM;
+  const measured = spreadOf(
+    bench.samples
+      .filter((sample) => sample.peer === haproxy.label && sample.variant === `${CONNECTIONS} connections`)
+      .flatMap((sample) => sample.numbers?.['requestsPerSecond'] ?? []),
+  );
+  if (measured !== undefined) return Math.round(measured.median / 100) * 100;
   try {
     const target = await startTarget(bench, pass, haproxy, load.spec);
     const options = { connections: CONNECTIONS, seconds: bench.options.seconds, close: false };

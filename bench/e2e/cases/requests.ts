@@ -16,7 +16,7 @@ async function run(bench: Bench): Promise<void> {
       variants: Object.keys(CONNECTIONS),
       spec: load.spec,
       verify: async (target) => {
-        await load.run(target, { connections: 64, seconds: bench.warmUpSeconds, close: false });
+        await load.warmUp(target, { connections: 64, close: false });
       },
       measure: async (target, variant) => {
         const connections = CONNECTIONS[variant] ?? 64;

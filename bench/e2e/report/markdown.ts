@@ -66,7 +66,9 @@ function cellText(cell: Cell | undefined): string {
 function growth(summaries: readonly Summary[]): readonly string[] {
   const own = summaries.filter((summary) => summary.case === 'growth');
   if (own.length === 0) return [];
-  const metrics = METRICS.filter(({ table }) => table === 'growth');
+  const metrics = METRICS.filter(
+    ({ table, name }) => table === 'growth' && own.some((summary) => summary.numbers[name] !== undefined),
+  );
   return [
     '',
     'How it grows (haports alone, one thing changed at a time):',
