@@ -8,6 +8,9 @@ import type { SharesMessage, WorkerMessage } from './worker-protocol.js';
  */
 const WANTING_PULSES = 10;
 
+/** Such a worker's part of what is free is so many times another's, so that one busy worker soon has almost all. */
+const WANTING_WEIGHT = 4;
+
 /** One worker's part of one cap. */
 interface Account {
   used: number;
@@ -29,7 +32,7 @@ interface Member {
 }
 
 /**
- * Shares caps out among workers so that all of them together never exceed one: each may use what it uses and an equal
+ * Shares caps out among workers so that all of them together never exceed one: each may use what it uses and its
  * part of what is free, and gets a larger share only once others have confirmed smaller ones. So a worker may refuse a
  * flow early, while others have room, until one or two pulses later. Places that do not divide go to workers that
  * refused somebody. A cap that was lowered below what is in use lets nobody in until it is kept again.
@@ -133,11 +136,17 @@ function fairShare(cap: number, accounts: readonly Account[], worker: number): n
   const total = sum(accounts, ({ used }) => used);
   if (total > cap) return Math.floor((account.used * cap) / total);
   const free = cap - total;
-  const equal = Math.floor(free / accounts.length);
+  const weights = sum(accounts, weight);
+  const part = (one: Account): number => Math.floor((free * weight(one)) / weights);
+  const rest = free - sum(accounts, part);
   const isServedBefore = (other: Account, index: number): boolean =>
     urgency(other) > urgency(account) || (urgency(other) === urgency(account) && index < worker);
   const before = accounts.filter((other, index) => index !== worker && isServedBefore(other, index)).length;
-  return account.used + equal + (before < free % accounts.length ? 1 : 0);
+  return account.used + part(account) + (before < rest ? 1 : 0);
+}
+
+function weight({ wanting }: Account): number {
+  return wanting > 0 ? WANTING_WEIGHT : 1;
 }
 
 /** Who gets a place that does not divide: who refused somebody last, then who has one, so that it does not wander. */

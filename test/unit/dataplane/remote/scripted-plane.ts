@@ -59,6 +59,10 @@ export class ScriptedPlane implements WorkerPlane {
   readonly shares = new Map<string, number>();
   uses: CapUses = new Map();
   startFailure: Error | undefined;
+  /** What a start answers beside the revision, if not the usual. */
+  listening: Partial<ApplyReport> = {};
+  /** Flows in pages, by cursor. */
+  pages: readonly FlowPage[] | undefined;
   applyFailure: Error | undefined;
   stopFailure: Error | undefined;
   /** While true, start, counters and stop stay unanswered. */
@@ -70,7 +74,7 @@ export class ScriptedPlane implements WorkerPlane {
     this.calls.push(`start ${state.revision}`);
     await this.#thaw();
     if (this.startFailure !== undefined) throw this.startFailure;
-    return report(state);
+    return { ...report(state), ...this.listening };
   }
 
   async apply(state: ForwardingState): Promise<ApplyReport> {
@@ -83,7 +87,7 @@ export class ScriptedPlane implements WorkerPlane {
   async flows(query: FlowQuery): Promise<FlowPage> {
     this.calls.push(`flows ${query.limit}`);
     await this.#thaw();
-    return { flows: [], next: 9 };
+    return this.pages?.[query.after ?? 0] ?? { flows: [], next: 9 };
   }
 
   async counters(): Promise<PlaneCounters> {

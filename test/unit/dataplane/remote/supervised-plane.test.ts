@@ -1,68 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { PlaneHost } from '../../../../src/dataplane/remote/plane-host.js';
 import { SupervisedPlane } from '../../../../src/dataplane/remote/supervised-plane.js';
-import type { WorkerProcess } from '../../../../src/dataplane/remote/worker-launcher.js';
 import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
-import { channelPair, turn } from './channel-pair.js';
-import { countersOf, ScriptedPlane } from './scripted-plane.js';
+import { turn } from './channel-pair.js';
+import { FakeWorker } from './fake-worker.js';
+import { countersOf } from './scripted-plane.js';
 
 const state = (revision: number) => ({ ...aState(), revision });
 const listenFailed = new BalancerError('Cannot listen on any of 2 ports', {
   code: 'LB_LISTEN_FAILED',
   source: 'system',
 });
-
-/** A worker without a process: a real PlaneHost over a channel in memory. */
-class FakeWorker implements WorkerProcess {
-  readonly pid = 1;
-  readonly plane = new ScriptedPlane();
-  readonly ends = channelPair();
-  readonly channel = this.ends.control;
-  readonly exited: Promise<string>;
-  kills = 0;
-  /** Does not exit when its plane has stopped. */
-  lingers = false;
-  #exit: (evidence: string) => void = () => undefined;
-
-  constructor(clock: FakeClock) {
-    this.exited = new Promise((resolve) => (this.#exit = resolve));
-    new PlaneHost({
-      channel: this.ends.worker,
-      clock,
-      createPlane: () => this.plane,
-      onStopped: () => {
-        // The answer to the stop arrives first, as a pipe has it.
-        if (!this.lingers) setImmediate(() => this.die('exit code 0'));
-      },
-    });
-  }
-
-  kill(): void {
-    this.kills++;
-    this.die('signal SIGKILL');
-  }
-
-  die(evidence: string): void {
-    this.hangUp();
-    this.exit(evidence);
-  }
-
-  /** The channel breaks; the exit is not known yet. */
-  hangUp(): void {
-    this.ends.control.close();
-    // What is left of the worker no longer speaks.
-    this.ends.worker.closed = true;
-  }
-
-  /** The exit is known; messages may still be on their way. */
-  exit(evidence: string): void {
-    this.#exit(evidence);
-  }
-}
 
 class Lab {
   readonly clock = new FakeClock();
