@@ -1,0 +1,222 @@
+import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { before, describe, test } from 'node:test';
+import { BackendCaps } from '../../../../src/dataplane/userspace/backend-caps.js';
+import { gatedListeners } from '../../../../src/dataplane/userspace/gated-listeners.js';
+import type { Listener, ListenerBinding } from '../../../../src/dataplane/userspace/listener.js';
+import {
+  ownFailures,
+  plannedUdpPorts,
+  planListeners,
+} from '../../../../src/dataplane/userspace/listener-plan.js';
+import { ownAddresses } from '../../../../src/dataplane/userspace/own-addresses.js';
+import { SourcePorts } from '../../../../src/dataplane/userspace/source-ports.js';
+import { rendezvousOwner } from '../../../../src/dataplane/userspace/udp-owner.js';
+import { UserspacePlane } from '../../../../src/dataplane/userspace/userspace-plane.js';
+import { WorkerCaps } from '../../../../src/dataplane/userspace/worker-caps.js';
+import { ipAddress } from '../../../../src/model/address.js';
+import { formatPortSet, parsePortSet, type PortSet } from '../../../../src/model/port-set.js';
+import { createHasher, type Hash32 } from '../../../../src/selection/hasher.js';
+import { eventually } from '../../../support/deadline.js';
+import { FakeClock } from '../../../support/fake-clock.js';
+import { testState } from '../../../support/forwarding-state.js';
+import { loopbackBlock } from '../../../support/loopback.js';
+import { aBackend, aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
+
+const host = loopbackBlock();
+const set = (text: string): PortSet => parsePortSet(text) ?? assert.fail(text);
+const WORKERS = 3;
+
+let hash: Hash32;
+
+before(async () => {
+  hash = await createHasher();
+});
+
+void describe('planListeners() for several workers', () => {
+  const configuration = aConfiguration({
+    rules: [
+      aRule({ ports: set('8000-8099') }),
+      aRule({ name: 'dns', haPorts: false, protocols: ['udp'], ports: set('53') }),
+    ],
+  });
+  const plans = () => {
+    const ownerOf = rendezvousOwner(hash, WORKERS);
+    return Array.from({ length: WORKERS }, (_, worker) =>
+      planListeners(configuration, () => [], { worker, ownerOf }),
+    );
+  };
+
+  test('each UDP port is in one plan, each TCP port in all and told of by one', () => {
+    const udp = plans().flatMap((plan) => [...(plan.get('udp 198.51.100.1')?.keys() ?? [])]);
+    assert.equal(udp.length, 101);
+    assert.equal(new Set(udp).size, 101);
+    const tcp = plans().map((plan) => [...(plan.get('tcp 198.51.100.1')?.values() ?? [])]);
+    for (const bindings of tcp) assert.equal(bindings.length, 100);
+    const reported = tcp.flat().filter(({ reportedElsewhere }) => reportedElsewhere !== true);
+    assert.equal(reported.length, 100);
+    assert.equal(new Set(reported.map(({ port }) => port)).size, 100);
+  });
+
+  test('a failure of a shared port is told of by one worker', () => {
+    const failure = { rule: 'ha-ports', address: '198.51.100.1', port: 8000, errorCode: 'EACCES' };
+    const told = plans().map((plan) => ownFailures(plan, [{ ...failure, protocol: 'tcp' }]).length);
+    assert.deepEqual([...told].sort(), [0, 0, 1]);
+  });
+
+  test('plannedUdpPorts() are those of all workers', () => {
+    const planned = plannedUdpPorts(configuration, () => []);
+    assert.deepEqual(
+      [...planned].map(([address, ports]) => [address, formatPortSet(ports)]),
+      [['198.51.100.1', '53,8000-8099']],
+    );
+  });
+});
+
+void describe('SourcePorts of several workers', () => {
+  test('never give out the same port, and have all of them together', () => {
+    const request = {
+      protocol: 'udp',
+      backendId: 'nvas/10.0.0.2',
+      source: ipAddress('10.0.0.1'),
+      destination: ipAddress('10.0.0.2'),
+      destinationPort: 80,
+      ports: set('1001-1010'),
+    } as const;
+    const taken = Array.from({ length: WORKERS }, (_, worker) => {
+      const events = { push: () => undefined };
+      const ports = new SourcePorts({ clock: new FakeClock(), events }, { worker, workers: WORKERS });
+      const own: number[] = [];
+      for (let port = ports.take(request); port !== undefined; port = ports.take(request)) own.push(port);
+      assert.equal(ports.uses()[0]?.available, own.length);
+      return own;
+    }).flat();
+    assert.deepEqual(
+      taken.sort((a, b) => a - b),
+      Array.from({ length: 10 }, (_, index) => 1001 + index),
+    );
+  });
+});
+
+void describe('WorkerCaps', () => {
+  test('shareOf() is the whole cap for one worker, and equal parts for several until told otherwise', () => {
+    assert.equal(new WorkerCaps({ worker: 0, workers: 1 }).shareOf('tcp', 7), 7);
+    const shares = Array.from({ length: WORKERS }, (_, worker) =>
+      new WorkerCaps({ worker, workers: WORKERS }).shareOf('tcp', 7),
+    );
+    assert.deepEqual(shares, [3, 2, 2]);
+  });
+
+  test('shareOf() of a cap that has changed is never more than it was, nor than an equal part', () => {
+    const caps = new WorkerCaps({ worker: 0, workers: 2 });
+    caps.allow(new Map([['tcp', { cap: 100, share: 80 }]]));
+    assert.equal(caps.shareOf('tcp', 100), 80);
+    assert.equal(caps.shareOf('tcp', 10), 5);
+    assert.equal(caps.shareOf('tcp', 1000), 80);
+    assert.equal(caps.shareOf('udp', 10), 5);
+  });
+});
+
+void describe('BackendCaps of a share', () => {
+  test('a share of nothing excludes the backend, and who asked for it is known once', () => {
+    const caps = new BackendCaps();
+    const id = 'nvas/10.0.0.1';
+    const pool = testState({ backends: ['10.0.0.1'] }).configuration.backendPools[0];
+    assert.ok(pool !== undefined);
+    caps.setCaps([{ ...pool, backends: [aBackend('a', '10.0.0.1', { maxConnections: 2 })] }], () => 0);
+    assert.deepEqual(caps.uses().get(id), { used: 0, wanting: false });
+    assert.deepEqual([...caps.excluded('tcp')], [id]);
+    assert.deepEqual(caps.uses().get(id), { used: 0, wanting: true });
+    assert.deepEqual(caps.uses().get(id), { used: 0, wanting: false });
+  });
+});
+
+void describe('gatedListeners()', () => {
+  const binding: ListenerBinding = {
+    protocol: 'tcp',
+    address: ipAddress('127.0.0.1'),
+    port: 80,
+    rule: aRule(),
+    ruleIndex: 0,
+    frontend: aFrontend(),
+  };
+
+  const lab = (refusal?: string) => {
+    const calls: string[] = [];
+    const listener: Listener = {
+      binding,
+      close: () => calls.push('close'),
+      destroy: () => calls.push('destroy'),
+    };
+    const gate = {
+      claim: (address: string, port: number) => {
+        calls.push(`claim ${address} ${port}`);
+        return Promise.resolve(refusal);
+      },
+      release: (address: string, port: number) => void calls.push(`release ${address} ${port}`),
+    };
+    return { calls, listener, gate };
+  };
+
+  test('asks before it opens, and tells once when it has closed', async () => {
+    const { calls, listener, gate } = lab();
+    const gated = gatedListeners(
+      {
+        open: () => {
+          calls.push('open');
+          return Promise.resolve(listener);
+        },
+      },
+      gate,
+    );
+    const opened = await gated.open(binding);
+    assert.equal(opened.binding, binding);
+    opened.close();
+    opened.destroy();
+    assert.deepEqual(calls, ['claim 127.0.0.1 80', 'open', 'close', 'release 127.0.0.1 80', 'destroy']);
+  });
+
+  test('opens nothing that is refused, and gives back what could not be opened', async () => {
+    const refused = lab('EADDRINUSE');
+    const never = { open: () => assert.fail('opened') };
+    await assert.rejects(gatedListeners(never, refused.gate).open(binding), { code: 'EADDRINUSE' });
+    assert.deepEqual(refused.calls, ['claim 127.0.0.1 80']);
+    const failing = lab();
+    const broken = { open: () => Promise.reject(new Error('no')) };
+    await assert.rejects(gatedListeners(broken, failing.gate).open(binding), /no/);
+    assert.deepEqual(failing.calls, ['claim 127.0.0.1 80', 'release 127.0.0.1 80']);
+  });
+});
+
+void describe('UserspacePlane as one of two workers', () => {
+  test('a datagram from an endpoint that the other worker listens on is dropped and counted', async (t) => {
+    const ownerOf = rendezvousOwner(hash, 2);
+    const address = ipAddress(host(1));
+    const portOf = (worker: number): number => {
+      for (let port = 7000; ; port++) if (ownerOf(address, port) === worker) return port;
+    };
+    const state = testState({
+      backends: [host(11)],
+      frontend: { address },
+      rule: { protocols: ['udp'], ports: set('7000-7031') },
+    });
+    const plane = new UserspacePlane(
+      { clock: new FakeClock(), hash, ownAddresses },
+      { flowEvents: false, worker: 0, workers: 2 },
+    );
+    t.after(() => plane.stop(0));
+    await plane.start(state);
+    // The other worker's socket, if there were one.
+    const other = createSocket('udp4').bind({ address: host(1), port: portOf(1) });
+    t.after(() => other.close());
+    await once(other, 'listening');
+    other.send('loop', portOf(0), host(1));
+    await eventually(
+      async () => (await plane.counters()).arrivals[0]?.drops['own-listener'] === 1,
+      3000,
+      'the drop',
+    );
+    assert.equal(plane.flowCount(), 0);
+  });
+});
