@@ -5,22 +5,22 @@ import { ratioOf, rowsOf, type Cell, type Row } from './rows.js';
 
 /** The tables of a run, with where and when; GitHub's Markdown. */
 export function markdownOf(facts: MachineFacts, summaries: readonly Summary[]): string {
-  const speed = rowsOf('speed', summaries);
-  const cpu = rowsOf('cpu', summaries);
   const one = ['direct', 'haports', 'haproxy', 'nginx'];
   const both = ['haports', 'haproxy', 'nginx', 'haports x2', 'haproxy x2', 'nginx x2'];
   return [
     factsLine(facts),
-    '',
-    'One worker each; median (lowest - highest). The last column is how haports does against HAProxy, or against',
-    'nginx for UDP: above 1 is better.',
-    '',
-    ...tableOf(speed, one, true),
-    '',
-    'CPU time of all processes of the balancer for a unit of work; x2 with two workers, where balancer and load share',
-    'two cores and only this says something.',
-    '',
-    ...tableOf(cpu, both, false),
+    ...tableOf(
+      'One worker each; median (lowest - highest). The last column is how haports does against HAProxy, or ' +
+        'against nginx for UDP: above 1 is better.',
+      rowsOf('speed', summaries),
+      { peers: one, withRatio: true },
+    ),
+    ...tableOf(
+      'CPU time of all processes of the balancer for a unit of work; x2 with two workers, where balancer and load ' +
+        'share two cores and only this says something.',
+      rowsOf('cpu', summaries),
+      { peers: both, withRatio: false },
+    ),
     ...growth(summaries),
   ].join('\n');
 }
@@ -34,18 +34,25 @@ function factsLine(facts: MachineFacts): string {
   );
 }
 
-function tableOf(rows: readonly Row[], peers: readonly string[], withRatio: boolean): readonly string[] {
-  const shownPeers = peers.filter((peer) => rows.some((row) => row.cells.has(peer)));
+/** Nothing when none of the peers was measured. */
+function tableOf(
+  caption: string,
+  rows: readonly Row[],
+  columns: { readonly peers: readonly string[]; readonly withRatio: boolean },
+): readonly string[] {
+  const peers = columns.peers.filter((peer) => rows.some((row) => row.cells.has(peer)));
+  const own = rows.filter((row) => peers.some((peer) => row.cells.has(peer)));
+  if (own.length === 0) return [];
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  const last = (text: string): readonly string[] => (columns.withRatio ? [text] : []);
   return [
-    line(['', ...shownPeers, ...(withRatio ? ['haports : peer'] : [])]),
-    line(['---', ...shownPeers.map(() => '--:'), ...(withRatio ? ['--:'] : [])]),
-    ...rows.map((row) =>
-      line([
-        row.title,
-        ...shownPeers.map((peer) => cellText(row.cells.get(peer))),
-        ...(withRatio ? [ratioText(row)] : []),
-      ]),
+    '',
+    caption,
+    '',
+    line(['', ...peers, ...last('haports : peer')]),
+    line(['---', ...peers.map(() => '--:'), ...last('--:')]),
+    ...own.map((row) =>
+      line([row.title, ...peers.map((peer) => cellText(row.cells.get(peer))), ...last(ratioText(row))]),
     ),
   ];
 }

@@ -35,8 +35,9 @@ export async function writeReport(report: Report, say: (line: string) => void): 
   await writeFile(join(FOLDER, `${stem}.md`), `${markdown}\n`);
   if (options.publish) await intoReadme(markdown);
   say(`\n${markdown}\n\nwritten: ${join(FOLDER, stem)}.json, .md, .svg`);
-  for (const { case: name, variant, peer, error } of report.samples) {
-    if (error !== undefined) say(`failed: ${name} | ${variant} | ${peer} | ${error}`);
+  for (const { case: name, variant, peer, errors } of summaries) {
+    const [first] = errors;
+    if (first !== undefined) say(`failed, ${errors.length} times: ${name} | ${variant} | ${peer} | ${first}`);
   }
 }
 
