@@ -2,18 +2,19 @@ import type { FlowTransport } from '../../../flow/flow.js';
 import type { FiveTuple } from '../../../model/five-tuple.js';
 import type { ForwardingState } from '../../../model/forwarding-state.js';
 import type { Rule } from '../../../model/rule.js';
-import { backendEndpoint } from '../../../selection/backend-endpoint.js';
 import type { Picked } from '../../../selection/pick-result.js';
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowKeeper } from '../flow-keeper.js';
 import type { HeldMemory } from './held-memory.js';
-import type { UpstreamDialer, UpstreamTarget } from './upstream-dialer.js';
+import type { UpstreamDialer } from './upstream-dialer.js';
+import type { UpstreamTargets } from './upstream-targets.js';
 
 /** What UDP flows work with: one set a worker. */
 export interface UdpTools {
   readonly keeper: FlowKeeper;
   readonly picker: Picker;
   readonly dialer: UpstreamDialer;
+  readonly targets: UpstreamTargets;
   readonly heldMemory: HeldMemory;
 }
 
@@ -49,22 +50,11 @@ export interface FlowStart {
   readonly client: ClientEnd;
 }
 
+/** For placements that passed nobody over: one list for all. */
+export const NOBODY: readonly string[] = Object.freeze([]);
+
 /** Where a rule stands in the configuration now; -1 if it is gone. `hint` is looked at first. */
 export function ruleIndexIn(state: ForwardingState, name: string, hint: number): number {
   const { rules } = state.configuration;
   return rules[hint]?.name === name ? hint : rules.findIndex((rule) => rule.name === name);
-}
-
-/** What to dial for a pick. Throws RangeError where the state contradicts itself: a bug. */
-export function targetOf(state: ForwardingState, pick: Picked, tuple: FiveTuple): UpstreamTarget {
-  const { rules, backendPools } = state.configuration;
-  const rule = rules[pick.ruleIndex];
-  const view = state.views[pick.viewIndex];
-  const backend = view?.backends[pick.backendIndex]?.backend;
-  const pool = backendPools.find(({ name }) => name === view?.pool);
-  if (rule === undefined || backend === undefined || pool === undefined) {
-    throw new RangeError(`No backend, rule or pool for "${pick.backendId}" in state ${state.revision}`);
-  }
-  const endpoint = backendEndpoint(rule, backend, rule.frontend, tuple.destinationPort);
-  return { backendId: pick.backendId, endpoint, pool };
 }

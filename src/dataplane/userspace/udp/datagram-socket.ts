@@ -37,11 +37,18 @@ export function bindNow(socket: Socket, address: IpAddress, port: number): NodeJ
 
 /** Connects a bound socket before it returns: the peer's address as the system writes it, undefined if it failed. */
 export function connectNow(socket: Socket, address: IpAddress, port: number): string | undefined {
-  // Handing over a callback keeps a failure from being emitted as an error later.
-  socket.connect(port, address.text, () => undefined);
+  socket.connect(port, address.text);
   try {
-    return socket.remoteAddress().address;
+    const peer = socket.remoteAddress().address;
+    // The same text is not kept twice.
+    return peer === address.text ? address.text : peer;
   } catch {
+    // It is emitted as well, later.
+    socket.on('error', ignore);
     return undefined;
   }
+}
+
+function ignore(): void {
+  // Its caller was told already.
 }

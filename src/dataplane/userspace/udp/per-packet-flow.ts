@@ -1,6 +1,6 @@
 import type { Flow } from '../../../flow/flow.js';
 import {
-  targetOf,
+  NOBODY,
   type ClientEnd,
   type ClientFlow,
   type FlowHost,
@@ -42,9 +42,9 @@ export class PerPacketFlow implements ClientFlow {
     const flow = keeper.open(start.tuple, start.rule, opened);
     if (typeof flow === 'string') return undefined;
     opened.#flow = flow;
-    const { backendId, endpoint } = targetOf(keeper.state, start.pick, start.tuple);
+    const { backendId, endpoint } = tools.targets.of(keeper.state, start.pick, start.tuple.destinationPort);
     const { reason } = start.pick;
-    keeper.place(flow, { backendId, endpoint, reason, epoch: keeper.state.revision, excluded: [] });
+    keeper.place(flow, { backendId, endpoint, reason, epoch: keeper.state.revision, excluded: NOBODY });
     keeper.establish(flow);
     upstreams.enter();
     opened.#inside = true;
@@ -69,7 +69,7 @@ export class PerPacketFlow implements ClientFlow {
     this.#unpinned = false;
     const { backendId, endpoint } = target;
     const epoch = keeper.state.revision;
-    keeper.move(flow, { backendId, endpoint, reason: 'rebalanced', epoch, excluded: [] });
+    keeper.move(flow, { backendId, endpoint, reason: 'rebalanced', epoch, excluded: NOBODY });
   }
 
   shutDown(): void {

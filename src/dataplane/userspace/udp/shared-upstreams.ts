@@ -1,9 +1,10 @@
 import type { Flow } from '../../../flow/flow.js';
 import type { TrafficTotals } from '../../../flow/traffic.js';
+import type { ForwardingState } from '../../../model/forwarding-state.js';
 import type { Rule } from '../../../model/rule.js';
-import type { RulePickResult } from '../../../selection/pick-result.js';
+import type { Picked, RulePickResult } from '../../../selection/pick-result.js';
 import { NONE_EXCLUDED } from '../../../selection/picker.js';
-import { ruleIndexIn, targetOf, type UdpTools } from './client-flow.js';
+import { ruleIndexIn, type UdpTools } from './client-flow.js';
 import { FailedBackends } from './failed-backends.js';
 import { Upstream, type UpstreamOwner } from './upstream.js';
 import type { DialRefusal, UpstreamTarget } from './upstream-dialer.js';
@@ -51,7 +52,7 @@ export class SharedUpstreams implements UpstreamOwner {
     }
     const pick = this.#pick(flow, sequence);
     if (pick?.kind !== 'picked') return undefined;
-    const way = this.#ways.get(pick.backendId) ?? this.#open(targetOf(state, pick, flow.tuple), flow);
+    const way = this.#ways.get(pick.backendId) ?? this.#open(state, pick, flow);
     way.upstream.send(datagram);
     count(flow, way.totals, datagram.length);
     return way.upstream.target;
@@ -94,8 +95,9 @@ export class SharedUpstreams implements UpstreamOwner {
     return picker.pickForPacket(state, ruleIndex, flow.tuple, sequence, NONE_EXCLUDED);
   }
 
-  #open(target: UpstreamTarget, flow: Flow): Way {
-    const { keeper, dialer } = this.#tools;
+  #open(state: ForwardingState, pick: Picked, flow: Flow): Way {
+    const { keeper, dialer, targets } = this.#tools;
+    const target = targets.of(state, pick, flow.tuple.destinationPort);
     const way = {
       upstream: new Upstream(target, dialer, this),
       totals: keeper.traffic.of(flow.rule.name, target.backendId, 'udp'),

@@ -4,8 +4,8 @@ import type { Clock } from '../../../runtime/clock.js';
 import type { Picked } from '../../../selection/pick-result.js';
 import { NONE_EXCLUDED } from '../../../selection/picker.js';
 import {
+  NOBODY,
   ruleIndexIn,
-  targetOf,
   type ClientEnd,
   type ClientFlow,
   type FlowHost,
@@ -173,15 +173,17 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   #goTo(pick: Picked, reason: PlacementReason): void {
-    const { keeper, dialer } = this.#tools;
+    const { keeper, dialer, targets } = this.#tools;
     const flow = this.#flow;
     const { state } = keeper;
-    const target = targetOf(state, pick, flow.tuple);
+    const target = targets.of(state, pick, flow.tuple.destinationPort);
     this.#unpinned = false;
     if (this.#upstream !== undefined && sameEndpoint(this.#upstream.target, target)) return;
     this.#leave();
     const { backendId, endpoint } = target;
-    const placement = { backendId, endpoint, reason, epoch: state.revision, excluded: [...this.#excluded()] };
+    const excludedNow = this.#excluded();
+    const excluded = excludedNow.size === 0 ? NOBODY : [...excludedNow];
+    const placement = { backendId, endpoint, reason, epoch: state.revision, excluded };
     if (flow.state === 'embryonic') keeper.place(flow, placement);
     else keeper.move(flow, placement);
     this.#upstream = new Upstream(target, dialer, this);

@@ -9,6 +9,7 @@ import { bindNow, createDatagramSocket } from './datagram-socket.js';
 import { HeldMemory } from './held-memory.js';
 import { ListenerRegistry } from './listener-registry.js';
 import { UpstreamDialer } from './upstream-dialer.js';
+import { UpstreamTargets } from './upstream-targets.js';
 
 export interface UdpListenerDeps {
   readonly keeper: FlowKeeper;
@@ -41,7 +42,13 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood {
   constructor({ keeper, picker, sourcePorts, routeSource, isElsewhere }: UdpListenerDeps) {
     this.#isElsewhere = isElsewhere ?? (() => false);
     const dialer = new UpstreamDialer({ sourcePorts, routeSource });
-    this.#tools = { keeper, picker, dialer, heldMemory: new HeldMemory(HELD_BYTES) };
+    this.#tools = {
+      keeper,
+      picker,
+      dialer,
+      heldMemory: new HeldMemory(HELD_BYTES),
+      targets: new UpstreamTargets(),
+    };
   }
 
   open(binding: ListenerBinding): Promise<Listener> {

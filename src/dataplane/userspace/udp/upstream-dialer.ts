@@ -12,13 +12,13 @@ export interface UpstreamTarget {
   readonly pool: Pick<BackendPool, 'sourceAddresses' | 'sourcePorts'>;
 }
 
-/** A connected socket that is now the caller's, with the local port it stands on. */
+/** A connected socket that is now the caller's; once closed, it goes back with `release`. */
 export interface ConnectedSocket {
   readonly socket: Socket;
   /** The backend's address as the system writes it. */
   readonly peer: string;
-  /** Gives the local port back; call it once, after closing the socket. */
-  readonly release: () => void;
+  readonly source: IpAddress;
+  readonly sourcePort: number;
 }
 
 /** Why there is no socket. `unreachable`: no route leads to the backend; all else is a shortage of this machine. */
@@ -78,6 +78,11 @@ export class UpstreamDialer {
     return refusal;
   }
 
+  /** Gives the local port of a socket back that has been closed. Call it once. */
+  release({ source, sourcePort }: ConnectedSocket, target: UpstreamTarget): void {
+    this.#deps.sourcePorts.release(portRequest(source, target), sourcePort);
+  }
+
   /** Takes turns at which of several source addresses comes first. */
   #sources(target: UpstreamTarget): readonly IpAddress[] {
     const configured = configuredSources(target);
@@ -91,27 +96,29 @@ export class UpstreamDialer {
 
   #dialFrom(source: IpAddress, target: UpstreamTarget): ConnectedSocket | DialRefusal {
     const { sourcePorts } = this.#deps;
-    const request: SourcePortRequest = {
-      protocol: 'udp',
-      backendId: target.backendId,
-      source,
-      destination: target.endpoint.address,
-      destinationPort: target.endpoint.port,
-      ports: target.pool.sourcePorts,
-    };
+    const request = portRequest(source, target);
     for (let tries = 0; tries < MAX_PORT_TRIES; tries++) {
       const port = sourcePorts.take(request);
       if (port === undefined) break;
       const outcome = connectFrom(source, port, target);
-      if (typeof outcome !== 'string') {
-        return { ...outcome, release: () => sourcePorts.release(request, port) };
-      }
+      if (typeof outcome !== 'string') return outcome;
       sourcePorts.release(request, port);
       if (outcome === 'next-source') return 'send-failed';
       if (outcome !== 'next-port') return outcome;
     }
     return 'ports-exhausted';
   }
+}
+
+function portRequest(source: IpAddress, { backendId, endpoint, pool }: UpstreamTarget): SourcePortRequest {
+  return {
+    protocol: 'udp',
+    backendId,
+    source,
+    destination: endpoint.address,
+    destinationPort: endpoint.port,
+    ports: pool.sourcePorts,
+  };
 }
 
 function configuredSources({ endpoint, pool }: UpstreamTarget): readonly IpAddress[] {
@@ -121,17 +128,17 @@ function configuredSources({ endpoint, pool }: UpstreamTarget): readonly IpAddre
 
 function connectFrom(
   source: IpAddress,
-  port: number,
+  sourcePort: number,
   { endpoint }: UpstreamTarget,
-): { readonly socket: Socket; readonly peer: string } | BindOutcome | 'unreachable' {
+): ConnectedSocket | BindOutcome | 'unreachable' {
   const socket = createDatagramSocket(endpoint.address.family, 'shared');
-  const failure = bindNow(socket, source, port);
+  const failure = bindNow(socket, source, sourcePort);
   if (failure !== undefined) {
     socket.close();
     return BIND_OUTCOMES[failure.code ?? ''] ?? 'send-failed';
   }
   const peer = connectNow(socket, endpoint.address, endpoint.port);
-  if (peer !== undefined) return { socket, peer };
+  if (peer !== undefined) return { socket, peer, source, sourcePort };
   socket.close();
   return 'unreachable';
 }

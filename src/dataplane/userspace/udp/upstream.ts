@@ -3,6 +3,8 @@ import { SendQueueGuard } from './send-queue-guard.js';
 import type { ConnectedSocket, DialRefusal, UpstreamDialer, UpstreamTarget } from './upstream-dialer.js';
 import { WaitingDatagrams } from './waiting-datagrams.js';
 
+type UpstreamSource = Pick<UpstreamDialer, 'ready' | 'dial' | 'release'>;
+
 /** Who uses an upstream. It is not called once it has closed it. */
 export interface UpstreamOwner {
   onConnected(to: Upstream): void;
@@ -32,7 +34,7 @@ const UNREACHABLE: Readonly<Record<string, string>> = {
  */
 export class Upstream {
   readonly target: UpstreamTarget;
-  readonly #dialer: Pick<UpstreamDialer, 'ready' | 'dial'>;
+  readonly #dialer: UpstreamSource;
   readonly #owner: UpstreamOwner;
   readonly #onSent = (error: Error | null): void => {
     this.#queue?.finished();
@@ -44,7 +46,7 @@ export class Upstream {
   #heardFrom = false;
   #closed = false;
 
-  constructor(target: UpstreamTarget, dialer: Pick<UpstreamDialer, 'ready' | 'dial'>, owner: UpstreamOwner) {
+  constructor(target: UpstreamTarget, dialer: UpstreamSource, owner: UpstreamOwner) {
     this.target = target;
     this.#dialer = dialer;
     this.#owner = owner;
@@ -78,8 +80,10 @@ export class Upstream {
     if (this.#closed) return;
     this.#closed = true;
     this.#waiting = undefined;
-    this.#connected?.socket.close();
-    this.#connected?.release();
+    const connected = this.#connected;
+    if (connected === undefined) return;
+    connected.socket.close();
+    this.#dialer.release(connected, this.target);
   }
 
   #connect(): void {

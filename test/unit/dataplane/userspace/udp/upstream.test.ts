@@ -133,8 +133,9 @@ describe('Upstream', () => {
           stranger.send('stranger', socket.address().port, at(1));
           const peer = connectNow(socket, endpoint.address, endpoint.port);
           assert.ok(peer);
-          return { socket, peer, release: () => undefined };
+          return { socket, peer, source: ipAddress(at(1)), sourcePort: socket.address().port };
         },
+        release: () => undefined,
       },
       owner,
     );
