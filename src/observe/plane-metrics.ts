@@ -74,7 +74,7 @@ export const PLANE_METRICS: readonly MetricFamily[] = [
   {
     name: 'haports_event_loop_delay_seconds',
     type: 'gauge',
-    help: 'Worst event-loop delay of a data worker since the scrape before',
+    help: 'Worst event-loop delay of a data worker in the last 15 to 30 seconds',
     collect: ({ counters }) =>
       (counters?.eventLoopDelaySeconds ?? [])
         .map((value, worker) => ({ labels: { worker: String(worker) }, value }))

@@ -175,6 +175,29 @@ void describe('CapDesk', () => {
     );
   });
 
+  test('a smaller share frees nothing before its worker has read it', async () => {
+    const lab = new Lab(100, 2);
+    const [idle, busy] = [lab.members[0]!, lab.members[1]!];
+    busy.open(100);
+    for (const member of [busy, idle, idle, busy]) {
+      member.pulse();
+      await turn();
+    }
+    assert.equal(idle.inbox.length, 1);
+    busy.read();
+    busy.open(100);
+    idle.open(100);
+    assert.equal(lab.used, 100);
+    idle.close(100);
+    for (const member of [idle, busy]) {
+      idle.read();
+      member.pulse();
+      await turn();
+    }
+    busy.read();
+    assert.ok(busy.share > 50);
+  });
+
   test('whatever happens, all workers together never use more than the cap', async () => {
     const step = fc.oneof(
       fc.record({ kind: fc.constant('open' as const), worker: fc.nat(3), count: fc.nat(30) }),

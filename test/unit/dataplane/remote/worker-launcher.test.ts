@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { forkWorker, type WorkerProcess } from '../../../../src/dataplane/remote/worker-launcher.js';
+import {
+  forkSharingWorker,
+  forkWorker,
+  type WorkerProcess,
+} from '../../../../src/dataplane/remote/worker-launcher.js';
 import { within } from '../../../support/deadline.js';
+import { loopbackBlock } from '../../../support/loopback.js';
 
 /** The compiled launcher, for the child's end of the channel. */
 const LAUNCHER = pathToFileURL(
@@ -55,8 +62,8 @@ after(async () => {
   await rm(folder, { recursive: true });
 });
 
-function launch(script: string): WorkerProcess {
-  const worker = forkWorker(join(folder, script));
+function launch(script: string, start = forkWorker): WorkerProcess {
+  const worker = start(join(folder, script));
   running.push(worker);
   return worker;
 }
@@ -164,6 +171,80 @@ describe('forkWorker()', () => {
     assert.equal(await echo, process.env['MALLOC_ARENA_MAX'] ?? '1');
     worker.kill();
     await exitOf(worker);
+  });
+});
+
+describe('forkSharingWorker()', () => {
+  test('a message that comes before the worker listens waits for it, and all come in order', async () => {
+    const worker = launch('late.mjs', forkSharingWorker);
+    const received: unknown[] = [];
+    const all = new Promise<void>((resolve) => {
+      worker.channel.onMessage((message) => {
+        received.push(message);
+        if (received.length === 3) resolve();
+      });
+    });
+    for (const message of ['early', new Map([['a', 1n]]), 'last']) worker.channel.send(message);
+    await within(all, 10_000, 'three echoes');
+    assert.deepEqual(received, ['early', new Map([['a', 1n]]), 'last']);
+    worker.kill();
+    assert.equal(await exitOf(worker), 'signal SIGKILL');
+  });
+
+  test('the exit is told after the channel has closed', async () => {
+    const worker = launch('echo.mjs', forkSharingWorker);
+    const order: string[] = [];
+    worker.channel.onClose(() => order.push('close'));
+    worker.channel.send('exit');
+    assert.equal(await exitOf(worker), 'exit code 3');
+    assert.deepEqual(order, ['close']);
+  });
+
+  test('a worker that loses its channel lives on', async () => {
+    await writeFile(
+      join(folder, 'orphan.mjs'),
+      `
+      import { parentChannel } from ${JSON.stringify(LAUNCHER)};
+      const channel = parentChannel();
+      channel.onMessage(() => process.disconnect());
+      channel.onClose(() => setTimeout(() => process.exit(9), 300));
+      `,
+    );
+    const worker = launch('orphan.mjs', forkSharingWorker);
+    worker.channel.send('leave');
+    assert.equal(await exitOf(worker), 'exit code 9');
+  });
+
+  test('workers listen on the same port, whose connections go on when one of them dies', async () => {
+    await writeFile(
+      join(folder, 'listener.mjs'),
+      `
+      import { createServer } from 'node:net';
+      import { parentChannel } from ${JSON.stringify(LAUNCHER)};
+      const channel = parentChannel();
+      channel.onMessage(({ host, port }) => {
+        const server = createServer((socket) => socket.end(String(process.pid)));
+        server.on('error', (error) => channel.send(error.code));
+        server.listen({ host, port }, () => channel.send('listening'));
+      });
+      `,
+    );
+    const workers = [0, 1].map(() => launch('listener.mjs', forkSharingWorker));
+    const address = { host: loopbackBlock(7)(1), port: 7000 };
+    for (const worker of workers) {
+      const answer = nextMessage(worker);
+      worker.channel.send(address);
+      assert.equal(await answer, 'listening');
+    }
+    workers[0]!.kill();
+    await exitOf(workers[0]!);
+    for (let n = 0; n < 10; n++) {
+      const socket = connect(address);
+      const [said] = (await within(once(socket, 'data'), 5000, 'an answer')) as [Buffer];
+      assert.equal(said.toString(), String(workers[1]!.pid));
+    }
+    workers[1]!.kill();
+    await exitOf(workers[1]!);
   });
 });
 
