@@ -35,7 +35,7 @@ export async function runIperf(processes: OwnProcesses, options: IperfOptions): 
       ...(options.download ? ['-R'] : []),
       ...(udp === undefined ? [] : ['-u', '-l', String(udp.bytes), '-b', String(Math.round(perStream))]),
     ],
-    (options.seconds + 20) * 1000,
+    (options.seconds + 10) * 1000,
   );
   return parseIperf(output);
 }
