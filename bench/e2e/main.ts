@@ -31,9 +31,9 @@ async function main(options: BenchOptions): Promise<number> {
   const lab = options.netns ? await openNetnsLab() : loopbackLab();
   const processes = new OwnProcesses(lab);
   const clean = async (): Promise<void> => {
-    await processes.stopAll();
+    await processes.close();
     await lab.close();
-    await rm(folder, { recursive: true, force: true });
+    await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   };
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => void clean().finally(() => process.kill(process.pid, signal)));

@@ -79,12 +79,14 @@ export class OwnProcess {
 export class OwnProcesses {
   readonly #lab: Lab;
   readonly #live = new Set<OwnProcess>();
+  #closed = false;
 
   constructor(lab: Lab) {
     this.#lab = lab;
   }
 
   start(place: Place, name: string, argv: readonly string[]): OwnProcess {
+    if (this.#closed) throw new Error(`Cannot start ${name}: the bench is ending`);
     const [program = '', ...rest] = [...this.#lab.prefix(place.role), 'taskset', '-c', place.cores, ...argv];
     const child = spawn(program, rest, { detached: true, stdio: ['pipe', 'pipe', 'pipe'] });
     const own = new OwnProcess(child, name);
@@ -103,6 +105,12 @@ export class OwnProcesses {
     } finally {
       await own.stop();
     }
+  }
+
+  /** Stops all, and starts none any more. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.stopAll();
   }
 
   async stopAll(): Promise<void> {
