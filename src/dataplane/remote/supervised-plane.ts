@@ -188,11 +188,8 @@ export class SupervisedPlane implements DataPlane {
     }
     let failure: string | undefined;
     try {
-      let report = await life.plane.start(state);
-      // Revisions that came while it started are not lost on it.
-      while (this.#state !== undefined && this.#state.revision > report.revision) {
-        report = await life.plane.apply(this.#state);
-      }
+      // Revisions that come while it starts go to it directly: it serves them after its start.
+      const report = await life.plane.start(state);
       for (const { resolve } of this.#waiting.splice(0)) resolve(report);
     } catch (error) {
       // A worker that cannot listen is as good as dead; #watch tries again with the next back-off.

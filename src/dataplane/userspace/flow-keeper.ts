@@ -129,7 +129,7 @@ export class FlowKeeper {
 
   /**
    * Puts the flow on a backend: counts against that backend's cap and totals. TCP calls this before it connects and
-   * again for a retry; a connection that fails is told with connectFailed.
+   * again for a retry; a connection that fails is told with backendFailed.
    */
   place(flow: Flow, placement: Placement): void {
     this.#release(flow);

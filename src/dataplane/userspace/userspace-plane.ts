@@ -89,6 +89,7 @@ export class UserspacePlane implements WorkerPlane {
     this.#running = running;
     this.#loopDelay.start();
     return this.#inTurn(async () => {
+      this.#plan(running, state);
       const report = await this.#listen(running, state);
       // One of several cannot judge that: the others may have all that can be bound.
       if (this.#options.workers > 1 || !isDeaf(report)) return report;
@@ -209,8 +210,9 @@ export class UserspacePlane implements WorkerPlane {
     return running.plan;
   }
 
+  /** Opens and closes what the plan asks for. */
   async #listen(running: Running, state: ForwardingState): Promise<ApplyReport> {
-    running.failures = await running.listeners.apply(this.#plan(running, state));
+    running.failures = await running.listeners.apply(running.plan);
     this.#retryListening(running);
     return this.#report(running, state);
   }
@@ -231,7 +233,9 @@ export class UserspacePlane implements WorkerPlane {
   async #listenAgain(running: Running): Promise<void> {
     if (this.#shutdown !== undefined) return;
     const failuresBefore = ownFailures(running.plan, running.failures).length;
-    const { listeners, failures } = await this.#listen(running, running.keeper.state);
+    const { state } = running.keeper;
+    this.#plan(running, state);
+    const { listeners, failures } = await this.#listen(running, state);
     if (failures.length === failuresBefore) return;
     this.#events.push({
       type: 'listening-changed',
