@@ -7,7 +7,7 @@ import { METRIC_FAMILIES, Metrics } from '../../../src/observe/metrics.js';
 import type { MetricsSource, ProbeStatus } from '../../../src/observe/metrics-source.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { parseScrape } from './prometheus-text.js';
+import { parseScrape } from '../../support/prometheus-text.js';
 import { sampleState } from './sample-state.js';
 
 function traffic(backendId: string, changes: Partial<TrafficCounters> = {}): TrafficCounters {
