@@ -1,4 +1,4 @@
-import type { RemoteInfo } from 'node:dgram';
+import type { RemoteInfo, Socket } from 'node:dgram';
 import { SendQueueGuard } from './send-queue-guard.js';
 import type { ConnectedSocket, DialRefusal, UpstreamDialer, UpstreamTarget } from './upstream-dialer.js';
 import { WaitingDatagrams } from './waiting-datagrams.js';
@@ -28,6 +28,11 @@ const UNREACHABLE: Readonly<Record<string, string>> = {
   ENETUNREACH: 'ENETUNREACH',
 };
 
+/** Where a socket finds its upstream: listeners are shared functions, not closures for each flow. */
+const UPSTREAM = Symbol('upstream');
+
+type UpstreamSocket = Socket & { [UPSTREAM]?: Upstream };
+
 /**
  * The way to one backend: a connected socket of its own. Until the local address is known, what is to be sent waits,
  * within bounds. Start it once; its owner closes it.
@@ -38,7 +43,7 @@ export class Upstream {
   readonly #owner: UpstreamOwner;
   readonly #onSent = (error: Error | null): void => {
     this.#queue?.finished();
-    if (error !== null) this.#failed(error);
+    if (error !== null) this.failed(error);
   };
   #connected: ConnectedSocket | undefined;
   #queue: SendQueueGuard | undefined;
@@ -96,15 +101,18 @@ export class Upstream {
     }
     this.#connected = outcome;
     this.#queue = new SendQueueGuard(outcome.socket);
-    outcome.socket.on('message', (datagram, from) => this.#received(datagram, from));
-    outcome.socket.on('error', (error) => this.#failed(error));
+    const socket: UpstreamSocket = outcome.socket;
+    socket[UPSTREAM] = this;
+    socket.on('message', onMessage);
+    socket.on('error', onError);
     const waiting = this.#waiting?.takeAll() ?? [];
     this.#waiting = undefined;
     this.#owner.onConnected(this);
     for (const datagram of waiting) this.send(datagram);
   }
 
-  #received(datagram: Buffer, from: RemoteInfo): void {
+  /** Its socket's listeners call these two. */
+  received(datagram: Buffer, from: RemoteInfo): void {
     if (this.#closed) return;
     // Between bind and connect anybody could have sent here; all of that lies before the first true reply.
     if (!this.#heardFrom) {
@@ -114,10 +122,18 @@ export class Upstream {
     this.#owner.onReply(datagram, this);
   }
 
-  #failed(error: NodeJS.ErrnoException): void {
+  failed(error: NodeJS.ErrnoException): void {
     if (this.#closed) return;
     const evidence = UNREACHABLE[error.code ?? ''];
     if (evidence === undefined) this.#owner.onSendFailed(this);
     else this.#owner.onUnreachable(evidence, this);
   }
+}
+
+function onMessage(this: UpstreamSocket, datagram: Buffer, from: RemoteInfo): void {
+  this[UPSTREAM]?.received(datagram, from);
+}
+
+function onError(this: UpstreamSocket, error: Error): void {
+  this[UPSTREAM]?.failed(error);
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
@@ -21,6 +22,7 @@ const LAUNCHER = pathToFileURL(
 
 /** Echoes what it gets, and does what some words say. */
 const ECHO = `
+import { getHeapStatistics } from 'node:v8';
 import { parentChannel } from ${JSON.stringify(LAUNCHER)};
 const channel = parentChannel();
 channel.onClose(() => process.exit(7));
@@ -34,7 +36,11 @@ channel.onMessage((message) => {
     });
     return;
   }
-  if (message === 'environment') { channel.send(process.env.MALLOC_ARENA_MAX); return; }
+  if (message === 'memory') {
+    const { MALLOC_ARENA_MAX: arenas, MALLOC_TRIM_THRESHOLD_: kept } = process.env;
+    channel.send({ arenas, kept, heapLimit: getHeapStatistics().heap_size_limit });
+    return;
+  }
   channel.send(message);
 });
 `;
@@ -70,6 +76,31 @@ function launch(script: string, start = forkWorker): WorkerProcess {
 
 function nextMessage({ channel }: WorkerProcess): Promise<unknown> {
   return within(new Promise((resolve) => channel.onMessage(resolve)), 10_000, 'a message of the worker');
+}
+
+interface WorkerMemory {
+  readonly arenas: string;
+  readonly kept: string;
+  readonly heapLimit: number;
+}
+
+async function memoryOf(worker: WorkerProcess): Promise<WorkerMemory> {
+  const answer = nextMessage(worker);
+  worker.channel.send('memory');
+  const memory = (await answer) as WorkerMemory;
+  worker.kill();
+  await exitOf(worker);
+  return memory;
+}
+
+/** Of a Node process of its own. */
+function heapLimitWith(option: string): number {
+  const { stdout } = spawnSync(process.execPath, [
+    option,
+    '-p',
+    'require("v8").getHeapStatistics().heap_size_limit',
+  ]);
+  return Number(stdout.toString());
 }
 
 function exitOf({ exited }: WorkerProcess): Promise<string> {
@@ -164,13 +195,22 @@ describe('forkWorker()', () => {
     assert.equal(await exitOf(worker), 'exit code 7');
   });
 
-  test('a worker keeps read buffers in one arena, unless its operator says otherwise', async () => {
+  test('a worker has the memory settings for bulk streams and many flows', async () => {
+    assert.deepEqual(await memoryOf(launch('echo.mjs')), {
+      arenas: process.env['MALLOC_ARENA_MAX'] ?? '1',
+      kept: process.env['MALLOC_TRIM_THRESHOLD_'] ?? '67108864',
+      heapLimit: heapLimitWith('--max-semi-space-size=8'),
+    });
+  });
+
+  test('an operator has the last word on memory when this process was given settings', async () => {
+    const saved = { ...process.env };
+    Object.assign(process.env, { MALLOC_ARENA_MAX: '2', NODE_OPTIONS: '--max-semi-space-size=4' });
     const worker = launch('echo.mjs');
-    const echo = nextMessage(worker);
-    worker.channel.send('environment');
-    assert.equal(await echo, process.env['MALLOC_ARENA_MAX'] ?? '1');
-    worker.kill();
-    await exitOf(worker);
+    process.env = saved;
+    const memory = await memoryOf(worker);
+    assert.equal(memory.arenas, '2');
+    assert.equal(memory.heapLimit, heapLimitWith('--max-semi-space-size=4'));
   });
 });
 
