@@ -38,7 +38,8 @@ channel.onMessage((message) => {
   }
   if (message === 'memory') {
     const { MALLOC_ARENA_MAX: arenas, MALLOC_TRIM_THRESHOLD_: kept } = process.env;
-    channel.send({ arenas, kept, heapLimit: getHeapStatistics().heap_size_limit });
+    const heapLimit = getHeapStatistics().heap_size_limit;
+    channel.send({ arenas, kept, heapLimit, options: process.execArgv });
     return;
   }
   channel.send(message);
@@ -82,6 +83,7 @@ interface WorkerMemory {
   readonly arenas: string;
   readonly kept: string;
   readonly heapLimit: number;
+  readonly options: readonly string[];
 }
 
 async function memoryOf(worker: WorkerProcess): Promise<WorkerMemory> {
@@ -200,6 +202,7 @@ describe('forkWorker()', () => {
       arenas: process.env['MALLOC_ARENA_MAX'] ?? '1',
       kept: process.env['MALLOC_TRIM_THRESHOLD_'] ?? '67108864',
       heapLimit: heapLimitWith('--max-semi-space-size=8'),
+      options: ['--initial-heap-size=96', ...process.execArgv],
     });
   });
 
