@@ -20,10 +20,10 @@ export interface WorkerProcess {
 const ALLOCATOR = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: String(64 * 1024 * 1024) };
 
 /**
- * In MiB. V8 takes up to three semi-spaces for what is short-lived, 16 MiB each if left alone. Half of that is as fast
- * (docs/performance.md), and spares 2 KiB a flow at 8,000 flows; with 1 MiB bulk streams collect garbage all the time.
+ * In MiB. V8 takes up to three semi-spaces for what is short-lived, 16 MiB each if left alone, which is 2 KiB a flow at
+ * 8,000 flows. Less is as fast (docs/performance.md).
  */
-const SEMI_SPACE = '--max-semi-space-size=8';
+const SEMI_SPACE = '--max-semi-space-size=2';
 
 /**
  * In MiB. V8 counts read buffers with the old objects; once it has set itself a limit of some 30 MiB for both together,

@@ -201,7 +201,7 @@ describe('forkWorker()', () => {
     assert.deepEqual(await memoryOf(launch('echo.mjs')), {
       arenas: process.env['MALLOC_ARENA_MAX'] ?? '1',
       kept: process.env['MALLOC_TRIM_THRESHOLD_'] ?? '67108864',
-      heapLimit: heapLimitWith('--max-semi-space-size=8'),
+      heapLimit: heapLimitWith('--max-semi-space-size=2'),
       options: ['--initial-heap-size=96', ...process.execArgv],
     });
   });
