@@ -1,14 +1,20 @@
 import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../dataplane/data-plane.js';
-import type { AdminState, Configuration } from '../model/configuration.js';
+import type { Configuration } from '../model/configuration.js';
 import type { ControlEvent } from '../model/control-events.js';
+import { BalancerError, errorMessage } from '../model/errors.js';
 import type { PlaneEvent } from '../model/events.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
 import type { Clock } from '../runtime/clock.js';
-import type { ForwardingCompiler } from './forwarding-compiler.js';
+import type { CompilerInputs, ForwardingCompiler } from './forwarding-compiler.js';
 import type { HealthSource } from './health-source.js';
+import { OperatorState } from './operator-state.js';
 import { servingChanges } from './serving-changes.js';
+import { SlowStart } from './slow-start.js';
 
-/** How long listening may wait for the first verdict on every backend, so that a start refuses nobody needlessly. */
+/** A state that the plane has refused is compiled and tried anew so much later. */
+const RETRY_APPLY_MS = 2000;
+
+/** How long listening may wait for the first verdict on every backend, so that a start or a reload refuses nobody needlessly. */
 const FIRST_VERDICT_GRACE_MS = 1000;
 
 export interface BalancerDeps {
@@ -27,18 +33,31 @@ export interface BalancerDeps {
  * come meanwhile make one more, so the plane always ends up with the newest state.
  */
 export class Balancer {
+  /** What operators have set; call `refresh` after a change. */
+  readonly operator = new OperatorState();
   readonly #deps: BalancerDeps;
+  readonly #slowStart: SlowStart;
   #configuration: Configuration;
   #state: ForwardingState | undefined;
   #report: ApplyReport | undefined;
+  /** The first state is compiled: what changes from now on needs another. */
+  #begun = false;
   #stopping = false;
   #stopped = false;
-  #dirty = false;
-  #applying: Promise<void> | undefined;
+  /** Applies and reconfigurations run one after another. */
+  #queue: Promise<unknown> = Promise.resolve();
+  /** An apply that has not begun: it will compile whatever is known by then. */
+  #next: Promise<void> | undefined;
+  #cancelRetry: () => void = () => undefined;
 
   constructor(deps: BalancerDeps, configuration: Configuration) {
     this.#deps = deps;
     this.#configuration = configuration;
+    this.#slowStart = new SlowStart(deps.clock, () => this.#changed());
+  }
+
+  get configuration(): Configuration {
+    return this.#configuration;
   }
 
   /** The state that the plane has; undefined before the start. */
@@ -72,24 +91,82 @@ export class Balancer {
       }
       this.#changed();
     });
-    health.start(this.#configuration);
+    health.watch([this.#configuration]);
     await this.#firstVerdicts();
-    const state = this.#compile();
-    this.#dirty = false;
-    this.#deps.onState(state);
     // Changes from here on wait until the plane has started, and then make a second revision.
-    this.#applying = Promise.resolve();
-    const report = await plane.start(state);
-    this.#applied(state, report);
-    this.#applying = undefined;
-    this.#applyIfDirty();
-    return report;
+    return this.#inTurn(async () => {
+      this.#begun = true;
+      const state = this.#compile(this.#configuration);
+      this.#deps.onState(state);
+      const report = await plane.start(state);
+      this.#applied(state, report);
+      return report;
+    });
+  }
+
+  /** Resolves when the plane has a state that knows of everything set until now. Rejects if it refused it. */
+  refresh(): Promise<void> {
+    if (this.#stopping) return Promise.resolve();
+    this.#next ??= this.#inTurn(async () => {
+      this.#next = undefined;
+      // Without a state the start has failed.
+      if (!this.#stopping && this.#state !== undefined) await this.#apply(this.#configuration);
+    });
+    return this.#next;
+  }
+
+  /**
+   * Takes another configuration over, whole or not at all: backends that are new are probed first, then the plane gets
+   * the new state; if it refuses, everything goes back, and it rejects with `LB_APPLY_FAILED`. One call at a time.
+   */
+  async reconfigure(configuration: Configuration): Promise<ApplyReport> {
+    const { health } = this.#deps;
+    const before = this.#configuration;
+    // While both are probed, what is known of a backend is what the probe of the last one named says.
+    health.watch([configuration, before]);
+    await this.#firstVerdicts();
+    return this.#inTurn(async () => {
+      try {
+        health.watch([before, configuration]);
+        const report = await this.#apply(configuration);
+        this.#configuration = configuration;
+        health.watch([configuration]);
+        return report;
+      } catch (cause) {
+        health.watch([before]);
+        // Of several workers some may have taken it over.
+        await this.#apply(before).catch(() => undefined);
+        throw new BalancerError(`The data plane refused the new configuration: ${errorMessage(cause)}`, {
+          code: 'LB_APPLY_FAILED',
+          source: 'system',
+          cause,
+        });
+      }
+    });
+  }
+
+  /**
+   * What the plane would get if this were the configuration and backends that nobody has probed yet were up. Changes
+   * nothing; its revision counts for nothing.
+   */
+  preview(configuration: Configuration, suppose: Partial<CompilerInputs> = {}): ForwardingState {
+    const inputs = this.#inputs();
+    return this.#deps.compiler.preview(configuration, {
+      ...inputs,
+      health: (backend, probe) => {
+        const health = inputs.health(backend, probe);
+        return health.state === 'unknown' ? { ...health, state: 'up' } : health;
+      },
+      ...suppose,
+    });
   }
 
   /** Lets flows finish until the deadline; see DataPlane.stop. A second call may shorten it. */
   async stop(cause: string, deadlineMs: number, udp?: UdpStop): Promise<StopReport> {
     const { plane, health, onEvent } = this.#deps;
     this.#stopping = true;
+    this.#cancelRetry();
+    this.#slowStart.stop();
     onEvent({ type: 'stopping', cause, deadlineMs });
     health.stop();
     const report = await plane.stop(deadlineMs, udp);
@@ -100,7 +177,7 @@ export class Balancer {
 
   /** Resolves when no apply is under way: the sign of life of the control loop. */
   async settled(): Promise<void> {
-    await this.#applying;
+    await this.#queue;
   }
 
   #onPlaneEvents(events: readonly PlaneEvent[]): void {
@@ -113,30 +190,26 @@ export class Balancer {
   }
 
   #changed(): void {
-    this.#dirty = true;
-    this.#applyIfDirty();
+    // A refusal was told as an event, and is tried again.
+    if (this.#begun) void this.refresh().catch(() => undefined);
   }
 
-  #applyIfDirty(): void {
-    if (!this.#dirty || this.#stopping || this.#applying !== undefined || this.#state === undefined) return;
-    this.#applying = this.#applyUntilClean().finally(() => {
-      this.#applying = undefined;
-      // A change may have come between the last look and here.
-      this.#applyIfDirty();
-    });
-  }
-
-  async #applyUntilClean(): Promise<void> {
-    while (this.#dirty && !this.#stopping) {
-      this.#dirty = false;
-      const state = this.#compile();
-      this.#deps.onState(state);
-      try {
-        this.#applied(state, await this.#deps.plane.apply(state));
-      } catch (error) {
-        // A stop cuts off the apply under way: no news.
-        if (!this.stopping) this.#deps.onEvent({ type: 'apply-failed', revision: state.revision, error });
+  async #apply(configuration: Configuration): Promise<ApplyReport> {
+    const { plane, onEvent, onState } = this.#deps;
+    this.#cancelRetry();
+    const state = this.#compile(configuration);
+    onState(state);
+    try {
+      const report = await plane.apply(state);
+      this.#applied(state, report);
+      return report;
+    } catch (error) {
+      // A stop cuts off the apply under way: no news.
+      if (!this.#stopping) {
+        onEvent({ type: 'apply-failed', revision: state.revision, error });
+        this.#cancelRetry = this.#deps.clock.setTimer(RETRY_APPLY_MS, () => this.#changed());
       }
+      throw error;
     }
   }
 
@@ -149,13 +222,34 @@ export class Balancer {
     for (const change of servingChanges(previous, state)) onEvent(change);
   }
 
-  #compile(): ForwardingState {
-    const { compiler, health } = this.#deps;
-    return compiler.compile(this.#configuration, {
-      health: (backend, probe) => health.healthOf(backend, probe),
-      adminState: (backend): AdminState => backend.adminState,
-      draining: () => false,
-    });
+  #compile(configuration: Configuration): ForwardingState {
+    const { compiler } = this.#deps;
+    const state = compiler.compile(configuration, this.#inputs());
+    // The revision in between is never seen by anybody.
+    return this.#slowStart.observe(this.#state, state)
+      ? compiler.compile(configuration, this.#inputs())
+      : state;
+  }
+
+  #inputs(): CompilerInputs {
+    const { operator } = this;
+    return {
+      health: (backend, probe) => this.#deps.health.healthOf(backend, probe),
+      adminState: (backend) => operator.adminState(backend),
+      draining: ({ id }) => operator.drainStage(id) !== undefined,
+      endSpreadMs: ({ id }) => {
+        const stage = operator.drainStage(id);
+        return stage?.ending === true ? stage.spreadMs : undefined;
+      },
+      weight: (backend) => operator.weight(backend),
+      rampPercent: (backend) => this.#slowStart.percent(backend),
+    };
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.#queue.then(work);
+    this.#queue = turn.catch(() => undefined);
+    return turn;
   }
 
   async #firstVerdicts(): Promise<void> {

@@ -11,7 +11,16 @@ export interface CompilerInputs {
   health(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number };
   adminState(backend: Backend): AdminState;
   draining(backend: Backend): boolean;
+  /** Over which time a drained backend's flows are to end now. @default they stay */
+  endSpreadMs?(backend: Backend): number | undefined;
+  /** The operator's weight, over the configured one and the probe header's. @default none */
+  weight?(backend: Backend): number | undefined;
+  /** How much of its weight a backend in slow start gets, 1-100. @default 100 */
+  rampPercent?(backend: Backend): number;
 }
+
+/** While a member is in slow start, weights count this much, so that a part of weight 1 is a whole number too. */
+const RAMP_SCALE = 100;
 
 const NO_TABLE = new Uint16Array(0);
 
@@ -30,6 +39,20 @@ export class ForwardingCompiler {
 
   /** Each call gives a new revision, one higher than the last. */
   compile(configuration: Configuration, inputs: CompilerInputs): ForwardingState {
+    const { built, used } = this.#build(configuration, inputs);
+    this.#tables = used;
+    return { revision: ++this.#revision, ...built };
+  }
+
+  /** What compile would give, with the last revision, and without a trace. */
+  preview(configuration: Configuration, inputs: CompilerInputs): ForwardingState {
+    return { revision: this.#revision, ...this.#build(configuration, inputs).built };
+  }
+
+  #build(
+    configuration: Configuration,
+    inputs: CompilerInputs,
+  ): { readonly built: Omit<ForwardingState, 'revision'>; readonly used: Map<string, Uint16Array> } {
     const pools = new Map(configuration.backendPools.map((pool) => [pool.name, pool]));
     const views: PoolView[] = [];
     const indexByKey = new Map<string, number>();
@@ -45,9 +68,7 @@ export class ForwardingCompiler {
         this.#table(pool.name, members, configuration.tableSize, used);
       return views.push(buildView(key, pool, rule.probe, inputs, table)) - 1;
     });
-    this.#tables = used;
-    this.#revision++;
-    return { revision: this.#revision, configuration, views, viewOfRule };
+    return { built: { configuration, views, viewOfRule }, used };
   }
 
   #table(
@@ -78,14 +99,18 @@ function buildView(
   inputs: CompilerInputs,
   table: (members: readonly TableMember[]) => Uint16Array,
 ): PoolView {
+  const ramps = pool.backends.some((backend) => rampOf(inputs, backend) < 100);
   const ask = (backend: Backend): BackendInputs => {
-    const adminState = inputs.adminState(backend);
-    const draining = inputs.draining(backend);
-    if (probe === undefined) return { health: 'up', adminState, draining };
-    const { state, weight } = inputs.health(backend, probe);
-    // A weight of 0 is the operator's word: whatever the backend says of itself, it gets no new flows.
-    const override = backend.weight === 0 ? undefined : weight;
-    return { health: state, adminState, draining, ...(override === undefined ? {} : { weight: override }) };
+    const verdict = probe === undefined ? { state: 'up' as const } : inputs.health(backend, probe);
+    const weight = weightOf(inputs, backend, verdict.weight);
+    const endSpreadMs = inputs.endSpreadMs?.(backend);
+    return {
+      health: verdict.state,
+      adminState: inputs.adminState(backend),
+      draining: inputs.draining(backend),
+      weight: ramps ? (weight * RAMP_SCALE * rampOf(inputs, backend)) / 100 : weight,
+      ...(endSpreadMs === undefined ? {} : { endSpreadMs }),
+    };
   };
   const { backends, servingPriority } = evaluatePool(pool, ask, probe !== undefined);
   const serving = table(
@@ -110,4 +135,15 @@ function buildView(
           ),
         }),
   };
+}
+
+function rampOf(inputs: CompilerInputs, backend: Backend): number {
+  return inputs.rampPercent?.(backend) ?? 100;
+}
+
+/** The operator's, else the probe header's, else the configured one. */
+function weightOf(inputs: CompilerInputs, backend: Backend, fromProbe: number | undefined): number {
+  const { weight: configured } = backend;
+  // A configured weight of 0 is the operator's word too: whatever the backend says of itself, it gets no new flows.
+  return inputs.weight?.(backend) ?? (configured === 0 ? 0 : (fromProbe ?? configured));
 }

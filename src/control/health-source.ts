@@ -12,10 +12,11 @@ export interface HealthChange {
 
 /** Where the control loop learns how backends are. */
 export interface HealthSource {
-  start(configuration: Configuration): void;
+  /** Probes what these configurations name, and nothing else. What is known already goes on undisturbed. */
+  watch(configurations: readonly Configuration[]): void;
   healthOf(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number };
   onChange(listener: (change: HealthChange) => void): void;
-  /** Resolves once every backend has had a verdict from each of its probes. */
+  /** Resolves once every backend watched by now has had a verdict from each of its probes. */
   firstVerdicts(): Promise<void>;
   /** Traffic failed: probe this backend now. */
   hasten(backendId: string): void;

@@ -33,19 +33,21 @@ export class ProbeHealth implements HealthSource {
     this.#scheduler = scheduler;
   }
 
-  start(configuration: Configuration): void {
-    this.#members = probedMembers(configuration);
+  watch(configurations: readonly Configuration[]): void {
+    this.#members = probedMembers(configurations);
     this.#keyOf = new Map(
       this.#members.map(({ backend, probe, key }) => [memberKey(backend, probe.name), key]),
     );
-    this.#waiting = new Set(this.#members.map(({ key }) => key));
-    this.#firstVerdicts = new Promise((resolve) => (this.#allHeard = resolve));
-    if (this.#waiting.size === 0) this.#allHeard();
     const targets = this.#members.map(({ backend, probe }): ProbeTarget => ({
       address: backend.address,
       probe,
     }));
     this.#scheduler.update(targets);
+    const silent = this.#members.filter(({ key }) => this.#scheduler.health(key)?.last === undefined);
+    this.#allHeard();
+    this.#waiting = new Set(silent.map(({ key }) => key));
+    this.#firstVerdicts = new Promise((resolve) => (this.#allHeard = resolve));
+    if (this.#waiting.size === 0) this.#allHeard();
   }
 
   healthOf(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number } {
@@ -121,19 +123,20 @@ function memberKey(backend: Backend, probe: string): string {
   return `${backend.id} ${probe}`;
 }
 
-/** Every backend of every pool, once for each probe that a rule sees the pool through. */
-function probedMembers(configuration: Configuration): readonly ProbedMember[] {
-  const probes = new Map(configuration.probes.map((probe) => [probe.name, probe]));
-  const pools = new Map(configuration.backendPools.map((pool) => [pool.name, pool]));
+/** Every backend of every pool, once for each probe that a rule sees the pool through. The last configuration wins. */
+function probedMembers(configurations: readonly Configuration[]): readonly ProbedMember[] {
   const members = new Map<string, ProbedMember>();
-  for (const rule of configuration.rules) {
-    const pool = pools.get(rule.backendPool);
-    const probe = rule.probe === undefined ? undefined : probes.get(rule.probe);
-    if (pool === undefined || probe === undefined) continue;
-    for (const backend of pool.backends) {
-      const name = memberKey(backend, probe.name);
-      if (members.has(name)) continue;
-      members.set(name, { pool: pool.name, backend, probe, key: probeKey(backend.address, probe) });
+  for (const configuration of configurations) {
+    const probes = new Map(configuration.probes.map((probe) => [probe.name, probe]));
+    const pools = new Map(configuration.backendPools.map((pool) => [pool.name, pool]));
+    for (const rule of configuration.rules) {
+      const pool = pools.get(rule.backendPool);
+      const probe = rule.probe === undefined ? undefined : probes.get(rule.probe);
+      if (pool === undefined || probe === undefined) continue;
+      for (const backend of pool.backends) {
+        const key = probeKey(backend.address, probe);
+        members.set(`${memberKey(backend, probe.name)} ${key}`, { pool: pool.name, backend, probe, key });
+      }
     }
   }
   return [...members.values()];

@@ -44,6 +44,8 @@ export interface TrafficCounters {
   readonly protocol: Protocol;
   readonly flowsOpened: number;
   readonly flowsActive: number;
+  /** Wall clock, ms: when the last flow was opened, or moved here; absent: none yet. */
+  readonly lastFlowAtMs?: number;
   readonly flowsEnded: Readonly<Partial<Record<FlowEndReason, number>>>;
   readonly bytesToBackend: number;
   readonly packetsToBackend: number;
@@ -63,6 +65,8 @@ export interface ArrivalCounters {
   /** TCP connections accepted (Azure: SYN count), or first datagrams of UDP flows. */
   readonly arrivals: number;
   readonly drops: Readonly<Partial<Record<DropReason, number>>>;
+  /** Registers of a HyperLogLog of the clients whose flows were established, see model/source-sketch.ts; absent: none. */
+  readonly sourceSketch?: Uint8Array;
 }
 
 export interface TableUse {
@@ -128,7 +132,12 @@ export interface DataPlane {
 
   /**
    * Takes over a new forwarding state whole: decisions made after it resolves use it. Listeners that stay are not
-   * closed; flows that lost their backend meet their rule's flow policy. Calls are served one after another.
+   * closed; flows that lost their backend meet their rule's flow policy, and those of a backend whose drain has ended
+   * are ended one after another over `endSpreadMs`. Calls are served one after another.
+   *
+   * A state with another configuration is taken over whole or not at all: what it adds is opened first, and if not
+   * all of that can be, it rejects with `LB_LISTEN_FAILED` and nothing has changed. Flows of a rule that has another
+   * name, and is the same otherwise, go on under the new name.
    */
   apply(state: ForwardingState): Promise<ApplyReport>;
 
@@ -136,6 +145,9 @@ export interface DataPlane {
   flows(query: FlowQuery): Promise<FlowPage>;
 
   counters(): Promise<PlaneCounters>;
+
+  /** Resolves when every part of the plane that lives has answered: the question whether it is stuck. */
+  answer(): Promise<void>;
 
   /** Live flows; cheap, and for a plane in another process up to a second old. */
   flowCount(): number;

@@ -39,6 +39,8 @@ export interface BackendPool {
   readonly connectTimeoutMs: number;
   /** Backends tried before a new TCP flow is given up. @default 3 */
   readonly connectAttempts: number;
+  /** Time in which a backend that joins others grows to its full weight; undefined: at once. */
+  readonly slowStartMs?: number;
 }
 
 /** PROXY protocol expected on every TCP flow of a frontend. */
@@ -77,6 +79,17 @@ export interface ListenAddress {
   readonly port: number;
 }
 
+/** Where the admin API can be reached. */
+export interface AdminOptions {
+  /** Path of a Unix socket. */
+  readonly socket?: string;
+  readonly http?: ListenAddress;
+  /** PEM texts. Present wherever `http` is not loopback. */
+  readonly tls?: { readonly certificate: string; readonly key: string };
+  /** Bearer token for `http`. Present wherever `http` is not loopback. */
+  readonly token?: string;
+}
+
 export interface FlowLogOptions {
   readonly file: string;
   /** Share of flows logged, 0 to 1. Epochs are always logged. @default 1 */
@@ -106,6 +119,9 @@ export interface Configuration {
   readonly logging: LoggingOptions;
   readonly flowLog?: FlowLogOptions;
   readonly metrics?: ListenAddress;
+  readonly admin?: AdminOptions;
+  /** Where health events are posted. */
+  readonly webhook?: { readonly url: string };
   /** How long flows may finish after SIGTERM. @default 30000 */
   readonly shutdownDeadlineMs: number;
 }

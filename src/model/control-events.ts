@@ -1,5 +1,8 @@
 import type { AdminState, Configuration } from './configuration.js';
+import type { DrainStatus } from './drain.js';
 import type { Protocol } from './five-tuple.js';
+import type { HealthEvent } from './health-event.js';
+import type { ReloadReport } from './plan-report.js';
 import type { HealthTransition } from './probe.js';
 
 /** A configuration was read and is about to be used. */
@@ -94,6 +97,37 @@ export interface Stopped {
   readonly report: StoppedReport;
 }
 
+export interface WeightChanged {
+  readonly type: 'weight-changed';
+  readonly pool: string;
+  readonly backendId: string;
+  readonly backendName: string;
+  /** `configured`: what the configuration or the probe's header says. */
+  readonly from: number | 'configured';
+  readonly to: number | 'configured';
+}
+
+/** `started` by an operator; `deadline` passed with flows left; `finished`, since no flow is left; or `cancelled`. */
+export interface DrainChanged {
+  readonly type: 'drain-changed';
+  readonly phase: 'started' | 'deadline' | 'finished' | 'cancelled';
+  readonly drain: DrainStatus;
+}
+
+export interface Reloaded {
+  readonly type: 'reloaded';
+  /** `admin API`, `SIGHUP`, `file watch`. */
+  readonly cause: string;
+  readonly report: ReloadReport;
+}
+
+/** What was served before is served on. */
+export interface ReloadFailed {
+  readonly type: 'reload-failed';
+  readonly cause: string;
+  readonly error: unknown;
+}
+
 /** Every fact of the control plane that an operator may want to read later. Plain data. */
 export type ControlEvent =
   | ConfigLoaded
@@ -102,6 +136,11 @@ export type ControlEvent =
   | PoolServingChanged
   | Applied
   | ApplyFailed
+  | WeightChanged
+  | DrainChanged
+  | Reloaded
+  | ReloadFailed
+  | HealthEvent
   | Starting
   | Stopping
   | Stopped;

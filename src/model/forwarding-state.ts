@@ -10,13 +10,18 @@ export interface BackendState {
   readonly backend: Backend;
   readonly health: HealthState;
   readonly adminState: AdminState;
-  /** Configured weight, or the probe header's. What the table was built with. */
+  /**
+   * What the table was built with: the operator's weight, the probe header's or the configured one; while a member of
+   * the view is in slow start, a hundred times that, less what a starting member does not get yet. Only proportions count.
+   */
   readonly effectiveWeight: number;
   /** May get new flows if its priority group serves. */
   readonly eligible: boolean;
   /** May keep existing flows. Where false, `invalidBecause` picks the flow policy. */
   readonly valid: boolean;
-  readonly invalidBecause?: 'probe-down' | 'admin-down';
+  readonly invalidBecause?: 'probe-down' | 'admin-down' | 'drain-deadline';
+  /** Only with `drain-deadline`: its flows are ended one after another, evenly over this time. */
+  readonly endSpreadMs?: number;
   /** In the table: eligible, in the serving priority group. */
   readonly serving: boolean;
   /** Set whenever `serving` is false. */

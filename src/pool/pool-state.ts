@@ -10,8 +10,10 @@ export interface BackendInputs {
   readonly adminState: AdminState;
   /** Being drained: no new flows, existing ones stay. */
   readonly draining: boolean;
-  /** 0-256, in place of the configured weight. */
+  /** In place of the configured weight. */
   readonly weight?: number;
+  /** The drain's deadline has passed: flows are ended over this time. Only where `draining`. */
+  readonly endSpreadMs?: number;
 }
 
 export interface PoolEvaluation {
@@ -63,7 +65,12 @@ function evaluateMember(backend: Backend, inputs: BackendInputs, hasProbe: boole
     ...(invalidBecause === undefined ? {} : { invalidBecause }),
     serving: false,
   };
-  if (draining && exclusion !== 'admin-down') return { ...state, eligible: false, exclusion: 'draining' };
+  if (draining && exclusion !== 'admin-down') {
+    const { endSpreadMs } = inputs;
+    const drained = { ...state, eligible: false, exclusion: 'draining' } as const;
+    if (endSpreadMs === undefined || !valid) return drained;
+    return { ...drained, valid: false, invalidBecause: 'drain-deadline', endSpreadMs };
+  }
   if (exclusion !== undefined) return { ...state, eligible, exclusion };
   if (effectiveWeight === 0) return { ...state, eligible: false, exclusion: 'weight-zero' };
   return { ...state, eligible };

@@ -8,7 +8,7 @@ import type { ForwardingState } from '../../../src/model/forwarding-state.js';
 import { createHasher } from '../../../src/selection/hasher.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { FakeHealth, FakePlane, type PlaneCall } from './fakes.js';
-import { settings } from './settings.js';
+import { aPool, settings } from './settings.js';
 
 const hash = await createHasher();
 
@@ -82,7 +82,12 @@ function describeEvent(event: ControlEvent): string {
       return `stopped ${event.report.finished} ${event.report.reset}`;
     case 'admin-changed':
     case 'config-loaded':
+    case 'drain-changed':
+    case 'health-event':
+    case 'reload-failed':
+    case 'reloaded':
     case 'starting':
+    case 'weight-changed':
       return event.type;
   }
 }
@@ -347,6 +352,119 @@ describe('Balancer changes', () => {
     assert.equal(settled, false);
     lab.call(1).accept();
     await waiting;
+  });
+});
+
+describe('Balancer operators', () => {
+  test('refresh() resolves when the plane has what an operator set', async () => {
+    const lab = await running();
+    lab.balancer.operator.setAdminState('nvas/10.0.0.2', 'down');
+    let done = false;
+    const refreshed = lab.balancer.refresh().then(() => (done = true));
+    await turn();
+    assert.deepEqual(lab.serving(1), [1, 3]);
+    assert.equal(done, false);
+    lab.call(1).accept();
+    await refreshed;
+    assert.equal(lab.balancer.state?.revision, 2);
+  });
+
+  test('refresh() while an apply is under way resolves with the next one only', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    lab.balancer.operator.setWeight('nvas/10.0.0.2', 0);
+    let done = false;
+    const refreshed = lab.balancer.refresh().then(() => (done = true));
+    lab.call(1).accept();
+    await turn();
+    assert.equal(done, false, 'that apply knew nothing of it');
+    assert.deepEqual(lab.serving(2), [3]);
+    lab.call(2).accept();
+    await refreshed;
+  });
+
+  test('refresh() rejects when the plane refuses, and the same is tried again after two seconds', async () => {
+    const lab = await running();
+    lab.balancer.operator.setDrainStage('nvas/10.0.0.3', { ending: false });
+    const refreshed = lab.balancer.refresh();
+    await turn();
+    lab.call(1).refuse(new Error('Not now'));
+    await assert.rejects(refreshed, /Not now/);
+    await lab.clock.advanceAsync(1999);
+    assert.equal(lab.plane.calls.length, 2);
+    await lab.clock.advanceAsync(1);
+    assert.deepEqual(lab.serving(2), [1, 2]);
+    lab.call(2).accept();
+    await turn();
+    assert.equal(lab.clock.pendingTimers, 0);
+  });
+
+  test('a drain past its deadline makes its backend invalid, with the time to spread ends over', async () => {
+    const lab = await running();
+    lab.balancer.operator.setDrainStage('nvas/10.0.0.3', { ending: true, spreadMs: 5000 });
+    void lab.balancer.refresh();
+    await turn();
+    const member = lab.call(1).state.views[0]!.backends[2]!;
+    assert.equal(member.exclusion, 'draining');
+    assert.equal(member.valid, false);
+    assert.equal(member.invalidBecause, 'drain-deadline');
+    assert.equal(member.endSpreadMs, 5000);
+  });
+});
+
+describe('Balancer.reconfigure()', () => {
+  const wider = settings({ digest: 'wider', backendPools: [aPool(4)] });
+
+  test('reconfigure() probes old and new backends, waits for verdicts, applies once, forgets the old', async () => {
+    const lab = await running();
+    const done = lab.balancer.reconfigure(wider);
+    lab.health.set(wider.backendPools[0]!.backends[3]!, 'up');
+    await turn();
+    const { digest } = lab.configuration;
+    lab.call(1).accept();
+    await turn();
+    lab.call(2).accept();
+    assert.equal((await done).revision, 3);
+    assert.deepEqual(lab.health.watched, [[digest], ['wider', digest], [digest, 'wider'], ['wider']]);
+    assert.deepEqual(lab.serving(2), [1, 2, 3, 4]);
+    assert.equal(lab.balancer.configuration, wider);
+  });
+
+  test('reconfigure() that the plane refuses goes back whole, and can be tried again', async () => {
+    const lab = await running();
+    const refused = lab.balancer.reconfigure(wider);
+    await turn();
+    lab.call(1).refuse(new Error('EADDRINUSE'));
+    await turn();
+    assert.equal(
+      lab.call(2).state.configuration,
+      lab.configuration,
+      'workers that had taken it over go back',
+    );
+    lab.call(2).accept();
+    await assert.rejects(refused, { code: 'LB_APPLY_FAILED', message: /EADDRINUSE/ });
+    assert.equal(lab.balancer.configuration, lab.configuration);
+    assert.deepEqual(lab.health.watched.at(-1), [lab.configuration.digest]);
+    const again = lab.balancer.reconfigure(wider);
+    await turn();
+    lab.call(3).accept();
+    await again;
+    assert.equal(lab.balancer.state?.configuration, wider);
+    assert.equal(lab.clock.pendingTimers, 0);
+  });
+
+  test('preview() shows a configuration with unprobed backends up, and leaves no trace', async () => {
+    const lab = await running();
+    const state = lab.balancer.preview(wider);
+    assert.deepEqual(
+      state.views[0]!.backends.map(({ serving }) => serving),
+      [true, true, true, true],
+    );
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    assert.equal(lab.call(1).state.revision, 2);
+    assert.equal(lab.plane.calls.length, 2);
   });
 });
 

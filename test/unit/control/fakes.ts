@@ -1,6 +1,6 @@
 import type { HealthChange, HealthSource } from '../../../src/control/health-source.js';
 import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../../../src/dataplane/data-plane.js';
-import type { Backend } from '../../../src/model/configuration.js';
+import type { Backend, Configuration } from '../../../src/model/configuration.js';
 import type { PlaneEvent } from '../../../src/model/events.js';
 import type { ForwardingState } from '../../../src/model/forwarding-state.js';
 import type { HealthState } from '../../../src/model/probe.js';
@@ -59,6 +59,10 @@ export class FakePlane implements DataPlane {
     return 0;
   }
 
+  answer(): Promise<void> {
+    return Promise.resolve();
+  }
+
   #call(method: PlaneCall['method'], state: ForwardingState): Promise<ApplyReport> {
     return new Promise((resolve, reject) => {
       this.calls.push({
@@ -82,8 +86,12 @@ export class FakeHealth implements HealthSource {
   readonly #spoken = new Promise<void>((resolve) => (this.speak = resolve));
   #listener: (change: HealthChange) => void = () => undefined;
 
-  start(): void {
+  /** Digests of the configurations of each call. */
+  readonly watched: string[][] = [];
+
+  watch(configurations: readonly Configuration[]): void {
     this.started++;
+    this.watched.push(configurations.map(({ digest }) => digest));
   }
 
   healthOf({ id }: Backend): { readonly state: HealthState } {

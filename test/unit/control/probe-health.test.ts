@@ -51,7 +51,7 @@ class Lab {
 
 function started(configuration: Configuration): Lab {
   const lab = new Lab();
-  lab.health.start(configuration);
+  lab.health.watch([configuration]);
   return lab;
 }
 
@@ -75,7 +75,7 @@ const twoPools = settings({
 });
 
 describe('ProbeHealth', () => {
-  test('start() probes a target once, however many pools, rules and probe names share it', async () => {
+  test('watch() probes a target once, however many pools, rules and probe names share it', async () => {
     const twin = { ...alive, name: 'twin' };
     const lab = started(
       settings({
@@ -99,7 +99,7 @@ describe('ProbeHealth', () => {
     assert.equal(lab.health.statuses().length, 3);
   });
 
-  test('start() probes neither pools without a probe nor pools that no rule uses', async () => {
+  test('watch() probes neither pools without a probe nor pools that no rule uses', async () => {
     const lab = started(
       settings({
         probes: [alive],

@@ -1,0 +1,199 @@
+import type { DataPlane } from '../dataplane/data-plane.js';
+import type { Backend } from '../model/configuration.js';
+import type { ControlEvent } from '../model/control-events.js';
+import type { DrainPhase, DrainRequest, DrainStatus } from '../model/drain.js';
+import type { Protocol } from '../model/five-tuple.js';
+import type { FlowRecord } from '../model/flow.js';
+import type { Clock } from '../runtime/clock.js';
+import { FinishForecast } from './finish-forecast.js';
+import type { OperatorState } from './operator-state.js';
+
+/** How often a drain looks whether flows are left. */
+const WATCH_MS = 250;
+
+const LONGEST = 5;
+
+/** Flows looked at for the longest ones; a page of the flow table. */
+const PAGE = 1000;
+
+export interface DrainDeps {
+  readonly clock: Clock;
+  readonly plane: Pick<DataPlane, 'flows' | 'counters'>;
+  readonly operator: OperatorState;
+  /** Has the data plane take over what the operator state says. */
+  readonly refresh: () => Promise<void>;
+  readonly onEvent: (event: ControlEvent) => void;
+}
+
+/** What is known of one backend's flows at a moment. */
+interface Census {
+  readonly flows: Record<Protocol, number>;
+  readonly lastNewFlowAtMs?: number;
+}
+
+interface Drain {
+  readonly pool: string;
+  readonly backend: Backend;
+  readonly request: DrainRequest;
+  readonly startedAtMs: number;
+  readonly startedAtMonotonicMs: number;
+  readonly flowsAtStart: number;
+  readonly forecast: FinishForecast;
+  phase: DrainPhase;
+  census: Census;
+  cancel: () => void;
+}
+
+/**
+ * Drains under way, by backend identity: from "no new flows" over the deadline to the end of the last flow. A drain
+ * that is done keeps the backend out until it is cancelled or the backend leaves the configuration.
+ */
+export class Drains {
+  readonly #deps: DrainDeps;
+  readonly #drains = new Map<string, Drain>();
+
+  constructor(deps: DrainDeps) {
+    this.#deps = deps;
+  }
+
+  get size(): number {
+    return this.#drains.size;
+  }
+
+  /** Starts a drain, or starts it anew. Resolves when the data plane gives the backend no new flows any more. */
+  async start(pool: string, backend: Backend, request: DrainRequest): Promise<DrainStatus> {
+    const { clock, operator, refresh, onEvent } = this.#deps;
+    this.#drains.get(backend.id)?.cancel();
+    operator.setDrainStage(backend.id, { ending: false });
+    await refresh();
+    const census = await this.#census(backend.id);
+    const flowsAtStart = census.flows.tcp + census.flows.udp;
+    const drain: Drain = {
+      pool,
+      backend,
+      request,
+      startedAtMs: clock.wallMs(),
+      startedAtMonotonicMs: clock.monotonicMs(),
+      flowsAtStart,
+      forecast: new FinishForecast(flowsAtStart, clock.monotonicMs()),
+      phase: 'draining',
+      census,
+      cancel: () => undefined,
+    };
+    this.#drains.set(backend.id, drain);
+    onEvent({ type: 'drain-changed', phase: 'started', drain: this.#status(drain, []) });
+    this.#watch(drain);
+    return this.status(backend.id);
+  }
+
+  /** The backend gets new flows again; flows that are left stay. False: it was not being drained. */
+  async cancel(backendId: string): Promise<boolean> {
+    const drain = this.#drains.get(backendId);
+    if (drain === undefined) return false;
+    this.#drop(drain);
+    await this.#deps.refresh();
+    this.#deps.onEvent({ type: 'drain-changed', phase: 'cancelled', drain: this.#status(drain, []) });
+    return true;
+  }
+
+  /** Forgets drains of backends that have left the configuration. */
+  retain(ids: ReadonlySet<string>): void {
+    for (const [id, drain] of this.#drains) if (!ids.has(id)) this.#drop(drain);
+  }
+
+  /** With the flows of now. Throws RangeError for a backend that is not being drained. */
+  async status(backendId: string): Promise<DrainStatus> {
+    const drain = this.#drains.get(backendId);
+    if (drain === undefined) throw new RangeError(`Backend "${backendId}" is not being drained`);
+    drain.census = await this.#census(backendId);
+    return this.#status(drain, await this.#longest(backendId));
+  }
+
+  async statuses(): Promise<readonly DrainStatus[]> {
+    return Promise.all([...this.#drains.keys()].map((id) => this.status(id)));
+  }
+
+  stop(): void {
+    for (const drain of this.#drains.values()) drain.cancel();
+  }
+
+  #drop(drain: Drain): void {
+    drain.cancel();
+    this.#drains.delete(drain.backend.id);
+    this.#deps.operator.setDrainStage(drain.backend.id, undefined);
+  }
+
+  #watch(drain: Drain): void {
+    const left = drain.request.deadlineMs - (this.#deps.clock.monotonicMs() - drain.startedAtMonotonicMs);
+    const delayMs = drain.phase === 'draining' ? Math.max(0, Math.min(WATCH_MS, left)) : WATCH_MS;
+    drain.cancel = this.#deps.clock.setTimer(delayMs, () => void this.#look(drain));
+  }
+
+  async #look(drain: Drain): Promise<void> {
+    const { clock, onEvent } = this.#deps;
+    // A worker that is being replaced has no answer now; the next look has.
+    drain.census = await this.#census(drain.backend.id).catch(() => drain.census);
+    if (this.#drains.get(drain.backend.id) !== drain) return;
+    const { tcp, udp } = drain.census.flows;
+    drain.forecast.observe(tcp + udp, clock.monotonicMs());
+    const isDue = clock.monotonicMs() - drain.startedAtMonotonicMs >= drain.request.deadlineMs;
+    if (tcp + udp === 0) {
+      drain.phase = 'done';
+      onEvent({ type: 'drain-changed', phase: 'finished', drain: this.#status(drain, []) });
+      return;
+    }
+    if (drain.phase === 'draining' && isDue) {
+      await this.#deadline(drain);
+      if (drain.request.then === 'leave') return;
+    }
+    this.#watch(drain);
+  }
+
+  async #deadline(drain: Drain): Promise<void> {
+    const { operator, refresh, onEvent } = this.#deps;
+    const { then, spreadMs } = drain.request;
+    drain.phase = then === 'leave' ? 'done' : 'ending';
+    onEvent({ type: 'drain-changed', phase: 'deadline', drain: this.#status(drain, []) });
+    if (then === 'leave') return;
+    operator.setDrainStage(drain.backend.id, { ending: true, spreadMs });
+    // A refusal is told by the control loop, which tries again.
+    await refresh().catch(() => undefined);
+  }
+
+  async #census(backendId: string): Promise<Census> {
+    const { traffic } = await this.#deps.plane.counters();
+    const flows = { tcp: 0, udp: 0 };
+    let lastNewFlowAtMs: number | undefined;
+    for (const row of traffic) {
+      if (row.backendId !== backendId) continue;
+      flows[row.protocol] += row.flowsActive;
+      if (row.lastFlowAtMs !== undefined) {
+        lastNewFlowAtMs = Math.max(lastNewFlowAtMs ?? 0, row.lastFlowAtMs);
+      }
+    }
+    return { flows, ...(lastNewFlowAtMs === undefined ? {} : { lastNewFlowAtMs }) };
+  }
+
+  async #longest(backendId: string): Promise<readonly FlowRecord[]> {
+    const { flows } = await this.#deps.plane.flows({ backendId, limit: PAGE });
+    return [...flows].sort((a, b) => a.openedAtMs - b.openedAtMs).slice(0, LONGEST);
+  }
+
+  #status(drain: Drain, longest: readonly FlowRecord[]): DrainStatus {
+    const { pool, backend, request, phase, startedAtMs, flowsAtStart, census, forecast } = drain;
+    const inMs = phase === 'draining' ? forecast.finishInMs(this.#deps.clock.monotonicMs()) : undefined;
+    return {
+      ...request,
+      pool,
+      backendId: backend.id,
+      backendName: backend.name,
+      phase,
+      startedAtMs,
+      deadlineAtMs: startedAtMs + request.deadlineMs,
+      flowsAtStart,
+      ...census,
+      ...(inMs === undefined ? {} : { predictedFinishAtMs: this.#deps.clock.wallMs() + inMs }),
+      longest,
+    };
+  }
+}

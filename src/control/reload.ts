@@ -1,0 +1,170 @@
+import type { ParseResult } from '../config/load.js';
+import type { Finding } from '../config/finding.js';
+import type { DataPlane } from '../dataplane/data-plane.js';
+import type { Configuration } from '../model/configuration.js';
+import type { ControlEvent } from '../model/control-events.js';
+import { BalancerError } from '../model/errors.js';
+import type { PlanOutcome, PlanReport, ReloadOutcome, ReloadReport } from '../model/plan-report.js';
+import type { Clock } from '../runtime/clock.js';
+import type { Picker } from '../selection/picker.js';
+import { allFlows } from './all-flows.js';
+import type { Balancer } from './balancer.js';
+import type { Drains } from './drains.js';
+import { planChange } from './plan.js';
+
+export interface ReloadDeps {
+  readonly clock: Clock;
+  readonly balancer: Balancer;
+  readonly plane: Pick<DataPlane, 'flows' | 'flowCount'>;
+  readonly drains: Drains;
+  readonly picker: Picker;
+  /** Reads a configuration, and what it names, against this machine. Never rejects. */
+  readonly parse: (text: string) => Promise<ParseResult>;
+  readonly onEvent: (event: ControlEvent) => void;
+}
+
+export interface ReloadOptions {
+  /** Who asked: `admin API`, `SIGHUP`, `file watch`. */
+  readonly cause: string;
+  /** 0 to 1: more of the hash space may not change hands. @default no limit */
+  readonly maxMoved?: number;
+}
+
+/** Why a configuration cannot be used, with everything that is wrong with it. */
+export class ConfigurationRefused extends BalancerError {
+  readonly findings: readonly Finding[];
+
+  constructor(findings: readonly Finding[]) {
+    const errors = findings.filter(({ severity }) => severity === 'error');
+    super(`The configuration cannot be used: ${errors[0]?.message ?? 'it is not valid'}`, {
+      code: 'LB_CONFIG_INVALID',
+      source: 'config',
+    });
+    this.findings = findings;
+  }
+}
+
+/** Plans new configurations and takes them over, one at a time, each whole or not at all. */
+export class Reloader {
+  readonly #deps: ReloadDeps;
+  #busy = false;
+
+  constructor(deps: ReloadDeps) {
+    this.#deps = deps;
+  }
+
+  /** What a reload would do. Changes nothing. */
+  async plan(text: string): Promise<PlanOutcome> {
+    const parsed = await this.#deps.parse(text);
+    if (!parsed.ok) return { findings: parsed.findings };
+    return { findings: parsed.findings, report: await this.#plan(parsed.configuration) };
+  }
+
+  /**
+   * Rejects with `LB_CONFIG_INVALID`, `LB_RESTART_NEEDED`, `LB_GATE_EXCEEDED`, `LB_CONFLICT` (another is under way) or
+   * `LB_APPLY_FAILED`: what was served before is then served on. Every outcome is told as an event.
+   */
+  async reload(text: string, options: ReloadOptions): Promise<ReloadOutcome> {
+    const { cause } = options;
+    if (this.#busy) {
+      throw new BalancerError('Cannot reload: another reload is under way', {
+        code: 'LB_CONFLICT',
+        source: 'usage',
+      });
+    }
+    this.#busy = true;
+    try {
+      const outcome = await this.#reload(text, options);
+      this.#deps.onEvent({ type: 'reloaded', cause, report: outcome.report });
+      return outcome;
+    } catch (error) {
+      this.#deps.onEvent({ type: 'reload-failed', cause, error });
+      throw error;
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async #reload(text: string, { maxMoved }: ReloadOptions): Promise<ReloadOutcome> {
+    const { balancer, clock, drains, plane, parse } = this.#deps;
+    const startedAtMs = clock.monotonicMs();
+    const parsed = await parse(text);
+    if (!parsed.ok) throw new ConfigurationRefused(parsed.findings);
+    const { configuration, findings } = parsed;
+    const plan = await this.#plan(configuration);
+    assertReloadable(plan, maxMoved);
+    const flowsBefore = plane.flowCount();
+    const { operator } = balancer;
+    const report = await balancer.reconfigure(configuration);
+    const ids = backendIds(configuration);
+    const overrides = operator.retain(ids);
+    drains.retain(ids);
+    const lostFlows = plan.flows.reset + plan.flows.drop;
+    const lostTargets = plan.probeStateLost.length;
+    return {
+      findings,
+      report: {
+        revision: report.revision,
+        digest: configuration.digest,
+        plan,
+        kept: {
+          flows: Math.max(0, flowsBefore - lostFlows),
+          probeTargets: probeTargets(configuration) - lostTargets,
+          adminStates: operator.adminStateCount,
+          drains: drains.size,
+          listeners: plan.listeners.kept,
+        },
+        lost: { flows: lostFlows, probeTargets: lostTargets, overrides, listeners: plan.listeners.closed },
+        durationMs: clock.monotonicMs() - startedAtMs,
+      } satisfies ReloadReport,
+    };
+  }
+
+  #plan(configuration: Configuration): Promise<PlanReport> {
+    const { balancer, plane, picker } = this.#deps;
+    const { state } = balancer;
+    if (state === undefined) {
+      throw new BalancerError('Cannot plan: the balancer has not started yet', {
+        code: 'LB_CONFLICT',
+        source: 'usage',
+      });
+    }
+    return planChange({
+      before: state,
+      after: balancer.preview(configuration),
+      flows: allFlows(plane),
+      picker,
+    });
+  }
+}
+
+function assertReloadable(plan: PlanReport, maxMoved: number | undefined): void {
+  if (plan.restartNeeded.length > 0) {
+    throw new BalancerError(
+      `Cannot reload: ${plan.restartNeeded.map((key) => `"${key}"`).join(', ')} changed, which takes a new process`,
+      { code: 'LB_RESTART_NEEDED', source: 'usage' },
+    );
+  }
+  if (maxMoved !== undefined && plan.movedShare > maxMoved) {
+    const percent = (share: number): string => `${(share * 100).toFixed(2)} %`;
+    throw new BalancerError(
+      `Cannot reload: ${percent(plan.movedShare)} of a rule's hash space would change hands, must be at most ${percent(maxMoved)}`,
+      { code: 'LB_GATE_EXCEEDED', source: 'usage' },
+    );
+  }
+}
+
+function backendIds({ backendPools }: Configuration): ReadonlySet<string> {
+  return new Set(backendPools.flatMap(({ backends }) => backends.map(({ id }) => id)));
+}
+
+/** Backends, once for each probe that a rule sees them through. */
+function probeTargets({ rules, backendPools }: Configuration): number {
+  const targets = new Set<string>();
+  for (const { probe, backendPool } of rules) {
+    const pool = backendPools.find(({ name }) => name === backendPool);
+    if (probe === undefined) continue;
+    for (const { id } of pool?.backends ?? []) targets.add(`${id} ${probe}`);
+  }
+  return targets.size;
+}

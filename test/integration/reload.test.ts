@@ -1,0 +1,230 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { ReloadOutcome } from '../../src/model/plan-report.js';
+import { adminApi, type AdminAnswer } from '../support/admin-api.js';
+import { eventually } from '../support/deadline.js';
+import { HaportsProcess } from '../support/haports-process.js';
+import { loopbackBlock } from '../support/loopback.js';
+import { NvaProcess } from '../support/nva-process.js';
+import { TcpClient } from '../support/tcp-client.js';
+import { UdpClient } from '../support/udp-client.js';
+
+const RELOADS = 100;
+const FLOWS = 250;
+const PORTS = [8000, 8007, 8042, 8099];
+const TAKEN_PORT = 9555;
+
+/** A configuration as an operator would edit it. */
+interface Wishes {
+  readonly backends?: readonly object[];
+  readonly rule?: object;
+  readonly probe?: object;
+  readonly moreRules?: readonly object[];
+}
+
+void describe('100 reloads under 500 live flows', () => {
+  for (const workers of [1, 2]) suite(workers);
+});
+
+function suite(workers: number): void {
+  describe(`with ${workers} data worker${workers === 1 ? '' : 's'}`, () => {
+    const address = loopbackBlock();
+    const frontend = address(1);
+    const nvas: NvaProcess[] = [];
+    let folder: string;
+    let socket: string;
+    let balancer: HaportsProcess;
+    let occupier: Server;
+
+    const backend = (number: number, more: object = {}): object => ({
+      name: `nva-${number}`,
+      address: address(10 + number),
+      ...more,
+    });
+    const standard = [backend(1), backend(2), backend(3)];
+    const configuration = ({ backends = standard, rule = {}, probe = {}, moreRules = [] }: Wishes = {}) => ({
+      dataPlane: { workers },
+      frontends: [{ name: 'hub', address: frontend }],
+      probes: [
+        {
+          name: 'alive',
+          protocol: 'http',
+          port: 9000,
+          path: '/healthz',
+          interval: '1s',
+          threshold: 2,
+          ...probe,
+        },
+      ],
+      backendPools: [{ name: 'nvas', backends }],
+      rules: [
+        {
+          ...{ name: 'ha-ports', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true },
+          ...{ listenPorts: '8000-8099', idleTimeout: { tcp: '5m', udp: '5m' }, ...rule },
+        },
+        ...moreRules,
+      ],
+      metrics: { listen: `${frontend}:9902` },
+      admin: { socket },
+      shutdown: { deadline: '1s' },
+    });
+    /** What reload number n brings; text is sent as it is. */
+    const variants: readonly (() => { readonly body: unknown; readonly status: number })[] = [
+      () => ({ body: configuration({ backends: [...standard, backend(4)] }), status: 200 }),
+      () => ({ body: configuration({ backends: [backend(3), backend(1), backend(2)] }), status: 200 }),
+      () => ({ body: configuration({ rule: { name: 'renamed' } }), status: 200 }),
+      () => ({
+        body: configuration({ backends: [backend(1), backend(2, { weight: 5 }), backend(3)] }),
+        status: 200,
+      }),
+      () => ({ body: '{ "frontends": [', status: 422 }),
+      () => ({ body: configuration({ probe: { interval: '700ms', threshold: 3 } }), status: 200 }),
+      () => ({ body: { ...configuration(), colour: 'blue' }, status: 422 }),
+      () => ({
+        body: configuration({ rule: { flowPolicy: 'aws-gwlb', distribution: 'source-ip' } }),
+        status: 200,
+      }),
+      () => {
+        const extra = {
+          name: 'extra',
+          frontend: 'hub',
+          backendPool: 'nvas',
+          frontendPort: TAKEN_PORT,
+          protocol: 'tcp',
+        };
+        return { body: configuration({ moreRules: [extra] }), status: 500 };
+      },
+      () => ({ body: configuration({ rule: { listenPorts: '8000-8119' } }), status: 200 }),
+    ];
+
+    before(async () => {
+      folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
+      socket = join(folder, 'admin.sock');
+      for (const number of [1, 2, 3, 4]) {
+        const options = {
+          name: `nva-${number}`,
+          address: address(10 + number),
+          ports: '8000-8119',
+          healthPort: 9000,
+        };
+        nvas.push(await NvaProcess.start(options));
+      }
+      occupier = createServer();
+      await new Promise<void>((resolve) => occupier.listen(TAKEN_PORT, frontend, resolve));
+      balancer = await HaportsProcess.start(configuration());
+    });
+
+    after(async () => {
+      occupier.close();
+      for (const nva of nvas) await nva.kill();
+      await balancer.kill();
+      await rm(folder, { recursive: true, force: true });
+    });
+
+    const reload = (body: unknown): Promise<AdminAnswer> => adminApi(socket, 'POST', '/v1/reload', body);
+
+    test(`none of ${2 * FLOWS} flows is reset or moved, and no new connection is refused or reset`, async (context) => {
+      const target = (index: number) => ({
+        host: frontend,
+        port: PORTS[index % PORTS.length]!,
+        localAddress: address(100 + (index % 100)),
+      });
+      const numbers = Array.from({ length: FLOWS }, (_, index) => index);
+      const tcp = await Promise.all(
+        numbers.map(async (index) => {
+          const client = await TcpClient.connect(target(index));
+          return { client, backend: await client.backend() };
+        }),
+      );
+      const udp = await Promise.all(
+        numbers.map(async (index) => {
+          const client = await UdpClient.open(target(index));
+          const backendName = await client.backend();
+          assert.ok(backendName !== undefined);
+          return { client, backend: backendName };
+        }),
+      );
+
+      const newcomers = {
+        going: true,
+        asked: 0,
+        failed: [] as string[],
+      };
+      const keepComing = (async () => {
+        while (newcomers.going) {
+          newcomers.asked++;
+          try {
+            const client = await TcpClient.connect({ host: frontend, port: PORTS[newcomers.asked % 4]! });
+            await client.backend();
+            client.destroy();
+          } catch (error) {
+            newcomers.failed.push(String(error));
+          }
+        }
+      })();
+
+      let named = 0;
+      const outcomes = { taken: 0, refused: 0 };
+      let slowestMs = 0;
+      for (let number = 0; number < RELOADS; number++) {
+        const { body, status } = variants[number % variants.length]!();
+        const answer = await reload(body);
+        assert.equal(answer.status, status, `reload ${number}: ${JSON.stringify(answer.body)}`);
+        if (status === 200) {
+          const { report } = answer.body as ReloadOutcome;
+          named += report.plan.flows.reset + report.plan.flows.drop;
+          slowestMs = Math.max(slowestMs, report.durationMs);
+          outcomes.taken++;
+        } else {
+          outcomes.refused++;
+        }
+      }
+      newcomers.going = false;
+      await keepComing;
+
+      let moved = 0;
+      for (const { client, backend: at } of tcp) {
+        assert.equal(client.ending, 'open', `a TCP flow on ${at} ended`);
+        if ((await client.backend()) !== at) moved++;
+      }
+      for (const { client, backend: at } of udp) if ((await client.backend()) !== at) moved++;
+      assert.equal(moved, 0);
+      assert.ok(
+        newcomers.failed.length <= named,
+        `${newcomers.failed.length} failed, plans named ${named}: ${newcomers.failed.slice(0, 3).join('; ')}`,
+      );
+      assert.ok(newcomers.asked > RELOADS);
+      context.diagnostic(
+        `${outcomes.taken} reloads taken, ${outcomes.refused} refused; ${2 * FLOWS} flows: 0 reset, 0 moved; ` +
+          `${newcomers.asked} new connections: ${newcomers.failed.length} failed (plans named ${named}); ` +
+          `slowest reload ${slowestMs.toFixed(0)} ms`,
+      );
+      for (const { client } of tcp) client.destroy();
+      for (const { client } of udp) client.close();
+    });
+
+    test('what an operator set is kept over reloads by identity, and lost with the backend', async () => {
+      const settle = (body: unknown) => reload(body).then(({ status }) => assert.equal(status, 200));
+      await settle(configuration());
+      const put = await adminApi(socket, 'PUT', '/v1/backends/nvas/nva-2/admin-state', {
+        adminState: 'down',
+      });
+      assert.equal(put.status, 204);
+      await settle(configuration({ backends: [backend(3), backend(2, { name: 'two' }), backend(1)] }));
+      const exclusion = async (): Promise<unknown> => {
+        const { body } = await adminApi(socket, 'GET', '/v1/pools/nvas');
+        const { backends } = body as { backends: { address: string; exclusion?: string }[] };
+        return backends.find((member) => member.address === address(12))?.exclusion;
+      };
+      assert.equal(await exclusion(), 'admin-down');
+      const answer = await reload(configuration({ backends: [backend(1), backend(3)] }));
+      assert.deepEqual((answer.body as ReloadOutcome).report.lost.overrides, [`nvas/${address(12)}`]);
+      await settle(configuration());
+      await eventually(async () => (await exclusion()) === undefined, 5000, 'nva-2 to serve again');
+    });
+  });
+}
