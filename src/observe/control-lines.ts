@@ -8,6 +8,13 @@ import type {
 import { errorCode, errorMessage } from '../model/errors.js';
 import type { Logger } from '../runtime/logger.js';
 import { groupListenFailures } from './listen-failures.js';
+import {
+  logDrainChanged,
+  logHealthEvent,
+  logReloaded,
+  logReloadFailed,
+  logWeightChanged,
+} from './operator-lines.js';
 
 /** What a line needs to know of the time before it. */
 export interface ControlLineContext {
@@ -43,6 +50,21 @@ export function logControlEvent(logger: Logger, event: ControlEvent, context: Co
       logger.error(fields, `Cannot apply revision ${revision}: ${errorMessage(error)}`);
       break;
     }
+    case 'weight-changed':
+      logWeightChanged(logger, event);
+      break;
+    case 'drain-changed':
+      logDrainChanged(logger, event);
+      break;
+    case 'reloaded':
+      logReloaded(logger, event);
+      break;
+    case 'reload-failed':
+      logReloadFailed(logger, event);
+      break;
+    case 'health-event':
+      logHealthEvent(logger, event);
+      break;
     case 'starting': {
       const { version, workers } = event;
       logger.info({ event: 'starting', version, workers }, `haports ${version} is starting`);

@@ -1,7 +1,9 @@
 import type { LatencyHistogram, PlaneCounters } from '../dataplane/data-plane.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
+import type { HealthEvent } from '../model/health-event.js';
 import type { LineWriterStats } from './line-writer.js';
 import type { ProbeStatus } from './metrics-source.js';
+import type { ReloadStats } from './reload-tally.js';
 
 /** Label values come from the configuration, or from closed unions: never from a client. */
 export type Labels = Readonly<Record<string, string>>;
@@ -24,6 +26,8 @@ export interface MetricsSnapshot {
   /** Absent: no data worker answered in time. */
   readonly counters: PlaneCounters | undefined;
   readonly flowLog: LineWriterStats | undefined;
+  readonly healthEvents: readonly Pick<HealthEvent, 'name' | 'subject'>[];
+  readonly reloads: ReloadStats | undefined;
   /** `pool` and `backend` labels of a backend id. */
   readonly backendLabels: (backendId: string) => Labels;
 }

@@ -1,7 +1,9 @@
 import type { PlaneCounters } from '../dataplane/data-plane.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
+import type { HealthEvent } from '../model/health-event.js';
 import type { HealthState } from '../model/probe.js';
 import type { LineWriterStats } from './line-writer.js';
+import type { ReloadStats } from './reload-tally.js';
 
 /** One probe of one backend as it stands. */
 export interface ProbeStatus {
@@ -26,4 +28,8 @@ export interface MetricsSource {
   probes(): readonly ProbeStatus[];
   /** Absent: no flow log is written. */
   flowLog?(): LineWriterStats;
+  /** The health events that are raised now; absent: nobody watches. */
+  healthEvents?(): readonly Pick<HealthEvent, 'name' | 'subject'>[];
+  /** Absent: not counted. */
+  reloads?(): ReloadStats;
 }

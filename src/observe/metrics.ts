@@ -1,11 +1,13 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import type { PlaneCounters } from '../dataplane/data-plane.js';
 import type { Clock } from '../runtime/clock.js';
+import { AZURE_METRICS } from './azure-metrics.js';
 import { backendLabeller } from './backend-labels.js';
 import { collectedMetric } from './collected-metric.js';
 import { HEALTH_METRICS } from './health-metrics.js';
 import type { MetricFamily, MetricsSnapshot } from './metric-family.js';
 import type { MetricsSource } from './metrics-source.js';
+import { OPERATION_METRICS } from './operation-metrics.js';
 import { PLANE_METRICS } from './plane-metrics.js';
 import { TRAFFIC_METRICS } from './traffic-metrics.js';
 
@@ -14,6 +16,8 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   ...PLANE_METRICS,
   ...HEALTH_METRICS,
   ...TRAFFIC_METRICS,
+  ...OPERATION_METRICS,
+  ...AZURE_METRICS,
 ];
 
 export interface MetricsText {
@@ -64,6 +68,8 @@ export class Metrics {
       probes: this.#source.probes(),
       counters,
       flowLog: this.#source.flowLog?.(),
+      healthEvents: this.#source.healthEvents?.() ?? [],
+      reloads: this.#source.reloads?.(),
       backendLabels: backendLabeller(state),
     };
   }
