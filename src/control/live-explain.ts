@@ -1,0 +1,91 @@
+import type { DataPlane, FlowQuery } from '../dataplane/data-plane.js';
+import { compareAddresses } from '../model/address.js';
+import type { FiveTuple } from '../model/five-tuple.js';
+import type { FlowRecord } from '../model/flow.js';
+import type { ForwardingState } from '../model/forwarding-state.js';
+import { explain } from '../selection/explain.js';
+import type { Explanation } from '../selection/explanation.js';
+import type { Picker } from '../selection/picker.js';
+import { allFlows } from './all-flows.js';
+import { explainVerdict } from './explain-verdict.js';
+
+/** A flow with its addresses as text. Plain data. */
+export interface FlowInText extends Omit<FlowRecord, 'tuple'> {
+  readonly tuple: Omit<FiveTuple, 'source' | 'destination'> & {
+    readonly source: string;
+    readonly destination: string;
+  };
+}
+
+/** Where a tuple would go now, and where its live flow is. Plain data. */
+export interface LiveExplanation extends Explanation {
+  /** Of exactly this five-tuple; absent: none is live. */
+  readonly flow?: FlowInText;
+  /** Whether that flow is where a new one would go now; absent: none is live. */
+  readonly agrees?: boolean;
+  /** Both in a sentence, and why they differ. */
+  readonly verdict: string;
+}
+
+export interface LiveExplainInputs {
+  readonly picker: Picker;
+  readonly state: ForwardingState;
+  readonly plane: Pick<DataPlane, 'flows'>;
+  readonly tuple: FiveTuple;
+}
+
+/**
+ * As explain, on the state that the plane has, with the live flow. Looks through the flow table page by page where the
+ * flow is not on the backend that a new one would get. Throws TypeError where source and destination are of two families.
+ */
+export async function liveExplain({
+  picker,
+  state,
+  plane,
+  tuple,
+}: LiveExplainInputs): Promise<LiveExplanation> {
+  const explanation = explain(picker, state, tuple);
+  const flow = await findFlow(plane, tuple, explanation);
+  const { result } = explanation;
+  const agrees = flow !== undefined && result.kind === 'picked' && result.backendId === flow.backendId;
+  return {
+    ...explanation,
+    ...(flow === undefined ? {} : { flow: flowInText(flow), agrees }),
+    verdict: explainVerdict(explanation, flow, state.configuration),
+  };
+}
+
+/** As text are the addresses. */
+export function flowInText(flow: FlowRecord): FlowInText {
+  const { tuple } = flow;
+  return { ...flow, tuple: { ...tuple, source: tuple.source.text, destination: tuple.destination.text } };
+}
+
+async function findFlow(
+  plane: Pick<DataPlane, 'flows'>,
+  tuple: FiveTuple,
+  { rule, result }: Explanation,
+): Promise<FlowRecord | undefined> {
+  const { protocol } = tuple;
+  // Most likely it is where it would go now; only then is it worth asking for everything: it may have been placed by a
+  // rule and on a backend that the configuration no longer knows.
+  const likely: Omit<FlowQuery, 'after' | 'limit'> = {
+    protocol,
+    ...(rule === undefined ? {} : { rule: rule.name }),
+    ...(result.kind === 'picked' ? { backendId: result.backendId } : {}),
+  };
+  for (const filter of [likely, { protocol }]) {
+    for await (const flow of allFlows(plane, filter)) if (isSame(flow.tuple, tuple)) return flow;
+  }
+  return undefined;
+}
+
+function isSame(a: FiveTuple, b: FiveTuple): boolean {
+  return (
+    a.protocol === b.protocol &&
+    a.sourcePort === b.sourcePort &&
+    a.destinationPort === b.destinationPort &&
+    compareAddresses(a.source, b.source) === 0 &&
+    compareAddresses(a.destination, b.destination) === 0
+  );
+}
