@@ -1,0 +1,189 @@
+import { isDeepStrictEqual } from 'node:util';
+import type { Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
+import type { PlannedBackend, PlanReport } from '../model/plan-report.js';
+import type { Probe } from '../model/probe.js';
+import type { Rule } from '../model/rule.js';
+import { questionKey } from '../probe/probe-key.js';
+
+/** Fields of a resolved thing, and the key of the configuration that each comes from. */
+type Keys<T> = Readonly<Partial<Record<keyof T, string>>>;
+
+const RULE_KEYS: Keys<Rule> = {
+  frontend: 'frontend',
+  backendPool: 'backendPool',
+  probe: 'probe',
+  protocols: 'protocol',
+  haPorts: 'haPorts',
+  ports: 'listenPorts',
+  portOffset: 'backendPort',
+  floatingIp: 'floatingIp',
+  distribution: 'distribution',
+  symmetric: 'symmetric',
+  idleTimeoutMs: 'idleTimeout',
+  tcpReset: 'tcpReset',
+  flowPolicy: 'flowPolicy',
+  allDown: 'allDown',
+  tcp: 'tcp',
+  udp: 'udp',
+};
+
+const FRONTEND_KEYS: Keys<Frontend> = {
+  address: 'address',
+  proxyProtocol: 'proxyProtocol',
+  allow: 'allow',
+  deny: 'deny',
+};
+
+/** Its backends are compared one by one. */
+const POOL_KEYS: Keys<BackendPool> = {
+  minimumHealthy: 'minimumHealthy',
+  sourceAddresses: 'sourceAddresses',
+  sourcePorts: 'sourcePorts',
+  proxyProtocol: 'proxyProtocol',
+  connectTimeoutMs: 'connectTimeout',
+  connectAttempts: 'connectAttempts',
+  slowStartMs: 'slowStart',
+};
+
+const BACKEND_KEYS: Keys<Backend> = {
+  name: 'name',
+  weight: 'weight',
+  priority: 'priority',
+  adminState: 'adminState',
+  maxConnections: 'maxConnections',
+  floatingAddresses: 'floatingAddresses',
+};
+
+/** Of the whole configuration, what changes every rule's hash. */
+const HASH_KEYS: Keys<Configuration> = { seed: 'seed', tableSize: 'tableSize' };
+
+/** Fixed when the process starts. */
+const PROCESS_KEYS: Keys<Configuration> = {
+  workers: 'dataPlane.workers',
+  admin: 'admin',
+  metrics: 'metrics',
+  flowLog: 'flowLog',
+  logging: 'logging',
+  webhook: 'webhook',
+};
+
+/**
+ * Keys in which a rule differs, those of what it names among them: `distribution`, `frontend.allow`, `probe.interval`,
+ * `backendPool.slowStart`, `seed`.
+ */
+export function ruleChanges(
+  before: Configuration,
+  ruleBefore: Rule,
+  after: Configuration,
+  ruleAfter: Rule,
+): readonly string[] {
+  const own = differingKeys(RULE_KEYS, ruleBefore, ruleAfter);
+  const named = <T extends object>(key: string, from: T | undefined, to: T | undefined, keys: Keys<T>) =>
+    from === undefined || to === undefined || own.includes(key)
+      ? []
+      : differingKeys(keys, from, to).map((inner) => `${key}.${inner}`);
+  return [
+    ...(ruleBefore.name === ruleAfter.name ? [] : ['name']),
+    ...own,
+    ...named('frontend', frontendOf(before, ruleBefore), frontendOf(after, ruleAfter), FRONTEND_KEYS),
+    ...named('backendPool', poolOf(before, ruleBefore), poolOf(after, ruleAfter), POOL_KEYS),
+    ...(own.includes('probe')
+      ? []
+      : probeChanges(probeOf(before, ruleBefore), probeOf(after, ruleAfter)).map((key) => `probe.${key}`)),
+    ...differingKeys(HASH_KEYS, before, after),
+  ];
+}
+
+/** By identity: another address, or the same one in another pool, is another backend. */
+export function backendChanges(before: Configuration, after: Configuration): PlanReport['backends'] {
+  const old = backendsById(before);
+  const present = backendsById(after);
+  const added: PlannedBackend[] = [];
+  const changed: (PlannedBackend & { readonly changes: readonly string[] })[] = [];
+  for (const [id, { pool, backend }] of present) {
+    const was = old.get(id);
+    const changes = was === undefined ? [] : differingKeys(BACKEND_KEYS, was.backend, backend);
+    if (was === undefined) added.push(planned(pool, backend));
+    else if (changes.length > 0) changed.push({ ...planned(pool, backend), changes });
+  }
+  const gone = [...old].filter(([id]) => !present.has(id));
+  return { added, removed: gone.map(([, { pool, backend }]) => planned(pool, backend)), changed };
+}
+
+/**
+ * Backends that stay, but that a probe knows nothing of yet since it asks another question of them than any did before.
+ * Backends that are new are not among them: nothing is lost of those.
+ */
+export function lostProbeState(before: Configuration, after: Configuration): PlanReport['probeStateLost'] {
+  const known = new Set(
+    probedBackends(before).map(({ backend, probe }) => questionKey(backend.address, probe)),
+  );
+  const old = backendsById(before);
+  const lost = new Map<string, { readonly backendId: string; readonly probe: string }>();
+  for (const { backend, probe } of probedBackends(after)) {
+    if (!old.has(backend.id) || known.has(questionKey(backend.address, probe))) continue;
+    lost.set(`${backend.id} ${probe.name}`, { backendId: backend.id, probe: probe.name });
+  }
+  return [...lost.values()];
+}
+
+/** Keys that differ and that only a new process takes over. */
+export function restartKeys(before: Configuration, after: Configuration): readonly string[] {
+  return differingKeys(PROCESS_KEYS, before, after);
+}
+
+function differingKeys<T extends object>(keys: Keys<T>, before: T, after: T): string[] {
+  return (Object.entries(keys) as [keyof T, string][])
+    .filter(([field]) => !isDeepStrictEqual(before[field], after[field]))
+    .map(([, key]) => key);
+}
+
+/** `intervalMs` is `interval`. */
+function probeChanges(before: Probe | undefined, after: Probe | undefined): readonly string[] {
+  if (before === undefined || after === undefined) return [];
+  const from: Readonly<Record<string, unknown>> = { ...before };
+  const to: Readonly<Record<string, unknown>> = { ...after };
+  const fields = new Set([...Object.keys(from), ...Object.keys(to)]);
+  fields.delete('name');
+  const keys = [...fields]
+    .filter((field) => !isDeepStrictEqual(from[field], to[field]))
+    .map((field) => (field === 'upThreshold' || field === 'downThreshold' ? 'threshold' : field));
+  return [...new Set(keys.map((field) => field.replace(/Ms$/, '')))];
+}
+
+function backendsById({ backendPools }: Configuration) {
+  return new Map(
+    backendPools.flatMap((pool) => pool.backends.map((backend) => [backend.id, { pool, backend }] as const)),
+  );
+}
+
+function planned(pool: BackendPool, { id, name }: Backend): PlannedBackend {
+  return { pool: pool.name, backendId: id, name };
+}
+
+/** Backends, once for each rule that sees them through a probe. */
+function probedBackends(
+  configuration: Configuration,
+): readonly { readonly backend: Backend; readonly probe: Probe }[] {
+  const seen = new Map<string, { readonly backend: Backend; readonly probe: Probe }>();
+  for (const rule of configuration.rules) {
+    const probe = probeOf(configuration, rule);
+    if (probe === undefined) continue;
+    for (const backend of poolOf(configuration, rule)?.backends ?? []) {
+      seen.set(`${backend.id} ${probe.name}`, { backend, probe });
+    }
+  }
+  return [...seen.values()];
+}
+
+function frontendOf({ frontends }: Configuration, rule: Rule): Frontend | undefined {
+  return frontends.find(({ name }) => name === rule.frontend);
+}
+
+function poolOf({ backendPools }: Configuration, rule: Rule): BackendPool | undefined {
+  return backendPools.find(({ name }) => name === rule.backendPool);
+}
+
+function probeOf({ probes }: Configuration, rule: Rule): Probe | undefined {
+  return probes.find(({ name }) => name === rule.probe);
+}
