@@ -75,11 +75,15 @@ const ONLY_IN: Layout['onlyIn'] = {
   'node:http': ['probe/', 'admin/', 'cli/', 'demo/'],
   'node:https': ['probe/', 'admin/', 'cli/', 'demo/'],
   'node:http2': [],
-  'node:child_process': ['nft/runner.ts', 'dataplane/remote/worker-launcher.ts', 'demo/'],
+  // systemd is told through its own program: Node has no datagram sockets of AF_UNIX.
+  'node:child_process': [
+    ...['nft/runner.ts', 'dataplane/remote/worker-launcher.ts', 'demo/'],
+    'runtime/systemd-notify.ts',
+  ],
   'node:cluster': ['dataplane/remote/worker-launcher.ts'],
   'node:worker_threads': [],
   'node:fs': ['runtime/files.ts', 'runtime/append-file.ts'],
-  'node:fs/promises': ['runtime/files.ts', 'runtime/append-file.ts'],
+  'node:fs/promises': ['runtime/files.ts', 'runtime/append-file.ts', 'runtime/socket-files.ts'],
   'node:module': [],
   'node:vm': [],
 
