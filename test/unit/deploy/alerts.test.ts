@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { describe, test } from 'node:test';
+import { readAlertRules } from './alert-rules.js';
+import { exportedMetrics } from './exported-metrics.js';
+import { readPromQl } from './promql.js';
+import { queryFaults } from './query-faults.js';
+
+const text = await readFile('deploy/prometheus/alerts.yml', 'utf8');
+const rules = readAlertRules(text);
+const exported = await exportedMetrics();
+
+describe('deploy/prometheus/alerts.yml', () => {
+  test('alerts on what can go wrong, each name once', () => {
+    const names = rules.map(({ alert }) => alert);
+    assert.ok(names.length >= 15);
+    assert.equal(new Set(names).size, names.length);
+    assert.deepEqual(
+      names.filter((name) => !name.startsWith('Haports')),
+      [],
+    );
+  });
+
+  for (const rule of rules) {
+    test(`${rule.alert} asks for metrics and labels that are exported`, () => {
+      assert.deepEqual(queryFaults(rule.expr, exported), []);
+    });
+
+    test(`${rule.alert} says how bad it is, since when, and what to do`, () => {
+      assert.match(rule.for, /^\d+[smh]$/);
+      assert.match(rule.severity, /^(warning|critical)$/);
+      assert.ok(rule.runbook.length > 40 && rule.runbook.endsWith('.'));
+    });
+
+    test(`${rule.alert} names only labels that its result may have`, () => {
+      const { selectors, groupings } = readPromQl(rule.expr);
+      const labels = new Set([
+        ...groupings,
+        ...selectors.flatMap(({ metric }) => [...(exported.get(metric)?.labels ?? [])]),
+      ]);
+      const named = [...rule.summary.matchAll(/\$labels\.([a-z_]+)/g)].map(([, label = '']) => label);
+      assert.ok(named.length > 0);
+      assert.deepEqual(
+        named.filter((label) => !labels.has(label)),
+        [],
+      );
+    });
+  }
+
+  test('names as metrics in its runbooks only those that are exported', () => {
+    const named = [...text.matchAll(/\bhaports_[a-z_]+/g)].map(([name]) => name);
+    assert.deepEqual(
+      named.filter((name) => !exported.has(name)),
+      [],
+    );
+  });
+});
+
+describe('readAlertRules()', () => {
+  const rule = `groups:
+  - name: some-group
+    rules:
+      - alert: Some
+        expr: a > 1
+        for: 1m
+        labels:
+          severity: warning
+        annotations:
+          summary: "says: so"
+          runbook: do
+`;
+
+  test('reads what YAML reads', () => {
+    const alert = {
+      group: 'some-group',
+      alert: 'Some',
+      expr: 'a > 1',
+      for: '1m',
+      severity: 'warning',
+      summary: 'says: so',
+      runbook: 'do',
+    };
+    assert.deepEqual(readAlertRules(rule), [alert]);
+    assert.deepEqual(readAlertRules(rule.replace('"says: so"', "'it''s: so'")), [
+      { ...alert, summary: "it's: so" },
+    ]);
+    const block = rule.replace('expr: a > 1', 'expr: |\n          a\n            > 1');
+    assert.deepEqual(readAlertRules(block), [{ ...alert, expr: 'a\n> 1' }]);
+  });
+
+  const broken: readonly (readonly [string, string, string])[] = [
+    ['a missing key', '        for: 1m\n', ''],
+    ['an unknown key', 'severity: warning', 'severety: warning'],
+    ['a key twice', '        for: 1m\n', '        for: 1m\n        for: 2m\n'],
+    ['a key in the wrong place', '          severity', '        severity'],
+    ['a colon that needs quotes', '"says: so"', 'says: so'],
+  ];
+  for (const [what, from, to] of broken) {
+    test(`refuses ${what}`, () => {
+      assert.throws(() => readAlertRules(rule.replace(from, to)), SyntaxError);
+    });
+  }
+});
