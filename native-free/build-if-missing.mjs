@@ -2,12 +2,14 @@
 //   node native-free/build-if-missing.mjs [project folder]
 // Does nothing where there is nothing to compile (an installed package has dist/ and no src/).
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs';
+import { cpSync, existsSync, readdirSync, rmSync, statSync, utimesSync } from 'node:fs';
 import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = resolve(process.argv[2] ?? join(dirname(fileURLToPath(import.meta.url)), '..'));
 const buildInfo = join(root, 'dist', '.tsbuildinfo');
+/** Below src/ and dist/: what a browser gets as it is. */
+const PAGE = join('admin', 'dashboard', 'page');
 
 /** Why a build is needed, or undefined. */
 function staleness() {
@@ -17,8 +19,9 @@ function staleness() {
   const builtMs = statSync(buildInfo).mtimeMs;
   let older = ['tsconfig.json', 'package-lock.json'].some((name) => changedAfter(join(root, name), builtMs));
   for (const item of readdirSync(src, { recursive: true, withFileTypes: true })) {
-    if (!item.isFile() || !item.name.endsWith('.ts')) continue;
     const source = join(item.parentPath, item.name);
+    const isPage = item.parentPath === join(src, PAGE);
+    if (!item.isFile() || !(isPage || item.name.endsWith('.ts'))) continue;
     const output = join(root, 'dist', relative(src, source).replace(/\.ts$/, '.js'));
     if (!existsSync(output)) return { missing: true };
     older ||= changedAfter(source, builtMs);
@@ -50,6 +53,8 @@ function build({ missing }) {
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   if (error === undefined && status === 0) {
+    const page = join(root, 'src', PAGE);
+    if (existsSync(page)) cpSync(page, join(root, 'dist', PAGE), { recursive: true });
     // The compiler leaves its notes alone when nothing but a time stamp changed: so they get the time of this build.
     utimesSync(buildInfo, started, started);
     return;
