@@ -8,13 +8,20 @@ export function isDeaf({ listeners, failures }: ApplyReport): boolean {
 
 /** The error of such a start. */
 export function listenFailed(failures: readonly ListenFailure[]): BalancerError {
+  return listenError(`Cannot listen on any of ${failures.length} ports`, failures);
+}
+
+/** The error of an apply whose configuration adds what cannot be opened. */
+export function cannotAdd(failures: readonly ListenFailure[]): BalancerError {
+  const ports = failures.length === 1 ? 'a port' : `${failures.length} ports`;
+  return listenError(`Cannot listen on ${ports} that the new configuration adds`, failures);
+}
+
+function listenError(what: string, failures: readonly ListenFailure[]): BalancerError {
   const [first] = failures;
   const example =
     first === undefined
       ? ''
       : `, first ${first.protocol} ${first.address} port ${first.port}: ${first.errorCode}`;
-  return new BalancerError(`Cannot listen on any of ${failures.length} ports${example}`, {
-    code: 'LB_LISTEN_FAILED',
-    source: 'system',
-  });
+  return new BalancerError(`${what}${example}`, { code: 'LB_LISTEN_FAILED', source: 'system' });
 }

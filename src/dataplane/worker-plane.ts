@@ -1,4 +1,5 @@
 import type { Configuration } from '../model/configuration.js';
+import type { ForwardingState } from '../model/forwarding-state.js';
 import type { DataPlane } from './data-plane.js';
 
 /*
@@ -25,6 +26,12 @@ export type CapShares = ReadonlyMap<string, CapShare>;
 
 /** One worker's part of a plane. */
 export interface WorkerPlane extends DataPlane {
+  /**
+   * Opens what the state's configuration adds to the present one, so that the `apply` of it that follows can hardly
+   * fail. Nobody is served there yet. Rejects as `apply` does, and nothing has changed. A `prepare` or `apply` of another
+   * configuration, the present one too, undoes it.
+   */
+  prepare(state: ForwardingState): Promise<void>;
   /** Replaces the shares that are named, from now on; what is above them stays. */
   allow(shares: CapShares): void;
   /** Of every cap that is shared among workers. */

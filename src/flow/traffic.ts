@@ -1,7 +1,9 @@
+import type { IpAddress } from '../model/address.js';
 import type { DropReason } from '../model/events.js';
 import type { Protocol } from '../model/five-tuple.js';
 import type { FlowEndReason } from '../model/flow.js';
 import type { Flow } from './flow.js';
+import { hashAddress, SourceSketch } from './source-sketch.js';
 
 /** Running totals of one (rule, backend, protocol). */
 export interface TrafficTotals {
@@ -10,6 +12,8 @@ export interface TrafficTotals {
   readonly protocol: Protocol;
   flowsOpened: number;
   flowsActive: number;
+  /** Wall clock; 0: none yet. */
+  lastFlowAtMs: number;
   readonly flowsEnded: Partial<Record<FlowEndReason, number>>;
   bytesToBackend: number;
   packetsToBackend: number;
@@ -28,6 +32,8 @@ export interface ArrivalTotals {
   readonly protocol: Protocol;
   arrivals: number;
   readonly drops: Partial<Record<DropReason, number>>;
+  /** Undefined until the first flow. */
+  sources: SourceSketch | undefined;
 }
 
 /**
@@ -53,6 +59,7 @@ export class Traffic {
       protocol,
       flowsOpened: 0,
       flowsActive: 0,
+      lastFlowAtMs: 0,
       flowsEnded: {},
       bytesToBackend: 0,
       packetsToBackend: 0,
@@ -67,12 +74,27 @@ export class Traffic {
   arrivals(rule: string, protocol: Protocol): ArrivalTotals {
     let byProtocol = this.#arrivals.get(rule);
     if (byProtocol === undefined) this.#arrivals.set(rule, (byProtocol = {}));
-    return (byProtocol[protocol] ??= { rule, protocol, arrivals: 0, drops: {} });
+    return (byProtocol[protocol] ??= { rule, protocol, arrivals: 0, drops: {}, sources: undefined });
   }
 
   countDrop(rule: string, protocol: Protocol, reason: DropReason): void {
     const { drops } = this.arrivals(rule, protocol);
     drops[reason] = (drops[reason] ?? 0) + 1;
+  }
+
+  /** Notes the client of a new flow. */
+  countSource(rule: string, protocol: Protocol, source: IpAddress): void {
+    const totals = this.arrivals(rule, protocol);
+    (totals.sources ??= new SourceSketch()).add(hashAddress(source));
+  }
+
+  /** Counts a live flow for another rule from now on: its own, under another name. What it carried so far stays. */
+  rename(flow: Flow, rule: string): void {
+    const { placement, tuple } = flow;
+    if (placement === undefined) return;
+    this.settle(flow);
+    this.of(flow.rule.name, placement.backendId, tuple.protocol).flowsActive--;
+    this.of(rule, placement.backendId, tuple.protocol).flowsActive++;
   }
 
   /** Adds what the flow has carried since it was last settled to its present backend's totals. */

@@ -1,3 +1,4 @@
+import { mergeSketches } from '../../model/source-sketch.js';
 import type {
   ArrivalCounters,
   LatencyHistogram,
@@ -63,12 +64,14 @@ export function totalsOnly(counters: PlaneCounters): PlaneCounters {
 }
 
 function addTraffic(a: TrafficCounters, b: TrafficCounters): TrafficCounters {
+  const lastFlowAtMs = Math.max(a.lastFlowAtMs ?? 0, b.lastFlowAtMs ?? 0);
   return {
     rule: a.rule,
     backendId: a.backendId,
     protocol: a.protocol,
     flowsOpened: a.flowsOpened + b.flowsOpened,
     flowsActive: a.flowsActive + b.flowsActive,
+    ...(lastFlowAtMs === 0 ? {} : { lastFlowAtMs }),
     flowsEnded: sumRecords(a.flowsEnded, b.flowsEnded),
     bytesToBackend: a.bytesToBackend + b.bytesToBackend,
     packetsToBackend: a.packetsToBackend + b.packetsToBackend,
@@ -81,7 +84,11 @@ function addTraffic(a: TrafficCounters, b: TrafficCounters): TrafficCounters {
 }
 
 function addArrivals(a: ArrivalCounters, b: ArrivalCounters): ArrivalCounters {
-  return { ...a, arrivals: a.arrivals + b.arrivals, drops: sumRecords(a.drops, b.drops) };
+  const sum = { ...a, arrivals: a.arrivals + b.arrivals, drops: sumRecords(a.drops, b.drops) };
+  if (b.sourceSketch === undefined) return sum;
+  const sourceSketch =
+    a.sourceSketch === undefined ? b.sourceSketch : mergeSketches(a.sourceSketch, b.sourceSketch);
+  return { ...sum, sourceSketch };
 }
 
 function addSourcePorts(a: SourcePortUse, b: SourcePortUse): SourcePortUse {

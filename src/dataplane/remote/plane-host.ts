@@ -1,5 +1,7 @@
 import { BalancerError, errorMessage } from '../../model/errors.js';
+import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { Clock } from '../../runtime/clock.js';
+import type { ApplyReport } from '../data-plane.js';
 import type { WorkerPlane } from '../worker-plane.js';
 import type { Channel } from './channel.js';
 import type {
@@ -83,9 +85,10 @@ export class PlaneHost {
     const plane = this.#plane;
     if (plane === undefined) throw new TypeError(`Call "${call.method}" came before "start"`);
     switch (call.method) {
+      case 'prepare':
+        return plane.prepare(call.state);
       case 'apply':
-        this.#orphanDeadlineMs = call.state.configuration.shutdownDeadlineMs;
-        return plane.apply(call.state);
+        return this.#apply(plane, call.state);
       case 'flows':
         return plane.flows(call.query);
       case 'counters':
@@ -93,6 +96,12 @@ export class PlaneHost {
       case 'stop':
         return plane.stop(call.deadlineMs, call.udp);
     }
+  }
+
+  async #apply(plane: WorkerPlane, state: ForwardingState): Promise<ApplyReport> {
+    const report = await plane.apply(state);
+    this.#orphanDeadlineMs = state.configuration.shutdownDeadlineMs;
+    return report;
   }
 
   #pulse(plane: WorkerPlane): void {

@@ -43,6 +43,11 @@ export class RemotePlane implements DataPlane {
     return this.#call<ApplyReport>({ method: 'start', state, options: this.#options });
   }
 
+  /** See WorkerPlane.prepare. */
+  async prepare(state: ForwardingState): Promise<void> {
+    await this.#call({ method: 'prepare', state });
+  }
+
   apply(state: ForwardingState): Promise<ApplyReport> {
     return this.#call<ApplyReport>({ method: 'apply', state });
   }
@@ -53,6 +58,10 @@ export class RemotePlane implements DataPlane {
 
   counters(): Promise<PlaneCounters> {
     return this.#call<PlaneCounters>({ method: 'counters' });
+  }
+
+  async answer(): Promise<void> {
+    await this.flows({ limit: 1 });
   }
 
   stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {

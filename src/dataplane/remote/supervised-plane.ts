@@ -1,6 +1,7 @@
 import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
+import { portSetSize } from '../../model/port-set.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
 import type {
@@ -22,6 +23,12 @@ const STABLE_MS = 30_000;
 
 /** A worker that does not answer so long after a stop's deadline, or does not exit so long after its answer, is killed. */
 const EXIT_GRACE_MS = 2000;
+
+/** A worker that has not started by then is replaced: it must be stuck. */
+const START_MS = 60_000;
+
+/** More for each socket that it has to open; a shared one takes some 0.3 ms, on an idle machine. */
+const START_SOCKET_MS = 2;
 
 /** An apply that waits for a replacement. */
 interface Waiting {
@@ -66,7 +73,7 @@ export class SupervisedPlane implements DataPlane {
     this.#state = state;
     const life = this.#beginLife();
     try {
-      const report = await life.plane.start(state);
+      const report = await this.#startPlane(life, state);
       void this.#watch(life);
       return report;
     } catch (error) {
@@ -77,23 +84,38 @@ export class SupervisedPlane implements DataPlane {
     }
   }
 
+  /** See WorkerPlane.prepare; does nothing where there is no worker now. */
+  async prepareIfAlive(state: ForwardingState): Promise<void> {
+    try {
+      await this.#life?.plane.prepare(state);
+    } catch (error) {
+      if (!isWorkerLost(error)) throw error;
+    }
+  }
+
   /** As apply, but resolves with undefined where there is no worker now: its successor starts with this state. */
   async applyIfAlive(state: ForwardingState): Promise<ApplyReport | undefined> {
+    const before = this.#state;
     this.#state = state;
     try {
       return await this.#life?.plane.apply(state);
     } catch (error) {
-      if (!isWorkerLost(error)) throw error;
-      return undefined;
+      if (isWorkerLost(error)) return undefined;
+      this.#state = before;
+      throw error;
     }
   }
 
+  /** In the gap between two workers it waits for the next. */
   async apply(state: ForwardingState): Promise<ApplyReport> {
+    const before = this.#state;
     const report = await this.applyIfAlive(state);
     if (report !== undefined) return report;
-    if (this.#stopping) throw workerLost();
-    // The replacement starts with the newest state there is by then.
-    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+    if (before?.configuration.digest === state.configuration.digest) return this.#replaced();
+    // A start takes what it can get, but another configuration is taken over whole or not at all.
+    this.#state = before;
+    await this.#replaced();
+    return this.apply(state);
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {
@@ -119,6 +141,10 @@ export class SupervisedPlane implements DataPlane {
     }
     // Dead, but not buried yet: its last reading stands for it.
     return this.#total(this.#lastCounters === undefined ? undefined : totalsOnly(this.#lastCounters));
+  }
+
+  async answer(): Promise<void> {
+    await this.flows({ limit: 1 });
   }
 
   flowCount(): number {
@@ -189,7 +215,7 @@ export class SupervisedPlane implements DataPlane {
     let failure: string | undefined;
     try {
       // Revisions that come while it starts go to it directly: it serves them after its start.
-      const report = await life.plane.start(state);
+      const report = await this.#startPlane(life, state);
       for (const { resolve } of this.#waiting.splice(0)) resolve(report);
     } catch (error) {
       // A worker that cannot listen is as good as dead; #watch tries again with the next back-off.
@@ -197,6 +223,24 @@ export class SupervisedPlane implements DataPlane {
       life.process.kill();
     }
     void this.#watch(life, failure);
+  }
+
+  /** Rejects, and the worker is killed, if it takes too long. */
+  #startPlane({ plane, process }: Life, state: ForwardingState): Promise<ApplyReport> {
+    const limitMs = startLimitMs(state);
+    return new Promise((resolve, reject) => {
+      const cancel = this.#clock.setTimer(limitMs, () => {
+        reject(notStartedWithin(limitMs));
+        process.kill();
+      });
+      plane.start(state).finally(cancel).then(resolve, reject);
+    });
+  }
+
+  /** The report of the next worker that has started. */
+  #replaced(): Promise<ApplyReport> {
+    if (this.#stopping) return Promise.reject(workerLost());
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
   /** Tells the loss and has the next worker launched after the back-off. */
@@ -228,6 +272,18 @@ const NOTHING: PlaneCounters = {
   listeners: {},
   workersLost: 0,
 };
+
+function startLimitMs({ configuration: { rules } }: ForwardingState): number {
+  const sockets = rules.reduce((sum, { ports, protocols }) => sum + portSetSize(ports) * protocols.length, 0);
+  return START_MS + sockets * START_SOCKET_MS;
+}
+
+function notStartedWithin(limitMs: number): BalancerError {
+  return new BalancerError(`The data worker has not started in ${Math.round(limitMs / 1000)} s`, {
+    code: 'LB_INTERNAL',
+    source: 'internal',
+  });
+}
 
 function isWorkerLost(error: unknown): boolean {
   return error instanceof BalancerError && error.code === 'LB_WORKER_LOST';

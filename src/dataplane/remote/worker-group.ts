@@ -45,6 +45,8 @@ export class WorkerGroup implements DataPlane {
   readonly #events: GroupEvents;
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
   #state: ForwardingState | undefined;
+  /** Applies run one after another. */
+  #queue: Promise<unknown> = Promise.resolve();
 
   constructor({ clock, launch, tryTcpPort }: WorkerGroupDeps, { workers, flowEvents }: WorkerGroupOptions) {
     const desk = new CapDesk(workers);
@@ -75,12 +77,14 @@ export class WorkerGroup implements DataPlane {
     throw failure === undefined ? listenFailed(report.failures) : (failure.reason as Error);
   }
 
-  /** Does not wait for workers that are being replaced: their replacements start with the newest state. */
-  async apply(state: ForwardingState): Promise<ApplyReport> {
-    this.#adopt(state);
-    const reports = await Promise.all(this.#workers.map((worker) => worker.applyIfAlive(state)));
-    if (reports.every((report) => report === undefined)) await this.#applyToFirst(state, reports);
-    return this.#merge(state, reports);
+  /**
+   * Does not wait for workers that are being replaced: their replacements start with the newest state. Another
+   * configuration is prepared by all workers before any of them takes it over; if one cannot, all are as before.
+   */
+  apply(state: ForwardingState): Promise<ApplyReport> {
+    const applied = this.#queue.then(() => this.#apply(state));
+    this.#queue = applied.catch(() => undefined);
+    return applied;
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {
@@ -123,9 +127,8 @@ export class WorkerGroup implements DataPlane {
     return this.#workers.reduce((sum, worker) => sum + worker.flowCount(), 0);
   }
 
-  /** Resolves when every worker that lives has answered. */
   async answer(): Promise<void> {
-    await Promise.all(this.#workers.map((worker) => worker.flows({ limit: 1 })));
+    await Promise.all(this.#workers.map((worker) => worker.answer()));
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
@@ -141,6 +144,27 @@ export class WorkerGroup implements DataPlane {
   #adopt(state: ForwardingState): void {
     this.#state = state;
     this.#desk.setCaps(capsOf(state.configuration));
+  }
+
+  async #apply(state: ForwardingState): Promise<ApplyReport> {
+    const before = this.#state;
+    const changes = before !== undefined && before.configuration.digest !== state.configuration.digest;
+    try {
+      if (changes) await allOf(this.#workers.map((worker) => worker.prepareIfAlive(state)));
+      this.#adopt(state);
+      const reports = await allOf(this.#workers.map((worker) => worker.applyIfAlive(state)));
+      if (reports.every((report) => report === undefined)) await this.#applyToFirst(state, reports);
+      return this.#merge(state, reports);
+    } catch (error) {
+      if (changes) await this.#goBack(before);
+      throw error;
+    }
+  }
+
+  /** Workers that have taken over or prepared another configuration are where they were again. */
+  async #goBack(before: ForwardingState): Promise<void> {
+    this.#adopt(before);
+    await Promise.allSettled(this.#workers.map((worker) => worker.applyIfAlive(before)));
   }
 
   /** Waits for the first replacement, where no worker is left. */
@@ -166,4 +190,10 @@ export class WorkerGroup implements DataPlane {
     if (events.length === 0) return;
     for (const listener of this.#listeners) listener(events);
   }
+}
+
+/** As Promise.all, but nothing is under way any more when it rejects. */
+async function allOf<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises);
+  return Promise.all(promises);
 }

@@ -12,6 +12,7 @@ export interface WorkerOptions extends PlaneOptions {
 
 export type Call =
   | { readonly method: 'start'; readonly state: ForwardingState; readonly options: WorkerOptions }
+  | { readonly method: 'prepare'; readonly state: ForwardingState }
   | { readonly method: 'apply'; readonly state: ForwardingState }
   | { readonly method: 'flows'; readonly query: FlowQuery }
   | { readonly method: 'counters' }

@@ -143,18 +143,18 @@ export class FlowKeeper {
     this.#table.change(flow, () => (flow.state = 'established'));
     flow.lastActivityMs = this.clock.monotonicMs();
     this.#wheel.schedule(flow);
-    const { placement } = flow;
-    if (placement !== undefined) {
-      this.traffic.of(flow.rule.name, placement.backendId, flow.tuple.protocol).flowsOpened++;
-    }
+    const { placement, rule, tuple } = flow;
+    if (placement !== undefined) this.#countOpened(flow, placement);
+    this.traffic.countSource(rule.name, tuple.protocol, tuple.source);
     if (this.#options.flowEvents) {
       this.#events.push({ type: 'flow-started', atMs: this.clock.wallMs(), flow: this.#record(flow) });
     }
   }
 
-  /** The flow's rule as a new configuration has it. A shorter idle timeout holds from now on. */
+  /** The flow's rule as a new configuration has it, under whatever name. A shorter idle timeout holds from now on. */
   adoptRule(flow: Flow, rule: Rule): void {
     const { protocol } = flow.tuple;
+    if (rule.name !== flow.rule.name) this.traffic.rename(flow, rule.name);
     const isShorter = rule.idleTimeoutMs[protocol].value < flow.rule.idleTimeoutMs[protocol].value;
     flow.rule = rule;
     if (isShorter) this.#wheel.schedule(flow);
@@ -169,7 +169,7 @@ export class FlowKeeper {
   move(flow: Flow, placement: Placement): void {
     const fromBackendId = flow.placement?.backendId ?? '';
     this.place(flow, placement);
-    this.traffic.of(flow.rule.name, placement.backendId, flow.tuple.protocol).flowsOpened++;
+    this.#countOpened(flow, placement);
     if (this.#options.flowEvents && fromBackendId !== placement.backendId) {
       const atMs = this.clock.wallMs();
       this.#events.push({ type: 'flow-moved', atMs, flow: this.#record(flow), fromBackendId });
@@ -268,6 +268,12 @@ export class FlowKeeper {
     const waiting = flow.state === 'embryonic' || (flow.state === 'blackholed' && protocol === 'tcp');
     if (waiting) return flow.lastActivityMs + this.#state.configuration.limits.embryonicTimeoutMs;
     return flow.lastActivityMs + flow.rule.idleTimeoutMs[protocol].value;
+  }
+
+  #countOpened({ rule, tuple }: Flow, { backendId }: Placement): void {
+    const totals = this.traffic.of(rule.name, backendId, tuple.protocol);
+    totals.flowsOpened++;
+    totals.lastFlowAtMs = this.clock.wallMs();
   }
 
   /** Takes the flow off its present backend's cap and totals. */

@@ -34,6 +34,10 @@ class GatedListener implements Listener {
     return this.#listener.binding;
   }
 
+  serve(): void {
+    this.#listener.serve();
+  }
+
   close(): void {
     this.#listener.close();
     this.#release();

@@ -14,6 +14,23 @@ export function socketGroup(protocol: Protocol, address: IpAddress): string {
   return `${protocol} ${address.text}`;
 }
 
+/** The plan's binding of a socket, or undefined if it does not want it. */
+export function plannedBinding(
+  plan: ListenerPlan,
+  {
+    protocol,
+    address,
+    port,
+  }: { readonly protocol: Protocol; readonly address: string | IpAddress; readonly port: number },
+): ListenerBinding | undefined {
+  const text = typeof address === 'string' ? address : address.text;
+  return plan.get(`${protocol} ${text}`)?.get(port);
+}
+
+export function isPlanned(plan: ListenerPlan, binding: ListenerBinding): boolean {
+  return plannedBinding(plan, binding) !== undefined;
+}
+
 /** Which worker the plan is for, and who owns what. */
 export interface PlanShare {
   readonly worker: number;
@@ -54,10 +71,7 @@ export function ownFailures(
   plan: ListenerPlan,
   failures: readonly ListenFailure[],
 ): readonly ListenFailure[] {
-  return failures.filter(
-    ({ protocol, address, port }) =>
-      plan.get(`${protocol} ${address}`)?.get(port)?.reportedElsewhere !== true,
-  );
+  return failures.filter((failure) => plannedBinding(plan, failure)?.reportedElsewhere !== true);
 }
 
 /** By address: the UDP ports that all workers together listen on. */

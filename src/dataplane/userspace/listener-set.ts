@@ -1,80 +1,160 @@
-import { errorCode, errorMessage } from '../../model/errors.js';
 import type { Protocol } from '../../model/five-tuple.js';
+import type { Clock } from '../../runtime/clock.js';
 import type { ListenFailure } from '../data-plane.js';
 import type { Listener, ListenerBinding, ListenerFactory } from './listener.js';
-import { socketGroup, type ListenerPlan } from './listener-plan.js';
-
-/** Sockets bound at a time; enough to be quick, few enough to keep the event loop turning. */
-const OPEN_BATCH = 256;
+import { batchesOf, failureOf, isInUse, ListenerOpening } from './listener-opening.js';
+import { isPlanned, plannedBinding, type ListenerPlan } from './listener-plan.js';
+import { OpenListeners } from './open-listeners.js';
 
 /** Without a socket left, a listener could accept nothing: this share of the descriptors is kept for flows. */
 const SHARE_FOR_LISTENERS = 0.9;
 
+export interface ListenerSetDeps {
+  readonly clock: Clock;
+  readonly factories: Readonly<Record<Protocol, ListenerFactory>>;
+}
+
 export interface ListenerSetOptions {
   /** Files and sockets this process may have open. @default no limit */
   readonly descriptorLimit?: number;
+  /** How long others that share sockets with this process may take to close one that goes everywhere. @default 0 */
+  readonly handOverMs?: number;
+}
+
+/** What is open for a plan that has not been applied yet. */
+interface Prepared {
+  readonly plan: ListenerPlan;
+  readonly listeners: OpenListeners;
+  /** Only own listeners that go are in their way. */
+  obstructed: readonly ListenerBinding[];
 }
 
 /** All listening sockets of a worker, kept equal to a plan. Sockets that stay are never closed. */
 export class ListenerSet {
-  readonly #factories: Readonly<Record<Protocol, ListenerFactory>>;
+  readonly #opening: ListenerOpening;
   readonly #most: number;
-  readonly #open = new Map<string, Map<number, Listener>>();
+  readonly #handOverMs: number;
+  readonly #open = new OpenListeners();
   #plan: ListenerPlan = new Map();
-  #closed = false;
+  #prepared: Prepared | undefined;
 
   constructor(
-    factories: Readonly<Record<Protocol, ListenerFactory>>,
-    { descriptorLimit = Infinity }: ListenerSetOptions = {},
+    { clock, factories }: ListenerSetDeps,
+    { descriptorLimit = Infinity, handOverMs = 0 }: ListenerSetOptions = {},
   ) {
-    this.#factories = factories;
+    this.#opening = new ListenerOpening(factories, clock);
     this.#most = Math.floor(descriptorLimit * SHARE_FOR_LISTENERS);
+    this.#handOverMs = handOverMs;
   }
 
-  /** Hands listeners that stay their new rule, closes those that go, opens what is missing. */
+  /** Hands listeners that stay their new rule, closes those that go, opens what is missing. What can be is prepared. */
   async apply(plan: ListenerPlan): Promise<readonly ListenFailure[]> {
     this.#plan = plan;
+    const prepared = [...(this.#prepared?.listeners.all() ?? [])];
+    this.#prepared = undefined;
+    for (const listener of prepared) this.#open.add(listener);
     this.rebind(plan);
-    for (const [key, listeners] of this.#open) {
-      const wanted = plan.get(key);
-      for (const [port, listener] of listeners) {
-        if (wanted?.has(port) === true) continue;
-        listeners.delete(port);
-        listener.close();
-      }
+    for (const listener of prepared) listener.serve();
+    for (const listener of [...this.#open.all()]) {
+      if (!isPlanned(plan, listener.binding)) this.#close(listener);
     }
-    return this.#openMissing(plan);
+    return this.#openAll(this.#open.missing(plan), (listener) => {
+      this.#open.add(listener);
+      listener.serve();
+    });
+  }
+
+  /**
+   * Opens what a plan adds to the present one, all of it or nothing, and serves nobody there before the plan is
+   * applied. What the present plan wanted in vain, or what is excused, it leaves to apply. Resolves with what is in the
+   * way.
+   */
+  async prepare(
+    plan: ListenerPlan,
+    isExcused: (binding: ListenerBinding) => boolean = () => false,
+  ): Promise<readonly ListenFailure[]> {
+    this.abandon();
+    const prepared: Prepared = { plan, listeners: new OpenListeners(), obstructed: [] };
+    this.#prepared = prepared;
+    const added = this.#open
+      .missing(plan)
+      .filter((binding) => !isPlanned(this.#plan, binding) && !isExcused(binding));
+    const failures = await this.#openAll(added, (listener) => prepared.listeners.add(listener));
+    const isObstructed = (failure: ListenFailure): boolean => {
+      const binding = isInUse(failure) ? plannedBinding(plan, failure) : undefined;
+      return binding !== undefined && this.#open.obstructing(binding, plan).length > 0;
+    };
+    const lasting = failures.filter((failure) => !isObstructed(failure));
+    if (lasting.length > 0) this.abandon();
+    else prepared.obstructed = failures.flatMap((failure) => plannedBinding(plan, failure) ?? []);
+    return lasting;
+  }
+
+  /**
+   * Opens what was prepared but for own listeners in its way (of a wildcard address where now a single one is served,
+   * or the other way round), closing those first: nobody is served there in between. All or nothing, as prepare.
+   */
+  async handOver(): Promise<readonly ListenFailure[]> {
+    const prepared = this.#prepared;
+    if (prepared === undefined) return [];
+    const closed: ListenerBinding[] = [];
+    for (const batch of batchesOf(prepared.obstructed)) {
+      const inTheWay = new Set(batch.flatMap((one) => this.#open.obstructing(one, prepared.plan)));
+      for (const listener of inTheWay) {
+        closed.push(listener.binding);
+        this.#close(listener);
+      }
+      const failures = await this.#opening.openPatiently(batch, this.#handOverMs, (listener) =>
+        prepared.listeners.add(listener),
+      );
+      if (failures.length === 0) continue;
+      this.abandon();
+      await this.#opening.openPatiently(closed, this.#handOverMs, (listener) => {
+        this.#open.add(listener);
+        listener.serve();
+      });
+      return failures;
+    }
+    prepared.obstructed = [];
+    return [];
+  }
+
+  /** Closes what was prepared and not applied. */
+  abandon(): void {
+    const listeners = this.#prepared?.listeners;
+    this.#prepared = undefined;
+    for (const listener of listeners?.all() ?? []) listener.close();
   }
 
   /** Only hands listeners that stay their new rule: synchronous, so that no flow meets a stale one. */
   rebind(plan: ListenerPlan): void {
-    for (const [key, listeners] of this.#open) {
-      for (const [port, { binding }] of listeners) {
-        const wanted = plan.get(key)?.get(port);
-        if (wanted === undefined) continue;
-        binding.rule = wanted.rule;
-        binding.ruleIndex = wanted.ruleIndex;
-        binding.frontend = wanted.frontend;
-      }
+    for (const { binding } of this.#open.all()) {
+      const wanted = plannedBinding(plan, binding);
+      if (wanted === undefined) continue;
+      binding.rule = wanted.rule;
+      binding.ruleIndex = wanted.ruleIndex;
+      binding.frontend = wanted.frontend;
     }
   }
 
   /** Takes no new flows on any socket, for good: what is just being opened is closed again. */
   close(): void {
-    this.#closed = true;
-    for (const listener of this.#all()) listener.close();
+    this.#opening.end();
+    this.abandon();
+    for (const listener of this.#open.all()) listener.close();
   }
 
   destroy(): void {
-    this.#closed = true;
-    for (const listener of this.#all()) listener.destroy();
+    this.#opening.end();
+    this.abandon();
+    for (const listener of this.#open.all()) listener.destroy();
     this.#open.clear();
   }
 
   /** Sockets open that this worker tells of. */
   count(protocol: Protocol): number {
     let count = 0;
-    for (const { binding } of this.#all()) {
+    for (const { binding } of this.#open.all()) {
       if (binding.protocol === protocol && binding.reportedElsewhere !== true) count++;
     }
     return count;
@@ -83,67 +163,32 @@ export class ListenerSet {
   /** By frontend name, sockets that this worker tells of. */
   census(): Record<string, { open: number; wanted: number }> {
     const census = new Map<string, { open: number; wanted: number }>();
-    for (const [key, group] of this.#plan) {
-      const open = this.#open.get(key);
-      for (const [port, { frontend, reportedElsewhere }] of group) {
-        if (reportedElsewhere === true) continue;
-        const entry = census.get(frontend.name) ?? { open: 0, wanted: 0 };
-        census.set(frontend.name, entry);
+    for (const group of this.#plan.values()) {
+      for (const binding of group.values()) {
+        if (binding.reportedElsewhere === true) continue;
+        const { name } = binding.frontend;
+        const entry = census.get(name) ?? { open: 0, wanted: 0 };
+        census.set(name, entry);
         entry.wanted++;
-        if (open?.has(port) === true) entry.open++;
+        if (this.#open.has(binding)) entry.open++;
       }
     }
     return Object.fromEntries(census);
   }
 
-  async #openMissing(plan: ListenerPlan): Promise<ListenFailure[]> {
-    const missing: ListenerBinding[] = [];
-    for (const [key, group] of plan) {
-      const open = this.#open.get(key);
-      for (const [port, binding] of group) if (open?.has(port) !== true) missing.push(binding);
-    }
+  async #openAll(
+    missing: ListenerBinding[],
+    onOpen: (listener: Listener) => void,
+  ): Promise<readonly ListenFailure[]> {
     // Low ports first, each over both protocols: what is beyond the limit is missing for both.
     missing.sort((a, b) => a.port - b.port);
-    const room = Math.max(0, this.#most - this.#openSockets());
-    const failures = missing.slice(room).map((binding) => failureOf(binding, 'EMFILE'));
-    const possible = missing.slice(0, room);
-    for (let start = 0; start < possible.length && !this.#closed; start += OPEN_BATCH) {
-      const batch = possible.slice(start, start + OPEN_BATCH);
-      const outcomes = await Promise.all(batch.map((binding) => this.#openOne(binding)));
-      for (const failure of outcomes) if (failure !== undefined) failures.push(failure);
-    }
-    return failures;
+    const room = Math.max(0, this.#most - this.#open.size - (this.#prepared?.listeners.size ?? 0));
+    const beyond = missing.slice(room).map((binding) => failureOf(binding, 'EMFILE'));
+    return [...beyond, ...(await this.#opening.open(missing.slice(0, room), onOpen))];
   }
 
-  async #openOne(binding: ListenerBinding): Promise<ListenFailure | undefined> {
-    const { protocol, address, port } = binding;
-    try {
-      const listener = await this.#factories[protocol].open(binding);
-      if (this.#closed) {
-        listener.destroy();
-        return undefined;
-      }
-      const key = socketGroup(protocol, address);
-      const group = this.#open.get(key) ?? new Map<number, Listener>();
-      this.#open.set(key, group);
-      group.set(port, listener);
-      return undefined;
-    } catch (error) {
-      return failureOf(binding, errorCode(error) ?? errorMessage(error));
-    }
+  #close(listener: Listener): void {
+    this.#open.delete(listener);
+    listener.close();
   }
-
-  #openSockets(): number {
-    let count = 0;
-    for (const group of this.#open.values()) count += group.size;
-    return count;
-  }
-
-  *#all(): Generator<Listener> {
-    for (const group of this.#open.values()) yield* group.values();
-  }
-}
-
-function failureOf({ rule, protocol, address, port }: ListenerBinding, code: string): ListenFailure {
-  return { rule: rule.name, protocol, address: address.text, port, errorCode: code };
 }

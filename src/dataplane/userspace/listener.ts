@@ -22,9 +22,12 @@ export interface ListenerBinding {
 /** A listening socket. Its flows are not its own: they end through the flow keeper. */
 export interface Listener {
   readonly binding: ListenerBinding;
+  /** Takes new flows from now on, those that came since it was bound first. Idempotent; not after `close`. */
+  serve(): void;
   /**
    * Takes no new flows from now on. TCP: the listening socket closes. UDP: datagrams of existing flows and their
-   * replies still pass, for they use this socket; it closes with its last flow. Idempotent.
+   * replies still pass, for they use this socket; it closes with its last flow. Who came before `serve` is turned
+   * away. Idempotent.
    */
   close(): void;
   /** Closes the socket whatever flows are left on it. */
@@ -32,6 +35,6 @@ export interface Listener {
 }
 
 export interface ListenerFactory {
-  /** Resolves once the socket is bound; rejects with the system's error (`EADDRINUSE`, `EACCES`, ...). */
+  /** Resolves once the socket is bound; new flows wait for `serve`. Rejects with the system's error (`EADDRINUSE`, `EACCES`, ...). */
   open(binding: ListenerBinding): Promise<Listener>;
 }

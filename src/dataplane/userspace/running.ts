@@ -1,36 +1,30 @@
 import { WHEEL_TICK_MS } from '../../flow/idle-wheel.js';
-import type { PortSet } from '../../model/port-set.js';
 import type { Clock } from '../../runtime/clock.js';
-import type { ListenFailure } from '../data-plane.js';
+import { FlowEnforcement } from './flow-enforcement.js';
 import type { FlowKeeper } from './flow-keeper.js';
-import type { ListenerPlan } from './listener-plan.js';
-import type { ListenerSet } from './listener-set.js';
+import type { Listening } from './listening.js';
 import type { SourcePorts } from './source-ports.js';
 
 export interface RunningParts {
   readonly clock: Clock;
   readonly keeper: FlowKeeper;
-  readonly listeners: ListenerSet;
+  readonly listening: Listening;
   readonly sourcePorts: SourcePorts;
 }
 
 /** What a userspace plane has between start and stop. Its clock ticks from the beginning until cancelTimers. */
 export class Running {
   readonly keeper: FlowKeeper;
-  readonly listeners: ListenerSet;
+  readonly listening: Listening;
   readonly sourcePorts: SourcePorts;
-  plan: ListenerPlan = new Map();
-  /** By address, of all workers together. */
-  plannedUdpPorts: ReadonlyMap<string, PortSet> = new Map();
-  /** Of the plan, also those that another worker reports. */
-  failures: readonly ListenFailure[] = [];
-  cancelRetry: () => void = () => undefined;
+  readonly enforcement: FlowEnforcement;
   #cancelTick: () => void;
 
-  constructor({ clock, keeper, listeners, sourcePorts }: RunningParts) {
+  constructor({ clock, keeper, listening, sourcePorts }: RunningParts) {
     this.keeper = keeper;
-    this.listeners = listeners;
+    this.listening = listening;
     this.sourcePorts = sourcePorts;
+    this.enforcement = new FlowEnforcement(keeper);
     const tick = (): void => {
       keeper.tick();
       this.#cancelTick = clock.setTimer(WHEEL_TICK_MS, tick);
@@ -40,6 +34,6 @@ export class Running {
 
   cancelTimers(): void {
     this.#cancelTick();
-    this.cancelRetry();
+    this.enforcement.stop();
   }
 }

@@ -2,7 +2,6 @@ import { flowRecord } from '../../flow/flow.js';
 import type { IpAddress } from '../../model/address.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
-import { portSetContains } from '../../model/port-set.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Hash32 } from '../../selection/hasher.js';
 import { createPicker } from '../../selection/picker.js';
@@ -19,18 +18,13 @@ import { isDeaf, listenFailed } from '../listen-report.js';
 import type { CapShares, CapUses, PortGate, WorkerPlane } from '../worker-plane.js';
 import { ConnectLatency } from './connect-latency.js';
 import { EventQueue } from './event-queue.js';
-import { enforceFlowPolicies } from './flow-enforcement.js';
 import { FlowKeeper } from './flow-keeper.js';
 import { gatedListeners } from './gated-listeners.js';
-import {
-  ownFailures,
-  plannedUdpPorts,
-  planListeners,
-  type ListenerPlan,
-  type PlanShare,
-} from './listener-plan.js';
+import type { PlanShare } from './listener-plan.js';
 import { ListenerSet } from './listener-set.js';
+import { Listening } from './listening.js';
 import { LoopDelay } from './loop-delay.js';
+import { planeCounters } from './plane-counters.js';
 import { RouteSource } from './route-source.js';
 import { Running } from './running.js';
 import { SourcePorts } from './source-ports.js';
@@ -56,11 +50,8 @@ export interface UserspacePlaneOptions extends PlaneOptions {
   readonly workers: number;
 }
 
-/** No permission, no descriptors: trying again changes nothing. */
-const LASTING_FAILURES: ReadonlySet<string> = new Set(['EACCES', 'EMFILE']);
-
-/** How often ports that could not be bound are tried again. */
-const RETRY_LISTEN_MS = 10_000;
+/** Other workers close a shared socket within the time that it takes them to hear of it. */
+const HAND_OVER_MS = 3000;
 
 /** The data plane on net and dgram sockets: one worker's share of it. */
 export class UserspacePlane implements WorkerPlane {
@@ -89,8 +80,10 @@ export class UserspacePlane implements WorkerPlane {
     this.#running = running;
     this.#loopDelay.start();
     return this.#inTurn(async () => {
-      this.#plan(running, state);
-      const report = await this.#listen(running, state);
+      const { listening } = running;
+      listening.adopt(state.configuration);
+      await listening.follow();
+      const report = listening.report(state.revision);
       // One of several cannot judge that: the others may have all that can be bound.
       if (this.#options.workers > 1 || !isDeaf(report)) return report;
       await this.stop(0);
@@ -98,19 +91,33 @@ export class UserspacePlane implements WorkerPlane {
     });
   }
 
+  prepare({ configuration }: ForwardingState): Promise<void> {
+    return this.#inTurn(async () => {
+      const { keeper, listening } = this.#require();
+      if (this.#shutdown !== undefined) return;
+      if (keeper.state.configuration.digest === configuration.digest) listening.abandon();
+      else await listening.prepare(configuration);
+    });
+  }
+
   apply(state: ForwardingState): Promise<ApplyReport> {
     return this.#inTurn(async () => {
-      const running = this.#require();
-      const previous = running.keeper.state;
-      running.keeper.adopt(state);
-      const sameConfiguration = previous.configuration.digest === state.configuration.digest;
-      if (!sameConfiguration) running.listeners.rebind(this.#plan(running, state));
-      enforceFlowPolicies(running.keeper, previous.configuration.digest);
+      const { keeper, listening, enforcement } = this.#require();
+      const { configuration: previous } = keeper.state;
+      const { configuration, revision } = state;
       // What could not be bound is tried again by timer, not with every probe result.
-      if (sameConfiguration || this.#shutdown !== undefined) {
-        return this.#report(running, state);
+      const opens = previous.digest !== configuration.digest && this.#shutdown === undefined;
+      if (opens) {
+        await listening.prepare(configuration);
+        await listening.handOver();
+      } else {
+        listening.abandon();
       }
-      return this.#listen(running, state);
+      keeper.adopt(state);
+      if (previous.digest !== configuration.digest) listening.adopt(configuration);
+      enforcement.enforce(previous);
+      if (opens) await listening.follow();
+      return listening.report(revision);
     });
   }
 
@@ -127,24 +134,15 @@ export class UserspacePlane implements WorkerPlane {
   counters(): Promise<PlaneCounters> {
     const running = this.#running;
     if (running === undefined) return Promise.reject(notStarted());
-    const { keeper, listeners, sourcePorts } = running;
-    keeper.settleAll();
     return Promise.resolve({
-      traffic: keeper.traffic
-        .allTraffic()
-        .map((totals) => ({ ...totals, flowsEnded: { ...totals.flowsEnded } })),
-      arrivals: keeper.traffic.allArrivals().map((totals) => ({ ...totals, drops: { ...totals.drops } })),
-      table: {
-        tcp: keeper.table.use('tcp'),
-        udp: keeper.table.use('udp'),
-        embryonic: keeper.table.use('embryonic'),
-      },
+      ...planeCounters(running),
       connectSeconds: this.#connectLatency.snapshot(),
-      sourcePorts: sourcePorts.uses(),
       eventLoopDelaySeconds: [this.#loopDelay.worstSeconds()],
-      listeners: listeners.census(),
-      workersLost: 0,
     });
+  }
+
+  answer(): Promise<void> {
+    return Promise.resolve();
   }
 
   allow(shares: CapShares): void {
@@ -166,12 +164,12 @@ export class UserspacePlane implements WorkerPlane {
   async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
     const running = this.#running;
     if (running === undefined) return { finished: 0, reset: 0 };
-    running.listeners.close();
+    running.listening.close();
     this.#shutdown ??= new Shutdown(this.#deps.clock, running.keeper);
     if (udp === 'at-once') this.#shutdown.endUdp();
     const report = await this.#shutdown.within(deadlineMs);
     running.cancelTimers();
-    running.listeners.destroy();
+    running.listening.destroy();
     this.#events.flush();
     this.#loopDelay.stop();
     return report;
@@ -187,71 +185,27 @@ export class UserspacePlane implements WorkerPlane {
     const onConnectLatency = (backendId: string, seconds: number): void => {
       this.#connectLatency.observe(backendId, seconds);
     };
-    const { descriptorLimit, tcpGate } = this.#deps;
+    const { descriptorLimit, ownAddresses, tcpGate } = this.#deps;
     const tcp = createTcpListenerFactory({ ...shared, onConnectLatency });
-    const isElsewhere = (address: string, port: number): boolean =>
-      portSetContains(running.plannedUdpPorts.get(address) ?? [], port);
+    const isElsewhere = (address: string, port: number): boolean => listening.isUdpElsewhere(address, port);
     const listeners = new ListenerSet(
       {
-        tcp: tcpGate === undefined ? tcp : gatedListeners(tcp, tcpGate),
-        udp: createUdpListenerFactory({ ...shared, isElsewhere }),
+        clock,
+        factories: {
+          tcp: tcpGate === undefined ? tcp : gatedListeners(tcp, tcpGate),
+          udp: createUdpListenerFactory({ ...shared, isElsewhere }),
+        },
       },
-      descriptorLimit === undefined ? {} : { descriptorLimit },
+      {
+        ...(descriptorLimit === undefined ? {} : { descriptorLimit }),
+        ...(tcpGate === undefined ? {} : { handOverMs: HAND_OVER_MS }),
+      },
     );
-    const running = new Running({ clock, keeper, listeners, sourcePorts });
-    return running;
-  }
-
-  #plan(running: Running, { configuration }: ForwardingState): ListenerPlan {
-    const { ownAddresses } = this.#deps;
-    running.plan = planListeners(configuration, ownAddresses, this.#share);
-    // One worker knows all UDP sockets as its own.
-    if (this.#options.workers > 1) running.plannedUdpPorts = plannedUdpPorts(configuration, ownAddresses);
-    return running.plan;
-  }
-
-  /** Opens and closes what the plan asks for. */
-  async #listen(running: Running, state: ForwardingState): Promise<ApplyReport> {
-    running.failures = await running.listeners.apply(running.plan);
-    this.#retryListening(running);
-    return this.#report(running, state);
-  }
-
-  /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
-  #retryListening(running: Running): void {
-    running.cancelRetry();
-    if (
-      this.#shutdown !== undefined ||
-      !running.failures.some(({ errorCode }) => !LASTING_FAILURES.has(errorCode))
-    )
-      return;
-    running.cancelRetry = this.#deps.clock.setTimer(RETRY_LISTEN_MS, () => {
-      void this.#inTurn(() => this.#listenAgain(running));
-    });
-  }
-
-  async #listenAgain(running: Running): Promise<void> {
-    if (this.#shutdown !== undefined) return;
-    const failuresBefore = ownFailures(running.plan, running.failures).length;
-    const { state } = running.keeper;
-    this.#plan(running, state);
-    const { listeners, failures } = await this.#listen(running, state);
-    if (failures.length === failuresBefore) return;
-    this.#events.push({
-      type: 'listening-changed',
-      atMs: this.#deps.clock.wallMs(),
-      worker: this.#options.worker,
-      listeners,
-      failures: failures.length,
-    });
-  }
-
-  #report({ listeners, plan, failures }: Running, state: ForwardingState): ApplyReport {
-    return {
-      revision: state.revision,
-      listeners: { tcp: listeners.count('tcp'), udp: listeners.count('udp') },
-      failures: ownFailures(plan, failures),
-    };
+    const listening = new Listening(
+      { clock, events: this.#events, listeners, ownAddresses, inTurn: (work) => this.#inTurn(work) },
+      { share: this.#share, workers: this.#options.workers },
+    );
+    return new Running({ clock, keeper, listening, sourcePorts });
   }
 
   #require(): Running {

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { EventQueue } from '../../../src/dataplane/userspace/event-queue.js';
-import { enforceFlowPolicies } from '../../../src/dataplane/userspace/flow-enforcement.js';
+import { FlowEnforcement } from '../../../src/dataplane/userspace/flow-enforcement.js';
 import { FlowKeeper } from '../../../src/dataplane/userspace/flow-keeper.js';
 import { Flow } from '../../../src/flow/flow.js';
 import type { Protocol } from '../../../src/model/five-tuple.js';
 import type { ForwardingState } from '../../../src/model/forwarding-state.js';
+import { portSetOf } from '../../../src/model/port-set.js';
 import type { FlowAction } from '../../../src/model/rule.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { AZURE_POLICY, testRule, testState, type TestStateParts } from '../../support/forwarding-state.js';
@@ -15,15 +16,18 @@ const ADDRESSES = ['10.0.0.1', '10.0.0.2'] as const;
 const DOWN = { address: '10.0.0.1', valid: false } as const;
 
 class Bench {
+  readonly clock = new FakeClock();
   readonly keeper: FlowKeeper;
+  readonly enforcement: FlowEnforcement;
 
   constructor(parts: Partial<TestStateParts> = {}) {
-    const clock = new FakeClock();
+    const { clock } = this;
     this.keeper = new FlowKeeper(
       { clock, events: new EventQueue(clock) },
       { flowEvents: false, worker: 0, workers: 1 },
       testState({ backends: ADDRESSES, ...parts }),
     );
+    this.enforcement = new FlowEnforcement(this.keeper);
   }
 
   flow(protocol: Protocol, address: string): { readonly flow: Flow; readonly calls: readonly string[] } {
@@ -37,14 +41,14 @@ class Bench {
   }
 
   apply(state: ForwardingState): void {
-    const { digest } = this.keeper.state.configuration;
+    const { configuration } = this.keeper.state;
     this.keeper.adopt(state);
-    enforceFlowPolicies(this.keeper, digest);
+    this.enforcement.enforce(configuration);
   }
 }
 
-describe('enforceFlowPolicies()', () => {
-  test('enforceFlowPolicies() leaves flows of valid backends alone', () => {
+describe('FlowEnforcement', () => {
+  test('FlowEnforcement leaves flows of valid backends alone', () => {
     const bench = new Bench();
     const { flow, calls } = bench.flow('tcp', '10.0.0.2');
     bench.apply(testState({ backends: [DOWN, '10.0.0.2'] }));
@@ -53,7 +57,7 @@ describe('enforceFlowPolicies()', () => {
     assert.equal(flow.placement?.reason, 'hash');
   });
 
-  test('enforceFlowPolicies() pins TCP and unpins UDP on probe-down, as Azure does', () => {
+  test('FlowEnforcement pins TCP and unpins UDP on probe-down, as Azure does', () => {
     const bench = new Bench();
     const [tcp, udp] = [bench.flow('tcp', '10.0.0.1'), bench.flow('udp', '10.0.0.1')];
     bench.apply(testState({ backends: [DOWN, '10.0.0.2'] }));
@@ -68,7 +72,7 @@ describe('enforceFlowPolicies()', () => {
     ['drop', ['blackhole']],
     ['rebalance', ['close reset']],
   ] as const satisfies readonly (readonly [FlowAction, readonly string[]])[]) {
-    test(`enforceFlowPolicies() does ${action} to TCP where policy says so, once`, () => {
+    test(`FlowEnforcement does ${action} to TCP where policy says so, once`, () => {
       const flowPolicy = { ...AZURE_POLICY, 'admin-down': { tcp: action, udp: action } };
       const bench = new Bench({ rule: { flowPolicy } });
       const { calls: made } = bench.flow('tcp', '10.0.0.1');
@@ -82,16 +86,18 @@ describe('enforceFlowPolicies()', () => {
     });
   }
 
-  test('enforceFlowPolicies() ends flows of a removed rule', () => {
+  test('FlowEnforcement ends flows of a removed rule', () => {
     const bench = new Bench();
     const { calls } = bench.flow('tcp', '10.0.0.1');
-    bench.apply(testState({ backends: ADDRESSES, rule: { name: 'another' }, digest: 'b' }));
+    bench.apply(
+      testState({ backends: ADDRESSES, rule: { name: 'another', ports: portSetOf(80) }, digest: 'b' }),
+    );
     assert.deepEqual(calls, ['close reset']);
     const { flowsEnded } = bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp');
     assert.deepEqual(flowsEnded, { 'rule-removed': 1 });
   });
 
-  test('enforceFlowPolicies() treats a backend that is gone, or of another pool now, as removed', () => {
+  test('FlowEnforcement treats a backend that is gone, or of another pool now, as removed', () => {
     for (const state of [
       testState({ backends: ['10.0.0.2'], digest: 'b' }),
       testState({
@@ -107,7 +113,7 @@ describe('enforceFlowPolicies()', () => {
     }
   });
 
-  test('enforceFlowPolicies() hands flows their rule as it is now', () => {
+  test('FlowEnforcement hands flows their rule as it is now', () => {
     const bench = new Bench();
     const { flow } = bench.flow('udp', '10.0.0.1');
     const state = testState({ backends: ADDRESSES, rule: { tcpReset: false }, digest: 'b' });
@@ -115,7 +121,7 @@ describe('enforceFlowPolicies()', () => {
     assert.equal(flow.rule, state.configuration.rules[0]);
   });
 
-  test('enforceFlowPolicies() lets a flow be that has no backend yet, or is blackholed', () => {
+  test('FlowEnforcement lets a flow be that has no backend yet, or is blackholed', () => {
     const bench = new Bench();
     const transport = new RecordingTransport();
     bench.keeper.open(aTuple('tcp'), testRule(), transport);

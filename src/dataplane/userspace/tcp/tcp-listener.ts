@@ -12,6 +12,9 @@ import { TcpConnection, type TcpDeps } from './tcp-connection.js';
 /** Connections that may wait to be accepted; Linux takes the lower of this and net.core.somaxconn. */
 const BACKLOG = 4096;
 
+/** Connections accepted before the listener serves; more are refused. */
+const MOST_HELD = 1024;
+
 /** Opens TCP listeners whose connections become flows. Every listener it opens uses the same dependencies. */
 export function createTcpListenerFactory(deps: Omit<TcpDeps, 'turn'>): ListenerFactory {
   const tcpDeps = { ...deps, turn: new LoopTurn() };
@@ -25,6 +28,8 @@ class TcpListener implements Listener {
   readonly #deps: TcpDeps;
   readonly #server: Server;
   readonly #isWildcard: boolean;
+  /** Accepted, until it serves. */
+  #held: Socket[] | undefined = [];
 
   static open(deps: TcpDeps, binding: ListenerBinding): Promise<Listener> {
     const listener = new TcpListener(deps, binding);
@@ -42,8 +47,15 @@ class TcpListener implements Listener {
     });
   }
 
+  serve(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const socket of held) this.#accept(socket);
+  }
+
   close(): void {
     if (this.#server.listening) this.#server.close();
+    for (const socket of this.#held?.splice(0) ?? []) refuse(socket);
   }
 
   destroy(): void {
@@ -58,7 +70,10 @@ class TcpListener implements Listener {
       server.once('listening', () => {
         server.off('error', reject);
         server.on('error', () => this.#acceptFailed());
-        server.on('connection', (socket) => this.#accept(socket));
+        server.on('connection', (socket) => {
+          if (this.#held === undefined) this.#accept(socket);
+          else this.#hold(socket, this.#held);
+        });
         resolve(this);
       });
       server.listen({
@@ -73,6 +88,13 @@ class TcpListener implements Listener {
   /** After `listening`, the only errors are failures to accept: no descriptors, or no memory. It goes on listening. */
   #acceptFailed(): void {
     this.#deps.keeper.dropped(this.binding.rule, 'tcp', 'descriptors-exhausted');
+  }
+
+  /** It is paused and not read, so it cannot end before it is accepted. */
+  #hold(socket: Socket, held: Socket[]): void {
+    socket.on('error', ignore);
+    if (this.#server.listening && held.length < MOST_HELD) held.push(socket);
+    else refuse(socket);
   }
 
   #accept(socket: Socket): void {

@@ -25,6 +25,9 @@ export interface Neighbourhood {
 /** `lame-duck`: closed, but with flows left that go on using the socket. */
 type Phase = 'open' | 'lame-duck' | 'closed';
 
+/** Datagrams kept before the listener serves; more are thrown away. */
+const MOST_HELD = 64;
+
 /** One bound socket and the flows of the clients that send to it. It owns the socket. */
 export class BoundListener implements Listener, FlowHost {
   readonly #tools: UdpTools;
@@ -40,6 +43,8 @@ export class BoundListener implements Listener, FlowHost {
   };
   #binding: ListenerBinding;
   #phase: Phase = 'open';
+  /** First datagrams of clients, until it serves. */
+  #held: { readonly datagram: Buffer; readonly from: RemoteInfo }[] | undefined = [];
 
   constructor(binding: ListenerBinding, socket: Socket, tools: UdpTools, neighbourhood: Neighbourhood) {
     this.#binding = binding;
@@ -67,17 +72,26 @@ export class BoundListener implements Listener, FlowHost {
     if (this.#phase !== 'lame-duck') return false;
     this.#binding = binding;
     this.#phase = 'open';
+    this.#held = [];
     return true;
+  }
+
+  serve(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const { datagram, from } of held) this.#received(datagram, from);
   }
 
   close(): void {
     if (this.#phase === 'open') this.#phase = 'lame-duck';
+    this.#held = undefined;
     this.#closeIfDone();
   }
 
   destroy(): void {
     if (this.#phase === 'closed') return;
     this.#phase = 'lame-duck';
+    this.#held = undefined;
     for (const flow of this.#flows.values()) flow.shutDown();
     this.#closeIfDone();
   }
@@ -99,8 +113,9 @@ export class BoundListener implements Listener, FlowHost {
 
   #received(datagram: Buffer, from: RemoteInfo): void {
     const flow = this.#flows.get(this.#keys.find(from.address, from.port));
-    if (flow === undefined) this.#first(datagram, from);
-    else flow.fromClient(datagram);
+    if (flow !== undefined) flow.fromClient(datagram);
+    else if (this.#held === undefined) this.#first(datagram, from);
+    else if (this.#held.length < MOST_HELD) this.#held.push({ datagram, from });
   }
 
   /** A datagram of no known flow. */

@@ -63,6 +63,7 @@ export class ScriptedPlane implements WorkerPlane {
   listening: Partial<ApplyReport> = {};
   /** Flows in pages, by cursor. */
   pages: readonly FlowPage[] | undefined;
+  prepareFailure: Error | undefined;
   applyFailure: Error | undefined;
   stopFailure: Error | undefined;
   /** While true, start, counters and stop stay unanswered. */
@@ -75,6 +76,12 @@ export class ScriptedPlane implements WorkerPlane {
     await this.#thaw();
     if (this.startFailure !== undefined) throw this.startFailure;
     return { ...report(state), ...this.listening };
+  }
+
+  async prepare(state: ForwardingState): Promise<void> {
+    this.calls.push(`prepare ${state.revision}`);
+    await this.#thaw();
+    if (this.prepareFailure !== undefined) throw this.prepareFailure;
   }
 
   async apply(state: ForwardingState): Promise<ApplyReport> {
@@ -95,6 +102,11 @@ export class ScriptedPlane implements WorkerPlane {
     const { present } = this;
     await this.#thaw();
     return present;
+  }
+
+  async answer(): Promise<void> {
+    this.calls.push('answer');
+    await this.#thaw();
   }
 
   allow(shares: CapShares): void {

@@ -6,19 +6,24 @@ import type {
   ListenerFactory,
 } from '../../../../src/dataplane/userspace/listener.js';
 import { planListeners } from '../../../../src/dataplane/userspace/listener-plan.js';
-import { ListenerSet } from '../../../../src/dataplane/userspace/listener-set.js';
+import { ListenerSet, type ListenerSetOptions } from '../../../../src/dataplane/userspace/listener-set.js';
 import type { Configuration } from '../../../../src/model/configuration.js';
-import type { Protocol } from '../../../../src/model/five-tuple.js';
 import { portSetOf } from '../../../../src/model/port-set.js';
+import { FakeClock } from '../../../support/fake-clock.js';
 import { aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
 
 class FakeListener implements Listener {
+  serves = 0;
   closes = 0;
   destroys = 0;
   readonly binding: ListenerBinding;
 
   constructor(binding: ListenerBinding) {
     this.binding = binding;
+  }
+
+  serve(): void {
+    this.serves++;
   }
 
   close(): void {
@@ -83,10 +88,12 @@ function tcpPlan(...ports: readonly number[]): ReturnType<typeof planListeners> 
 class Lab {
   readonly tcp = new FakeFactory();
   readonly udp = new FakeFactory();
-  readonly set = new ListenerSet({ tcp: this.tcp, udp: this.udp } satisfies Record<
-    Protocol,
-    ListenerFactory
-  >);
+  readonly clock = new FakeClock();
+  readonly set: ListenerSet;
+
+  constructor(options: ListenerSetOptions = {}) {
+    this.set = new ListenerSet({ clock: this.clock, factories: { tcp: this.tcp, udp: this.udp } }, options);
+  }
 }
 
 function turn(): Promise<void> {
@@ -188,9 +195,7 @@ describe('ListenerSet', () => {
   });
 
   test('apply() keeps a tenth of the descriptors for flows: the highest ports go without', async () => {
-    const tcp = new FakeFactory();
-    const udp = new FakeFactory();
-    const set = new ListenerSet({ tcp, udp }, { descriptorLimit: 10 });
+    const { set, tcp, udp } = new Lab({ descriptorLimit: 10 });
     const rule = aRule({ ports: [{ first: 80, last: 85 }] });
     const failures = await set.apply(plan({ rules: [rule] }));
     assert.equal(set.count('tcp') + set.count('udp'), 9);

@@ -146,6 +146,7 @@ void describe('gatedListeners()', () => {
     const calls: string[] = [];
     const listener: Listener = {
       binding,
+      serve: () => calls.push('serve'),
       close: () => calls.push('close'),
       destroy: () => calls.push('destroy'),
     };

@@ -66,6 +66,7 @@ export class TcpLab {
       frontend: state.configuration.frontends[0]!,
     };
     lab.#listener = await factory.open(binding);
+    lab.#listener.serve();
     return lab;
   }
 

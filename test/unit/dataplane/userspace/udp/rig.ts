@@ -4,7 +4,7 @@ import { readdirSync } from 'node:fs';
 import { isIPv6, type AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import { EventQueue } from '../../../../../src/dataplane/userspace/event-queue.js';
-import { enforceFlowPolicies } from '../../../../../src/dataplane/userspace/flow-enforcement.js';
+import { FlowEnforcement } from '../../../../../src/dataplane/userspace/flow-enforcement.js';
 import { FlowKeeper } from '../../../../../src/dataplane/userspace/flow-keeper.js';
 import type { Listener } from '../../../../../src/dataplane/userspace/listener.js';
 import { RouteSource } from '../../../../../src/dataplane/userspace/route-source.js';
@@ -34,6 +34,7 @@ export class Rig {
   readonly open: (address: string, port?: number) => Promise<Listener & { readonly port: number }>;
   readonly #queue: EventQueue;
   readonly #listeners: Listener[] = [];
+  readonly #enforcement: FlowEnforcement;
 
   private constructor(
     state: ForwardingState,
@@ -48,6 +49,7 @@ export class Rig {
       { flowEvents: true, worker: 0, workers: 1 },
       state,
     );
+    this.#enforcement = new FlowEnforcement(this.keeper);
     this.sourcePorts = new SourcePorts({ clock: this.clock, events: this.#queue });
     this.routeSource = new RouteSource({ clock: this.clock });
     const factory = createUdpListenerFactory({
@@ -69,6 +71,7 @@ export class Rig {
         ruleIndex: 0,
         frontend,
       });
+      listener.serve();
       this.#listeners.push(listener);
       return Object.assign(listener, { port: listener.binding.port });
     };
@@ -94,7 +97,7 @@ export class Rig {
       if (rule !== undefined) binding.rule = rule;
       if (frontend !== undefined) binding.frontend = frontend;
     }
-    enforceFlowPolicies(this.keeper, previous.configuration.digest);
+    this.#enforcement.enforce(previous.configuration);
   }
 
   drops(reason: DropReason): number {
