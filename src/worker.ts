@@ -1,3 +1,3 @@
-import { serveAsWorker } from './compose.js';
+import { serveAsWorker } from './compose-plane.js';
 
 await serveAsWorker();

@@ -146,19 +146,11 @@ export class Balancer {
   }
 
   /**
-   * What the plane would get if this were the configuration and backends that nobody has probed yet were up. Changes
-   * nothing; its revision counts for nothing.
+   * What the plane would get if this were the configuration. Changes nothing; its revision counts for nothing. Without
+   * inputs: those of now, save that backends that nobody has probed yet are taken for up.
    */
-  preview(configuration: Configuration, suppose: Partial<CompilerInputs> = {}): ForwardingState {
-    const inputs = this.#inputs();
-    return this.#deps.compiler.preview(configuration, {
-      ...inputs,
-      health: (backend, probe) => {
-        const health = inputs.health(backend, probe);
-        return health.state === 'unknown' ? { ...health, state: 'up' } : health;
-      },
-      ...suppose,
-    });
+  preview(configuration: Configuration, inputs: CompilerInputs = probedOnes(this.inputs())): ForwardingState {
+    return this.#deps.compiler.preview(configuration, inputs);
   }
 
   /** Lets flows finish until the deadline; see DataPlane.stop. A second call may shorten it. */
@@ -224,14 +216,15 @@ export class Balancer {
 
   #compile(configuration: Configuration): ForwardingState {
     const { compiler } = this.#deps;
-    const state = compiler.compile(configuration, this.#inputs());
+    const state = compiler.compile(configuration, this.inputs());
     // The revision in between is never seen by anybody.
     return this.#slowStart.observe(this.#state, state)
-      ? compiler.compile(configuration, this.#inputs())
+      ? compiler.compile(configuration, this.inputs())
       : state;
   }
 
-  #inputs(): CompilerInputs {
+  /** What sways a forwarding state now. */
+  inputs(): CompilerInputs {
     const { operator } = this;
     return {
       health: (backend, probe) => this.#deps.health.healthOf(backend, probe),
@@ -261,4 +254,14 @@ export class Balancer {
     await Promise.race([health.firstVerdicts(), grace]);
     cancel();
   }
+}
+
+function probedOnes(inputs: CompilerInputs): CompilerInputs {
+  return {
+    ...inputs,
+    health(backend, probe) {
+      const health = inputs.health(backend, probe);
+      return health.state === 'unknown' ? { ...health, state: 'up' } : health;
+    },
+  };
 }
