@@ -7,11 +7,13 @@ import {
   portSetOf,
   portSetSize,
   subtractPorts,
+  unionPorts,
   type PortRange,
   type PortSet,
 } from '../model/port-set.js';
 import type { Draft, Located } from './draft.js';
 import { error, type Issue, type Path } from './finding.js';
+import { ownListens } from './own-listeners.js';
 import type { FrontendInput } from './schema-frontend.js';
 import type { BackendPoolInput } from './schema-pool.js';
 import type { ProbeInput } from './schema-probe.js';
@@ -125,9 +127,10 @@ function portsOfRule(
 
 /** Ports that haports itself listens on at `address`, flows aside. An HA-ports rule leaves them alone. */
 function ownPorts(draft: Draft, address: IpAddress | undefined): PortSet {
-  const listen = draft.root.metrics?.listen;
-  if (listen === undefined || listen.port === 0 || address === undefined) return [];
-  return addressesOverlap(listen.address, address) ? portSetOf(listen.port) : [];
+  if (address === undefined) return [];
+  return ownListens(draft)
+    .filter((own) => addressesOverlap(own.address, address))
+    .reduce<PortSet>((ports, { port }) => unionPorts(ports, portSetOf(port)), []);
 }
 
 function missingIssues(path: Path, input: RuleInput): Issue[] {

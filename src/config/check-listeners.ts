@@ -2,11 +2,12 @@ import { compareAddresses, isWildcard } from '../model/address.js';
 import { formatPortSet, intersectPorts, portSetContains, portSetsMeet } from '../model/port-set.js';
 import { addressesOverlap, type BoundRule } from './bind-rules.js';
 import type { Draft } from './draft.js';
-import { error, note, type Issue } from './finding.js';
+import { error, formatPath, note, type Issue } from './finding.js';
+import { ownListens, type OwnListen } from './own-listeners.js';
 
 /** Rules and frontends that would listen in the same place. */
 export function listenerIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
-  return [...sameAddress(draft), ...sharedPorts(rules), ...metricsClash(draft, rules)];
+  return [...sameAddress(draft), ...sharedPorts(rules), ...ownClashes(draft, rules)];
 }
 
 function sameAddress(draft: Draft): Issue[] {
@@ -71,25 +72,33 @@ function wildcardClash(rule: BoundRule, earlier: BoundRule, place: string): Issu
   });
 }
 
-function metricsClash(draft: Draft, rules: readonly BoundRule[]): Issue[] {
-  const listen = draft.root.metrics?.listen;
-  if (listen === undefined) return [];
+function ownClashes(draft: Draft, rules: readonly BoundRule[]): Issue[] {
+  const own = ownListens(draft);
+  return own.flatMap((listen, index) => [
+    ...ruleClashes(listen, rules),
+    ...own.slice(0, index).flatMap((earlier) => ownClash(listen, earlier)),
+  ]);
+}
+
+function ruleClashes({ path, address, port }: OwnListen, rules: readonly BoundRule[]): Issue[] {
   return rules
     .filter(
       ({ protocols, ports, frontend }) =>
         protocols.includes('tcp') &&
-        portSetContains(ports, listen.port) &&
-        addressesOverlap(listen.address, frontend.value.address),
+        portSetContains(ports, port) &&
+        addressesOverlap(address, frontend.value.address),
     )
     .map((rule) =>
-      error(
-        'LB_OVERLAP',
-        ['metrics', 'listen'],
-        `Rule "${rule.input.name}" claims tcp port ${listen.port} as well`,
-        {
-          found: String(listen.port),
-          expected: 'a port that no rule names',
-        },
-      ),
+      error('LB_OVERLAP', path, `Rule "${rule.input.name}" claims tcp port ${port} as well`, {
+        found: String(port),
+        expected: 'a port that no rule names',
+      }),
     );
+}
+
+function ownClash(listen: OwnListen, earlier: OwnListen): Issue[] {
+  if (listen.port !== earlier.port || !addressesOverlap(listen.address, earlier.address)) return [];
+  const message = `"${formatPath(earlier.path)}" claims tcp port ${listen.port} as well`;
+  const details = { found: String(listen.port), expected: 'a port of its own' };
+  return [error('LB_OVERLAP', listen.path, message, details)];
 }

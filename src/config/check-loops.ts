@@ -10,6 +10,7 @@ import { formatPortSet, intersectPorts, portSetOf, portSetsMeet, type PortSet } 
 import { shiftPorts, type BoundRule } from './bind-rules.js';
 import type { Draft } from './draft.js';
 import { error, type Issue, type Path } from './finding.js';
+import { ownListens } from './own-listeners.js';
 
 /** A place where haports itself takes connections or datagrams. */
 interface OwnListener {
@@ -74,10 +75,13 @@ function ownListeners(draft: Draft, rules: readonly BoundRule[]): OwnListener[] 
     protocols: rule.protocols,
     ports: rule.ports,
   }));
-  const listen = draft.root.metrics?.listen;
-  if (listen === undefined || listen.port === 0) return flows;
-  const ports = portSetOf(listen.port);
-  return [...flows, { what: "haports' metrics", address: listen.address, protocols: ['tcp'], ports }];
+  const own = ownListens(draft).map(({ what, address, port }): OwnListener => ({
+    what,
+    address,
+    protocols: ['tcp'],
+    ports: portSetOf(port),
+  }));
+  return [...flows, ...own];
 }
 
 function dialLoops(rule: BoundRule, reached: (address: IpAddress) => readonly OwnListener[]): Issue[] {

@@ -1,6 +1,6 @@
+import { formatDuration } from '../model/duration.js';
 import type { Draft } from './draft.js';
 import { error, warning, type Issue, type Path } from './finding.js';
-import { formatDuration } from './duration.js';
 import type { ProbeInput } from './schema-probe.js';
 
 /** Keys that mean something only where HTTP is spoken, and only where TLS is. */

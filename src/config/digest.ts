@@ -14,12 +14,22 @@ export function canonicalJson(value: unknown): string {
 
 /**
  * SHA-256, in hex, of the canonical JSON of what the operator wrote. `$schema` does not count; the contents of files
- * that the configuration names do not either.
+ * that the configuration names do not either. Nor does the admin token: the digest is in logs and metrics, where a
+ * weak token could be found by trying.
  */
 export function configurationDigest(raw: unknown): string {
   const counted =
     typeof raw === 'object' && raw !== null && !Array.isArray(raw)
-      ? Object.fromEntries(Object.entries(raw).filter(([key]) => key !== '$schema'))
+      ? Object.fromEntries(
+          Object.entries(raw)
+            .filter(([key]) => key !== '$schema')
+            .map(([key, value]) => [key, key === 'admin' ? withoutToken(value) : value]),
+        )
       : raw;
   return createHash('sha256').update(canonicalJson(counted)).digest('hex');
+}
+
+function withoutToken(admin: unknown): unknown {
+  if (typeof admin !== 'object' || admin === null) return admin;
+  return Object.fromEntries(Object.entries(admin).filter(([key]) => key !== 'token'));
 }

@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { isWildcard, parseEndpoint, parseIpAddress, type IpAddress } from '../model/address.js';
 import { parseCidr } from '../model/cidr.js';
+import { formatDuration, parseDuration } from '../model/duration.js';
 import { parsePortSet, portSetOf, type PortRange, type PortSet } from '../model/port-set.js';
-import { formatDuration, parseDuration } from './duration.js';
 
 // The building blocks of the schema. Every custom message is the text after "Expected": what must be.
 
@@ -102,6 +102,15 @@ export function endpointField() {
     const endpoint = parseEndpoint(text);
     return endpoint === undefined || isMulticast(endpoint.address) ? undefined : endpoint;
   }, 'an address and port such as "127.0.0.1:9902" or "[::1]:9902"');
+}
+
+/** An absolute http or https URL, as it was written. No user and password: fetch refuses them, and logs would show them. */
+export function webhookField() {
+  return parsed((text) => {
+    const url = URL.canParse(text) ? new URL(text) : undefined;
+    const fits = url?.protocol === 'http:' || url?.protocol === 'https:';
+    return fits && url.username === '' && url.password === '' ? text : undefined;
+  }, 'an http or https URL such as "https://alerts.example/haports", no user and password in it');
 }
 
 /** A set of ports, as text or as one number. */

@@ -47,16 +47,26 @@ export async function loadConfiguration(
     const message = `Configuration file "${path}" cannot be read: ${text.message}`;
     return { ok: false, findings: [{ severity: 'error', code: 'LB_CONFIG_UNREADABLE', path: '', message }] };
   }
+  return loadConfigurationText(text.value, dirname(path), files, options);
+}
+
+/** As loadConfiguration, for a text that is already here. Files that it names are relative to `directory`. */
+export async function loadConfigurationText(
+  text: string,
+  directory: string,
+  files: Files,
+  options: LoadOptions = {},
+): Promise<LoadResult> {
   const named = new Map<string, Attempt>();
-  for (const file of namedFiles(text.value)) {
-    named.set(file, await attempt(files.readText(resolve(dirname(path), file))));
+  for (const file of namedFiles(text)) {
+    named.set(file, await attempt(files.readText(resolve(directory, file))));
   }
   const readFile = (file: string): string => {
     const outcome = named.get(file);
     if (outcome?.ok === true) return outcome.value;
     throw new Error(outcome?.message ?? 'not read');
   };
-  return parseConfiguration(text.value, { ...options, readFile });
+  return parseConfiguration(text, { ...options, readFile });
 }
 
 type Attempt =
@@ -70,12 +80,14 @@ async function attempt(reading: Promise<string>): Promise<Attempt> {
   }
 }
 
-/** The CA files, before anything is known to be right. */
+/** CA files, and certificate and key of the admin API, before anything is known to be right. */
 function namedFiles(text: string): ReadonlySet<string> {
   const json = readJsonText(text);
   if (!json.ok) return new Set();
   const probes = member(json.value, 'probes');
-  const files = (Array.isArray(probes) ? probes : []).map((probe: unknown) => member(probe, 'ca'));
+  const tls = member(member(json.value, 'admin'), 'tls');
+  const files: unknown[] = [member(tls, 'certificate'), member(tls, 'key')];
+  if (Array.isArray(probes)) files.push(...probes.map((probe: unknown) => member(probe, 'ca')));
   return new Set(files.filter((file): file is string => typeof file === 'string' && file !== ''));
 }
 

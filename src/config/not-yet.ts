@@ -3,14 +3,10 @@ import { error, type Issue, type Path } from './finding.js';
 
 /** What the schema knows and this version cannot do yet. It is refused, never ignored. */
 export function notYetIssues(draft: Draft): readonly Issue[] {
-  const { dataPlane, admin } = draft.root;
+  const { dataPlane } = draft.root;
   const used: (readonly [Path, string])[] = [];
   if (dataPlane.kind === 'kernel') used.push([['dataPlane', 'kind'], 'The kernel data plane is']);
   if (dataPlane.capture !== undefined) used.push([['dataPlane', 'capture'], 'Capture of all ports is']);
   if (dataPlane.kernel !== undefined) used.push([['dataPlane', 'kernel'], 'The kernel data plane is']);
-  if (admin !== undefined) used.push([['admin'], 'The admin API is']);
-  for (const { path, value: pool } of draft.pools) {
-    if (pool.slowStart !== undefined) used.push([[...path, 'slowStart'], 'Slow start is']);
-  }
   return used.map(([path, what]) => error('LB_NOT_YET', path, `${what} not available yet`));
 }

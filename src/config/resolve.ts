@@ -1,4 +1,4 @@
-import type { Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
+import type { AdminOptions, Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
 import type { FlapDamping, Probe } from '../model/probe.js';
 import type { Protocol } from '../model/five-tuple.js';
 import type { Rule, Sourced } from '../model/rule.js';
@@ -6,9 +6,11 @@ import type { BoundRule } from './bind-rules.js';
 import { deepFreeze } from './deep-freeze.js';
 import type { Draft } from './draft.js';
 import { flowPolicyOf } from './flow-policy.js';
+import type { NamedTexts } from './named-files.js';
 import type { FrontendInput } from './schema-frontend.js';
 import type { BackendPoolInput } from './schema-pool.js';
 import type { ProbeInput } from './schema-probe.js';
+import type { AdminInput } from './schema-process.js';
 
 /** Azure's default for load-balancing rules; its documentation gives none for UDP, so 30 s is haports' own. */
 const DEFAULT_IDLE_MS: Readonly<Record<Protocol, number>> = { tcp: 240_000, udp: 30_000 };
@@ -20,12 +22,11 @@ const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
 export interface ResolveInput {
   readonly draft: Draft;
   readonly rules: readonly BoundRule[];
-  /** Probe name to the PEM text of its CA file. */
-  readonly authorities: ReadonlyMap<string, string>;
+  readonly texts: NamedTexts;
   readonly digest: string;
 }
 
-export function resolveConfiguration({ draft, rules, authorities, digest }: ResolveInput): Configuration {
+export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInput): Configuration {
   const { root } = draft;
   const { embryonicTimeout, ...limits } = root.limits;
   return deepFreeze<Configuration>({
@@ -35,15 +36,26 @@ export function resolveConfiguration({ draft, rules, authorities, digest }: Reso
     tableSize: root.tableSize,
     workers: root.dataPlane.workers,
     frontends: draft.frontends.map(({ value }) => frontend(value)),
-    probes: draft.probes.map(({ value }) => probe(value, authorities.get(value.name))),
+    probes: draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name))),
     backendPools: draft.pools.map(({ value }) => pool(value)),
     rules: rules.map(rule),
     limits: { ...limits, embryonicTimeoutMs: embryonicTimeout },
     logging: root.logging,
     ...(root.flowLog === undefined ? {} : { flowLog: root.flowLog }),
     ...(root.metrics === undefined ? {} : { metrics: root.metrics.listen }),
+    ...(root.admin === undefined ? {} : { admin: admin(root.admin, texts) }),
+    ...(root.events?.webhook === undefined ? {} : { webhook: { url: root.events.webhook } }),
     shutdownDeadlineMs: root.shutdown.deadline,
   });
+}
+
+function admin({ socket, http, token }: AdminInput, { adminTls }: NamedTexts): AdminOptions {
+  return {
+    ...(socket === undefined ? {} : { socket }),
+    ...(http === undefined ? {} : { http }),
+    ...(adminTls === undefined ? {} : { tls: adminTls }),
+    ...(token === undefined ? {} : { token }),
+  };
 }
 
 function frontend({ name, address, proxyProtocol, allow, deny }: FrontendInput): Frontend {
@@ -62,6 +74,7 @@ function pool(input: BackendPoolInput): BackendPool {
     proxyProtocol,
     connectAttempts,
     connectTimeoutMs: input.connectTimeout,
+    ...(input.slowStart === undefined ? {} : { slowStartMs: input.slowStart }),
     backends: input.backends.map((backend): Backend => {
       const maxConnections = backend.maxConnections ?? input.maxConnections;
       return {

@@ -61,7 +61,9 @@ export const backendPoolSchema = z
       .describe('TCP flows at a time of each backend that does not say otherwise. Default: no cap')
       .exactOptional(),
     slowStart: durationField(1000, 3_600_000)
-      .describe('Time in which a backend that came up grows to its full weight. Not available yet')
+      .describe(
+        'Time in which a backend that joins others grows to its full weight, 1s to 1h. Default: full weight at once',
+      )
       .exactOptional(),
     backends: z.array(backendSchema).describe('The members; order does not matter to the hash'),
   })

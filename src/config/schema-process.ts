@@ -6,6 +6,7 @@ import {
   portSetField,
   tableSizeField,
   textField,
+  webhookField,
 } from './fields.js';
 
 const anyPath = (expected: string) => z.string({ error: expected }).min(1, { error: expected });
@@ -104,20 +105,55 @@ export const metricsSchema = z
   })
   .describe('Prometheus metrics and health of haports itself. Off by default');
 
+/** sun_path of Linux holds 108 bytes, one of them the zero at the end (unix(7)). */
+const SOCKET_PATH_BYTES = 107;
+
+const socketPath = () => {
+  const error = `the path of a Unix socket, at most ${SOCKET_PATH_BYTES} bytes`;
+  return anyPath(error).refine(
+    (path) => Buffer.byteLength(path) <= SOCKET_PATH_BYTES && !path.includes('\0'),
+    { error },
+  );
+};
+
 export const adminSchema = z
   .strictObject({
-    socket: anyPath('the path of a Unix socket').describe('Unix socket of the admin API').exactOptional(),
-    http: endpointField().describe('Address and port of the admin API and dashboard').exactOptional(),
+    socket: socketPath()
+      .describe(
+        'Unix socket of the admin API, as seen from the working directory. Only its owner may use it (0600)',
+      )
+      .exactOptional(),
+    http: endpointField()
+      .describe(
+        'Address and port of the admin API and dashboard; port 0: any free one. Off loopback with tls and token only',
+      )
+      .exactOptional(),
     tls: z
       .strictObject({
-        certificate: anyPath('the path of a PEM file').describe('PEM file of the certificate'),
-        key: anyPath('the path of a PEM file').describe('PEM file of its key'),
+        certificate: anyPath('the path of a PEM file').describe('PEM file of the certificate and its chain'),
+        key: anyPath('the path of a PEM file').describe('PEM file of its private key, without a passphrase'),
       })
-      .describe('Needed off loopback')
+      .describe('HTTPS instead of HTTP on http. Needed off loopback')
       .exactOptional(),
-    token: anyPath('a token').describe('Bearer token; needed off loopback').exactOptional(),
+    token: textField(
+      'a token of 16 to 512 letters, digits and . _ ~ + / - =, such as "openssl rand -hex 32" prints',
+      // What a Bearer header can carry: RFC 6750, 2.1.
+      /^(?=.{16,512}$)[A-Za-z0-9._~+/-]+=*$/,
+    )
+      .describe('Bearer token that requests on http must carry. Needed off loopback')
+      .exactOptional(),
   })
-  .describe('The admin API and dashboard. Not available yet');
+  .describe('The admin API and dashboard. Off by default');
+
+export type AdminInput = z.output<typeof adminSchema>;
+
+export const eventsSchema = z
+  .strictObject({
+    webhook: webhookField()
+      .describe('Health events are posted to this URL, one JSON object a request. Default: nowhere')
+      .exactOptional(),
+  })
+  .describe('Who is told of events besides the log. Off by default');
 
 export const shutdownSchema = z
   .strictObject({

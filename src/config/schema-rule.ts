@@ -1,7 +1,7 @@
 import { z } from 'zod';
+import { parseDuration } from '../model/duration.js';
 import type { FlowPolicyPreset } from '../model/flow-policy-presets.js';
 import type { FlowAction } from '../model/rule.js';
-import { parseDuration } from './duration.js';
 import { integerField, nameField, parsed, portOrRangeField, portSetField } from './fields.js';
 import { idleTimeoutSchema } from './schema-frontend.js';
 

@@ -6,6 +6,7 @@ import { probeSchema } from './schema-probe.js';
 import {
   adminSchema,
   dataPlaneSchema,
+  eventsSchema,
   flowLogSchema,
   limitsSchema,
   loggingSchema,
@@ -51,6 +52,7 @@ export const configSchema = z
     flowLog: flowLogSchema.exactOptional(),
     metrics: metricsSchema.exactOptional(),
     admin: adminSchema.exactOptional(),
+    events: eventsSchema.exactOptional(),
     shutdown: shutdownSchema.prefault({}),
   })
   .describe('Configuration of haports');

@@ -5,14 +5,38 @@ import type { Configuration } from './configuration.js';
 /** Anything that JSON can carry. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 
+/** Stands where something secret stood. */
+export const HIDDEN = '(hidden)';
+
 /**
- * The configuration as JSON: addresses and address blocks as their canonical text, everything else as it is.
- * `configurationFromJson` is its inverse.
+ * The configuration as JSON: addresses and address blocks as their canonical text, everything else as it is, but for
+ * what is secret: the admin token and TLS key, and the path of the webhook (it often holds a key), are HIDDEN.
+ * `configurationFromJson` is its inverse, secrets aside.
  */
 export function configurationToJson(configuration: Configuration): Json {
   return JSON.parse(
-    JSON.stringify(configuration, (_key, value: unknown) => (isAddressOrBlock(value) ? value.text : value)),
+    JSON.stringify(withoutSecrets(configuration), (_key, value: unknown) =>
+      isAddressOrBlock(value) ? value.text : value,
+    ),
   ) as Json;
+}
+
+/** The same configuration with HIDDEN in place of what is secret: for everything that is written or sent. */
+export function withoutSecrets(configuration: Configuration): Configuration {
+  const { admin, webhook, ...rest } = configuration;
+  return {
+    ...rest,
+    ...(admin === undefined
+      ? {}
+      : {
+          admin: {
+            ...admin,
+            ...(admin.tls === undefined ? {} : { tls: { ...admin.tls, key: HIDDEN } }),
+            ...(admin.token === undefined ? {} : { token: HIDDEN }),
+          },
+        }),
+    ...(webhook === undefined ? {} : { webhook: { url: `${new URL(webhook.url).origin}/${HIDDEN}` } }),
+  };
 }
 
 /** Keys of a configuration whose value is an address, a list or record of them, or a list of blocks. */

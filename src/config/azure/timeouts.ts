@@ -1,5 +1,5 @@
+import { formatDuration } from '../../model/duration.js';
 import type { Draft } from '../draft.js';
-import { formatDuration } from '../duration.js';
 import { note, warning, type Path } from '../finding.js';
 import { azureOnly, type AzureCheck } from './context.js';
 

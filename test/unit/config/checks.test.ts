@@ -113,11 +113,6 @@ const NOT_YET_KEYS: readonly (readonly [string, Record<string, unknown>, string]
     { dataPlane: { capture: { mode: 'tproxy', udp: 'bind', excludedPorts: '22', fallback: 'bind' } } },
     'dataPlane.capture',
   ],
-  [
-    'the admin API',
-    { admin: { socket: './s', http: '127.0.0.1:1', tls: { certificate: 'c', key: 'k' }, token: 't' } },
-    'admin',
-  ],
 ];
 
 const NOT_YET = NOT_YET_KEYS.map(([what, change, path]): Case => ({
@@ -657,10 +652,4 @@ describe('checks', () => {
     assert.equal(finding.message, message);
   });
 
-  it('parseConfiguration() refuses slow start until it is there', () => {
-    assert.equal(
-      only(withPool({ slowStart: '30s' }), 'LB_NOT_YET').message,
-      'Slow start is not available yet',
-    );
-  });
 });

@@ -364,7 +364,7 @@ describe('schema', () => {
     assert.deepEqual([...brief(raw)].sort(), [
       'error LB_CONFLICT probes[0].timeout',
       'error LB_DUPLICATE_ADDRESS backendPools[0].backends[1].address',
-      'error LB_NOT_YET admin',
+      'error LB_MISSING_KEY admin',
       'error LB_UNKNOWN_KEY rules[0].weird',
       'error LB_UNKNOWN_NAME rules[0].frontend',
       'error LB_VALUE seed',
