@@ -5,7 +5,7 @@ import { statusProblems, type ProblemInputs } from './status-problems.js';
 import { wholeTraffic } from './traffic-view.js';
 
 /** What of a status does not change while the process runs. */
-export type ProcessIdentity = Pick<StatusView, 'version' | 'pid' | 'startedAtMs'>;
+export type ProcessIdentity = Pick<StatusView, 'version' | 'pid' | 'startedAtMs' | 'workers'>;
 
 /** Where the configuration is from, and what the last reload said. */
 export type ConfigurationNews = Omit<StatusView['configuration'], 'digest'>;
@@ -24,7 +24,6 @@ export function statusView(inputs: StatusInputs): StatusView {
   const counters = samples.latest?.counters;
   return {
     ...identity,
-    workers: configuration.workers,
     workersLost: counters?.workersLost ?? 0,
     configuration: { ...news, digest: configuration.digest },
     revision: state?.revision ?? 0,

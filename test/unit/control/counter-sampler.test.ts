@@ -58,11 +58,15 @@ describe('CounterSampler', () => {
 
   test('a slow read is waited for, not piled up', async () => {
     const { clock, plane, sampler } = lab();
+    const heard: number[] = [];
+    sampler.subscribe(({ atMs }) => heard.push(atMs));
     sampler.start();
     clock.advance(3500);
     assert.equal(plane.asked, 1);
     await plane.answer();
     assert.equal(sampler.latest?.atMs, 3500);
+    assert.equal(sampler.previous, undefined);
+    assert.deepEqual(heard, [3500]);
     clock.advance(500);
     assert.equal(plane.asked, 2);
   });

@@ -4,7 +4,7 @@ import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/fo
 import { shownWeights, type ShownWeight } from '../../../src/control/shown-weights.js';
 import type { Backend } from '../../../src/model/configuration.js';
 import { createHasher, type Hash32 } from '../../../src/selection/hasher.js';
-import { aBackend } from '../selection/fixtures.js';
+import { aBackend, aBackendState, aView } from '../selection/fixtures.js';
 import { aPool, settings } from './settings.js';
 
 /** By name of backend. */
@@ -68,6 +68,13 @@ describe('shownWeights()', () => {
     assert.deepEqual(shown([3, 1], { percent: { 'nva-1': 10, 'nva-2': 10 } }), [
       { weight: 0.3, weightOrigin: 'slow-start' },
       { weight: 0.1, weightOrigin: 'slow-start' },
+    ]);
+  });
+
+  test('shows what is served while an operator has just asked for something else', () => {
+    const view = aView({ backends: [aBackendState(aBackend('nva-1', '10.0.0.1'), { effectiveWeight: 9 })] });
+    assert.deepEqual(shownWeights(view, { operator: () => 3, probeHeader: () => undefined }), [
+      { weight: 9, weightOrigin: 'operator' },
     ]);
   });
 

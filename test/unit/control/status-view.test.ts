@@ -10,7 +10,7 @@ function inputs(overrides: Partial<StatusInputs> = {}): StatusInputs {
     configuration: { backendPools: [{ ...aState().configuration.backendPools[0]!, backends: backends() }] },
   });
   return {
-    identity: { version: '1.2.3', pid: 42, startedAtMs: 1000 },
+    identity: { version: '1.2.3', pid: 42, startedAtMs: 1000, workers: 4 },
     configuration: state.configuration,
     news: { source: 'config.json', loadedAtMs: 1000 },
     state,
@@ -52,7 +52,7 @@ describe('statusView()', () => {
         version: '1.2.3',
         pid: 42,
         startedAtMs: 1000,
-        workers: 0,
+        workers: 4,
         workersLost: 1,
         configuration: { source: 'config.json', digest: 'd'.repeat(64), loadedAtMs: 1000 },
         revision: 5,

@@ -59,7 +59,7 @@ class Lab {
         health: { statuses: () => [] },
         drains: { statuses: () => this.drains() },
       },
-      { version: '1.2.3', pid: 42, startedAtMs: 7, source: 'config.json' },
+      { version: '1.2.3', pid: 42, startedAtMs: 7, workers: 2, source: 'config.json' },
     );
   }
 }
