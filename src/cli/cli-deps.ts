@@ -1,6 +1,8 @@
 import type { ParseResult } from '../config/load.js';
 import type { Configuration } from '../model/configuration.js';
 import type { Finding } from '../config/finding.js';
+import type { Clock } from '../runtime/clock.js';
+import type { Terminal } from './terminal.js';
 
 /** What the commands print to and what they start; made in main. */
 export interface CliDeps {
@@ -10,6 +12,15 @@ export interface CliDeps {
   readonly startBalancer: StartBalancer;
   /** Calls the listener with each signal until the returned function is called. */
   readonly onSignal: (listener: (signal: ProcessSignal) => void) => () => void;
+  /** Calls when nobody reads `out` any more, until the returned function is called. */
+  readonly onOutputClosed: (listener: () => void) => () => void;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly clock: Clock;
+  /** A whole file as UTF-8; rejects with the system's error. */
+  readonly readText: (path: string) => Promise<string>;
+  /** Calls with the text of a file each time it has changed; never rejects. See runtime/file-watch.ts. */
+  readonly watchFile: (path: string, onChange: (text: string) => void) => Promise<() => void>;
+  readonly terminal: Terminal;
 }
 
 export type ProcessSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP';
@@ -17,8 +28,15 @@ export type ProcessSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP';
 /** A balancer as the commands drive it. */
 export interface StartedBalancer {
   readonly metricsPort?: number;
+  /** Of the admin API over TCP. */
+  readonly adminPort?: number;
   stop(cause: string, deadlineMs: number): Promise<{ readonly finished: number; readonly reset: number }>;
   reopenLogs(): Promise<void>;
+  /**
+   * Takes a whole configuration over, or nothing of it; it has told the outcome in the log either way. Rejects with a
+   * BalancerError: `LB_CONFIG_INVALID`, `LB_RESTART_NEEDED`, `LB_CONFLICT` (another reload is under way) ...
+   */
+  reload(text: string, cause: string): Promise<void>;
 }
 
 export type StartBalancer = (

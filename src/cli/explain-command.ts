@@ -1,30 +1,43 @@
 import { ForwardingCompiler } from '../control/forwarding-compiler.js';
 import { parseEndpoint } from '../model/address.js';
 import type { Configuration } from '../model/configuration.js';
-import { BalancerError } from '../model/errors.js';
 import type { FiveTuple, Protocol } from '../model/five-tuple.js';
 import { explain } from '../selection/explain.js';
 import { createHasher } from '../selection/hasher.js';
 import { createPicker } from '../selection/picker.js';
 import type { CliDeps } from './cli-deps.js';
 import { EXIT, type ExitCode } from './exit-codes.js';
+import { explainLive, formatLiveExplanation, type AskedFlow } from './explain-live.js';
 import { formatExplanation } from './explain-text.js';
+import { printJson, printLines, type LiveOptions } from './live-options.js';
 import { loadUsable } from './load-usable.js';
+import { usageError } from './option-parsers.js';
 
-export interface ExplainOptions {
-  readonly config: string;
-  readonly json: boolean;
-  /** `pool/backend` names or ids taken for down; all others for up. */
+export interface ExplainOptions extends LiveOptions {
+  /** The configuration was named: it alone is explained. */
+  readonly offline: boolean;
+  /** `pool/backend` names or ids taken for down; all others for up. Any makes it a question to the configuration. */
   readonly down: readonly string[];
 }
 
-/** `haports explain`: which backend a flow goes to and why, from the configuration alone. */
+/**
+ * `haports explain`: which backend a flow goes to and why, as the running process decides; from the configuration
+ * alone where it is named, where backends are supposed to be down, or where no process runs.
+ */
 export async function explainCommand(
   deps: CliDeps,
-  flow: { readonly protocol: string; readonly source: string; readonly destination: string },
+  flow: AskedFlow,
   options: ExplainOptions,
 ): Promise<ExitCode> {
   const tuple = parseTuple(flow);
+  if (!options.offline && options.down.length === 0) {
+    const live = await explainLive(deps, { ...flow, protocol: tuple.protocol }, options);
+    if (live !== undefined) {
+      if (options.json) printJson(deps, live.explanation);
+      else printLines(deps, [formatLiveExplanation(live, deps.clock.wallMs())]);
+      return EXIT.fine;
+    }
+  }
   const usable = await loadUsable(deps, options.config);
   if (usable === undefined) return EXIT.badInput;
   const { configuration } = usable;
@@ -49,11 +62,7 @@ function assumption(downCount: number): string {
   return `${others} is taken for up: this is the configuration alone, no running process was asked`;
 }
 
-function parseTuple(flow: {
-  readonly protocol: string;
-  readonly source: string;
-  readonly destination: string;
-}): FiveTuple {
+function parseTuple(flow: AskedFlow): FiveTuple {
   const protocol = flow.protocol.toLowerCase();
   if (protocol !== 'tcp' && protocol !== 'udp') {
     throw usageError(`Cannot explain protocol "${flow.protocol}": it must be tcp or udp`);
@@ -96,8 +105,4 @@ function downIds(configuration: Configuration, names: readonly string[]): Readon
     for (const { id } of found) ids.add(id);
   }
   return ids;
-}
-
-function usageError(message: string): BalancerError {
-  return new BalancerError(message, { code: 'LB_USAGE', source: 'usage' });
 }

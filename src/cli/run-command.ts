@@ -1,30 +1,55 @@
 import type { CliDeps, StartedBalancer } from './cli-deps.js';
 import { EXIT, type ExitCode } from './exit-codes.js';
 import { loadUsable } from './load-usable.js';
+import { ReloadQueue } from './reload-queue.js';
 
 export interface RunOptions {
   readonly config: string;
+  /** Reload whenever the content of the configuration file changes. */
+  readonly watch: boolean;
 }
 
-/** `haports run`: serves until a signal, then lets flows finish until the shutdown deadline. */
+/**
+ * `haports run`: serves until a signal, then lets flows finish until the shutdown deadline. SIGHUP reloads the
+ * configuration file and opens the logs anew.
+ */
 export async function runCommand(deps: CliDeps, options: RunOptions): Promise<ExitCode> {
-  const usable = await loadUsable(deps, options.config);
-  if (usable === undefined) return EXIT.badInput;
-  const { configuration, findings } = usable;
-  const stopAsked = awaitStop(deps);
-  const balancer = await deps.startBalancer(configuration, {
-    source: options.config,
-    findings: findings.length,
-  });
-  await stopAsked.thenStop(balancer, configuration.shutdownDeadlineMs);
-  return EXIT.fine;
+  const { config, watch } = options;
+  const reloads = new ReloadQueue(deps, { path: config });
+  // Before the file is read: a change during the start is taken over after it.
+  const unwatch = watch
+    ? await deps.watchFile(config, (text) => reloads.request('file watch', text))
+    : undefined;
+  try {
+    const usable = await loadUsable(deps, config);
+    if (usable === undefined) return EXIT.badInput;
+    const { configuration, findings } = usable;
+    const stopAsked = awaitStop(deps, { onHangUp: () => reloads.request('SIGHUP') });
+    const balancer = await deps.startBalancer(configuration, {
+      source: config,
+      findings: findings.length,
+    });
+    reloads.attach(balancer);
+    void stopAsked.first.then(() => reloads.stop());
+    await stopAsked.thenStop(balancer, configuration.shutdownDeadlineMs);
+    return EXIT.fine;
+  } finally {
+    reloads.stop();
+    unwatch?.();
+  }
 }
 
 /**
  * Watches for signals from now on. The first SIGTERM or SIGINT asks for an orderly stop, the second ends at once;
- * SIGHUP re-opens the logs. Listening begins before the start, so that a signal during it is not lost.
+ * SIGHUP re-opens the logs and calls `onHangUp`. Listening begins before the start, so that a signal during it is not
+ * lost.
  */
-export function awaitStop(deps: CliDeps): {
+export function awaitStop(
+  deps: CliDeps,
+  { onHangUp }: { readonly onHangUp?: () => void } = {},
+): {
+  /** The first signal that asks for a stop. */
+  readonly first: Promise<string>;
   thenStop(balancer: StartedBalancer, deadlineMs: number): Promise<void>;
 } {
   let running: StartedBalancer | undefined;
@@ -34,6 +59,7 @@ export function awaitStop(deps: CliDeps): {
   const cancel = deps.onSignal((signal) => {
     if (signal === 'SIGHUP') {
       void running?.reopenLogs();
+      onHangUp?.();
       return;
     }
     asked++;
@@ -42,6 +68,7 @@ export function awaitStop(deps: CliDeps): {
     else running?.stop(`second ${signal}`, 0).catch(() => undefined);
   });
   return {
+    first,
     async thenStop(balancer, deadlineMs) {
       running = balancer;
       const signal = await first;

@@ -1,12 +1,17 @@
 import type { CliDeps, ProcessSignal, StartedBalancer } from '../../../src/cli/cli-deps.js';
 import { runCli } from '../../../src/cli/program.js';
 import { parseConfiguration, type ParseResult } from '../../../src/config/load.js';
+import type { Screen, ScreenLine, Terminal, TerminalSize } from '../../../src/cli/terminal.js';
 import type { Configuration } from '../../../src/model/configuration.js';
+import { systemClock, type Clock } from '../../../src/runtime/clock.js';
 
 /** What a balancer was told to do; stops end when the test says so. */
 export class FakeBalancer implements StartedBalancer {
   readonly stops: { readonly cause: string; readonly deadlineMs: number }[] = [];
   reopened = 0;
+  readonly reloads: { readonly text: string; readonly cause: string }[] = [];
+  /** Called instead of an immediate reload. */
+  onReload: () => Promise<void> = () => Promise.resolve();
   #end: ((report: { finished: number; reset: number }) => void)[] = [];
   #fail: ((error: Error) => void)[] = [];
 
@@ -23,12 +28,64 @@ export class FakeBalancer implements StartedBalancer {
     return Promise.resolve();
   }
 
+  reload(text: string, cause: string): Promise<void> {
+    this.reloads.push({ text, cause });
+    return this.onReload();
+  }
+
   stopped(): void {
     for (const end of this.#end.splice(0)) end({ finished: 0, reset: 0 });
   }
 
   failToStop(error: Error): void {
     for (const fail of this.#fail.splice(0)) fail(error);
+  }
+}
+
+/** A terminal of any size whose screen and keys are in memory. */
+export class FakeTerminal implements Terminal {
+  isInteractive = false;
+  columns = 80;
+  rows = 24;
+  /** Whole screens, as text, oldest first. */
+  readonly drawn: string[] = [];
+  opened = 0;
+  closed = 0;
+  onDraw: (lines: readonly ScreenLine[]) => void = () => undefined;
+  #input: (text: string) => void = () => undefined;
+  #resize: () => void = () => undefined;
+
+  size(): TerminalSize {
+    return { columns: this.columns, rows: this.rows };
+  }
+
+  openScreen(): Screen {
+    this.opened++;
+    return {
+      draw: (lines) => {
+        this.onDraw(lines);
+        this.drawn.push(lines.map(({ text }) => text).join('\n'));
+      },
+      onInput: (listener) => void (this.#input = listener),
+      onResize: (listener) => void (this.#resize = listener),
+      close: () => {
+        this.closed++;
+      },
+    };
+  }
+
+  type(text: string): void {
+    this.#input(text);
+  }
+
+  resize(columns: number, rows: number): void {
+    this.columns = columns;
+    this.rows = rows;
+    this.#resize();
+  }
+
+  get screen(): string {
+    return this.drawn.at(-1) ?? '';
   }
 }
 
@@ -41,9 +98,15 @@ export class FakeDeps implements CliDeps {
   readonly started: { readonly configuration: Configuration; readonly source: string; findings: number }[] =
     [];
   readonly balancer = new FakeBalancer();
+  readonly env: Record<string, string | undefined> = {};
+  readonly terminal = new FakeTerminal();
+  clock: Clock = systemClock;
+  /** Listeners by path, as long as they watch. */
+  readonly watched = new Map<string, (text: string) => void>();
   /** Called instead of an immediate start. */
   onStart: () => Promise<StartedBalancer> = () => Promise.resolve(this.balancer);
   readonly #listeners = new Set<(signal: ProcessSignal) => void>();
+  readonly #outputListeners = new Set<() => void>();
 
   readonly out = (text: string): void => {
     this.stdout += text;
@@ -71,6 +134,30 @@ export class FakeDeps implements CliDeps {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   };
+
+  readonly onOutputClosed: CliDeps['onOutputClosed'] = (listener) => {
+    this.#outputListeners.add(listener);
+    return () => this.#outputListeners.delete(listener);
+  };
+
+  readonly readText: CliDeps['readText'] = (path) => {
+    const content = this.files.get(path);
+    if (content === undefined) return Promise.reject(new Error(`ENOENT: no such file, open '${path}'`));
+    return Promise.resolve(typeof content === 'string' ? content : JSON.stringify(content));
+  };
+
+  readonly watchFile: CliDeps['watchFile'] = (path, onChange) => {
+    this.watched.set(path, onChange);
+    return Promise.resolve(() => void this.watched.delete(path));
+  };
+
+  closeOutput(): void {
+    for (const listener of [...this.#outputListeners]) listener();
+  }
+
+  get outputListeners(): number {
+    return this.#outputListeners.size;
+  }
 
   get signalListeners(): number {
     return this.#listeners.size;

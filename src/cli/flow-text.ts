@@ -1,0 +1,53 @@
+import { clientOf, frontendOf, type FlowJson, type PoolJson } from './admin-json.js';
+import { formatBytes, formatSi, formatSpan } from './human.js';
+import { formatTable, type TableColumn } from './table.js';
+
+const COLUMNS: readonly TableColumn[] = [
+  { title: 'PROTO', importance: 5, minimum: 5 },
+  { title: 'CLIENT', importance: 12, minimum: 15 },
+  { title: 'FRONTEND', importance: 6, minimum: 10 },
+  { title: 'BACKEND', importance: 11, minimum: 10 },
+  { title: 'REASON', importance: 9, minimum: 6 },
+  { title: 'STATE', importance: 4, minimum: 5 },
+  { title: 'AGE', align: 'right', importance: 10 },
+  { title: 'IDLE', align: 'right', importance: 8 },
+  { title: 'TO IT', align: 'right', importance: 3 },
+  { title: 'FROM IT', align: 'right', importance: 3 },
+  { title: 'BIT/S', align: 'right', importance: 7 },
+  { title: 'RULE', importance: 2, minimum: 6 },
+  { title: 'ENDPOINT', importance: 1, minimum: 12 },
+];
+
+/** Names of backends by id, for showing flows. */
+export function backendNames(pools: readonly PoolJson[]): ReadonlyMap<string, string> {
+  return new Map(
+    pools.flatMap(({ backends }) => backends.map(({ id, pool, name }) => [id, `${pool}/${name}`])),
+  );
+}
+
+/** A table of flows, title first. */
+export function formatFlows(
+  flows: readonly FlowJson[],
+  options: { readonly nowMs: number; readonly width: number; readonly names: ReadonlyMap<string, string> },
+): readonly string[] {
+  const { nowMs, width, names } = options;
+  return formatTable(
+    COLUMNS,
+    flows.map((flow) => [
+      flow.tuple.protocol,
+      clientOf(flow.tuple),
+      frontendOf(flow.tuple),
+      names.get(flow.backendId) ?? flow.backendId,
+      flow.reason,
+      flow.state,
+      formatSpan(nowMs - flow.openedAtMs),
+      formatSpan(flow.idleMs),
+      formatBytes(flow.bytesToBackend),
+      formatBytes(flow.bytesToClient),
+      flow.bitsPerSecond === undefined ? '-' : formatSi(flow.bitsPerSecond),
+      flow.rule,
+      flow.backendEndpoint,
+    ]),
+    { width },
+  );
+}
