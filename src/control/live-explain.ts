@@ -3,24 +3,17 @@ import { compareAddresses } from '../model/address.js';
 import type { FiveTuple } from '../model/five-tuple.js';
 import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
+import type { AsJson } from '../model/plain-json.js';
 import { explain } from '../selection/explain.js';
 import type { Explanation } from '../selection/explanation.js';
 import type { Picker } from '../selection/picker.js';
 import { allFlows } from './all-flows.js';
 import { explainVerdict } from './explain-verdict.js';
 
-/** A flow with its addresses as text. Plain data. */
-export interface FlowInText extends Omit<FlowRecord, 'tuple'> {
-  readonly tuple: Omit<FiveTuple, 'source' | 'destination'> & {
-    readonly source: string;
-    readonly destination: string;
-  };
-}
-
 /** Where a tuple would go now, and where its live flow is. Plain data. */
 export interface LiveExplanation extends Explanation {
   /** Of exactly this five-tuple; absent: none is live. */
-  readonly flow?: FlowInText;
+  readonly flow?: AsJson<FlowRecord>;
   /** Whether that flow is where a new one would go now; absent: none is live. */
   readonly agrees?: boolean;
   /** Both in a sentence, and why they differ. */
@@ -56,7 +49,7 @@ export async function liveExplain({
 }
 
 /** As text are the addresses. */
-export function flowInText(flow: FlowRecord): FlowInText {
+export function flowInText(flow: FlowRecord): AsJson<FlowRecord> {
   const { tuple } = flow;
   return { ...flow, tuple: { ...tuple, source: tuple.source.text, destination: tuple.destination.text } };
 }

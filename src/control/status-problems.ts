@@ -1,4 +1,5 @@
 import type { ApplyReport } from '../dataplane/data-plane.js';
+import type { Configuration } from '../model/configuration.js';
 import type { ForwardingState, PoolView } from '../model/forwarding-state.js';
 import { tableInUse } from '../selection/picker.js';
 import type { ViewSamples } from './traffic-view.js';
@@ -36,7 +37,7 @@ export function statusProblems(inputs: ProblemInputs): readonly string[] {
     problems.push(...deafFrontends(samples));
   }
   for (const view of state.views) problems.push(...poolProblems(state, view));
-  return [...problems, ...workerProblems(samples), ...fullTables(samples)];
+  return [...problems, ...workerProblems(state.configuration, samples), ...fullTables(samples)];
 }
 
 function deafFrontends({ latest }: ViewSamples): readonly string[] {
@@ -61,11 +62,13 @@ function poolProblems(state: ForwardingState, view: PoolView): readonly string[]
   return serving < minimum ? [`${name}: ${serving} of at least ${minimum} backends serve`] : [];
 }
 
-function workerProblems({ latest }: ViewSamples): readonly string[] {
-  const delays = latest?.counters.eventLoopDelaySeconds ?? [];
-  return delays.flatMap((delay, worker) =>
-    Number.isNaN(delay) ? [`Data worker ${worker} is being replaced`] : [],
-  );
+/** A worker that serves has a delay of its event loop; one that is being replaced has none, or not a number. */
+function workerProblems({ workers }: Configuration, { latest }: ViewSamples): readonly string[] {
+  if (latest === undefined) return [];
+  const delays = latest.counters.eventLoopDelaySeconds;
+  return Array.from({ length: Math.max(workers, delays.length) }, (_, worker) => worker)
+    .filter((worker) => Number.isNaN(delays[worker] ?? Number.NaN))
+    .map((worker) => `Data worker ${worker} is being replaced`);
 }
 
 function fullTables({ latest }: ViewSamples): readonly string[] {

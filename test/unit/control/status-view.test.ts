@@ -147,4 +147,11 @@ describe('problems of a status', () => {
       'Flow table tcp is full: 100 flows',
     ]);
   });
+
+  test('are the only worker that is gone, of which nothing is said at all', () => {
+    const alone = aState({ configuration: { workers: 1 } });
+    const samples = { latest: { atMs: 0, counters: aReading({ eventLoopDelaySeconds: [] }) } };
+    assert.deepEqual(problems({ state: alone, samples }), ['Data worker 0 is being replaced']);
+    assert.deepEqual(problems({ state: alone, samples: {} }), []);
+  });
 });
