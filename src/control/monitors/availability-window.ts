@@ -45,7 +45,8 @@ export class AvailabilityWindow {
       const sum = entry.list.reduce((total, { ratio }) => total + ratio, 0);
       found.push({
         name,
-        average: sum / entry.list.length,
+        // Sixty times 0.9 is a little less than 54 in floating point, and 90 % are not less than 90 %.
+        average: Number((sum / entry.list.length).toFixed(9)),
         isWhole: atMs - entry.firstAtMs >= WINDOW_MS,
       });
     }

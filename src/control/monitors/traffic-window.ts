@@ -28,6 +28,9 @@ interface Snapshot {
 /** Snapshots kept per window: memory is rows x these, whatever the sampling rate. */
 const STEPS = 12;
 
+/** Marks come on top; when there are very many, the window gets shorter instead of bigger. */
+const MAX_KEPT = 5 * STEPS;
+
 /** Totals of the data plane, kept for a while so that the last minute can be told from the last year. */
 export class TrafficWindow {
   readonly #windowMs: number;
@@ -45,13 +48,11 @@ export class TrafficWindow {
     this.#latest = latest;
     const lastKeptAtMs = this.#kept.at(-1)?.atMs;
     const isDue = lastKeptAtMs === undefined || atMs - lastKeptAtMs >= this.#windowMs / STEPS;
-    if (isDue || options.isMark) this.#kept = [...this.#kept, latest];
-    // One is kept from before the window, so that the window is whole.
-    const firstInside = this.#kept.findIndex((snapshot) => snapshot.atMs > atMs - this.#windowMs);
-    if (firstInside > 1) this.#kept = this.#kept.slice(firstInside - 1);
+    if (isDue || options.isMark) this.#kept = [...this.#kept, latest].slice(-MAX_KEPT);
+    this.#kept = this.#kept.filter((snapshot) => snapshot.atMs >= atMs - this.#windowMs);
   }
 
-  /** Since the first snapshot that is not before `fromMs`; at most the window, and a twelfth of it. */
+  /** Since the first snapshot that is not before `fromMs`: with one that is long past, eleven twelfths of the window or more. */
   since(
     fromMs: number,
     row: { readonly rule: string; readonly backendId: string; readonly protocol: Protocol },

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import type { PlaneCounters, TrafficCounters } from '../../../src/dataplane/data-plane.js';
+import { SKETCH_REGISTERS } from '../../../src/model/source-sketch.js';
 import { METRIC_FAMILIES, Metrics } from '../../../src/observe/metrics.js';
 import type { MetricsSource, ProbeStatus } from '../../../src/observe/metrics-source.js';
 import { systemClock } from '../../../src/runtime/clock.js';
@@ -177,6 +178,87 @@ describe('Metrics.render()', () => {
     assert.equal(found.value(name, { ...labels, protocol: 'udp', outcome: 'failed' }), 0);
   });
 
+  test('render() exports what operators do', async () => {
+    const sketch = (...filled: readonly number[]) =>
+      Uint8Array.from({ length: SKETCH_REGISTERS }, (_, index) => (filled.includes(index) ? 1 : 0));
+    const [arrivals] = COUNTERS.arrivals;
+    assert.ok(arrivals !== undefined);
+    const counters: PlaneCounters = {
+      ...COUNTERS,
+      traffic: [
+        traffic('nvas/127.0.0.11', { lastFlowAtMs: 1_700_000_000_500 }),
+        traffic('nvas/127.0.0.11', { protocol: 'udp', lastFlowAtMs: 1_700_000_002_000 }),
+        traffic('nvas/127.0.0.12', { flowsActive: 2 }),
+        traffic('nvas/127.0.0.12', { flowsActive: 5, protocol: 'udp' }),
+      ],
+      arrivals: [
+        { ...arrivals, sourceSketch: sketch(1, 2, 3) },
+        { ...arrivals, protocol: 'udp', sourceSketch: sketch(3, 4) },
+      ],
+    };
+    const state = sampleState(7);
+    const draining = { serving: false, eligible: false, exclusion: 'draining' } as const;
+    const views = state.views.map((view) => ({
+      ...view,
+      backends: view.backends.map((member, index) => (index === 1 ? { ...member, ...draining } : member)),
+    }));
+    const found = await scrape(
+      source({
+        counters: () => Promise.resolve(counters),
+        state: () => ({ ...state, views }),
+        healthEvents: () => [
+          { name: 'NoHealthyBackends', subject: 'nvas' },
+          { name: 'ProbeUpTrafficFailing', subject: 'nvas/127.0.0.11' },
+        ],
+        reloads: () => ({ succeeded: 4, failed: 1, lastAtMs: 1_700_000_001_000, lastSucceeded: false }),
+      }),
+    );
+    const active = 'haports_health_event_active';
+    assert.equal(found.value(active, { name: 'NoHealthyBackends', subject: 'nvas' }), 1);
+    assert.equal(found.value(active, { name: 'ProbeUpTrafficFailing', subject: 'nvas/127.0.0.11' }), 1);
+    assert.equal(found.value('haports_reloads_total', { outcome: 'succeeded' }), 4);
+    assert.equal(found.value('haports_reloads_total', { outcome: 'failed' }), 1);
+    assert.equal(found.value('haports_config_last_reload_timestamp_seconds'), 1_700_000_001);
+    assert.equal(found.value('haports_config_last_reload_success'), 0);
+    assert.equal(found.value('haports_drain_flows', { pool: 'nvas', backend: 'nva-2' }), 7);
+    assert.equal(found.value('haports_drain_flows', { backend: 'nva-1' }), undefined);
+    assert.equal(found.value('haports_rule_distinct_sources', { rule: 'ha-ports' }), 4);
+    const last = 'haports_backend_last_flow_timestamp_seconds';
+    assert.equal(found.value(last, { pool: 'nvas', backend: 'nva-1' }), 1_700_000_002);
+    assert.equal(found.value(last, { backend: 'nva-2' }), undefined);
+  });
+
+  test('render() exports the same under the names of Azure', async () => {
+    const found = await scrape(source());
+    const hub = { frontend: 'hub', frontend_ip_address: '127.0.0.1' };
+    const nva = (address: string) => ({ pool: 'nvas', backend_ip_address: address });
+    assert.equal(found.value('haports_azure_vip_availability', hub), 75);
+    assert.equal(found.value('haports_azure_vip_availability', { frontend: 'hub6' }), undefined);
+    assert.equal(found.value('haports_azure_dip_availability', nva('127.0.0.11')), 100);
+    assert.equal(found.value('haports_azure_dip_availability', nva('127.0.0.12')), 0);
+    assert.equal(found.value('haports_azure_syn_count_total', hub), 12);
+    const tcp = { ...hub, protocol_type: 'TCP' };
+    assert.equal(found.value('haports_azure_byte_count_total', { ...tcp, direction: 'In' }), 1000);
+    assert.equal(found.value('haports_azure_byte_count_total', { ...tcp, direction: 'Out' }), 5000);
+    assert.equal(found.value('haports_azure_packet_count_total', { ...tcp, direction: 'In' }), 20);
+    assert.equal(found.value('haports_azure_packet_count_total', { ...tcp, direction: 'Out' }), 40);
+    const snat = 'haports_azure_snat_connection_count_total';
+    const first = nva('127.0.0.11');
+    const state = (protocol_type: string, connection_state: string) => ({
+      ...first,
+      protocol_type,
+      connection_state,
+    });
+    assert.equal(found.value(snat, state('TCP', 'Successful')), 10);
+    assert.equal(found.value(snat, state('TCP', 'Failed')), 2);
+    assert.equal(found.value(snat, state('UDP', 'Successful')), 7);
+    const udp = { ...first, protocol_type: 'UDP' };
+    assert.equal(found.value('haports_azure_allocated_snat_ports', udp), 28_232);
+    assert.equal(found.value('haports_azure_used_snat_ports', udp), 7);
+    const silent = await scrape(source({ counters: () => Promise.reject(new Error('worker died')) }));
+    assert.equal(silent.value('haports_azure_vip_availability', hub), 0);
+  });
+
   test('render() shows totals as they are, scrape after scrape', async () => {
     const metrics = new Metrics({ source: source(), clock: systemClock }, { version: '0.1.0' });
     const bodies = [];
@@ -233,7 +315,7 @@ describe('Metrics.render()', () => {
   test('render() has no label from a client, and as many series for any number of clients', async () => {
     const found = await scrape(source());
     const allowed = new Set(
-      'rule pool backend frontend protocol reason direction probe to verdict state le table source_address worker version node digest outcome'.split(
+      'rule pool backend frontend protocol reason direction probe to verdict state le table source_address worker version node digest outcome name subject frontend_ip_address backend_ip_address protocol_type connection_state'.split(
         ' ',
       ),
     );
