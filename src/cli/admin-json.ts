@@ -1,5 +1,6 @@
+import type { LiveExplanation } from '../control/live-explain.js';
 import type { DrainStatus } from '../model/drain.js';
-import type { Protocol } from '../model/five-tuple.js';
+import type { FiveTuple } from '../model/five-tuple.js';
 import type {
   BackendPoolView,
   BackendView,
@@ -7,48 +8,20 @@ import type {
   ListedFlow,
   StatusView,
 } from '../model/operator-views.js';
-import type { Explanation } from '../selection/explanation.js';
+import type { AsJson } from '../model/plain-json.js';
 
 /*
- * The views of model/operator-views.ts as they come over the admin API: addresses of flows are text there.
+ * The views of model/operator-views.ts as they come over the admin API.
  */
 
-export interface TupleJson {
-  readonly protocol: Protocol;
-  readonly source: string;
-  readonly sourcePort: number;
-  readonly destination: string;
-  readonly destinationPort: number;
-}
-
-export interface FlowJson extends Omit<ListedFlow, 'tuple'> {
-  readonly tuple: TupleJson;
-}
-
-export interface FlowListJson extends Omit<FlowList, 'flows'> {
-  readonly flows: readonly FlowJson[];
-}
-
-export interface DrainJson extends Omit<DrainStatus, 'longest'> {
-  readonly longest: readonly FlowJson[];
-}
-
-export interface StatusJson extends Omit<StatusView, 'drains'> {
-  readonly drains: readonly DrainJson[];
-}
-
-export interface BackendJson extends Omit<BackendView, 'drain'> {
-  readonly drain?: DrainJson;
-}
-
-export interface PoolJson extends Omit<BackendPoolView, 'backends'> {
-  readonly backends: readonly BackendJson[];
-}
-
-export interface ExplanationJson extends Explanation {
-  /** The flow as it is now; absent: there is none. */
-  readonly flow?: FlowJson;
-}
+export type TupleJson = AsJson<FiveTuple>;
+export type FlowJson = AsJson<ListedFlow>;
+export type FlowListJson = AsJson<FlowList>;
+export type DrainJson = AsJson<DrainStatus>;
+export type StatusJson = AsJson<StatusView>;
+export type BackendJson = AsJson<BackendView>;
+export type PoolJson = AsJson<BackendPoolView>;
+export type ExplanationJson = LiveExplanation;
 
 /** `192.0.2.7:40000`, `[2001:db8::7]:40000`. */
 export function clientOf({ source, sourcePort }: TupleJson): string {

@@ -18,6 +18,8 @@ export interface CliDeps {
   readonly clock: Clock;
   /** A whole file as UTF-8; rejects with the system's error. */
   readonly readText: (path: string) => Promise<string>;
+  /** A file piece by piece; rejects with the system's error. */
+  readonly readChunks: (path: string) => AsyncIterable<Uint8Array>;
   /** Calls with the text of a file each time it has changed; never rejects. See runtime/file-watch.ts. */
   readonly watchFile: (path: string, onChange: (text: string) => void) => Promise<() => void>;
   readonly terminal: Terminal;

@@ -51,7 +51,7 @@ export function completedCommands(program: Command): readonly CompletedCommand[]
 function wordKind(name: string, choices: readonly string[] | undefined): WordKind {
   if (choices !== undefined) return { kind: 'choices', choices };
   if (FILE_VALUES.includes(name) || name.endsWith('.json') || name.endsWith('.log')) return { kind: 'file' };
-  if (name === 'pool/backend') return { kind: 'backend' };
+  if (name.startsWith('pool/backend')) return { kind: 'backend' };
   return name === 'pool' ? { kind: 'pool' } : { kind: 'text' };
 }
 

@@ -1,23 +1,27 @@
 import { Option, type Command } from 'commander';
 
-/** Adds the options that say which running process is asked, and `--json`. */
+const GROUP = 'Which process:';
+
+/** Adds `--json` and, apart from the command's own options, those that say which running process is asked. */
 export function addConnection(
   command: Command,
   words: { readonly json: string; readonly config?: string },
 ): Command {
+  const config = words.config ?? 'configuration file, for its admin.socket';
+  // The first option decides which group is shown first.
   return command
-    .option(
-      '-c, --config <file>',
-      words.config ?? 'configuration file; its admin.socket says where the process is asked',
-      'config.json',
-    )
-    .option('--socket <path>', 'admin socket of the process (default: HAPORTS_SOCKET, else admin.socket)')
+    .option('--json', words.json, false)
+    .addOption(new Option('-c, --config <file>', config).default('config.json').helpGroup(GROUP))
     .addOption(
-      new Option('--http <url>', 'admin address of the process instead, as http://127.0.0.1:9901').conflicts(
-        'socket',
+      new Option('--socket <path>', 'admin socket (default: HAPORTS_SOCKET, else admin.socket)').helpGroup(
+        GROUP,
       ),
     )
-    .option('--token-file <file>', 'file with the bearer token for --http')
-    .option('--ca <file>', 'certificate to trust for --http, PEM')
-    .option('--json', words.json, false);
+    .addOption(
+      new Option('--http <url>', 'admin address instead, as http://127.0.0.1:9901')
+        .conflicts('socket')
+        .helpGroup(GROUP),
+    )
+    .addOption(new Option('--token-file <file>', 'file with the token for --http').helpGroup(GROUP))
+    .addOption(new Option('--ca <file>', 'certificate to trust for --http, PEM').helpGroup(GROUP));
 }

@@ -6,6 +6,7 @@ import type { CliDeps } from './cli-deps.js';
 import { formatExplanation } from './explain-text.js';
 import { formatBytes, formatSpan, plural } from './human.js';
 import { printable } from './table.js';
+import { wrapWords } from './wrap-words.js';
 
 /** The flow that is asked about, as text. */
 export interface AskedFlow {
@@ -45,21 +46,22 @@ export async function explainLive(
 
 /** A live explanation for people, with the flow itself where there is one. Ends without a newline. */
 export function formatLiveExplanation({ explanation, place }: LiveExplanation, nowMs: number): string {
-  const { flow } = explanation;
+  const { flow, verdict } = explanation;
   return [
     formatExplanation(explanation),
-    ...(flow === undefined ? ['Flow         not there now'] : flowLines(flow, nowMs)),
+    ...(flow === undefined ? [] : flowLines(flow, nowMs)),
+    ...wrapWords(printable(`Verdict      ${verdict}`), 80, 13),
     `As the process at ${printable(place)} decides now`,
   ].join('\n');
 }
 
 function flowLines(flow: FlowJson, nowMs: number): readonly string[] {
   return [
-    `Flow         ${flow.state}, with ${flow.backendId} at ${flow.backendEndpoint}`,
+    `Live flow    ${flow.state}, with ${flow.backendId} at ${flow.backendEndpoint}`,
     `             ${whyThere(flow)}`,
     `             opened ${formatSpan(nowMs - flow.openedAtMs)} ago at revision ${flow.epoch}, idle ${formatSpan(flow.idleMs)}`,
-    `             ${formatBytes(flow.bytesToBackend)} in ${plural(flow.packetsToBackend, 'packet')} to the backend, ` +
-      `${formatBytes(flow.bytesToClient)} in ${plural(flow.packetsToClient, 'packet')} back`,
+    `             to the backend ${formatBytes(flow.bytesToBackend)} in ${plural(flow.packetsToBackend, 'packet')},`,
+    `             to the client ${formatBytes(flow.bytesToClient)} in ${plural(flow.packetsToClient, 'packet')}`,
     ...(flow.excluded.length === 0 ? [] : [`             left out when placed: ${flow.excluded.join(', ')}`]),
   ].map(printable);
 }
@@ -67,7 +69,7 @@ function flowLines(flow: FlowJson, nowMs: number): readonly string[] {
 function whyThere({ reason }: FlowJson): string {
   return {
     hash: 'placed by its hash',
-    retry: "placed with another than its slot's backend, which could not be reached or was at its cap",
+    retry: 'placed with another backend, the first could not be reached or was full',
     rebalanced: 'moved there by the flow policy',
     'fail-open': 'placed while nobody was eligible (fail-open)',
     pinned: 'pinned: its hash would now choose another, but it stays',

@@ -107,3 +107,30 @@ Examples:
   source <(haports completion bash)
   haports completion zsh > ~/.zfunc/_haports     with ~/.zfunc in $fpath, before compinit
 `;
+
+export const PLAN_HELP = `
+Examples:
+  haports plan new.json
+  haports plan new.json --max-moved 2%
+  haports plan new.json --against config.json
+
+Shows per rule the share of the hash space that moves, live flows that stay, move or end, backends whose probe state is
+lost, listeners, and the steps in their order: what is added comes before what is removed. Exit codes: 2 the
+configuration cannot be used, 3 more would move than --max-moved.
+`;
+
+export const SIMULATE_HELP = `
+Examples:
+  haports simulate --down nvas/nva-1
+  haports simulate --live --drain nvas/nva-1 --weight nvas/nva-2=50
+  haports simulate --offline config.json --down nvas/nva-1 --sources 3
+`;
+
+export const REPLAY_HELP = `
+Examples:
+  haports replay /var/log/haports/flow.log
+  haports replay flow.log --json
+
+Every decision is recomputed from the configurations and epochs in the log. Exit codes: 1 a decision comes out
+differently.
+`;

@@ -1,6 +1,6 @@
 import { systemClock } from '../runtime/clock.js';
 import { watchFile } from '../runtime/file-watch.js';
-import { systemFileChanges, systemFiles } from '../runtime/files.js';
+import { readChunks, systemFileChanges, systemFiles } from '../runtime/files.js';
 import type { CliDeps, ProcessSignal } from './cli-deps.js';
 import { createTerminal } from './terminal.js';
 
@@ -24,6 +24,7 @@ export function processDeps(): Omit<CliDeps, 'load' | 'startBalancer'> {
     env: process.env,
     clock: systemClock,
     readText: (path) => systemFiles.readText(path),
+    readChunks,
     watchFile: (path, onChange) =>
       watchFile({ clock: systemClock, files: systemFiles, changes: systemFileChanges }, path, onChange),
     terminal: createTerminal({

@@ -7,6 +7,7 @@ import { EXIT, type ExitCode } from './exit-codes.js';
 import { COMPLETION_HELP, EXIT_CODES } from './help-texts.js';
 import { registerLiveCommands } from './register-live.js';
 import { registerLocalCommands } from './register-local.js';
+import { registerPlanCommands } from './register-plan.js';
 
 /** Runs one command line (without `node` and script) and gives the exit code. Never rejects. */
 export async function runCli(
@@ -52,6 +53,7 @@ function createProgram(deps: CliDeps, bundledConfig: string, done: (code: ExitCo
 
   registerLocalCommands(program, { deps, bundledConfig, done });
   registerLiveCommands(program, { deps, done });
+  registerPlanCommands(program, { deps, done });
 
   program
     .command('completion')

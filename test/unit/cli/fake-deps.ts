@@ -146,6 +146,11 @@ export class FakeDeps implements CliDeps {
     return Promise.resolve(typeof content === 'string' ? content : JSON.stringify(content));
   };
 
+  // eslint-disable-next-line @typescript-eslint/require-await -- a real one waits
+  readonly readChunks: CliDeps['readChunks'] = async function* (this: void, path: string) {
+    yield Buffer.from(path);
+  };
+
   readonly watchFile: CliDeps['watchFile'] = (path, onChange) => {
     this.watched.set(path, onChange);
     return Promise.resolve(() => void this.watched.delete(path));

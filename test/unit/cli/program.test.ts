@@ -8,20 +8,74 @@ import { VERSION } from '../../../src/model/version.js';
 import { example, haExample } from '../config/example.js';
 import { FakeDeps } from './fake-deps.js';
 
+const CONNECTION = [
+  '-c, --config <file>',
+  '--socket <path>',
+  '--http <url>',
+  '--token-file <file>',
+  '--ca <file>',
+  '--json',
+] as const;
+
 /** Every command with all its options and arguments, as the manual has it. */
 const COMMANDS: Readonly<Record<string, readonly string[]>> = {
-  run: ['-c, --config <file>', 'SIGTERM', 'SIGINT', 'SIGHUP', 'shutdown.deadline'],
+  run: ['-c, --config <file>', '--watch', 'SIGTERM', 'SIGINT', 'SIGHUP', 'shutdown.deadline'],
   check: ['-c, --config <file>', '--json'],
   schema: [],
   explain: [
-    '-c, --config <file>',
+    ...CONNECTION,
     '--down <pool/backend>',
-    '--json',
     '<protocol> <source> <destination>',
     'tcp or udp',
     'haports explain -c config.json tcp 192.0.2.7:40000 127.0.0.1:8080',
   ],
   demo: ['-c, --config <file>', 'bundled.json'],
+  status: [...CONNECTION],
+  backends: [...CONNECTION, '[pool]'],
+  flows: [
+    ...CONNECTION,
+    '--rule <name>',
+    '--backend <pool/backend>',
+    '--protocol <protocol>',
+    '--source <address>',
+    '--state <state>',
+    '--reason <reason>',
+    '--sort <key>',
+    '--limit <count>',
+  ],
+  top: [...CONNECTION, '--sort <key>', '--filter <text>', 'q quit'],
+  drain: [
+    ...CONNECTION,
+    '--deadline <duration>',
+    '--then <action>',
+    '--spread <duration>',
+    '--force',
+    '--watch',
+    '--show',
+    '--cancel',
+    '<pool/backend>',
+    'Ctrl-C ends --watch, not the drain',
+  ],
+  'admin-state': [...CONNECTION, '<pool/backend> <state>', 'none, up, down or configured'],
+  weight: [...CONNECTION, '<pool/backend> <weight>', '0 to 256, or configured'],
+  reload: [...CONNECTION, '--max-moved <share>', '3 more would move'],
+  events: [...CONNECTION, '-f, --follow', '--since <id>'],
+  plan: [...CONNECTION, '--against <file>', '--max-moved <share>', '<file>', '3 more would move'],
+  simulate: [
+    ...CONNECTION,
+    '--offline <file>',
+    '--down <pool/backend>',
+    '--up <pool/backend>',
+    '--drain <pool/backend>',
+    '--admin-state <pool/backend=state>',
+    '--weight <pool/backend=weight>',
+    '--live',
+    '--flows <count>',
+    '--sources <count>',
+    '--seed <number>',
+  ],
+  replay: ['--json', '<flow.log>'],
+  completion: ['<shell>', 'bash or zsh', 'source <(haports completion bash)'],
 };
 
 function withConfig(raw: object | string): FakeDeps {
@@ -43,7 +97,10 @@ describe('runCli() help', () => {
       for (const command of Object.keys(COMMANDS)) {
         assert.match(deps.stdout, new RegExp(`^  ${command}\\b.*  \\S+ \\S+`, 'm'), command);
       }
-      assert.match(folded(deps.stdout), /Exit codes: 0 fine, 1 failed, 2 bad configuration or usage/);
+      assert.match(
+        folded(deps.stdout),
+        /Exit codes: 0 fine, 1 failed, 2 bad configuration or usage, 3 gate exceeded/,
+      );
       assert.equal(deps.stderr, '');
     }
   });
@@ -102,6 +159,16 @@ describe('runCli() usage errors', () => {
     [['explain', 'tcp', '192.0.2.7:40000'], /missing required argument 'destination'/],
     [['explain', 'tcp', '192.0.2.7:40000', '10.0.0.1:443', 'more'], /too many arguments/],
     [['demo', 'now'], /too many arguments/],
+    [['drain'], /missing required argument 'pool\/backend'/],
+    [['drain', 'nvas/nva-1', '--deadline', '10'], /must be a whole number with a unit/],
+    [['drain', 'nvas/nva-1', '--then', 'explode'], /Allowed choices are reset, leave/],
+    [['flows', '--limit', '1001'], /1 to 1000/],
+    [['flows', '--limit', 'many'], /1 to 1000/],
+    [['flows', '--sort', 'size'], /Allowed choices are/],
+    [['reload', '--max-moved', '2'], /as 2%/],
+    [['reload', '--max-moved', '101%'], /at most 100%/],
+    [['events', '--since', '-1'], /whole number/],
+    [['status', '--socket', 'a', '--http', 'http://127.0.0.1:1'], /cannot be used with option '--socket/],
   ];
 
   for (const [args, expected] of WRONG) {
