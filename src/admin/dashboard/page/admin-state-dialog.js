@@ -48,7 +48,6 @@ export function AdminStateDialog({ api, backend, onDone, onClose }) {
               name="adminState"
               value=${value}
               checked=${adminState === value}
-              autofocus=${adminState === value}
               onChange=${() => setAdminState(value)}
             />
             ${text}

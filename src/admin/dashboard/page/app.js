@@ -81,7 +81,7 @@ function App() {
               <${Section}
                 id="picture"
                 title="Way of the flows"
-                hint="A line is as thick as what runs along it; dotted: nobody serves there."
+                hint="A line is as thick as what runs along it; dotted: no new flows."
               >
                 <${Picture} frontends=${frontends} rules=${rules} pools=${pools} route=${route} />
               <//>

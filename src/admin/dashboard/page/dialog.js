@@ -8,8 +8,9 @@ export function Dialog({ title, confirm, busy, error, onSubmit, onClose, require
   const dialog = useRef(null);
   const answered = useRef(false);
   useEffect(() => {
-    dialog.current.showModal();
     const element = dialog.current;
+    element.showModal();
+    element.querySelector('input:checked, input:not([type=radio]), button')?.focus();
     return () => element.close();
   }, []);
 

@@ -31,14 +31,13 @@ export function DrainDialog({ api, backend, onDone, onClose }) {
     ...${state}
   >
     <p>
-      ${`It gets no new flows at once. The ${count(backend.traffic.flowsActive)} flows that it has may finish until the deadline.`}
+      ${`It gets no new flows from now on. The ${count(backend.traffic.flowsActive)} flows that it has may finish until the deadline.`}
     </p>
     <label>
       Deadline (30s, 10m, 2h)
       <input
         name="deadline"
         required
-        autofocus
         autocomplete="off"
         pattern="[0-9]+(ms|s|m|h|d)"
         value=${request.deadline}

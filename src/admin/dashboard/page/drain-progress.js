@@ -9,7 +9,7 @@ export function DrainProgress({ drain }) {
   return html`<div class="drain">
     <p>
       <progress max=${most} value=${most - left} aria-label=${`Drain of ${drain.backendName}`}></progress>
-      <strong>${drain.phase === 'done' ? 'Drained' : 'Draining'}</strong>: ${text}
+      <strong>${drain.phase === 'done' ? 'Drained' : 'Draining'}</strong>${`: ${text}`}
     </p>
     ${
       drain.longest.length > 0 &&

@@ -128,7 +128,7 @@ function Details({ explanation }) {
             (one) =>
               html`<li key=${one.id} class=${one.chosen ? 'chosen' : ''}>
                 <strong>${one.name}</strong>
-                ${`${one.address}, share ${percent(one.share)}, weight ${one.effectiveWeight}, probe ${one.health}, admin ${one.adminState}`}
+                ${` ${one.address}, share ${percent(one.share)}, weight ${one.effectiveWeight}, probe ${one.health}, admin ${one.adminState}`}
                 <em>${candidateText(one)}</em>
               </li>`,
           )}

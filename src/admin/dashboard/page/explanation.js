@@ -2,9 +2,9 @@
 import { backendLabel, clock, count, duration, endpoint } from './format.js';
 
 const REASONS = {
-  hash: 'its slot’s backend',
-  retry: 'another than its slot’s, which could not be reached or was at its cap',
-  rebalanced: 'moved there by the flow policy',
+  hash: 'its hash chose it',
+  retry: 'its hash chose another, which could not be reached or was at its cap',
+  rebalanced: 'the flow policy moved it there',
   'fail-open': 'nobody was eligible and the rule fails open',
   pinned: 'its hash would now choose another, but flows stay where they are',
 };
@@ -21,16 +21,16 @@ const DENIED = {
 
 /** One or two sentences: where the flow goes, or why nowhere. */
 export function sentenceOf(explanation) {
-  const wouldGo = decisionText(explanation);
-  const { flow } = explanation;
-  if (flow === undefined) return wouldGo;
+  const { flow, tuple, result } = explanation;
+  if (flow === undefined) return `${tuple} ${decisionText(explanation)}`;
   const name = backendLabel(candidateName(explanation, flow.backendId), flow.backendId);
-  const live = `This flow is live on ${name}, ${reasonText(flow.reason)}.`;
-  const same = explanation.result.kind === 'picked' && explanation.result.backendId === flow.backendId;
-  return same ? live : `${live} A new one: ${wouldGo}`;
+  const live = `${tuple} is live on ${name}: ${reasonText(flow.reason)}.`;
+  const same = result.kind === 'picked' && result.backendId === flow.backendId;
+  return same ? live : `${live} A new flow with this tuple ${decisionText(explanation)}`;
 }
 
-function decisionText({ tuple, result, rule, access, table, endpoint: dialled, candidates }) {
+/** What becomes of a new flow, as the rest of a sentence. */
+function decisionText({ result, rule, access, table, endpoint: dialled, candidates }) {
   switch (result.kind) {
     case 'picked': {
       const name = backendLabel(
@@ -40,21 +40,21 @@ function decisionText({ tuple, result, rule, access, table, endpoint: dialled, c
       const where = dialled === undefined ? '' : `, dialled at ${dialled.text}`;
       const how =
         result.reason === 'hash'
-          ? `slot ${count(result.slot)} of ${count(table?.size)} is its`
+          ? `slot ${count(result.slot)} of ${count(table?.size)} belongs to it`
           : reasonText(result.reason);
-      return `${tuple} goes to ${name}${where}: ${how} (rule ${rule?.name}).`;
+      return `goes to ${name}${where}: ${how} (rule ${rule?.name}).`;
     }
     case 'denied': {
       const why = DENIED[access?.because]?.(access.block) ?? 'its access list';
-      return `${tuple} is refused: frontend ${rule?.frontend} does not admit the source (${why}).`;
+      return `is refused: frontend ${rule?.frontend} does not admit the source (${why}).`;
     }
     case 'none': {
       const why =
         result.cause === 'no-eligible' ? 'no backend of the pool is eligible' : 'every backend is left out';
-      return `${tuple} goes nowhere: ${why}, and rule ${rule?.name} says ${result.action}.`;
+      return `goes nowhere: ${why}, and rule ${rule?.name} says ${result.action}.`;
     }
     default:
-      return `${tuple} goes nowhere: no rule covers it.`;
+      return `goes nowhere: no rule covers it.`;
   }
 }
 

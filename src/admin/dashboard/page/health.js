@@ -80,8 +80,8 @@ export function HealthHistory({ backend, limit }) {
                     .map(
                       (change) =>
                         html`<li key=${change.atMs}>
-                          <time>${clock(change.atMs)}</time> ${change.from} → <strong>${change.to}</strong>:
-                          ${change.evidence}
+                          <time>${clock(change.atMs)}</time
+                          >${` ${change.from} → `}<strong>${change.to}</strong>${`: ${change.evidence}`}
                         </li>`,
                     )}
                 </ol>`

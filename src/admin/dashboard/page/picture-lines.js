@@ -5,9 +5,12 @@ export function thickness(bitsPerSecond) {
   return Math.min(11, 1.25 + Math.log10(1 + bitsPerSecond / 1000) * 1.4);
 }
 
-/** From the right edge of one box to the left edge of the next; downwards where they stand below each other. */
+/** Boxes side by side in a layer are closer to each other than this, in pixels; layers are not. */
+const LAYER_GAP = 20;
+
+/** From the right edge of one box to the left edge of the next; downwards where layers stand below each other. */
 export function curve(from, to) {
-  if (to.left >= from.right) {
+  if (to.left >= from.right + LAYER_GAP) {
     const [x1, y1, x2, y2] = [from.right, (from.top + from.bottom) / 2, to.left, (to.top + to.bottom) / 2];
     const bend = (x2 - x1) / 2;
     return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;

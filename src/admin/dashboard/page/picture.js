@@ -137,6 +137,7 @@ function BackendNode({ backend, mark }) {
 function Line({ from, to, rate, broken, boxes, route }) {
   const [start, end] = [boxes.get(from), boxes.get(to)];
   if (start === undefined || end === undefined) return null;
+  const width = thickness(rate);
   const marks = [
     rate > 0 && 'busy',
     broken && 'broken',
@@ -145,6 +146,7 @@ function Line({ from, to, rate, broken, boxes, route }) {
   return html`<path
     class=${marks.filter(Boolean).join(' ')}
     d=${curve(start, end)}
-    stroke-width=${thickness(rate)}
+    stroke-width=${width}
+    stroke-dasharray=${broken ? `0.1 ${width * 1.6 + 3}` : undefined}
   />`;
 }

@@ -21,7 +21,6 @@ export function TokenDialog({ refused, onToken }) {
       <input
         type="password"
         autocomplete="off"
-        autofocus
         required
         value=${token}
         onInput=${(event) => setToken(event.currentTarget.value)}

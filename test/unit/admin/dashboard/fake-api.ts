@@ -103,7 +103,7 @@ export class FakeApi {
     const drained = this.#drain;
     return pool(
       this.backends.map((one) =>
-        drained === undefined || one.id !== drained.backendId
+        drained?.backendId !== one.id
           ? one
           : { ...one, serving: false, exclusion: 'draining', hashShare: 0, drain: drained },
       ),

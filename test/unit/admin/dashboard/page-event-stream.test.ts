@@ -1,0 +1,122 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { eventually } from '../../../support/deadline.js';
+import { pageModule } from './page-module.js';
+
+interface Message {
+  readonly id?: string | undefined;
+  readonly type: string;
+  readonly data: string;
+}
+
+interface State {
+  readonly kind: string;
+  readonly attempts?: number;
+  readonly why?: string;
+}
+
+type Stream = (path: string, headers: Record<string, string>, signal: AbortSignal) => Promise<Response>;
+
+interface EventStream {
+  readonly createEventParser: (onMessage: (message: Message) => void) => (piece: string) => void;
+  readonly followEvents: (options: {
+    readonly api: { readonly stream: Stream };
+    readonly onEvent: (event: unknown) => void;
+    readonly onState: (state: State) => void;
+    readonly signal: AbortSignal;
+  }) => { restart(): void; retry(): void };
+}
+
+const { createEventParser, followEvents } = await pageModule<EventStream>('event-stream.js');
+
+function parse(pieces: readonly string[]): readonly Message[] {
+  const messages: Message[] = [];
+  const push = createEventParser((message) => messages.push(message));
+  for (const piece of pieces) push(piece);
+  return messages;
+}
+
+describe('createEventParser()', () => {
+  const text =
+    ': hello\r\nretry: 2000\r\n\r\nid: 7\nevent: applied\ndata: {"a":1}\n\n:\n\ndata:one\rdata: two\r\r\nid: 8\n\ndata: {}\n\n';
+  const expected: readonly Message[] = [
+    { id: '7', type: 'applied', data: '{"a":1}' },
+    { id: '7', type: 'message', data: 'one\ntwo' },
+    { id: '8', type: 'message', data: '{}' },
+  ];
+
+  test('reads ids, types, comments, several lines of data and all three line ends', () => {
+    assert.deepEqual(parse([text]), expected);
+  });
+
+  test('gives the same however the text is cut', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat(text.length), { maxLength: 12 }), (cuts) => {
+        const at = [0, ...cuts.sort((a, b) => a - b), text.length];
+        assert.deepEqual(parse(at.slice(1).map((end, index) => text.slice(at[index], end))), expected);
+      }),
+    );
+  });
+
+  test('tells nothing before the blank line', () => {
+    assert.deepEqual(parse(['id: 1\ndata: {}\n']), []);
+  });
+});
+
+describe('followEvents()', () => {
+  /** A server that ends each stream after one event. */
+  function follow(answer: Stream) {
+    const [asked, events, states]: [(readonly [string, Record<string, string>])[], unknown[], State[]] = [
+      [],
+      [],
+      [],
+    ];
+    const ending = new AbortController();
+    const following = followEvents({
+      api: {
+        stream: (path, headers, signal) => {
+          asked.push([path, headers]);
+          return answer(path, headers, signal);
+        },
+      },
+      onEvent: (event) => events.push(event),
+      onState: (state) => states.push(state),
+      signal: ending.signal,
+    });
+    return { asked, events, states, following, end: () => ending.abort() };
+  }
+
+  test('comes back with the last id, and from the beginning after restart()', async () => {
+    let id = 0;
+    const { asked, events, states, following, end } = follow(() =>
+      Promise.resolve(new Response(`id: ${++id}\ndata: ${id}\n\n`)),
+    );
+    await eventually(() => asked.length === 2, 3000, 'a second try');
+    following.restart();
+    await eventually(() => asked.length === 3, 3000, 'a third try');
+    end();
+    assert.deepEqual(asked, [
+      ['v1/events?since=0', {}],
+      ['v1/events', { 'last-event-id': '1' }],
+      ['v1/events?since=0', {}],
+    ]);
+    assert.deepEqual(events.slice(0, 2), [1, 2]);
+    assert.deepEqual(
+      states.slice(0, 3).map(({ kind }) => kind),
+      ['connecting', 'live', 'cut'],
+    );
+  });
+
+  test('counts attempts and says why, until it is ended', async () => {
+    const { asked, states, following, end } = follow(() => Promise.reject(new Error('no way')));
+    await eventually(() => states.some(({ attempts }) => attempts === 1), 3000, 'a first failure');
+    following.retry();
+    await eventually(() => states.some(({ attempts }) => attempts === 2), 400, 'the pause to be cut short');
+    assert.equal(states.at(-1)?.why, 'no way');
+    end();
+    const tries = asked.length;
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    assert.equal(asked.length, tries);
+  });
+});
