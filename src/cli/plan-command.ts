@@ -78,7 +78,7 @@ async function comparedWith({ load }: PlanDeps, file: string, against: string): 
   return { findings: after.findings, report };
 }
 
-// eslint-disable-next-line @typescript-eslint/require-await, require-yield -- there are none
+// eslint-disable-next-line @typescript-eslint/require-await -- there are none
 async function* noFlows(): AsyncGenerator<FlowRecord> {
   return;
 }

@@ -120,7 +120,7 @@ function assignment(option: string, text: string, expected: string): readonly [s
   return [backend, value];
 }
 
-// eslint-disable-next-line @typescript-eslint/require-await, require-yield -- a file has none
+// eslint-disable-next-line @typescript-eslint/require-await -- a file has none
 async function* noFlows(): AsyncGenerator<FlowRecord> {
   return;
 }

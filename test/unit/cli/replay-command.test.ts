@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { replayCommand } from '../../../src/cli/replay-command.js';
+import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
+import type { ReplayReport } from '../../../src/control/replay.js';
+import { readChunks } from '../../../src/runtime/files.js';
+import { createHasher } from '../../../src/selection/hasher.js';
+import { createPicker } from '../../../src/selection/picker.js';
+import { LogRecorder, randomFlows } from '../control/recorded-flows.js';
+import { settings } from '../control/settings.js';
+
+const hash = await createHasher();
+const log = new LogRecorder(new ForwardingCompiler(hash), createPicker(hash));
+log.epoch(settings());
+for (const tuple of randomFlows(5000, 4)) log.place(tuple);
+
+async function run(text: string, json = false) {
+  const folder = await mkdtemp(join(tmpdir(), 'haports-replay-'));
+  const file = join(folder, 'flows.ndjson');
+  let stdout = '';
+  try {
+    await writeFile(file, text);
+    const deps = { out: (some: string) => (stdout += some), readChunks: () => readChunks(file) };
+    return { code: await replayCommand(deps, 'flows.ndjson', { json }), stdout };
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+describe('replayCommand()', () => {
+  test('exits 0 when every decision comes out as recorded', async () => {
+    const { code, stdout } = await run(log.text);
+    assert.equal(code, 0);
+    assert.equal(
+      stdout,
+      `flows.ndjson: all 5,000 decisions come out as recorded
+
+Lines       5,002: 1 configuration, 1 epoch
+Decisions   5,000: 5,000 made again
+Agree       5,000
+Differ      0
+Not checked 0
+`,
+    );
+  });
+
+  test('exits 1 and names the line when one does not, within 80 columns', async () => {
+    const victim = log.lines.findIndex((line) => line.includes('"backend":"nvas/10.0.0.1"'));
+    const tampered = log.lines.map((line, index) =>
+      index === victim ? line.replace('"backend":"nvas/10.0.0.1"', '"backend":"nvas/10.0.0.3"') : line,
+    );
+    const { code, stdout } = await run([...tampered, '{"torn'].join(''));
+    assert.equal(code, 1);
+    for (const line of stdout.split('\n')) assert.ok(line.length <= 80, line);
+    assert.match(stdout, /: 1 of 5,000 decisions come out differently\n/);
+    assert.match(stdout, new RegExp(`\\n  line ${victim + 1}: (tcp|udp) 192`));
+    assert.match(stdout, /recorded nvas\/10\.0\.0\.3,\s+must\s+be\s+nvas\/10\.0\.0\.1/);
+    assert.match(stdout, /Damaged\s+1 line\n {2}line 5003: /);
+    const json = await run(tampered.join(''), true);
+    assert.equal(json.code, 1);
+    assert.equal((JSON.parse(json.stdout) as ReplayReport).differences[0]?.line, victim + 1);
+  });
+
+  test('does not claim that anything was proved where nothing could be', async () => {
+    assert.match((await run('')).stdout, /there is no decision in it/);
+    const [, , ...flows] = log.lines;
+    const unproved = await run(flows.slice(0, 3).join(''));
+    assert.equal(unproved.code, 0);
+    assert.match(unproved.stdout, /none of 3 decisions could be made again/);
+    assert.match(unproved.stdout, /3 of an epoch that is not in the file/);
+  });
+
+  test('refuses a file that cannot be read', async () => {
+    const deps = { out: () => undefined, readChunks };
+    await assert.rejects(replayCommand(deps, '/nonexistent/flows.ndjson', { json: false }), {
+      code: 'LB_USAGE',
+      message: /"\/nonexistent\/flows\.ndjson".*ENOENT/,
+    });
+  });
+});
