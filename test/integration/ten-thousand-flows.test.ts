@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { Protocol } from '../../src/model/five-tuple.js';
+import { adminApi } from '../support/admin-api.js';
+import { eventually, within } from '../support/deadline.js';
+import { haports, HaportsProcess } from '../support/haports-process.js';
+import { labConfig } from '../support/lab-config.js';
+import { loopbackBlock } from '../support/loopback.js';
+import { NvaProcess } from '../support/nva-process.js';
+
+/** In three parts: before, between and after two changes of health. */
+const PARTS = [4000, 3000, 3000];
+const AT_A_TIME = 100;
+const PORTS = '7000-7019';
+const host = loopbackBlock();
+const FRONTEND = host(1);
+
+interface Asked {
+  readonly protocol: Protocol;
+  readonly source: string;
+  readonly destination: string;
+  /** The name that answered. */
+  readonly backend: string;
+}
+
+interface Answer {
+  readonly candidates: readonly { readonly name: string; readonly chosen: boolean }[];
+}
+
+/** Sends from a random address of the block and a port of the system's choice, and tells who answers. */
+async function ask(protocol: Protocol): Promise<Asked> {
+  const random = (count: number): number => Math.floor(Math.random() * count);
+  const address = host(100 + random(150));
+  const port = 7000 + random(20);
+  let close: () => void = () => undefined;
+  const answered = new Promise<{ readonly text: string; readonly localPort: number }>((resolve, reject) => {
+    if (protocol === 'tcp') {
+      const socket = connect({ host: FRONTEND, port, localAddress: address }, () => socket.write('who'));
+      const { promise: data } = once(socket);
+      void data.then((text) => resolve({ text, localPort: socket.localPort ?? 0 }));
+      socket.once('error', reject);
+      // A RST leaves no TIME_WAIT behind.
+      close = () => socket.resetAndDestroy();
+      return;
+    }
+    const socket = createSocket('udp4');
+    const send = (): void => socket.send('who', port, FRONTEND);
+    const again = setInterval(send, 1000);
+    socket.once('message', (data) => resolve({ text: data.toString(), localPort: socket.address().port }));
+    socket.once('error', reject);
+    socket.bind(0, address, send);
+    close = () => {
+      clearInterval(again);
+      socket.close();
+    };
+  });
+  try {
+    const { text, localPort } = await within(answered, 10_000, `an answer from ${FRONTEND}:${port}`);
+    const backend = text.split(':')[0] ?? '';
+    return { protocol, source: `${address}:${localPort}`, destination: `${FRONTEND}:${port}`, backend };
+  } finally {
+    close();
+  }
+}
+
+function once(socket: ReturnType<typeof connect>): { readonly promise: Promise<string> } {
+  return {
+    promise: new Promise((resolve) => socket.once('data', (data: Buffer) => resolve(data.toString()))),
+  };
+}
+
+void describe('10,000 flows with two changes of health', () => {
+  const nvas: NvaProcess[] = [];
+  let folder: string;
+  let socket: string;
+  let flowLog: string;
+  let balancer: HaportsProcess;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
+    socket = join(folder, 'admin.sock');
+    flowLog = join(folder, 'flow.log');
+    for (const number of [1, 2, 3]) {
+      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
+      nvas.push(await NvaProcess.start(options));
+    }
+    balancer = await HaportsProcess.start(
+      labConfig(host, {
+        listenPorts: PORTS,
+        probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '200ms', threshold: 1 },
+        pool: {
+          // Unequal weights, so that a prediction that forgot them would be wrong.
+          backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(10 + n), weight: n })),
+        },
+        rule: { idleTimeout: { udp: '1s' } },
+        top: { seed: 4711, admin: { socket }, flowLog: { file: flowLog } },
+      }),
+    );
+  });
+
+  after(async () => {
+    await balancer.kill();
+    for (const nva of nvas) await nva.kill();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const explained = async ({ protocol, source, destination }: Asked): Promise<string | undefined> => {
+    const query = new URLSearchParams({ protocol, source, destination });
+    const { status, body } = await adminApi(socket, 'GET', `/v1/explain?${query.toString()}`);
+    assert.equal(status, 200, JSON.stringify(body));
+    return (body as Answer).candidates.find(({ chosen }) => chosen)?.name;
+  };
+
+  const health = async (nva: number, state: 'sick' | 'well'): Promise<void> => {
+    await nvas[nva - 1]!.setHealth(state);
+    await eventually(
+      async () => {
+        const { body } = await adminApi(socket, 'GET', '/v1/pools/nvas');
+        const { backends } = body as { backends: { name: string; serving: boolean }[] };
+        return backends.find(({ name }) => name === `nva-${nva}`)?.serving === (state === 'well');
+      },
+      10_000,
+      `nva-${nva} to be ${state}`,
+    );
+  };
+
+  test('explain and the live decision agree on every one of them', async (context) => {
+    const shares = new Map<string, number>();
+    for (const [part, flows] of PARTS.entries()) {
+      if (part === 1) await health(3, 'sick');
+      if (part === 2) await health(3, 'well');
+      for (let done = 0; done < flows; done += AT_A_TIME) {
+        const protocolOf = (index: number): Protocol => (index % 2 === 0 ? 'tcp' : 'udp');
+        const asked = await Promise.all(
+          Array.from({ length: AT_A_TIME }, (_, index) => ask(protocolOf(index))),
+        );
+        const names = await Promise.all(asked.map(explained));
+        for (const [index, flow] of asked.entries()) {
+          assert.equal(names[index], flow.backend, `wrong about ${JSON.stringify(flow)}`);
+          const key = `part ${part + 1} ${flow.backend}`;
+          shares.set(key, (shares.get(key) ?? 0) + 1);
+        }
+      }
+    }
+    assert.equal(shares.get('part 2 nva-3'), undefined, 'it was down');
+    assert.ok((shares.get('part 3 nva-3') ?? 0) > 1000, 'half of the weight');
+    context.diagnostic([...shares].map(([key, count]) => `${key}: ${count}`).join(', '));
+  });
+
+  test('replay proves each decision of the recorded log, and finds one that was tampered with', async () => {
+    await balancer.stop();
+    const replayed = await haports(['replay', flowLog, '--json'], 60_000);
+    const report = JSON.parse(replayed.stdout) as { agree: number; differ: number };
+    assert.equal(replayed.code, 0, replayed.stdout + replayed.stderr);
+    assert.equal(report.differ, 0);
+    assert.ok(report.agree >= PARTS.reduce((a, b) => a + b), `${report.agree} decisions`);
+
+    const lines = (await readFile(flowLog, 'utf8')).split('\n');
+    const victim = lines.findIndex(
+      (line) => line.includes('"type":"start"') && line.includes(`nvas/${host(11)}`),
+    );
+    assert.ok(victim > 0);
+    lines[victim] = lines[victim]!.replace(`"backend":"nvas/${host(11)}"`, `"backend":"nvas/${host(12)}"`);
+    const forged = join(folder, 'forged.log');
+    await writeFile(forged, lines.join('\n'));
+    const found = await haports(['replay', forged, '--json'], 60_000);
+    assert.equal(found.code, 1, found.stderr);
+    assert.equal((JSON.parse(found.stdout) as { differ: number }).differ, 1);
+  });
+});
