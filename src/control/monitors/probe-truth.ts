@@ -67,7 +67,7 @@ export class ProbeTruthMonitor implements Monitor {
       protocols.map((protocol): Group => {
         const facts = view.backends.map((member): [BackendState, TrafficFacts] => {
           const row = { rule: name, backendId: member.backend.id, protocol };
-          return [member, this.#window.since(this.#fromMs(view, member, atMs), row)];
+          return [member, this.#window.since(this.#sinceMs(view, member, atMs), row)];
         });
         return { protocol, facts: new Map(facts) };
       }),
@@ -75,19 +75,19 @@ export class ProbeTruthMonitor implements Monitor {
     return view.backends
       .filter(({ adminState }) => adminState !== 'down')
       .flatMap((member) => {
-        const sinceMs = this.#opinions.get(opinionKey(view, member))?.sinceMs ?? atMs;
         const { minimumVolume } = this.#options;
+        const healthAgeMs = atMs - this.#sinceMs(view, member, atMs);
         const window = sumUp(
-          { probe: probe.name, health: member.health, healthAgeMs: atMs - sinceMs },
+          { probe: probe.name, health: member.health, healthAgeMs },
           groups.map((group) => tally(member, group, minimumVolume)),
         );
         return toFindings(member.backend.id, probe, assess(window, this.#options));
       });
   }
 
-  #fromMs(view: PoolView, member: BackendState, atMs: number): number {
-    const sinceMs = this.#opinions.get(opinionKey(view, member))?.sinceMs ?? atMs;
-    return Math.max(sinceMs, atMs - this.#options.windowMs);
+  /** Since when the probe has been of its opinion. */
+  #sinceMs(view: PoolView, member: BackendState, atMs: number): number {
+    return this.#opinions.get(opinionKey(view, member))?.sinceMs ?? atMs;
   }
 }
 
@@ -113,8 +113,7 @@ function tally(member: BackendState, { protocol, facts }: Group, minimumVolume: 
     flowsOpened >= minimumVolume &&
     packetsToClient === 0 &&
     [...facts].some(
-      ([other, their]) =>
-        other !== member && their.flowsOpened >= minimumVolume && their.packetsToClient >= their.flowsOpened,
+      ([other, their]) => their.flowsOpened >= minimumVolume && their.packetsToClient >= their.flowsOpened,
     );
   return {
     attempts,

@@ -33,7 +33,6 @@ export class SkewAdvisor implements Monitor {
 
   #inputs(rule: Rule, view: PoolView, sources: number, atMs: number): SkewInputs {
     const sinceMs = this.#spreads.get(rule.name)?.sinceMs ?? atMs;
-    const fromMs = Math.max(sinceMs, atMs - WINDOW_MS);
     const serving = view.backends.filter((member) => member.serving);
     return {
       distribution: rule.distribution,
@@ -43,7 +42,7 @@ export class SkewAdvisor implements Monitor {
         weight: effectiveWeight,
         flowsOpened: rule.protocols.reduce((total, protocol) => {
           const row = { rule: rule.name, backendId: backend.id, protocol };
-          return total + this.#window.since(fromMs, row).flowsOpened;
+          return total + this.#window.since(sinceMs, row).flowsOpened;
         }, 0),
       })),
     };

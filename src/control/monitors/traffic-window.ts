@@ -52,7 +52,10 @@ export class TrafficWindow {
     this.#kept = this.#kept.filter((snapshot) => snapshot.atMs >= atMs - this.#windowMs);
   }
 
-  /** Since the first snapshot that is not before `fromMs`: with one that is long past, eleven twelfths of the window or more. */
+  /**
+   * Since the first snapshot that is not before `fromMs` and not older than the window: exact from a mark on, else
+   * up to a twelfth of the window less.
+   */
   since(
     fromMs: number,
     row: { readonly rule: string; readonly backendId: string; readonly protocol: Protocol },

@@ -135,6 +135,18 @@ describe('EventFeed', () => {
     assert.deepEqual(seen, ['first', 'second', 'second']);
   });
 
+  test('a listener that comes while an event is told hears the next one first', () => {
+    const { feed, logger } = setUp();
+    const seen: number[] = [];
+    const end = feed.subscribe(() => {
+      end();
+      feed.subscribe(({ id }) => seen.push(id));
+    });
+    logger.info({}, 'a');
+    logger.info({}, 'b');
+    assert.deepEqual(seen, [2]);
+  });
+
   test('fields are what JSON can hold: addresses and errors as text, no cycle', () => {
     const { feed } = setUp();
     const cyclic: Record<string, unknown> = {};

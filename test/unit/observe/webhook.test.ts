@@ -100,6 +100,19 @@ describe('Webhook', () => {
     assert.deepEqual(subjects(), ['a', 'b', 'c', 'd']);
   });
 
+  test('post() forgets no event that comes just as the last one is done', async () => {
+    for (let turns = 0; turns < 20; turns++) {
+      const { requests, webhook, subjects } = setUp();
+      webhook.post(event('a'));
+      await settle();
+      requests[0]?.answer(200);
+      for (let turn = 0; turn < turns; turn++) await Promise.resolve();
+      webhook.post(event('b'));
+      await settle();
+      assert.deepEqual(subjects(), ['a', 'b'], `after ${turns} turns`);
+    }
+  });
+
   test('post() tries again up to five times, later and later, then gives up and goes on', async () => {
     const { clock, logger, requests, webhook } = setUp();
     webhook.post(event('a'));

@@ -93,6 +93,12 @@ describe('ProbeTruthMonitor.observe()', () => {
     assert.equal(run.failing(), 'unclear', 'the failures from before it went down are not held against it');
   });
 
+  test('observe() counts from the very moment of the verdict', () => {
+    const traffic = (second: number) => [row(A, { connectFailures: second > 7 ? 30 : 0 })];
+    const run = new Run().for(7, state({ address: A, health: 'down' }), traffic).for(20, state(A), traffic);
+    assert.match(run.evidence(), /30 of 30 new flows failed in the last 19 s/);
+  });
+
   test('observe() takes only resets beyond the answers for failures', () => {
     const answered = (second: number) => [
       row(A, {

@@ -62,6 +62,9 @@ describe('SkewAdvisor.observe()', () => {
     assert.equal(advisor.observe(sample(1000, seen(500, 0)), state())?.[0]?.status, 'bad');
     const changed = state({ distribution: 'source-ip' }, 2);
     assert.equal(advisor.observe(sample(2000, seen(500, 0)), changed)?.[0]?.status, 'unclear');
+    advisor.observe(sample(3000, seen(600, 0)), changed);
+    const found = advisor.observe(sample(60_000, seen(600, 0)), changed);
+    assert.match(found?.[0]?.evidence ?? '', /spread 100 flows/, 'from the very moment of the change');
   });
 
   test('observe() forgets what is older than ten minutes', () => {
