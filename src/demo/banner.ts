@@ -35,6 +35,13 @@ export function demoBanner(configuration: Configuration, options: BannerOptions)
     const endpoint = formatEndpoint(first.address, first.healthPort);
     lines.push(`  sick     curl -X POST http://${endpoint}/sick     (and /well again)`);
   }
+  const { admin } = configuration;
+  if (admin?.http !== undefined) {
+    const scheme = admin.tls === undefined ? 'http' : 'https';
+    lines.push(
+      `  operate  ${scheme}://${formatEndpoint(admin.http.address, admin.http.port)}/     (dashboard)`,
+    );
+  }
   if (configuration.metrics !== undefined) {
     const { address, port: metricsPort } = configuration.metrics;
     lines.push(`  metrics  http://${formatEndpoint(address, metricsPort)}/metrics`);

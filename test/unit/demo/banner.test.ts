@@ -33,6 +33,16 @@ describe('demoBanner()', () => {
     );
   });
 
+  test('demoBanner() names the dashboard where there is one', () => {
+    const { metrics } = sampleConfiguration();
+    assert.ok(metrics !== undefined);
+    const banner = demoBanner(
+      { ...sampleConfiguration(), admin: { http: { ...metrics, port: 9901 } } },
+      OPTIONS,
+    );
+    assert.match(banner, /^ {2}operate {2}http:\/\/127\.0\.0\.1:9901\/ {5}\(dashboard\)$/m);
+  });
+
   test('demoBanner() leaves out what the configuration does not have', () => {
     const base = without(sampleConfiguration(), 'metrics');
     const ports = [{ first: 53, last: 53 }];
