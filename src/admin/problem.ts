@@ -3,13 +3,19 @@ export function problem(
   status: number,
   title: string,
   extra: {
+    /** What is there and what must be. */
+    readonly detail?: string;
+    /** Stable: `LB_...`. */
+    readonly code?: string;
     readonly reasons?: readonly string[];
+    /** Of the validator. */
+    readonly findings?: readonly unknown[];
     readonly headers?: Readonly<Record<string, string>>;
   } = {},
 ): Response {
-  const reasons = extra.reasons === undefined ? {} : { reasons: extra.reasons };
-  return new Response(`${JSON.stringify({ type: 'about:blank', status, title, ...reasons })}\n`, {
+  const { headers, ...members } = extra;
+  return new Response(`${JSON.stringify({ type: 'about:blank', status, title, ...members })}\n`, {
     status,
-    headers: { ...extra.headers, 'content-type': 'application/problem+json' },
+    headers: { ...headers, 'content-type': 'application/problem+json' },
   });
 }
