@@ -112,8 +112,8 @@ function tally(member: BackendState, { protocol, facts }: Group, minimumVolume: 
   const isSilent =
     flowsOpened >= minimumVolume &&
     packetsToClient === 0 &&
-    [...facts].some(
-      ([other, their]) => their.flowsOpened >= minimumVolume && their.packetsToClient >= their.flowsOpened,
+    [...facts.values()].some(
+      (their) => their.flowsOpened >= minimumVolume && their.packetsToClient >= their.flowsOpened,
     );
   return {
     attempts,
