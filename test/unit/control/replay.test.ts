@@ -193,7 +193,7 @@ describe('replay() of what cannot be right', () => {
       (lines[5] ?? '').replace('198.51.100.1', 'nowhere'),
       (lines[5] ?? '').replace('"destination":"198.51.100.1"', '"destination":"2001:db8::1"'),
       '{"type":"config","format":2,"digest":"x","configuration":{}}\n',
-      `${'{"type":"epoch","revision":2,"digest":'}"${settings().digest}","views":[]}\n`,
+      `{"type":"epoch","revision":2,"digest":"${settings().digest}","views":[]}\n`,
       '{"type":"something new"}\n',
     ];
     const torn = (lines[6] ?? '').slice(0, 40);

@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, describe, test } from 'node:test';
+import { readChunks, systemFileChanges } from '../../../src/runtime/files.js';
+import { within } from '../../support/deadline.js';
+
+const folder = await mkdtemp(join(tmpdir(), 'haports-files-'));
+after(() => rm(folder, { recursive: true }));
+
+describe('readChunks()', () => {
+  test('readChunks() gives a file of several pieces whole', async () => {
+    const path = join(folder, 'large');
+    const content = Buffer.alloc(1_000_003, 'haports ');
+    await writeFile(path, content);
+    const pieces: Uint8Array[] = [];
+    for await (const piece of readChunks(path)) pieces.push(piece);
+    assert.ok(pieces.length > 1);
+    assert.ok(Buffer.concat(pieces).equals(content));
+  });
+
+  test('readChunks() rejects with the system`s error', async () => {
+    const read = async (path: string): Promise<void> => {
+      for await (const piece of readChunks(path)) assert.fail(`${piece.length} bytes`);
+    };
+    await assert.rejects(read(join(folder, 'missing')), { code: 'ENOENT' });
+    await assert.rejects(read(folder), { code: 'EISDIR' });
+  });
+});
+
+describe('systemFileChanges', () => {
+  test('signature() stays while nothing changes, and is another after a write, a rename and a swapped link', async () => {
+    const path = join(folder, 'config.json');
+    await writeFile(path, 'one');
+    const first = await systemFileChanges.signature(path);
+    assert.equal(await systemFileChanges.signature(path), first);
+    await writeFile(path, 'two, longer');
+    const written = await systemFileChanges.signature(path);
+    await writeFile(`${path}.new`, 'two, longer');
+    await rename(`${path}.new`, path);
+    const renamed = await systemFileChanges.signature(path);
+    assert.equal(new Set([first, written, renamed]).size, 3);
+
+    const link = join(folder, 'link');
+    await symlink(path, link);
+    assert.equal(await systemFileChanges.signature(link), renamed);
+    await writeFile(join(folder, 'other'), 'x');
+    await symlink(join(folder, 'other'), `${link}.new`);
+    await rename(`${link}.new`, link);
+    assert.notEqual(await systemFileChanges.signature(link), renamed);
+    await assert.rejects(systemFileChanges.signature(join(folder, 'missing')), { code: 'ENOENT' });
+  });
+
+  test('watchFolder() names what changed until it is stopped, and bears a folder that is missing', async () => {
+    const watched = join(folder, 'watched');
+    await mkdir(watched);
+    const names: (string | undefined)[] = [];
+    let heard: () => void = () => undefined;
+    const change = new Promise<void>((resolve) => (heard = resolve));
+    const stop = systemFileChanges.watchFolder(watched, (name) => {
+      names.push(name);
+      heard();
+    });
+    await writeFile(join(watched, 'config.json'), '{}');
+    await within(change, 5000, 'a change of the folder');
+    assert.ok(names.includes('config.json'), names.join());
+    stop();
+    systemFileChanges.watchFolder(join(folder, 'missing'), () => assert.fail('there is nothing'))();
+  });
+});
