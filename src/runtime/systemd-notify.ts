@@ -104,7 +104,6 @@ class RunningNotifier implements SystemdNotifier {
   readonly #watchdogMs: number | undefined;
   #sent: Promise<void> = Promise.resolve();
   #hasFailed = false;
-  #isAsking = false;
   #cancel: () => void = () => undefined;
 
   constructor(environment: NotifyEnvironment, runner: NotifyRunner, options: SystemdNotifierOptions) {
@@ -159,17 +158,12 @@ class RunningNotifier implements SystemdNotifier {
     );
   }
 
+  /** An answer that never comes must not keep the next question from being asked. */
   async #signOfLife(isAlive: () => Promise<boolean>): Promise<void> {
-    if (this.#isAsking) return;
-    this.#isAsking = true;
-    try {
-      const alive = await Promise.resolve()
-        .then(isAlive)
-        .catch(() => false);
-      if (alive) await this.#send(['WATCHDOG=1']);
-    } finally {
-      this.#isAsking = false;
-    }
+    const alive = await Promise.resolve()
+      .then(isAlive)
+      .catch(() => false);
+    if (alive) await this.#send(['WATCHDOG=1']);
   }
 
   #send(variables: readonly string[]): Promise<void> {
