@@ -240,6 +240,11 @@ describe('replay() over restarts', () => {
     for (const tuple of randomFlows(100, 3)) second.place(tuple);
     const report = await replayed(first.text + second.text);
     assert.deepEqual([report.agree, report.differ], [300, 0]);
+    // The first run's second epoch is over once the second run has begun.
+    const [config, epoch] = second.lines;
+    const [late] = first.lines.slice(-1);
+    const mixed = await replayed([first.text, config, epoch, late].join(''));
+    assert.deepEqual([mixed.agree, mixed.notChecked['unknown-epoch']], [100, 1]);
   });
 
   test('forgets epochs that are long past, not those of now', async () => {
