@@ -172,7 +172,7 @@ const ENDPOINTS: Readonly<Record<string, Readonly<Record<string, Endpoint>>>> = 
           schema: { type: 'integer', minimum: 0 },
         },
       ],
-      answer: TEXT,
+      answer: { type: 'string', 'x-event-data': ref('FeedEvent') },
       answerType: 'text/event-stream',
       failures: [409],
     },

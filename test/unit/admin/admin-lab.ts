@@ -1,0 +1,113 @@
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { AdminServer, type AdminServerOptions } from '../../../src/admin/admin-server.js';
+import type { Operations } from '../../../src/admin/operations.js';
+import { ipAddress } from '../../../src/model/address.js';
+import type { AdminOptions } from '../../../src/model/configuration.js';
+import { systemClock, type Clock } from '../../../src/runtime/clock.js';
+import { silentLogger, type Logger } from '../../../src/runtime/logger.js';
+import { systemSocketFiles } from '../../../src/runtime/socket-files.js';
+import { FakeOperations } from './fake-operations.js';
+
+export const LOOPBACK = { address: ipAddress('127.0.0.1'), port: 0 };
+
+/** A folder that is gone when the test is. */
+export function folder(t: TestContext): string {
+  const path = mkdtempSync(join(tmpdir(), 'haports-admin-'));
+  t.after(() => rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+export interface AdminLab {
+  readonly fake: FakeOperations;
+  readonly server: AdminServer;
+  /** Of http. */
+  readonly port: number;
+  readonly socketPath: string;
+}
+
+export interface AdminLabOptions extends Partial<Omit<AdminServerOptions, 'listen'>> {
+  readonly listen?: Partial<AdminOptions>;
+  readonly answers?: Partial<Operations>;
+  readonly clock?: Clock;
+  readonly logger?: Logger;
+}
+
+/** A server on a socket and on a loopback port, stopped with the test. */
+export async function adminLab(t: TestContext, options: AdminLabOptions = {}): Promise<AdminLab> {
+  const { listen, answers, clock = systemClock, logger = silentLogger, ...more } = options;
+  const fake = new FakeOperations();
+  const socketPath = join(folder(t), 'admin.sock');
+  const server = new AdminServer(
+    { operations: fake.with(answers), clock, logger, files: systemSocketFiles },
+    { listen: { socket: socketPath, http: LOOPBACK, ...listen }, ...more },
+  );
+  t.after(() => server.stop());
+  const { httpPort = 0 } = await server.start();
+  return { fake, server, port: httpPort, socketPath };
+}
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: NodeJS.Dict<string | string[]>;
+  readonly text: string;
+  /** Parsed; undefined where the text is no JSON. */
+  readonly json: unknown;
+}
+
+export interface Asked extends Pick<RequestOptions, 'method' | 'headers'> {
+  readonly body?: string | object;
+}
+
+/** `{ port }` or `{ socketPath }`, and a path. */
+export async function ask(
+  target: { readonly port: number } | { readonly socketPath: string },
+  path: string,
+  { method = 'GET', headers = {}, body }: Asked = {},
+): Promise<Answer> {
+  const payload = typeof body === 'object' ? JSON.stringify(body) : body;
+  const type = payload === undefined ? {} : { 'content-type': 'application/json' };
+  const outgoing = httpRequest({
+    ...('port' in target ? { host: '127.0.0.1', port: target.port } : target),
+    path,
+    method,
+    agent: false,
+    headers: { ...type, ...(headers as Readonly<Record<string, string>>) },
+  });
+  outgoing.end(payload);
+  const [incoming] = (await once(outgoing, 'response')) as [IncomingMessage];
+  let text = '';
+  for await (const chunk of incoming) text += String(chunk);
+  return { status: incoming.statusCode ?? 0, headers: incoming.headers, text, json: parsed(text) };
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Code and status of a problem document. */
+export function problemOf({ status, headers, json }: Answer): readonly unknown[] {
+  if (headers['content-type'] !== 'application/problem+json') return ['no problem', status];
+  const { code, status: told } = json as { readonly code?: string; readonly status: number };
+  return told === status ? [status, code] : ['statuses differ', status, told];
+}
+
+/** Sends bytes as they are and reads until the server closes. */
+export async function askRaw(port: number, bytes: string): Promise<string> {
+  const socket = connect(port, '127.0.0.1');
+  let answer = '';
+  socket.on('data', (chunk: Buffer) => (answer += chunk.toString('latin1')));
+  socket.on('error', () => undefined);
+  socket.write(bytes);
+  await new Promise((resolve) => socket.once('close', resolve));
+  return answer;
+}

@@ -1,0 +1,389 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { Operations } from '../../../src/admin/operations.js';
+import { ipAddress } from '../../../src/model/address.js';
+import { BalancerError, type ErrorCode } from '../../../src/model/errors.js';
+import { RecordingLogger } from '../observe/recording-logger.js';
+import { adminLab, ask, problemOf, type Asked } from './admin-lab.js';
+
+const FLOW_JSON = {
+  protocol: 'tcp',
+  source: '2001:db8::7',
+  sourcePort: 40_000,
+  destination: 'fd00::1',
+  destinationPort: 443,
+};
+
+interface Case {
+  readonly method?: string;
+  readonly path: string;
+  readonly body?: string | object;
+  /** What Operations are asked. */
+  readonly call: readonly unknown[];
+  /** @default 200 */
+  readonly status?: number;
+}
+
+const NVA = '/v1/backends/nvas/nva-1';
+
+const CASES: readonly Case[] = [
+  { path: '/v1/status', call: ['status'] },
+  { path: '/v1/frontends', call: ['frontends'] },
+  { path: '/v1/rules', call: ['rules'] },
+  { path: '/v1/pools', call: ['pools'] },
+  { path: '/v1/pools/nvas', call: ['pools'] },
+  { path: '/v1/flows', call: ['flows', { sort: 'none', limit: 100 }] },
+  {
+    path: '/v1/flows?rule=web&backend=nvas%2Fnva-1&protocol=udp&source=2001:DB8:0::7&state=half-closed&reason=retry&sort=rate&limit=1000',
+    call: [
+      'flows',
+      {
+        rule: 'web',
+        backend: 'nvas/nva-1',
+        protocol: 'udp',
+        source: '2001:db8::7',
+        state: 'half-closed',
+        reason: 'retry',
+        sort: 'rate',
+        limit: 1000,
+      },
+    ],
+  },
+  { path: '/v1/flows?after=77&limit=1', call: ['flows', { sort: 'none', limit: 1, after: 77 }] },
+  {
+    path: '/v1/explain?protocol=tcp&source=192.0.2.7:40000&destination=192.0.2.1:443',
+    call: [
+      'explain',
+      {
+        protocol: 'tcp',
+        source: ipAddress('192.0.2.7'),
+        sourcePort: 40_000,
+        destination: ipAddress('192.0.2.1'),
+        destinationPort: 443,
+      },
+    ],
+  },
+  {
+    path: '/v1/explain?protocol=udp&source=%5B2001:db8::7%5D:1&destination=%5Bfd00::1%5D:65535',
+    call: [
+      'explain',
+      {
+        protocol: 'udp',
+        source: ipAddress('2001:db8::7'),
+        sourcePort: 1,
+        destination: ipAddress('fd00::1'),
+        destinationPort: 65535,
+      },
+    ],
+  },
+  ...['none', 'up', 'down', 'configured'].map((adminState) => ({
+    method: 'PUT',
+    path: `${NVA}/admin-state`,
+    body: { adminState },
+    call: ['setAdminState', 'nvas/nva-1', adminState],
+    status: 204,
+  })),
+  ...[0, 1, 256, 'configured'].map((weight) => ({
+    method: 'PUT',
+    path: `${NVA}/weight`,
+    body: { weight },
+    call: ['setWeight', 'nvas/nva-1', weight],
+    status: 204,
+  })),
+  {
+    method: 'PUT',
+    path: '/v1/backends/nvas/FD00:0:0::B/weight',
+    body: { weight: 1 },
+    call: ['setWeight', 'nvas/fd00::b', 1],
+    status: 204,
+  },
+  {
+    method: 'PUT',
+    path: '/v1/backends/nvas/fe80%3A%3A1%25eth0/weight',
+    body: { weight: 1 },
+    call: ['setWeight', 'nvas/fe80::1%eth0', 1],
+    status: 204,
+  },
+  {
+    method: 'POST',
+    path: `${NVA}/drain`,
+    body: { deadline: '10m' },
+    call: ['drain', 'nvas/nva-1', { deadlineMs: 600_000, then: 'reset', spreadMs: 10_000, force: false }],
+    status: 202,
+  },
+  {
+    method: 'POST',
+    path: `${NVA}/drain`,
+    body: { deadline: '0s', then: 'leave', spread: '500ms', force: true },
+    call: ['drain', 'nvas/nva-1', { deadlineMs: 0, then: 'leave', spreadMs: 500, force: true }],
+    status: 202,
+  },
+  { path: `${NVA}/drain`, call: ['drains'] },
+  { path: '/v1/backends/nvas/fd00::b/drain', call: ['drains'] },
+  { method: 'DELETE', path: `${NVA}/drain`, call: ['cancelDrain', 'nvas/nva-1'], status: 204 },
+  { path: '/v1/drains', call: ['drains'] },
+  { method: 'POST', path: '/v1/plan', body: '{"any": "text"}', call: ['plan', '{"any": "text"}'] },
+  { method: 'POST', path: '/v1/reload', body: '{ not checked', call: ['reload', '{ not checked', {}] },
+  {
+    method: 'POST',
+    path: '/v1/reload?maxMoved=0.02',
+    body: '{}',
+    call: ['reload', '{}', { maxMoved: 0.02 }],
+  },
+  {
+    method: 'POST',
+    path: '/v1/simulate',
+    body: {
+      suppose: [{ backend: 'nvas/nva-1', health: 'down', adminState: 'up', weight: 3, draining: true }],
+      population: { kind: 'generated', flows: 10, sources: 5, seed: 1 },
+    },
+    call: [
+      'simulate',
+      {
+        suppose: [{ backend: 'nvas/nva-1', health: 'down', adminState: 'up', weight: 3, draining: true }],
+        population: { kind: 'generated', flows: 10, sources: 5, seed: 1 },
+      },
+    ],
+  },
+  {
+    method: 'POST',
+    path: '/v1/simulate',
+    body: { population: { kind: 'live' } },
+    call: ['simulate', { suppose: [], population: { kind: 'live' } }],
+  },
+];
+
+describe('the admin API', () => {
+  test('asks Operations for what it is asked for, on the socket and over http', async (t) => {
+    const { fake, port, socketPath } = await adminLab(t);
+    for (const { method = 'GET', path, body, call, status = 200 } of CASES) {
+      for (const target of [{ socketPath }, { port }]) {
+        fake.calls.length = 0;
+        const answer = await ask(target, path, { method, ...(body === undefined ? {} : { body }) });
+        assert.equal(answer.status, status, `${method} ${path}: ${answer.text}`);
+        assert.deepEqual(fake.calls, [call]);
+        if (status === 204) assert.equal(answer.text, '');
+        else assert.equal(answer.headers['content-type'], 'application/json');
+      }
+    }
+  });
+
+  test('writes addresses as text, wherever a flow is', async (t) => {
+    const { port } = await adminLab(t);
+    const json = async (path: string) => (await ask({ port }, path)).json as Record<string, never>;
+    const [explanation, flows, [drain], status] = [
+      await json('/v1/explain?protocol=tcp&source=192.0.2.7:1&destination=192.0.2.1:1'),
+      await json('/v1/flows'),
+      (await json('/v1/drains')) as unknown as readonly Record<string, never>[],
+      await json('/v1/status'),
+    ];
+    assert.deepEqual(explanation['flow']?.tuple, FLOW_JSON);
+    assert.deepEqual(flows['flows']?.[0]?.tuple, FLOW_JSON);
+    assert.deepEqual(drain?.['longest']?.[0]?.tuple, FLOW_JSON);
+    assert.deepEqual(status['drains']?.[0]?.longest?.[0]?.tuple, FLOW_JSON);
+  });
+
+  test('answers HEAD as GET without a body', async (t) => {
+    const { port } = await adminLab(t);
+    const { status, text } = await ask({ port }, '/v1/status', { method: 'HEAD' });
+    assert.deepEqual([status, text], [200, '']);
+  });
+
+  test('says of other methods which are allowed', async (t) => {
+    const { port, fake } = await adminLab(t);
+    for (const [path, allow] of [
+      ['/v1/status', 'GET, HEAD'],
+      ['/v1/events', 'GET, HEAD'],
+      ['/v1/reload', 'POST'],
+      [`${NVA}/weight`, 'PUT'],
+      ['/', 'GET, HEAD'],
+    ] as const) {
+      const answer = await ask({ port }, path, { method: 'PATCH' });
+      assert.deepEqual(problemOf(answer), [405, 'LB_USAGE'], path);
+      assert.equal(answer.headers['allow'], allow);
+    }
+    const drain = await ask({ port }, `${NVA}/drain`, { method: 'OPTIONS' });
+    assert.deepEqual(String(drain.headers['allow']).split(', ').sort(), ['DELETE', 'GET', 'HEAD', 'POST']);
+    assert.equal(drain.headers['access-control-allow-origin'], undefined);
+    assert.deepEqual(problemOf(await ask({ port }, '/v1/reload')), [405, 'LB_USAGE']);
+    assert.deepEqual(fake.calls, []);
+  });
+
+  test('knows no other paths', async (t) => {
+    const { port } = await adminLab(t);
+    for (const path of [
+      '/v1',
+      '/v1/',
+      '/v2/status',
+      '/v1/status/',
+      '/v1/pools/',
+      '/v1/STATUS',
+      '/v1/backends/nvas/nva-1',
+      '/v1/..%2f..%2fetc/passwd',
+      '/assets/..%2f..%2fpackage.json',
+      '/assets/../../package.json',
+      '/%2e%2e/etc/passwd',
+    ]) {
+      const answer = await ask({ port }, path);
+      assert.equal(answer.status, 404, path);
+      assert.equal(answer.headers['content-type'], 'application/problem+json', path);
+    }
+    assert.deepEqual(problemOf(await ask({ port }, '/v1/pools/none')), [404, 'LB_NOT_FOUND']);
+    assert.deepEqual(problemOf(await ask({ port }, '/v1/backends/nvas/nva-2/drain')), [404, 'LB_NOT_FOUND']);
+  });
+});
+
+describe('the admin API, asked wrongly,', () => {
+  const WRONG: readonly (readonly [string, Asked, RegExp])[] = [
+    ['/v1/status?x=1', {}, /Unknown key "x"/],
+    ['/v1/flows?limit=0', {}, /"limit" is "0", must be a whole number from 1 to 1000/],
+    ['/v1/flows?limit=1001', {}, /"limit"/],
+    ['/v1/flows?limit=1.5', {}, /"limit"/],
+    ['/v1/flows?limit=-1', {}, /"limit"/],
+    ['/v1/flows?limit=5&limit=6', {}, /"limit" is there more than once/],
+    ['/v1/flows?sort=size', {}, /"sort" is "size", must be one of age, idle, bytes, rate, none/],
+    ['/v1/flows?sort=age&after=1', {}, /"after" must be with sort none only/],
+    ['/v1/flows?source=example.com', {}, /"source" is "example\.com", must be an IP address/],
+    ['/v1/flows?protocol=icmp', {}, /"protocol"/],
+    ['/v1/flows?constructor=1', {}, /Unknown key/],
+    ['/v1/flows?__proto__=1', {}, /Unknown key "__proto__"/],
+    ['/v1/explain?protocol=tcp&source=192.0.2.7:1', {}, /Missing key "destination"/],
+    ['/v1/explain?protocol=tcp&source=192.0.2.7&destination=192.0.2.1:1', {}, /"source"/],
+    ['/v1/explain?protocol=tcp&source=192.0.2.7:0&destination=192.0.2.1:1', {}, /"source"/],
+    ['/v1/explain?protocol=tcp&source=[::1]:1&destination=192.0.2.1:1', {}, /same IP version/],
+    [`${NVA}/admin-state`, { method: 'PUT' }, /The body is not JSON/],
+    [`${NVA}/admin-state`, { method: 'PUT', body: '[]' }, /must be a JSON object/],
+    [`${NVA}/admin-state`, { method: 'PUT', body: 'null' }, /must be a JSON object/],
+    [`${NVA}/admin-state`, { method: 'PUT', body: {} }, /Missing key "adminState"/],
+    [`${NVA}/admin-state`, { method: 'PUT', body: { adminState: 'drain' } }, /"adminState" is "drain"/],
+    [`${NVA}/admin-state`, { method: 'PUT', body: '{"adminState":"up","__proto__":{}}' }, /Unknown key/],
+    [`${NVA}/weight`, { method: 'PUT', body: { weight: 257 } }, /"weight" is 257, must be a whole number/],
+    [`${NVA}/weight`, { method: 'PUT', body: { weight: -1 } }, /"weight"/],
+    [`${NVA}/weight`, { method: 'PUT', body: { weight: 1.5 } }, /"weight"/],
+    [`${NVA}/weight`, { method: 'PUT', body: { weight: '5' } }, /or "configured"/],
+    [`${NVA}/weight`, { method: 'PUT', body: { weight: null } }, /"weight" is null/],
+    [`${NVA}/drain`, { method: 'POST', body: {} }, /Missing key "deadline"/],
+    [`${NVA}/drain`, { method: 'POST', body: { deadline: 600 } }, /"deadline" is 600, must be a duration/],
+    [`${NVA}/drain`, { method: 'POST', body: { deadline: '10' } }, /"deadline"/],
+    [`${NVA}/drain`, { method: 'POST', body: { deadline: '25h' } }, /at most 24h/],
+    [`${NVA}/drain`, { method: 'POST', body: { deadline: '1m', then: 'drop' } }, /one of reset, leave/],
+    [`${NVA}/drain`, { method: 'POST', body: { deadline: '1m', force: 'yes' } }, /true or false/],
+    ['/v1/reload?maxMoved=2%25', { method: 'POST', body: '{}' }, /"maxMoved" is "2%", must be a number/],
+    ['/v1/reload?maxMoved=1.5', { method: 'POST', body: '{}' }, /"maxMoved"/],
+    ['/v1/reload?maxMoved=NaN', { method: 'POST', body: '{}' }, /"maxMoved"/],
+    ['/v1/reload?path=/etc/passwd', { method: 'POST', body: '{}' }, /Unknown key "path"/],
+    ['/v1/simulate', { method: 'POST', body: {} }, /"population" must be an object/],
+    [
+      '/v1/simulate',
+      { method: 'POST', body: { population: { kind: 'live', flows: 1 } } },
+      /Unknown key "flows"/,
+    ],
+    [
+      '/v1/simulate',
+      { method: 'POST', body: { population: { kind: 'generated', flows: 2_000_000, sources: 1, seed: 0 } } },
+      /"flows" is 2000000, must be a whole number from 1 to 1000000/,
+    ],
+    [
+      '/v1/simulate',
+      { method: 'POST', body: { suppose: [1], population: { kind: 'live' } } },
+      /Each of "suppose" must be an object/,
+    ],
+    [
+      '/v1/simulate',
+      { method: 'POST', body: { suppose: [{ weight: 1 }], population: { kind: 'live' } } },
+      /Missing key "backend"/,
+    ],
+  ];
+
+  test('says what is there and what must be, and does nothing', async (t) => {
+    const { fake, port } = await adminLab(t);
+    for (const [path, asked, message] of WRONG) {
+      const answer = await ask({ port }, path, asked);
+      assert.deepEqual(problemOf(answer), [400, 'LB_USAGE'], `${path} ${JSON.stringify(asked)}`);
+      assert.match((answer.json as { detail: string }).detail, message);
+    }
+    assert.deepEqual(fake.calls, []);
+  });
+
+  test('refuses bodies that are no UTF-8', async (t) => {
+    const { socketPath } = await adminLab(t);
+    const body = Buffer.from([0x7b, 0xff, 0x7d]);
+    const answer = await ask({ socketPath }, '/v1/plan', { method: 'POST', body: body.toString('latin1') });
+    assert.equal(answer.status, 200);
+    const { request } = await import('node:http');
+    const status = await new Promise<number | undefined>((resolve, reject) => {
+      const outgoing = request({ socketPath, path: '/v1/plan', method: 'POST' }, (incoming) => {
+        incoming.resume();
+        resolve(incoming.statusCode);
+      });
+      outgoing.on('error', reject);
+      outgoing.end(body);
+    });
+    assert.equal(status, 400);
+  });
+});
+
+describe('errors of Operations', () => {
+  const failing = (error: unknown): Partial<Operations> => ({
+    // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- anything may be thrown
+    reload: () => Promise.reject(error),
+  });
+  const reload = { method: 'POST', body: '{}' };
+
+  test('become problem documents with their status and code', async (t) => {
+    const statuses: readonly (readonly [ErrorCode, number])[] = [
+      ['LB_USAGE', 400],
+      ['LB_UNKNOWN_BACKEND', 404],
+      ['LB_NOT_FOUND', 404],
+      ['LB_CONFLICT', 409],
+      ['LB_GATE_EXCEEDED', 409],
+      ['LB_RESTART_NEEDED', 409],
+      ['LB_CONFIG_INVALID', 422],
+      ['LB_TOO_LARGE', 413],
+      ['LB_APPLY_FAILED', 500],
+    ];
+    for (const [code, status] of statuses) {
+      const error = new BalancerError(`It is ${code}`, { code, source: 'usage' });
+      const { port } = await adminLab(t, { answers: failing(error) });
+      const answer = await ask({ port }, '/v1/reload', reload);
+      assert.deepEqual(problemOf(answer), [status, code]);
+      assert.equal((answer.json as { detail: string }).detail, `It is ${code}`);
+    }
+  });
+
+  test('carry their findings along', async (t) => {
+    const findings = [{ severity: 'error', code: 'LB_LOOP', path: 'rules[0]', message: 'A loop' }];
+    const error = new BalancerError('No', { code: 'LB_CONFIG_INVALID', source: 'config' });
+    const { port } = await adminLab(t, { answers: failing(Object.assign(error, { findings })) });
+    const answer = await ask({ port }, '/v1/reload', reload);
+    assert.deepEqual((answer.json as { findings: unknown }).findings, findings);
+  });
+
+  test('a plan of an unusable configuration is a problem with findings', async (t) => {
+    const findings = [{ severity: 'error', code: 'LB_LOOP', path: 'rules[0]', message: 'A loop' }] as const;
+    const { port } = await adminLab(t, { answers: { plan: () => Promise.resolve({ findings }) } });
+    const answer = await ask({ port }, '/v1/plan', reload);
+    assert.deepEqual(problemOf(answer), [422, 'LB_CONFIG_INVALID']);
+    assert.deepEqual((answer.json as { findings: unknown }).findings, findings);
+  });
+
+  test('tell nothing where they are not meant for whoever asked, but the log', async (t) => {
+    for (const error of [
+      new Error('secret'),
+      new TypeError('secret'),
+      'secret',
+      undefined,
+      new BalancerError('secret', { code: 'LB_INTERNAL', source: 'internal' }),
+      new BalancerError('secret', { code: 'LB_WORKER_LOST', source: 'system' }),
+    ]) {
+      const logger = new RecordingLogger();
+      const { port } = await adminLab(t, { answers: failing(error), logger });
+      const answer = await ask({ port }, '/v1/reload', reload);
+      assert.deepEqual(problemOf(answer), [500, 'LB_INTERNAL']);
+      assert.ok(!answer.text.includes('secret'));
+      if (!(error instanceof Error)) continue;
+      assert.deepEqual(logger.texts, ['error Admin API: POST /v1/reload failed']);
+      assert.match(String(logger.lines[0]?.fields['error']), /secret/);
+    }
+  });
+});
