@@ -2,7 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Operations } from '../../../src/admin/operations.js';
 import { ipAddress } from '../../../src/model/address.js';
+import type { DrainStatus } from '../../../src/model/drain.js';
 import { BalancerError, type ErrorCode } from '../../../src/model/errors.js';
+import type { FlowList, ListedFlow, StatusView } from '../../../src/model/operator-views.js';
+import type { AsJson } from '../../../src/model/plain-json.js';
 import { RecordingLogger } from '../observe/recording-logger.js';
 import { adminLab, ask, problemOf, type Asked } from './admin-lab.js';
 
@@ -170,17 +173,18 @@ describe('the admin API', () => {
 
   test('writes addresses as text, wherever a flow is', async (t) => {
     const { port } = await adminLab(t);
-    const json = async (path: string) => (await ask({ port }, path)).json as Record<string, never>;
-    const [explanation, flows, [drain], status] = [
-      await json('/v1/explain?protocol=tcp&source=192.0.2.7:1&destination=192.0.2.1:1'),
-      await json('/v1/flows'),
-      (await json('/v1/drains')) as unknown as readonly Record<string, never>[],
-      await json('/v1/status'),
-    ];
-    assert.deepEqual(explanation['flow']?.tuple, FLOW_JSON);
-    assert.deepEqual(flows['flows']?.[0]?.tuple, FLOW_JSON);
-    assert.deepEqual(drain?.['longest']?.[0]?.tuple, FLOW_JSON);
-    assert.deepEqual(status['drains']?.[0]?.longest?.[0]?.tuple, FLOW_JSON);
+    const json = async (path: string): Promise<unknown> => (await ask({ port }, path)).json;
+    const flow = (await json('/v1/explain?protocol=tcp&source=192.0.2.7:1&destination=192.0.2.1:1')) as {
+      readonly flow: AsJson<ListedFlow>;
+    };
+    const flows = (await json('/v1/flows')) as AsJson<FlowList>;
+    const drains = (await json('/v1/drains')) as readonly AsJson<DrainStatus>[];
+    const status = (await json('/v1/status')) as AsJson<StatusView>;
+    const shown = [flow.flow, flows.flows[0], drains[0]?.longest[0], status.drains[0]?.longest[0]];
+    assert.deepEqual(
+      shown.map((each) => each?.tuple),
+      [FLOW_JSON, FLOW_JSON, FLOW_JSON, FLOW_JSON],
+    );
   });
 
   test('answers HEAD as GET without a body', async (t) => {
