@@ -34,6 +34,7 @@ const PAGE: readonly string[] = [
   'live-data.js',
   'picture-lines.js',
   'picture.js',
+  'server-time.js',
   'style.css',
   'token-dialog.js',
 ];

@@ -1,5 +1,7 @@
 // The admin API, as the page calls it.
 
+import { noteServerTime } from './server-time.js';
+
 const TOKEN_KEY = 'haports-token';
 const TIMEOUT_MS = 10_000;
 
@@ -37,6 +39,7 @@ export function createApi(
     } catch (error) {
       throw new ApiError(signalText(error), { code: 'NETWORK' });
     }
+    noteServerTime(response.headers.get('date'));
     if (response.ok) return response;
     const failure = await problemOf(response);
     // A refusal may come late, after a better token was given.

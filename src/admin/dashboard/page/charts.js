@@ -112,7 +112,9 @@ function options(place, { show, lines, setPointed }) {
     axes: [
       {
         ...axis,
+        size: 26,
         space: 70,
+        incrs: [60, 120, 300],
         values: (plot, ticks) => ticks.map((tick) => new Date(tick * 1000).toTimeString().slice(0, 8)),
       },
       { ...axis, size: 82, space: 36, values: (plot, ticks) => ticks.map((tick) => show(tick)) },

@@ -3,6 +3,7 @@ import { backendPath } from './api.js';
 import { count } from './format.js';
 import { Dialog } from './dialog.js';
 import { drainText } from './drain-progress.js';
+import { serverNow } from './server-time.js';
 
 /** Asks for the deadline and what comes then. `onDone` gets a sentence for the announcer. */
 export function DrainDialog({ api, backend, onDone, onClose }) {
@@ -113,6 +114,6 @@ export function CancelDrainDialog({ api, backend, onDone, onClose }) {
     ...${state}
   >
     <p>It gets new flows again, if its probe and its admin state allow it.</p>
-    ${backend.drain !== undefined && html`<p>Now: ${drainText(backend.drain, Date.now())}</p>`}
+    ${backend.drain !== undefined && html`<p>Now: ${drainText(backend.drain, serverNow())}</p>`}
   <//>`;
 }

@@ -1,11 +1,12 @@
 import { html } from './htm-preact.js';
 import { clock, count, duration, endpoint } from './format.js';
+import { serverNow } from './server-time.js';
 
 /** Flows that are left, when they are likely to be gone, and what keeps them. */
 export function DrainProgress({ drain }) {
   const left = drain.flows.tcp + drain.flows.udp;
   const most = Math.max(drain.flowsAtStart, left, 1);
-  const text = drainText(drain, Date.now());
+  const text = drainText(drain, serverNow());
   return html`<div class="drain">
     <p>
       <progress max=${most} value=${most - left} aria-label=${`Drain of ${drain.backendName}`}></progress>
@@ -19,7 +20,7 @@ export function DrainProgress({ drain }) {
           ${drain.longest.map(
             ({ id, tuple, openedAtMs, idleMs }) =>
               html`<li key=${id}>
-                ${`${tuple.protocol} ${endpoint(tuple.source, tuple.sourcePort)} → ${endpoint(tuple.destination, tuple.destinationPort)}, open for ${duration(Date.now() - openedAtMs)}, idle for ${duration(idleMs)}`}
+                ${`${tuple.protocol} ${endpoint(tuple.source, tuple.sourcePort)} → ${endpoint(tuple.destination, tuple.destinationPort)}, open for ${duration(serverNow() - openedAtMs)}, idle for ${duration(idleMs)}`}
               </li>`,
           )}
         </ul>

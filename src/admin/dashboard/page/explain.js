@@ -3,6 +3,7 @@ import { query } from './api.js';
 import { bytes, percent } from './format.js';
 import { exclusionText } from './health.js';
 import { factsOf, flowFacts, routeOf, sentenceOf } from './explanation.js';
+import { serverNow } from './server-time.js';
 
 /**
  * "Where does this flow go?" `asked` is a tuple `{protocol, source, destination}` that another part of the page wants
@@ -104,7 +105,7 @@ function Details({ explanation }) {
       html`<section>
         <h3>The live flow</h3>
         <${Facts}
-          pairs=${[...flowFacts(flow, Date.now()), ['Bytes', `→ ${bytes(flow.bytesToBackend)}, ← ${bytes(flow.bytesToClient)}`]]}
+          pairs=${[...flowFacts(flow, serverNow()), ['Bytes', `→ ${bytes(flow.bytesToBackend)}, ← ${bytes(flow.bytesToClient)}`]]}
         />
       </section>`
     }

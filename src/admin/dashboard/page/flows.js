@@ -3,6 +3,7 @@ import { query } from './api.js';
 import { bits, bytes, count, duration, endpoint } from './format.js';
 import { reasonText } from './explanation.js';
 import { repeat } from './live-data.js';
+import { serverNow } from './server-time.js';
 
 const EVERY_MS = 2000;
 const STATES = ['embryonic', 'established', 'half-closed', 'blackholed'];
@@ -179,7 +180,7 @@ function Flow({ flow, name, onExplain }) {
     <td data-label="Backend">${name ?? flow.backendId}<small>${flow.backendEndpoint}</small></td>
     <td data-label="State">${flow.state}</td>
     <td data-label="Reason" title=${reasonText(flow.reason)}>${flow.reason}</td>
-    <td data-label="Age">${duration(Date.now() - flow.openedAtMs)}</td>
+    <td data-label="Age">${duration(serverNow() - flow.openedAtMs)}</td>
     <td data-label="Idle">${duration(flow.idleMs)}</td>
     <td data-label="Bytes">
       ${`→ ${bytes(flow.bytesToBackend)}`}<small>${`← ${bytes(flow.bytesToClient)}`}</small>

@@ -1,6 +1,7 @@
 import { html } from './htm-preact.js';
 import { bits, clock, count, duration, perSecond } from './format.js';
 import { Shape } from './health.js';
+import { serverNow } from './server-time.js';
 
 /** Name, version and whether all is well. */
 export function Head({ status, error, freshAtMs }) {
@@ -15,7 +16,7 @@ export function Head({ status, error, freshAtMs }) {
       ${
         status === undefined
           ? ' '
-          : `${status.version} · pid ${status.pid} · up ${duration(Date.now() - status.startedAtMs)} · ${workersText(status)} · ${configuration.source} (${configuration.digest.slice(0, 12)}), loaded ${clock(configuration.loadedAtMs)} · revision ${count(status.revision)}`
+          : `${status.version} · pid ${status.pid} · up ${duration(serverNow() - status.startedAtMs)} · ${workersText(status)} · ${configuration.source} (${configuration.digest.slice(0, 12)}), loaded ${clock(configuration.loadedAtMs)} · revision ${count(status.revision)}`
       }
     </p>
     ${

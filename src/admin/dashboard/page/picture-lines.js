@@ -5,22 +5,19 @@ export function thickness(bitsPerSecond) {
   return Math.min(11, 1.25 + Math.log10(1 + bitsPerSecond / 1000) * 1.4);
 }
 
-/** Boxes side by side in a layer are closer to each other than this, in pixels; layers are not. */
-const LAYER_GAP = 20;
-
 /** From the right edge of one box to the left edge of the next; downwards where layers stand below each other. */
-export function curve(from, to) {
-  if (to.left >= from.right + LAYER_GAP) {
-    const [x1, y1, x2, y2] = [from.right, (from.top + from.bottom) / 2, to.left, (to.top + to.bottom) / 2];
-    const bend = (x2 - x1) / 2;
-    return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
+export function curve(from, to, stacked) {
+  if (stacked) {
+    const [x1, y1, x2, y2] = [(from.left + from.right) / 2, from.bottom, (to.left + to.right) / 2, to.top];
+    const bend = (y2 - y1) / 2;
+    return `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`;
   }
-  const [x1, y1, x2, y2] = [(from.left + from.right) / 2, from.bottom, (to.left + to.right) / 2, to.top];
-  const bend = (y2 - y1) / 2;
-  return `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`;
+  const [x1, y1, x2, y2] = [from.right, (from.top + from.bottom) / 2, to.left, (to.top + to.bottom) / 2];
+  const bend = (x2 - x1) / 2;
+  return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
 }
 
-/** Boxes of all elements with `data-node`, relative to the container. */
+/** Boxes of all elements with `data-node`, relative to the container, and whether layers stand below each other. */
 export function measure(container) {
   const origin = container.getBoundingClientRect();
   const boxes = new Map();
@@ -34,7 +31,8 @@ export function measure(container) {
       bottom: round(bottom - origin.top),
     });
   }
-  return boxes;
+  const [first, second] = [...container.querySelectorAll('.layer')].map((one) => one.getBoundingClientRect());
+  return { boxes, stacked: second.top >= first.bottom };
 }
 
 /** Frontend -> rule -> pool -> backend, with what runs along each. */

@@ -9,21 +9,22 @@ const MANY_BACKENDS = 24;
 /** Frontends -> rules -> pools -> backends. `route`: names of nodes on the way of the flow that was asked for. */
 export function Picture({ frontends, rules, pools, route }) {
   const container = useRef(null);
-  const [boxes, setBoxes] = useState(new Map());
+  const [layout, setLayout] = useState({ boxes: new Map(), stacked: false });
   const backends = pools.flatMap((pool) => pool.backends);
   const lines = linesOf({ rules, pools });
   const nodes = lines.map((line) => `${line.from}>${line.to}`).join(' ');
-  useLayoutEffect(() => setBoxes(measure(container.current)), [nodes]);
+  useLayoutEffect(() => setLayout(measure(container.current)), [nodes]);
   useEffect(() => {
-    const observer = new ResizeObserver(() => setBoxes(measure(container.current)));
+    const observer = new ResizeObserver(() => setLayout(measure(container.current)));
     observer.observe(container.current);
     return () => observer.disconnect();
   }, []);
 
   const onRoute = (name) => (route.includes(name) ? ' on-route' : '');
-  return html`<div class="picture" ref=${container}>
+  const many = backends.length > MANY_BACKENDS;
+  return html`<div class=${many ? 'picture many' : 'picture'} ref=${container}>
     <svg class="lines" aria-hidden="true">
-      ${lines.map((line) => html`<${Line} key=${`${line.from}>${line.to}`} ...${line} boxes=${boxes} route=${route} />`)}
+      ${lines.map((line) => html`<${Line} key=${`${line.from}>${line.to}`} ...${line} layout=${layout} route=${route} />`)}
     </svg>
     <${Layer} title="Frontends">
       ${frontends.map(
@@ -64,14 +65,14 @@ export function Picture({ frontends, rules, pools, route }) {
           <//>`,
       )}
     <//>
-    <${Layer} title="Backends" many=${backends.length > MANY_BACKENDS}>
+    <${Layer} title="Backends">
       ${backends.map((backend) => html`<${BackendNode} key=${backend.id} backend=${backend} mark=${onRoute} />`)}
     <//>
   </div>`;
 }
 
-function Layer({ title, many, children }) {
-  return html`<section class=${many ? 'layer many' : 'layer'}>
+function Layer({ title, children }) {
+  return html`<section class="layer">
     <h3>${title}</h3>
     <ul>
       ${children}
@@ -134,18 +135,19 @@ function BackendNode({ backend, mark }) {
   </li>`;
 }
 
-function Line({ from, to, rate, broken, boxes, route }) {
-  const [start, end] = [boxes.get(from), boxes.get(to)];
+function Line({ from, to, rate, broken, layout, route }) {
+  const [start, end] = [layout.boxes.get(from), layout.boxes.get(to)];
   if (start === undefined || end === undefined) return null;
   const width = thickness(rate);
   const marks = [
+    to.split(':')[0],
     rate > 0 && 'busy',
     broken && 'broken',
     route.includes(from) && route.includes(to) && 'on-route',
   ];
   return html`<path
     class=${marks.filter(Boolean).join(' ')}
-    d=${curve(start, end)}
+    d=${curve(start, end, layout.stacked)}
     stroke-width=${width}
     stroke-dasharray=${broken ? `0.1 ${width * 1.6 + 3}` : undefined}
   />`;
