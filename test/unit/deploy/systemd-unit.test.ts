@@ -65,12 +65,19 @@ describe(UNIT, () => {
   test('has no privilege but ports below 1024', () => {
     assert.equal(setting('CapabilityBoundingSet'), 'CAP_NET_BIND_SERVICE');
     assert.equal(setting('AmbientCapabilities'), 'CAP_NET_BIND_SERVICE');
-    for (const key of ['NoNewPrivileges', 'DynamicUser', 'ProtectHome', 'PrivateTmp', 'RestrictNamespaces']) {
+    for (const key of ['NoNewPrivileges', 'ProtectHome', 'PrivateTmp', 'RestrictNamespaces']) {
       assert.equal(setting(key), 'yes', key);
     }
     assert.equal(setting('ProtectSystem'), 'strict');
     assert.equal(setting('RestrictAddressFamilies'), 'AF_INET AF_INET6 AF_UNIX AF_NETLINK');
     assert.match(setting('SystemCallFilter'), /^@system-service ~/);
+  });
+
+  test('runs as a user that its sysusers file makes', async () => {
+    const sysusers = await readFile('deploy/systemd/haports.sysusers.conf', 'utf8');
+    const [, user, home] = /^u (\S+) - "[^"]+" (\S+)$/m.exec(sysusers) ?? [];
+    assert.deepEqual([setting('User'), setting('Group')], [user, user]);
+    assert.equal(setting('WorkingDirectory'), home);
   });
 
   test('lets V8 write and execute memory, and says why', () => {
