@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, lstatSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
@@ -78,6 +78,21 @@ describe('UnixSocketPlace', () => {
     await place(path).listen(server(t));
     await assert.rejects(place(path).listen(server(t)), refused(/another process answers there/));
     assert.equal(await answer(path), 'hello');
+  });
+
+  test('listen() leaves a socket alone whose process is too busy to answer', async (t) => {
+    const path = join(folder(t), 'admin.sock');
+    const script = `require('net').createServer().listen({ path: ${JSON.stringify(path)}, backlog: 1 }, () => {
+      require('fs').writeSync(1, 'ready');
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 30000);
+    })`;
+    const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    t.after(() => child.kill('SIGKILL'));
+    await once(child.stdout, 'data');
+    const waiting = Array.from({ length: 4 }, () => connect({ path }).on('error', () => undefined));
+    t.after(() => waiting.forEach((socket) => socket.destroy()));
+    await assert.rejects(place(path).listen(server(t)), refused(/cannot be told \(EAGAIN\)/));
+    assert.ok(existsSync(path));
   });
 
   test('listen() leaves alone what is no socket: a file, a folder, a link to a socket', async (t) => {
