@@ -61,7 +61,8 @@ export interface Answer {
 }
 
 export interface Asked extends Pick<RequestOptions, 'method' | 'headers'> {
-  readonly body?: string | object;
+  /** A text or bytes are sent as they are, anything else as JSON. */
+  readonly body?: string | Buffer | object;
 }
 
 /** `{ port }` or `{ socketPath }`, and a path. */
@@ -70,7 +71,8 @@ export async function ask(
   path: string,
   { method = 'GET', headers = {}, body }: Asked = {},
 ): Promise<Answer> {
-  const payload = typeof body === 'object' ? JSON.stringify(body) : body;
+  const isPlain = typeof body === 'object' && !Buffer.isBuffer(body);
+  const payload = isPlain ? JSON.stringify(body) : body;
   const type = payload === undefined ? {} : { 'content-type': 'application/json' };
   const outgoing = httpRequest({
     ...('port' in target ? { host: '127.0.0.1', port: target.port } : target),
