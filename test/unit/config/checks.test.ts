@@ -651,5 +651,4 @@ describe('checks', () => {
       'Rule "ha" would send tcp and udp port 8000-8099 of 10.0.0.1 into the listener of rule "ha"';
     assert.equal(finding.message, message);
   });
-
 });
