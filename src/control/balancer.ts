@@ -147,9 +147,9 @@ export class Balancer {
 
   /**
    * What the plane would get if this were the configuration. Changes nothing; its revision counts for nothing. Without
-   * inputs: those of now, save that backends that nobody has probed yet are taken for up.
+   * inputs: those of now, save that whom nobody probes yet is taken for up.
    */
-  preview(configuration: Configuration, inputs: CompilerInputs = probedOnes(this.inputs())): ForwardingState {
+  preview(configuration: Configuration, inputs: CompilerInputs = this.#withNewcomersUp()): ForwardingState {
     return this.#deps.compiler.preview(configuration, inputs);
   }
 
@@ -239,6 +239,20 @@ export class Balancer {
     };
   }
 
+  #withNewcomersUp(): CompilerInputs {
+    const inputs = this.inputs();
+    const probed = new Set(
+      this.#state?.views.flatMap(({ backends, probe = '' }) =>
+        backends.map(({ backend }) => `${backend.id} ${probe}`),
+      ),
+    );
+    return {
+      ...inputs,
+      health: (backend, probe) =>
+        probed.has(`${backend.id} ${probe}`) ? inputs.health(backend, probe) : { state: 'up' },
+    };
+  }
+
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.#queue.then(work);
     this.#queue = turn.catch(() => undefined);
@@ -254,14 +268,4 @@ export class Balancer {
     await Promise.race([health.firstVerdicts(), grace]);
     cancel();
   }
-}
-
-function probedOnes(inputs: CompilerInputs): CompilerInputs {
-  return {
-    ...inputs,
-    health(backend, probe) {
-      const health = inputs.health(backend, probe);
-      return health.state === 'unknown' ? { ...health, state: 'up' } : health;
-    },
-  };
 }

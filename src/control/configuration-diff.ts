@@ -64,7 +64,7 @@ const PROCESS_KEYS: Keys<Configuration> = {
   metrics: 'metrics',
   flowLog: 'flowLog',
   logging: 'logging',
-  webhook: 'webhook',
+  webhook: 'events.webhook',
 };
 
 /**

@@ -6,6 +6,7 @@ import type { ControlEvent } from '../model/control-events.js';
 import { BalancerError } from '../model/errors.js';
 import type { PlanOutcome, PlanReport, ReloadOutcome, ReloadReport } from '../model/plan-report.js';
 import type { Clock } from '../runtime/clock.js';
+import { questionKey } from '../probe/probe-key.js';
 import type { Picker } from '../selection/picker.js';
 import { allFlows } from './all-flows.js';
 import type { Balancer } from './balancer.js';
@@ -94,13 +95,15 @@ export class Reloader {
     const plan = await this.#plan(configuration);
     assertReloadable(plan, maxMoved);
     const flowsBefore = plane.flowCount();
+    const asked = probeQuestions(balancer.configuration);
     const { operator } = balancer;
     const report = await balancer.reconfigure(configuration);
     const ids = backendIds(configuration);
     const overrides = operator.retain(ids);
     drains.retain(ids);
     const lostFlows = plan.flows.reset + plan.flows.drop;
-    const lostTargets = plan.probeStateLost.length;
+    const asking = probeQuestions(configuration);
+    const kept = [...asked].filter((question) => asking.has(question)).length;
     return {
       findings,
       report: {
@@ -109,12 +112,17 @@ export class Reloader {
         plan,
         kept: {
           flows: Math.max(0, flowsBefore - lostFlows),
-          probeTargets: probeTargets(configuration) - lostTargets,
+          probeTargets: kept,
           adminStates: operator.adminStateCount,
           drains: drains.size,
           listeners: plan.listeners.kept,
         },
-        lost: { flows: lostFlows, probeTargets: lostTargets, overrides, listeners: plan.listeners.closed },
+        lost: {
+          flows: lostFlows,
+          probeTargets: asked.size - kept,
+          overrides,
+          listeners: plan.listeners.closed,
+        },
         durationMs: clock.monotonicMs() - startedAtMs,
       } satisfies ReloadReport,
     };
@@ -158,13 +166,14 @@ function backendIds({ backendPools }: Configuration): ReadonlySet<string> {
   return new Set(backendPools.flatMap(({ backends }) => backends.map(({ id }) => id)));
 }
 
-/** Backends, once for each probe that a rule sees them through. */
-function probeTargets({ rules, backendPools }: Configuration): number {
-  const targets = new Set<string>();
-  for (const { probe, backendPool } of rules) {
-    const pool = backendPools.find(({ name }) => name === backendPool);
+/** What is asked of whom: the questions of all probes that a rule sees backends through. */
+function probeQuestions({ rules, backendPools, probes }: Configuration): ReadonlySet<string> {
+  const questions = new Set<string>();
+  for (const rule of rules) {
+    const probe = probes.find(({ name }) => name === rule.probe);
+    const pool = backendPools.find(({ name }) => name === rule.backendPool);
     if (probe === undefined) continue;
-    for (const { id } of pool?.backends ?? []) targets.add(`${id} ${probe}`);
+    for (const { address } of pool?.backends ?? []) questions.add(questionKey(address, probe));
   }
-  return targets.size;
+  return questions;
 }

@@ -300,7 +300,7 @@ describe('planChange() the rest', () => {
       },
     });
     assert.deepEqual(report.restartNeeded, [
-      ...['dataPlane.workers', 'admin', 'metrics', 'flowLog', 'logging', 'webhook'],
+      ...['dataPlane.workers', 'admin', 'metrics', 'flowLog', 'logging', 'events.webhook'],
     ]);
     assert.match(report.steps[0] ?? '', /^Start a new process: .*"dataPlane\.workers"/);
     assert.deepEqual((await plan({ to: { shutdownDeadlineMs: 1 } })).restartNeeded, []);
