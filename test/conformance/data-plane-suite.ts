@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import { createServer } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import type { DataPlane, FlowQuery } from '../../src/dataplane/data-plane.js';
 import type { PlaneEvent } from '../../src/model/events.js';
+import type { Protocol } from '../../src/model/five-tuple.js';
 import type { FlowRecord } from '../../src/model/flow.js';
+import { estimateSources } from '../../src/model/source-sketch.js';
 import { eventually } from '../support/deadline.js';
 import { NvaProcess } from '../support/nva-process.js';
 import { StateFactory, type Conditions } from '../support/state-factory.js';
@@ -19,6 +24,9 @@ export interface ConformanceGround {
 const FLOWS = 60;
 const PORTS = [7000, 7005, 7009];
 
+/** Taken on every address of the machine: of this test process alone. */
+const WIDE_PORT = 20_000 + (process.pid % 10_000);
+
 /**
  * What every data plane promises, whatever moves its bytes (data-plane.ts and design.md "One contract, two planes"):
  * a flow sticks, replies are symmetric, disruption is bounded, a stop ends, no backend has a defined outcome.
@@ -28,9 +36,13 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
   const frontend = host(1);
 
   const configuration = (
-    change: { readonly backends?: readonly number[]; readonly rule?: object } = {},
+    change: {
+      readonly backends?: readonly number[];
+      readonly frontend?: object;
+      readonly rule?: object;
+    } = {},
   ): object => ({
-    frontends: [{ name: 'hub', address: frontend }],
+    frontends: [{ name: 'hub', address: frontend, ...change.frontend }],
     probes: [{ name: 'alive', protocol: 'tcp', port: 9000 }],
     backendPools: [
       {
@@ -251,6 +263,140 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       stays.destroy();
     });
 
+    for (const protocol of ['tcp', 'udp'] as const) {
+      void test(`apply() of a configuration whose ${protocol} port somebody else has changes nothing`, async () => {
+        await openFlows();
+        const foreigner = await occupy(protocol, frontend, 7030);
+        const rule = { name: 'another', listenPorts: '7005-7009,7030-7033', flowPolicy: 'firewall' };
+        await assert.rejects(apply({ health: { 'nva-1': 'down' } }, { rule, backends: [1, 2] }), {
+          code: 'LB_LISTEN_FAILED',
+        });
+        for (const { client, backend } of [...tcp, ...udp]) assert.equal(await client.backend(), backend);
+        await assert.rejects(TcpClient.connect({ host: frontend, port: 7031, localAddress: host(187) }));
+        assert.deepEqual((await plane.counters()).listeners, { hub: { open: 20, wanted: 20 } });
+        assert.deepEqual(new Set((await allFlows()).map(({ rule }) => rule)), new Set(['ha-ports']));
+        await foreigner.close();
+        await apply({}, { rule: { listenPorts: '7000-7009,7030-7033' } });
+        const fresh = await TcpClient.connect({ host: frontend, port: 7001, localAddress: host(187) });
+        assert.match(await fresh.backend(), /^nva-/);
+        fresh.destroy();
+        for (const { client, backend } of [...tcp, ...udp]) assert.equal(await client.backend(), backend);
+        assert.deepEqual((await plane.counters()).listeners, { hub: { open: 28, wanted: 28 } });
+        closeFlows();
+        await apply();
+      });
+    }
+
+    void test('a frontend on all addresses and one on a single address take over from each other', async () => {
+      const rule = {
+        ...{ name: 'wide', protocol: 'tcp', frontendPort: WIDE_PORT, backendPort: 7000 },
+        ...{ haPorts: undefined, listenPorts: undefined },
+      };
+      for (const address of [frontend, '0.0.0.0', frontend]) {
+        await apply({}, { rule, frontend: { address } });
+        const client = await TcpClient.connect({ host: frontend, port: WIDE_PORT, localAddress: host(188) });
+        assert.match(await client.backend(), /^nva-/);
+        client.destroy();
+        assert.deepEqual((await plane.counters()).listeners, { hub: { open: 1, wanted: 1 } });
+      }
+      await apply();
+    });
+
+    void test('flows of a renamed rule, whose frontend has another name too, go on under the new name', async () => {
+      await openFlows();
+      const idsBefore = new Set((await allFlows()).map(({ id }) => id));
+      await apply({}, { frontend: { name: 'edge' }, rule: { name: 'renamed', frontend: 'edge' } });
+      for (const { client, backend } of [...tcp, ...udp]) assert.equal(await client.backend(), backend);
+      const flows = await allFlows();
+      assert.ok(flows.every(({ id }) => idsBefore.has(id)));
+      assert.deepEqual(new Set(flows.map(({ rule }) => rule)), new Set(['renamed']));
+      const active = new Map<string, number>();
+      for (const { rule, flowsActive } of (await plane.counters()).traffic) {
+        active.set(rule, (active.get(rule) ?? 0) + flowsActive);
+      }
+      assert.equal(active.get('ha-ports'), 0);
+      assert.ok((active.get('renamed') ?? 0) >= 2 * FLOWS);
+      // A new flow, and one that moves, find the rule under its new name.
+      await apply(
+        { health: { 'nva-2': 'down' } },
+        { frontend: { name: 'edge' }, rule: { name: 'renamed', frontend: 'edge' } },
+      );
+      for (const { client } of udp) assert.ok(['nva-1', 'nva-3'].includes((await client.backend()) ?? ''));
+      closeFlows();
+      await apply();
+    });
+
+    void test('flows of a drained backend end over the time asked for, whatever is applied meanwhile', async () => {
+      const SPREAD_MS = 2000;
+      await openFlows();
+      const affected = tcp.filter(({ backend }) => backend === 'nva-2');
+      assert.ok(affected.length >= 8, `only ${affected.length} flows to end`);
+      const conditions = { drained: { 'nva-2': SPREAD_MS } };
+      const startedAtMs = performance.now();
+      await apply(conditions);
+      const endedAfterMs: number[] = [];
+      const endings = affected.map(async ({ client }) => {
+        const ending = await client.ended(2 * SPREAD_MS + 3000);
+        endedAfterMs.push(performance.now() - startedAtMs);
+        return ending;
+      });
+      while (performance.now() - startedAtMs < SPREAD_MS / 2) {
+        await new Promise((resolve) => setTimeout(resolve, 150));
+        await apply(conditions);
+      }
+      const half = endedAfterMs.length;
+      assert.ok(half > 0 && half < affected.length, `${half} of ${affected.length} at half time`);
+      assert.deepEqual(new Set(await Promise.all(endings)), new Set(['reset']));
+      const last = Math.max(...endedAfterMs);
+      assert.ok(last > SPREAD_MS * 0.6 && last < SPREAD_MS + 1500, `the last one ended after ${last} ms`);
+      await eventually(
+        () => performance.now() - startedAtMs > SPREAD_MS + 500,
+        5000,
+        'the end of the spread',
+      );
+      for (const { client, backend } of tcp) {
+        if (backend !== 'nva-2') assert.equal(await client.backend(), backend);
+      }
+      for (const { client, backend } of udp) {
+        const now = await client.backend();
+        if (backend === 'nva-2') assert.ok(now === 'nva-1' || now === 'nva-3', `moved to ${now}`);
+        else assert.equal(now, backend);
+      }
+      const ended = (await plane.counters()).traffic.reduce(
+        (sum, { flowsEnded }) => sum + (flowsEnded['drain-deadline'] ?? 0),
+        0,
+      );
+      assert.equal(ended, affected.length);
+      closeFlows();
+      await apply();
+    });
+
+    void test('counters() tell who the clients are and when a backend got its last flow; answer() comes', async () => {
+      await plane.answer();
+      const beforeMs = Date.now();
+      const client = await TcpClient.connect({ host: frontend, port: 7000, localAddress: host(189) });
+      const backend = await client.backend();
+      const { traffic, arrivals } = await plane.counters();
+      const row = traffic.find(
+        ({ rule, protocol, backendId }) =>
+          rule === 'ha-ports' &&
+          protocol === 'tcp' &&
+          backendId === `nvas/${host(10 + Number(backend.slice(-1)))}`,
+      );
+      assert.ok(row?.lastFlowAtMs !== undefined);
+      assert.ok(row.lastFlowAtMs >= beforeMs - 1 && row.lastFlowAtMs <= Date.now());
+      for (const protocol of ['tcp', 'udp'] as const) {
+        const sketch = arrivals.find(
+          (one) => one.rule === 'ha-ports' && one.protocol === protocol,
+        )?.sourceSketch;
+        assert.ok(sketch !== undefined);
+        const sources = estimateSources(sketch);
+        // Fifty, and a few that single tests have used.
+        assert.ok(sources > 45 && sources < 65, `${sources} ${protocol} clients`);
+      }
+      client.destroy();
+    });
+
     void test('events tell the start and end of every flow once, with its bytes', async () => {
       const flowEvents = () => events.filter((event) => 'flow' in event);
       await eventually(
@@ -289,4 +435,16 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       assert.deepEqual(await plane.stop(0), report);
     });
   });
+}
+
+/** Somebody else has the port until it is closed. */
+async function occupy(protocol: Protocol, host: string, port: number): Promise<{ close(): Promise<void> }> {
+  if (protocol === 'udp') {
+    const socket = createSocket('udp4').bind({ address: host, port, exclusive: true });
+    await once(socket.unref(), 'listening');
+    return { close: () => new Promise<void>((resolve) => socket.close(resolve)) };
+  }
+  const server = createServer().listen({ host, port, exclusive: true });
+  await once(server.unref(), 'listening');
+  return { close: () => new Promise<void>((resolve) => server.close(() => resolve())) };
 }

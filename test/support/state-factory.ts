@@ -9,6 +9,8 @@ import { createHasher } from '../../src/selection/hasher.js';
 export interface Conditions {
   readonly health?: Readonly<Record<string, HealthState>>;
   readonly admin?: Readonly<Record<string, AdminState>>;
+  /** Backends whose drain has come to its deadline, and over how many ms their flows are to end. */
+  readonly drained?: Readonly<Record<string, number>>;
 }
 
 /** Makes forwarding states the way the control process does, from configurations as an operator writes them. */
@@ -27,7 +29,8 @@ export class StateFactory {
     return this.#compiler.compile(configurationOf(configuration), {
       health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
       adminState: ({ name, adminState }) => conditions.admin?.[name] ?? adminState,
-      draining: () => false,
+      draining: ({ name }) => conditions.drained?.[name] !== undefined,
+      endSpreadMs: ({ name }) => conditions.drained?.[name],
     });
   }
 }

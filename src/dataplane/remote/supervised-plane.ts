@@ -109,11 +109,14 @@ export class SupervisedPlane implements DataPlane {
   /** In the gap between two workers it waits for the next. */
   async apply(state: ForwardingState): Promise<ApplyReport> {
     const before = this.#state;
-    const report = await this.applyIfAlive(state);
-    if (report !== undefined) return report;
-    if (before?.configuration.digest === state.configuration.digest) return this.#replaced();
+    const isKnown = before?.configuration.digest === state.configuration.digest;
+    if (isKnown || this.#life !== undefined) {
+      const report = await this.applyIfAlive(state);
+      if (report !== undefined) return report;
+      if (isKnown) return this.#replaced();
+      this.#state = before;
+    }
     // A start takes what it can get, but another configuration is taken over whole or not at all.
-    this.#state = before;
     await this.#replaced();
     return this.apply(state);
   }

@@ -54,6 +54,7 @@ export class DrainEndings {
       schedule.cancel();
       this.#schedules.delete(id);
     }
+    if (this.#stopped) return;
     for (const [id, { spreadMs, flows }] of drained) this.#add(this.#scheduleOf(id, spreadMs), flows);
   }
 
@@ -98,7 +99,7 @@ export class DrainEndings {
       this.#end(next.flow);
     }
     const next = queue.at(-1);
-    if (next === undefined || this.#stopped) return;
+    if (next === undefined) return;
     const delayMs = Math.max(next.dueMs - nowMs, Math.min(STEP_MS, schedule.untilMs - nowMs));
     schedule.cancel = this.#clock.setTimer(delayMs, () => this.#advance(schedule));
   }

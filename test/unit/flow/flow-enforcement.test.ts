@@ -7,7 +7,7 @@ import { Flow } from '../../../src/flow/flow.js';
 import type { Protocol } from '../../../src/model/five-tuple.js';
 import type { ForwardingState } from '../../../src/model/forwarding-state.js';
 import { portSetOf } from '../../../src/model/port-set.js';
-import type { FlowAction } from '../../../src/model/rule.js';
+import type { FlowAction, Rule } from '../../../src/model/rule.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { AZURE_POLICY, testRule, testState, type TestStateParts } from '../../support/forwarding-state.js';
 import { aTuple, placementOn, RecordingTransport } from './flow-fixtures.js';
@@ -97,6 +97,53 @@ describe('FlowEnforcement', () => {
     assert.deepEqual(flowsEnded, { 'rule-removed': 1 });
   });
 
+  for (const protocol of ['tcp', 'udp'] as const) {
+    test(`FlowEnforcement has ${protocol} flows of a renamed rule go on under the new name`, () => {
+      const bench = new Bench();
+      const { flow, calls } = bench.flow(protocol, '10.0.0.1');
+      flow.bytesToBackend = 100;
+      const renamed = testState({
+        backends: ADDRESSES,
+        rule: { name: 'new', frontend: 'edge' },
+        frontend: { name: 'edge' },
+        digest: 'b',
+      });
+      bench.apply(renamed);
+      assert.deepEqual(calls, []);
+      assert.equal(flow.rule, renamed.configuration.rules[0]);
+      flow.bytesToBackend = 130;
+      bench.keeper.settleAll();
+      const totals = (rule: string) => {
+        const { flowsOpened, flowsActive, bytesToBackend } = bench.keeper.traffic.of(
+          rule,
+          'nvas/10.0.0.1',
+          protocol,
+        );
+        return { flowsOpened, flowsActive, bytesToBackend };
+      };
+      assert.deepEqual(totals('ha-ports'), { flowsOpened: 1, flowsActive: 0, bytesToBackend: 100 });
+      assert.deepEqual(totals('new'), { flowsOpened: 0, flowsActive: 1, bytesToBackend: 30 });
+      // And back again, as after an apply that was taken back.
+      bench.apply(testState({ backends: ADDRESSES }));
+      assert.deepEqual([flow.rule.name, calls], ['ha-ports', []]);
+    });
+  }
+
+  test('FlowEnforcement judges a flow of a renamed rule by the rule as it is now', () => {
+    const bench = new Bench();
+    const { calls } = bench.flow('tcp', '10.0.0.1');
+    const flowPolicy = { ...AZURE_POLICY, 'probe-down': { tcp: 'reset', udp: 'reset' } } as const;
+    bench.apply(testState({ backends: [DOWN, '10.0.0.2'], rule: { name: 'new', flowPolicy }, digest: 'b' }));
+    assert.deepEqual(calls, ['close reset']);
+  });
+
+  test('FlowEnforcement ends flows of a protocol that the renamed rule no longer has', () => {
+    const bench = new Bench();
+    const [tcp, udp] = [bench.flow('tcp', '10.0.0.1'), bench.flow('udp', '10.0.0.1')];
+    bench.apply(testState({ backends: ADDRESSES, rule: { name: 'new', protocols: ['udp'] }, digest: 'b' }));
+    assert.deepEqual([tcp.calls, udp.calls], [['close reset'], []]);
+  });
+
   test('FlowEnforcement treats a backend that is gone, or of another pool now, as removed', () => {
     for (const state of [
       testState({ backends: ['10.0.0.2'], digest: 'b' }),
@@ -130,5 +177,117 @@ describe('FlowEnforcement', () => {
     bench.apply(testState({ backends: [], digest: 'b' }));
     assert.deepEqual(transport.calls, []);
     assert.deepEqual(calls, ['blackhole']);
+  });
+});
+
+describe('FlowEnforcement after a drain', () => {
+  const drained = (endSpreadMs?: number, rule: Partial<Rule> = {}): ForwardingState =>
+    testState({
+      backends: [
+        {
+          address: '10.0.0.1',
+          valid: false,
+          invalidBecause: 'drain-deadline',
+          ...(endSpreadMs === undefined ? {} : { endSpreadMs }),
+        },
+        '10.0.0.2',
+      ],
+      rule,
+    });
+
+  const policy = (action: FlowAction): Partial<Rule> => ({
+    flowPolicy: { ...AZURE_POLICY, 'drain-deadline': { tcp: action, udp: action } },
+  });
+
+  const flows = (bench: Bench, count: number): readonly ReturnType<Bench['flow']>[] =>
+    Array.from({ length: count }, () => bench.flow('tcp', '10.0.0.1'));
+
+  const endedOf = (bench: Bench): number =>
+    bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded['drain-deadline'] ?? 0;
+
+  test('flows of the backend end over the time asked for, whatever is applied meanwhile, and no others', () => {
+    const bench = new Bench();
+    flows(bench, 40);
+    const other = bench.flow('tcp', '10.0.0.2');
+    bench.apply(drained(2000));
+    assert.equal(endedOf(bench), 0);
+    for (let elapsedMs = 100; elapsedMs <= 2000; elapsedMs += 100) {
+      bench.clock.advance(100);
+      bench.apply(drained(2000));
+      assert.ok(Math.abs(endedOf(bench) - elapsedMs / 50) <= 3, `${endedOf(bench)} at ${elapsedMs} ms`);
+    }
+    assert.equal(endedOf(bench), 40);
+    assert.deepEqual(other.calls, []);
+    assert.equal(bench.keeper.table.size, 1);
+  });
+
+  for (const [action, calls] of [
+    ['reset', ['close reset']],
+    ['drop', ['blackhole']],
+    ['rebalance', ['close reset']],
+    ['persist', []],
+  ] as const satisfies readonly (readonly [FlowAction, readonly string[]])[]) {
+    test(`the policy ${action} is met once, with no spread at once`, () => {
+      const bench = new Bench({ rule: policy(action) });
+      const { flow, calls: made } = bench.flow('tcp', '10.0.0.1');
+      bench.apply(drained(undefined, policy(action)));
+      bench.apply(drained(undefined, policy(action)));
+      assert.deepEqual(made, calls);
+      assert.equal(flow.placement?.reason, action === 'persist' ? 'pinned' : 'hash');
+      assert.equal(bench.clock.pendingTimers, 0);
+    });
+  }
+
+  test('UDP that is to move is asked to once', () => {
+    const bench = new Bench({ rule: policy('rebalance') });
+    const { calls } = bench.flow('udp', '10.0.0.1');
+    bench.apply(drained(500, policy('rebalance')));
+    assert.deepEqual(calls, []);
+    bench.clock.advance(500);
+    bench.apply(drained(500, policy('rebalance')));
+    bench.clock.advance(500);
+    assert.deepEqual(calls, ['unpin']);
+  });
+
+  test('a drain that is cancelled, or a backend that is down or gone by then, ends the schedule', () => {
+    for (const [state, expected] of [
+      [testState({ backends: ADDRESSES }), 0],
+      // Persists on a dead backend under this policy.
+      [testState({ backends: [DOWN, '10.0.0.2'] }), 0],
+      [testState({ backends: ['10.0.0.2'], digest: 'b' }), 0],
+    ] as const) {
+      const bench = new Bench();
+      const all = flows(bench, 10);
+      bench.apply(drained(1000));
+      bench.clock.advance(100);
+      const before = endedOf(bench);
+      bench.apply(state);
+      assert.equal(bench.clock.pendingTimers, 0);
+      bench.clock.advance(5000);
+      assert.equal(endedOf(bench) - before, expected);
+      // Removed: TCP is reset at once by this policy.
+      const removed = state.configuration.digest === 'b' ? 10 : before;
+      assert.equal(all.filter(({ calls }) => calls.length > 0).length, removed);
+    }
+  });
+
+  test('a flow that has finished, or is on another backend when its turn comes, is left alone', () => {
+    const bench = new Bench();
+    const [finished, moved] = [bench.flow('tcp', '10.0.0.1'), bench.flow('tcp', '10.0.0.1')];
+    bench.apply(drained(1000));
+    bench.keeper.end(finished.flow, 'closed', 'gone');
+    bench.keeper.move(moved.flow, placementOn('nvas/10.0.0.2'));
+    bench.clock.advance(2000);
+    assert.deepEqual([finished.calls, moved.calls], [['close gone'], []]);
+    assert.equal(endedOf(bench), 0);
+  });
+
+  test('stop() ends no flow any more', () => {
+    const bench = new Bench();
+    const [one] = flows(bench, 1);
+    bench.apply(drained(1000));
+    bench.enforcement.stop();
+    bench.clock.advance(2000);
+    assert.deepEqual(one?.calls, []);
   });
 });

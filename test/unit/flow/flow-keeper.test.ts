@@ -6,6 +6,7 @@ import { WHEEL_TICK_MS } from '../../../src/flow/idle-wheel.js';
 import { Flow } from '../../../src/flow/flow.js';
 import type { PlaneEvent } from '../../../src/model/events.js';
 import type { Protocol } from '../../../src/model/five-tuple.js';
+import { estimateSources } from '../../../src/model/source-sketch.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { AZURE_POLICY, testRule, testState, type TestStateParts } from '../../support/forwarding-state.js';
 import { aTuple, placementOn, RecordingTransport } from './flow-fixtures.js';
@@ -109,6 +110,25 @@ describe('FlowKeeper', () => {
     assert.deepEqual([bench.totals(A, 'udp').flowsActive, bench.totals(B, 'udp').flowsActive], [0, 1]);
     assert.deepEqual(bench.keeper.table.backendIds(), [B]);
     assert.deepEqual(bench.events(), ['flow-started', 'flow-moved']);
+  });
+
+  test('FlowKeeper notes when a backend got its last flow, and who the clients are', () => {
+    const bench = new Bench();
+    const totals = () => bench.keeper.traffic.of('ha-ports', A, 'udp').lastFlowAtMs;
+    assert.equal(totals(), 0);
+    bench.clock.advance(5);
+    const { flow } = bench.established('udp');
+    const first = bench.clock.wallMs();
+    bench.clock.advance(1000);
+    assert.equal(totals(), first);
+    bench.keeper.move(flow, placementOn(B));
+    assert.equal(totals(), first);
+    assert.equal(bench.keeper.traffic.of('ha-ports', B, 'udp').lastFlowAtMs, first + 1000);
+    // One that never got through is no client of the rule.
+    bench.open('tcp');
+    assert.equal(bench.keeper.traffic.arrivals('ha-ports', 'tcp').sources, undefined);
+    const { sources } = bench.keeper.traffic.arrivals('ha-ports', 'udp');
+    assert.equal(Math.round(estimateSources(sources?.registers ?? new Uint8Array())), 1);
   });
 
   test('place() counts TCP against the cap of the first state, and a retry only once', () => {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Traffic } from '../../../src/flow/traffic.js';
+import { ipAddress } from '../../../src/model/address.js';
+import { estimateSources } from '../../../src/model/source-sketch.js';
 import { aFlow, placementOn } from './flow-fixtures.js';
 
 describe('Traffic', () => {
@@ -37,6 +39,19 @@ describe('Traffic', () => {
     traffic.countDrop('r', 'tcp', 'no-backend');
     assert.deepEqual(traffic.arrivals('r', 'udp').drops, { denied: 2 });
     assert.deepEqual(traffic.arrivals('r', 'tcp').drops, { 'no-backend': 1 });
+    assert.equal(traffic.allArrivals().length, 2);
+  });
+
+  test('countSource() knows clients by their address alone, by rule and protocol', () => {
+    const traffic = new Traffic();
+    assert.equal(traffic.arrivals('r', 'tcp').sources, undefined);
+    for (let i = 0; i < 50; i++) {
+      traffic.countSource('r', 'tcp', ipAddress(`192.0.2.${i % 5}`));
+      traffic.countSource('r', 'udp', ipAddress('2001:db8::1'));
+    }
+    const sources = (protocol: 'tcp' | 'udp'): number =>
+      Math.round(estimateSources(traffic.arrivals('r', protocol).sources?.registers ?? new Uint8Array()));
+    assert.deepEqual([sources('tcp'), sources('udp')], [5, 1]);
     assert.equal(traffic.allArrivals().length, 2);
   });
 });

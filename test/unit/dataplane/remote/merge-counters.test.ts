@@ -21,27 +21,41 @@ const ruleName = fc.constantFrom('a', 'b', 'constructor');
 const frontendName = fc.constantFrom('hub', 'hub6', 'constructor', 'valueof');
 const backendId = fc.constantFrom('nvas/10.0.0.1', 'nvas/10.0.0.2');
 
-const traffic: fc.Arbitrary<TrafficCounters> = fc.record({
-  rule: ruleName,
-  backendId,
-  protocol,
-  flowsOpened: count,
-  flowsActive: count,
-  flowsEnded: fc.record({ closed: count, idle: count, 'client-reset': count }, { requiredKeys: [] }),
-  bytesToBackend: count,
-  packetsToBackend: count,
-  bytesToClient: count,
-  packetsToClient: count,
-  connectRetries: count,
-  connectFailures: count,
-  resets: count,
-});
-const arrivals: fc.Arbitrary<ArrivalCounters> = fc.record({
-  rule: ruleName,
-  protocol,
-  arrivals: count,
-  drops: fc.record({ denied: count, 'no-backend': count }, { requiredKeys: [] }),
-});
+const TRAFFIC_KEYS = [
+  ...(['rule', 'backendId', 'protocol', 'flowsOpened', 'flowsActive', 'flowsEnded'] as const),
+  ...(['bytesToBackend', 'packetsToBackend', 'bytesToClient', 'packetsToClient'] as const),
+  ...(['connectRetries', 'connectFailures', 'resets'] as const),
+];
+
+const traffic: fc.Arbitrary<TrafficCounters> = fc.record(
+  {
+    rule: ruleName,
+    backendId,
+    protocol,
+    flowsOpened: count,
+    flowsActive: count,
+    lastFlowAtMs: fc.integer({ min: 1, max: 1_000_000 }),
+    flowsEnded: fc.record({ closed: count, idle: count, 'client-reset': count }, { requiredKeys: [] }),
+    bytesToBackend: count,
+    packetsToBackend: count,
+    bytesToClient: count,
+    packetsToClient: count,
+    connectRetries: count,
+    connectFailures: count,
+    resets: count,
+  },
+  { requiredKeys: [...TRAFFIC_KEYS] },
+);
+const arrivals: fc.Arbitrary<ArrivalCounters> = fc.record(
+  {
+    rule: ruleName,
+    protocol,
+    arrivals: count,
+    drops: fc.record({ denied: count, 'no-backend': count }, { requiredKeys: [] }),
+    sourceSketch: fc.uint8Array({ minLength: 4, maxLength: 4 }),
+  },
+  { requiredKeys: ['rule', 'protocol', 'arrivals', 'drops'] },
+);
 const use: fc.Arbitrary<TableUse> = fc.record({ used: count, limit: count });
 const histogram: fc.Arbitrary<LatencyHistogram> = fc.record({
   boundsSeconds: fc.constant(BOUNDS),
@@ -103,12 +117,17 @@ function sorted(counters: PlaneCounters): PlaneCounters {
   };
 }
 
-/** Every number of the counters with the path to it, added up: an oracle that knows nothing of their meaning. */
+/** Of these the greatest counts, not the sum. */
+const GREATEST = /\/(?:lastFlowAtMs|sourceSketch\/\d+)$/;
+
+/** Every number of the counters with the path to it, added up: an oracle that knows little of their meaning. */
 function tally(parts: readonly PlaneCounters[]): ReadonlyMap<string, number> {
   const sums = new Map<string, number>();
   const walk = (path: string, value: unknown): void => {
-    if (typeof value === 'number') sums.set(path, (sums.get(path) ?? 0) + value);
-    else if (typeof value === 'object' && value !== null) {
+    if (typeof value === 'number') {
+      const before = sums.get(path) ?? 0;
+      sums.set(path, GREATEST.test(path) ? Math.max(before, value) : before + value);
+    } else if (typeof value === 'object' && value !== null) {
       for (const key of Object.keys(value)) walk(`${path}/${key}`, (value as Record<string, unknown>)[key]);
     }
   };
@@ -131,7 +150,7 @@ function tally(parts: readonly PlaneCounters[]): ReadonlyMap<string, number> {
 const planes = fc.array(plane, { minLength: 1, maxLength: 4 });
 
 describe('mergeCounters()', () => {
-  test('mergeCounters() adds up every number under its own key', () => {
+  test('mergeCounters() adds up every number under its own key, or takes the greatest', () => {
     fc.assert(
       fc.property(planes, (parts) => {
         assert.deepEqual(tally([mergeCounters(parts)]), tally(parts));

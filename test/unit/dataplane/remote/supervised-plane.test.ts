@@ -249,6 +249,117 @@ describe('SupervisedPlane replaces a dead worker', () => {
   });
 });
 
+describe('SupervisedPlane with another configuration', () => {
+  const other = (revision: number) => {
+    const { configuration, ...rest } = aState();
+    return { ...rest, configuration: { ...configuration, digest: 'other' }, revision };
+  };
+
+  test('a configuration that was refused is not what a replacement starts with', async () => {
+    const lab = await started();
+    await lab.plane.apply(state(2));
+    lab.worker(1).plane.applyFailure = listenFailed;
+    await assert.rejects(lab.plane.apply(other(3)), { code: 'LB_LISTEN_FAILED' });
+    await lab.kill();
+    await lab.clock.advanceAsync(50);
+    assert.deepEqual(lab.worker(2).plane.calls, ['start 2']);
+  });
+
+  test('in the gap the replacement starts with the old one and is then asked for the new one', async () => {
+    const lab = await started();
+    await lab.kill();
+    const applied = lab.plane.apply(other(2));
+    await lab.clock.advanceAsync(50);
+    assert.equal((await applied).revision, 2);
+    assert.deepEqual(lab.worker(2).plane.calls, ['start 1', 'apply 2']);
+    await lab.kill();
+    await lab.clock.advanceAsync(100);
+    assert.deepEqual(lab.worker(3).plane.calls, ['start 2']);
+  });
+
+  test('in the gap it may be refused as well', async () => {
+    const lab = await started();
+    await lab.kill();
+    lab.prepare = ({ plane }) => (plane.applyFailure = listenFailed);
+    const applied = assert.rejects(lab.plane.apply(other(2)), { code: 'LB_LISTEN_FAILED' });
+    await lab.clock.advanceAsync(50);
+    await applied;
+    await lab.kill();
+    await lab.clock.advanceAsync(100);
+    assert.deepEqual(lab.worker(3).plane.calls, ['start 1']);
+  });
+
+  test('stop() in the gap ends an apply that waits', async () => {
+    const lab = await started();
+    await lab.kill();
+    const waiting = assert.rejects(lab.plane.apply(other(2)), { code: 'LB_WORKER_LOST' });
+    await turn();
+    await lab.plane.stop(1000);
+    await waiting;
+    await lab.clock.advanceAsync(60_000, 1000);
+    assert.equal(lab.workers.length, 1);
+  });
+});
+
+describe('SupervisedPlane with a worker that never answers its start', () => {
+  /** What the fixture's rule listens on. */
+  const SOCKETS = 2 * 65_535;
+  const LIMIT_MS = 60_000 + 2 * SOCKETS;
+
+  test('start() kills it in the end and rejects', async () => {
+    const lab = new Lab();
+    lab.prepare = ({ plane }) => (plane.frozen = true);
+    const start = assert.rejects(lab.plane.start(state(1)), {
+      code: 'LB_INTERNAL',
+      message: `The data worker has not started in ${Math.round(LIMIT_MS / 1000)} s`,
+    });
+    await lab.clock.advanceAsync(LIMIT_MS - 1);
+    assert.equal(lab.worker(1).kills, 0);
+    await lab.clock.advanceAsync(1);
+    await start;
+    assert.ok(lab.worker(1).kills > 0);
+  });
+
+  test('a replacement is killed, told of with its reason, and replaced', async () => {
+    const lab = await started();
+    await lab.kill();
+    lab.prepare = ({ plane }) => (plane.frozen = true);
+    await lab.clock.advanceAsync(50);
+    lab.prepare = () => undefined;
+    const applied = lab.plane.apply(state(2));
+    await lab.clock.advanceAsync(LIMIT_MS);
+    await turn();
+    assert.equal(lab.worker(2).kills > 0, true);
+    const [, second] = lab.events;
+    assert.ok(second?.type === 'worker-lost');
+    assert.match(second.evidence, /signal SIGKILL: The data worker has not started in \d+ s/);
+    await lab.clock.advanceAsync(100);
+    assert.deepEqual(lab.worker(3).plane.calls, ['start 2']);
+    assert.equal((await applied).revision, 2);
+  });
+
+  test('one that has answered in time is left alone', async () => {
+    const lab = await started();
+    await lab.clock.advanceAsync(2 * LIMIT_MS, LIMIT_MS / 4);
+    assert.equal(lab.worker(1).kills, 0);
+  });
+});
+
+describe('SupervisedPlane.answer()', () => {
+  test('answer() comes from the worker, and in the gap there is nobody who must answer', async () => {
+    const lab = await started();
+    lab.worker(1).plane.frozen = true;
+    let answered = false;
+    const answer = lab.plane.answer().then(() => (answered = true));
+    await turn();
+    assert.equal(answered, false);
+    lab.worker(1).plane.thaw();
+    await answer;
+    await lab.kill();
+    await lab.plane.answer();
+  });
+});
+
 describe('SupervisedPlane counters', () => {
   test('counters() go on from the dead worker`s totals, less what lived and was open in it', async () => {
     const lab = await started();

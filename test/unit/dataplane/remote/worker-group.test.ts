@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { FlowRecord } from '../../../../src/model/flow.js';
 import { WorkerGroup } from '../../../../src/dataplane/remote/worker-group.js';
+import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import type { FlowPage, ListenFailure } from '../../../../src/dataplane/data-plane.js';
 import { FakeClock } from '../../../support/fake-clock.js';
@@ -124,6 +125,68 @@ void describe('WorkerGroup', () => {
     assert.equal(done, false);
     await lab.clock.advanceAsync(100);
     assert.equal(await applied, 2);
+  });
+
+  const another = (revision: number) => {
+    const { configuration, ...rest } = aState();
+    return { ...rest, configuration: { ...configuration, digest: 'another' }, revision };
+  };
+  const listenFailed = new BalancerError('Cannot listen on a port', {
+    code: 'LB_LISTEN_FAILED',
+    source: 'system',
+  });
+
+  test('apply() of another configuration is prepared by all before any takes it over', async () => {
+    const lab = await started();
+    lab.worker(1).plane.frozen = true;
+    const applied = lab.group.apply(another(2));
+    await turn();
+    assert.deepEqual(lab.calls(), [
+      ['start 1', 'prepare 2'],
+      ['start 1', 'prepare 2'],
+    ]);
+    lab.worker(1).plane.thaw();
+    assert.equal((await applied).revision, 2);
+    assert.deepEqual(lab.calls(), [
+      ['start 1', 'prepare 2', 'apply 2'],
+      ['start 1', 'prepare 2', 'apply 2'],
+    ]);
+    await lab.group.apply(another(3));
+    assert.equal(lab.worker(0).plane.calls.at(-1), 'apply 3');
+    assert.equal(lab.worker(0).plane.calls.length, 4, 'the same configuration needs no preparation');
+  });
+
+  for (const phase of ['prepareFailure', 'applyFailure'] as const) {
+    test(`apply() that one worker refuses (${phase}) rejects, and all are where they were`, async () => {
+      const lab = await started();
+      await lab.group.apply(state(2));
+      lab.worker(1).plane[phase] = listenFailed;
+      const applied = lab.group.apply(another(3));
+      const next = lab.group.apply(state(4)).catch(() => undefined);
+      await assert.rejects(applied, { code: 'LB_LISTEN_FAILED' });
+      await next;
+      for (const [worker, calls] of lab.calls().entries()) {
+        const back = calls.indexOf('apply 2', calls.indexOf('prepare 3'));
+        assert.ok(back > 0, `worker ${worker}: ${calls.join(', ')}`);
+        assert.ok(calls.indexOf('apply 4') > back, 'the next apply waits until all are back');
+      }
+      lab.worker(0).die('signal SIGKILL');
+      await turn();
+      await lab.clock.advanceAsync(100);
+      assert.deepEqual(lab.launched.at(-1)?.plane.calls, ['start 4']);
+    });
+  }
+
+  test('apply() of another configuration does not wait for a worker that dies meanwhile', async () => {
+    const lab = await started();
+    lab.worker(1).plane.frozen = true;
+    const applied = lab.group.apply(another(2));
+    await turn();
+    lab.worker(1).die('signal SIGKILL');
+    await turn();
+    assert.equal((await applied).revision, 2);
+    await lab.clock.advanceAsync(100);
+    assert.deepEqual(lab.launched.at(-1)?.plane.calls, ['start 2']);
   });
 
   test('flows() pages through one worker after the other', async () => {

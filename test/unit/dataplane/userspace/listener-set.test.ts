@@ -7,6 +7,7 @@ import type {
 } from '../../../../src/dataplane/userspace/listener.js';
 import { planListeners } from '../../../../src/dataplane/userspace/listener-plan.js';
 import { ListenerSet, type ListenerSetOptions } from '../../../../src/dataplane/userspace/listener-set.js';
+import { ipAddress, isWildcard } from '../../../../src/model/address.js';
 import type { Configuration } from '../../../../src/model/configuration.js';
 import { portSetOf } from '../../../../src/model/port-set.js';
 import { FakeClock } from '../../../support/fake-clock.js';
@@ -39,6 +40,8 @@ class FakeListener implements Listener {
 class FakeFactory implements ListenerFactory {
   readonly opened: FakeListener[] = [];
   readonly failing = new Map<number, Error>();
+  /** Addresses share a port, but for a wildcard and another: as the kernel has it. */
+  overlaps = false;
   held = false;
   opening = 0;
   mostOpening = 0;
@@ -52,6 +55,9 @@ class FakeFactory implements ListenerFactory {
     this.opening--;
     const failure = this.failing.get(binding.port);
     if (failure !== undefined) throw failure;
+    if (this.overlaps && this.opened.some((other) => isInTheWay(other, binding))) {
+      throw systemError('EADDRINUSE');
+    }
     const listener = new FakeListener(binding);
     this.opened.push(listener);
     return listener;
@@ -71,6 +77,14 @@ class FakeFactory implements ListenerFactory {
     assert.ok(found !== undefined, `Port ${port} was never opened`);
     return found;
   }
+}
+
+function isInTheWay(
+  { binding, closes, destroys }: FakeListener,
+  { address, port }: ListenerBinding,
+): boolean {
+  if (closes + destroys > 0 || binding.port !== port) return false;
+  return isWildcard(binding.address) || isWildcard(address);
 }
 
 function systemError(code: string): Error {
@@ -244,5 +258,172 @@ describe('ListenerSet', () => {
       );
       assert.equal(set.count('tcp'), 0);
     }
+  });
+});
+
+describe('ListenerSet.prepare()', () => {
+  test('it opens what the plan adds and nothing more, and serves nobody there before apply()', async () => {
+    const { set, tcp } = new Lab();
+    await set.apply(tcpPlan(80, 81));
+    assert.deepEqual(await set.prepare(tcpPlan(81, 82)), []);
+    assert.deepEqual(tcp.ports(), [80, 81, 82]);
+    assert.deepEqual([tcp.on(80).closes, tcp.on(81).closes, tcp.on(82).serves], [0, 0, 0]);
+    assert.equal(set.count('tcp'), 2);
+    assert.deepEqual(set.census(), { hub: { open: 2, wanted: 2 } });
+    const rule = aRule({ name: 'new', protocols: ['tcp'], ports: portSetOf(81, 82) });
+    assert.deepEqual(await set.apply(plan({ rules: [rule] })), []);
+    assert.deepEqual([tcp.on(80).closes, tcp.on(81).closes, tcp.on(82).serves], [1, 0, 1]);
+    assert.equal(tcp.on(82).binding.rule, rule);
+    assert.equal(set.count('tcp'), 2);
+    assert.equal(tcp.opened.length, 3);
+  });
+
+  test('it closes all it has opened if one cannot be, tells which, and changes nothing else', async () => {
+    const { set, tcp, udp } = new Lab();
+    await set.apply(tcpPlan(80));
+    udp.failing.set(83, systemError('EADDRINUSE'));
+    const failures = await set.prepare(plan({ rules: [aRule({ ports: portSetOf(81, 82, 83) })] }));
+    assert.deepEqual(
+      failures.map(({ protocol, port, errorCode }) => `${protocol} ${port} ${errorCode}`),
+      ['udp 83 EADDRINUSE'],
+    );
+    for (const listener of [...tcp.opened, ...udp.opened]) {
+      assert.deepEqual([listener.closes, listener.serves], listener.binding.port === 80 ? [0, 1] : [1, 0]);
+    }
+    assert.equal(set.count('tcp'), 1);
+    assert.deepEqual(await set.apply(tcpPlan(80)), []);
+    assert.equal(tcp.on(80).closes, 0);
+  });
+
+  test('what the present plan wants in vain, and what is excused, is no reason to refuse', async () => {
+    const { set, tcp } = new Lab();
+    for (const port of [80, 82]) tcp.failing.set(port, systemError('EADDRINUSE'));
+    await set.apply(tcpPlan(80, 81));
+    assert.equal((await set.prepare(tcpPlan(80, 82))).length, 1);
+    assert.deepEqual(await set.prepare(tcpPlan(80, 82, 83), ({ port }) => port === 82), []);
+    assert.deepEqual(
+      (await set.apply(tcpPlan(80, 82, 83))).map(({ port }) => port),
+      [80, 82],
+    );
+    assert.deepEqual(set.census(), { hub: { open: 1, wanted: 3 } });
+  });
+
+  test('preparing another plan, abandon(), close() and destroy() leave nothing of it open', async () => {
+    for (const [end, left] of [
+      ['prepare', 0],
+      ['abandon', 0],
+      ['close', 1],
+      ['destroy', 1],
+    ] as const) {
+      const { set, tcp } = new Lab();
+      await set.apply(tcpPlan(80));
+      await set.prepare(tcpPlan(80, 81));
+      if (end === 'prepare') await set.prepare(tcpPlan(82));
+      else set[end]();
+      assert.equal(tcp.on(81).closes, 1);
+      assert.equal(tcp.on(80).closes + tcp.on(80).destroys, left);
+    }
+  });
+
+  test('sockets of both plans together keep within the descriptors', async () => {
+    const { set, tcp } = new Lab({ descriptorLimit: 10 });
+    await set.apply(tcpPlan(1, 2, 3, 4, 5));
+    const failures = await set.prepare(tcpPlan(11, 12, 13, 14, 15));
+    assert.deepEqual(
+      failures.map(({ port, errorCode }) => `${port} ${errorCode}`),
+      ['15 EMFILE'],
+    );
+    assert.equal(tcp.opened.filter(({ closes }) => closes === 0).length, 5);
+  });
+});
+
+describe('ListenerSet.handOver()', () => {
+  const at = (address: string, ...ports: readonly number[]): ReturnType<typeof planListeners> =>
+    plan({
+      frontends: [aFrontend({ address: ipAddress(address) })],
+      rules: [aRule({ protocols: ['tcp'], ports: portSetOf(...ports) })],
+    });
+
+  for (const [from, to] of [
+    ['0.0.0.0', '198.51.100.1'],
+    ['198.51.100.1', '0.0.0.0'],
+    ['::', '2001:db8::1'],
+  ] as const) {
+    test(`from ${from} to ${to}: own listeners in the way are closed just before`, async () => {
+      const { set, tcp } = new Lab();
+      tcp.overlaps = true;
+      await set.apply(at(from, 80, 81));
+      assert.deepEqual(await set.prepare(at(to, 80, 82)), []);
+      assert.equal(tcp.on(80).closes, 0, 'not before it must be');
+      assert.deepEqual(await set.handOver(), []);
+      assert.deepEqual(await set.apply(at(to, 80, 82)), []);
+      const open = tcp.opened.filter(({ closes }) => closes === 0);
+      assert.deepEqual(
+        open.map(({ binding, serves }) => [binding.address.text, binding.port, serves]).sort(),
+        [
+          [to, 80, 1],
+          [to, 82, 1],
+        ],
+      );
+    });
+  }
+
+  test('who else has the port is in the way for good', async () => {
+    const { set, tcp } = new Lab();
+    await set.apply(at('0.0.0.0', 80));
+    tcp.failing.set(80, systemError('EADDRINUSE'));
+    assert.deepEqual(await set.prepare(at('198.51.100.1', 80)), []);
+    const handedOver = await set.handOver();
+    assert.deepEqual(
+      handedOver.map(({ address, port, errorCode }) => `${address} ${port} ${errorCode}`),
+      ['198.51.100.1 80 EADDRINUSE'],
+    );
+    // The old one was opened again if that was possible, and is missing else.
+    assert.equal(set.count('tcp'), 0);
+    tcp.failing.clear();
+    assert.deepEqual(await set.apply(at('0.0.0.0', 80)), []);
+    assert.equal(set.count('tcp'), 1);
+  });
+
+  test('if one cannot be opened, all that was closed is open and serves again', async () => {
+    const { set, tcp } = new Lab();
+    tcp.overlaps = true;
+    const ports = Array.from({ length: 300 }, (_, index) => index + 1);
+    await set.apply(at('0.0.0.0', ...ports));
+    await set.prepare(at('198.51.100.1', ...ports));
+    tcp.failing.set(299, systemError('EACCES'));
+    assert.equal((await set.handOver()).length, 1);
+    assert.equal(set.count('tcp'), 299);
+    const open = tcp.opened.filter(({ closes }) => closes === 0);
+    assert.ok(open.every(({ binding, serves }) => binding.address.text === '0.0.0.0' && serves === 1));
+  });
+
+  test('it waits for other workers to close what they share', async () => {
+    const { set, tcp, clock } = new Lab({ handOverMs: 1000 });
+    await set.apply(at('0.0.0.0', 80));
+    tcp.failing.set(80, systemError('EADDRINUSE'));
+    await set.prepare(at('198.51.100.1', 80));
+    const handedOver = set.handOver();
+    await clock.advanceAsync(500, 20);
+    tcp.failing.clear();
+    await clock.advanceAsync(100, 20);
+    assert.deepEqual(await handedOver, []);
+    assert.deepEqual(await set.apply(at('198.51.100.1', 80)), []);
+    assert.deepEqual([set.count('tcp'), clock.pendingTimers], [1, 0]);
+  });
+
+  test('an address that stays in the plan is in nobody`s way by our doing: that is refused', async () => {
+    const { set, tcp } = new Lab();
+    tcp.overlaps = true;
+    await set.apply(at('198.51.100.1', 80));
+    const both = plan({
+      frontends: [aFrontend(), aFrontend({ name: 'all', address: ipAddress('0.0.0.0') })],
+      rules: [
+        aRule({ protocols: ['tcp'], ports: portSetOf(80) }),
+        aRule({ name: 'b', frontend: 'all', protocols: ['tcp'], ports: portSetOf(80) }),
+      ],
+    });
+    assert.equal((await set.prepare(both)).length, 1);
+    assert.equal(tcp.on(80).closes, 0);
   });
 });

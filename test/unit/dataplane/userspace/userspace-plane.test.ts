@@ -19,6 +19,8 @@ import { TcpClient } from '../../../support/tcp-client.js';
 const hash = await createHasher();
 const host = loopbackBlock();
 const RETRY_MS = 10_000;
+/** On every address of the machine: of this test process alone. */
+const WIDE_PORT = 20_000 + (process.pid % 10_000);
 
 const planes: UserspacePlane[] = [];
 const servers: Server[] = [];
@@ -87,6 +89,8 @@ describe('UserspacePlane before its start', () => {
     const counters = plane.counters();
     await assert.rejects(counters, { name: 'TypeError', message: /not been started/ });
     await assert.rejects(plane.apply(state(portSetOf(7000))), { message: /not been started/ });
+    await assert.rejects(plane.prepare(state(portSetOf(7000))), { message: /not been started/ });
+    await plane.answer();
     assert.deepEqual(await plane.stop(1000), { finished: 0, reset: 0 });
     assert.equal(clock.pendingTimers, 0);
   });
@@ -196,6 +200,153 @@ describe('UserspacePlane.apply()', () => {
     assert.deepEqual(
       [await answers(7140), await answers(7141), await answers(7142), await answers(7143)],
       [false, false, false, true],
+    );
+  });
+});
+
+describe('UserspacePlane.apply() whole or not at all', () => {
+  const other = (ports: PortSet, more: { frontend?: string; revision?: number; digest?: string } = {}) =>
+    testState({
+      backends: [host(11)],
+      frontend: { address: ipAddress(more.frontend ?? host(1)) },
+      digest: more.digest ?? 'b'.repeat(64),
+      revision: more.revision ?? 2,
+      rule: { protocols: ['tcp'], ports },
+    });
+
+  test('a port that cannot be added refuses all of it, and nothing has changed', async () => {
+    const { plane, clock } = lab();
+    await plane.start(state(portSetOf(7200, 7201)));
+    await occupy(7203);
+    const timers = clock.pendingTimers;
+    await assert.rejects(plane.apply(other(portSetOf(7201, 7202, 7203))), {
+      name: 'BalancerError',
+      code: 'LB_LISTEN_FAILED',
+      source: 'system',
+      message: `Cannot listen on a port that the new configuration adds, first tcp ${host(1)} port 7203: EADDRINUSE`,
+    });
+    assert.equal(clock.pendingTimers, timers);
+    assert.deepEqual([await answers(7200), await answers(7201), await answers(7202)], [true, true, false]);
+    assert.deepEqual((await plane.counters()).listeners, { hub: { open: 2, wanted: 2 } });
+    const again = await plane.apply(state(portSetOf(7200, 7201), { revision: 3 }));
+    assert.deepEqual(again, { revision: 3, listeners: { tcp: 2, udp: 0 }, failures: [] });
+    const next = await plane.apply(other(portSetOf(7201, 7202), { revision: 4 }));
+    assert.equal(next.listeners.tcp, 2);
+    assert.deepEqual([await answers(7200), await answers(7202)], [false, true]);
+  });
+
+  test('a port that was missing before is no reason to refuse, nor is it on the way back', async () => {
+    await occupy(7211);
+    const { plane } = lab();
+    const start = await plane.start(state(portSetOf(7210, 7211)));
+    assert.equal(start.failures.length, 1);
+    const kept = await plane.apply(other(portSetOf(7211, 7212)));
+    assert.deepEqual(
+      [kept.listeners.tcp, kept.failures.map(({ port }) => port)],
+      [1, [7211]],
+      'the same port is missing still',
+    );
+    const without = await plane.apply(other(portSetOf(7212), { digest: 'c'.repeat(64), revision: 3 }));
+    assert.deepEqual(without.failures, []);
+    const back = await plane.apply(other(portSetOf(7211, 7212), { revision: 4 }));
+    assert.deepEqual(
+      back.failures.map(({ port }) => port),
+      [7211],
+    );
+    await plane.apply(other(portSetOf(7212), { digest: 'd'.repeat(64), revision: 5 }));
+    await plane.apply(other(portSetOf(7213), { digest: 'e'.repeat(64), revision: 6 }));
+    await assert.rejects(plane.apply(other(portSetOf(7211), { revision: 7 })), { code: 'LB_LISTEN_FAILED' });
+  });
+
+  test('a wildcard frontend and one of a single address take over from each other', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(WIDE_PORT)));
+    const wide = await plane.apply(other(portSetOf(WIDE_PORT), { frontend: '0.0.0.0' }));
+    assert.deepEqual([wide.listeners.tcp, wide.failures], [1, []]);
+    assert.equal(await answers(WIDE_PORT), true);
+    const narrow = await plane.apply(state(portSetOf(WIDE_PORT), { revision: 3 }));
+    assert.deepEqual([narrow.listeners.tcp, narrow.failures], [1, []]);
+    assert.equal(await answers(WIDE_PORT), true);
+  });
+
+  test('somebody else on one of the addresses keeps a wildcard frontend out, and the old one serves on', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(WIDE_PORT)));
+    const foreign = createServer().listen({ host: host(2), port: WIDE_PORT, exclusive: true });
+    servers.push(foreign);
+    await once(foreign, 'listening');
+    await assert.rejects(plane.apply(other(portSetOf(WIDE_PORT), { frontend: '0.0.0.0' })), {
+      code: 'LB_LISTEN_FAILED',
+    });
+    assert.equal(await answers(WIDE_PORT), true);
+    assert.deepEqual((await plane.counters()).listeners, { hub: { open: 1, wanted: 1 } });
+  });
+
+  test('who connects to what is only prepared waits, and is served once it is applied', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(7240)));
+    const backend = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.on('data', (data) => socket.write(`served: ${String(data)}`));
+    }).listen({ host: host(12), port: 7241 });
+    servers.push(backend);
+    await once(backend, 'listening');
+    const next = testState({
+      backends: [host(12)],
+      frontend: { address: ipAddress(host(1)) },
+      digest: 'b'.repeat(64),
+      revision: 2,
+      rule: { name: 'new', protocols: ['tcp'], ports: portSetOf(7240, 7241) },
+    });
+    await plane.prepare(next);
+    const client = await TcpClient.connect({ host: host(1), port: 7241 });
+    let answered = false;
+    const answer = client.ask('hello').then((line) => {
+      answered = true;
+      return line;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(answered, false);
+    assert.equal(plane.flowCount(), 0);
+    await plane.apply(next);
+    assert.equal(await answer, 'served: hello');
+    client.destroy();
+  });
+
+  test('what was prepared is closed again by an apply of the present configuration', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(7250)));
+    const next = other(portSetOf(7250, 7251));
+    await plane.prepare(next);
+    await plane.prepare(next);
+    const waits = await TcpClient.connect({ host: host(1), port: 7251 });
+    await plane.apply(state(portSetOf(7250), { revision: 2 }));
+    assert.equal(await waits.ended(), 'reset');
+    assert.equal(await answers(7251), false);
+    const twice = await plane.apply({ ...next, revision: 3 });
+    assert.equal(twice.listeners.tcp, 2);
+  });
+
+  test('what was prepared is still not served when missing ports are tried again', async () => {
+    const taken = await occupy(7261);
+    const { plane, clock } = lab();
+    await plane.start(state(portSetOf(7260, 7261)));
+    await plane.prepare(other(portSetOf(7260, 7262)));
+    taken.close();
+    await once(taken, 'close');
+    await clock.advanceAsync(RETRY_MS);
+    const client = await TcpClient.connect({ host: host(1), port: 7262 });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.equal((await plane.counters()).arrivals.length, 0);
+    await plane.apply(state(portSetOf(7260, 7261), { revision: 2 }));
+    assert.equal(await client.ended(), 'reset');
+    await eventually(
+      async () => {
+        await clock.advanceAsync(RETRY_MS);
+        return (await plane.counters()).listeners['hub']?.open === 2;
+      },
+      5000,
+      'the retry',
     );
   });
 });
