@@ -22,6 +22,9 @@ const COLUMNS: readonly TableColumn[] = [
   { title: 'PROBE SAYS', importance: 1, minimum: 12 },
 ];
 
+/** `op`: an operator's. */
+const WEIGHT_FROM = { operator: 'op', 'probe-header': 'probe', 'slow-start': 'slow start' } as const;
+
 /** `haports backends [pool]`: every backend with its state, shares and traffic. */
 export async function backendsCommand(
   deps: CliDeps,
@@ -84,10 +87,12 @@ function backendCells(backend: BackendJson, nowMs: number): readonly string[] {
     stateText(backend),
     formatSi(traffic.flowsActive),
     formatSi(traffic.newFlowsPerSecond),
-    weightOrigin === 'configured' ? String(backend.weight) : `${backend.weight} (${weightOrigin})`,
+    weightOrigin === 'configured'
+      ? String(backend.weight)
+      : `${backend.weight} (${WEIGHT_FROM[weightOrigin]})`,
     formatShare(backend.hashShare),
     formatShare(backend.realShare),
-    adminStateOrigin === 'configured' ? adminState : `${adminState} (operator)`,
+    adminStateOrigin === 'configured' ? adminState : `${adminState} (op)`,
     formatAgo(backend.lastNewFlowAtMs, nowMs),
     formatBytes(traffic.bytesToBackend),
     formatBytes(traffic.bytesToClient),

@@ -1,7 +1,8 @@
 import type { DrainJson } from './admin-json.js';
 import { formatFlows } from './flow-text.js';
 import { formatAgo, formatSpan, plural } from './human.js';
-import { printable, shorten } from './table.js';
+import { printable } from './table.js';
+import { wrapWords } from './wrap-words.js';
 
 /** Flows that are left. */
 export function flowsLeft({ flows }: DrainJson): number {
@@ -32,9 +33,9 @@ export function formatDrain(
     drainSummary(drain, nowMs),
     `  flows      ${tcp} TCP, ${udp} UDP; ${drain.flowsAtStart} at the start, ${formatAgo(drain.startedAtMs, nowMs)}`,
     `  finish     ${forecastText(drain, nowMs)}`,
-    `  deadline   ${deadlineText(drain, nowMs)}, then ${thenText(drain)}`,
+    `  deadline   ${drain.deadlineAtMs > nowMs ? `in ${formatSpan(drain.deadlineAtMs - nowMs)}` : 'passed'}; then ${thenText(drain)}`,
     `  last new   ${formatAgo(drain.lastNewFlowAtMs, nowMs)}`,
-  ].map((line) => shorten(printable(line), width));
+  ].flatMap((line) => wrapWords(printable(line), width, 13));
   if (drain.longest.length === 0) return lines;
   const names = new Map([[drain.backendId, `${drain.pool}/${drain.backendName}`]]);
   const table = formatFlows(drain.longest, { nowMs, width: width - 2, names });

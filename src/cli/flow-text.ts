@@ -2,19 +2,22 @@ import { clientOf, frontendOf, type FlowJson, type PoolJson } from './admin-json
 import { formatBytes, formatSi, formatSpan } from './human.js';
 import { formatTable, type TableColumn } from './table.js';
 
+/** Left out where no rate is known. */
+const RATE = 'BIT/S';
+
 const COLUMNS: readonly TableColumn[] = [
   { title: 'PROTO', importance: 5, minimum: 5 },
-  { title: 'CLIENT', importance: 12, minimum: 15 },
-  { title: 'FRONTEND', importance: 6, minimum: 10 },
+  { title: 'CLIENT', importance: 12, minimum: 21 },
+  { title: 'FRONTEND', importance: 6, minimum: 15 },
   { title: 'BACKEND', importance: 11, minimum: 10 },
-  { title: 'REASON', importance: 9, minimum: 6 },
-  { title: 'STATE', importance: 4, minimum: 5 },
+  { title: 'REASON', importance: 9, minimum: 10 },
+  { title: 'STATE', importance: 4, minimum: 11 },
   { title: 'AGE', align: 'right', importance: 10 },
   { title: 'IDLE', align: 'right', importance: 8 },
   { title: 'TO IT', align: 'right', importance: 3 },
   { title: 'FROM IT', align: 'right', importance: 3 },
-  { title: 'BIT/S', align: 'right', importance: 7 },
-  { title: 'RULE', importance: 2, minimum: 6 },
+  { title: RATE, align: 'right', importance: 7 },
+  { title: 'RULE', importance: 2, minimum: 8 },
   { title: 'ENDPOINT', importance: 1, minimum: 12 },
 ];
 
@@ -25,14 +28,16 @@ export function backendNames(pools: readonly PoolJson[]): ReadonlyMap<string, st
   );
 }
 
-/** A table of flows, title first. */
+/** A table of flows, title first. Addresses are not shortened before all else is gone. */
 export function formatFlows(
   flows: readonly FlowJson[],
   options: { readonly nowMs: number; readonly width: number; readonly names: ReadonlyMap<string, string> },
 ): readonly string[] {
   const { nowMs, width, names } = options;
+  const hasRates = flows.some(({ bitsPerSecond }) => bitsPerSecond !== undefined);
+  const columns = COLUMNS.filter(({ title }) => hasRates || title !== RATE);
   return formatTable(
-    COLUMNS,
+    columns,
     flows.map((flow) => [
       flow.tuple.protocol,
       clientOf(flow.tuple),
@@ -44,7 +49,7 @@ export function formatFlows(
       formatSpan(flow.idleMs),
       formatBytes(flow.bytesToBackend),
       formatBytes(flow.bytesToClient),
-      flow.bitsPerSecond === undefined ? '-' : formatSi(flow.bitsPerSecond),
+      ...(hasRates ? [flow.bitsPerSecond === undefined ? '-' : formatSi(flow.bitsPerSecond)] : []),
       flow.rule,
       flow.backendEndpoint,
     ]),

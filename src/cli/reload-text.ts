@@ -1,6 +1,7 @@
 import type { ReloadReport } from '../model/plan-report.js';
 import { formatCount, formatShare, formatSpan, plural } from './human.js';
-import { printable, shorten } from './table.js';
+import { printable } from './table.js';
+import { wrapWords } from './wrap-words.js';
 
 /** What a reload kept and what it cost, for people. */
 export function formatReload(report: ReloadReport, { width }: { readonly width: number }): readonly string[] {
@@ -28,7 +29,7 @@ export function formatReload(report: ReloadReport, { width }: { readonly width: 
           `  changed   ${changed.map(({ pool, name, changes }) => `${pool}/${name} (${changes.join(', ')})`).join(', ')}`,
         ]),
   ];
-  return lines.map((line) => shorten(printable(line), width));
+  return lines.flatMap((line) => wrapWords(printable(line), width, 12));
 }
 
 function fates({ stay, move, reset, drop }: ReloadReport['plan']['flows']): string {

@@ -13,7 +13,8 @@ import {
   plural,
 } from './human.js';
 import { clientFor, printJson, printLines, type LiveOptions } from './live-options.js';
-import { printable, shorten } from './table.js';
+import { printable } from './table.js';
+import { wrapWords } from './wrap-words.js';
 
 const LABEL_WIDTH = 15;
 
@@ -80,7 +81,9 @@ export function formatStatus(
     ),
     ...listed('Problems', problems, 'none'),
   ];
-  return rows.map(([label, text]) => shorten(printable(`${label.padEnd(LABEL_WIDTH)}${text}`), width));
+  return rows.flatMap(([label, text]) =>
+    wrapWords(printable(`${label.padEnd(LABEL_WIDTH)}${text}`), width, LABEL_WIDTH),
+  );
 }
 
 function budget(name: string, { used, limit }: { readonly used: number; readonly limit: number }): string {

@@ -42,7 +42,7 @@ export function formatTable(
       const text = shorten(row[index] ?? '', width);
       return [align === 'right' ? text.padStart(width) : text.padEnd(width)];
     });
-    return shorten(parts.join(' '.repeat(GAP)), options.width).trimEnd();
+    return shorten(parts.join(' '.repeat(GAP)).trimEnd(), options.width);
   });
 }
 
