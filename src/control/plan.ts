@@ -28,7 +28,7 @@ export async function planChange({ before, after, flows, picker }: PlannedChange
   const from = before.configuration;
   const to = after.configuration;
   const successors = ruleSuccessors(from, to);
-  const tallies = await judgeFlows(after, successors, flows);
+  const tallies = await judgeFlows(before, after, successors, flows);
   const rules = plannedRules(before, after, { successors, tallies, picker });
   const base = {
     fromDigest: from.digest,
@@ -47,14 +47,20 @@ export async function planChange({ before, after, flows, picker }: PlannedChange
   return { ...base, steps: planSteps(base) };
 }
 
-/** By name of the rule that flows will have, or had where it goes. */
+/**
+ * By name of the rule that flows will have, or had where it goes. A fate that a flow meets anyway, being drained, is not
+ * the change's: it counts as staying.
+ */
 async function judgeFlows(
+  before: ForwardingState,
   after: ForwardingState,
   successors: ReadonlyMap<string, string>,
   flows: AsyncIterable<FlowRecord>,
 ): Promise<ReadonlyMap<string, FateTally>> {
   const judge = new FlowFateJudge(after);
+  const judgeOfNow = new FlowFateJudge(before);
   const indexes = indexByName(after.configuration);
+  const indexesNow = indexByName(before.configuration);
   const tallies = new Map<string, FateTally>();
   for await (const { rule, tuple, backendId, state } of flows) {
     const { protocol } = tuple;
@@ -66,7 +72,9 @@ async function judgeFlows(
     const goesOn =
       ruleIndex !== undefined &&
       (name === rule || after.configuration.rules[ruleIndex]?.protocols.includes(protocol) === true);
-    tally.count(protocol, judge.fateOf(goesOn ? ruleIndex : undefined, { protocol, backendId, state }));
+    const atStake = { protocol, backendId, state };
+    const fate = judge.fateOf(goesOn ? ruleIndex : undefined, atStake);
+    tally.count(protocol, fate === judgeOfNow.fateOf(indexesNow.get(rule), atStake) ? 'stay' : fate);
   }
   return tallies;
 }

@@ -25,11 +25,12 @@ const [ONE, TWO, THREE, FOUR] = [1, 2, 3, 4].map((n) => `nvas/10.0.0.${n}`) as [
   string,
 ];
 
-function inputs(health: Readonly<Record<string, HealthState>> = {}): CompilerInputs {
+function inputs(health: Readonly<Record<string, HealthState>> = {}, ending?: string): CompilerInputs {
   return {
     health: ({ id }) => ({ state: health[id] ?? 'up' }),
     adminState: ({ adminState }) => adminState,
-    draining: () => false,
+    draining: ({ id }) => id === ending,
+    endSpreadMs: ({ id }) => (id === ending ? 5000 : undefined),
   };
 }
 
@@ -38,13 +39,15 @@ interface Change {
   readonly to?: Partial<Configuration>;
   readonly flows?: readonly FlowRecord[];
   readonly healthAfter?: Readonly<Record<string, HealthState>>;
+  /** A backend whose drain has reached its deadline, before and after. */
+  readonly ending?: string;
 }
 
-function plan({ from = {}, to = {}, flows = [], healthAfter = {} }: Change): Promise<PlanReport> {
+function plan({ from = {}, to = {}, flows = [], healthAfter = {}, ending }: Change): Promise<PlanReport> {
   const compiler = new ForwardingCompiler(hash);
   return planChange({
-    before: compiler.compile(settings({ digest: 'a'.repeat(64), ...from }), inputs()),
-    after: compiler.preview(settings({ digest: 'b'.repeat(64), ...to }), inputs(healthAfter)),
+    before: compiler.compile(settings({ digest: 'a'.repeat(64), ...from }), inputs({}, ending)),
+    after: compiler.preview(settings({ digest: 'b'.repeat(64), ...to }), inputs(healthAfter, ending)),
     flows: asynchronously(flows),
     picker,
   });
@@ -176,6 +179,16 @@ describe('planChange() live flows', () => {
 
   test('keeps all of them where nothing changes', async () => {
     assert.deepEqual((await plan({ flows })).flows, { stay: 8, move: 0, reset: 0, drop: 0 });
+  });
+
+  test('does not count flows that a drain is ending anyway', async () => {
+    const rule = aRule({ probe: 'alive' });
+    const flowPolicy = { ...rule.flowPolicy, 'drain-deadline': { tcp: 'reset', udp: 'reset' } } as const;
+    const rules = [{ ...rule, flowPolicy }];
+    const report = await plan({ flows, ending: ONE, from: { rules }, to: { rules } });
+    assert.deepEqual(report.flows, { stay: 8, move: 0, reset: 0, drop: 0 });
+    const gone = await plan({ flows, ending: ONE, from: { rules }, to: { rules: [] } });
+    assert.equal(gone.flows.reset, 6, 'those on the other backends');
   });
 
   test('treats those of a removed backend by the rule`s policy, as it will be', async () => {
