@@ -46,7 +46,7 @@ export function drainText(drain, nowMs) {
   }
   const finish =
     drain.predictedFinishAtMs === undefined
-      ? 'nothing to predict the end from yet'
+      ? 'too few have finished to predict the end'
       : `likely done in ${duration(drain.predictedFinishAtMs - nowMs)} (${clock(drain.predictedFinishAtMs, nowMs)})`;
   const then = drain.then === 'reset' ? 'then what is left is ended' : 'then what is left stays';
   return `${flows}, ${finish}. Deadline in ${duration(drain.deadlineAtMs - nowMs)} (${clock(drain.deadlineAtMs, nowMs)}), ${then}. ${last}.`;

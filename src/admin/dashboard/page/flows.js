@@ -185,7 +185,7 @@ function Flow({ flow, name, onExplain }) {
     <td data-label="Bytes">
       ${`→ ${bytes(flow.bytesToBackend)}`}<small>${`← ${bytes(flow.bytesToClient)}`}</small>
     </td>
-    <td data-label="Rate">${bits(flow.bitsPerSecond)}</td>
+    <td data-label="Rate" title="Known while the list is sorted by rate">${bits(flow.bitsPerSecond)}</td>
     <td class="actions">
       <button
         type="button"

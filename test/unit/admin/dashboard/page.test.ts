@@ -33,6 +33,8 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
 
   test('loads without a complaint, an outside request or a layout shift', async (t) => {
     const { page, complaints, urls, api } = await open(t, {
+      // All of it in view: what moves out of sight is no shift.
+      height: 3600,
       prepare: (fake) => {
         fake.problems = [HOSTILE];
         fake.backends = [...fake.backends, backend(5, { name: HOSTILE })];
@@ -232,6 +234,8 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
     await dialog.waitFor();
     await page.keyboard.press('Escape');
     await page.keyboard.press('Escape');
+    await page.waitForTimeout(1500);
+    assert.equal(await dialog.getByText('not accepted').count(), 0, 'Escape is no answer');
     await dialog.getByLabel('Token').fill('wrong');
     await page.keyboard.press('Enter');
     await dialog.getByText('The token was not accepted').waitFor();
