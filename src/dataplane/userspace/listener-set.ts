@@ -55,8 +55,8 @@ export class ListenerSet {
     for (const listener of prepared) this.#open.add(listener);
     this.rebind(plan);
     for (const listener of prepared) listener.serve();
-    for (const listener of [...this.#open.all()]) {
-      if (!isPlanned(plan, listener.binding)) this.#close(listener);
+    for (const [listener, wanted] of this.#open.against(plan)) {
+      if (wanted === undefined) this.#close(listener);
     }
     return this.#openAll(this.#open.missing(plan), (listener) => {
       this.#open.add(listener);
@@ -128,8 +128,7 @@ export class ListenerSet {
 
   /** Only hands listeners that stay their new rule: synchronous, so that no flow meets a stale one. */
   rebind(plan: ListenerPlan): void {
-    for (const { binding } of this.#open.all()) {
-      const wanted = plannedBinding(plan, binding);
+    for (const [{ binding }, wanted] of this.#open.against(plan)) {
       if (wanted === undefined) continue;
       binding.rule = wanted.rule;
       binding.ruleIndex = wanted.ruleIndex;
@@ -163,14 +162,14 @@ export class ListenerSet {
   /** By frontend name, sockets that this worker tells of. */
   census(): Record<string, { open: number; wanted: number }> {
     const census = new Map<string, { open: number; wanted: number }>();
-    for (const group of this.#plan.values()) {
-      for (const binding of group.values()) {
-        if (binding.reportedElsewhere === true) continue;
-        const { name } = binding.frontend;
-        const entry = census.get(name) ?? { open: 0, wanted: 0 };
-        census.set(name, entry);
+    for (const [key, group] of this.#plan) {
+      const open = this.#open.group(key);
+      for (const [port, { frontend, reportedElsewhere }] of group) {
+        if (reportedElsewhere === true) continue;
+        const entry = census.get(frontend.name) ?? { open: 0, wanted: 0 };
+        census.set(frontend.name, entry);
         entry.wanted++;
-        if (this.#open.has(binding)) entry.open++;
+        if (open?.has(port) === true) entry.open++;
       }
     }
     return Object.fromEntries(census);

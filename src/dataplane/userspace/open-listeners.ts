@@ -12,8 +12,17 @@ export class OpenListeners {
     return size;
   }
 
-  has({ protocol, address, port }: ListenerBinding): boolean {
-    return this.#groups.get(socketGroup(protocol, address))?.has(port) === true;
+  /** By port, those of one group of a plan. */
+  group(key: string): ReadonlyMap<number, Listener> | undefined {
+    return this.#groups.get(key);
+  }
+
+  /** Each with what the plan wants there, or undefined. Listeners may be closed and deleted on the way. */
+  *against(plan: ListenerPlan): Generator<readonly [Listener, ListenerBinding | undefined]> {
+    for (const [key, group] of this.#groups) {
+      const wanted = plan.get(key);
+      for (const [port, listener] of group) yield [listener, wanted?.get(port)];
+    }
   }
 
   add(listener: Listener): void {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
 import { after, describe, test } from 'node:test';
@@ -15,11 +16,12 @@ import { FakeClock } from '../../../support/fake-clock.js';
 import { testState } from '../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../support/loopback.js';
 import { TcpClient } from '../../../support/tcp-client.js';
+import { UdpClient } from '../../../support/udp-client.js';
 
 const hash = await createHasher();
 const host = loopbackBlock();
 const RETRY_MS = 10_000;
-/** On every address of the machine: of this test process alone. */
+/** This and the next are taken on every address of the machine: by this test process alone. */
 const WIDE_PORT = 20_000 + (process.pid % 10_000);
 
 const planes: UserspacePlane[] = [];
@@ -271,14 +273,14 @@ describe('UserspacePlane.apply() whole or not at all', () => {
 
   test('somebody else on one of the addresses keeps a wildcard frontend out, and the old one serves on', async () => {
     const { plane } = lab();
-    await plane.start(state(portSetOf(WIDE_PORT)));
-    const foreign = createServer().listen({ host: host(2), port: WIDE_PORT, exclusive: true });
+    await plane.start(state(portSetOf(WIDE_PORT + 1)));
+    const foreign = createServer().listen({ host: host(2), port: WIDE_PORT + 1, exclusive: true });
     servers.push(foreign);
     await once(foreign, 'listening');
-    await assert.rejects(plane.apply(other(portSetOf(WIDE_PORT), { frontend: '0.0.0.0' })), {
+    await assert.rejects(plane.apply(other(portSetOf(WIDE_PORT + 1), { frontend: '0.0.0.0' })), {
       code: 'LB_LISTEN_FAILED',
     });
-    assert.equal(await answers(WIDE_PORT), true);
+    assert.equal(await answers(WIDE_PORT + 1), true);
     assert.deepEqual((await plane.counters()).listeners, { hub: { open: 1, wanted: 1 } });
   });
 
@@ -311,6 +313,54 @@ describe('UserspacePlane.apply() whole or not at all', () => {
     await plane.apply(next);
     assert.equal(await answer, 'served: hello');
     client.destroy();
+  });
+
+  test('who leaves again before it is applied leaves nothing behind', async () => {
+    const { plane } = lab();
+    await plane.start(state(portSetOf(7242)));
+    const next = other(portSetOf(7242, 7243));
+    await plane.prepare(next);
+    const client = await TcpClient.connect({ host: host(1), port: 7243 });
+    client.socket.resetAndDestroy();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    await plane.apply(next);
+    await eventually(() => plane.flowCount() === 0, 5000, 'no flow');
+  });
+
+  test('a datagram to what is only prepared waits too, and the first of many only', async () => {
+    const { plane, clock } = lab();
+    const udp = (ports: PortSet, digest: string, revision: number): ForwardingState =>
+      testState({
+        backends: [host(12)],
+        frontend: { address: ipAddress(host(1)) },
+        digest: digest.repeat(64),
+        revision,
+        rule: { protocols: ['udp'], ports },
+      });
+    await plane.start(udp(portSetOf(7245), 'a', 1));
+    const echo = createSocket('udp4').bind({ address: host(12), port: 7246 });
+    echo.on('message', (datagram, { address, port }) => echo.send(datagram, port, address));
+    await once(echo, 'listening');
+    await plane.prepare(udp(portSetOf(7245, 7246), 'b', 2));
+    const client = await UdpClient.open({ host: host(1), port: 7246 });
+    const answer = client.ask(3000);
+    for (let i = 0; i < 200; i++) client.send(`more ${i}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.equal(plane.flowCount(), 0);
+    await plane.apply(udp(portSetOf(7245, 7246), 'b', 2));
+    assert.ok((await answer) !== undefined);
+    const row = (await plane.counters()).traffic.find(({ protocol }) => protocol === 'udp');
+    assert.equal(row?.packetsToBackend, 64);
+    // Thrown away with what was prepared.
+    await plane.prepare(udp(portSetOf(7245, 7247), 'c', 3));
+    const late = await UdpClient.open({ host: host(1), port: 7247 });
+    assert.equal(await late.ask(50), undefined);
+    await plane.apply(udp(portSetOf(7245, 7246), 'b', 4));
+    await plane.apply(udp(portSetOf(7245, 7247), 'c', 5));
+    assert.equal(plane.flowCount(), 1);
+    clock.advance(60_000);
+    for (const one of [client, late]) one.close();
+    echo.close();
   });
 
   test('what was prepared is closed again by an apply of the present configuration', async () => {
