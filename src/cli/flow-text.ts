@@ -7,8 +7,8 @@ const RATE = 'BIT/S';
 
 const COLUMNS: readonly TableColumn[] = [
   { title: 'PROTO', importance: 5, minimum: 5 },
-  { title: 'CLIENT', importance: 12, minimum: 21 },
-  { title: 'FRONTEND', importance: 6, minimum: 15 },
+  { title: 'CLIENT', importance: 12, minimum: 47 },
+  { title: 'FRONTEND', importance: 6, minimum: 21 },
   { title: 'BACKEND', importance: 11, minimum: 10 },
   { title: 'REASON', importance: 9, minimum: 10 },
   { title: 'STATE', importance: 4, minimum: 11 },

@@ -14,7 +14,8 @@ before(async () => {
 
 after(() => admin.stop());
 
-beforeEach(() => {
+beforeEach(async () => {
+  await eventually(() => admin.streams === 0, 5000, 'the connections of the test before to be closed');
   admin.answers.set('GET /v1/status', { json: aStatus() });
   admin.events = [anEvent(1), anEvent(2), anEvent(3)];
   admin.seen.length = 0;
@@ -30,9 +31,12 @@ function ids(): readonly number[] {
 /** `events --follow --json` until `ready`, then what the test does; ends it by a signal. */
 async function following(args: readonly string[], story: () => Promise<void>): Promise<void> {
   const exit = deps.run('events', '--follow', '--json', ...args);
-  await eventually(() => admin.streams === 1, 5000, 'the first connection');
-  await story();
-  deps.signal('SIGINT');
+  try {
+    await eventually(() => admin.streams === 1, 5000, 'the first connection');
+    await story();
+  } finally {
+    deps.signal('SIGINT');
+  }
   assert.equal(await within(exit, 5000, 'the end of events'), 0);
   assert.deepEqual([deps.signalListeners, deps.outputListeners], [0, 0]);
   await eventually(() => admin.streams === 0, 5000, 'the connection to be closed');

@@ -240,7 +240,10 @@ describe('haports reload', () => {
     assert.deepEqual(lastSeen().query, { maxMoved: '0.025' });
     assertFits(deps.stdout, 80);
     assert.match(deps.stdout, /^Reloaded in 13ms: revision 18, digest bbbbbbbbbbbb$/m);
-    assert.match(deps.stdout, /kept +46 flows, 200 listeners, 3 probe targets, 1 operator setting, 0 drains/);
+    assert.match(
+      deps.stdout,
+      /kept +46 flows, 200 listeners, 3 probe targets, 1 operator setting, 0\s+drains/,
+    );
     assert.match(deps.stdout, /lost +2 flows, 0 listeners/);
     assert.match(deps.stdout, /rule +"ha-ports" changed: distribution/);
     assert.match(deps.stdout, /added +nvas\/nva-4/);
