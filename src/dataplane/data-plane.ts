@@ -136,8 +136,9 @@ export interface DataPlane {
    * are ended one after another over `endSpreadMs`. Calls are served one after another.
    *
    * A state with another configuration is taken over whole or not at all: what it adds is opened first, and if not
-   * all of that can be, it rejects with `LB_LISTEN_FAILED` and nothing has changed. Flows of a rule that has another
-   * name, and is the same otherwise, go on under the new name.
+   * all of that can be, it rejects with `LB_LISTEN_FAILED` and nothing has changed. What was missing already
+   * under the present configuration, or when the one before it was left, may stay missing: it is in the report. Flows of
+   * a rule that has another name, and is the same otherwise, go on under the new name.
    */
   apply(state: ForwardingState): Promise<ApplyReport>;
 
