@@ -282,6 +282,19 @@ describe('native-free/build-if-missing.mjs', () => {
     assert.ok(statSync(join(project, 'dist/model/noun.js')).isFile());
   });
 
+  test('copies the page of the dashboard, and again when it changes', () => {
+    const project = plantProject('page', 'works');
+    const page = 'admin/dashboard/page/app.js';
+    write(project, `src/${page}`, '1');
+    run('build-if-missing.mjs', project);
+    assert.equal(readFileSync(join(project, 'dist', page), 'utf8'), '1');
+    write(project, `src/${page}`, '2');
+    const later = new Date(Date.now() + 5_000);
+    utimesSync(join(project, 'src', page), later, later);
+    run('build-if-missing.mjs', project);
+    assert.equal(readFileSync(join(project, 'dist', page), 'utf8'), '2');
+  });
+
   test('says what to do when the compiler is not installed', () => {
     const outcome = run('build-if-missing.mjs', plantProject('no-compiler'));
     assert.equal(outcome.status, 1);

@@ -13,6 +13,8 @@ import { TokenDialog } from './token-dialog.js';
 
 /** Events that are remembered; the log has the rest. */
 const EVENTS_KEPT = 300;
+/** A page that nobody has seen for so long lets the event stream go. */
+const HIDDEN_FOR_MS = 30_000;
 
 function App() {
   const [live, setLive] = useState({});
@@ -40,6 +42,26 @@ function App() {
       followers.current.process.stop();
     };
   }, []);
+
+  useEffect(() => {
+    let timer;
+    const seen = () => {
+      clearTimeout(timer);
+      if (document.hidden) timer = setTimeout(() => followers.current.events.rest(), HIDDEN_FOR_MS);
+      else followers.current.events.retry();
+    };
+    document.addEventListener('visibilitychange', seen);
+    return () => document.removeEventListener('visibilitychange', seen);
+  }, []);
+
+  // Said once, when it happens: whoever cannot see the bar need not ask.
+  const drained = (live.status?.drains ?? [])
+    .filter(({ phase }) => phase === 'done')
+    .map(({ backendName }) => backendName)
+    .join(', ');
+  useEffect(() => {
+    if (drained !== '') setSaid(`Drained: ${drained}`);
+  }, [drained]);
 
   // Another process counts its events from one again.
   const started = live.status?.startedAtMs;

@@ -4,6 +4,8 @@
 const SILENCE_MS = 40_000;
 const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 10_000;
+/** As long as a timer can be. */
+const FOR_EVER_MS = 2 ** 31 - 1;
 
 /** Parses text/event-stream (HTML standard, section 9.2.6) as it comes, in pieces cut anywhere. */
 export function createEventParser(onMessage) {
@@ -39,13 +41,14 @@ export function createEventParser(onMessage) {
 
 /**
  * Follows `v1/events` until `signal` aborts, and comes back after each cut with the last id. `onState` is told
- * `connecting`, `live` or `cut` with the number of attempts and why. `restart()` of the result forgets the id: another
- * process counts from one again.
+ * `connecting`, `live`, `resting`, or `cut` with the number of attempts and why. `restart()` of the result forgets the
+ * id: another process counts from one again.
  */
 export function followEvents({ api, onEvent, onState, signal }) {
   let lastId;
   let connection = new AbortController();
   let wake = () => undefined;
+  let resting = false;
   signal.addEventListener('abort', () => (connection.abort(), wake()));
 
   function pause(ms) {
@@ -92,6 +95,11 @@ export function followEvents({ api, onEvent, onState, signal }) {
         why = error.message;
       }
       if (signal.aborted) return;
+      if (resting) {
+        onState({ kind: 'resting' });
+        await pause(FOR_EVER_MS);
+        continue;
+      }
       // A connection that lasted was a good one.
       attempts = Date.now() - began > LONGEST_RETRY_MS ? 1 : attempts + 1;
       onState({ kind: 'cut', attempts, why });
@@ -106,7 +114,16 @@ export function followEvents({ api, onEvent, onState, signal }) {
       connection.abort();
       wake();
     },
-    /** Ends a pause between two attempts. */
-    retry: () => wake(),
+    /** Ends a pause between two attempts, or a rest. */
+    retry() {
+      resting = false;
+      wake();
+    },
+    /** Gives the connection up until `retry`: a browser has but six of them for all its tabs. */
+    rest() {
+      resting = true;
+      connection.abort();
+      wake();
+    },
   };
 }

@@ -39,6 +39,7 @@ export function Events({ events, stream, onRetry }) {
 
 function streamText(stream) {
   if (stream.kind === 'live') return 'Events are live';
+  if (stream.kind === 'resting') return 'Events rest while the page is hidden';
   if (stream.kind === 'connecting') return 'Connecting to the events …';
   return `Event stream cut (${stream.why}); reconnecting, attempt ${count(stream.attempts)} …`;
 }

@@ -10,7 +10,7 @@ export function Head({ status, error, freshAtMs }) {
   return html`<header class="top">
     <div class="title">
       <h1>haports</h1>
-      <${Verdict} status=${status} error=${error} freshAtMs=${freshAtMs} />
+      <div role="status"><${Verdict} status=${status} error=${error} freshAtMs=${freshAtMs} /></div>
     </div>
     <p class="facts">
       ${

@@ -45,6 +45,18 @@ describe('dashboardRoutes()', () => {
     assert.deepEqual([...seen].sort(), [...own, ...packages].map((name) => `/assets/${name}`).sort());
   });
 
+  test('serves modules that never make HTML or code of a text', () => {
+    for (const name of readdirSync(PAGE).filter((one) => one.endsWith('.js'))) {
+      const source = readFileSync(`${PAGE}/${name}`, 'utf8');
+      assert.doesNotMatch(
+        source,
+        /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|localStorage/i,
+        name,
+      );
+      assert.ok(source.split('\n').length <= 300, `${name} is too long`);
+    }
+  });
+
   test('answers 304 to whoever has the same', async () => {
     const etag = (await get('/assets/app.js')).headers.get('etag') ?? '';
     assert.match(etag, /^"[\w-]{27}"$/);

@@ -25,7 +25,7 @@ interface EventStream {
     readonly onEvent: (event: unknown) => void;
     readonly onState: (state: State) => void;
     readonly signal: AbortSignal;
-  }) => { restart(): void; retry(): void };
+  }) => { restart(): void; retry(): void; rest(): void };
 }
 
 const { createEventParser, followEvents } = await pageModule<EventStream>('event-stream.js');
@@ -106,6 +106,31 @@ describe('followEvents()', () => {
       states.slice(0, 3).map(({ kind }) => kind),
       ['connecting', 'live', 'cut'],
     );
+  });
+
+  test('rests without a connection, and goes on where it was', async () => {
+    const given: AbortSignal[] = [];
+    const { asked, states, following, end } = follow((_path, _headers, signal) => {
+      given.push(signal);
+      const body = new ReadableStream<Uint8Array>({
+        start: (controller) => {
+          controller.enqueue(new TextEncoder().encode('id: 5\ndata: {}\n\n'));
+          signal.addEventListener('abort', () => controller.error(new Error('aborted')));
+        },
+      });
+      return Promise.resolve(new Response(body));
+    });
+    await eventually(() => states.at(-1)?.kind === 'live', 3000, 'a stream');
+    await new Promise((resolve) => setImmediate(resolve));
+    following.rest();
+    await eventually(() => states.at(-1)?.kind === 'resting', 3000, 'rest');
+    assert.equal(given[0]?.aborted, true);
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    assert.equal(asked.length, 1, 'no attempt while at rest');
+    following.retry();
+    await eventually(() => states.at(-1)?.kind === 'live', 3000, 'a stream again');
+    end();
+    assert.deepEqual(asked[1], ['v1/events', { 'last-event-id': '5' }]);
   });
 
   test('counts attempts and says why, until it is ended', async () => {

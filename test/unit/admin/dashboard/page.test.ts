@@ -164,6 +164,7 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
     assert.equal(await page.getByRole('progressbar', { name: 'Drain of nva-2' }).getAttribute('value'), '33');
     api.setDrain(0);
     await page.getByText(/Drained: no flow is left/).waitFor();
+    await page.getByRole('status').filter({ hasText: 'Drained: nva-2' }).waitFor({ state: 'attached' });
 
     assert.equal(await page.evaluate('document.activeElement.ariaLabel'), 'Cancel the drain of nva-2');
     await page.keyboard.press('Enter');
