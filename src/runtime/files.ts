@@ -1,15 +1,49 @@
-import { createReadStream, watch } from 'node:fs';
-import { readFile, stat } from 'node:fs/promises';
+import { constants, createReadStream, watch } from 'node:fs';
+import { open, stat } from 'node:fs/promises';
+import { BalancerError } from '../model/errors.js';
 
 /** The file system as haports needs it, so that tests can bring their own. */
 export interface Files {
-  /** The whole file as UTF-8. Rejects with the system's error (`ENOENT`, `EACCES`, `EISDIR` ...). */
+  /**
+   * The whole file as UTF-8. Rejects with the system's error (`ENOENT`, `EACCES`, `EISDIR` ...), and with
+   * `LB_CONFIG_UNREADABLE` where it is a pipe, a device or a socket, or larger than 16 MiB: whoever waits for it must
+   * not wait for ever.
+   */
   readText(path: string): Promise<string>;
 }
 
-export const systemFiles: Files = {
-  readText: (path) => readFile(path, 'utf8'),
-};
+/** Many times what 65,535 backends take; no configuration, certificate or token is larger. */
+const MOST_TEXT_BYTES = 16 * 1024 * 1024;
+
+export const systemFiles: Files = { readText };
+
+async function readText(path: string): Promise<string> {
+  // A pipe without a writer is opened at once too.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  try {
+    const found = await file.stat();
+    // Of a folder the system says so itself.
+    if (!found.isFile() && !found.isDirectory()) {
+      throw unreadable('It is a pipe, a device or a socket, must be a regular file');
+    }
+    const pieces: Buffer[] = [];
+    let size = 0;
+    // A file may grow meanwhile, and those of /proc tell no size.
+    const stream = file.createReadStream({ end: MOST_TEXT_BYTES, autoClose: false }) as AsyncIterable<Buffer>;
+    for await (const piece of stream) {
+      pieces.push(piece);
+      size += piece.length;
+    }
+    if (size > MOST_TEXT_BYTES) throw unreadable('It is larger than 16 MiB, must be smaller');
+    return Buffer.concat(pieces).toString('utf8');
+  } finally {
+    await file.close();
+  }
+}
+
+function unreadable(message: string): BalancerError {
+  return new BalancerError(message, { code: 'LB_CONFIG_UNREADABLE', source: 'system' });
+}
 
 /** Large enough that few are needed, small enough that nothing waits for one. */
 const CHUNK_BYTES = 262_144;

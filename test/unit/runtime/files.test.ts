@@ -1,13 +1,53 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { readChunks, systemFileChanges } from '../../../src/runtime/files.js';
+import { readChunks, systemFileChanges, systemFiles } from '../../../src/runtime/files.js';
 import { within } from '../../support/deadline.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'haports-files-'));
 after(() => rm(folder, { recursive: true }));
+
+describe('systemFiles', () => {
+  const readText = (path: string): Promise<string> => systemFiles.readText(path);
+  const mebibytes = (count: number): Buffer => Buffer.alloc(count * 1024 * 1024, 'x');
+
+  test('readText() gives a whole file, a symbolic link`s too, and files that tell no size', async () => {
+    const path = join(folder, 'text');
+    await writeFile(path, 'gr\u00fc\u00dfe');
+    await symlink(path, `${path}.link`);
+    assert.equal(await readText(`${path}.link`), 'gr\u00fc\u00dfe');
+    await writeFile(path, '');
+    assert.equal(await readText(path), '');
+    assert.match(await readText('/proc/self/status'), /^Name:/);
+  });
+
+  test('readText() refuses pipes and devices at once instead of waiting for their end', async () => {
+    const pipe = join(folder, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    for (const path of [pipe, '/dev/zero']) {
+      await assert.rejects(within(readText(path), 5000, path), {
+        code: 'LB_CONFIG_UNREADABLE',
+        message: 'It is a pipe, a device or a socket, must be a regular file',
+      });
+    }
+  });
+
+  test('readText() takes 16 MiB and refuses more', async () => {
+    const path = join(folder, 'endless');
+    await writeFile(path, mebibytes(16));
+    assert.equal((await readText(path)).length, 16 * 1024 * 1024);
+    await writeFile(path, 'x', { flag: 'a' });
+    await assert.rejects(readText(path), { code: 'LB_CONFIG_UNREADABLE', message: /larger than 16 MiB/ });
+  });
+
+  test('readText() rejects with the system`s error', async () => {
+    await assert.rejects(readText(join(folder, 'missing')), { code: 'ENOENT' });
+    await assert.rejects(readText(folder), { code: 'EISDIR' });
+  });
+});
 
 describe('readChunks()', () => {
   test('readChunks() gives a file of several pieces whole', async () => {
