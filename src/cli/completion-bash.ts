@@ -69,7 +69,7 @@ ${valuePatterns(commands)}
     fi
   done
   if [[ -z $command ]]; then
-    _haports_offer $'${['--help', '--version', ...names, 'help'].join('\\n')}' "$cur"
+    _haports_offer $'${['--help', '--version', ...names].join('\\n')}' "$cur"
     return 0
   fi
   if [[ -n $expects ]]; then

@@ -146,10 +146,8 @@ export class FakeDeps implements CliDeps {
     return Promise.resolve(typeof content === 'string' ? content : JSON.stringify(content));
   };
 
-  // eslint-disable-next-line @typescript-eslint/require-await -- a real one waits
-  readonly readChunks: CliDeps['readChunks'] = async function* (this: void, path: string) {
-    yield Buffer.from(path);
-  };
+  /** Pieces of three bytes, so that what is cut in pieces is cut badly. */
+  readonly readChunks: CliDeps['readChunks'] = (path) => piecesOf(this.readText(path));
 
   readonly watchFile: CliDeps['watchFile'] = (path, onChange) => {
     this.watched.set(path, onChange);
@@ -176,4 +174,9 @@ export class FakeDeps implements CliDeps {
   run(...args: readonly string[]): Promise<number> {
     return runCli(this, args, 'bundled.json');
   }
+}
+
+async function* piecesOf(text: Promise<string>): AsyncGenerator<Uint8Array> {
+  const bytes = Buffer.from(await text);
+  for (let from = 0; from < bytes.length; from += 3) yield bytes.subarray(from, from + 3);
 }

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { StartedBalancer } from '../../../src/cli/cli-deps.js';
+import { BalancerError } from '../../../src/model/errors.js';
+import { FakeClock } from '../../support/fake-clock.js';
 import { example, haExample } from '../config/example.js';
 import { FakeDeps } from './fake-deps.js';
 
@@ -91,6 +93,107 @@ describe('haports run', () => {
     assert.equal(deps.balancer.reopened, 3, 'also while flows finish');
     deps.balancer.stopped();
     assert.equal(await exit, 0);
+  });
+
+  test('SIGHUP reloads the configuration file too', async () => {
+    const { deps, exit } = await running();
+    deps.files.set('config.json', '{ "new": true }');
+    deps.signal('SIGHUP');
+    await turn();
+    assert.deepEqual(deps.balancer.reloads, [{ text: '{ "new": true }', cause: 'SIGHUP' }]);
+    assert.equal(deps.balancer.reopened, 1);
+    deps.signal('SIGTERM');
+    await turn();
+    deps.signal('SIGHUP');
+    await turn();
+    assert.equal(deps.balancer.reloads.length, 1, 'nothing new while it stops');
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+  });
+
+  test('SIGHUP with a file that cannot be read, or that is refused, changes nothing, and the next one is tried', async () => {
+    const { deps, exit } = await running();
+    const content = deps.files.get('config.json') ?? '';
+    deps.files.delete('config.json');
+    deps.signal('SIGHUP');
+    await turn();
+    assert.match(deps.stderr, /^haports: LB_CONFIG_UNREADABLE: [^\n]*"config\.json"[^\n]*\n$/);
+    deps.files.set('config.json', content);
+    deps.balancer.onReload = () =>
+      Promise.reject(new BalancerError('No', { code: 'LB_CONFIG_INVALID', source: 'config' }));
+    for (const count of [1, 2]) {
+      deps.signal('SIGHUP');
+      await turn();
+      assert.equal(deps.balancer.reloads.length, count);
+    }
+    deps.signal('SIGTERM');
+    await turn();
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+  });
+
+  test('reloads go one at a time, the newest wish last, and wait for one of somebody else', async () => {
+    const clock = new FakeClock();
+    const deps = withConfig();
+    deps.clock = clock;
+    const exit = deps.run('run', '--watch');
+    await turn();
+    const changed = deps.watched.get('config.json');
+    assert.ok(changed !== undefined);
+    let finish: () => void = () => undefined;
+    deps.balancer.onReload = () => new Promise((resolve) => (finish = resolve));
+    for (const text of ['one', 'two', 'three']) changed(text);
+    await turn();
+    finish();
+    await turn();
+    deps.balancer.onReload = () => {
+      deps.balancer.onReload = () => Promise.resolve();
+      return Promise.reject(new BalancerError('Busy', { code: 'LB_CONFLICT', source: 'usage' }));
+    };
+    finish();
+    await turn();
+    changed('four');
+    await turn();
+    await clock.advanceAsync(1000);
+    assert.deepEqual(
+      deps.balancer.reloads.map(({ text, cause }) => `${text} by ${cause}`),
+      ['one', 'three', 'four', 'four'].map((text) => `${text} by file watch`),
+    );
+    deps.signal('SIGTERM');
+    await turn();
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+    assert.equal(deps.watched.size, 0, 'and the file is watched no more');
+    assert.equal(clock.pendingTimers, 0);
+  });
+
+  test('a change during the start is taken over after it; without --watch nothing is watched', async () => {
+    const deps = withConfig();
+    let started: (balancer: StartedBalancer) => void = () => undefined;
+    deps.onStart = () => new Promise((resolve) => (started = resolve));
+    const exit = deps.run('run', '--watch');
+    await turn();
+    deps.watched.get('config.json')?.('changed');
+    await turn();
+    assert.deepEqual(deps.balancer.reloads, []);
+    started(deps.balancer);
+    await turn();
+    assert.deepEqual(deps.balancer.reloads, [{ text: 'changed', cause: 'file watch' }]);
+    deps.signal('SIGTERM');
+    await turn();
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+    const { deps: unwatched } = await running();
+    assert.equal(unwatched.watched.size, 0);
+    unwatched.signal('SIGTERM');
+    await turn();
+    unwatched.balancer.stopped();
+  });
+
+  test('run --watch of a configuration that cannot be used ends, and watches nothing', async () => {
+    const deps = withConfig({ no: 'configuration' });
+    assert.equal(await deps.run('run', '--watch'), 2);
+    assert.equal(deps.watched.size, 0);
   });
 
   test('a signal during the start is obeyed after it; SIGHUP is not one to wait', async () => {
