@@ -71,7 +71,10 @@ export async function* followEvents(
   }
 }
 
-/** Events that the process remembers with an id above `since`, oldest first: what comes before `quietMs` of silence. */
+/**
+ * Events that the process remembers with an id above `since`, oldest first: what comes before `quietMs` of silence, or
+ * ten times that where events never cease.
+ */
 export async function rememberedEvents(
   client: AdminClient,
   clock: Clock,
@@ -81,6 +84,7 @@ export async function rememberedEvents(
   const events: FeedEvent[] = [];
   const quiet = (): void => void connection.destroy();
   let cancel = clock.setTimer(options.quietMs, quiet);
+  const cancelLimit = clock.setTimer(options.quietMs * 10, quiet);
   try {
     for await (const event of eventsOf(connection)) {
       events.push(event);
@@ -91,6 +95,7 @@ export async function rememberedEvents(
     if (!connection.destroyed) throw error;
   } finally {
     cancel();
+    cancelLimit();
     connection.destroy();
   }
   return events;

@@ -58,6 +58,17 @@ describe('haports events', () => {
     assert.deepEqual(ids(), [2, 3]);
   });
 
+  test('events ends where events never cease', async () => {
+    const exit = deps.run('events', '--json');
+    const timer = setInterval(() => admin.send(anEvent(4)), 50);
+    try {
+      assert.equal(await within(exit, 8000, 'the end of events'), 0);
+    } finally {
+      clearInterval(timer);
+    }
+    assert.ok(ids().length > 10);
+  });
+
   test('events --follow shows new ones only, as they happen', async () => {
     await following([], async () => {
       admin.send(anEvent(4));
