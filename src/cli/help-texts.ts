@@ -124,6 +124,10 @@ Examples:
   haports simulate --down nvas/nva-1
   haports simulate --live --drain nvas/nva-1 --weight nvas/nva-2=50
   haports simulate --offline config.json --down nvas/nva-1 --sources 3
+  haports simulate --flow-log /var/log/haports/flow.log --drain nvas/nva-1
+
+--flow-log asks no process: it starts from the log's own last configuration and epoch, or from the file that --offline
+names, with every probe up.
 `;
 
 export const REPLAY_HELP = `

@@ -29,6 +29,13 @@ export function registerPlanCommands(program: Command, { deps, done }: Registrat
     .addOption(backends('--admin-state <pool/backend=state>', 'suppose its admin state: up, down or none'))
     .addOption(backends('--weight <pool/backend=weight>', 'suppose its weight, 0 to 256'))
     .option('--live', 'follow the flows that live now, instead of random ones', false)
+    .option('--flow-log <file>', 'follow the flows of this flow log instead, without a running process')
+    .option(
+      '--last <count>',
+      'of its distinct flows, only the last so many',
+      wholeNumber({ from: 1, to: 1_000_000 }),
+      100_000,
+    )
     .option('--flows <count>', 'random flows for each rule', wholeNumber({ from: 1, to: 1_000_000 }), 10_000)
     .option(
       '--sources <count>',

@@ -1,8 +1,10 @@
 import { ForwardingCompiler } from '../control/forwarding-compiler.js';
+import { simulateRecorded } from '../control/simulate-recorded.js';
 import { simulate } from '../control/simulate.js';
 import type { AdminState } from '../model/configuration.js';
+import { BalancerError, errorMessage } from '../model/errors.js';
 import type { FlowRecord } from '../model/flow.js';
-import type { SimulationReport, SimulationRequest, Supposition } from '../model/simulation.js';
+import type { Population, SimulationReport, SimulationRequest, Supposition } from '../model/simulation.js';
 import { createHasher } from '../selection/hasher.js';
 import { createPicker } from '../selection/picker.js';
 import type { AdminClient } from './admin-client.js';
@@ -13,7 +15,7 @@ import { loadUsable } from './load-usable.js';
 import { parseWeight, usageError } from './option-parsers.js';
 import { formatSimulation } from './simulate-text.js';
 
-export interface SimulateDeps extends Pick<CliDeps, 'out' | 'err' | 'load'> {
+export interface SimulateDeps extends Pick<CliDeps, 'out' | 'err' | 'load' | 'readChunks'> {
   /** For the running process; only asked for where one is meant. */
   readonly client: () => Promise<Pick<AdminClient, 'simulate'>>;
 }
@@ -31,6 +33,10 @@ export interface SimulateOptions {
   readonly weight: readonly string[];
   /** Follow the flows that live now, instead of random ones. */
   readonly live: boolean;
+  /** Follow the flows of this flow log instead; no process is asked. */
+  readonly flowLog?: string;
+  /** Of them, the last so many distinct ones, 1 to 1,000,000. */
+  readonly last: number;
   /** Random flows for each rule, 1 to 1,000,000. */
   readonly flows: number;
   /** Distinct client addresses of them, 1 to 16,777,216. */
@@ -44,16 +50,43 @@ const ADMIN_STATES: readonly AdminState[] = ['none', 'up', 'down'];
 
 /** `haports simulate`: where flows would go if. Changes nothing. */
 export async function simulateCommand(deps: SimulateDeps, options: SimulateOptions): Promise<ExitCode> {
-  const { offline, json } = options;
+  const { offline, flowLog, json } = options;
   const request = requestOf(options);
+  const live = offline === undefined && flowLog === undefined;
   const report =
-    offline === undefined
-      ? await (await deps.client()).simulate(request)
-      : await simulateOffline(deps, offline, request);
+    flowLog !== undefined
+      ? await simulateFlowLog(deps, flowLog, options, request)
+      : offline !== undefined
+        ? await simulateOffline(deps, offline, request)
+        : await (await deps.client()).simulate(request);
   if (report === undefined) return EXIT.badInput;
   if (json) deps.out(`${JSON.stringify(report, undefined, 2)}\n`);
-  else deps.out(formatSimulation(report, { request, live: offline === undefined }));
+  else deps.out(formatSimulation(report, { request, live, ...(flowLog === undefined ? {} : { flowLog }) }));
   return EXIT.fine;
+}
+
+/** From the file that --offline names, else from the log's own last configuration and epoch. */
+async function simulateFlowLog(
+  deps: SimulateDeps,
+  file: string,
+  { offline, last }: SimulateOptions,
+  { suppose }: SimulationRequest,
+): Promise<SimulationReport | undefined> {
+  const usable = offline === undefined ? undefined : await loadUsable(deps, offline);
+  if (offline !== undefined && usable === undefined) return undefined;
+  const start =
+    usable === undefined ? {} : { start: { configuration: usable.configuration, inputs: ALL_UP } };
+  const hash = await createHasher();
+  try {
+    return await simulateRecorded(
+      deps.readChunks(file),
+      { suppose, last, ...start },
+      { hash, picker: createPicker(hash) },
+    );
+  } catch (cause) {
+    if (cause instanceof BalancerError) throw cause;
+    throw usageError(`Cannot read flow log "${file}": ${errorMessage(cause)}`);
+  }
 }
 
 async function simulateOffline(
@@ -75,14 +108,19 @@ async function simulateOffline(
 }
 
 function requestOf(options: SimulateOptions): SimulationRequest {
-  const { offline, live, flows, sources, seed } = options;
+  const { offline, live, flowLog } = options;
+  if (live && flowLog !== undefined) {
+    throw usageError(`Cannot follow both live flows and those of "${flowLog}": it must be one of them`);
+  }
   if (live && offline !== undefined) {
     throw usageError(`Cannot follow the live flows of "${offline}": only a running process has any`);
   }
-  return {
-    suppose: suppositionsOf(options),
-    population: live ? { kind: 'live' } : { kind: 'generated', flows, sources, seed },
-  };
+  return { suppose: suppositionsOf(options), population: populationOf(options) };
+}
+
+function populationOf({ live, flowLog, last, flows, sources, seed }: SimulateOptions): Population {
+  if (flowLog !== undefined) return { kind: 'recorded', last };
+  return live ? { kind: 'live' } : { kind: 'generated', flows, sources, seed };
 }
 
 function suppositionsOf(options: SimulateOptions): readonly Supposition[] {

@@ -1,5 +1,11 @@
 import type { FlowFates } from '../model/plan-report.js';
-import type { SimulatedRule, SimulationReport, SimulationRequest, Supposition } from '../model/simulation.js';
+import type {
+  RecordedPopulation,
+  SimulatedRule,
+  SimulationReport,
+  SimulationRequest,
+  Supposition,
+} from '../model/simulation.js';
 import { formatCount, formatShare, plural } from './human.js';
 import { formatTable, printable, type TableColumn } from './table.js';
 import { wrapWords } from './wrap-words.js';
@@ -21,18 +27,18 @@ export interface SimulateTextOptions {
   readonly request: SimulationRequest;
   /** A running process was asked. */
   readonly live: boolean;
+  /** File whose flows were followed. */
+  readonly flowLog?: string;
 }
 
 /** A simulation for people, within 80 columns. Ends with a newline. */
-export function formatSimulation(report: SimulationReport, { request, live }: SimulateTextOptions): string {
-  const config = `config ${report.configDigest.slice(0, 12)}`;
+export function formatSimulation(report: SimulationReport, options: SimulateTextOptions): string {
+  const { request, flowLog = 'a flow log' } = options;
   const lines = [
     ...labelled('What if', suppositionText(request.suppose)),
-    ...labelled('Followed', populationText(request)),
-    ...labelled(
-      'State',
-      live ? `${config}, revision ${report.revision}` : `${config}, every probe up: no process was asked`,
-    ),
+    ...labelled('Followed', populationText(request, flowLog)),
+    ...(report.recorded === undefined ? [] : labelled('', recordedText(report.recorded))),
+    ...labelled('State', stateText(report, options)),
     ...report.rules.flatMap((rule) => ['', ...ruleLines(rule)]),
   ];
   return `${lines.join('\n')}\n`;
@@ -53,10 +59,38 @@ function suppositionText(suppose: readonly Supposition[]): string {
     .join('; ');
 }
 
-function populationText({ population }: SimulationRequest): string {
+function stateText(
+  { configDigest, revision, recorded }: SimulationReport,
+  { live }: SimulateTextOptions,
+): string {
+  const config = `config ${configDigest.slice(0, 12)}`;
+  if (live) return `${config}, revision ${revision}`;
+  if (recorded?.start === 'epoch') {
+    return `${config}, revision ${revision}: the last epoch of the log; no process was asked`;
+  }
+  return `${config}, every probe up: no process was asked`;
+}
+
+function populationText({ population }: SimulationRequest, flowLog: string): string {
   if (population.kind === 'live') return 'the flows that live now';
+  if (population.kind === 'recorded') {
+    const last = formatCount(population.last);
+    return `the flows of ${flowLog}, each from the backend where it was last; of distinct ones the last ${last} at most`;
+  }
   const { flows, sources, seed } = population;
   return `${plural(flows, 'random flow')} for each rule, of ${plural(sources, 'client')} at most (seed ${seed})`;
+}
+
+function recordedText(recorded: RecordedPopulation): string {
+  const { started, distinct, isCut, ofOtherRules, lost, damaged } = recorded;
+  return [
+    `${plural(started, 'flow')} started in it, ${formatCount(distinct)} distinct ${isCut ? 'kept, older ones left out' : 'ones'}`,
+    ...(ofOtherRules === 0
+      ? []
+      : [`${formatCount(ofOtherRules)} not followed: the configuration has no rule of that name`]),
+    ...(lost === 0 ? [] : [`${plural(lost, 'line')} lost, says the log itself`]),
+    ...(damaged === 0 ? [] : [`${plural(damaged, 'line')} damaged`]),
+  ].join('; ');
 }
 
 function ruleLines({

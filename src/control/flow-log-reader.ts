@@ -112,6 +112,7 @@ function memberOf(item: unknown): RecordedMember {
     serving: member.flag('serving'),
     health: member.oneOf('health', ['unknown', 'up', 'down']),
     adminState: member.oneOf('adminState', ['none', 'up', 'down']),
+    ...(member.optional('exclusion') === 'draining' ? { draining: true } : {}),
   };
 }
 

@@ -13,6 +13,8 @@ export interface RecordedMember {
   readonly serving: boolean;
   readonly health: HealthState;
   readonly adminState: AdminState;
+  /** @default false */
+  readonly draining?: boolean;
 }
 
 export interface RecordedView {

@@ -24,9 +24,12 @@ export interface SimulationDeps {
   /** Compiles without a trace: called with `inputs`, then with what is supposed in their place. */
   readonly compile: (configuration: Configuration, inputs: CompilerInputs) => ForwardingState;
   readonly picker: Picker;
-  /** Live flows, one after another; only asked for where the population is live. */
-  readonly flows: () => AsyncIterable<FlowRecord>;
+  /** Live or recorded flows, one after another; not asked for where the population is generated. */
+  readonly flows: () => AsyncIterable<KnownFlow>;
 }
+
+/** Of a flow that is or was there, what is followed. */
+export type KnownFlow = Pick<FlowRecord, 'rule' | 'tuple' | 'state' | 'backendId'>;
 
 /** A flow that is followed. */
 interface FollowedFlow {
@@ -177,6 +180,10 @@ function supposing(inputs: CompilerInputs, byId: ReadonlyMap<string, Supposition
 
 function assertPopulation(population: Population): void {
   if (population.kind === 'live') return;
+  if (population.kind === 'recorded') {
+    assertWhole('number of recorded flows', population.last, 1, MOST_FLOWS);
+    return;
+  }
   assertWhole('number of flows', population.flows, 1, MOST_FLOWS);
   assertWhole('number of sources', population.sources, 1, MOST_SOURCES);
   assertWhole('seed', population.seed, 0, MOST_SEED);

@@ -13,7 +13,10 @@ export interface Supposition {
   readonly draining?: boolean;
 }
 
-/** Which flows are followed. `generated`: random clients, the same for the same seed, spread over all rules. */
+/**
+ * Which flows are followed. `generated`: random clients, the same for the same seed, spread over all rules. `recorded`:
+ * those of a flow log, from where they were last; only where the log is, never over the admin API.
+ */
 export type Population =
   | {
       readonly kind: 'generated';
@@ -23,7 +26,12 @@ export type Population =
       readonly sources: number;
       readonly seed: number;
     }
-  | { readonly kind: 'live' };
+  | { readonly kind: 'live' }
+  | {
+      readonly kind: 'recorded';
+      /** Of distinct five-tuples, the last so many that started. 1 - 1,000,000. */
+      readonly last: number;
+    };
 
 /** A what-if question. */
 export interface SimulationRequest {
@@ -49,8 +57,27 @@ export interface SimulatedRule {
   readonly backends: readonly SimulatedBackend[];
 }
 
+/** What a flow log gave to follow. */
+export interface RecordedPopulation {
+  /** Flows that started, those of the same five-tuple and older ones that were left out included. */
+  readonly started: number;
+  /** Distinct five-tuples, the last ones. */
+  readonly distinct: number;
+  /** Whether there were older ones. */
+  readonly isCut: boolean;
+  /** Of `distinct`, those of rules that the configuration does not have: not followed. */
+  readonly ofOtherRules: number;
+  /** Lines that the log says are missing from it, and lines that cannot be read. */
+  readonly lost: number;
+  readonly damaged: number;
+  /** `epoch`: who served is as in the last epoch of the log. `configuration`: a file was named, and every probe is taken for up. */
+  readonly start: 'epoch' | 'configuration';
+}
+
 export interface SimulationReport {
   readonly revision: number;
   readonly configDigest: string;
   readonly rules: readonly SimulatedRule[];
+  /** Where the population is. */
+  readonly recorded?: RecordedPopulation;
 }

@@ -70,6 +70,8 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
     '--admin-state <pool/backend=state>',
     '--weight <pool/backend=weight>',
     '--live',
+    '--flow-log <file>',
+    '--last <count>',
     '--flows <count>',
     '--sources <count>',
     '--seed <number>',

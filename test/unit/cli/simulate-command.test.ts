@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { simulateCommand, type SimulateOptions } from '../../../src/cli/simulate-command.js';
+import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
 import { parseConfiguration } from '../../../src/config/load.js';
 import type { SimulationReport, SimulationRequest } from '../../../src/model/simulation.js';
+import { readChunks } from '../../../src/runtime/files.js';
+import { createHasher } from '../../../src/selection/hasher.js';
+import { createPicker } from '../../../src/selection/picker.js';
+import { inPieces, LogRecorder, randomFlows } from '../control/recorded-flows.js';
+import { settings } from '../control/settings.js';
 
 const CONFIGURATION = {
   frontends: [{ name: 'hub', address: '127.0.0.1' }],
@@ -30,7 +36,11 @@ const CONFIGURATION = {
 
 const ANSWER: SimulationReport = { revision: 7, configDigest: 'c'.repeat(64), rules: [] };
 
-async function run(options: Partial<SimulateOptions>, configuration: object = CONFIGURATION) {
+async function run(
+  options: Partial<SimulateOptions>,
+  configuration: object = CONFIGURATION,
+  flowLog: () => AsyncIterable<Uint8Array> = () => assert.fail('no flow log is meant'),
+) {
   let stdout = '';
   let stderr = '';
   const asked: SimulationRequest[] = [];
@@ -38,6 +48,7 @@ async function run(options: Partial<SimulateOptions>, configuration: object = CO
     {
       out: (text) => (stdout += text),
       err: (text) => (stderr += text),
+      readChunks: flowLog,
       load: () => Promise.resolve(parseConfiguration(JSON.stringify(configuration))),
       client: () =>
         Promise.resolve({
@@ -49,7 +60,7 @@ async function run(options: Partial<SimulateOptions>, configuration: object = CO
     },
     {
       ...{ down: [], up: [], drain: [], adminState: [], weight: [], live: false },
-      ...{ flows: 10_000, sources: 1000, seed: 0, json: false },
+      ...{ last: 100_000, flows: 10_000, sources: 1000, seed: 0, json: false },
       ...options,
     },
   );
@@ -89,6 +100,7 @@ describe('simulateCommand() of a running process', () => {
       { weight: ['nvas/nva-1=configured'] },
       { adminState: ['nvas/nva-1=off'] },
       { live: true, offline: 'config.json' },
+      { live: true, flowLog: 'flow.log' },
     ]) {
       await assert.rejects(run(options), { code: 'LB_USAGE' });
     }
@@ -121,5 +133,60 @@ describe('simulateCommand() of a file', () => {
     await assert.rejects(run({ offline: 'config.json', down: ['nvas/nva-9'] }), {
       code: 'LB_UNKNOWN_BACKEND',
     });
+  });
+});
+
+describe('simulateCommand() of a flow log', async () => {
+  const hash = await createHasher();
+  const log = new LogRecorder(new ForwardingCompiler(hash), createPicker(hash));
+  log.epoch(settings());
+  for (const tuple of randomFlows(2000, 3)) log.place(tuple);
+  const down = ['nvas/nva-2'];
+
+  test('shows within 80 columns where its flows go, and asks no process', async () => {
+    const text = `${log.text}{"torn`;
+    const ask = (options: Partial<SimulateOptions>) =>
+      run({ flowLog: 'flow.log', down, ...options }, CONFIGURATION, () => inPieces(text, 4096));
+    const { code, stdout, asked } = await ask({});
+    assert.equal(code, 0);
+    assert.deepEqual(asked, []);
+    for (const line of stdout.split('\n')) assert.ok(line.length <= 80, line);
+    const words = stdout.replaceAll(/\s+/g, ' ');
+    assert.match(words, /Followed the flows of flow\.log, each .* the last 100,000 at most/);
+    assert.match(words, /2,000 flows started in it, 2,000 distinct ones; 1 line damaged/);
+    assert.match(words, /revision 1: the last epoch of the log; no process was asked/);
+    assert.match(stdout, /Rule ha-ports: 2,000 flows/);
+    assert.match(stdout, /nva-2\s+nvas\/10\.0\.0\.2\s+3\d\.\d %\s+0\.0 %/);
+    const cut = await ask({ last: 500, json: true });
+    const { recorded, rules } = JSON.parse(cut.stdout) as SimulationReport;
+    assert.deepEqual([recorded?.distinct, recorded?.isCut, rules[0]?.followed], [500, true, 500]);
+  });
+
+  test('starts from the file that --offline names', async () => {
+    const ask = (configuration: object) =>
+      run({ flowLog: 'flow.log', offline: 'config.json', down }, configuration, () =>
+        inPieces(log.text, 4096),
+      );
+    const renamed = { ...CONFIGURATION, rules: [{ ...CONFIGURATION.rules[0], name: 'ha-ports' }] };
+    const { stdout } = await ask(renamed);
+    assert.match(stdout, /every probe up: no process was asked/);
+    assert.match(stdout, /nva-1\s+nvas\/127\.0\.0\.11\s+0\.0 %\s+[45]\d\.\d %/);
+    const none = await ask(CONFIGURATION);
+    assert.match(
+      none.stdout.replaceAll(/\s+/g, ' '),
+      /2,000 not followed: the configuration has no rule of that name/,
+    );
+    assert.equal((await ask({ rules: [] })).code, 2);
+  });
+
+  test('refuses a file that cannot be read', async () => {
+    const missing = '/nonexistent/flow.log';
+    await assert.rejects(
+      run({ flowLog: missing }, CONFIGURATION, () => readChunks(missing)),
+      {
+        code: 'LB_USAGE',
+        message: /"\/nonexistent\/flow\.log".*ENOENT/,
+      },
+    );
   });
 });

@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/forwarding-compiler.js';
+import { readRecordedFlows } from '../../../src/control/recorded-flows.js';
+import { inputsOfEpoch } from '../../../src/control/recorded-inputs.js';
+import type { Configuration } from '../../../src/model/configuration.js';
+import type { ForwardingState } from '../../../src/model/forwarding-state.js';
+import { epochLine } from '../../../src/observe/flow-lines.js';
+import { createHasher } from '../../../src/selection/hasher.js';
+import { tcpProbe } from '../probe/probe-fixtures.js';
+import { aRule } from '../selection/fixtures.js';
+import { inPieces } from './recorded-flows.js';
+import { aPool, settings } from './settings.js';
+
+const hash = await createHasher();
+const [ONE, TWO, THREE] = ['nvas/10.0.0.1', 'nvas/10.0.0.2', 'nvas/10.0.0.3'] as const;
+
+const CALM: CompilerInputs = {
+  health: () => ({ state: 'up' }),
+  adminState: ({ adminState }) => adminState,
+  draining: () => false,
+};
+
+/** Compiles, writes the epoch's line, reads it, compiles again. */
+async function again(inputs: Partial<CompilerInputs>, configuration: Configuration, supposed = {}) {
+  const before = new ForwardingCompiler(hash).compile(configuration, { ...CALM, ...inputs });
+  const { epoch } = await readRecordedFlows(inPieces(epochLine(before, 1)), { most: 1 });
+  assert.ok(epoch);
+  const read = inputsOfEpoch(epoch, configuration.backendPools);
+  const after = new ForwardingCompiler(hash).compile(configuration, { ...read, ...supposed });
+  return { before, after };
+}
+
+/** How fast flows of an ended drain end is not in the log. */
+function comparable({ views }: ForwardingState): unknown {
+  return views.map((view) => ({
+    ...view,
+    backends: view.backends.map(({ endSpreadMs, ...member }) => ({
+      ...member,
+      isEnding: endSpreadMs !== undefined,
+    })),
+  }));
+}
+
+const only =
+  <T>(id: string, value: T) =>
+  (backend: { readonly id: string }): T | undefined =>
+    backend.id === id ? value : undefined;
+
+const twoProbes = settings({
+  probes: [tcpProbe({ name: 'alive', port: 9000 }), tcpProbe({ name: 'other', port: 9001 })],
+  rules: [
+    aRule({ probe: 'alive' }),
+    aRule({ name: 'web', probe: 'other', haPorts: false, ports: [{ first: 80, last: 80 }] }),
+    aRule({ name: 'ssh', haPorts: false, ports: [{ first: 22, last: 22 }] }),
+  ],
+});
+const slow = settings({ backendPools: [aPool(3, { slowStartMs: 60_000 })] });
+
+const cases: readonly (readonly [string, Partial<CompilerInputs>, Configuration])[] = [
+  ['calm', {}, settings()],
+  ['a probe down', { health: ({ id }) => ({ state: id === TWO ? 'down' : 'up' }) }, settings()],
+  ['nobody probed yet', { health: () => ({ state: 'unknown' }) }, settings()],
+  ['switched down and up', { adminState: ({ id }) => (id === ONE ? 'down' : 'up') }, settings()],
+  ['draining', { draining: ({ id }) => id === ONE }, settings()],
+  [
+    'draining with its probe down',
+    { draining: ({ id }) => id === ONE, health: ({ id }) => ({ state: id === ONE ? 'down' : 'up' }) },
+    settings(),
+  ],
+  ['a drain that has ended', { draining: ({ id }) => id === ONE, endSpreadMs: () => 500 }, settings()],
+  ["the operator's weights", { weight: only(TWO, 7) }, settings()],
+  ['weight 0', { weight: only(TWO, 0) }, settings()],
+  ['slow start', { rampPercent: ({ id }) => (id === THREE ? 30 : 100) }, slow],
+  [
+    "slow start under the operator's weights",
+    { rampPercent: ({ id }) => (id === THREE ? 30 : 100), weight: only(ONE, 9) },
+    slow,
+  ],
+  ['weights that look like a slow start', { weight: only(ONE, 100) }, slow],
+  [
+    'probes that see and weigh differently',
+    {
+      health: ({ id }, probe) =>
+        probe === 'alive' ? { state: 'up', weight: 5 } : { state: id === TWO ? 'down' : 'up', weight: 2 },
+    },
+    twoProbes,
+  ],
+];
+
+describe('inputsOfEpoch()', () => {
+  for (const [name, inputs, configuration] of cases) {
+    test(`gives the same state again: ${name}`, async () => {
+      const { before, after } = await again(inputs, configuration);
+      if (name === 'weights that look like a slow start') {
+        assert.deepEqual(
+          after.views.map(({ table }) => table),
+          before.views.map(({ table }) => table),
+        );
+      } else assert.deepEqual(comparable(after), comparable(before));
+    });
+  }
+
+  test('lets a weight be supposed in the midst of a slow start', async () => {
+    const ramp: Partial<CompilerInputs> = { rampPercent: ({ id }) => (id === THREE ? 50 : 100) };
+    const weight = ({ id }: { readonly id: string }): number => (id === ONE ? 2 : 1);
+    const { after } = await again(ramp, slow, { weight });
+    assert.deepEqual(
+      after.views[0]?.backends.map(({ effectiveWeight }) => effectiveWeight),
+      [200, 100, 50],
+    );
+  });
+
+  test('takes backends for up that the epoch does not have', () => {
+    const state = new ForwardingCompiler(hash).compile(
+      settings(),
+      inputsOfEpoch({ revision: 1, digest: '', views: [] }, []),
+    );
+    assert.ok(state.views[0]?.backends.every(({ serving }) => serving));
+  });
+});
