@@ -19,7 +19,7 @@ export interface FlowListerDeps {
   readonly configuration: () => Configuration;
 }
 
-type Filter = Pick<FlowQuery, 'rule' | 'backendId' | 'protocol'>;
+type Filter = Pick<FlowQuery, 'rule' | 'backendId' | 'protocol' | 'source'>;
 
 /** Whichever of two comes first; each order is the one that an operator looks for trouble in. */
 const ORDERS: Readonly<
@@ -50,6 +50,7 @@ export class FlowLister {
       ...(query.rule === undefined ? {} : { rule: query.rule }),
       ...(query.protocol === undefined ? {} : { protocol: query.protocol }),
       ...(query.backend === undefined ? {} : { backendId: this.#backendId(query.backend) }),
+      ...(query.source === undefined ? {} : { source: canonicalAddress(query.source) }),
     };
     return query.sort === 'none' ? this.#page(query, filter) : this.#best(query, filter, query.sort);
   }
@@ -113,12 +114,13 @@ export class FlowLister {
 }
 
 /** What the plane does not filter by. */
-function matcher({ source, state, reason }: FlowListQuery): (flow: FlowRecord) => boolean {
-  const address = source === undefined ? undefined : (parseIpAddress(source)?.text ?? source);
+function matcher({ state, reason }: FlowListQuery): (flow: FlowRecord) => boolean {
   return (flow) =>
-    (address === undefined || flow.tuple.source.text === address) &&
-    (state === undefined || flow.state === state) &&
-    (reason === undefined || flow.reason === reason);
+    (state === undefined || flow.state === state) && (reason === undefined || flow.reason === reason);
+}
+
+function canonicalAddress(text: string): string {
+  return parseIpAddress(text)?.text ?? text;
 }
 
 function bytesOf({ bytesToBackend, bytesToClient }: FlowRecord): number {

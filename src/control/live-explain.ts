@@ -1,4 +1,4 @@
-import type { DataPlane, FlowQuery } from '../dataplane/data-plane.js';
+import type { DataPlane } from '../dataplane/data-plane.js';
 import { compareAddresses } from '../model/address.js';
 import type { FiveTuple } from '../model/five-tuple.js';
 import type { FlowRecord } from '../model/flow.js';
@@ -28,8 +28,7 @@ export interface LiveExplainInputs {
 }
 
 /**
- * As explain, on the state that the plane has, with the live flow. Looks through the flow table page by page where the
- * flow is not on the backend that a new one would get. Throws TypeError where source and destination are of two families.
+ * As explain, on the state that the plane has, with the live flow, wherever it is. Throws TypeError where source and destination are of two families.
  */
 export async function liveExplain({
   picker,
@@ -38,7 +37,7 @@ export async function liveExplain({
   tuple,
 }: LiveExplainInputs): Promise<LiveExplanation> {
   const explanation = explain(picker, state, tuple);
-  const flow = await findFlow(plane, tuple, explanation);
+  const flow = await findFlow(plane, tuple);
   const { result } = explanation;
   const agrees = flow !== undefined && result.kind === 'picked' && result.backendId === flow.backendId;
   return {
@@ -54,21 +53,11 @@ export function flowInText(flow: FlowRecord): AsJson<FlowRecord> {
   return { ...flow, tuple: { ...tuple, source: tuple.source.text, destination: tuple.destination.text } };
 }
 
-async function findFlow(
-  plane: Pick<DataPlane, 'flows'>,
-  tuple: FiveTuple,
-  { rule, result }: Explanation,
-): Promise<FlowRecord | undefined> {
-  const { protocol } = tuple;
-  // Most likely it is where it would go now; only then is it worth asking for everything: it may have been placed by a
-  // rule and on a backend that the configuration no longer knows.
-  const likely: Omit<FlowQuery, 'after' | 'limit'> = {
-    protocol,
-    ...(rule === undefined ? {} : { rule: rule.name }),
-    ...(result.kind === 'picked' ? { backendId: result.backendId } : {}),
-  };
-  for (const filter of [likely, { protocol }]) {
-    for await (const flow of allFlows(plane, filter)) if (isSame(flow.tuple, tuple)) return flow;
+/** Whichever rule and backend it has: they may be of a configuration that is gone. */
+async function findFlow(plane: Pick<DataPlane, 'flows'>, tuple: FiveTuple): Promise<FlowRecord | undefined> {
+  const { protocol, source, sourcePort } = tuple;
+  for await (const flow of allFlows(plane, { protocol, source: source.text, sourcePort })) {
+    if (isSame(flow.tuple, tuple)) return flow;
   }
   return undefined;
 }

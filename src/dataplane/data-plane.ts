@@ -25,6 +25,9 @@ export interface FlowQuery {
   readonly rule?: string;
   readonly backendId?: string;
   readonly protocol?: Protocol;
+  /** Only flows of this client address, in its canonical text, and client port. */
+  readonly source?: string;
+  readonly sourcePort?: number;
   /** `next` of the page before; absent: from the start. */
   readonly after?: number;
   /** 1-1000. */

@@ -7,6 +7,9 @@ export interface FlowFilter {
   readonly rule?: string;
   readonly backendId?: string;
   readonly protocol?: Protocol;
+  /** Canonical text. */
+  readonly source?: string;
+  readonly sourcePort?: number;
 }
 
 type Budget = 'tcp' | 'udp' | 'embryonic';
@@ -191,6 +194,8 @@ export class FlowTable {
 }
 
 function matches(flow: Flow, filter: FlowFilter): boolean {
+  if (filter.sourcePort !== undefined && flow.tuple.sourcePort !== filter.sourcePort) return false;
+  if (filter.source !== undefined && flow.tuple.source.text !== filter.source) return false;
   if (filter.protocol !== undefined && flow.tuple.protocol !== filter.protocol) return false;
   if (filter.rule !== undefined && flow.rule.name !== filter.rule) return false;
   return filter.backendId === undefined || flow.placement?.backendId === filter.backendId;

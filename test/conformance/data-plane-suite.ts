@@ -171,6 +171,17 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       }
       const onOne = await allFlows({ backendId: `nvas/${host(11)}` });
       assert.equal(onOne.length, [...tcp, ...udp].filter(({ backend }) => backend === 'nva-1').length);
+      const [one] = flows;
+      assert.ok(one !== undefined);
+      const { source, sourcePort } = one.tuple;
+      const ofClient = flows.filter(
+        ({ tuple }) => tuple.source.text === source.text && tuple.sourcePort === sourcePort,
+      );
+      assert.ok(ofClient.length < flows.length);
+      assert.deepEqual(
+        (await allFlows({ source: source.text, sourcePort })).map(({ id }) => id),
+        ofClient.map(({ id }) => id),
+      );
       const total = counters.traffic.reduce((sum, { bytesToBackend }) => sum + bytesToBackend, 0);
       assert.equal(
         total,

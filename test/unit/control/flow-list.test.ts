@@ -84,6 +84,18 @@ describe('FlowLister, filtered', () => {
     });
   }
 
+  test('has the plane look for a client, and reads nothing of the others', async () => {
+    const client = aTuple('192.0.2.7:1', '198.51.100.1:53', 'udp');
+    const others = flows(2500, () => ({ tuple: aTuple('192.0.2.8:1', '198.51.100.1:53') }));
+    const { ids, plane } = lab([...others, aFlowRecord(9999, { tuple: client })]);
+    assert.deepEqual(await ids({ sort: 'age', source: '::ffff:192.0.2.7' }), [9999]);
+    assert.deepEqual(await ids({ source: '192.0.2.7' }), [9999]);
+    assert.deepEqual(
+      plane.queries.map(({ source }) => source),
+      ['192.0.2.7', '192.0.2.7'],
+    );
+  });
+
   test('takes a backend by id and by pool/name, and one that has left the configuration by id', async () => {
     const { ids, list } = lab(records);
     assert.deepEqual(await ids({ backend: 'nvas/nva-2' }), [4]);

@@ -12,7 +12,7 @@ export class FlowPages implements Pick<DataPlane, 'flows'> {
 
   flows(query: FlowQuery): Promise<FlowPage> {
     this.queries.push(query);
-    const { rule, backendId, protocol, limit } = query;
+    const { rule, backendId, protocol, source, sourcePort, limit } = query;
     if (limit < 1 || limit > 1000) return Promise.reject(new RangeError(`limit ${limit}`));
     const flows: FlowRecord[] = [];
     for (let index = query.after ?? 0; index < this.records.length; index++) {
@@ -21,6 +21,8 @@ export class FlowPages implements Pick<DataPlane, 'flows'> {
       if (rule !== undefined && flow.rule !== rule) continue;
       if (backendId !== undefined && flow.backendId !== backendId) continue;
       if (protocol !== undefined && flow.tuple.protocol !== protocol) continue;
+      if (source !== undefined && flow.tuple.source.text !== source) continue;
+      if (sourcePort !== undefined && flow.tuple.sourcePort !== sourcePort) continue;
       if (flows.length === limit) return Promise.resolve({ flows, next: index });
       flows.push(flow);
     }

@@ -139,7 +139,9 @@ describe('FlowTable', () => {
 
   test('page() walks all flows once, in pages, by filter', () => {
     const table = new FlowTable({ ...LIMITS, udpFlows: 100 });
-    const flows = Array.from({ length: 10 }, (_, n) => aFlow(n, n % 2 === 0 ? 'udp' : 'tcp'));
+    const flows = Array.from({ length: 10 }, (_, n) =>
+      aFlow(n, n % 2 === 0 ? 'udp' : 'tcp', `10.0.0.${n % 6}`),
+    );
     for (const flow of flows) {
       table.add(flow);
       table.change(flow, () => (flow.placement = placementOn(flow.id < 5 ? 'a' : 'b')));
@@ -161,6 +163,11 @@ describe('FlowTable', () => {
     assert.deepEqual(walk({ protocol: 'udp' }, 2), [0, 2, 6, 8]);
     assert.deepEqual(walk({ backendId: 'b', protocol: 'tcp' }, 1), [5, 7, 9]);
     assert.deepEqual(walk({ rule: 'another' }, 1), []);
+    const { sourcePort } = flows[7]!.tuple;
+    assert.deepEqual(walk({ source: '10.0.0.1', sourcePort }, 1), [1, 7]);
+    assert.deepEqual(walk({ source: '10.0.0.1', sourcePort, protocol: 'udp' }, 1), []);
+    assert.deepEqual(walk({ source: '203.0.113.99' }, 1), []);
+    assert.deepEqual(walk({ sourcePort: 65_535 }, 1), []);
     const late = aFlow(99, 'udp');
     table.add(late);
     assert.equal(late.slot, 4);
