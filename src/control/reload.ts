@@ -16,7 +16,7 @@ import { planChange } from './plan.js';
 export interface ReloadDeps {
   readonly clock: Clock;
   readonly balancer: Balancer;
-  readonly plane: Pick<DataPlane, 'flows' | 'flowCount'>;
+  readonly plane: Pick<DataPlane, 'flows'>;
   readonly drains: Drains;
   readonly picker: Picker;
   /** Reads a configuration, and what it names, against this machine. Never rejects. */
@@ -87,14 +87,13 @@ export class Reloader {
   }
 
   async #reload(text: string, { maxMoved }: ReloadOptions): Promise<ReloadOutcome> {
-    const { balancer, clock, drains, plane, parse } = this.#deps;
+    const { balancer, clock, drains, parse } = this.#deps;
     const startedAtMs = clock.monotonicMs();
     const parsed = await parse(text);
     if (!parsed.ok) throw new ConfigurationRefused(parsed.findings);
     const { configuration, findings } = parsed;
     const plan = await this.#plan(configuration);
     assertReloadable(plan, maxMoved);
-    const flowsBefore = plane.flowCount();
     const asked = probeQuestions(balancer.configuration);
     const { operator } = balancer;
     const report = await balancer.reconfigure(configuration);
@@ -111,7 +110,7 @@ export class Reloader {
         digest: configuration.digest,
         plan,
         kept: {
-          flows: Math.max(0, flowsBefore - lostFlows),
+          flows: plan.flows.stay + plan.flows.move,
           probeTargets: kept,
           adminStates: operator.adminStateCount,
           drains: drains.size,

@@ -65,9 +65,19 @@ export function logReloaded(logger: Logger, { cause, report }: Reloaded): void {
   );
 }
 
+/** Of a configuration that cannot be used; `haports check` prints the others. */
+const MAX_FINDINGS = 20;
+
+/** With what is wrong with the configuration, where the error says it: nobody else hears of a SIGHUP that failed. */
 export function logReloadFailed(logger: Logger, { cause, error }: ReloadFailed): void {
+  const known = error instanceof Error && 'findings' in error ? error.findings : undefined;
+  const findings: unknown[] = Array.isArray(known) ? known : [];
   logger.error(
-    { event: 'reload-failed', cause, code: errorCode(error), error: errorMessage(error) },
+    {
+      ...{ event: 'reload-failed', cause, code: errorCode(error), error: errorMessage(error) },
+      ...(findings.length === 0 ? {} : { findings: findings.slice(0, MAX_FINDINGS) }),
+      ...(findings.length > MAX_FINDINGS ? { moreFindings: findings.length - MAX_FINDINGS } : {}),
+    },
     `Cannot reload by ${cause}, what was served is served on: ${errorMessage(error)}`,
   );
 }

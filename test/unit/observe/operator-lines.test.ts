@@ -111,6 +111,15 @@ describe('EventLog.control() of what operators do', () => {
     assert.deepEqual(reloaded['backends'], { added: 1, removed: 0, changed: 0 });
     assert.equal(failed?.['event'], 'reload-failed');
     assert.equal(failed['code'], 'LB_GATE_EXCEEDED');
+    assert.ok(!('findings' in failed));
+  });
+
+  test('control() logs what is wrong with a configuration, the first twenty of it', () => {
+    const findings = Array.from({ length: 23 }, (_, index) => ({ code: 'LB_UNKNOWN_KEY', path: `k${index}` }));
+    const error = Object.assign(new Error('It cannot be used'), { findings });
+    const { lines } = logged({ type: 'reload-failed', cause: 'SIGHUP', error });
+    assert.deepEqual(lines[0]?.fields['findings'], findings.slice(0, 20));
+    assert.equal(lines[0].fields['moreFindings'], 3);
   });
 
   test('control() logs health events: warn while they last, info when over', () => {
