@@ -30,6 +30,13 @@ export async function haports(
   }
 }
 
+export interface RunOptions {
+  /** The configuration file, written already. @default one of its own */
+  readonly path?: string;
+  /** Beside `run -c`. */
+  readonly args?: readonly string[];
+}
+
 /** The built process, `haports run` with this configuration. */
 export class HaportsProcess {
   readonly child: ChildProcess;
@@ -47,13 +54,15 @@ export class HaportsProcess {
   }
 
   /** Resolves once `/readyz` says so. The configuration must have `metrics.listen`. */
-  static async start(configuration: {
-    readonly metrics: { readonly listen: string };
-  }): Promise<HaportsProcess> {
+  static async start(
+    configuration: { readonly metrics: { readonly listen: string } },
+    options: RunOptions = {},
+  ): Promise<HaportsProcess> {
     const folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    const path = join(folder, 'config.json');
-    await writeFile(path, JSON.stringify(configuration));
-    const child = spawn(process.execPath, [MAIN, 'run', '-c', path], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const path = options.path ?? join(folder, 'config.json');
+    if (options.path === undefined) await writeFile(path, JSON.stringify(configuration));
+    const args = [MAIN, 'run', '-c', path, ...(options.args ?? [])];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     collect(child.stdout);
     const log = collect(child.stderr);
     const started = new HaportsProcess(child, log, `http://${configuration.metrics.listen}`, folder);
