@@ -1,0 +1,199 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import type { FeedEvent } from '../../src/model/feed-event.js';
+import type { BackendPoolView } from '../../src/model/operator-views.js';
+import { adminApi } from '../support/admin-api.js';
+import { AdminEvents } from '../support/admin-events.js';
+import { eventually } from '../support/deadline.js';
+import { HaportsProcess } from '../support/haports-process.js';
+import { labConfig } from '../support/lab-config.js';
+import { logEvents } from '../support/log-lines.js';
+import { loopbackBlock } from '../support/loopback.js';
+import { sumMetric } from '../support/metrics-text.js';
+import { NvaProcess } from '../support/nva-process.js';
+import { TcpClient } from '../support/tcp-client.js';
+
+const PORTS = '8000-8009';
+const SECRET = 'T0P5ecretPath';
+
+interface Posted {
+  readonly contentType: string | undefined;
+  readonly url: string | undefined;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+void describe('health events of the built process', () => {
+  const host = loopbackBlock();
+  const nvas: NvaProcess[] = [];
+  const posted: Posted[] = [];
+  let folder: string;
+  let socket: string;
+  let receiver: Server;
+  let balancer: HaportsProcess;
+  let stream: AdminEvents;
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
+    socket = join(folder, 'admin.sock');
+    receiver = createServer((request, response) => {
+      let text = '';
+      request.setEncoding('utf8').on('data', (part: string) => (text += part));
+      request.on('end', () => {
+        const { url, headers } = request;
+        const body = JSON.parse(text) as Posted['body'];
+        posted.push({ url, contentType: headers['content-type'], body });
+        response.writeHead(204).end();
+      });
+    });
+    await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve));
+    const { port } = receiver.address() as AddressInfo;
+    for (const number of [1, 2]) {
+      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
+      nvas.push(await NvaProcess.start(options));
+    }
+    balancer = await HaportsProcess.start(
+      labConfig(host, {
+        listenPorts: '8000-8019',
+        backends: 2,
+        // Silence counts after two seconds; the monitor waits as long before it doubts the probe.
+        probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '100ms', threshold: 20 },
+        top: { admin: { socket }, events: { webhook: `http://127.0.0.1:${port}/${SECRET}` } },
+      }),
+    );
+    stream = await AdminEvents.open(socket);
+  });
+
+  after(async () => {
+    stream.close();
+    await balancer.kill();
+    for (const nva of nvas) await nva.kill();
+    receiver.close();
+    receiver.closeAllConnections();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const isOf =
+    (name: string, phase: string) =>
+    ({ type, fields }: FeedEvent): boolean =>
+      type === 'health-event' && fields['name'] === name && fields['phase'] === phase;
+
+  const told = (name: string, phase: string, timeoutMs = 8000): Promise<FeedEvent> =>
+    eventually(() => stream.events.find(isOf(name, phase)), timeoutMs, `${name} to be ${phase}`);
+
+  const isActive = async (name: string, subject: string): Promise<boolean> =>
+    sumMetric(await balancer.metrics(), 'haports_health_event_active', { name, subject }) === 1;
+
+  const post = (name: string, phase: string): Promise<Posted> =>
+    eventually(
+      () => posted.find(({ body }) => body['name'] === name && body['phase'] === phase),
+      8000,
+      `${name} ${phase} at the webhook`,
+    );
+
+  test('NoHealthyBackends is raised and resolved in the log, the stream, the metric and at the webhook', async () => {
+    for (const nva of nvas) await nva.setHealth('sick');
+    const raised = await told('NoHealthyBackends', 'raised');
+    assert.equal(raised.fields['subject'], 'nvas');
+    assert.equal(raised.fields['severity'], 'critical');
+    assert.match(String(raised.fields['evidence']), /^0 of 2 backends may get new flows by probe "alive"/);
+    assert.ok(await isActive('NoHealthyBackends', 'nvas'));
+    const { url, contentType, body } = await post('NoHealthyBackends', 'raised');
+    assert.equal(url, `/${SECRET}`);
+    assert.match(contentType ?? '', /^application\/json/);
+    const { evidence, atMs } = raised.fields;
+    assert.deepEqual(body, {
+      ...{ type: 'health-event', name: 'NoHealthyBackends', severity: 'critical', phase: 'raised' },
+      ...{ subject: 'nvas', evidence, atMs, Type: 'ALBHealthEvent', SourceSystem: 'haports' },
+      ...{ TimeGenerated: new Date(Number(atMs)).toISOString(), operationName: 'LoadBalancerHealthEvent' },
+      ...{
+        HealthEventType: 'NoHealthyBackends',
+        Severity: 'Critical',
+        Description: `nvas: ${String(evidence)}`,
+      },
+    });
+
+    for (const nva of nvas) await nva.setHealth('well');
+    await told('NoHealthyBackends', 'resolved');
+    assert.ok(!(await isActive('NoHealthyBackends', 'nvas')));
+    await post('NoHealthyBackends', 'resolved');
+    const phases = logEvents(balancer.log(), 'health-event')
+      .filter(({ name }) => name === 'NoHealthyBackends')
+      .map(({ level, phase }) => [level, phase]);
+    assert.deepEqual(phases, [
+      ['warn', 'raised'],
+      ['info', 'resolved'],
+    ]);
+    assert.ok(!balancer.log().includes(SECRET), 'the path of the webhook is not logged');
+  });
+
+  test('a reader that comes back hears what it missed, once and in order', async () => {
+    const seen = await told('NoHealthyBackends', 'raised');
+    const again = await AdminEvents.open(socket, seen.id);
+    await eventually(() => again.events.some(isOf('NoHealthyBackends', 'resolved')), 5000, 'the rest');
+    again.close();
+    const ids = again.events.map(({ id }) => id);
+    assert.deepEqual(
+      ids,
+      ids.map((_, index) => seen.id + 1 + index),
+    );
+    const missed = stream.events.filter(({ id }) => id > seen.id && id <= ids.at(-1)!);
+    assert.deepEqual(missed, again.events);
+  });
+
+  test('ProbeUpTrafficFailing tells of a backend whose probe is green while its ports refuse', async (context) => {
+    // Nobody listens on 8010 and up of either; the other one is taken out, so that all flows meet the first.
+    const put = await adminApi(socket, 'PUT', '/v1/backends/nvas/nva-2/admin-state', { adminState: 'down' });
+    assert.equal(put.status, 204);
+    const startedAtMs = performance.now();
+    const attempts = { going: true };
+    const keepTrying = (async () => {
+      while (attempts.going) {
+        await Promise.all(
+          Array.from({ length: 10 }, async (_, index) => {
+            const client = await TcpClient.connect({ host: host(1), port: 8010 + index });
+            await client.ended();
+            client.destroy();
+          }),
+        ).catch(() => undefined);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    })();
+    let raised: FeedEvent;
+    try {
+      raised = await told('ProbeUpTrafficFailing', 'raised', 15_000);
+    } finally {
+      attempts.going = false;
+      await keepTrying;
+    }
+    const subject = `nvas/${host(11)}`;
+    assert.equal(raised.fields['subject'], subject);
+    assert.equal(raised.fields['severity'], 'critical');
+    assert.match(
+      String(raised.fields['evidence']),
+      /^Probe "alive" finds it up; \d+ of \d+ new flows failed in the last \d+ s: \d+ could not connect/,
+    );
+    assert.ok(await isActive('ProbeUpTrafficFailing', subject));
+    const { body } = await post('ProbeUpTrafficFailing', 'raised');
+    assert.equal(body['HealthEventType'], 'ProbeUpTrafficFailing');
+    context.diagnostic(
+      `raised after ${((performance.now() - startedAtMs) / 1000).toFixed(1)} s: ${String(raised.fields['evidence'])}`,
+    );
+
+    // It tells, and takes nobody out.
+    const view = (await adminApi(socket, 'GET', '/v1/pools/nvas')).body as BackendPoolView;
+    assert.equal(view.backends.find(({ name }) => name === 'nva-1')?.serving, true);
+    const client = await TcpClient.connect({ host: host(1), port: 8000 });
+    assert.equal(await client.backend(), 'nva-1');
+    client.destroy();
+
+    // Once the probe finds it too, they agree.
+    await nvas[0]!.setHealth('sick');
+    await told('ProbeUpTrafficFailing', 'resolved');
+    assert.ok(!(await isActive('ProbeUpTrafficFailing', subject)));
+  });
+});
