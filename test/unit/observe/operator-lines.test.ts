@@ -115,7 +115,10 @@ describe('EventLog.control() of what operators do', () => {
   });
 
   test('control() logs what is wrong with a configuration, the first twenty of it', () => {
-    const findings = Array.from({ length: 23 }, (_, index) => ({ code: 'LB_UNKNOWN_KEY', path: `k${index}` }));
+    const findings = Array.from({ length: 23 }, (_, index) => ({
+      code: 'LB_UNKNOWN_KEY',
+      path: `k${index}`,
+    }));
     const error = Object.assign(new Error('It cannot be used'), { findings });
     const { lines } = logged({ type: 'reload-failed', cause: 'SIGHUP', error });
     assert.deepEqual(lines[0]?.fields['findings'], findings.slice(0, 20));
