@@ -1,3 +1,4 @@
+import type { FlowListQuery } from '../model/operator-views.js';
 import { clientOf, frontendOf, type FlowJson, type PoolJson } from './admin-json.js';
 import { formatBytes, formatSi, formatSpan } from './human.js';
 import { formatTable, type TableColumn } from './table.js';
@@ -6,7 +7,7 @@ import { formatTable, type TableColumn } from './table.js';
 const RATE = 'BIT/S';
 
 const COLUMNS: readonly TableColumn[] = [
-  { title: 'PROTO', importance: 5, minimum: 5 },
+  { title: 'PROTO', importance: 6.5, minimum: 5 },
   { title: 'CLIENT', importance: 12, minimum: 47 },
   { title: 'FRONTEND', importance: 6, minimum: 21 },
   { title: 'BACKEND', importance: 11, minimum: 10 },
@@ -21,6 +22,17 @@ const COLUMNS: readonly TableColumn[] = [
   { title: 'ENDPOINT', importance: 1, minimum: 12 },
 ];
 
+/** Columns that tell why one flow stands before another: they give way last. */
+const SORTED_BY: Readonly<Record<FlowListQuery['sort'], readonly string[]>> = {
+  age: ['AGE'],
+  idle: ['IDLE'],
+  bytes: ['TO IT', 'FROM IT'],
+  rate: [RATE],
+  none: [],
+};
+
+const FOREMOST = 13;
+
 /** Names of backends by id, for showing flows. */
 export function backendNames(pools: readonly PoolJson[]): ReadonlyMap<string, string> {
   return new Map(
@@ -31,11 +43,19 @@ export function backendNames(pools: readonly PoolJson[]): ReadonlyMap<string, st
 /** A table of flows, title first. Addresses are not shortened before all else is gone. */
 export function formatFlows(
   flows: readonly FlowJson[],
-  options: { readonly nowMs: number; readonly width: number; readonly names: ReadonlyMap<string, string> },
+  options: {
+    readonly nowMs: number;
+    readonly width: number;
+    readonly names: ReadonlyMap<string, string>;
+    /** What they are sorted by. @default 'none' */
+    readonly sort?: FlowListQuery['sort'];
+  },
 ): readonly string[] {
-  const { nowMs, width, names } = options;
+  const { nowMs, width, names, sort = 'none' } = options;
   const hasRates = flows.some(({ bitsPerSecond }) => bitsPerSecond !== undefined);
-  const columns = COLUMNS.filter(({ title }) => hasRates || title !== RATE);
+  const columns = COLUMNS.filter(({ title }) => hasRates || title !== RATE).map((column) =>
+    SORTED_BY[sort].includes(column.title) ? { ...column, importance: FOREMOST } : column,
+  );
   return formatTable(
     columns,
     flows.map((flow) => [

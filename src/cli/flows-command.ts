@@ -46,6 +46,7 @@ export async function flowsCommand(deps: CliDeps, options: FlowsOptions): Promis
           nowMs: deps.clock.wallMs(),
           width: deps.terminal.size().columns,
           names: backendNames(pools),
+          sort,
         })),
     flows.length < matched || list.next !== undefined
       ? `${formatCount(flows.length)}${of} flows shown (--limit shows more, filters fewer)`

@@ -82,7 +82,16 @@ function fit(
       excess -= given;
     }
     const next = yielding[left];
-    if (excess <= 0 || next === undefined) return widths;
+    if (excess <= 0 || next === undefined) {
+      // A wide column that went may have left room for a narrow one that went before it.
+      for (const { index } of yielding.slice(0, left).reverse()) {
+        const needed = GAP + (natural[index] ?? 0);
+        if (excess + needed > 0) continue;
+        widths.set(index, needed - GAP);
+        excess += needed;
+      }
+      return widths;
+    }
     kept.delete(next.index);
   }
 }

@@ -108,8 +108,12 @@ function openScreen({ output, input, env, onExit }: TerminalStreams): Screen {
   return {
     draw(lines) {
       if (!isOpen) return;
-      const set = lines.map(({ text, style }) => `${styles[style ?? 'plain']}${text}${RESET}${ERASE_LINE}`);
-      output.write(`${HOME}${set.join('\r\n')}${ERASE_BELOW}`);
+      // Erased first: behind a line as wide as the terminal the cursor stays on its last character.
+      const set = lines.map(
+        ({ text, style }, index) =>
+          `${index === lines.length - 1 ? ERASE_BELOW : ERASE_LINE}${styles[style ?? 'plain']}${text}${RESET}`,
+      );
+      output.write(`${HOME}${set.join('\r\n')}`);
     },
     onInput: (listener) => void (onInput = listener),
     onResize: (listener) => void (onResize = listener),

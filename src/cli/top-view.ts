@@ -109,6 +109,7 @@ function flowLines(model: TopModel, data: TopData, { columns, rows }: TerminalSi
     nowMs: data.atMs,
     width: columns,
     names: backendNames(data.pools),
+    sort: model.sort,
   });
   const range = seen.length === 0 ? 'none' : `${scroll + 1}-${scroll + seen.length}`;
   const matched = model.filter === '' ? data.flows.matched : flows.length;

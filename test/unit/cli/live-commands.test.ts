@@ -160,7 +160,7 @@ describe('haports flows', () => {
       [...filters, ...more].toSorted(),
     );
     assertFits(deps.stdout, 80);
-    assert.match(deps.stdout, /^tcp +192\.0\.2\.7:40001 +127\.0\.0\.1:8080 +nvas\/nva-1 +pinned +3m12s/m);
+    assert.match(deps.stdout, /^tcp +192\.0\.2\.7:40001 +nvas\/nva-1 +pinned +3m12s +1s +1\.00kB +2\.00MB$/m);
     assert.match(deps.stdout, /^1 of 7 flows shown/m);
   });
 

@@ -51,6 +51,18 @@ describe('formatTable()', () => {
     assert.deepEqual(formatTable(COLUMNS, ROWS, { width: 4 }), ['NAME', 'one', 'ele…']);
   });
 
+  test('takes a narrow column back where a wide one that went after it left room', () => {
+    const columns: readonly TableColumn[] = [
+      { title: 'NAME' },
+      { title: 'N', align: 'right', importance: 1 },
+      { title: 'LONG', align: 'right', importance: 2 },
+    ];
+    assert.deepEqual(formatTable(columns, [['one', '7', '123456789012']], { width: 16 }), [
+      'NAME  N',
+      'one   7',
+    ]);
+  });
+
   test('never is wider than told, whatever the width', () => {
     for (let width = 1; width < 60; width++) {
       for (const line of formatTable(COLUMNS, ROWS, { width })) {

@@ -84,7 +84,7 @@ describe('createTerminal()', () => {
     const screen = terminal.openScreen();
     output.written = '';
     screen.draw([{ text: 'one', style: 'alert' }, { text: 'two' }]);
-    assert.equal(output.written, '\u001b[H\u001b[1;31mone\u001b[0m\u001b[K\r\ntwo\u001b[0m\u001b[K\u001b[J');
+    assert.equal(output.written, '\u001b[H\u001b[K\u001b[1;31mone\u001b[0m\r\n\u001b[Jtwo\u001b[0m');
     screen.close();
   });
 
