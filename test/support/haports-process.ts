@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { connect, type NetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { eventually, within } from './deadline.js';
@@ -53,9 +54,9 @@ export class HaportsProcess {
     this.#folder = folder;
   }
 
-  /** Resolves once `/readyz` says so. The configuration must have `metrics.listen`. */
+  /** Resolves once `/readyz` says so and the admin API, where there is one, answers: it comes last. */
   static async start(
-    configuration: { readonly metrics: { readonly listen: string } },
+    configuration: { readonly metrics: { readonly listen: string }; readonly admin?: unknown },
     options: RunOptions = {},
   ): Promise<HaportsProcess> {
     const folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
@@ -70,7 +71,8 @@ export class HaportsProcess {
       await eventually(
         async () => {
           if (child.exitCode !== null) throw new Error(`haports ended with ${child.exitCode}`);
-          return (await fetch(`http://${configuration.metrics.listen}/readyz`)).status === 200;
+          const ready = await fetch(`http://${configuration.metrics.listen}/readyz`);
+          return ready.status === 200 && (await isListening(configuration.admin));
         },
         20_000,
         'haports to be ready',
@@ -137,6 +139,27 @@ export async function isAlive(pid: number): Promise<boolean> {
 export async function childrenOf(pid: number): Promise<readonly number[]> {
   const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
   return text.trim().split(' ').filter(Boolean).map(Number);
+}
+
+/** Whether the admin API can be connected to; true where there is none. Its address comes after its socket. */
+async function isListening(admin: unknown): Promise<boolean> {
+  const { socket, http } = (admin ?? {}) as { readonly socket?: string; readonly http?: string };
+  const colon = http?.lastIndexOf(':') ?? 0;
+  const place: NetConnectOpts | undefined =
+    http !== undefined && !http.endsWith(':0')
+      ? { host: http.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(http.slice(colon + 1)) }
+      : socket === undefined
+        ? undefined
+        : { path: socket };
+  if (place === undefined) return true;
+  return new Promise((resolve) => {
+    const probe = connect(place);
+    probe.once('error', () => resolve(false));
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+  });
 }
 
 function collect(stream: NodeJS.ReadableStream | null): () => string {
