@@ -33,6 +33,7 @@ export interface OperationsParts {
   /** Path of the configuration file: files that a configuration names are relative to it. */
   readonly source: string;
   readonly onEvent: (event: ControlEvent) => void;
+  readonly upgrade: Operations['upgrade'];
 }
 
 /** Everything that operators see and do, and the monitors that watch for them. */
@@ -40,6 +41,7 @@ export interface RunningOperations {
   readonly operations: Operations;
   readonly reloader: Reloader;
   readonly monitors: Monitors;
+  readonly drains: Drains;
   /** Takes every event of the control plane. */
   onEvent(event: ControlEvent): void;
   /** Once the plane has started. */
@@ -108,12 +110,14 @@ export function createOperations(parts: OperationsParts): RunningOperations {
         compile: (configuration, inputs) => balancer.preview(configuration, inputs),
         flows: () => allFlows(plane),
       }),
+    upgrade: parts.upgrade,
     events: feed,
   };
   return {
     operations,
     reloader,
     monitors,
+    drains,
     onEvent: (event) => views.onEvent(event),
     start: () => sampler.start(),
     stop() {

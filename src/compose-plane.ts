@@ -38,7 +38,7 @@ export function createPlane(configuration: Configuration, hash: Hash32): DataPla
 /** The data worker's process: serves the process that forked it, and ends when that says so or is gone. */
 export async function serveAsWorker(): Promise<void> {
   // Signals of the terminal reach the whole process group; what to do about them is the control process's decision.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => undefined);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
   // The first message may come at any time from now on, and waits for the hasher.
   const channel = parentChannel();
   const hash = await createHasher();

@@ -1,21 +1,20 @@
-import { AdminServer } from './admin/admin-server.js';
-import { MetricsServer } from './admin/metrics-server.js';
 import { createOperations, loadConfigurationFile } from './compose-operations.js';
 import { createPlane } from './compose-plane.js';
+import { Servers } from './compose-servers.js';
+import { Succession, Takeover } from './compose-upgrade.js';
 import { Balancer } from './control/balancer.js';
 import { ForwardingCompiler } from './control/forwarding-compiler.js';
-import type { Monitors } from './control/monitors/monitors.js';
 import { ProbeHealth } from './control/probe-health.js';
-import { probeStatuses } from './control/probe-statuses.js';
+import type { UpgradeRequest } from './control/upgrade.js';
 import type { ApplyReport, DataPlane, StopReport } from './dataplane/data-plane.js';
 import type { Configuration } from './model/configuration.js';
 import type { ControlEvent } from './model/control-events.js';
+import { errorCode, errorMessage } from './model/errors.js';
 import { VERSION } from './model/version.js';
 import { EventFeed } from './observe/event-feed.js';
 import { EventLog } from './observe/event-log.js';
 import { FlowLog } from './observe/flow-log.js';
 import { createLogger } from './observe/logger.js';
-import { Metrics } from './observe/metrics.js';
 import { ReloadTally } from './observe/reload-tally.js';
 import { Webhook } from './observe/webhook.js';
 import { initialHealth, observe } from './pool/health-tracker.js';
@@ -24,7 +23,7 @@ import { ProbeScheduler } from './probe/scheduler.js';
 import { nodeAppendFiles } from './runtime/append-file.js';
 import { systemClock as clock } from './runtime/clock.js';
 import type { Logger } from './runtime/logger.js';
-import { systemSocketFiles } from './runtime/socket-files.js';
+import type { PeerChannel } from './runtime/peer-process.js';
 import {
   createSystemdNotifier,
   systemdNotifyProgram,
@@ -42,6 +41,10 @@ export interface RunningBalancer {
   readonly adminPort?: number;
   /** Lets flows finish until the deadline, then ends everything. May be called again with a shorter deadline. */
   stop(cause: string, deadlineMs: number): Promise<StopReport>;
+  /** Resolves when another process has taken this one's place; to be answered by `stop`. */
+  readonly superseded: Promise<UpgradeRequest>;
+  /** Has another process take this one's place. Never rejects: the outcome is logged. */
+  upgrade(): Promise<void>;
   /** Opens the flow log anew, for log rotation. */
   reopenLogs(): Promise<void>;
   /** Takes a whole configuration over, or nothing of it. The outcome is logged; see Reloader.reload. */
@@ -56,12 +59,15 @@ export interface ConfigurationOrigin {
 
 /**
  * Builds and starts a whole balancer. Rejects, with everything closed again, if the metrics or admin address or the
- * flow log cannot be opened, or if not one port can be listened on. The log goes to stderr.
+ * flow log cannot be opened, or if not one port can be listened on. The log goes to stderr. With a predecessor it takes
+ * that process's place, which goes on serving until this one does.
  */
 export async function startBalancer(
   configuration: Configuration,
   origin: ConfigurationOrigin,
+  predecessor?: PeerChannel,
 ): Promise<RunningBalancer> {
+  const takeover = predecessor === undefined ? undefined : new Takeover(predecessor);
   const hash = await createHasher();
   const feed = new EventFeed({ clock });
   const logger = feed.wrap(await createLogger(configuration.logging, process.stderr));
@@ -101,7 +107,18 @@ export async function startBalancer(
     configuration,
   );
   const { source } = origin;
-  const running = createOperations({ balancer, plane, health, hash, feed, source, onEvent });
+  const succession = new Succession({
+    ...{ plane, balancer, health, onEvent },
+    drains: () => running.drains,
+    release: () => {
+      systemd.stop();
+      return servers.stop();
+    },
+  });
+  const running = createOperations({
+    ...{ balancer, plane, health, hash, feed, source, onEvent },
+    upgrade: (request) => succession.upgrade(request),
+  });
   onEvent({ type: 'starting', version: VERSION, workers: configuration.workers });
   onEvent({ type: 'config-loaded', configuration, ...origin });
   plane.subscribe((events) => {
@@ -110,40 +127,54 @@ export async function startBalancer(
   });
 
   const { monitors, operations, reloader } = running;
-  const metricsServer = createMetricsServer(configuration, {
-    ...{ plane, balancer, health, flowLog, monitors, reloads },
+  const servers = new Servers(configuration, {
+    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, logger },
   });
-  const admin =
-    configuration.admin === undefined
-      ? undefined
-      : new AdminServer(
-          { operations, clock, logger, files: systemSocketFiles },
-          { listen: configuration.admin },
-        );
   const closeAll = async (): Promise<void> => {
     running.stop();
-    await admin?.stop();
-    await metricsServer?.stop();
+    await servers.stop();
     await webhook?.stop();
     await flowLog?.stop();
     eventLog.stop();
     systemd.stop();
   };
-  try {
-    await flowLog?.start();
-    const metricsPort = await metricsServer?.start();
+  const start = async (): Promise<Started> => {
+    const { metricsPort } = await servers.startMetrics();
     const report = await balancer.start();
     running.start();
-    const { httpPort: adminPort } = (await admin?.start()) ?? {};
+    return { report, metricsPort, ...(await servers.startAdmin()) };
+  };
+  // The old process serves until this one does; after that nothing may fail any more.
+  const startInPlaceOf = async (old: Takeover): Promise<Started> => {
+    const known = { plane, balancer, health, drains: () => running.drains };
+    await old.begin(known);
+    const report = await balancer.start(() => old.flows(plane));
+    running.start();
+    await systemd.mainPid(process.pid);
+    await old.finish(known);
+    return { report, ...(await servers.startPatiently()) };
+  };
+  try {
+    await flowLog?.start();
+    const { report, metricsPort, adminPort } =
+      takeover === undefined ? await start() : await startInPlaceOf(takeover);
     void systemd.ready(statusLine(balancer));
     systemd.watch(() => isAlive(balancer, plane));
     return {
       report,
       ...(metricsPort === undefined ? {} : { metricsPort }),
       ...(adminPort === undefined ? {} : { adminPort }),
+      superseded: succession.superseded,
+      async upgrade() {
+        // The log tells the outcome, but for a refusal.
+        await succession.upgrade({}).catch((error: unknown) => {
+          logger.warn({ event: 'upgrade-refused', code: errorCode(error) }, errorMessage(error));
+        });
+      },
       async stop(cause, deadlineMs) {
-        void systemd.stopping(`Stopping: ${cause}`, deadlineMs);
-        const stopped = await balancer.stop(cause, deadlineMs);
+        // The service goes on in another process, which tells systemd of itself.
+        if (!succession.isOver) void systemd.stopping(`Stopping: ${cause}`, deadlineMs);
+        const stopped = await balancer.stop(cause, deadlineMs, succession.isOver ? 'at-once' : 'lame-duck');
         await closeAll();
         return stopped;
       },
@@ -153,10 +184,17 @@ export async function startBalancer(
       reload: (text, cause) => withSystemd(systemd, balancer, () => reloader.reload(text, { cause })),
     };
   } catch (error) {
+    takeover?.failed(error);
     await balancer.stop('failed start', 0);
     await closeAll();
     throw error;
   }
+}
+
+interface Started {
+  readonly report: ApplyReport;
+  readonly metricsPort?: number | undefined;
+  readonly adminPort?: number | undefined;
 }
 
 /** What `systemctl status` shows. */
@@ -187,47 +225,4 @@ async function isAlive(balancer: Balancer, plane: DataPlane): Promise<boolean> {
 function createFlowLog(configuration: Configuration, logger: Logger): FlowLog | undefined {
   const { flowLog } = configuration;
   return flowLog === undefined ? undefined : new FlowLog({ files: nodeAppendFiles, logger, clock }, flowLog);
-}
-
-function createMetricsServer(
-  configuration: Configuration,
-  parts: {
-    readonly plane: DataPlane;
-    readonly balancer: Balancer;
-    readonly health: ProbeHealth;
-    readonly flowLog: FlowLog | undefined;
-    readonly monitors: Monitors;
-    readonly reloads: ReloadTally;
-  },
-): MetricsServer | undefined {
-  const { plane, balancer, health, flowLog, monitors, reloads } = parts;
-  if (configuration.metrics === undefined) return undefined;
-  const source = {
-    counters: () => plane.counters(),
-    state: () => balancer.state,
-    probes: () => probeStatuses(health),
-    healthEvents: () => monitors.active,
-    reloads: () => reloads.stats,
-    ...(flowLog === undefined ? {} : { flowLog: () => flowLog.stats }),
-  };
-  return new MetricsServer(
-    {
-      metrics: new Metrics({ source, clock }, { version: VERSION }),
-      liveness: [
-        { name: 'control loop', answer: () => balancer.settled() },
-        { name: 'data plane', answer: () => plane.answer() },
-      ],
-      readiness: () => ({
-        applied: balancer.state !== undefined,
-        openListeners: openListeners(balancer),
-        stopping: balancer.stopping,
-      }),
-      clock,
-    },
-    { listen: configuration.metrics },
-  );
-}
-
-function openListeners({ report }: Balancer): number {
-  return report === undefined ? 0 : report.listeners.tcp + report.listeners.udp;
 }

@@ -20,6 +20,7 @@ const PLANE_CONTRACTS = [
   'dataplane/data-plane.ts',
   'dataplane/worker-plane.ts',
   'dataplane/listen-report.ts',
+  'dataplane/hand-over.ts',
 ];
 
 /*
@@ -40,7 +41,8 @@ const MAY_IMPORT: Layout['mayImport'] = {
   // Planes know neither the configuration, nor who controls them, nor each other.
   'dataplane/data-plane.ts': ['model/'],
   'dataplane/listen-report.ts': ['model/', 'dataplane/data-plane.ts'],
-  'dataplane/worker-plane.ts': ['model/', 'dataplane/data-plane.ts'],
+  'dataplane/hand-over.ts': ['model/', 'dataplane/data-plane.ts'],
+  'dataplane/worker-plane.ts': ['model/', 'dataplane/data-plane.ts', 'dataplane/hand-over.ts'],
   'dataplane/userspace/': ['model/', 'runtime/', 'selection/', 'flow/', ...PLANE_CONTRACTS],
   'dataplane/kernel/': ['model/', 'runtime/', 'selection/', 'flow/', 'nft/', 'dataplane/data-plane.ts'],
   'dataplane/remote/': ['model/', 'runtime/', ...PLANE_CONTRACTS],
@@ -48,7 +50,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
   // Control sees only the interface of a plane.
   'control/': [
     ...['model/', 'runtime/', 'config/', 'selection/', 'pool/', 'flow/', 'probe/'],
-    'dataplane/data-plane.ts',
+    ...['dataplane/data-plane.ts', 'dataplane/hand-over.ts'],
   ],
 
   // What people and scrapers look at. Only the composition root imports observe and admin.
@@ -78,7 +80,7 @@ const ONLY_IN: Layout['onlyIn'] = {
   // systemd is told through its own program: Node has no datagram sockets of AF_UNIX.
   'node:child_process': [
     ...['nft/runner.ts', 'dataplane/remote/worker-launcher.ts', 'demo/'],
-    'runtime/systemd-notify.ts',
+    ...['runtime/systemd-notify.ts', 'runtime/peer-process.ts'],
   ],
   'node:cluster': ['dataplane/remote/worker-launcher.ts'],
   'node:worker_threads': [],

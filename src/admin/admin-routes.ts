@@ -10,9 +10,10 @@ import { eventRoutes } from './routes/event-routes.js';
 import { flowRoutes } from './routes/flow-routes.js';
 import { jsonAnswer } from './routes/json-answer.js';
 import { simulateRoutes } from './routes/simulate-routes.js';
+import { upgradeRoutes } from './routes/upgrade-routes.js';
 import { viewRoutes } from './routes/view-routes.js';
 
-const PARTS = [viewRoutes, flowRoutes, backendRoutes, changeRoutes, simulateRoutes, eventRoutes];
+const PARTS = [viewRoutes, flowRoutes, backendRoutes, changeRoutes, upgradeRoutes, simulateRoutes, eventRoutes];
 
 /**
  * The admin API and the dashboard. Whoever gets here may do everything: who may is asked before (request-guard.ts).

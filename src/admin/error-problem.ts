@@ -24,6 +24,7 @@ const KINDS: Readonly<Partial<Record<ErrorCode, Kind>>> = {
   LB_TOO_LARGE: { status: 413, title: 'Too large' },
   LB_CONFIG_SYNTAX: UNUSABLE,
   LB_CONFIG_INVALID: UNUSABLE,
+  LB_UPGRADE_FAILED: { status: 500, title: 'The new version does not start' },
   LB_APPLY_FAILED: { status: 500, title: 'The change could not be applied' },
 };
 

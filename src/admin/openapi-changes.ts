@@ -117,6 +117,14 @@ export const CHANGE_SCHEMAS = {
       durationMs: NUMBER,
     }),
   }),
+  UpgradeOutcome: object({
+    pid: INTEGER,
+    version: TEXT,
+    sockets: INTEGER,
+    udpFlows: INTEGER,
+    durationMs: NUMBER,
+    udpPauseMs: NUMBER,
+  }),
   SimulationRequest: object(
     {
       'suppose?': list(

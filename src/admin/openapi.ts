@@ -27,7 +27,7 @@ const FAILURES: Readonly<Record<number, string>> = {
   409: 'Not as things are (LB_CONFLICT, LB_GATE_EXCEEDED, LB_RESTART_NEEDED)',
   413: 'The body is too large (LB_TOO_LARGE)',
   422: 'The configuration cannot be used, findings tell why (LB_CONFIG_INVALID)',
-  500: 'The change could not be applied (LB_APPLY_FAILED), or haports failed (LB_INTERNAL)',
+  500: 'The change could not be applied (LB_APPLY_FAILED), the new version does not start (LB_UPGRADE_FAILED), or haports failed (LB_INTERNAL)',
 };
 
 const ANY_FAILURE = [400, 401, 403, 500];
@@ -150,6 +150,16 @@ const ENDPOINTS: Readonly<Record<string, Readonly<Record<string, Endpoint>>>> = 
       body: CONFIGURATION,
       answer: ref('ReloadOutcome'),
       failures: [409, 413, 422],
+    },
+  },
+  '/v1/upgrade': {
+    post: {
+      summary: 'Have the version that is installed now take the place of this process. Answered by the old one',
+      parameters: [
+        query('deadline', { type: 'string' }, 'How long TCP flows of the old process may take, as 10m'),
+      ],
+      answer: ref('UpgradeOutcome'),
+      failures: [409],
     },
   },
   '/v1/simulate': {

@@ -12,6 +12,7 @@ import type {
 } from '../model/operator-views.js';
 import type { PlanOutcome, ReloadOutcome } from '../model/plan-report.js';
 import type { SimulationReport, SimulationRequest } from '../model/simulation.js';
+import type { UpgradeOutcome } from '../model/upgrade.js';
 
 /** Events as they happen, with a short memory. */
 export interface EventFeedSource {
@@ -24,7 +25,7 @@ export interface EventFeedSource {
 /**
  * Everything that the admin API can show and do. Backends are named by id (`pool/address`) or `pool/name`. All reject
  * with a BalancerError: `LB_UNKNOWN_BACKEND`, `LB_CONFLICT`, `LB_CONFIG_INVALID`, `LB_GATE_EXCEEDED`,
- * `LB_RESTART_NEEDED`, `LB_APPLY_FAILED`.
+ * `LB_RESTART_NEEDED`, `LB_APPLY_FAILED`, `LB_UPGRADE_FAILED`.
  */
 export interface Operations {
   status(): Promise<StatusView>;
@@ -49,6 +50,8 @@ export interface Operations {
   plan(text: string): Promise<PlanOutcome>;
   /** Takes a configuration over whole or not at all. `maxMoved`, 0 to 1: refuses with `LB_GATE_EXCEEDED` above it. */
   reload(text: string, options: { readonly maxMoved?: number }): Promise<ReloadOutcome>;
+  /** Has the new version take this process's place. `deadlineMs`: how long TCP flows here may take to finish. */
+  upgrade(request: { readonly deadlineMs?: number }): Promise<UpgradeOutcome>;
   simulate(request: SimulationRequest): Promise<SimulationReport>;
 
   readonly events: EventFeedSource;

@@ -3,6 +3,7 @@ import { BalancerError } from '../model/errors.js';
 import type { FlowListQuery, FrontendView, RuleView } from '../model/operator-views.js';
 import type { PlanOutcome, ReloadOutcome } from '../model/plan-report.js';
 import type { SimulationReport, SimulationRequest } from '../model/simulation.js';
+import type { UpgradeOutcome } from '../model/upgrade.js';
 import { problemOf } from './admin-problem.js';
 import { describeTarget, type AdminTarget } from './admin-target.js';
 import { readBody, sendRequest, type AdminRequest } from './admin-transport.js';
@@ -105,6 +106,12 @@ export class AdminClient {
   async reload(text: string, options: { readonly maxMoved?: number } = {}): Promise<ReloadOutcome> {
     const query = queryOf({ maxMoved: options.maxMoved });
     return (await this.#write('POST', `/v1/reload${query}`, text)) as ReloadOutcome;
+  }
+
+  /** `deadline`: a duration with a unit. */
+  async upgrade(options: { readonly deadline?: string } = {}): Promise<UpgradeOutcome> {
+    const query = queryOf({ deadline: options.deadline });
+    return (await this.#write('POST', `/v1/upgrade${query}`)) as UpgradeOutcome;
   }
 
   async simulate(request: SimulationRequest): Promise<SimulationReport> {

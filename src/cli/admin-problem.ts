@@ -13,6 +13,7 @@ const SOURCES: Readonly<Record<ErrorCode, ErrorSource>> = {
   LB_WORKER_LOST: 'system',
   LB_APPLY_FAILED: 'system',
   LB_RESTART_NEEDED: 'system',
+  LB_UPGRADE_FAILED: 'system',
   LB_GATE_EXCEEDED: 'system',
   LB_CONFLICT: 'system',
   LB_NOT_FOUND: 'system',

@@ -25,7 +25,7 @@ export interface CliDeps {
   readonly terminal: Terminal;
 }
 
-export type ProcessSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP';
+export type ProcessSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP' | 'SIGUSR2';
 
 /** A balancer as the commands drive it. */
 export interface StartedBalancer {
@@ -33,6 +33,13 @@ export interface StartedBalancer {
   /** Of the admin API over TCP. */
   readonly adminPort?: number;
   stop(cause: string, deadlineMs: number): Promise<{ readonly finished: number; readonly reset: number }>;
+  /**
+   * Resolves when another process has taken this one's place, with how long flows may finish; absent: the configured
+   * shutdown deadline. To be answered by `stop`.
+   */
+  readonly superseded: Promise<{ readonly deadlineMs?: number }>;
+  /** Has another process take this one's place. Never rejects: the outcome is in the log. */
+  upgrade(): Promise<void>;
   reopenLogs(): Promise<void>;
   /**
    * Takes a whole configuration over, or nothing of it; it has told the outcome in the log either way. Rejects with a

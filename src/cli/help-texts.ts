@@ -13,7 +13,7 @@ Examples:
   haports run --watch
 
 Signals: SIGTERM or SIGINT takes no new flows, lets flows finish until shutdown.deadline (30s) and resets the rest;
-a second one ends at once. SIGHUP reloads the configuration file and re-opens the flow log (for log rotation). A
+a second one ends at once. SIGUSR2 upgrades, see haports upgrade. SIGHUP reloads the configuration file and re-opens the flow log (for log rotation). A
 configuration that cannot be used is refused whole, and what was served before is served on.
 
 --watch sees writes, renames over the file (editors) and swapped symbolic links (Kubernetes).
@@ -91,6 +91,16 @@ Examples:
 The text of the file is sent; files that it names are read by the process. "haports plan" shows first what would move.
 Exit codes: 1 not applied, 2 the configuration cannot be used, 3 more would move than --max-moved. Whenever it is not
 0, nothing has changed.
+`;
+
+export const UPGRADE_HELP = `
+Examples:
+  haports upgrade
+  haports upgrade --deadline 1h
+
+The running process starts itself anew, from the files that are there now, hands over its listening sockets and UDP
+flows, and then lets its TCP flows finish until shutdown.deadline or --deadline. If the new process is not ready within
+30 s (a broken configuration, for one), the old one goes on as if nothing had happened. SIGUSR2 does the same.
 `;
 
 export const EVENTS_HELP = `

@@ -4,7 +4,7 @@ import { readChunks, systemFileChanges, systemFiles } from '../runtime/files.js'
 import type { CliDeps, ProcessSignal } from './cli-deps.js';
 import { createTerminal } from './terminal.js';
 
-const SIGNALS: readonly ProcessSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+const SIGNALS: readonly ProcessSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'];
 
 /** What commands need of this process: its streams, signals, environment, files and clock. */
 export function processDeps(): Omit<CliDeps, 'load' | 'startBalancer'> {

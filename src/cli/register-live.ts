@@ -12,6 +12,7 @@ import {
   FLOWS_HELP,
   RELOAD_HELP,
   TOP_HELP,
+  UPGRADE_HELP,
   WEIGHT_HELP,
 } from './help-texts.js';
 import type { LiveOptions } from './live-options.js';
@@ -21,6 +22,7 @@ import { reloadCommand, type ReloadOptions } from './reload-command.js';
 import { statusCommand } from './status-command.js';
 import { topCommand, type TopOptions } from './top-command.js';
 import { TOP_SORTS } from './top-model.js';
+import { upgradeCommand, type UpgradeOptions } from './upgrade-command.js';
 import { weightCommand } from './weight-command.js';
 
 /** Commands that ask a running process, or tell it what to do. */
@@ -116,6 +118,12 @@ export function registerLiveCommands(program: Command, { deps, done }: Registrat
     .option('--max-moved <share>', 'refuse to move more of the hash space of a rule, as 2%', share)
     .addHelpText('after', RELOAD_HELP)
     .action(async (options: ReloadOptions) => done(await reloadCommand(deps, options)));
+
+  addConnection(program.command('upgrade'), { json: 'the outcome as JSON' })
+    .description('have the version that is installed now take the place of the running process')
+    .option('--deadline <duration>', 'how long TCP flows of the old process may take', durationText)
+    .addHelpText('after', UPGRADE_HELP)
+    .action(async (options: UpgradeOptions) => done(await upgradeCommand(deps, options)));
 
   addConnection(program.command('events'), { json: 'one event a line as JSON' })
     .description('show what has happened: health, drains, reloads, operators')

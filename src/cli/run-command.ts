@@ -11,7 +11,7 @@ export interface RunOptions {
 
 /**
  * `haports run`: serves until a signal, then lets flows finish until the shutdown deadline. SIGHUP reloads the
- * configuration file and opens the logs anew.
+ * configuration file and opens the logs anew; SIGUSR2 has a new process take this one's place.
  */
 export async function runCommand(deps: CliDeps, options: RunOptions): Promise<ExitCode> {
   const { config, watch } = options;
@@ -30,7 +30,7 @@ export async function runCommand(deps: CliDeps, options: RunOptions): Promise<Ex
       findings: findings.length,
     });
     reloads.attach(balancer);
-    void stopAsked.first.then(() => reloads.stop());
+    void Promise.race([stopAsked.first, balancer.superseded]).then(() => reloads.stop());
     await stopAsked.thenStop(balancer, configuration.shutdownDeadlineMs);
     return EXIT.fine;
   } finally {
@@ -41,7 +41,7 @@ export async function runCommand(deps: CliDeps, options: RunOptions): Promise<Ex
 
 /**
  * Watches for signals from now on. The first SIGTERM or SIGINT asks for an orderly stop, the second ends at once;
- * SIGHUP re-opens the logs and calls `onHangUp`. Listening begins before the start, so that a signal during it is not
+ * SIGHUP re-opens the logs and calls `onHangUp`; SIGUSR2 upgrades, and an upgrade stops this process as a signal does. Listening begins before the start, so that a signal during it is not
  * lost.
  */
 export function awaitStop(
@@ -62,6 +62,10 @@ export function awaitStop(
       onHangUp?.();
       return;
     }
+    if (signal === 'SIGUSR2') {
+      void running?.upgrade();
+      return;
+    }
     asked++;
     if (asked === 1) wake(signal);
     // The first stop ends with it, and tells how; nothing waits for this one.
@@ -71,9 +75,15 @@ export function awaitStop(
     first,
     async thenStop(balancer, deadlineMs) {
       running = balancer;
-      const signal = await first;
+      const superseded = balancer.superseded.then(({ deadlineMs: own }) => {
+        // Whoever asks this process to stop now means the flows that are left.
+        asked++;
+        return { cause: 'upgrade', withinMs: own ?? deadlineMs };
+      });
+      const signalled = first.then((cause) => ({ cause, withinMs: asked > 1 ? 0 : deadlineMs }));
+      const { cause, withinMs } = await Promise.race([signalled, superseded]);
       try {
-        await balancer.stop(signal, asked > 1 ? 0 : deadlineMs);
+        await balancer.stop(cause, withinMs);
       } finally {
         cancel();
       }

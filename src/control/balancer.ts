@@ -74,8 +74,11 @@ export class Balancer {
     return this.#stopping;
   }
 
-  /** Starts probing, waits shortly for first verdicts, starts the plane. Rejects if the plane cannot start. */
-  async start(): Promise<ApplyReport> {
+  /**
+   * Starts probing, waits shortly for first verdicts, starts the plane. Rejects if the plane cannot start. `beforePlane`
+   * comes last before that, when all else is ready.
+   */
+  async start(beforePlane: () => Promise<void> = () => Promise.resolve()): Promise<ApplyReport> {
     const { plane, health, onEvent } = this.#deps;
     plane.subscribe((events) => this.#onPlaneEvents(events));
     health.onChange((change) => {
@@ -98,6 +101,7 @@ export class Balancer {
       this.#begun = true;
       const state = this.#compile(this.#configuration);
       this.#deps.onState(state);
+      await beforePlane();
       const report = await plane.start(state);
       this.#applied(state, report);
       return report;

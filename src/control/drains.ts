@@ -25,6 +25,16 @@ export interface DrainDeps {
   readonly onEvent: (event: ControlEvent) => void;
 }
 
+/** A drain, for another process. Plain data. */
+export interface DrainRecord extends DrainRequest {
+  readonly pool: string;
+  readonly backendId: string;
+  /** Milliseconds since the epoch. */
+  readonly startedAtMs: number;
+  readonly flowsAtStart: number;
+  readonly phase: DrainPhase;
+}
+
 /** What is known of one backend's flows at a moment. */
 interface Census {
   readonly flows: Record<Protocol, number>;
@@ -107,6 +117,30 @@ export class Drains {
     if (drain === undefined) throw new RangeError(`Backend "${backendId}" is not being drained`);
     drain.census = await this.#census(backendId);
     return this.#status(drain, await this.#longest(backendId));
+  }
+
+  records(): readonly DrainRecord[] {
+    return [...this.#drains.values()].map(({ pool, backend, request, startedAtMs, flowsAtStart, phase }) => {
+      const { deadlineMs, then, spreadMs } = request;
+      return { pool, backendId: backend.id, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs };
+    });
+  }
+
+  /** Goes on with a drain of another process, whose operator state has come over too. */
+  resume(record: DrainRecord, backend: Backend): void {
+    const { pool, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs } = record;
+    const { clock } = this.#deps;
+    const ageMs = Math.max(0, clock.wallMs() - startedAtMs);
+    const drain: Drain = {
+      ...{ pool, backend, startedAtMs, flowsAtStart, phase },
+      request: { deadlineMs, then, spreadMs },
+      startedAtMonotonicMs: clock.monotonicMs() - ageMs,
+      forecast: new FinishForecast(flowsAtStart, clock.monotonicMs()),
+      census: { flows: { tcp: 0, udp: 0 } },
+      cancel: () => undefined,
+    };
+    this.#drains.set(backend.id, drain);
+    if (phase !== 'done') this.#watch(drain);
   }
 
   async statuses(): Promise<readonly DrainStatus[]> {

@@ -1,5 +1,11 @@
 import type { AdminState, Backend } from '../model/configuration.js';
 
+/** All that is set, for another process. Plain data. */
+export interface OperatorRecord {
+  readonly overrides: ReadonlyMap<string, { readonly adminState?: AdminState; readonly weight?: number }>;
+  readonly drains: ReadonlyMap<string, DrainStage>;
+}
+
 interface Override {
   readonly adminState?: AdminState;
   readonly weight?: number;
@@ -56,6 +62,18 @@ export class OperatorState {
   setDrainStage(id: string, stage: DrainStage | undefined): void {
     if (stage === undefined) this.#drains.delete(id);
     else this.#drains.set(id, stage);
+  }
+
+  record(): OperatorRecord {
+    return { overrides: new Map(this.#overrides), drains: new Map(this.#drains) };
+  }
+
+  /** What another process had set, in place of what is set here. */
+  restore({ overrides, drains }: OperatorRecord): void {
+    this.#overrides.clear();
+    this.#drains.clear();
+    for (const [id, override] of overrides) this.#set(id, override);
+    for (const [id, stage] of drains) this.#drains.set(id, stage);
   }
 
   /** Backends that something is set on. */

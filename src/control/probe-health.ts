@@ -50,6 +50,11 @@ export class ProbeHealth implements HealthSource {
     if (this.#waiting.size === 0) this.#allHeard();
   }
 
+  /** Before `watch`: what another process knew of these probe targets, by probe key. */
+  inherit(known: ReadonlyMap<string, BackendHealth>): void {
+    this.#scheduler.inherit(known);
+  }
+
   healthOf(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number } {
     const health = this.#healthOfMember(memberKey(backend, probe));
     if (health === undefined) return UNKNOWN;

@@ -1,9 +1,9 @@
 import type { Configuration } from '../model/configuration.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
-import type { DataPlane } from './data-plane.js';
+import type { HandOverPlane } from './hand-over.js';
 
 /*
- * What one of several data workers and its control process say to each other beyond DataPlane, so that several
+ * What one of several data workers and its control process say to each other beyond HandOverPlane, so that several
  * workers keep within the same caps and sockets as one.
  */
 
@@ -25,7 +25,7 @@ export interface CapShare {
 export type CapShares = ReadonlyMap<string, CapShare>;
 
 /** One worker's part of a plane. */
-export interface WorkerPlane extends DataPlane {
+export interface WorkerPlane extends HandOverPlane {
   /**
    * Opens what the state's configuration adds to the present one, so that the `apply` of it that follows can hardly
    * fail. Nobody is served there yet. Rejects as `apply` does, and nothing has changed. A `prepare` or `apply` of another

@@ -69,14 +69,34 @@ export class Flow implements WheelEntry {
     readonly transport: FlowTransport;
     readonly wallMs: number;
     readonly nowMs: number;
+    /** Of a flow that comes from another process: it goes on counting from there, the totals here count only what comes now. */
+    readonly past?: FlowPast | undefined;
   }) {
     this.id = init.id;
     this.tuple = init.tuple;
     this.rule = init.rule;
     this.transport = init.transport;
-    this.openedAtWallMs = init.wallMs;
+    this.openedAtWallMs = init.past?.openedAtMs ?? init.wallMs;
     this.lastActivityMs = init.nowMs;
+    if (init.past !== undefined) this.#countOn(init.past);
   }
+
+  #countOn(past: FlowPast): void {
+    this.bytesToBackend = this.settledBytesToBackend = past.bytesToBackend;
+    this.packetsToBackend = this.settledPacketsToBackend = past.packetsToBackend;
+    this.bytesToClient = this.settledBytesToClient = past.bytesToClient;
+    this.packetsToClient = this.settledPacketsToClient = past.packetsToClient;
+  }
+}
+
+/** What a flow has been through in another process. */
+export interface FlowPast {
+  /** Milliseconds since the epoch. */
+  readonly openedAtMs: number;
+  readonly bytesToBackend: number;
+  readonly packetsToBackend: number;
+  readonly bytesToClient: number;
+  readonly packetsToClient: number;
 }
 
 /** A copy for people, logs and other processes. */

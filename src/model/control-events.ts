@@ -4,6 +4,7 @@ import type { Protocol } from './five-tuple.js';
 import type { HealthEvent } from './health-event.js';
 import type { ReloadReport } from './plan-report.js';
 import type { HealthTransition } from './probe.js';
+import type { UpgradeOutcome } from './upgrade.js';
 
 /** A configuration was read and is about to be used. */
 export interface ConfigLoaded {
@@ -128,6 +129,25 @@ export interface ReloadFailed {
   readonly error: unknown;
 }
 
+/** Another process was started, to take this one's place. */
+export interface UpgradeStarted {
+  readonly type: 'upgrade-started';
+  /** Of the new process; 0: it could not be started. */
+  readonly pid: number;
+}
+
+/** The new process serves; this one only lets its TCP flows finish. */
+export interface UpgradeReady {
+  readonly type: 'upgrade-ready';
+  readonly outcome: UpgradeOutcome;
+}
+
+/** This process goes on as before. */
+export interface UpgradeFailed {
+  readonly type: 'upgrade-failed';
+  readonly error: unknown;
+}
+
 /** Every fact of the control plane that an operator may want to read later. Plain data. */
 export type ControlEvent =
   | ConfigLoaded
@@ -140,6 +160,9 @@ export type ControlEvent =
   | DrainChanged
   | Reloaded
   | ReloadFailed
+  | UpgradeStarted
+  | UpgradeReady
+  | UpgradeFailed
   | HealthEvent
   | Starting
   | Stopping

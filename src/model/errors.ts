@@ -11,6 +11,7 @@ export type ErrorCode =
   | 'LB_WORKER_LOST'
   | 'LB_APPLY_FAILED'
   | 'LB_RESTART_NEEDED'
+  | 'LB_UPGRADE_FAILED'
   | 'LB_GATE_EXCEEDED'
   | 'LB_UNKNOWN_BACKEND'
   | 'LB_CONFLICT'

@@ -15,6 +15,7 @@ import {
   logReloadFailed,
   logWeightChanged,
 } from './operator-lines.js';
+import { logUpgrade } from './upgrade-lines.js';
 
 /** What a line needs to know of the time before it. */
 export interface ControlLineContext {
@@ -61,6 +62,11 @@ export function logControlEvent(logger: Logger, event: ControlEvent, context: Co
       break;
     case 'reload-failed':
       logReloadFailed(logger, event);
+      break;
+    case 'upgrade-started':
+    case 'upgrade-ready':
+    case 'upgrade-failed':
+      logUpgrade(logger, event);
       break;
     case 'health-event':
       logHealthEvent(logger, event);

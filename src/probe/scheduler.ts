@@ -34,11 +34,18 @@ export class ProbeScheduler {
   readonly #listeners = new Set<HealthListener>();
   readonly #stopping = new Set<Promise<void>>();
   #loops = new Map<string, ProbeLoop>();
+  /** What another process knew, by probe key. */
+  #inherited: ReadonlyMap<string, BackendHealth> = new Map();
   #stopped = false;
 
   constructor(deps: ProbeLoopDeps, options: ProbeSchedulerOptions = {}) {
     this.#deps = deps;
     this.#immediateStarts = options.immediateStarts ?? 16;
+  }
+
+  /** Targets of the next update start with what is known here, by probe key. */
+  inherit(known: ReadonlyMap<string, BackendHealth>): void {
+    this.#inherited = known;
   }
 
   /**
@@ -63,13 +70,15 @@ export class ProbeScheduler {
         loops.set(key, running);
         continue;
       }
-      const loop = this.#create(key, target, known.get(questionKey(target.address, target.probe)));
+      const past = this.#inherited.get(key) ?? known.get(questionKey(target.address, target.probe));
+      const loop = this.#create(key, target, past);
       loops.set(key, loop);
       const spreadMs = Math.min(target.probe.intervalMs, MAX_JITTER_MS);
       loop.start(started++ < this.#immediateStarts ? 0 : spreadMs);
     }
     for (const [key, loop] of this.#loops) if (!loops.has(key)) this.#retire(loop);
     this.#loops = loops;
+    this.#inherited = new Map();
   }
 
   /** The health of the target with this `probeKey`; undefined if there is none. */

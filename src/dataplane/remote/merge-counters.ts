@@ -8,6 +8,18 @@ import type {
   TrafficCounters,
 } from '../data-plane.js';
 
+/** Counters of a plane that has not begun. */
+export const NO_COUNTERS: PlaneCounters = {
+  traffic: [],
+  arrivals: [],
+  table: { tcp: { used: 0, limit: 0 }, udp: { used: 0, limit: 0 }, embryonic: { used: 0, limit: 0 } },
+  connectSeconds: {},
+  sourcePorts: [],
+  eventLoopDelaySeconds: [],
+  listeners: {},
+  workersLost: 0,
+};
+
 /**
  * Adds up counters of several workers, or of a worker and its dead predecessor, as if they were one. Pure. At least
  * one is needed.

@@ -2,6 +2,7 @@ import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { ApplyReport } from '../data-plane.js';
+import { receivedSocket, type ListeningSocket } from '../hand-over.js';
 import type { WorkerPlane } from '../worker-plane.js';
 import type { Channel } from './channel.js';
 import type {
@@ -34,6 +35,8 @@ export class PlaneHost {
   readonly #deps: PlaneHostDeps;
   #plane: WorkerPlane | undefined;
   #isShared = false;
+  /** Came before the plane, which takes them over. */
+  #inherited: ListeningSocket[] = [];
   /** The last ones; they may come before the plane is there. */
   #shares: SharesMessage | undefined;
   #orphanDeadlineMs = 0;
@@ -42,11 +45,11 @@ export class PlaneHost {
 
   constructor(deps: PlaneHostDeps) {
     this.#deps = deps;
-    deps.channel.onMessage((message) => this.#receive(message as ControlMessage));
+    deps.channel.onMessage((message, handle) => this.#receive(message as ControlMessage, handle));
     deps.channel.onClose(() => void this.#orphaned());
   }
 
-  #receive(message: ControlMessage): void {
+  #receive(message: ControlMessage, handle: unknown): void {
     switch (message.kind) {
       case 'request':
         void this.#serve(message);
@@ -54,6 +57,9 @@ export class PlaneHost {
       case 'shares':
         this.#shares = message;
         this.#plane?.allow(message.shares);
+        return;
+      case 'socket':
+        this.#inherited.push(receivedSocket(message, handle));
         return;
       case 'verdicts':
         // For remote-port-gate.ts on the same channel.
@@ -71,9 +77,13 @@ export class PlaneHost {
   }
 
   #perform(call: Call): Promise<unknown> {
+    if (call.method === 'inherited') return Promise.resolve(this.#inherited.length);
     if (call.method === 'start') {
       const plane = this.#deps.createPlane(call.options);
       this.#plane = plane;
+      void plane.inherit(this.#inherited);
+      this.#inherited = [];
+      plane.inheritFlows(call.udpFlows ?? []);
       this.#orphanDeadlineMs = call.state.configuration.shutdownDeadlineMs;
       plane.subscribe((events) => this.#send({ kind: 'events', events }));
       this.#isShared = call.options.workers > 1;
@@ -89,6 +99,15 @@ export class PlaneHost {
         return plane.prepare(call.state);
       case 'apply':
         return this.#apply(plane, call.state);
+      case 'lend':
+        return plane.lend((socket) => {
+          const { protocol, address, port } = socket;
+          this.#deps.channel.send({ kind: 'socket', protocol, address, port }, socket);
+        });
+      case 'freezeUdp':
+        return plane.freezeUdp();
+      case 'thawUdp':
+        return plane.thawUdp();
       case 'flows':
         return plane.flows(call.query);
       case 'counters':

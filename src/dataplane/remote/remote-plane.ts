@@ -3,13 +3,18 @@ import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type {
   ApplyReport,
-  DataPlane,
   FlowPage,
   FlowQuery,
   PlaneCounters,
   StopReport,
   UdpStop,
 } from '../data-plane.js';
+import {
+  receivedSocket,
+  type HandOverPlane,
+  type ListeningSocket,
+  type UdpFlowState,
+} from '../hand-over.js';
 import type { Channel } from './channel.js';
 import type { Call, Request, WorkerMessage, WorkerOptions } from './worker-protocol.js';
 
@@ -19,11 +24,13 @@ interface Pending {
 }
 
 /** A data plane in another process, for as long as that process lives. Calls reject with `LB_WORKER_LOST` after. */
-export class RemotePlane implements DataPlane {
+export class RemotePlane implements HandOverPlane {
   readonly #channel: Channel;
   readonly #options: WorkerOptions;
   readonly #pending = new Map<number, Pending>();
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
+  #udpFlows: readonly UdpFlowState[] = [];
+  #onSocket: (socket: ListeningSocket) => void = (socket) => socket.release();
   #nextId = 1;
   #closed = false;
   #flows = 0;
@@ -31,7 +38,7 @@ export class RemotePlane implements DataPlane {
   constructor(channel: Channel, options: WorkerOptions) {
     this.#channel = channel;
     this.#options = options;
-    channel.onMessage((message) => this.#receive(message as WorkerMessage));
+    channel.onMessage((message, handle) => this.#receive(message as WorkerMessage, handle));
     channel.onClose(() => this.#close());
   }
 
@@ -40,7 +47,9 @@ export class RemotePlane implements DataPlane {
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
-    return this.#call<ApplyReport>({ method: 'start', state, options: this.#options });
+    const udpFlows = this.#udpFlows;
+    this.#udpFlows = [];
+    return this.#call<ApplyReport>({ method: 'start', state, options: this.#options, udpFlows });
   }
 
   /** See WorkerPlane.prepare. */
@@ -73,6 +82,31 @@ export class RemotePlane implements DataPlane {
     return () => this.#listeners.delete(listener);
   }
 
+  async inherit(sockets: readonly ListeningSocket[]): Promise<void> {
+    for (const socket of sockets) {
+      const { protocol, address, port } = socket;
+      this.#channel.send({ kind: 'socket', protocol, address, port }, socket);
+    }
+    await this.#call({ method: 'inherited' });
+  }
+
+  inheritFlows(flows: readonly UdpFlowState[]): void {
+    this.#udpFlows = flows;
+  }
+
+  async lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
+    this.#onSocket = onSocket;
+    await this.#call({ method: 'lend' });
+  }
+
+  freezeUdp(): Promise<readonly UdpFlowState[]> {
+    return this.#call<readonly UdpFlowState[]>({ method: 'freezeUdp' });
+  }
+
+  async thawUdp(): Promise<void> {
+    await this.#call({ method: 'thawUdp' });
+  }
+
   #call<T>(call: Call): Promise<T> {
     if (this.#closed) return Promise.reject(workerLost());
     return new Promise<T>((resolve, reject) => {
@@ -84,7 +118,7 @@ export class RemotePlane implements DataPlane {
     });
   }
 
-  #receive(message: WorkerMessage): void {
+  #receive(message: WorkerMessage, handle: unknown): void {
     switch (message.kind) {
       case 'reply':
         this.#settle(message.id)?.resolve(message.value);
@@ -99,6 +133,9 @@ export class RemotePlane implements DataPlane {
         return;
       case 'pulse':
         this.#flows = message.flows;
+        return;
+      case 'socket':
+        this.#onSocket(receivedSocket(message, handle));
         return;
       case 'claim':
       case 'release':

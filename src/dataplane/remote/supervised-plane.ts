@@ -1,20 +1,20 @@
 import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
-import { portSetSize } from '../../model/port-set.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
 import type {
   ApplyReport,
-  DataPlane,
   FlowPage,
   FlowQuery,
   PlaneCounters,
   StopReport,
   UdpStop,
 } from '../data-plane.js';
-import { mergeCounters, totalsOnly } from './merge-counters.js';
+import type { HandOverPlane, ListeningSocket, UdpFlowState } from '../hand-over.js';
+import { mergeCounters, NO_COUNTERS, totalsOnly } from './merge-counters.js';
 import { RemotePlane, workerLost } from './remote-plane.js';
+import { notStartedWithin, startLimitMs } from './start-limit.js';
 import type { WorkerLauncher, WorkerProcess } from './worker-launcher.js';
 import type { WorkerOptions } from './worker-protocol.js';
 
@@ -23,12 +23,6 @@ const STABLE_MS = 30_000;
 
 /** A worker that does not answer so long after a stop's deadline, or does not exit so long after its answer, is killed. */
 const EXIT_GRACE_MS = 2000;
-
-/** A worker that has not started by then is replaced: it must be stuck. */
-const START_MS = 60_000;
-
-/** More for each socket that it has to open; a shared one takes some 0.3 ms, on an idle machine. */
-const START_SOCKET_MS = 2;
 
 /** An apply that waits for a replacement. */
 interface Waiting {
@@ -46,7 +40,7 @@ interface Life {
  * A data plane in a child process that is replaced when it dies. Its flows die with it, which is told by a
  * `worker-lost` event; totals go on from where they were last read.
  */
-export class SupervisedPlane implements DataPlane {
+export class SupervisedPlane implements HandOverPlane {
   readonly #clock: Clock;
   readonly #launch: WorkerLauncher;
   readonly #options: WorkerOptions;
@@ -71,7 +65,7 @@ export class SupervisedPlane implements DataPlane {
 
   async start(state: ForwardingState): Promise<ApplyReport> {
     this.#state = state;
-    const life = this.#beginLife();
+    const life = this.#life ?? this.#beginLife();
     try {
       const report = await this.#startPlane(life, state);
       void this.#watch(life);
@@ -82,6 +76,28 @@ export class SupervisedPlane implements DataPlane {
       await life.process.exited;
       throw error;
     }
+  }
+
+  async inherit(sockets: readonly ListeningSocket[]): Promise<void> {
+    await (this.#life ?? this.#beginLife()).plane.inherit(sockets);
+  }
+
+  /** A worker that is replaced later has none of them. */
+  inheritFlows(flows: readonly UdpFlowState[]): void {
+    this.#life?.plane.inheritFlows(flows);
+  }
+
+  async lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
+    return this.#living().lend(onSocket);
+  }
+
+  async freezeUdp(): Promise<readonly UdpFlowState[]> {
+    return this.#living().freezeUdp();
+  }
+
+  /** A worker that has been replaced since reads already. */
+  async thawUdp(): Promise<void> {
+    await this.#life?.plane.thawUdp();
   }
 
   /** See WorkerPlane.prepare; does nothing where there is no worker now. */
@@ -184,6 +200,11 @@ export class SupervisedPlane implements DataPlane {
     return report;
   }
 
+  #living(): RemotePlane {
+    if (this.#life === undefined) throw workerLost();
+    return this.#life.plane;
+  }
+
   #beginLife(): Life {
     const process = this.#launch();
     const plane = new RemotePlane(process.channel, this.#options);
@@ -256,36 +277,13 @@ export class SupervisedPlane implements DataPlane {
 
   #total(own: PlaneCounters | undefined): PlaneCounters {
     const parts = [this.#inherited, own].filter((part) => part !== undefined);
-    const sum = parts.length === 0 ? NOTHING : mergeCounters(parts);
+    const sum = parts.length === 0 ? NO_COUNTERS : mergeCounters(parts);
     return { ...sum, workersLost: this.#workersLost };
   }
 
   #emit(events: readonly PlaneEvent[]): void {
     for (const listener of this.#listeners) listener(events);
   }
-}
-
-const NOTHING: PlaneCounters = {
-  traffic: [],
-  arrivals: [],
-  table: { tcp: { used: 0, limit: 0 }, udp: { used: 0, limit: 0 }, embryonic: { used: 0, limit: 0 } },
-  connectSeconds: {},
-  sourcePorts: [],
-  eventLoopDelaySeconds: [],
-  listeners: {},
-  workersLost: 0,
-};
-
-function startLimitMs({ configuration: { rules } }: ForwardingState): number {
-  const sockets = rules.reduce((sum, { ports, protocols }) => sum + portSetSize(ports) * protocols.length, 0);
-  return START_MS + sockets * START_SOCKET_MS;
-}
-
-function notStartedWithin(limitMs: number): BalancerError {
-  return new BalancerError(`The data worker has not started in ${Math.round(limitMs / 1000)} s`, {
-    code: 'LB_INTERNAL',
-    source: 'internal',
-  });
 }
 
 function isWorkerLost(error: unknown): boolean {

@@ -1,6 +1,6 @@
-import { fork, type ChildProcess } from 'node:child_process';
+import { fork, type ChildProcess, type SendHandle } from 'node:child_process';
 import cluster from 'node:cluster';
-import type { Channel } from './channel.js';
+import type { Channel, SentHandle } from './channel.js';
 
 /** A data worker's process, as its supervisor sees it. */
 export interface WorkerProcess {
@@ -100,9 +100,11 @@ function closeOf(child: ChildProcess): Promise<void> {
 
 function childChannel(child: ChildProcess): Channel {
   return {
-    send: (message) => {
+    send: (message, sent) => {
       // The callback keeps a worker that died between the check and the write from being an uncaught error.
-      if (child.connected) child.send(message as object, () => undefined);
+      if (child.connected)
+        child.send(message as object, sent?.handle as SendHandle | undefined, () => sent?.release());
+      else sent?.release();
     },
     onMessage: (listener) => child.on('message', listener),
     onClose: (listener) => {
@@ -145,8 +147,9 @@ export function parentChannel(): Channel {
   // Else the cluster ends a worker that loses its channel at once, whatever flows it has (lib/internal/cluster/child.js).
   if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
   let greeted = false;
-  const send = (message: unknown): void => {
-    if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
+  const send = (message: unknown, sent?: SentHandle): void => {
+    if (process.connected) process.send?.(message, sent?.handle as SendHandle | undefined, undefined, () => sent?.release());
+    else sent?.release();
   };
   return {
     send,

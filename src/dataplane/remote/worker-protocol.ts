@@ -1,7 +1,9 @@
 import type { ErrorCode, ErrorSource } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
+import type { Protocol } from '../../model/five-tuple.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { FlowQuery, PlaneOptions, UdpStop } from '../data-plane.js';
+import type { UdpFlowState } from '../hand-over.js';
 import type { CapShares, CapUses } from '../worker-plane.js';
 
 /** What a data worker is told when it is born. */
@@ -11,7 +13,19 @@ export interface WorkerOptions extends PlaneOptions {
 }
 
 export type Call =
-  | { readonly method: 'start'; readonly state: ForwardingState; readonly options: WorkerOptions }
+  | {
+      readonly method: 'start';
+      readonly state: ForwardingState;
+      readonly options: WorkerOptions;
+      /** With the sockets that came before: see HandOverPlane.inheritFlows. */
+      readonly udpFlows?: readonly UdpFlowState[];
+    }
+  /** Answered with how many sockets have come. */
+  | { readonly method: 'inherited' }
+  /** Answered when all socket messages are on their way. */
+  | { readonly method: 'lend' }
+  | { readonly method: 'freezeUdp' }
+  | { readonly method: 'thawUdp' }
   | { readonly method: 'prepare'; readonly state: ForwardingState }
   | { readonly method: 'apply'; readonly state: ForwardingState }
   | { readonly method: 'flows'; readonly query: FlowQuery }
@@ -53,8 +67,16 @@ export interface VerdictsMessage {
   readonly errorCodes: readonly (string | undefined)[];
 }
 
+/** Comes with a raw handle: a listening socket of another process. */
+export interface SocketMessage {
+  readonly kind: 'socket';
+  readonly protocol: Protocol;
+  readonly address: string;
+  readonly port: number;
+}
+
 /** Control process to data worker. */
-export type ControlMessage = Request | SharesMessage | VerdictsMessage;
+export type ControlMessage = Request | SharesMessage | VerdictsMessage | SocketMessage;
 
 /** Several times a second: how many flows would be lost if the worker died now. */
 export interface Pulse {
@@ -86,4 +108,5 @@ export type WorkerMessage =
   | { readonly kind: 'events'; readonly events: readonly PlaneEvent[] }
   | Pulse
   | ClaimMessage
-  | ReleaseMessage;
+  | ReleaseMessage
+  | SocketMessage;

@@ -1,4 +1,11 @@
-import { Flow, flowRecord, type CloseStyle, type FlowTransport, type Placement } from '../../flow/flow.js';
+import {
+  Flow,
+  flowRecord,
+  type CloseStyle,
+  type FlowPast,
+  type FlowTransport,
+  type Placement,
+} from '../../flow/flow.js';
 import { FlowTable } from '../../flow/flow-table.js';
 import { IdleWheel } from '../../flow/idle-wheel.js';
 import { Traffic } from '../../flow/traffic.js';
@@ -98,8 +105,8 @@ export class FlowKeeper {
     this.#events.dropped(reason);
   }
 
-  /** Takes a new flow in, not placed yet, or says why not. The refusal is already counted. */
-  open(tuple: FiveTuple, rule: Rule, transport: FlowTransport): Flow | DropReason {
+  /** Takes a flow in, not placed yet, or says why not. The refusal is already counted. `past`: of one that is not new. */
+  open(tuple: FiveTuple, rule: Rule, transport: FlowTransport, past?: FlowPast): Flow | DropReason {
     const refusal = this.#table.refusal(tuple.protocol, tuple.source.text);
     if (refusal !== undefined) {
       if (refusal === 'table-full') this.#wanting.add(tuple.protocol);
@@ -110,7 +117,7 @@ export class FlowKeeper {
     const id = this.#nextId;
     this.#nextId += this.#options.workers;
     const nowMs = this.clock.monotonicMs();
-    const flow = new Flow({ id, tuple, rule, transport, wallMs: this.clock.wallMs(), nowMs });
+    const flow = new Flow({ id, tuple, rule, transport, wallMs: this.clock.wallMs(), nowMs, past });
     this.#table.add(flow);
     this.#wheel.schedule(flow);
     return flow;

@@ -150,6 +150,10 @@ export class ListenerSet {
     this.#open.clear();
   }
 
+  all(): readonly Listener[] {
+    return [...this.#open.all()];
+  }
+
   /** Sockets open that this worker tells of. */
   count(protocol: Protocol): number {
     let count = 0;

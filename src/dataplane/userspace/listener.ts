@@ -2,6 +2,7 @@ import type { IpAddress } from '../../model/address.js';
 import type { Frontend } from '../../model/configuration.js';
 import type { Protocol } from '../../model/five-tuple.js';
 import type { Rule } from '../../model/rule.js';
+import type { UdpFlowState } from '../hand-over.js';
 
 /** One wanted socket and the rule it serves. `rule`, `ruleIndex` and `frontend` are replaced at each apply. */
 export interface ListenerBinding {
@@ -32,6 +33,11 @@ export interface Listener {
   close(): void;
   /** Closes the socket whatever flows are left on it. */
   destroy(): void;
+  /** Node's own object under the socket, which another process may get; undefined where there is none. */
+  rawHandle?(): object | undefined;
+  /** UDP: see HandOverPlane.freezeUdp. TCP has no such flows. */
+  freeze?(): readonly UdpFlowState[];
+  thaw?(): void;
 }
 
 export interface ListenerFactory {

@@ -12,6 +12,7 @@ import {
   type ListenerPlan,
   type PlanShare,
 } from './listener-plan.js';
+import type { Listener } from './listener.js';
 import type { ListenerSet } from './listener-set.js';
 
 export interface ListeningDeps {
@@ -111,6 +112,11 @@ export class Listening {
   destroy(): void {
     this.close();
     this.#deps.listeners.destroy();
+  }
+
+  /** What is open and serves. */
+  listeners(): readonly Listener[] {
+    return this.#deps.listeners.all();
   }
 
   report(revision: number): ApplyReport {

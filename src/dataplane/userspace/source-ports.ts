@@ -114,6 +114,15 @@ export class SourcePorts {
     return port;
   }
 
+  /** A port that is in use already, by a flow that came from another process; it is to be released like any other. */
+  claim(request: SourcePortRequest, port: number): void {
+    const space = this.#spaceFor(request);
+    if (!portSetContains(space.ports, port)) return;
+    space.taken.add(port);
+    space.resting.delete(port);
+    this.#judge(space);
+  }
+
   /** Gives a port back; it rests before it is given out again. One that is not taken is ignored. */
   release(request: SourcePortRequest, port: number): void {
     const space = this.#spaces.get(keyOf(request));

@@ -14,12 +14,14 @@ import type {
   StopReport,
   UdpStop,
 } from '../data-plane.js';
+import type { ListeningSocket, UdpFlowState } from '../hand-over.js';
 import { isDeaf, listenFailed } from '../listen-report.js';
 import type { CapShares, CapUses, PortGate, WorkerPlane } from '../worker-plane.js';
 import { ConnectLatency } from './connect-latency.js';
 import { EventQueue } from './event-queue.js';
 import { FlowKeeper } from './flow-keeper.js';
 import { gatedListeners } from './gated-listeners.js';
+import { Inheritance } from './inheritance.js';
 import type { PlanShare } from './listener-plan.js';
 import { ListenerSet } from './listener-set.js';
 import { Listening } from './listening.js';
@@ -61,6 +63,7 @@ export class UserspacePlane implements WorkerPlane {
   readonly #connectLatency = new ConnectLatency();
   readonly #loopDelay: LoopDelay;
   readonly #share: PlanShare;
+  readonly #inheritance = new Inheritance();
   #running: Running | undefined;
   #shutdown: Shutdown | undefined;
   /** Start and applies run one after another. */
@@ -83,6 +86,7 @@ export class UserspacePlane implements WorkerPlane {
       const { listening } = running;
       listening.adopt(state.configuration);
       await listening.follow();
+      this.#inheritance.discard();
       const report = listening.report(state.revision);
       // One of several cannot judge that: the others may have all that can be bound.
       if (this.#options.workers > 1 || !isDeaf(report)) return report;
@@ -145,6 +149,37 @@ export class UserspacePlane implements WorkerPlane {
     return Promise.resolve();
   }
 
+  inherit(sockets: readonly ListeningSocket[]): Promise<void> {
+    this.#inheritance.addSockets(sockets);
+    return Promise.resolve();
+  }
+
+  inheritFlows(flows: readonly UdpFlowState[]): void {
+    this.#inheritance.setFlows(flows);
+  }
+
+  lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
+    return this.#inTurn(() => {
+      for (const listener of this.#require().listening.listeners()) {
+        const handle = listener.rawHandle?.();
+        const { protocol, address, port } = listener.binding;
+        if (handle !== undefined)
+          onSocket({ protocol, address: address.text, port, handle, release: () => undefined });
+      }
+      return Promise.resolve();
+    });
+  }
+
+  freezeUdp(): Promise<readonly UdpFlowState[]> {
+    const { listening } = this.#require();
+    return Promise.resolve(listening.listeners().flatMap((listener) => listener.freeze?.() ?? []));
+  }
+
+  thawUdp(): Promise<void> {
+    for (const listener of this.#require().listening.listeners()) listener.thaw?.();
+    return Promise.resolve();
+  }
+
   allow(shares: CapShares): void {
     this.#running?.keeper.allow(shares);
   }
@@ -186,14 +221,15 @@ export class UserspacePlane implements WorkerPlane {
       this.#connectLatency.observe(backendId, seconds);
     };
     const { descriptorLimit, ownAddresses, tcpGate } = this.#deps;
-    const tcp = createTcpListenerFactory({ ...shared, onConnectLatency });
+    const inheritance = this.#inheritance;
+    const tcp = createTcpListenerFactory({ ...shared, onConnectLatency }, inheritance);
     const isElsewhere = (address: string, port: number): boolean => listening.isUdpElsewhere(address, port);
     const listeners = new ListenerSet(
       {
         clock,
         factories: {
           tcp: tcpGate === undefined ? tcp : gatedListeners(tcp, tcpGate),
-          udp: createUdpListenerFactory({ ...shared, isElsewhere }),
+          udp: createUdpListenerFactory({ ...shared, isElsewhere, inheritance }),
         },
       },
       {

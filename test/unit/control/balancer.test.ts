@@ -76,6 +76,10 @@ function describeEvent(event: ControlEvent): string {
       return `applied ${event.report.revision}`;
     case 'apply-failed':
       return `apply-failed ${event.revision}`;
+    case 'upgrade-started':
+    case 'upgrade-ready':
+    case 'upgrade-failed':
+      return event.type;
     case 'stopping':
       return `stopping ${event.cause} ${event.deadlineMs}`;
     case 'stopped':

@@ -4,7 +4,9 @@ import { cidrContains } from '../../../model/cidr.js';
 import type { Frontend } from '../../../model/configuration.js';
 import type { FiveTuple } from '../../../model/five-tuple.js';
 import { isAdmitted, judgeAccess } from '../../../selection/access-list.js';
+import type { Inheritance } from '../inheritance.js';
 import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
+import { rawTcp } from '../raw-handle.js';
 import { LoopTurn } from './loop-turn.js';
 import { SPLICE_HIGH_WATER_MARK } from './splice.js';
 import { TcpConnection, type TcpDeps } from './tcp-connection.js';
@@ -15,11 +17,18 @@ const BACKLOG = 4096;
 /** Connections accepted before the listener serves; more are refused. */
 const MOST_HELD = 1024;
 
-/** Opens TCP listeners whose connections become flows. Every listener it opens uses the same dependencies. */
-export function createTcpListenerFactory(deps: Omit<TcpDeps, 'turn'>): ListenerFactory {
+/**
+ * Opens TCP listeners whose connections become flows. Every listener it opens uses the same dependencies. A socket that
+ * was inherited is served on, with the connections that wait in its queue.
+ */
+export function createTcpListenerFactory(
+  deps: Omit<TcpDeps, 'turn'>,
+  inheritance?: Pick<Inheritance, 'takeSocket'>,
+): ListenerFactory {
   const tcpDeps = { ...deps, turn: new LoopTurn() };
   return {
-    open: (binding) => TcpListener.open(tcpDeps, binding),
+    open: (binding) =>
+      TcpListener.open(tcpDeps, binding, inheritance?.takeSocket('tcp', binding.address.text, binding.port)),
   };
 }
 
@@ -31,9 +40,9 @@ class TcpListener implements Listener {
   /** Accepted, until it serves. */
   #held: Socket[] | undefined = [];
 
-  static open(deps: TcpDeps, binding: ListenerBinding): Promise<Listener> {
+  static open(deps: TcpDeps, binding: ListenerBinding, inherited: unknown): Promise<Listener> {
     const listener = new TcpListener(deps, binding);
-    return listener.#listen();
+    return listener.#listen(inherited);
   }
 
   private constructor(deps: TcpDeps, binding: ListenerBinding) {
@@ -63,7 +72,11 @@ class TcpListener implements Listener {
     this.close();
   }
 
-  #listen(): Promise<Listener> {
+  rawHandle(): object | undefined {
+    return rawTcp(this.#server);
+  }
+
+  #listen(inherited: unknown): Promise<Listener> {
     const server = this.#server;
     return new Promise((resolve, reject) => {
       server.once('error', reject);
@@ -76,6 +89,10 @@ class TcpListener implements Listener {
         });
         resolve(this);
       });
+      if (inherited !== undefined) {
+        server.listen(inherited, BACKLOG);
+        return;
+      }
       server.listen({
         host: this.binding.address.text,
         port: this.binding.port,

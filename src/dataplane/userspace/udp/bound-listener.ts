@@ -5,12 +5,15 @@ import type { FiveTuple } from '../../../model/five-tuple.js';
 import { isAdmitted } from '../../../selection/access-list.js';
 import type { Picked } from '../../../selection/pick-result.js';
 import { NONE_EXCLUDED } from '../../../selection/picker.js';
+import type { UdpFlowState } from '../../hand-over.js';
 import type { Listener, ListenerBinding } from '../listener.js';
+import { rawUdp } from '../raw-handle.js';
 import { ruleIndexIn, type ClientEnd, type ClientFlow, type FlowHost, type UdpTools } from './client-flow.js';
 import { ClientKeys } from './client-keys.js';
 import { ClientMap } from './client-map.js';
 import { PerPacketFlow } from './per-packet-flow.js';
 import { SendQueueGuard } from './send-queue-guard.js';
+import { pickOfRecord } from './pick-of-record.js';
 import { SharedUpstreams } from './shared-upstreams.js';
 import { UdpFlow } from './udp-flow.js';
 
@@ -94,6 +97,32 @@ export class BoundListener implements Listener, FlowHost {
     this.#held = undefined;
     for (const flow of this.#flows.values()) flow.shutDown();
     this.#closeIfDone();
+  }
+
+  rawHandle(): object | undefined {
+    return rawUdp(this.#socket);
+  }
+
+  freeze(): readonly UdpFlowState[] {
+    rawUdp(this.#socket)?.recvStop();
+    return [...this.#flows.values()].flatMap((flow) => flow.record() ?? []);
+  }
+
+  thaw(): void {
+    if (this.#phase !== 'closed') rawUdp(this.#socket)?.recvStart();
+  }
+
+  /** Goes on with a flow of another process, if its rule is here and its backend may keep it. */
+  resume(record: UdpFlowState): void {
+    const { rule } = this.#binding;
+    const { tuple, clientAddress: address } = record;
+    const pick = pickOfRecord(record, this.#tools.keeper.state, this.#binding);
+    if (pick === undefined) return;
+    const key = this.#keys.hold(address, tuple.sourcePort);
+    const start = { tuple, pick, rule, client: { key, address, port: tuple.sourcePort } };
+    const flow = UdpFlow.resume(record, start, this.#tools, this);
+    if (flow === undefined) this.#keys.release(address);
+    else this.#flows.add(key, flow);
   }
 
   reply(datagram: Buffer, client: ClientEnd): void {

@@ -4,6 +4,7 @@ import type { ForwardingState } from '../../../model/forwarding-state.js';
 import type { Rule } from '../../../model/rule.js';
 import type { Picked } from '../../../selection/pick-result.js';
 import type { Picker } from '../../../selection/picker.js';
+import type { UdpFlowState } from '../../hand-over.js';
 import type { FlowKeeper } from '../flow-keeper.js';
 import type { HeldMemory } from './held-memory.js';
 import type { UpstreamDialer } from './upstream-dialer.js';
@@ -32,6 +33,8 @@ export interface ClientFlow extends FlowTransport {
   fromClient(datagram: Buffer): void;
   /** Ends the flow since its listener goes. */
   shutDown(): void;
+  /** What another process needs to go on with it; undefined where a new flow serves as well. */
+  record(): UdpFlowState | undefined;
 }
 
 /** What a flow asks of the listener it came in by. */

@@ -76,6 +76,11 @@ export class PerPacketFlow implements ClientFlow {
     this.#tools.keeper.end(this.#flow, 'shutdown', 'close');
   }
 
+  /** The next datagram goes anywhere anyway. */
+  record(): undefined {
+    return undefined;
+  }
+
   close(): void {
     this.blackhole();
     this.#host.forget(this.#client);

@@ -3,6 +3,7 @@ import type { PlacementReason } from '../../../model/flow.js';
 import type { Clock } from '../../../runtime/clock.js';
 import type { Picked } from '../../../selection/pick-result.js';
 import { NONE_EXCLUDED } from '../../../selection/picker.js';
+import type { UdpFlowState } from '../../hand-over.js';
 import {
   NOBODY,
   ruleIndexIn,
@@ -47,6 +48,43 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     opened.#flow = flow;
     opened.#goTo(start.pick, start.pick.reason);
     return flow.slot < 0 ? undefined : opened;
+  }
+
+  /** Goes on with a flow of another process, on the same backend and local port. Undefined where that is refused. */
+  static resume(record: UdpFlowState, start: FlowStart, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
+    const resumed = new UdpFlow(tools, host, start.client);
+    const { keeper, dialer, targets } = tools;
+    const flow = keeper.open(start.tuple, start.rule, resumed, record);
+    if (typeof flow === 'string') return undefined;
+    resumed.#flow = flow;
+    const target = targets.of(keeper.state, start.pick, flow.tuple.destinationPort);
+    const { backendId, endpoint } = target;
+    const epoch = keeper.state.revision;
+    keeper.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
+    resumed.#upstream = new Upstream(target, dialer, resumed, record);
+    resumed.#upstream.start();
+    return flow.slot < 0 ? undefined : resumed;
+  }
+
+  record(): UdpFlowState | undefined {
+    const flow = this.#flow;
+    const { localEnd, target } = this.#upstream ?? {};
+    if (localEnd === undefined || target === undefined || this.#unpinned) return undefined;
+    if (flow.state !== 'established') return undefined;
+    return {
+      tuple: flow.tuple,
+      clientAddress: this.#client.address,
+      rule: flow.rule.name,
+      backendId: target.backendId,
+      endpoint: target.endpoint,
+      source: localEnd.source,
+      sourcePort: localEnd.sourcePort,
+      openedAtMs: flow.openedAtWallMs,
+      bytesToBackend: flow.bytesToBackend,
+      packetsToBackend: flow.packetsToBackend,
+      bytesToClient: flow.bytesToClient,
+      packetsToClient: flow.packetsToClient,
+    };
   }
 
   fromClient(datagram: Buffer): void {

@@ -1,6 +1,8 @@
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowKeeper } from '../flow-keeper.js';
+import type { Inheritance } from '../inheritance.js';
 import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
+import { bindRaw } from '../raw-handle.js';
 import type { RouteSource } from '../route-source.js';
 import type { SourcePorts } from '../source-ports.js';
 import { BoundListener, type Neighbourhood } from './bound-listener.js';
@@ -14,10 +16,12 @@ import { UpstreamTargets } from './upstream-targets.js';
 export interface UdpListenerDeps {
   readonly keeper: FlowKeeper;
   readonly picker: Picker;
-  readonly sourcePorts: Pick<SourcePorts, 'take' | 'release'>;
+  readonly sourcePorts: Pick<SourcePorts, 'take' | 'claim' | 'release'>;
   readonly routeSource: Pick<RouteSource, 'known' | 'sourceFor'>;
   /** Whether another worker listens on this endpoint. @default none does */
   readonly isElsewhere?: (address: string, port: number) => boolean;
+  /** Sockets and flows to go on with. @default none */
+  readonly inheritance?: Pick<Inheritance, 'takeSocket' | 'flowsAt'>;
 }
 
 /** Rides out what a busy event loop leaves waiting; the kernel gives at most net.core.rmem_max. */
@@ -38,9 +42,11 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood {
   readonly #tools: UdpTools;
   readonly #listeners = new ListenerRegistry<BoundListener>();
   readonly #isElsewhere: (address: string, port: number) => boolean;
+  readonly #inheritance: UdpListenerDeps['inheritance'];
 
-  constructor({ keeper, picker, sourcePorts, routeSource, isElsewhere }: UdpListenerDeps) {
+  constructor({ keeper, picker, sourcePorts, routeSource, isElsewhere, inheritance }: UdpListenerDeps) {
     this.#isElsewhere = isElsewhere ?? (() => false);
+    this.#inheritance = inheritance;
     const dialer = new UpstreamDialer({ sourcePorts, routeSource });
     this.#tools = {
       keeper,
@@ -56,7 +62,9 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood {
     if (present?.reopen(binding) === true) return Promise.resolve(present);
     const { address } = binding;
     const socket = createDatagramSocket(address.family, 'exclusive');
-    const failure = bindNow(socket, address, binding.port);
+    const inherited = this.#inheritance?.takeSocket('udp', address.text, binding.port);
+    const failure =
+      inherited === undefined ? bindNow(socket, address, binding.port) : bindRaw(socket, inherited);
     if (failure !== undefined) {
       socket.close();
       return Promise.reject(failure);
@@ -71,6 +79,8 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood {
     const bound = binding.port === port ? binding : { ...binding, port };
     const listener = new BoundListener(bound, socket, this.#tools, this);
     this.#listeners.set(address.text, port, listener);
+    // Before the first datagram is read, for that would start a new flow.
+    for (const flow of this.#inheritance?.flowsAt(address.text, port) ?? []) listener.resume(flow);
     return Promise.resolve(listener);
   }
 

@@ -12,13 +12,17 @@ export interface UpstreamTarget {
   readonly pool: Pick<BackendPool, 'sourceAddresses' | 'sourcePorts'>;
 }
 
+/** Where a backend sees a flow come from. */
+export interface LocalEnd {
+  readonly source: IpAddress;
+  readonly sourcePort: number;
+}
+
 /** A connected socket that is now the caller's; once closed, it goes back with `release`. */
-export interface ConnectedSocket {
+export interface ConnectedSocket extends LocalEnd {
   readonly socket: Socket;
   /** The backend's address as the system writes it. */
   readonly peer: string;
-  readonly source: IpAddress;
-  readonly sourcePort: number;
 }
 
 /** Why there is no socket. `unreachable`: no route leads to the backend; all else is a shortage of this machine. */
@@ -41,7 +45,7 @@ const BIND_OUTCOMES: Readonly<Record<string, BindOutcome>> = {
 };
 
 export interface UpstreamDialerDeps {
-  readonly sourcePorts: Pick<SourcePorts, 'take' | 'release'>;
+  readonly sourcePorts: Pick<SourcePorts, 'take' | 'claim' | 'release'>;
   readonly routeSource: Pick<RouteSource, 'known' | 'sourceFor'>;
 }
 
@@ -76,6 +80,14 @@ export class UpstreamDialer {
       refusal = outcome;
     }
     return refusal;
+  }
+
+  /** As dial, from a local end that a flow had in another process. */
+  dialFrom({ source, sourcePort }: LocalEnd, target: UpstreamTarget): ConnectedSocket | DialRefusal {
+    const outcome = connectFrom(source, sourcePort, target);
+    if (typeof outcome === 'string') return this.dial(target);
+    this.#deps.sourcePorts.claim(portRequest(source, target), sourcePort);
+    return outcome;
   }
 
   /** Gives the local port of a socket back that has been closed. Call it once. */

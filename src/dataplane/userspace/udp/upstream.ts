@@ -1,9 +1,15 @@
 import type { RemoteInfo, Socket } from 'node:dgram';
 import { SendQueueGuard } from './send-queue-guard.js';
-import type { ConnectedSocket, DialRefusal, UpstreamDialer, UpstreamTarget } from './upstream-dialer.js';
+import type {
+  ConnectedSocket,
+  DialRefusal,
+  LocalEnd,
+  UpstreamDialer,
+  UpstreamTarget,
+} from './upstream-dialer.js';
 import { WaitingDatagrams } from './waiting-datagrams.js';
 
-type UpstreamSource = Pick<UpstreamDialer, 'ready' | 'dial' | 'release'>;
+type UpstreamSource = Pick<UpstreamDialer, 'ready' | 'dial' | 'dialFrom' | 'release'>;
 
 /** Who uses an upstream. It is not called once it has closed it. */
 export interface UpstreamOwner {
@@ -41,6 +47,8 @@ export class Upstream {
   readonly target: UpstreamTarget;
   readonly #dialer: UpstreamSource;
   readonly #owner: UpstreamOwner;
+  /** Whose place it takes; undefined: a local end is chosen. */
+  readonly #localEnd: LocalEnd | undefined;
   readonly #onSent = (error: Error | null): void => {
     this.#queue?.finished();
     if (error !== null) this.failed(error);
@@ -51,15 +59,21 @@ export class Upstream {
   #heardFrom = false;
   #closed = false;
 
-  constructor(target: UpstreamTarget, dialer: UpstreamSource, owner: UpstreamOwner) {
+  constructor(target: UpstreamTarget, dialer: UpstreamSource, owner: UpstreamOwner, localEnd?: LocalEnd) {
     this.target = target;
+    this.#localEnd = localEnd;
     this.#dialer = dialer;
     this.#owner = owner;
   }
 
+  /** Undefined until it is connected, and once it is closed. */
+  get localEnd(): LocalEnd | undefined {
+    return this.#closed ? undefined : this.#connected;
+  }
+
   /** Tells the owner that it is connected or refused: before it returns, if the local address is known already. */
   start(): void {
-    const ready = this.#dialer.ready(this.target);
+    const ready = this.#localEnd === undefined ? this.#dialer.ready(this.target) : undefined;
     if (ready === undefined) {
       this.#connect();
       return;
@@ -93,7 +107,10 @@ export class Upstream {
 
   #connect(): void {
     if (this.#closed) return;
-    const outcome = this.#dialer.dial(this.target);
+    const outcome =
+      this.#localEnd === undefined
+        ? this.#dialer.dial(this.target)
+        : this.#dialer.dialFrom(this.#localEnd, this.target);
     if (typeof outcome === 'string') {
       this.close();
       this.#owner.onRefused(outcome, this);

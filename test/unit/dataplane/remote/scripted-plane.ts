@@ -1,3 +1,4 @@
+import type { ListeningSocket, UdpFlowState } from '../../../../src/dataplane/hand-over.js';
 import type {
   ApplyReport,
   FlowPage,
@@ -89,6 +90,37 @@ export class ScriptedPlane implements WorkerPlane {
     await this.#thaw();
     if (this.applyFailure !== undefined) throw this.applyFailure;
     return report(state);
+  }
+
+  inherited: readonly ListeningSocket[] = [];
+  inheritedFlows: readonly UdpFlowState[] = [];
+  /** What it lends, and what a freeze tells of. */
+  lent: readonly ListeningSocket[] = [];
+  frozenFlows: readonly UdpFlowState[] = [];
+
+  inherit(sockets: readonly ListeningSocket[]): Promise<void> {
+    this.inherited = sockets;
+    return Promise.resolve();
+  }
+
+  inheritFlows(flows: readonly UdpFlowState[]): void {
+    this.inheritedFlows = flows;
+  }
+
+  lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
+    this.calls.push('lend');
+    for (const socket of this.lent) onSocket(socket);
+    return Promise.resolve();
+  }
+
+  freezeUdp(): Promise<readonly UdpFlowState[]> {
+    this.calls.push('freeze');
+    return Promise.resolve(this.frozenFlows);
+  }
+
+  thawUdp(): Promise<void> {
+    this.calls.push('thaw');
+    return Promise.resolve();
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {

@@ -56,6 +56,10 @@ class ListedPorts {
     return this.#ports.shift();
   }
 
+  claim(): void {
+    throw new Error('Nobody has a port from elsewhere here');
+  }
+
   release(_request: unknown, port: number): void {
     this.released.push(port);
   }
@@ -135,6 +139,7 @@ describe('Upstream', () => {
           assert.ok(peer);
           return { socket, peer, source: ipAddress(at(1)), sourcePort: socket.address().port };
         },
+        dialFrom: () => 'send-failed',
         release: () => undefined,
       },
       owner,

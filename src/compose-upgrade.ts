@@ -1,0 +1,109 @@
+import type { Balancer } from './control/balancer.js';
+import type { Drains } from './control/drains.js';
+import { adoptLegacy, takeLegacy, type Legacy } from './control/legacy.js';
+import { Predecessor } from './control/predecessor.js';
+import type { ProbeHealth } from './control/probe-health.js';
+import { Upgrader, type UpgradeRequest } from './control/upgrade.js';
+import type { DataPlane } from './dataplane/data-plane.js';
+import { canHandOver } from './dataplane/hand-over.js';
+import type { ControlEvent } from './model/control-events.js';
+import { BalancerError, errorMessage } from './model/errors.js';
+import type { UpgradeOutcome } from './model/upgrade.js';
+import { systemClock as clock } from './runtime/clock.js';
+import { startSuccessor, type PeerChannel } from './runtime/peer-process.js';
+
+interface Known {
+  readonly plane: DataPlane;
+  readonly balancer: Balancer;
+  readonly health: ProbeHealth;
+  readonly drains: () => Drains;
+}
+
+export interface SuccessionParts extends Known {
+  readonly onEvent: (event: ControlEvent) => void;
+  /** Frees what only one process can have: resolves when all of it is free. */
+  readonly release: () => Promise<void>;
+}
+
+/** The old process's side: starts its successor, and is superseded by it. */
+export class Succession {
+  readonly superseded: Promise<UpgradeRequest>;
+  readonly #upgrader: Upgrader;
+  readonly #release: () => Promise<void>;
+  #resolve: (request: UpgradeRequest) => void = () => undefined;
+  #isOver = false;
+
+  constructor({ plane, balancer, health, drains, onEvent, release }: SuccessionParts) {
+    this.superseded = new Promise((resolve) => (this.#resolve = resolve));
+    this.#release = release;
+    const { operator } = balancer;
+    const node = process.argv0;
+    this.#upgrader = new Upgrader({
+      clock,
+      plane: canHandOver(plane) ? plane : undefined,
+      launch: () => startSuccessor({ node, nodeOptions: process.execArgv, args: process.argv.slice(1) }),
+      legacy: () => takeLegacy({ clock, operator, health, drains: drains() }),
+      isStopping: () => balancer.stopping,
+      onEvent,
+    });
+  }
+
+  /** Whether another process has taken this one's place. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** See Upgrader.upgrade. */
+  async upgrade(request: UpgradeRequest): Promise<UpgradeOutcome> {
+    const succession = await this.#upgrader.upgrade(request);
+    this.#isOver = true;
+    this.#resolve(request);
+    // The admin API answers who asked for it before it closes.
+    clock.setTimer(0, () => void this.#release().finally(() => succession.release()));
+    return succession.outcome;
+  }
+}
+
+/** The new process's side, until it serves. */
+export class Takeover {
+  readonly #predecessor: Predecessor;
+  #legacy: Legacy | undefined;
+
+  constructor(channel: PeerChannel) {
+    this.#predecessor = new Predecessor(clock, channel);
+  }
+
+  /** Before the balancer starts: takes over the sockets, and what the old process knows. */
+  async begin({ plane, balancer, health, drains }: Known): Promise<void> {
+    if (!canHandOver(plane)) {
+      const message = 'Several data workers cannot take over sockets: "dataPlane.workers" must be 0 or 1';
+      throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
+    }
+    const { legacy, sockets } = await this.#predecessor.meet();
+    this.#legacy = legacy;
+    adoptLegacy(legacy, { clock, operator: balancer.operator, health, drains: drains() });
+    await plane.inherit(sockets);
+  }
+
+  /** The last thing before the plane starts. */
+  async flows(plane: DataPlane): Promise<void> {
+    const flows = await this.#predecessor.takeOver();
+    if (canHandOver(plane)) plane.inheritFlows(flows);
+  }
+
+  /** Once the plane serves. When it resolves, the old process has freed its ports. */
+  async finish({ balancer, drains }: Pick<Known, 'balancer' | 'drains'>): Promise<void> {
+    await this.#predecessor.serving();
+    const backends = balancer.configuration.backendPools.flatMap((pool) => pool.backends);
+    for (const record of this.#legacy?.drains ?? []) {
+      const backend = backends.find(({ id }) => id === record.backendId);
+      if (backend !== undefined) drains().resume(record, backend);
+    }
+    const ids = new Set(backends.map(({ id }) => id));
+    balancer.operator.retain(ids);
+  }
+
+  failed(error: unknown): void {
+    this.#predecessor.failed(errorMessage(error));
+  }
+}
