@@ -21,7 +21,10 @@ export function createPlane(configuration: Configuration, hash: Hash32): DataPla
   const script = fileURLToPath(new URL('./worker.js', import.meta.url));
   switch (workers) {
     case 0:
-      return createUserspacePlane(hash, { flowEvents, worker: 0, workers: 1 });
+      return createUserspacePlane(
+        { hash, limit: descriptorLimit() },
+        { flowEvents, worker: 0, workers: 1 },
+      );
     case 1:
       return new SupervisedPlane(
         { clock, launch: () => forkWorker(script) },
@@ -39,6 +42,8 @@ export function createPlane(configuration: Configuration, hash: Hash32): DataPla
 export async function serveAsWorker(): Promise<void> {
   // Signals of the terminal reach the whole process group; what to do about them is the control process's decision.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
+  // Now, for with sockets in this process the question takes seconds: see descriptorLimit.
+  const limit = descriptorLimit();
   // The first message may come at any time from now on, and waits for the hasher.
   const channel = parentChannel();
   const hash = await createHasher();
@@ -46,7 +51,7 @@ export async function serveAsWorker(): Promise<void> {
   new PlaneHost({
     channel,
     clock,
-    createPlane: (options) => createUserspacePlane(hash, options, options.workers > 1 ? { tcpGate } : {}),
+    createPlane: (options) => createUserspacePlane({ hash, limit, ...(options.workers > 1 ? { tcpGate } : {}) }, options),
     onStopped: () => {
       if (process.connected) process.disconnect();
     },
@@ -54,12 +59,8 @@ export async function serveAsWorker(): Promise<void> {
 }
 
 function createUserspacePlane(
-  hash: Hash32,
+  { limit, ...deps }: Pick<UserspacePlaneDeps, 'hash' | 'tcpGate'> & { readonly limit: number | undefined },
   options: WorkerOptions,
-  more: Pick<UserspacePlaneDeps, 'tcpGate'> = {},
 ): UserspacePlane {
-  return new UserspacePlane(
-    { clock, hash, ownAddresses, descriptorLimit: descriptorLimit(), ...more },
-    options,
-  );
+  return new UserspacePlane({ clock, ownAddresses, descriptorLimit: limit, ...deps }, options);
 }

@@ -54,6 +54,8 @@ export function awaitStop(
 } {
   let running: StartedBalancer | undefined;
   let asked = 0;
+  /** Before it could be done. */
+  let upgradeAsked = false;
   let wake: (signal: string) => void = () => undefined;
   const first = new Promise<string>((resolve) => (wake = resolve));
   const cancel = deps.onSignal((signal) => {
@@ -63,7 +65,8 @@ export function awaitStop(
       return;
     }
     if (signal === 'SIGUSR2') {
-      void running?.upgrade();
+      if (running === undefined) upgradeAsked = true;
+      else void running.upgrade();
       return;
     }
     asked++;
@@ -75,6 +78,7 @@ export function awaitStop(
     first,
     async thenStop(balancer, deadlineMs) {
       running = balancer;
+      if (upgradeAsked) void balancer.upgrade();
       const superseded = balancer.superseded.then(({ deadlineMs: own }) => {
         // Whoever asks this process to stop now means the flows that are left.
         asked++;

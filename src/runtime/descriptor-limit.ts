@@ -1,4 +1,7 @@
-/** How many files and sockets this process may have open (its soft RLIMIT_NOFILE); undefined where none is set. */
+/**
+ * How many files and sockets this process may have open (its soft RLIMIT_NOFILE); undefined where none is set. To be
+ * asked before there are many sockets: Node's report looks up a host name for each of them, one after another.
+ */
 export function descriptorLimit(): number | undefined {
   const report: unknown = process.report.getReport();
   const limits = member(report, 'userLimits');

@@ -94,6 +94,11 @@ export class HaportsProcess {
     return parseMetrics(await response.text());
   }
 
+  /** The configuration file that it was started with. */
+  get configPath(): string {
+    return join(this.#folder, 'config.json');
+  }
+
   /** Pids of the data workers. */
   async workerPids(): Promise<readonly number[]> {
     return childrenOf(this.pid);

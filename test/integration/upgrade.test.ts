@@ -1,0 +1,214 @@
+import assert from 'node:assert/strict';
+import { appendFile } from 'node:fs/promises';
+import { createSocket, type Socket } from 'node:dgram';
+import { describe, test, type TestContext } from 'node:test';
+import { eventually, within } from '../support/deadline.js';
+import { isAlive } from '../support/haports-process.js';
+import { logEvents } from '../support/log-lines.js';
+import { TcpClient } from '../support/tcp-client.js';
+import { UpgradeLab } from '../support/upgrade-lab.js';
+
+const PORTS = [8000, 8001, 8002, 8003, 8004];
+const TCP_FLOWS = 200;
+const UDP_FLOWS = 100;
+
+type LabOptions = Omit<Parameters<typeof UpgradeLab.start>[0], 'salt' | 'listenPorts' | 'echoPorts'>;
+
+let salt = 0;
+
+async function labFor(t: TestContext, options: LabOptions = {}): Promise<UpgradeLab> {
+  const lab = await UpgradeLab.start({ salt: salt++, listenPorts: '8000-8004', echoPorts: PORTS, ...options });
+  t.after(() => lab.stop());
+  return lab;
+}
+
+/** A UDP client that numbers what it sends and notes what comes back. */
+class NumberedClient {
+  readonly name: string;
+  readonly missing = new Set<number>();
+  #sent = 0;
+  readonly #socket: Socket;
+  readonly #port: number;
+  readonly #host: string;
+
+  constructor(name: string, host: string, port: number) {
+    this.name = name;
+    this.#host = host;
+    this.#port = port;
+    this.#socket = createSocket('udp4');
+    this.#socket.on('error', () => undefined);
+    this.#socket.on('message', (datagram) =>
+      this.missing.delete(Number(datagram.toString('latin1').split(' ')[1])),
+    );
+  }
+
+  get sent(): number {
+    return this.#sent;
+  }
+
+  send(): void {
+    this.missing.add(this.#sent);
+    this.#socket.send(`${this.name} ${this.#sent++} .`, this.#port, this.#host);
+  }
+
+  close(): void {
+    this.#socket.close();
+  }
+}
+
+/** Connections one after another, each asked once, until stopped. */
+async function connectOnAndOn(
+  lab: UpgradeLab,
+  isOver: () => boolean,
+): Promise<{ answered: number; failures: readonly string[] }> {
+  const failures: string[] = [];
+  let answered = 0;
+  for (let index = 0; !isOver(); index++) {
+    try {
+      const client = await TcpClient.connect({ host: lab.host(1), port: PORTS[index % PORTS.length]! });
+      await client.ask(`new${index} .`);
+      client.destroy();
+      answered++;
+    } catch (error) {
+      failures.push(String(error));
+    }
+  }
+  return { answered, failures };
+}
+
+void describe('upgrading the built process', () => {
+  for (const workers of [1, 0]) {
+    test(`loses nobody under load with ${workers} data workers`, { timeout: 120_000 }, async (t) => {
+      const lab = await labFor(t, { top: { dataPlane: { workers } } });
+      const old = lab.first;
+      const tcp = await Promise.all(
+        Array.from({ length: TCP_FLOWS }, (_, index) =>
+          TcpClient.connect({ host: lab.host(1), port: PORTS[index % PORTS.length]! }),
+        ),
+      );
+      t.after(() => tcp.forEach((client) => client.destroy()));
+      await Promise.all(tcp.map((client, index) => client.ask(`tcp${index} before.`)));
+
+      const udp = Array.from(
+        { length: UDP_FLOWS },
+        (_, index) => new NumberedClient(`udp${index}`, lab.host(1), PORTS[index % PORTS.length]!),
+      );
+      t.after(() => udp.forEach((client) => client.close()));
+      for (const client of udp) client.send();
+      await eventually(() => udp.every(({ missing }) => missing.size === 0), 5000, 'first answers');
+      const before = udp.map(({ name }) => lab.backends.map((one) => [...(one.sourcePorts.get(name) ?? [])]));
+
+      let over = false;
+      const connecting = Promise.all([1, 2, 3].map(() => connectOnAndOn(lab, () => over)));
+      const sending = setInterval(() => udp.forEach((client) => client.send()), 50);
+      t.after(() => clearInterval(sending));
+      const outcome = await lab.upgrade();
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      over = true;
+      clearInterval(sending);
+      const streams = await connecting;
+
+      assert.equal(outcome.sockets, 2 * PORTS.length);
+      assert.equal(outcome.udpFlows, UDP_FLOWS);
+      assert.deepEqual(
+        streams.flatMap(({ failures }) => failures),
+        [],
+        'no new connection fails',
+      );
+      await Promise.all(tcp.map((client, index) => client.ask(`tcp${index} after.`)));
+      assert.equal(await isAlive(old.pid), true, 'the old process serves its TCP flows');
+
+      const sent = udp.reduce((sum, client) => sum + client.sent, 0);
+      const lost = (): number => udp.reduce((sum, { missing }) => sum + missing.size, 0);
+      await eventually(() => lost() === 0, 2000, 'late answers').catch(() => undefined);
+      const after = udp.map(({ name }) => lab.backends.map((one) => [...(one.sourcePorts.get(name) ?? [])]));
+      assert.deepEqual(after, before, 'every UDP flow keeps its backend and source port');
+      const fresh = streams.reduce((sum, { answered }) => sum + answered, 0);
+      t.diagnostic(
+        `workers ${workers}: ready after ${Math.round(outcome.durationMs)} ms, UDP waited ${outcome.udpPauseMs.toFixed(1)} ms, ` +
+          `${lost()} of ${sent} datagrams lost, ${fresh} new connections, none failed`,
+      );
+      assert.ok(lost() <= sent / 100, `${lost()} of ${sent} datagrams lost`);
+      assert.ok(fresh > 50, `only ${fresh} new connections`);
+
+      for (const client of tcp) client.destroy();
+      await within(old.exit, 10_000, 'the old process to end with its last flow');
+      assert.equal(old.child.exitCode, 0);
+      await (await TcpClient.connect({ host: lab.host(1), port: 8000 })).ask('the new one serves.');
+      const status = await lab.json<{ readonly pid: number }>('status');
+      assert.equal(status.pid, outcome.pid);
+    });
+  }
+
+  test('leaves the old process as it was when the new one does not start', { timeout: 60_000 }, async (t) => {
+    const lab = await labFor(t);
+    const client = await TcpClient.connect({ host: lab.host(1), port: 8000 });
+    t.after(() => client.destroy());
+    const udp = new NumberedClient('steady', lab.host(1), 8000);
+    t.after(() => udp.close());
+    await appendFile(lab.first.configPath, 'broken');
+    const { code, stderr } = await lab.command('upgrade');
+    assert.equal(code, 1);
+    assert.match(stderr, /LB_UPGRADE_FAILED: The new process ended before it served \(exit code 2\)/);
+    assert.equal(logEvents(lab.log, 'upgrade-failed').length, 1);
+    await client.ask('still there.');
+    await (await TcpClient.connect({ host: lab.host(1), port: 8001 })).ask('new too.');
+    udp.send();
+    await eventually(() => udp.missing.size === 0, 5000, 'UDP to be answered');
+    assert.equal((await lab.json<{ readonly pid: number }>('status')).pid, lab.first.pid);
+  });
+
+  test('carries what operators have set, again and again, by SIGUSR2 too', { timeout: 60_000 }, async (t) => {
+    const lab = await labFor(t);
+    for (const args of [
+      ['admin-state', 'nvas/nva-1', 'down'],
+      ['weight', 'nvas/nva-2', '7'],
+      ['drain', 'nvas/nva-3', '--deadline', '1h', '--force'],
+    ]) {
+      assert.equal((await lab.command(...args)).code, 0, args.join(' '));
+    }
+    const first = await lab.upgrade();
+    process.kill(first.pid, 'SIGUSR2');
+    await eventually(() => logEvents(lab.log, 'upgrade-ready').length === 2, 20_000, 'the second upgrade');
+    await eventually(async () => !(await isAlive(first.pid)), 10_000, 'the second process to end');
+    const overrides = await eventually(
+      () =>
+        lab.json<readonly { readonly backends: readonly Record<string, unknown>[] }[]>('backends'),
+      5000,
+      'the third process to answer',
+    );
+    const [one, two, three] = overrides[0]?.backends ?? [];
+    assert.equal(one?.['adminState'], 'down');
+    assert.equal(two?.['weight'], 7);
+    assert.equal(three?.['exclusion'], 'draining');
+  });
+
+  test('ends flows of the old process at the deadline that was asked for', { timeout: 60_000 }, async (t) => {
+    const lab = await labFor(t);
+    const client = await TcpClient.connect({ host: lab.host(1), port: 8000 });
+    await client.ask('before.');
+    await lab.upgrade('--deadline', '1s');
+    const began = performance.now();
+    assert.equal(await client.ended(), 'reset');
+    assert.ok(performance.now() - began > 200, 'it had some time');
+    await within(lab.first.exit, 5000, 'the old process to end');
+  });
+
+  test('refuses with several data workers', { timeout: 60_000 }, async (t) => {
+    const lab = await labFor(t, { top: { dataPlane: { workers: 2 } } });
+    const { code, stderr } = await lab.command('upgrade');
+    assert.equal(code, 1);
+    assert.match(stderr, /LB_RESTART_NEEDED: .*"dataPlane.workers" must be 0 or 1/);
+  });
+
+  test('tells how long a thousand listeners take', { timeout: 120_000 }, async (t) => {
+    const lab = await UpgradeLab.start({ salt: salt++, listenPorts: '8000-8999', echoPorts: [8000] });
+    t.after(() => lab.stop());
+    const { sockets, durationMs, udpPauseMs } = await lab.upgrade();
+    assert.equal(sockets, 2000);
+    t.diagnostic(
+      `${sockets} sockets: ${Math.round(durationMs)} ms in all, UDP waited ${Math.round(udpPauseMs)} ms`,
+    );
+    assert.ok(durationMs < 20_000);
+  });
+});

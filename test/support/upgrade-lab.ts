@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { UpgradeOutcome } from '../../src/model/upgrade.js';
+import { eventually } from './deadline.js';
+import { haports, HaportsProcess, isAlive, type CommandResult } from './haports-process.js';
+import { labConfig } from './lab-config.js';
+import { logEvents } from './log-lines.js';
+import { loopbackBlock } from './loopback.js';
+import { RecordingBackend } from './recording-backend.js';
+
+/** The built process in front of echoes that remember source ports, and its successors: whoever starts it ends it. */
+export class UpgradeLab {
+  readonly host: (number: number) => string;
+  readonly backends: readonly RecordingBackend[];
+  readonly first: HaportsProcess;
+  readonly #socket: string;
+  readonly #folder: string;
+
+  private constructor(parts: Pick<UpgradeLab, 'host' | 'backends' | 'first'>, folder: string) {
+    this.host = parts.host;
+    this.backends = parts.backends;
+    this.first = parts.first;
+    this.#folder = folder;
+    this.#socket = join(folder, 'admin.sock');
+  }
+
+  static async start(options: {
+    readonly salt: number;
+    readonly listenPorts: string;
+    readonly echoPorts: readonly number[];
+    readonly rule?: object;
+    readonly top?: object;
+  }): Promise<UpgradeLab> {
+    const host = loopbackBlock(options.salt);
+    const folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
+    const backends = await Promise.all(
+      [11, 12, 13].map((number) => RecordingBackend.open(host(number), options.echoPorts)),
+    );
+    const first = await HaportsProcess.start(
+      labConfig(host, {
+        listenPorts: options.listenPorts,
+        ...(options.rule === undefined ? {} : { rule: options.rule }),
+        top: { admin: { socket: join(folder, 'admin.sock') }, shutdown: { deadline: '20s' }, ...options.top },
+      }),
+    );
+    return new UpgradeLab({ host, backends, first }, folder);
+  }
+
+  /** What all processes have logged. */
+  get log(): string {
+    return this.first.log();
+  }
+
+  command(...args: readonly string[]): Promise<CommandResult> {
+    return haports([...args, '--socket', this.#socket], 60_000);
+  }
+
+  async upgrade(...args: readonly string[]): Promise<UpgradeOutcome> {
+    const { code, stdout, stderr } = await this.command('upgrade', '--json', ...args);
+    assert.equal(code, 0, `haports upgrade:\n${stdout}${stderr}\n${this.log}`);
+    return JSON.parse(stdout) as UpgradeOutcome;
+  }
+
+  async json<T>(...args: readonly string[]): Promise<T> {
+    const { code, stdout, stderr } = await this.command(...args, '--json');
+    assert.equal(code, 0, `haports ${args.join(' ')}:\n${stdout}${stderr}`);
+    return JSON.parse(stdout) as T;
+  }
+
+  async stop(): Promise<void> {
+    const pids = logEvents(this.log, 'upgrade-started').map(({ pid }) => Number(pid));
+    await this.first.kill();
+    for (const pid of pids) {
+      if (!(await isAlive(pid))) continue;
+      process.kill(pid, 'SIGKILL');
+      await eventually(async () => !(await isAlive(pid)), 5000, `process ${pid} to be gone`);
+    }
+    for (const backend of this.backends) backend.close();
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+}
