@@ -21,10 +21,7 @@ export function createPlane(configuration: Configuration, hash: Hash32): DataPla
   const script = fileURLToPath(new URL('./worker.js', import.meta.url));
   switch (workers) {
     case 0:
-      return createUserspacePlane(
-        { hash, limit: descriptorLimit() },
-        { flowEvents, worker: 0, workers: 1 },
-      );
+      return createUserspacePlane({ hash, limit: descriptorLimit() }, { flowEvents, worker: 0, workers: 1 });
     case 1:
       return new SupervisedPlane(
         { clock, launch: () => forkWorker(script) },
@@ -41,7 +38,8 @@ export function createPlane(configuration: Configuration, hash: Hash32): DataPla
 /** The data worker's process: serves the process that forked it, and ends when that says so or is gone. */
 export async function serveAsWorker(): Promise<void> {
   // Signals of the terminal reach the whole process group; what to do about them is the control process's decision.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const) process.on(signal, () => undefined);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const)
+    process.on(signal, () => undefined);
   // Now, for with sockets in this process the question takes seconds: see descriptorLimit.
   const limit = descriptorLimit();
   // The first message may come at any time from now on, and waits for the hasher.
@@ -51,7 +49,8 @@ export async function serveAsWorker(): Promise<void> {
   new PlaneHost({
     channel,
     clock,
-    createPlane: (options) => createUserspacePlane({ hash, limit, ...(options.workers > 1 ? { tcpGate } : {}) }, options),
+    createPlane: (options) =>
+      createUserspacePlane({ hash, limit, ...(options.workers > 1 ? { tcpGate } : {}) }, options),
     onStopped: () => {
       if (process.connected) process.disconnect();
     },

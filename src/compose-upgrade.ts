@@ -91,7 +91,7 @@ export class Takeover {
     if (canHandOver(plane)) plane.inheritFlows(flows);
   }
 
-  /** Once the plane serves. When it resolves, the old process has freed its ports. */
+  /** Once the plane serves. When it resolves, the old process has freed its ports; it waits for `leave`. */
   async finish({ balancer, drains }: Pick<Known, 'balancer' | 'drains'>): Promise<void> {
     await this.#predecessor.serving();
     const backends = balancer.configuration.backendPools.flatMap((pool) => pool.backends);
@@ -101,6 +101,10 @@ export class Takeover {
     }
     const ids = new Set(backends.map(({ id }) => id));
     balancer.operator.retain(ids);
+  }
+
+  leave(): void {
+    this.#predecessor.leave();
   }
 
   failed(error: unknown): void {

@@ -150,8 +150,10 @@ export async function startBalancer(
     await old.begin(known);
     const report = await balancer.start(() => old.flows(plane));
     running.start();
-    await systemd.mainPid(process.pid);
     await old.finish(known);
+    // The service ends if the old process, its main one so far, ends before systemd knows of this one.
+    await systemd.mainPid(process.pid);
+    old.leave();
     return { report, ...(await servers.startPatiently()) };
   };
   try {

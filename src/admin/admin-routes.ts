@@ -13,7 +13,15 @@ import { simulateRoutes } from './routes/simulate-routes.js';
 import { upgradeRoutes } from './routes/upgrade-routes.js';
 import { viewRoutes } from './routes/view-routes.js';
 
-const PARTS = [viewRoutes, flowRoutes, backendRoutes, changeRoutes, upgradeRoutes, simulateRoutes, eventRoutes];
+const PARTS = [
+  viewRoutes,
+  flowRoutes,
+  backendRoutes,
+  changeRoutes,
+  upgradeRoutes,
+  simulateRoutes,
+  eventRoutes,
+];
 
 /**
  * The admin API and the dashboard. Whoever gets here may do everything: who may is asked before (request-guard.ts).

@@ -154,7 +154,8 @@ const ENDPOINTS: Readonly<Record<string, Readonly<Record<string, Endpoint>>>> = 
   },
   '/v1/upgrade': {
     post: {
-      summary: 'Have the version that is installed now take the place of this process. Answered by the old one',
+      summary:
+        'Have the version that is installed now take the place of this process. Answered by the old one',
       parameters: [
         query('deadline', { type: 'string' }, 'How long TCP flows of the old process may take, as 10m'),
       ],

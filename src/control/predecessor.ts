@@ -8,7 +8,7 @@ import { PeerMessages } from './peer-messages.js';
 import { UPGRADE_PROTOCOL, type PredecessorMessage, type SuccessorMessage } from './upgrade-protocol.js';
 
 /** The old process keeps the time of the whole upgrade, and closes the channel; this is only so as not to wait for ever. */
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 600_000;
 
 /** The old process's admin and metrics ports: after that, binding them shows whether they are free. */
 const RELEASE_MS = 5000;
@@ -42,11 +42,15 @@ export class Predecessor {
     return (await this.#messages.next('take-over', PATIENCE_MS)).udpFlows;
   }
 
-  /** Says that this process serves. When it resolves, the old one takes nothing any more and is let go of. */
+  /** Says that this process serves. When it resolves, the old one takes nothing any more and has freed its ports. */
   async serving(): Promise<void> {
     this.#send({ kind: 'serving' });
     // What it does not say, it has not survived.
     await this.#messages.next('released', RELEASE_MS).catch(() => undefined);
+  }
+
+  /** The old process may end now. */
+  leave(): void {
     this.#channel.close();
   }
 

@@ -41,21 +41,18 @@ export interface CommandLine {
   readonly args: readonly string[];
 }
 
-/** Tells a process that it takes another one's place. */
-const VARIABLE = 'HAPORTS_UPGRADE';
-
 /**
  * Starts the successor with the same command line, in a session of its own so that it outlives this process; its output
  * is this process's output.
  */
 export function startSuccessor({ node, nodeOptions, args }: CommandLine): SuccessorProcess {
   // The watchdog's pid is this one's (sd_watchdog_enabled(3)).
-  const { WATCHDOG_PID: _own, ...env } = process.env;
+  const env = { ...process.env, HAPORTS_UPGRADE: '1', WATCHDOG_PID: undefined };
   const child = spawn(node, [...nodeOptions, ...args], {
     detached: true,
     serialization: 'advanced',
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    env: { ...env, [VARIABLE]: '1' },
+    env,
   });
   const exited = new Promise<string>((resolve) => {
     child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
@@ -83,9 +80,9 @@ export function startSuccessor({ node, nodeOptions, args }: CommandLine): Succes
 
 /** The channel to the process whose place this one takes; undefined: it was started by somebody else. Call it once. */
 export function predecessorChannel(): PeerChannel | undefined {
-  if (process.env[VARIABLE] === undefined) return undefined;
+  if (process.env['HAPORTS_UPGRADE'] === undefined) return undefined;
   // Not for this process's own children.
-  delete process.env[VARIABLE];
+  delete process.env['HAPORTS_UPGRADE'];
   if (process.send === undefined) return undefined;
   return {
     send(message, sent) {

@@ -17,7 +17,12 @@ type LabOptions = Omit<Parameters<typeof UpgradeLab.start>[0], 'salt' | 'listenP
 let salt = 0;
 
 async function labFor(t: TestContext, options: LabOptions = {}): Promise<UpgradeLab> {
-  const lab = await UpgradeLab.start({ salt: salt++, listenPorts: '8000-8004', echoPorts: PORTS, ...options });
+  const lab = await UpgradeLab.start({
+    salt: salt++,
+    listenPorts: '8000-8004',
+    echoPorts: PORTS,
+    ...options,
+  });
   t.after(() => lab.stop());
   return lab;
 }
@@ -172,8 +177,7 @@ void describe('upgrading the built process', () => {
     await eventually(() => logEvents(lab.log, 'upgrade-ready').length === 2, 20_000, 'the second upgrade');
     await eventually(async () => !(await isAlive(first.pid)), 10_000, 'the second process to end');
     const overrides = await eventually(
-      () =>
-        lab.json<readonly { readonly backends: readonly Record<string, unknown>[] }[]>('backends'),
+      () => lab.json<readonly { readonly backends: readonly Record<string, unknown>[] }[]>('backends'),
       5000,
       'the third process to answer',
     );

@@ -1,20 +1,8 @@
 import { BalancerError } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
-import type {
-  ApplyReport,
-  FlowPage,
-  FlowQuery,
-  PlaneCounters,
-  StopReport,
-  UdpStop,
-} from '../data-plane.js';
-import {
-  receivedSocket,
-  type HandOverPlane,
-  type ListeningSocket,
-  type UdpFlowState,
-} from '../hand-over.js';
+import type { ApplyReport, FlowPage, FlowQuery, PlaneCounters, StopReport, UdpStop } from '../data-plane.js';
+import { receivedSocket, type HandOverPlane, type ListeningSocket, type UdpFlowState } from '../hand-over.js';
 import type { Channel } from './channel.js';
 import type { Call, Request, WorkerMessage, WorkerOptions } from './worker-protocol.js';
 

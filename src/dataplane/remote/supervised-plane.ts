@@ -3,14 +3,7 @@ import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
-import type {
-  ApplyReport,
-  FlowPage,
-  FlowQuery,
-  PlaneCounters,
-  StopReport,
-  UdpStop,
-} from '../data-plane.js';
+import type { ApplyReport, FlowPage, FlowQuery, PlaneCounters, StopReport, UdpStop } from '../data-plane.js';
 import type { HandOverPlane, ListeningSocket, UdpFlowState } from '../hand-over.js';
 import { mergeCounters, NO_COUNTERS, totalsOnly } from './merge-counters.js';
 import { RemotePlane, workerLost } from './remote-plane.js';

@@ -148,7 +148,8 @@ export function parentChannel(): Channel {
   if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
   let greeted = false;
   const send = (message: unknown, sent?: SentHandle): void => {
-    if (process.connected) process.send?.(message, sent?.handle as SendHandle | undefined, undefined, () => sent?.release());
+    if (process.connected)
+      process.send?.(message, sent?.handle as SendHandle | undefined, undefined, () => sent?.release());
     else sent?.release();
   };
   return {

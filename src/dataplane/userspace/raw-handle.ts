@@ -18,7 +18,9 @@ export function rawTcp(server: Server): object | undefined {
  * sending the socket itself would have the receiving process read from it at once.
  */
 export function rawUdp(socket: Socket): (RawUdp & object) | undefined {
-  const symbol = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'state symbol');
+  const symbol = Object.getOwnPropertySymbols(socket).find(
+    ({ description }) => description === 'state symbol',
+  );
   if (symbol === undefined) return undefined;
   const { handle } = (socket as unknown as Record<symbol, { readonly handle?: unknown }>)[symbol] ?? {};
   return isRawUdp(handle) ? handle : undefined;

@@ -26,7 +26,9 @@ export class FakeBalancer implements StartedBalancer {
   upgrades = 0;
   /** Says that another process has taken this one's place. */
   supersede: (request: { readonly deadlineMs?: number }) => void = () => undefined;
-  readonly superseded = new Promise<{ readonly deadlineMs?: number }>((resolve) => (this.supersede = resolve));
+  readonly superseded = new Promise<{ readonly deadlineMs?: number }>(
+    (resolve) => (this.supersede = resolve),
+  );
 
   upgrade(): Promise<void> {
     this.upgrades++;

@@ -19,5 +19,15 @@ export function pickOfRecord(
   const backends = state.views[viewIndex]?.backends ?? [];
   const backendIndex = backends.findIndex(({ backend }) => backend.id === backendId);
   if (backends[backendIndex]?.valid !== true) return undefined;
-  return { kind: 'picked', ruleIndex, viewIndex, backendIndex, backendId, hash: 0, slot: 0, reason: 'hash', skipped: 0 };
+  return {
+    kind: 'picked',
+    ruleIndex,
+    viewIndex,
+    backendIndex,
+    backendId,
+    hash: 0,
+    slot: 0,
+    reason: 'hash',
+    skipped: 0,
+  };
 }

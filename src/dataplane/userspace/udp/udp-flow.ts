@@ -51,7 +51,12 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   /** Goes on with a flow of another process, on the same backend and local port. Undefined where that is refused. */
-  static resume(record: UdpFlowState, start: FlowStart, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
+  static resume(
+    record: UdpFlowState,
+    start: FlowStart,
+    tools: UdpTools,
+    host: FlowHost,
+  ): UdpFlow | undefined {
     const resumed = new UdpFlow(tools, host, start.client);
     const { keeper, dialer, targets } = tools;
     const flow = keeper.open(start.tuple, start.rule, resumed, record);
