@@ -117,6 +117,10 @@ export const CHANGE_SCHEMAS = {
       durationMs: NUMBER,
     }),
   }),
+  UpgradeRequest: object(
+    { 'deadline?': { ...DURATION, description: 'How long TCP flows of the old process may take' } },
+    CLOSED,
+  ),
   UpgradeOutcome: object({
     pid: INTEGER,
     version: TEXT,

@@ -156,11 +156,9 @@ const ENDPOINTS: Readonly<Record<string, Readonly<Record<string, Endpoint>>>> = 
     post: {
       summary:
         'Have the version that is installed now take the place of this process. Answered by the old one',
-      parameters: [
-        query('deadline', { type: 'string' }, 'How long TCP flows of the old process may take, as 10m'),
-      ],
+      body: ref('UpgradeRequest'),
       answer: ref('UpgradeOutcome'),
-      failures: [409],
+      failures: [409, 413],
     },
   },
   '/v1/simulate': {

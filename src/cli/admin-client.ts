@@ -110,8 +110,7 @@ export class AdminClient {
 
   /** `deadline`: a duration with a unit. */
   async upgrade(options: { readonly deadline?: string } = {}): Promise<UpgradeOutcome> {
-    const query = queryOf({ deadline: options.deadline });
-    return (await this.#write('POST', `/v1/upgrade${query}`)) as UpgradeOutcome;
+    return (await this.#write('POST', '/v1/upgrade', JSON.stringify(options))) as UpgradeOutcome;
   }
 
   async simulate(request: SimulationRequest): Promise<SimulationReport> {

@@ -3,7 +3,7 @@ import { appendFile } from 'node:fs/promises';
 import { createSocket, type Socket } from 'node:dgram';
 import { describe, test, type TestContext } from 'node:test';
 import { eventually, within } from '../support/deadline.js';
-import { isAlive } from '../support/haports-process.js';
+import { childrenOf, isAlive } from '../support/haports-process.js';
 import { logEvents } from '../support/log-lines.js';
 import { TcpClient } from '../support/tcp-client.js';
 import { UpgradeLab } from '../support/upgrade-lab.js';
@@ -142,6 +142,20 @@ void describe('upgrading the built process', () => {
       await (await TcpClient.connect({ host: lab.host(1), port: 8000 })).ask('the new one serves.');
       const status = await lab.json<{ readonly pid: number }>('status');
       assert.equal(status.pid, outcome.pid);
+      assert.ok((await old.metrics()).length > 0, 'the new process has the metrics port');
+      if (workers === 0) return;
+      // Nobody else may have a copy of a socket left: its successor could not listen, and who waits there waits for ever.
+      const [worker = 0] = await childrenOf(outcome.pid);
+      process.kill(worker, 'SIGKILL');
+      const again = await eventually(
+        async () => {
+          const client = await TcpClient.connect({ host: lab.host(1), port: 8000 }, 1000);
+          return (await client.ask('the new worker serves.', 1000)) === '' ? undefined : client;
+        },
+        10_000,
+        'a new worker to listen',
+      );
+      again.destroy();
     });
   }
 

@@ -1,5 +1,6 @@
 import { Hono } from 'hono';
-import { durationOf, queryFields } from '../request-fields.js';
+import { readObject } from '../request-body.js';
+import { assertKeys, durationOf } from '../request-fields.js';
 import type { AdminEnv, AdminRoutesDependencies } from './admin-env.js';
 import { jsonAnswer } from './json-answer.js';
 
@@ -9,7 +10,8 @@ const DAY_MS = 86_400_000;
 export function upgradeRoutes({ operations }: AdminRoutesDependencies): Hono<AdminEnv> {
   const app = new Hono<AdminEnv>();
   app.post('/v1/upgrade', async (context) => {
-    const fields = queryFields(context.req.url, ['deadline']);
+    const fields = await readObject(context.req.raw);
+    assertKeys(fields, ['deadline']);
     const deadlineMs = durationOf(fields, 'deadline', { from: 0, to: DAY_MS });
     return jsonAnswer(await operations.upgrade(deadlineMs === undefined ? {} : { deadlineMs }));
   });

@@ -126,6 +126,13 @@ const CASES: readonly Case[] = [
   { method: 'DELETE', path: `${NVA}/drain`, call: ['cancelDrain', 'nvas/nva-1'], status: 204 },
   { path: '/v1/drains', call: ['drains'] },
   { method: 'POST', path: '/v1/plan', body: '{"any": "text"}', call: ['plan', '{"any": "text"}'] },
+  { method: 'POST', path: '/v1/upgrade', body: {}, call: ['upgrade', {}] },
+  {
+    method: 'POST',
+    path: '/v1/upgrade',
+    body: { deadline: '10m' },
+    call: ['upgrade', { deadlineMs: 600_000 }],
+  },
   { method: 'POST', path: '/v1/reload', body: '{ not checked', call: ['reload', '{ not checked', {}] },
   {
     method: 'POST',

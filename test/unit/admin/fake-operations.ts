@@ -123,6 +123,7 @@ export class FakeOperations {
       drains: () => call('drains', [DRAIN], []),
       plan: (...args) => call('plan', { findings: [], report: PLAN }, args),
       reload: (...args) => call('reload', { findings: [], report: RELOAD }, args),
+      upgrade: (...args) => call('upgrade', UPGRADE, args),
       simulate: (...args) => call('simulate', { revision: 1, configDigest: 'd', rules: [] }, args),
       events: this.events,
     };
@@ -130,6 +131,7 @@ export class FakeOperations {
   }
 }
 
+const UPGRADE = { pid: 2, version: '1', sockets: 4, udpFlows: 1, durationMs: 900.5, udpPauseMs: 20.5 };
 const FATES = { stay: 1, move: 0, reset: 0, drop: 0 };
 const PLAN = {
   fromDigest: 'a',

@@ -80,6 +80,26 @@ describe('haports run', () => {
     assert.equal(await exit, 0);
   });
 
+  test('SIGUSR2 upgrades and stops nothing; being superseded stops, within the deadline asked for', async () => {
+    for (const [request, deadlineMs] of [
+      [{}, 7000],
+      [{ deadlineMs: 5 }, 5],
+    ] as const) {
+      const { deps, exit } = await running();
+      deps.signal('SIGUSR2');
+      assert.equal(deps.balancer.upgrades, 1);
+      assert.equal(await exitCode(exit), undefined);
+      deps.balancer.supersede(request);
+      await turn();
+      assert.deepEqual(deps.balancer.stops, [{ cause: 'upgrade', deadlineMs }]);
+      deps.signal('SIGTERM');
+      await turn();
+      assert.deepEqual(deps.balancer.stops.at(-1), { cause: 'second SIGTERM', deadlineMs: 0 });
+      deps.balancer.stopped();
+      assert.equal(await exit, 0);
+    }
+  });
+
   test('SIGHUP re-opens the logs, each time, and stops nothing', async () => {
     const { deps, exit } = await running();
     deps.signal('SIGHUP');

@@ -100,6 +100,23 @@ describe('Drains', () => {
     assert.deepEqual(lab.told, ['started', 'deadline', 'finished']);
   });
 
+  test('a drain goes on in another process, with the deadline that it had', async () => {
+    const old = new Lab();
+    await old.drains.start('nvas', backend!, MINUTE);
+    await old.pass(40_000);
+    const fresh = new Lab();
+    fresh.clock.wallOffsetMs += 40_000;
+    fresh.operator.restore(old.operator.record());
+    const [record] = structuredClone(old.drains.records());
+    fresh.drains.resume(record!, backend!);
+    assert.equal((await fresh.drains.status(ID)).deadlineAtMs, (await old.drains.status(ID)).deadlineAtMs);
+    await fresh.pass(19_750);
+    assert.deepEqual(fresh.operator.drainStage(ID), { ending: false });
+    await fresh.pass(500);
+    assert.deepEqual(fresh.operator.drainStage(ID), { ending: true, spreadMs: 5000 });
+    assert.deepEqual(fresh.told, ['deadline']);
+  });
+
   test('then: leave leaves flows alone at the deadline', async () => {
     const lab = new Lab();
     await lab.drains.start('nvas', backend!, { ...MINUTE, then: 'leave' });

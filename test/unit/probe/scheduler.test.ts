@@ -45,6 +45,24 @@ describe('ProbeScheduler', () => {
     await scheduler.stop();
   });
 
+  test('inherit() has a target start with what another process knew, and no other', async () => {
+    const { scheduler } = setUp();
+    const known = {
+      ...initialHealth(),
+      state: 'up' as const,
+      measured: 'up' as const,
+      consecutiveSuccesses: 4,
+    };
+    scheduler.inherit(new Map([[probeKey(A, probe), known]]));
+    scheduler.update([at(probe), at(probe, B)]);
+    assert.deepEqual(scheduler.health(probeKey(A, probe)), known);
+    assert.equal(scheduler.health(probeKey(B, probe))?.state, 'unknown');
+    scheduler.update([]);
+    scheduler.update([at(probe)]);
+    assert.equal(scheduler.health(probeKey(A, probe))?.state, 'unknown', 'only once');
+    await scheduler.stop();
+  });
+
   test('aborts a probe at its timeout', async () => {
     const { clock, runner, scheduler, results } = setUp();
     runner.answer = 'hang';

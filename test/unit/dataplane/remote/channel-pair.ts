@@ -1,19 +1,22 @@
-import type { Channel } from '../../../../src/dataplane/remote/channel.js';
+import type { Channel, SentHandle } from '../../../../src/dataplane/remote/channel.js';
 
 /** One end of a pair. */
 export class PairEnd implements Channel {
   peer: PairEnd | undefined;
   closed = false;
-  readonly #messageListeners: ((message: unknown) => void)[] = [];
+  readonly #messageListeners: ((message: unknown, handle?: unknown) => void)[] = [];
   readonly #closeListeners: (() => void)[] = [];
 
-  send(message: unknown): void {
-    if (this.closed) return;
-    const copy: unknown = structuredClone(message);
-    queueMicrotask(() => this.peer?.receive(copy));
+  /** A handle arrives as it is, not as a copy. */
+  send(message: unknown, sent?: SentHandle): void {
+    if (!this.closed) {
+      const copy: unknown = structuredClone(message);
+      queueMicrotask(() => this.peer?.receive(copy, sent?.handle));
+    }
+    sent?.release();
   }
 
-  onMessage(listener: (message: unknown) => void): void {
+  onMessage(listener: (message: unknown, handle?: unknown) => void): void {
     this.#messageListeners.push(listener);
   }
 
@@ -22,9 +25,9 @@ export class PairEnd implements Channel {
   }
 
   /** As if a message came from the peer. */
-  receive(message: unknown): void {
+  receive(message: unknown, handle?: unknown): void {
     if (this.closed) return;
-    for (const listener of this.#messageListeners) listener(message);
+    for (const listener of this.#messageListeners) listener(message, handle);
   }
 
   /** Tells only this end's listeners; what was sent before and has not come yet is lost. */
