@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { appendFile } from 'node:fs/promises';
 import { createSocket, type Socket } from 'node:dgram';
 import { describe, test, type TestContext } from 'node:test';
+import { hasCommand } from '../support/commands.js';
 import { eventually, within } from '../support/deadline.js';
 import { childrenOf, isAlive } from '../support/haports-process.js';
 import { logEvents } from '../support/log-lines.js';
+import { NotifySocket } from '../support/notify-socket.js';
 import { TcpClient } from '../support/tcp-client.js';
 import { UpgradeLab } from '../support/upgrade-lab.js';
 
@@ -210,6 +212,24 @@ void describe('upgrading the built process', () => {
     assert.equal(await client.ended(), 'reset');
     assert.ok(performance.now() - began > 200, 'it had some time');
     await within(lab.first.exit, 5000, 'the old process to end');
+  });
+
+  test('tells systemd of the new main process, and not of a stop', { timeout: 60_000 }, async (t) => {
+    if (!(await hasCommand('python3'))) return t.skip('needs python3');
+    const systemd = await NotifySocket.open();
+    t.after(() => systemd.close());
+    const path = `${await systemd.standInFolder()}:${process.env['PATH'] ?? ''}`;
+    const lab = await labFor(t, { env: { PATH: path, NOTIFY_SOCKET: systemd.path } });
+    await systemd.message('READY=1');
+    const { pid } = await lab.upgrade();
+    await systemd.message(`MAINPID=${pid}`);
+    await within(lab.first.exit, 10_000, 'the old process to end');
+    await eventually(
+      () => systemd.messages.filter((message) => message.includes('READY=1')).length === 2,
+      5000,
+      'the new process to be ready',
+    );
+    assert.ok(!systemd.messages.some((message) => message.includes('STOPPING=1')));
   });
 
   test('refuses with several data workers', { timeout: 60_000 }, async (t) => {

@@ -36,6 +36,8 @@ export interface RunOptions {
   readonly path?: string;
   /** Beside `run -c`. */
   readonly args?: readonly string[];
+  /** Beside this process's own. */
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** The built process, `haports run` with this configuration. */
@@ -63,7 +65,8 @@ export class HaportsProcess {
     const path = options.path ?? join(folder, 'config.json');
     if (options.path === undefined) await writeFile(path, JSON.stringify(configuration));
     const args = [MAIN, 'run', '-c', path, ...(options.args ?? [])];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const env = { ...process.env, ...options.env };
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
     collect(child.stdout);
     const log = collect(child.stderr);
     const started = new HaportsProcess(child, log, `http://${configuration.metrics.listen}`, folder);

@@ -32,6 +32,7 @@ export class UpgradeLab {
     readonly echoPorts: readonly number[];
     readonly rule?: object;
     readonly top?: object;
+    readonly env?: Readonly<Record<string, string>>;
   }): Promise<UpgradeLab> {
     const host = loopbackBlock(options.salt);
     const folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
@@ -44,6 +45,7 @@ export class UpgradeLab {
         ...(options.rule === undefined ? {} : { rule: options.rule }),
         top: { admin: { socket: join(folder, 'admin.sock') }, shutdown: { deadline: '20s' }, ...options.top },
       }),
+      options.env === undefined ? {} : { env: options.env },
     );
     return new UpgradeLab({ host, backends, first }, folder);
   }

@@ -8,7 +8,8 @@ const state = testState({ backends: ['10.0.0.1', { address: '10.0.0.2', valid: f
 const rule = state.configuration.rules[0]!;
 const binding = { rule, ruleIndex: 0 };
 const ids = state.views[0]!.backends.map(({ backend }) => backend.id);
-const flowOn = (backendId: string | undefined) => aUdpFlow(1, { rule: rule.name, backendId: backendId ?? '' });
+const flowOn = (backendId: string | undefined) =>
+  aUdpFlow(1, { rule: rule.name, backendId: backendId ?? '' });
 
 describe('pickOfRecord', () => {
   test('finds the backend of the flow in the present state', () => {
