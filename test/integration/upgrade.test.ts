@@ -215,7 +215,10 @@ void describe('upgrading the built process', () => {
   });
 
   test('tells systemd of the new main process, and not of a stop', { timeout: 60_000 }, async (t) => {
-    if (!(await hasCommand('python3'))) return t.skip('needs python3');
+    if (!(await hasCommand('python3'))) {
+      t.skip('needs python3');
+      return;
+    }
     const systemd = await NotifySocket.open();
     t.after(() => systemd.close());
     const path = `${await systemd.standInFolder()}:${process.env['PATH'] ?? ''}`;
