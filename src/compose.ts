@@ -140,9 +140,11 @@ export async function startBalancer(
   };
   const start = async (): Promise<Started> => {
     const { metricsPort } = await servers.startMetrics();
+    // Before there are flows: whoever finds haports ready finds its admin API, and a socket that is taken disturbs nobody.
+    const admin = await servers.startAdmin();
     const report = await balancer.start();
     running.start();
-    return { report, metricsPort, ...(await servers.startAdmin()) };
+    return { report, metricsPort, ...admin };
   };
   // The old process serves until this one does; after that nothing may fail any more.
   const startInPlaceOf = async (old: Takeover): Promise<Started> => {
