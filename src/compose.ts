@@ -49,6 +49,8 @@ export interface RunningBalancer {
   reopenLogs(): Promise<void>;
   /** Takes a whole configuration over, or nothing of it. The outcome is logged; see Reloader.reload. */
   reload(text: string, cause: string): Promise<void>;
+  /** Tells, as a failed reload, that what was to be taken over could not even be read. */
+  reloadRefused(error: Error, cause: string): void;
 }
 
 /** Where a configuration came from, for the log. */
@@ -186,6 +188,7 @@ export async function startBalancer(
         await flowLog?.reopen();
       },
       reload: (text, cause) => withSystemd(systemd, balancer, () => reloader.reload(text, { cause })),
+      reloadRefused: (error, cause) => onEvent({ type: 'reload-failed', cause, error }),
     };
   } catch (error) {
     takeover?.failed(error);

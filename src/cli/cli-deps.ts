@@ -46,6 +46,8 @@ export interface StartedBalancer {
    * BalancerError: `LB_CONFIG_INVALID`, `LB_RESTART_NEEDED`, `LB_CONFLICT` (another reload is under way) ...
    */
   reload(text: string, cause: string): Promise<void>;
+  /** Tells, as a failed reload, that what was to be taken over could not even be read. */
+  reloadRefused(error: Error, cause: string): void;
 }
 
 export type StartBalancer = (

@@ -26,6 +26,7 @@ export async function demoCommand(deps: CliDeps, options: DemoOptions): Promise<
     deps.out(demoBanner(configuration, { explainCommand: options.explainCommand }));
     await stopAsked.thenStop(balancer, configuration.shutdownDeadlineMs);
   } finally {
+    stopAsked.cancel();
     await demo.stop();
   }
   return EXIT.fine;

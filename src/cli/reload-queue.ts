@@ -11,7 +11,7 @@ const BUSY_RETRIES = 60;
  * the same: the balancer tells it in its log.
  */
 export class ReloadQueue {
-  readonly #deps: Pick<CliDeps, 'readText' | 'err' | 'clock'>;
+  readonly #deps: Pick<CliDeps, 'readText' | 'clock'>;
   readonly #path: string;
   #balancer: StartedBalancer | undefined;
   #next: { readonly cause: string; readonly text?: string } | undefined;
@@ -19,7 +19,7 @@ export class ReloadQueue {
   #isStopped = false;
   #cancelRetry: () => void = () => undefined;
 
-  constructor(deps: Pick<CliDeps, 'readText' | 'err' | 'clock'>, options: { readonly path: string }) {
+  constructor(deps: Pick<CliDeps, 'readText' | 'clock'>, options: { readonly path: string }) {
     this.#deps = deps;
     this.#path = options.path;
   }
@@ -56,7 +56,7 @@ export class ReloadQueue {
 
   /** Never rejects. */
   async #reload(balancer: StartedBalancer, cause: string, known: string | undefined): Promise<void> {
-    const text = known ?? (await this.#read());
+    const text = known ?? (await this.#read(balancer, cause));
     if (text === undefined) return;
     for (let retry = 0; !this.#isStopped; retry++) {
       try {
@@ -77,12 +77,13 @@ export class ReloadQueue {
     }
   }
 
-  async #read(): Promise<string | undefined> {
+  async #read(balancer: StartedBalancer, cause: string): Promise<string | undefined> {
     try {
       return await this.#deps.readText(this.#path);
     } catch (error) {
-      const message = `Cannot reload: configuration file "${this.#path}" cannot be read: ${errorMessage(error)}`;
-      this.#deps.err(`haports: LB_CONFIG_UNREADABLE: ${message}\n`);
+      const message = `Configuration file "${this.#path}" cannot be read: ${errorMessage(error)}`;
+      const options = { code: 'LB_CONFIG_UNREADABLE', source: 'config', cause: error } as const;
+      balancer.reloadRefused(new BalancerError(message, options), cause);
       return undefined;
     }
   }

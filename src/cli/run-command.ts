@@ -20,11 +20,11 @@ export async function runCommand(deps: CliDeps, options: RunOptions): Promise<Ex
   const unwatch = watch
     ? await deps.watchFile(config, (text) => reloads.request('file watch', text))
     : undefined;
+  const stopAsked = awaitStop(deps, { onHangUp: () => reloads.request('SIGHUP') });
   try {
     const usable = await loadUsable(deps, config);
     if (usable === undefined) return EXIT.badInput;
     const { configuration, findings } = usable;
-    const stopAsked = awaitStop(deps, { onHangUp: () => reloads.request('SIGHUP') });
     const balancer = await deps.startBalancer(configuration, {
       source: config,
       findings: findings.length,
@@ -35,14 +35,15 @@ export async function runCommand(deps: CliDeps, options: RunOptions): Promise<Ex
     return EXIT.fine;
   } finally {
     reloads.stop();
+    stopAsked.cancel();
     unwatch?.();
   }
 }
 
 /**
  * Watches for signals from now on. The first SIGTERM or SIGINT asks for an orderly stop, the second ends at once;
- * SIGHUP re-opens the logs and calls `onHangUp`; SIGUSR2 upgrades, and an upgrade stops this process as a signal does. Listening begins before the start, so that a signal during it is not
- * lost.
+ * SIGHUP re-opens the logs and calls `onHangUp`; SIGUSR2 upgrades, and an upgrade stops this process as a signal does.
+ * Listening begins before the start, so that a signal during it is not lost. Call `cancel` in the end.
  */
 export function awaitStop(
   deps: CliDeps,
@@ -51,6 +52,8 @@ export function awaitStop(
   /** The first signal that asks for a stop. */
   readonly first: Promise<string>;
   thenStop(balancer: StartedBalancer, deadlineMs: number): Promise<void>;
+  /** Signals do again what they do to any process. Idempotent. */
+  cancel(): void;
 } {
   let running: StartedBalancer | undefined;
   let asked = 0;
@@ -76,6 +79,7 @@ export function awaitStop(
   });
   return {
     first,
+    cancel,
     async thenStop(balancer, deadlineMs) {
       running = balancer;
       if (upgradeAsked) void balancer.upgrade();
@@ -86,11 +90,7 @@ export function awaitStop(
       });
       const signalled = first.then((cause) => ({ cause, withinMs: asked > 1 ? 0 : deadlineMs }));
       const { cause, withinMs } = await Promise.race([signalled, superseded]);
-      try {
-        await balancer.stop(cause, withinMs);
-      } finally {
-        cancel();
-      }
+      await balancer.stop(cause, withinMs);
     },
   };
 }

@@ -45,6 +45,12 @@ export class FakeBalancer implements StartedBalancer {
     return this.onReload();
   }
 
+  readonly refused: { readonly error: Error; readonly cause: string }[] = [];
+
+  reloadRefused(error: Error, cause: string): void {
+    this.refused.push({ error, cause });
+  }
+
   stopped(): void {
     for (const end of this.#end.splice(0)) end({ finished: 0, reset: 0 });
   }

@@ -54,6 +54,19 @@ describe('haports run', () => {
     assert.equal(deps.signalListeners, 0);
   });
 
+  test('SIGHUP while the file is still being read ends nothing, and is heeded after the start', async () => {
+    const deps = withConfig();
+    const exit = deps.run('run');
+    assert.ok(deps.signalListeners > 0, 'signals are heard before the first file is read');
+    deps.signal('SIGHUP');
+    await turn();
+    assert.equal(deps.balancer.reloads.length, 1);
+    deps.signal('SIGTERM');
+    await turn();
+    deps.balancer.stopped();
+    assert.equal(await exit, 0);
+  });
+
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     test(`${signal} stops in order, within the shutdown deadline, and exits with 0`, async () => {
       const { deps, exit } = await running();
@@ -137,7 +150,10 @@ describe('haports run', () => {
     deps.files.delete('config.json');
     deps.signal('SIGHUP');
     await turn();
-    assert.match(deps.stderr, /^haports: LB_CONFIG_UNREADABLE: [^\n]*"config\.json"[^\n]*\n$/);
+    const [refusal] = deps.balancer.refused;
+    assert.equal(refusal?.cause, 'SIGHUP');
+    assert.ok(refusal.error instanceof BalancerError && refusal.error.code === 'LB_CONFIG_UNREADABLE');
+    assert.match(refusal.error.message, /^Configuration file "config\.json" cannot be read: /);
     deps.files.set('config.json', content);
     deps.balancer.onReload = () =>
       Promise.reject(new BalancerError('No', { code: 'LB_CONFIG_INVALID', source: 'config' }));
