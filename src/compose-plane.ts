@@ -8,6 +8,7 @@ import { forkSharingWorker, forkWorker, parentChannel } from './dataplane/remote
 import type { WorkerOptions } from './dataplane/remote/worker-protocol.js';
 import { ownAddresses } from './dataplane/userspace/own-addresses.js';
 import { tryTcpPort } from './dataplane/userspace/tcp/try-port.js';
+import { rendezvousOwner } from './dataplane/userspace/udp-owner.js';
 import { UserspacePlane, type UserspacePlaneDeps } from './dataplane/userspace/userspace-plane.js';
 import type { Configuration } from './model/configuration.js';
 import { systemClock as clock } from './runtime/clock.js';
@@ -29,7 +30,12 @@ export function createPlane(configuration: Configuration, hash: Hash32): DataPla
       );
     default:
       return new WorkerGroup(
-        { clock, launch: () => forkSharingWorker(script), tryTcpPort },
+        {
+          clock,
+          launch: () => forkSharingWorker(script),
+          tryTcpPort,
+          ownerOf: rendezvousOwner(hash, workers),
+        },
         { flowEvents, workers },
       );
   }

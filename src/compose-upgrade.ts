@@ -76,7 +76,7 @@ export class Takeover {
   /** Before the balancer starts: takes over the sockets, and what the old process knows. */
   async begin({ plane, balancer, health, drains }: Known): Promise<void> {
     if (!canHandOver(plane)) {
-      const message = 'Several data workers cannot take over sockets: "dataPlane.workers" must be 0 or 1';
+      const message = 'This data plane cannot take over sockets';
       throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
     }
     const { legacy, sockets } = await this.#predecessor.meet();

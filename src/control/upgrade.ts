@@ -59,8 +59,7 @@ export class Upgrader {
   async upgrade(request: UpgradeRequest): Promise<Succession> {
     const { plane, isStopping, onEvent, launch } = this.#deps;
     if (plane === undefined) {
-      const message =
-        'Several data workers cannot hand over their sockets: "dataPlane.workers" must be 0 or 1';
+      const message = 'This data plane cannot hand over its sockets';
       throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
     }
     if (this.#isUnderWay || isStopping()) {

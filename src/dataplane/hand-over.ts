@@ -59,7 +59,7 @@ export interface HandOverPlane extends DataPlane {
   inheritFlows(flows: readonly UdpFlowState[]): void;
 }
 
-/** Several workers together cannot hand over yet. */
+/** Whether its sockets and flows can pass to another process. */
 export function canHandOver(plane: DataPlane): plane is HandOverPlane {
   return 'lend' in plane;
 }

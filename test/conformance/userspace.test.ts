@@ -50,7 +50,12 @@ async function createRemotePlane(): Promise<DataPlane> {
 /** On real processes of the built worker. */
 function createWorkerGroup(): Promise<DataPlane> {
   const script = join(process.cwd(), 'dist', 'worker.js');
-  const deps = { clock: systemClock, launch: () => forkSharingWorker(script), tryTcpPort };
+  const deps = {
+    clock: systemClock,
+    launch: () => forkSharingWorker(script),
+    tryTcpPort,
+    ownerOf: (_address: unknown, port: number) => port % 2,
+  };
   return Promise.resolve(new WorkerGroup(deps, { flowEvents: true, workers: 2 }));
 }
 

@@ -60,6 +60,8 @@ export class PlaneHost {
         return;
       case 'socket':
         this.#inherited.push(receivedSocket(message, handle));
+        // Later ones come just before the verdict on a claim, which has them taken.
+        if (this.#plane !== undefined) void this.#plane.inherit(this.#inherited.splice(0));
         return;
       case 'verdicts':
         // For remote-port-gate.ts on the same channel.
@@ -101,6 +103,7 @@ export class PlaneHost {
         return this.#apply(plane, call.state);
       case 'lend':
         return plane.lend((socket) => {
+          if (call.only !== undefined && socket.protocol !== call.only) return;
           const { protocol, address, port } = socket;
           this.#deps.channel.send({ kind: 'socket', protocol, address, port }, socket);
         });

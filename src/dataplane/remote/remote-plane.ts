@@ -1,5 +1,6 @@
 import { BalancerError } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
+import type { Protocol } from '../../model/five-tuple.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { ApplyReport, FlowPage, FlowQuery, PlaneCounters, StopReport, UdpStop } from '../data-plane.js';
 import { receivedSocket, type HandOverPlane, type ListeningSocket, type UdpFlowState } from '../hand-over.js';
@@ -82,9 +83,9 @@ export class RemotePlane implements HandOverPlane {
     this.#udpFlows = flows;
   }
 
-  async lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
+  async lend(onSocket: (socket: ListeningSocket) => void, only?: Protocol): Promise<void> {
     this.#onSocket = onSocket;
-    await this.#call({ method: 'lend' });
+    await this.#call(only === undefined ? { method: 'lend' } : { method: 'lend', only });
   }
 
   freezeUdp(): Promise<readonly UdpFlowState[]> {

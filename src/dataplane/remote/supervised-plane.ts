@@ -1,5 +1,6 @@
 import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
+import type { Protocol } from '../../model/five-tuple.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
@@ -80,8 +81,8 @@ export class SupervisedPlane implements HandOverPlane {
     this.#life?.plane.inheritFlows(flows);
   }
 
-  async lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
-    return this.#living().lend(onSocket);
+  async lend(onSocket: (socket: ListeningSocket) => void, only?: Protocol): Promise<void> {
+    return this.#living().lend(onSocket, only);
   }
 
   async freezeUdp(): Promise<readonly UdpFlowState[]> {

@@ -1,9 +1,9 @@
+import { ipAddress, type IpAddress } from '../../model/address.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { Clock } from '../../runtime/clock.js';
 import type {
   ApplyReport,
-  DataPlane,
   FlowPage,
   FlowQuery,
   PlaneCounters,
@@ -11,6 +11,7 @@ import type {
   StopReport,
   UdpStop,
 } from '../data-plane.js';
+import type { HandOverPlane, ListeningSocket, UdpFlowState } from '../hand-over.js';
 import { isDeaf, listenFailed } from '../listen-report.js';
 import { capsOf } from '../worker-plane.js';
 import { CapDesk } from './cap-desk.js';
@@ -27,6 +28,8 @@ export interface WorkerGroupDeps {
   readonly launch: WorkerLauncher;
   /** Done in this process, before the first worker listens on a port. */
   readonly tryTcpPort: PortTrial;
+  /** Which worker has a UDP address and port. */
+  readonly ownerOf: (address: IpAddress, port: number) => number;
 }
 
 export interface WorkerGroupOptions extends PlaneOptions {
@@ -39,19 +42,26 @@ export interface WorkerGroupOptions extends PlaneOptions {
  * socket belongs to one worker, and to its replacement after it. Caps hold over all workers, see CapDesk; those per
  * client address hold in each.
  */
-export class WorkerGroup implements DataPlane {
+export class WorkerGroup implements HandOverPlane {
   readonly #workers: readonly SupervisedPlane[];
   readonly #desk: CapDesk;
+  readonly #claims: PortClaims;
+  readonly #ownerOf: WorkerGroupDeps['ownerOf'];
   readonly #events: GroupEvents;
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
   #state: ForwardingState | undefined;
   /** Applies run one after another. */
   #queue: Promise<unknown> = Promise.resolve();
 
-  constructor({ clock, launch, tryTcpPort }: WorkerGroupDeps, { workers, flowEvents }: WorkerGroupOptions) {
+  constructor(
+    { clock, launch, tryTcpPort, ownerOf }: WorkerGroupDeps,
+    { workers, flowEvents }: WorkerGroupOptions,
+  ) {
     const desk = new CapDesk(workers);
     const claims = new PortClaims(tryTcpPort);
     this.#desk = desk;
+    this.#claims = claims;
+    this.#ownerOf = ownerOf;
     this.#events = new GroupEvents(workers);
     this.#workers = Array.from({ length: workers }, (_, worker) => {
       const launchServed: WorkerLauncher = () => {
@@ -69,6 +79,7 @@ export class WorkerGroup implements DataPlane {
   async start(state: ForwardingState): Promise<ApplyReport> {
     this.#adopt(state);
     const outcomes = await Promise.allSettled(this.#workers.map((worker) => worker.start(state)));
+    this.#claims.discard();
     const reports = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
     const failure = outcomes.find((outcome) => outcome.status === 'rejected');
     const report = this.#merge(state, reports);
@@ -139,6 +150,39 @@ export class WorkerGroup implements DataPlane {
   async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
     const reports = await Promise.all(this.#workers.map((worker) => worker.stop(deadlineMs, udp)));
     return reports.reduce((a, b) => ({ finished: a.finished + b.finished, reset: a.reset + b.reset }));
+  }
+
+  async inherit(sockets: readonly ListeningSocket[]): Promise<void> {
+    this.#claims.inherit(sockets.filter(({ protocol }) => protocol === 'tcp'));
+    const udp = sockets.filter(({ protocol }) => protocol === 'udp');
+    const ownerOf = ({ address, port }: ListeningSocket): number => this.#ownerOf(ipAddress(address), port);
+    await allOf(
+      this.#workers.map((plane, worker) => plane.inherit(udp.filter((socket) => ownerOf(socket) === worker))),
+    );
+  }
+
+  inheritFlows(flows: readonly UdpFlowState[]): void {
+    const ownerOf = ({ tuple }: UdpFlowState): number =>
+      this.#ownerOf(tuple.destination, tuple.destinationPort);
+    for (const [worker, plane] of this.#workers.entries())
+      plane.inheritFlows(flows.filter((flow) => ownerOf(flow) === worker));
+  }
+
+  /** Every worker has all TCP sockets, so the first gives them. Rejects where a worker is being replaced. */
+  async lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
+    await allOf(
+      this.#workers.map((plane, worker) =>
+        worker === 0 ? plane.lend(onSocket) : plane.lend(onSocket, 'udp'),
+      ),
+    );
+  }
+
+  async freezeUdp(): Promise<readonly UdpFlowState[]> {
+    return (await allOf(this.#workers.map((worker) => worker.freezeUdp()))).flat();
+  }
+
+  async thawUdp(): Promise<void> {
+    await Promise.allSettled(this.#workers.map((worker) => worker.thawUdp()));
   }
 
   #adopt(state: ForwardingState): void {

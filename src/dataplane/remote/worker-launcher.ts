@@ -122,21 +122,21 @@ const HELLO = 'hello';
  * worker the cluster itself listens from the start, so it would be lost.
  */
 function patientChannel(channel: Channel): Channel {
-  let held: unknown[] | undefined = [];
+  let held: { readonly message: unknown; readonly sent: SentHandle | undefined }[] | undefined = [];
   channel.onMessage((message) => {
     if (message !== HELLO) return;
     const messages = held ?? [];
     held = undefined;
-    for (const waiting of messages) channel.send(waiting);
+    for (const waiting of messages) channel.send(waiting.message, waiting.sent);
   });
   return {
-    send: (message) => {
-      if (held === undefined) channel.send(message);
-      else held.push(message);
+    send: (message, sent) => {
+      if (held === undefined) channel.send(message, sent);
+      else held.push({ message, sent });
     },
     onMessage: (listener) =>
-      channel.onMessage((message) => {
-        if (message !== HELLO) listener(message);
+      channel.onMessage((message, handle) => {
+        if (message !== HELLO) listener(message, handle);
       }),
     onClose: (listener) => channel.onClose(listener),
   };

@@ -23,7 +23,7 @@ export type Call =
   /** Answered with how many sockets have come. */
   | { readonly method: 'inherited' }
   /** Answered when all socket messages are on their way. */
-  | { readonly method: 'lend' }
+  | { readonly method: 'lend'; readonly only?: Protocol }
   | { readonly method: 'freezeUdp' }
   | { readonly method: 'thawUdp' }
   | { readonly method: 'prepare'; readonly state: ForwardingState }

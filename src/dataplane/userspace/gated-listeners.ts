@@ -48,6 +48,10 @@ class GatedListener implements Listener {
     this.#release();
   }
 
+  rawHandle(): object | undefined {
+    return this.#listener.rawHandle?.();
+  }
+
   #release(): void {
     if (!this.#claimed) return;
     this.#claimed = false;

@@ -26,6 +26,19 @@ export function rawUdp(socket: Socket): (RawUdp & object) | undefined {
   return isRawUdp(handle) ? handle : undefined;
 }
 
+/**
+ * Listens on what came from another process. In a cluster worker `server.listen(handle)` would ask the cluster for a
+ * socket instead; this is what it does everywhere else (lib/net.js: `_listen2`, which servers have had since Node 0.x).
+ */
+export function listenRaw(server: Server, handle: unknown, backlog: number): void {
+  const raw = server as unknown as {
+    _handle: unknown;
+    _listen2(address: null, port: number, addressType: number, backlog: number): void;
+  };
+  raw._handle = handle;
+  raw._listen2(null, -1, -1, backlog);
+}
+
 /** Binds a socket to what came from another process: it reads from now on. The system's error where that failed. */
 export function bindRaw(socket: Socket, handle: unknown): NodeJS.ErrnoException | undefined {
   let failure: NodeJS.ErrnoException | undefined;

@@ -6,7 +6,7 @@ import type { FiveTuple } from '../../../model/five-tuple.js';
 import { isAdmitted, judgeAccess } from '../../../selection/access-list.js';
 import type { Inheritance } from '../inheritance.js';
 import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
-import { rawTcp } from '../raw-handle.js';
+import { listenRaw, rawTcp } from '../raw-handle.js';
 import { LoopTurn } from './loop-turn.js';
 import { SPLICE_HIGH_WATER_MARK } from './splice.js';
 import { TcpConnection, type TcpDeps } from './tcp-connection.js';
@@ -90,7 +90,7 @@ class TcpListener implements Listener {
         resolve(this);
       });
       if (inherited !== undefined) {
-        server.listen(inherited, BACKLOG);
+        listenRaw(server, inherited, BACKLOG);
         return;
       }
       server.listen({

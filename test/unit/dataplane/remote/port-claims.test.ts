@@ -60,6 +60,31 @@ void describe('PortClaims and RemotePortGate', () => {
     assert.equal(await gate.claim(ADDRESS, 80), undefined);
   });
 
+  test('an inherited socket goes to each worker untried, and is closed after the last of them', async () => {
+    const lab = new Lab();
+    const closed: number[] = [];
+    const inherit = (port: number): void =>
+      lab.claims.inherit([
+        { protocol: 'tcp', address: ADDRESS, port, handle: {}, release: () => void closed.push(port) },
+      ]);
+    inherit(80);
+    inherit(81);
+    const [one, two] = [lab.worker(0), lab.worker(1)];
+    assert.equal(await one.gate.claim(ADDRESS, 80), undefined);
+    assert.equal(await two.gate.claim(ADDRESS, 80), undefined);
+    assert.deepEqual(lab.tried, []);
+    lab.claims.discard();
+    assert.deepEqual(closed, [81], 'nobody wanted it');
+    one.gate.release(ADDRESS, 80);
+    await turn();
+    assert.deepEqual(closed, [81]);
+    two.die();
+    await turn();
+    assert.deepEqual(closed, [81, 80]);
+    await one.gate.claim(ADDRESS, 80);
+    assert.deepEqual(lab.tried, [80]);
+  });
+
   test('a worker that dies leaves its ports', async () => {
     const lab = new Lab();
     const [one, two] = [lab.worker(0), lab.worker(1)];

@@ -32,6 +32,7 @@ class Lab {
     this.group = new WorkerGroup(
       {
         clock: this.clock,
+        ownerOf: (_address, port) => port % workers,
         tryTcpPort: () => Promise.resolve(undefined),
         launch: () => {
           const worker = new FakeWorker(this.clock);
