@@ -1,5 +1,11 @@
+import { dirname } from 'node:path';
 import type { Operations } from './admin/operations.js';
-import { loadConfiguration, type LoadResult } from './config/load.js';
+import {
+  loadConfiguration,
+  loadConfigurationText,
+  type LoadOptions,
+  type LoadResult,
+} from './config/load.js';
 import { allFlows } from './control/all-flows.js';
 import type { Balancer } from './control/balancer.js';
 import { CounterSampler } from './control/counter-sampler.js';
@@ -20,7 +26,7 @@ import type { ForwardingState } from './model/forwarding-state.js';
 import { VERSION } from './model/version.js';
 import type { EventFeed } from './observe/event-feed.js';
 import { systemClock as clock } from './runtime/clock.js';
-import { systemFiles, type Files } from './runtime/files.js';
+import { systemFiles } from './runtime/files.js';
 import type { Hash32 } from './selection/hasher.js';
 import { createPicker } from './selection/picker.js';
 
@@ -50,8 +56,12 @@ export interface RunningOperations {
 }
 
 /** Reads and checks a configuration file against this machine. What is wrong with it is in the result. */
-export function loadConfigurationFile(path: string, files: Files = systemFiles): Promise<LoadResult> {
-  return loadConfiguration(path, files, { ownAddresses: [...ownAddresses(4), ...ownAddresses(6)] });
+export function loadConfigurationFile(path: string): Promise<LoadResult> {
+  return loadConfiguration(path, systemFiles, thisMachine());
+}
+
+function thisMachine(): LoadOptions {
+  return { ownAddresses: [...ownAddresses(4), ...ownAddresses(6)] };
 }
 
 export function createOperations(parts: OperationsParts): RunningOperations {
@@ -78,9 +88,7 @@ export function createOperations(parts: OperationsParts): RunningOperations {
   const operator = new Operator({ balancer, drains, onEvent });
   const lister = new FlowLister({ clock, plane, configuration: () => balancer.configuration });
   const parse = (text: string): Promise<LoadResult> =>
-    loadConfigurationFile(source, {
-      readText: (path) => (path === source ? Promise.resolve(text) : systemFiles.readText(path)),
-    });
+    loadConfigurationText(text, dirname(source), systemFiles, thisMachine());
   const reloader = new Reloader({ clock, balancer, plane, drains, picker, parse, onEvent });
   const monitors = new Monitors({ clock, onEvent });
   sampler.subscribe((sample) => {

@@ -1,4 +1,4 @@
-import type { DataPlane } from '../dataplane/data-plane.js';
+import type { DataPlane, TrafficCounters } from '../dataplane/data-plane.js';
 import type { Backend } from '../model/configuration.js';
 import type { ControlEvent } from '../model/control-events.js';
 import type { DrainPhase, DrainRequest, DrainStatus } from '../model/drain.js';
@@ -93,7 +93,7 @@ export class Drains {
     this.#drains.set(backend.id, drain);
     onEvent({ type: 'drain-changed', phase: 'started', drain: this.#status(drain, []) });
     this.#watch(drain);
-    return this.status(backend.id);
+    return this.#status(drain, await this.#longest(backend.id));
   }
 
   /** The backend gets new flows again; flows that are left stay. False: it was not being drained. */
@@ -144,7 +144,15 @@ export class Drains {
   }
 
   async statuses(): Promise<readonly DrainStatus[]> {
-    return Promise.all([...this.#drains.keys()].map((id) => this.status(id)));
+    if (this.#drains.size === 0) return [];
+    // Read once for all: counters are brought up to date over every live flow.
+    const { traffic } = await this.#deps.plane.counters();
+    return Promise.all(
+      [...this.#drains.values()].map(async (drain) => {
+        drain.census = censusOf(traffic, drain.backend.id);
+        return this.#status(drain, await this.#longest(drain.backend.id));
+      }),
+    );
   }
 
   stop(): void {
@@ -195,17 +203,7 @@ export class Drains {
   }
 
   async #census(backendId: string): Promise<Census> {
-    const { traffic } = await this.#deps.plane.counters();
-    const flows = { tcp: 0, udp: 0 };
-    let lastNewFlowAtMs: number | undefined;
-    for (const row of traffic) {
-      if (row.backendId !== backendId) continue;
-      flows[row.protocol] += row.flowsActive;
-      if (row.lastFlowAtMs !== undefined) {
-        lastNewFlowAtMs = Math.max(lastNewFlowAtMs ?? 0, row.lastFlowAtMs);
-      }
-    }
-    return { flows, ...(lastNewFlowAtMs === undefined ? {} : { lastNewFlowAtMs }) };
+    return censusOf((await this.#deps.plane.counters()).traffic, backendId);
   }
 
   async #longest(backendId: string): Promise<readonly FlowRecord[]> {
@@ -230,4 +228,17 @@ export class Drains {
       longest,
     };
   }
+}
+
+function censusOf(traffic: readonly TrafficCounters[], backendId: string): Census {
+  const flows = { tcp: 0, udp: 0 };
+  let lastNewFlowAtMs: number | undefined;
+  for (const row of traffic) {
+    if (row.backendId !== backendId) continue;
+    flows[row.protocol] += row.flowsActive;
+    if (row.lastFlowAtMs !== undefined) {
+      lastNewFlowAtMs = Math.max(lastNewFlowAtMs ?? 0, row.lastFlowAtMs);
+    }
+  }
+  return { flows, ...(lastNewFlowAtMs === undefined ? {} : { lastNewFlowAtMs }) };
 }

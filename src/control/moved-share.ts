@@ -1,6 +1,6 @@
 import type { ForwardingState, PoolView } from '../model/forwarding-state.js';
 import type { Rule } from '../model/rule.js';
-import { NONE_EXCLUDED, tableInUse, type Picker } from '../selection/picker.js';
+import { NONE_EXCLUDED, ruleAndView, tableInUse, type Picker } from '../selection/picker.js';
 import { generatedTuples } from './population.js';
 
 /** Flows drawn where slots cannot be compared: a share is then right within 0.01, 99 times of 100. */
@@ -25,8 +25,8 @@ export class MovedShares {
    * else estimated from random flows. Slots without a backend in both states are the same.
    */
   of(beforeIndex: number, afterIndex: number): number {
-    const before = sideOf(this.#before, beforeIndex);
-    const after = sideOf(this.#after, afterIndex);
+    const before = ruleAndView(this.#before, beforeIndex);
+    const after = ruleAndView(this.#after, afterIndex);
     const tableBefore = tableInUse(before.rule, before.view)?.table;
     const tableAfter = tableInUse(after.rule, after.view)?.table;
     if (tableBefore === undefined && tableAfter === undefined) return 0;
@@ -61,17 +61,6 @@ export class MovedShares {
     }
     return drawn === 0 ? 0 : moved / drawn;
   }
-}
-
-function sideOf(
-  state: ForwardingState,
-  ruleIndex: number,
-): { readonly rule: Rule; readonly view: PoolView; readonly viewIndex: number } {
-  const rule = state.configuration.rules[ruleIndex];
-  const viewIndex = state.viewOfRule[ruleIndex] ?? -1;
-  const view = state.views[viewIndex];
-  if (rule === undefined || view === undefined) throw new RangeError(`No rule ${ruleIndex} in the state`);
-  return { rule, view, viewIndex };
 }
 
 function shareOfSlots(

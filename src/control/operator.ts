@@ -67,17 +67,6 @@ export class Operator {
     });
   }
 
-  async drainStatus(name: string): Promise<DrainStatus> {
-    const { balancer, drains } = this.#deps;
-    const { backend } = findBackend(balancer.configuration, name);
-    const status = (await drains.statuses()).find(({ backendId }) => backendId === backend.id);
-    if (status !== undefined) return status;
-    throw new BalancerError(`Backend "${name}" is not being drained`, {
-      code: 'LB_NOT_FOUND',
-      source: 'usage',
-    });
-  }
-
   drains(): Promise<readonly DrainStatus[]> {
     return this.#deps.drains.statuses();
   }

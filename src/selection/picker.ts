@@ -172,7 +172,8 @@ class HashPicker implements Picker {
 
 const NOBODY = -1;
 
-function ruleAndView(
+/** A rule and the view it sees its pool through. Throws RangeError where the state has no such rule. */
+export function ruleAndView(
   state: ForwardingState,
   ruleIndex: number,
 ): { readonly rule: Rule; readonly view: PoolView; readonly viewIndex: number } {

@@ -58,7 +58,9 @@ describe('SlowStart', () => {
     lab.serve();
     // 0.1 of 2.1
     assert.deepEqual(lab.shares(), [48, 5, 48]);
-    lab.clock.advance(4000);
+    lab.clock.advance(500);
+    assert.equal(lab.slowStart.percent({ id: 'nvas/10.0.0.2' }), 10, 'not before the step is over');
+    lab.clock.advance(3500);
     // 0.5 of 2.5
     assert.deepEqual(lab.shares(), [40, 20, 40]);
     lab.clock.advance(5000);

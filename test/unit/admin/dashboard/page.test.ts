@@ -260,12 +260,19 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
     assert.equal(await shown.count(), 1);
     await page.getByRole('button', { name: 'Age' }).waitFor();
     await page.getByRole('button', { name: 'Bytes' }).click();
-    assert.equal(
-      await page.getByRole('columnheader', { name: 'Bytes' }).getAttribute('aria-sort'),
-      'descending',
+    const bytes = page.getByRole('columnheader', { name: 'Bytes' });
+    // The page draws itself anew a moment after a click.
+    await eventually(
+      async () => (await bytes.getAttribute('aria-sort')) === 'descending',
+      5000,
+      'flows to be sorted by bytes, largest first',
     );
     await page.getByRole('button', { name: 'Explain udp 192.0.2.7:40003' }).click();
-    assert.equal(await page.getByLabel('Source (client)').inputValue(), '192.0.2.7:40003');
+    await eventually(
+      async () => (await page.getByLabel('Source (client)').inputValue()) === '192.0.2.7:40003',
+      5000,
+      'the form to have the client of the flow',
+    );
     await page.getByText(/must be an address and a port/).waitFor();
   });
 
