@@ -46,6 +46,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
   'dataplane/userspace/': ['model/', 'runtime/', 'selection/', 'flow/', ...PLANE_CONTRACTS],
   'dataplane/kernel/': ['model/', 'runtime/', 'selection/', 'flow/', 'nft/', 'dataplane/data-plane.ts'],
   'dataplane/remote/': ['model/', 'runtime/', ...PLANE_CONTRACTS],
+  'dataplane/capture/': ['model/', 'runtime/', 'nft/', ...PLANE_CONTRACTS],
 
   // Control sees only the interface of a plane.
   'control/': [
@@ -71,7 +72,14 @@ const MAY_IMPORT: Layout['mayImport'] = {
 
 /** Node's modules and packages that only these parts may import. Other modules of Node are free, except to model. */
 const ONLY_IN: Layout['onlyIn'] = {
-  'node:net': ['dataplane/userspace/', 'probe/', 'admin/', 'cli/', 'demo/'],
+  'node:net': [
+    'dataplane/userspace/',
+    'dataplane/capture/instance-lock.ts',
+    'probe/',
+    'admin/',
+    'cli/',
+    'demo/',
+  ],
   'node:dgram': ['dataplane/userspace/', 'demo/'],
   'node:tls': ['probe/', 'admin/'],
   'node:http': ['probe/', 'admin/', 'cli/', 'demo/'],

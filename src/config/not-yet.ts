@@ -6,7 +6,6 @@ export function notYetIssues(draft: Draft): readonly Issue[] {
   const { dataPlane } = draft.root;
   const used: (readonly [Path, string])[] = [];
   if (dataPlane.kind === 'kernel') used.push([['dataPlane', 'kind'], 'The kernel data plane is']);
-  if (dataPlane.capture !== undefined) used.push([['dataPlane', 'capture'], 'Capture of all ports is']);
   if (dataPlane.kernel !== undefined) used.push([['dataPlane', 'kernel'], 'The kernel data plane is']);
   return used.map(([path, what]) => error('LB_NOT_YET', path, `${what} not available yet`));
 }

@@ -35,6 +35,8 @@ export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInp
     seed: root.seed,
     tableSize: root.tableSize,
     workers: root.dataPlane.workers,
+    instance: root.dataPlane.instance,
+    ...(root.dataPlane.capture === undefined ? {} : { capture: root.dataPlane.capture }),
     frontends: draft.frontends.map(({ value }) => frontend(value)),
     probes: draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name))),
     backendPools: draft.pools.map(({ value }) => pool(value)),

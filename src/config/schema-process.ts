@@ -1,8 +1,10 @@
 import { z } from 'zod';
 import {
+  cidrField,
   durationField,
   endpointField,
   integerField,
+  nameField,
   portSetField,
   tableSizeField,
   textField,
@@ -23,14 +25,40 @@ export const dataPlaneSchema = z
         'Data processes beside the control process; 0: everything in one process. Several share TCP ports, and each UDP address and port belongs to one',
       )
       .default(1),
+    instance: nameField()
+      .describe(
+        'What this process has in the kernel is named after it. Two on one machine need names of their own',
+      )
+      .default('haports'),
     capture: z
       .strictObject({
-        mode: z.enum(['auto', 'dnat-map', 'tproxy']).describe('How TCP is steered').default('auto'),
-        udp: z.enum(['redirect', 'bind']).describe('How UDP is steered').default('redirect'),
-        excludedPorts: portSetField().describe('Ports that are not captured').exactOptional(),
-        fallback: z.enum(['bind']).describe('What is done where capture is impossible').default('bind'),
+        mode: z
+          .enum(['auto', 'dnat-map', 'tproxy'])
+          .describe('How TCP is steered. auto: tproxy where transparent sockets are handed in, else dnat-map')
+          .default('auto'),
+        udp: z
+          .enum(['redirect', 'bind'])
+          .describe('redirect: one UDP socket a frontend. bind: one a port, not captured')
+          .default('redirect'),
+        excludedPorts: portSetField()
+          .describe('Ports that HA-ports rules leave alone on every frontend. A rule that names one gets it')
+          .prefault('22'),
+        fallback: z
+          .enum(['none', 'bind'])
+          .describe('Where capture is impossible: fail, or open a socket a port')
+          .default('none'),
+        port: integerField(1024, 65471)
+          .describe(
+            'TCP port of the socket that gets all ports; UDP sockets take as many from it as there are workers',
+          )
+          .default(61000),
+        block: cidrField()
+          .describe(
+            'IPv4 block whose addresses stand for ports within this machine, /4 to /16: a /16 a frontend',
+          )
+          .prefault('240.0.0.0/4'),
       })
-      .describe('Steer all ports to a few sockets instead of one socket a port. Not available yet')
+      .describe('Steer all ports of the frontends to a few sockets (nftables) instead of one socket a port')
       .exactOptional(),
     kernel: z
       .strictObject({

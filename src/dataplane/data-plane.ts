@@ -1,7 +1,9 @@
 import type { Protocol } from '../model/five-tuple.js';
 import type { DropReason, PlaneEvent } from '../model/events.js';
 import type { FlowEndReason, FlowRecord } from '../model/flow.js';
+import type { CapturePlan } from '../model/capture.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
+import type { KernelReport } from '../model/kernel-report.js';
 
 /** An address and port that could not be listened on. */
 export interface ListenFailure {
@@ -120,6 +122,8 @@ export type UdpStop = 'lame-duck' | 'at-once';
 export interface PlaneOptions {
   /** Whether flow-started, flow-ended and flow-moved are wanted. They cost memory and copies. */
   readonly flowEvents: boolean;
+  /** Absent: every port has a socket of its own. */
+  readonly capture?: CapturePlan;
 }
 
 /**
@@ -155,6 +159,9 @@ export interface DataPlane {
 
   /** Live flows; cheap, and for a plane in another process up to a second old. */
   flowCount(): number;
+
+  /** What it keeps in the kernel besides sockets; absent: nothing. */
+  kernelReport?(): KernelReport;
 
   /** Calls the listener with batches of events until the returned function is called. */
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void;

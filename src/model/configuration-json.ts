@@ -39,10 +39,11 @@ export function withoutSecrets(configuration: Configuration): Configuration {
   };
 }
 
-/** Keys of a configuration whose value is an address, a list or record of them, or a list of blocks. */
+/** Keys of a configuration whose value is an address, a list or record of them, a block, or a list of blocks. */
 const ADDRESS_KEYS: ReadonlySet<string> = new Set(['address', 'sourceAddress']);
 const ADDRESS_LIST_KEYS: ReadonlySet<string> = new Set(['sourceAddresses']);
 const ADDRESS_RECORD_KEYS: ReadonlySet<string> = new Set(['floatingAddresses']);
+const BLOCK_KEYS: ReadonlySet<string> = new Set(['block']);
 const BLOCK_LIST_KEYS: ReadonlySet<string> = new Set(['trustedSources', 'allow', 'deny']);
 
 /**
@@ -62,6 +63,7 @@ function revive(json: Json): unknown {
 function reviveMember(key: string, value: Json): unknown {
   if (ADDRESS_KEYS.has(key)) return ipAddress(textOf(value));
   if (ADDRESS_LIST_KEYS.has(key) && isList(value)) return value.map((item) => ipAddress(textOf(item)));
+  if (BLOCK_KEYS.has(key)) return cidr(textOf(value));
   if (BLOCK_LIST_KEYS.has(key) && isList(value)) return value.map((item) => cidr(textOf(item)));
   if (ADDRESS_RECORD_KEYS.has(key) && value !== null && typeof value === 'object') {
     return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, ipAddress(textOf(item))]));

@@ -1,4 +1,5 @@
 import type { IpAddress } from './address.js';
+import type { CaptureOptions } from './capture.js';
 import type { Cidr } from './cidr.js';
 import type { PortSet } from './port-set.js';
 import type { Probe } from './probe.js';
@@ -111,6 +112,10 @@ export interface Configuration {
   /** Slots of a Maglev table; prime. */
   readonly tableSize: number;
   readonly workers: number;
+  /** What it has in the kernel is named after it. @default 'haports' */
+  readonly instance: string;
+  /** Present: ports are captured, not bound. */
+  readonly capture?: CaptureOptions;
   readonly frontends: readonly Frontend[];
   readonly probes: readonly Probe[];
   readonly backendPools: readonly BackendPool[];

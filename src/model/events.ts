@@ -1,5 +1,6 @@
 import type { Protocol } from './five-tuple.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
+import type { KernelReport } from './kernel-report.js';
 
 /** Why a connection or datagram got no flow or was thrown away. Label values of one metric: keep them few. */
 export type DropReason =
@@ -16,6 +17,7 @@ export type DropReason =
   | 'send-failed'
   | 'blackholed'
   | 'unexpected-reply'
+  | 'unknown-origin'
   | 'stopping';
 
 export const DROP_REASONS: readonly DropReason[] = [
@@ -32,6 +34,7 @@ export const DROP_REASONS: readonly DropReason[] = [
   'send-failed',
   'blackholed',
   'unexpected-reply',
+  'unknown-origin',
   'stopping',
 ];
 
@@ -104,6 +107,16 @@ export interface ListeningChanged {
   readonly failures: number;
 }
 
+/** What the plane keeps in the kernel was put in place, found lost or altered and put right, or could not be. */
+export interface KernelChanged {
+  readonly type: 'kernel-changed';
+  readonly atMs: number;
+  readonly change: 'installed' | 'repaired' | 'failed' | 'removed';
+  /** What was wrong, or why it failed. */
+  readonly evidence?: string;
+  readonly report: KernelReport;
+}
+
 /** What a data plane tells, in batches, apart from its counters. Flow events only if asked for. */
 export type PlaneEvent =
   | FlowStarted
@@ -113,4 +126,5 @@ export type PlaneEvent =
   | Overload
   | SourcePortPressure
   | ListeningChanged
+  | KernelChanged
   | WorkerLost;

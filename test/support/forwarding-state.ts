@@ -71,6 +71,7 @@ export function testState(parts: TestStateParts): ForwardingState {
       seed: 0,
       tableSize: view.table.length,
       workers: 0,
+      instance: 'haports',
       frontends: [testFrontend(parts.frontend)],
       probes: [],
       backendPools: [pool],

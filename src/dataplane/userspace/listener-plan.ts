@@ -1,9 +1,12 @@
-import { isWildcard, type IpAddress } from '../../model/address.js';
+import { ipAddress, isWildcard, type IpAddress } from '../../model/address.js';
+import { captureAddress } from '../../model/capture-address.js';
+import type { CapturePlan } from '../../model/capture.js';
 import type { Configuration, Frontend } from '../../model/configuration.js';
 import type { Protocol } from '../../model/five-tuple.js';
 import { portsOf, unionPorts, type PortSet } from '../../model/port-set.js';
 import type { Rule } from '../../model/rule.js';
 import type { ListenFailure } from '../data-plane.js';
+import { CapturedEnds, type CapturedEnd } from './captured-ends.js';
 import type { ListenerBinding } from './listener.js';
 import type { OwnerOf } from './udp-owner.js';
 
@@ -35,6 +38,8 @@ export function isPlanned(plan: ListenerPlan, binding: ListenerBinding): boolean
 export interface PlanShare {
   readonly worker: number;
   readonly ownerOf: OwnerOf;
+  /** Absent: every port has a socket of its own. */
+  readonly capture?: CapturePlan;
 }
 
 const ALONE: PlanShare = { worker: 0, ownerOf: () => 0 };
@@ -54,16 +59,51 @@ export function planListeners(
   const ranked = configuration.rules
     .map((rule, ruleIndex) => ({ rule, ruleIndex }))
     .sort((a, b) => Number(a.rule.haPorts) - Number(b.rule.haPorts));
+  const { capture } = share;
   for (const { rule, ruleIndex } of ranked) {
     const frontend = frontends.get(rule.frontend);
     if (frontend === undefined) continue;
     for (const protocol of rule.protocols) {
+      if (capture !== undefined && isCaptured(protocol, capture)) continue;
       for (const address of addressesFor(frontend, protocol, ownAddresses)) {
         addRule(plan, { protocol, address, rule, ruleIndex, frontend }, share);
       }
     }
   }
+  if (capture !== undefined) addCaptured(plan, configuration, capture, share.worker);
   return plan;
+}
+
+function isCaptured(protocol: Protocol, { udp }: CapturePlan): boolean {
+  return protocol === 'tcp' || udp === 'redirect';
+}
+
+/** One TCP socket a family, which workers share, and one UDP socket a frontend and worker. */
+function addCaptured(
+  plan: Map<string, Map<number, ListenerBinding>>,
+  configuration: Configuration,
+  capture: CapturePlan,
+  worker: number,
+): void {
+  const add = (address: IpAddress, port: number, end: CapturedEnd, rest: Partial<ListenerBinding>): void => {
+    const binding = { ...end, ...rest, protocol: rest.captured?.protocol ?? 'tcp', address, port };
+    plan.set(socketGroup(binding.protocol, address), new Map([[port, binding]]));
+  };
+  const ends = new CapturedEnds(configuration, 'tcp', capture);
+  for (const { frontend, first } of ends.all()) {
+    const address = ipAddress(frontend.address.family === 4 ? '0.0.0.0' : '::');
+    if (first === undefined || plan.has(socketGroup('tcp', address))) continue;
+    const isTold = worker === 0 ? {} : { reportedElsewhere: true };
+    add(address, capture.port, first, { captured: { protocol: 'tcp', ends }, ...isTold });
+  }
+  if (!isCaptured('udp', capture)) return;
+  const udp = new CapturedEnds(configuration, 'udp', capture);
+  for (const ports of udp.all()) {
+    const { address: frontend } = ports.frontend;
+    if (ports.first === undefined) continue;
+    const address = captureAddress(frontend.family, udp.slotOf(frontend), 0, capture.block);
+    add(address, capture.port + worker, ports.first, { captured: { protocol: 'udp', ports } });
+  }
 }
 
 /** Those failures that no other worker tells of. */

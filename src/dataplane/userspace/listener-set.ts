@@ -1,3 +1,4 @@
+import type { Frontend } from '../../model/configuration.js';
 import type { Protocol } from '../../model/five-tuple.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { ListenFailure } from '../data-plane.js';
@@ -133,6 +134,7 @@ export class ListenerSet {
       binding.rule = wanted.rule;
       binding.ruleIndex = wanted.ruleIndex;
       binding.frontend = wanted.frontend;
+      if (wanted.captured !== undefined) binding.captured = wanted.captured;
     }
   }
 
@@ -168,12 +170,14 @@ export class ListenerSet {
     const census = new Map<string, { open: number; wanted: number }>();
     for (const [key, group] of this.#plan) {
       const open = this.#open.group(key);
-      for (const [port, { frontend, reportedElsewhere }] of group) {
-        if (reportedElsewhere === true) continue;
-        const entry = census.get(frontend.name) ?? { open: 0, wanted: 0 };
-        census.set(frontend.name, entry);
-        entry.wanted++;
-        if (open?.has(port) === true) entry.open++;
+      for (const [port, binding] of group) {
+        if (binding.reportedElsewhere === true) continue;
+        for (const { name } of frontendsOf(binding)) {
+          const entry = census.get(name) ?? { open: 0, wanted: 0 };
+          census.set(name, entry);
+          entry.wanted++;
+          if (open?.has(port) === true) entry.open++;
+        }
       }
     }
     return Object.fromEntries(census);
@@ -194,4 +198,13 @@ export class ListenerSet {
     this.#open.delete(listener);
     listener.close();
   }
+}
+
+/** Those that a socket serves: a captured TCP socket serves all of its family. */
+function frontendsOf({ captured, frontend, address }: ListenerBinding): readonly Frontend[] {
+  if (captured?.protocol !== 'tcp') return [frontend];
+  return captured.ends
+    .all()
+    .map((ports) => ports.frontend)
+    .filter((served) => served.address.family === address.family);
 }

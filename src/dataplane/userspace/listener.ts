@@ -3,8 +3,18 @@ import type { Frontend } from '../../model/configuration.js';
 import type { Protocol } from '../../model/five-tuple.js';
 import type { Rule } from '../../model/rule.js';
 import type { UdpFlowState } from '../hand-over.js';
+import type { CapturedEnds, CapturedPorts } from './captured-ends.js';
 
-/** One wanted socket and the rule it serves. `rule`, `ruleIndex` and `frontend` are replaced at each apply. */
+/** What a socket gets on behalf of many ports: of TCP those of all frontends of a family, of UDP those of one. */
+export type Captured =
+  | { readonly protocol: 'tcp'; readonly ends: CapturedEnds }
+  | { readonly protocol: 'udp'; readonly ports: CapturedPorts };
+
+/**
+ * One wanted socket and the rule it serves. `rule`, `ruleIndex`, `frontend` and `captured` are replaced at each apply.
+ * A captured one is bound to a private address and port, and serves what `captured` says; `rule` and `frontend` are then
+ * the first of those.
+ */
 export interface ListenerBinding {
   readonly protocol: Protocol;
   readonly address: IpAddress;
@@ -13,6 +23,8 @@ export interface ListenerBinding {
   /** Index of the rule in the present forwarding state. */
   ruleIndex: number;
   frontend: Frontend;
+  /** Absent: the socket is bound to the frontend's own address and port. */
+  captured?: Captured;
   /**
    * Workers share a TCP socket, and one of them tells of it in reports and counters: another than this.
    * @default false

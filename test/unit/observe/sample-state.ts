@@ -56,6 +56,7 @@ export function sampleConfiguration(digest = 'd1'): Configuration {
     seed: 0,
     tableSize: 251,
     workers: 1,
+    instance: 'haports',
     frontends: [
       {
         name: 'hub',

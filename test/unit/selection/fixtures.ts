@@ -88,6 +88,7 @@ export function aConfiguration(overrides: Partial<Configuration> = {}): Configur
     seed: 0,
     tableSize: 7,
     workers: 0,
+    instance: 'haports',
     frontends: [aFrontend()],
     probes: [],
     backendPools: [
