@@ -1,4 +1,11 @@
-import type { Candidate, Explanation, ExplainedAccess, OtherRule } from '../selection/explanation.js';
+import type {
+  Candidate,
+  ExplainedAccess,
+  ExplainedKey,
+  ExplainedTable,
+  Explanation,
+  OtherRule,
+} from '../selection/explanation.js';
 import { FLOW_TRIGGERS } from '../model/rule.js';
 
 const WIDTH = 80;
@@ -114,15 +121,19 @@ function keyLines({ key }: Explanation): string[] {
     ...chunks.map((chunk) => `    ${chunk}`),
     ...paragraph(
       'Hash',
-      `xxh32, seed ${key.seed}: 0x${key.hash.toString(16).padStart(8, '0')} = ${key.hash}`,
+      `${key.algorithm}, seed ${key.seed}: 0x${key.hash.toString(16).padStart(8, '0')} = ${key.hash}`,
     ),
   ];
+}
+
+function slotText({ algorithm, hash }: ExplainedKey, { size }: ExplainedTable): string {
+  return algorithm === 'xxh32' ? `${hash} mod ${size}` : `${hash} * ${size} / 2^32`;
 }
 
 function tableLines({ key, table, result }: Explanation): string[] {
   if (key === undefined) return [];
   if (table === undefined) return paragraph('Slot', 'no table: no backend is eligible');
-  const lines = [`${key.hash} mod ${table.size} = ${table.slot}, owned by ${table.owner}`];
+  const lines = [`${slotText(key, table)} = ${table.slot}, owned by ${table.owner}`];
   if (result.kind === 'picked' && result.skipped > 0) {
     const slots = result.skipped === 1 ? 'slot' : 'slots';
     lines.push(

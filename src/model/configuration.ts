@@ -1,6 +1,7 @@
 import type { IpAddress } from './address.js';
 import type { CaptureOptions } from './capture.js';
 import type { Cidr } from './cidr.js';
+import type { KernelOptions } from './kernel-options.js';
 import type { PortSet } from './port-set.js';
 import type { Probe } from './probe.js';
 import type { Rule } from './rule.js';
@@ -116,6 +117,8 @@ export interface Configuration {
   readonly instance: string;
   /** Present: ports are captured, not bound. */
   readonly capture?: CaptureOptions;
+  /** Present: the kernel moves the packets, not this process. */
+  readonly kernel?: KernelOptions;
   readonly frontends: readonly Frontend[];
   readonly probes: readonly Probe[];
   readonly backendPools: readonly BackendPool[];

@@ -1,7 +1,8 @@
 import { PROTOCOL_NUMBER, type FiveTuple } from '../model/five-tuple.js';
 import type { ExplainedKey, KeyField } from './explanation.js';
+import type { FlowHash, HashedField } from './flow-hash.js';
 import type { HashedKey } from './picker.js';
-import { destinationFirst, type KeyLayout } from './tuple-key.js';
+import type { KeyLayout } from './tuple-key.js';
 
 /** Names the parts of a key that was written and hashed. The bytes shown are cut from those bytes, not made again. */
 export function describeKey(
@@ -9,45 +10,28 @@ export function describeKey(
   layout: KeyLayout,
   seed: number,
   hashed: HashedKey,
+  flowHash: FlowHash,
 ): ExplainedKey {
-  const swapped = destinationFirst(tuple, layout);
-  const addressLength = tuple.source.bytes.length;
-  const source = { name: 'source address', length: addressLength, value: tuple.source.text } as const;
-  const destination = {
-    name: 'destination address',
-    length: addressLength,
-    value: tuple.destination.text,
-  } as const;
-  const sourcePort = { name: 'source port', length: 2, value: String(tuple.sourcePort) } as const;
-  const destinationPort = {
-    name: 'destination port',
-    length: 2,
-    value: String(tuple.destinationPort),
-  } as const;
-
-  const parts: { readonly name: KeyField['name']; readonly length: number; readonly value: string }[] = [
-    { name: 'family', length: 1, value: `IPv${tuple.source.family}` },
-  ];
-  if (layout.distribution !== 'source-ip') {
-    const value = `${tuple.protocol} (${PROTOCOL_NUMBER[tuple.protocol]})`;
-    parts.push({ name: 'protocol', length: 1, value });
-  }
-  parts.push(...(swapped ? [destination, source] : [source, destination]));
-  if (layout.distribution === 'five-tuple') {
-    parts.push(...(swapped ? [destinationPort, sourcePort] : [sourcePort, destinationPort]));
-  }
-
+  const values: Readonly<Record<HashedField, string>> = {
+    family: `IPv${tuple.source.family}`,
+    protocol: `${tuple.protocol} (${PROTOCOL_NUMBER[tuple.protocol]})`,
+    'source address': tuple.source.text,
+    'destination address': tuple.destination.text,
+    'source port': String(tuple.sourcePort),
+    'destination port': String(tuple.destinationPort),
+  };
   const hex = Buffer.from(hashed.bytes).toString('hex');
   let offset = 0;
-  const fields = parts.map(({ name, length, value }): KeyField => {
+  const fields = flowHash.fields(tuple, layout).map(([name, length]): KeyField => {
     const start = offset;
     offset += length * 2;
-    return { name, hex: hex.slice(start, offset), value };
+    return { name, hex: hex.slice(start, offset), value: values[name] };
   });
   return {
     distribution: layout.distribution,
     symmetric: layout.symmetric,
-    destinationFirst: swapped,
+    destinationFirst: flowHash.swaps(tuple, layout),
+    algorithm: flowHash.name,
     fields,
     hex,
     seed,

@@ -63,12 +63,13 @@ export function explain(
     access: explainAccess(frontend, tuple),
   };
   if (result.kind === 'denied') return { ...withRule, candidates: [], timeouts: [] };
+  const flowHash = picker.flowHash(state);
   const hashed = picker.hashOf(state, ruleIndex, tuple);
-  const table = explainTable(rule, view, tuple, hashed.hash);
+  const table = explainTable(rule, view, tuple, (size) => flowHash.slotOf(hashed.hash, size));
   const endpoint = explainEndpoint(rule, view, frontend, tuple, result);
   return {
     ...withRule,
-    key: describeKey(tuple, rule, configuration.seed, hashed),
+    key: describeKey(tuple, rule, configuration.seed, hashed, flowHash),
     ...(table === undefined ? {} : { table }),
     candidates: listCandidates(rule, view, result, excluded),
     ...(endpoint === undefined ? {} : { endpoint }),
@@ -92,12 +93,12 @@ function explainTable(
   rule: Rule,
   view: PoolView,
   tuple: FiveTuple,
-  hash: number,
+  slotIn: (size: number) => number,
 ): ExplainedTable | undefined {
   const inUse = tableInUse(rule, view);
   if (inUse === undefined) return undefined;
   const { table, failOpen } = inUse;
-  const slot = hash % table.length;
+  const slot = slotIn(table.length);
   return {
     size: table.length,
     failOpen,

@@ -3,6 +3,7 @@ import type { Protocol } from '../model/five-tuple.js';
 import type { Exclusion } from '../model/forwarding-state.js';
 import type { HealthState } from '../model/probe.js';
 import type { AllDownAction, Distribution, FlowPolicy } from '../model/rule.js';
+import type { HashedField } from './flow-hash.js';
 import type { PickResult } from './pick-result.js';
 
 /** Everything that led to a decision, as plain data: addresses are text, bytes are hex. What `explain` prints. */
@@ -63,8 +64,7 @@ export interface ExplainedAccess {
 
 /** One field of the hash input, in the order hashed. */
 export interface KeyField {
-  readonly name:
-    'family' | 'protocol' | 'source address' | 'destination address' | 'source port' | 'destination port';
+  readonly name: HashedField;
   readonly hex: string;
   readonly value: string;
 }
@@ -75,6 +75,8 @@ export interface ExplainedKey {
   /** The destination endpoint is hashed first: symmetric, and it is the lower one. */
   readonly destinationFirst: boolean;
   readonly fields: readonly KeyField[];
+  /** xxh32 in the userspace plane, jhash in the kernel. */
+  readonly algorithm: 'xxh32' | 'jhash';
   /** All fields joined: what xxhsum is fed to check the hash. */
   readonly hex: string;
   readonly seed: number;
@@ -85,7 +87,7 @@ export interface ExplainedTable {
   readonly size: number;
   /** Nobody is eligible and the rule says fail-open: all members but those switched down share the table. */
   readonly failOpen: boolean;
-  /** `hash mod size`. */
+  /** `hash mod size`; with jhash `hash * size / 2^32`, rounded down. */
   readonly slot: number;
   /** Id of the slot's backend. The result differs from it where this one is excluded. */
   readonly owner: string;

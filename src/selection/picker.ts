@@ -3,10 +3,10 @@ import type { FiveTuple } from '../model/five-tuple.js';
 import { NO_BACKEND, type ForwardingState, type PoolView } from '../model/forwarding-state.js';
 import type { Rule } from '../model/rule.js';
 import { isAdmitted } from './access-list.js';
+import { flowHashOf, type FlowHash } from './flow-hash.js';
 import type { Hash32 } from './hasher.js';
 import type { PickResult, RulePickResult } from './pick-result.js';
 import { createRuleMatcher, NO_RULE, type RuleMatcher } from './rule-matcher.js';
-import { TupleKeyWriter } from './tuple-key.js';
 
 /**
  * Chooses backends. The result depends on the arguments and nothing else: no clock, socket or counter. `excluded`
@@ -26,7 +26,7 @@ export interface Picker {
   ): RulePickResult;
 
   /**
-   * For rules that balance each datagram by itself: as pickForRule, but starts at slot `(hash + sequence) mod size`.
+   * For rules that balance each datagram by itself: as pickForRule, but starts at the slot of the hash plus `sequence`.
    * Count `sequence` up by one a datagram: neighbouring slots belong to backends in proportion to their weights.
    */
   pickForPacket(
@@ -39,6 +39,9 @@ export interface Picker {
 
   /** Index of the rule that covers the tuple's destination, or NO_RULE. */
   matchRule(state: ForwardingState, tuple: FiveTuple): number;
+
+  /** How this state's data plane hashes. */
+  flowHash(state: ForwardingState): FlowHash;
 
   /** The bytes that are hashed for this rule, as a copy, and their hash. */
   hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey;
@@ -73,8 +76,8 @@ export function createPicker(hash: Hash32): Picker {
 
 class HashPicker implements Picker {
   readonly #hash: Hash32;
-  readonly #writer = new TupleKeyWriter();
-  // Both only remember what the immutable key already determines.
+  // All only remember what the immutable key already determines.
+  readonly #flowHashes = new WeakMap<Configuration, FlowHash>();
   readonly #matchers = new WeakMap<Configuration, RuleMatcher>();
   readonly #owners = new WeakMap<Uint16Array, readonly number[]>();
 
@@ -113,8 +116,9 @@ class HashPicker implements Picker {
     const action = rule.allDown === 'drop' ? 'drop' : 'reset';
     if (inUse === undefined) return { kind: 'none', ruleIndex, cause: 'no-eligible', action };
     const { table, failOpen } = inUse;
-    const hash = this.#hash(this.#writer.write(tuple, rule), state.configuration.seed);
-    const home = (hash + sequence) % table.length;
+    const flowHash = this.flowHash(state);
+    const hash = flowHash.hash(flowHash.write(tuple, rule), state.configuration.seed);
+    const home = (flowHash.slotOf(hash, table.length) + sequence) % table.length;
     const skipped = excluded.size === 0 ? 0 : this.#walk(view, table, home, excluded);
     if (skipped === NOBODY) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
     const slot = (home + skipped) % table.length;
@@ -143,8 +147,18 @@ class HashPicker implements Picker {
   }
 
   hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey {
-    const bytes = this.#writer.write(tuple, ruleAndView(state, ruleIndex).rule).slice();
-    return { bytes, hash: this.#hash(bytes, state.configuration.seed) };
+    const flowHash = this.flowHash(state);
+    const bytes = flowHash.write(tuple, ruleAndView(state, ruleIndex).rule).slice();
+    return { bytes, hash: flowHash.hash(bytes, state.configuration.seed) };
+  }
+
+  flowHash({ configuration }: ForwardingState): FlowHash {
+    let flowHash = this.#flowHashes.get(configuration);
+    if (flowHash === undefined) {
+      flowHash = flowHashOf(configuration, this.#hash);
+      this.#flowHashes.set(configuration, flowHash);
+    }
+    return flowHash;
   }
 
   /** Slots from `home` to the first whose backend is not excluded, or NOBODY. */

@@ -29,6 +29,7 @@ test('explain() tells the rule, hash input, slot, owner, endpoint and timeouts o
     distribution: 'five-tuple',
     symmetric: false,
     destinationFirst: false,
+    algorithm: 'xxh32',
     fields: [
       { name: 'family', hex: '04', value: 'IPv4' },
       { name: 'protocol', hex: '06', value: 'tcp (6)' },

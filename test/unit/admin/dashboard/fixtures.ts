@@ -249,6 +249,7 @@ export const EXPLANATION: Explanation = {
     distribution: 'five-tuple',
     symmetric: true,
     destinationFirst: true,
+    algorithm: 'xxh32',
     fields: [
       { name: 'family', hex: '04', value: 'IPv4' },
       { name: 'protocol', hex: '06', value: 'tcp' },

@@ -1,0 +1,140 @@
+import { cidrContains } from '../model/cidr.js';
+import type { Configuration } from '../model/configuration.js';
+import { PROTOCOL_NUMBER, type FiveTuple } from '../model/five-tuple.js';
+import type { KernelOptions } from '../model/kernel-options.js';
+import type { Hash32 } from './hasher.js';
+import { jhash, reciprocalScale } from './jhash.js';
+import { destinationFirst, TupleKeyWriter, type KeyLayout } from './tuple-key.js';
+
+/** A field of what is hashed, in the order hashed. */
+export type HashedField =
+  'family' | 'protocol' | 'source address' | 'destination address' | 'source port' | 'destination port';
+
+/** How a data plane gets from a tuple to a slot of a table. */
+export interface FlowHash {
+  readonly name: 'xxh32' | 'jhash';
+  /** What is hashed. The view is good until the next call. Throws TypeError on a tuple of two families. */
+  write(tuple: FiveTuple, layout: KeyLayout): Uint8Array;
+  hash(key: Uint8Array, seed: number): number;
+  /** 0 to `size` - 1. */
+  slotOf(hash: number, size: number): number;
+  /** Whether the destination endpoint is hashed first. */
+  swaps(tuple: FiveTuple, layout: KeyLayout): boolean;
+  /** The fields of a key and their lengths in bytes. */
+  fields(tuple: FiveTuple, layout: KeyLayout): readonly (readonly [HashedField, number])[];
+}
+
+/** That of the plane which a configuration asks for: it is the same for all who look at that configuration. */
+export function flowHashOf({ kernel }: Pick<Configuration, 'kernel'>, hash: Hash32): FlowHash {
+  return kernel === undefined ? new UserspaceHash(hash) : new KernelHash(kernel);
+}
+
+/** xxh32 over the canonical bytes of docs/hash.md. */
+class UserspaceHash implements FlowHash {
+  readonly name = 'xxh32';
+  readonly hash: Hash32;
+  readonly #writer = new TupleKeyWriter();
+
+  constructor(hash: Hash32) {
+    this.hash = hash;
+  }
+
+  write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
+    return this.#writer.write(tuple, layout);
+  }
+
+  slotOf(hash: number, size: number): number {
+    return hash % size;
+  }
+
+  swaps(tuple: FiveTuple, layout: KeyLayout): boolean {
+    return destinationFirst(tuple, layout);
+  }
+
+  fields(tuple: FiveTuple, layout: KeyLayout): readonly (readonly [HashedField, number])[] {
+    const address = tuple.source.bytes.length;
+    const swapped = this.swaps(tuple, layout);
+    return [
+      ['family', 1],
+      ...(layout.distribution === 'source-ip' ? [] : ([['protocol', 1]] as const)),
+      [swapped ? 'destination address' : 'source address', address],
+      [swapped ? 'source address' : 'destination address', address],
+      ...(layout.distribution === 'five-tuple' ? ports(swapped, 2) : []),
+    ];
+  }
+}
+
+/**
+ * nftables' jhash over a concatenation: addresses, then the protocol and the ports, each in registers of 4 bytes, as
+ * measured on nftables 1.0.6. A flow has the hash of its first packet; only without flow state does the direction matter,
+ * and there the packets from a later spoke to an earlier one are hashed the other way round.
+ */
+class KernelHash implements FlowHash {
+  readonly name = 'jhash';
+  readonly hash = jhash;
+  readonly #options: KernelOptions;
+  readonly #bytes = new Uint8Array(16 + 16 + 4 + 4 + 4);
+
+  constructor(options: KernelOptions) {
+    this.#options = options;
+  }
+
+  write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
+    const { source, destination } = tuple;
+    if (source.family !== destination.family) {
+      throw new TypeError(`Cannot hash "${source.text}" and "${destination.text}": families must agree`);
+    }
+    const swapped = this.swaps(tuple, layout);
+    const bytes = this.#bytes;
+    let length = 0;
+    const add = (part: readonly number[]): void => {
+      for (const byte of part) bytes[length++] = byte;
+      while (length % 4 !== 0) bytes[length++] = 0;
+    };
+    add(swapped ? destination.bytes : source.bytes);
+    add(swapped ? source.bytes : destination.bytes);
+    if (layout.distribution !== 'source-ip') add([PROTOCOL_NUMBER[tuple.protocol]]);
+    if (layout.distribution === 'five-tuple') {
+      const first = swapped ? tuple.destinationPort : tuple.sourcePort;
+      const second = swapped ? tuple.sourcePort : tuple.destinationPort;
+      add([first >> 8, first & 0xff]);
+      add([second >> 8, second & 0xff]);
+    }
+    return bytes.subarray(0, length);
+  }
+
+  slotOf(hash: number, size: number): number {
+    return reciprocalScale(hash, size);
+  }
+
+  swaps({ source, destination }: FiveTuple, _layout: KeyLayout): boolean {
+    const { flowState, spokes } = this.#options;
+    if (flowState !== 'stateless') return false;
+    const from = spokes.findIndex((spoke) => cidrContains(spoke, source));
+    const to = spokes.findIndex((spoke) => cidrContains(spoke, destination));
+    return to >= 0 && from > to;
+  }
+
+  fields(tuple: FiveTuple, layout: KeyLayout): readonly (readonly [HashedField, number])[] {
+    const address = tuple.source.bytes.length;
+    const swapped = this.swaps(tuple, layout);
+    return [
+      [swapped ? 'destination address' : 'source address', address],
+      [swapped ? 'source address' : 'destination address', address],
+      ...(layout.distribution === 'source-ip' ? [] : ([['protocol', 4]] as const)),
+      ...(layout.distribution === 'five-tuple' ? ports(swapped, 4) : []),
+    ];
+  }
+}
+
+function ports(swapped: boolean, length: number): readonly (readonly [HashedField, number])[] {
+  return swapped
+    ? [
+        ['destination port', length],
+        ['source port', length],
+      ]
+    : [
+        ['source port', length],
+        ['destination port', length],
+      ];
+}
