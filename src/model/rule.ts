@@ -37,11 +37,19 @@ export interface Sourced<T> {
   readonly origin: 'default' | 'rule' | 'frontend';
 }
 
+/**
+ * Where a backend may answer from (RFC 4787, section 5, says which filtering that is). `endpoint`: from the port it was
+ * asked on, address and port-dependent filtering. `address`: from any of its ports, address-dependent filtering.
+ */
+export type AnswersFrom = 'endpoint' | 'address';
+
 export interface UdpOptions {
   /** Balance each datagram by itself (one-way protocols: syslog, statsd). Replies are not carried. */
   readonly perPacket: boolean;
   /** Datagrams a backend answers per request; the flow ends when they have come. 0: replies are not carried. */
   readonly expectedResponses?: number;
+  /** Absent: `endpoint`. */
+  readonly answersFrom?: AnswersFrom;
 }
 
 export interface TcpOptions {

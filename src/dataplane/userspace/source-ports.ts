@@ -114,13 +114,18 @@ export class SourcePorts {
     return port;
   }
 
-  /** A port that is in use already, by a flow that came from another process; it is to be released like any other. */
-  claim(request: SourcePortRequest, port: number): void {
+  /**
+   * A port that the caller has already; it is to be released like any other. False: somebody else has it, and nothing
+   * has changed.
+   */
+  claim(request: SourcePortRequest, port: number): boolean {
     const space = this.#spaceFor(request);
-    if (!portSetContains(space.ports, port)) return;
+    if (space.taken.has(port)) return false;
+    if (!portSetContains(space.ports, port)) return true;
     space.taken.add(port);
     space.resting.delete(port);
     this.#judge(space);
+    return true;
   }
 
   /** Gives a port back; it rests before it is given out again. One that is not taken is ignored. */

@@ -12,6 +12,7 @@ import { ruleIndexIn, type ClientEnd, type ClientFlow, type FlowHost, type UdpTo
 import { ClientKeys } from './client-keys.js';
 import { ClientMap } from './client-map.js';
 import { PerPacketFlow } from './per-packet-flow.js';
+import type { AnswerHost } from './related-ends.js';
 import { SendQueueGuard } from './send-queue-guard.js';
 import { pickOfRecord } from './pick-of-record.js';
 import { SharedUpstreams } from './shared-upstreams.js';
@@ -32,7 +33,7 @@ type Phase = 'open' | 'lame-duck' | 'closed';
 const MOST_HELD = 64;
 
 /** One bound socket and the flows of the clients that send to it. It owns the socket. */
-export class BoundListener implements Listener, FlowHost {
+export class BoundListener implements Listener, FlowHost, AnswerHost {
   readonly #tools: UdpTools;
   readonly #socket: Socket;
   readonly #neighbourhood: Neighbourhood;
@@ -113,16 +114,28 @@ export class BoundListener implements Listener, FlowHost {
   }
 
   /** Goes on with a flow of another process, if its rule is here and its backend may keep it. */
-  resume(record: UdpFlowState): void {
+  resume(record: UdpFlowState): UdpFlow | undefined {
     const { rule } = this.#binding;
     const { tuple, clientAddress: address } = record;
     const pick = pickOfRecord(record, this.#tools.keeper.state, this.#binding);
-    if (pick === undefined) return;
+    if (pick === undefined) return undefined;
     const key = this.#keys.hold(address, tuple.sourcePort);
     const start = { tuple, pick, rule, client: { key, address, port: tuple.sourcePort } };
     const flow = UdpFlow.resume(record, start, this.#tools, this);
     if (flow === undefined) this.#keys.release(address);
     else this.#flows.add(key, flow);
+    return flow;
+  }
+
+  begin(record: UdpFlowState, datagram: Buffer): void {
+    const { keeper } = this.#tools;
+    keeper.arrived(this.#binding.rule, 'udp');
+    const present = this.#flows.get(this.#keys.find(record.clientAddress, record.tuple.sourcePort));
+    const isOpen = this.#phase !== 'closed' && present === undefined;
+    const pick = pickOfRecord(record, keeper.state, this.#binding);
+    // A flow of that client with another backend stays as it is.
+    if (!isOpen || pick === undefined) this.#drop('unexpected-reply');
+    else this.resume(record)?.onReply(datagram);
   }
 
   reply(datagram: Buffer, client: ClientEnd): void {

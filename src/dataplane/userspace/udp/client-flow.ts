@@ -7,6 +7,7 @@ import type { Picker } from '../../../selection/picker.js';
 import type { UdpFlowState } from '../../hand-over.js';
 import type { FlowKeeper } from '../flow-keeper.js';
 import type { HeldMemory } from './held-memory.js';
+import type { RelatedEnds } from './related-ends.js';
 import type { UpstreamDialer } from './upstream-dialer.js';
 import type { UpstreamTargets } from './upstream-targets.js';
 
@@ -15,6 +16,7 @@ export interface UdpTools {
   readonly keeper: FlowKeeper;
   readonly picker: Picker;
   readonly dialer: UpstreamDialer;
+  readonly related: RelatedEnds;
   readonly targets: UpstreamTargets;
   readonly heldMemory: HeldMemory;
 }

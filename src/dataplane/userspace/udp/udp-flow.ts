@@ -14,7 +14,7 @@ import {
   type UdpTools,
 } from './client-flow.js';
 import { FailedBackends } from './failed-backends.js';
-import { Upstream, type UpstreamOwner } from './upstream.js';
+import { Upstream, type UpstreamOwner, type UpstreamSource } from './upstream.js';
 import type { DialRefusal, UpstreamTarget } from './upstream-dialer.js';
 
 const NO_ROUTE = 'no route to backend';
@@ -58,7 +58,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     host: FlowHost,
   ): UdpFlow | undefined {
     const resumed = new UdpFlow(tools, host, start.client);
-    const { keeper, dialer, targets } = tools;
+    const { keeper, targets } = tools;
     const flow = keeper.open(start.tuple, start.rule, resumed, record);
     if (typeof flow === 'string') return undefined;
     resumed.#flow = flow;
@@ -66,7 +66,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     const { backendId, endpoint } = target;
     const epoch = keeper.state.revision;
     keeper.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
-    resumed.#upstream = new Upstream(target, dialer, resumed, record);
+    resumed.#upstream = new Upstream(target, resumed.#way(), resumed, record);
     resumed.#upstream.start();
     return flow.slot < 0 ? undefined : resumed;
   }
@@ -216,7 +216,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   #goTo(pick: Picked, reason: PlacementReason): void {
-    const { keeper, dialer, targets } = this.#tools;
+    const { keeper, targets } = this.#tools;
     const flow = this.#flow;
     const { state } = keeper;
     const target = targets.of(state, pick, flow.tuple.destinationPort);
@@ -229,8 +229,17 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     const placement = { backendId, endpoint, reason, epoch: state.revision, excluded };
     if (flow.state === 'embryonic') keeper.place(flow, placement);
     else keeper.move(flow, placement);
-    this.#upstream = new Upstream(target, dialer, this);
+    this.#upstream = new Upstream(target, this.#way(), this);
     this.#upstream.start();
+  }
+
+  /** How it gets to its backends. */
+  #way(): UpstreamSource {
+    const { dialer, related } = this.#tools;
+    const flow = this.#flow;
+    if (flow.rule.udp.answersFrom !== 'address') return dialer;
+    const { address: clientAddress } = this.#client;
+    return related.wayFor({ flow, clientAddress, receive: (datagram) => this.onReply(datagram) });
   }
 
   /** Lets go of the backend side. */

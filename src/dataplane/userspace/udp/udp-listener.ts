@@ -1,3 +1,4 @@
+import type { IpAddress } from '../../../model/address.js';
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowKeeper } from '../flow-keeper.js';
 import type { Inheritance } from '../inheritance.js';
@@ -10,6 +11,7 @@ import type { UdpTools } from './client-flow.js';
 import { bindNow, createDatagramSocket } from './datagram-socket.js';
 import { HeldMemory } from './held-memory.js';
 import { ListenerRegistry } from './listener-registry.js';
+import { RelatedEnds, type AnswerHost, type AnswerPorts } from './related-ends.js';
 import { UpstreamDialer } from './upstream-dialer.js';
 import { UpstreamTargets } from './upstream-targets.js';
 
@@ -38,7 +40,7 @@ export function createUdpListenerFactory(deps: UdpListenerDeps): ListenerFactory
   return new UdpListenerFactory(deps);
 }
 
-class UdpListenerFactory implements ListenerFactory, Neighbourhood {
+class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts {
   readonly #tools: UdpTools;
   readonly #listeners = new ListenerRegistry<BoundListener>();
   readonly #isElsewhere: (address: string, port: number) => boolean;
@@ -52,6 +54,7 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood {
       keeper,
       picker,
       dialer,
+      related: new RelatedEnds({ keeper, dialer, answerPorts: this }),
       heldMemory: new HeldMemory(HELD_BYTES),
       targets: new UpstreamTargets(),
     };
@@ -86,6 +89,10 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood {
 
   isOwn(address: string, port: number): boolean {
     return this.#listeners.get(address, port) !== undefined || this.#isElsewhere(address, port);
+  }
+
+  hostAt(address: IpAddress, port: number): AnswerHost | undefined {
+    return this.#listeners.get(address.text, port);
   }
 
   left({ binding }: BoundListener): void {

@@ -91,8 +91,56 @@ export class UpstreamDialer {
   }
 
   /** Gives the local port of a socket back that has been closed. Call it once. */
-  release({ source, sourcePort }: ConnectedSocket, target: UpstreamTarget): void {
+  release({ source, sourcePort }: LocalEnd, target: UpstreamTarget): void {
     this.#deps.sourcePorts.release(portRequest(source, target), sourcePort);
+  }
+
+  /**
+   * As dial, from a local end that is the caller's towards all ports of the backend: `joinFrom` opens more sockets on
+   * it. Once none is left, it goes back with `releaseShared`.
+   */
+  dialShared(target: UpstreamTarget): ConnectedSocket | DialRefusal {
+    let refusal: DialRefusal = 'unreachable';
+    for (const source of this.#sources(target)) {
+      const outcome = this.#connect(anyPortRequest(source, target), (sourcePort) =>
+        this.#join({ source, sourcePort }, target),
+      );
+      if (typeof outcome !== 'string') return outcome;
+      refusal = outcome;
+    }
+    return refusal;
+  }
+
+  /** As dialShared, from a given local end; undefined where that is somebody else's. */
+  dialSharedFrom(end: LocalEnd, target: UpstreamTarget): ConnectedSocket | undefined {
+    const request = anyPortRequest(end.source, target);
+    if (!this.#deps.sourcePorts.claim(request, end.sourcePort)) return undefined;
+    const outcome = this.#join(end, target);
+    if (typeof outcome !== 'string') return outcome;
+    this.#deps.sourcePorts.release(request, end.sourcePort);
+    return undefined;
+  }
+
+  /** One more socket on a shared end; undefined where it cannot be, since a socket of others goes that very way. */
+  joinFrom(end: LocalEnd, target: UpstreamTarget): ConnectedSocket | undefined {
+    const outcome = this.#join(end, target);
+    return typeof outcome === 'string' ? undefined : outcome;
+  }
+
+  releaseShared({ source, sourcePort }: LocalEnd, target: UpstreamTarget): void {
+    this.#deps.sourcePorts.release(anyPortRequest(source, target), sourcePort);
+  }
+
+  #join(end: LocalEnd, target: UpstreamTarget): ConnectedSocket | BindOutcome | 'unreachable' {
+    const { source, sourcePort } = end;
+    const { address, port } = target.endpoint;
+    // It would be connected to itself.
+    if (sourcePort === port && source.text === address.text) return 'next-port';
+    const request = portRequest(source, target);
+    if (!this.#deps.sourcePorts.claim(request, sourcePort)) return 'next-port';
+    const outcome = connectFrom(source, sourcePort, target);
+    if (typeof outcome === 'string') this.#deps.sourcePorts.release(request, sourcePort);
+    return outcome;
   }
 
   /** Takes turns at which of several source addresses comes first. */
@@ -107,12 +155,18 @@ export class UpstreamDialer {
   }
 
   #dialFrom(source: IpAddress, target: UpstreamTarget): ConnectedSocket | DialRefusal {
+    return this.#connect(portRequest(source, target), (port) => connectFrom(source, port, target));
+  }
+
+  #connect(
+    request: SourcePortRequest,
+    connect: (sourcePort: number) => ConnectedSocket | BindOutcome | 'unreachable',
+  ): ConnectedSocket | DialRefusal {
     const { sourcePorts } = this.#deps;
-    const request = portRequest(source, target);
     for (let tries = 0; tries < MAX_PORT_TRIES; tries++) {
       const port = sourcePorts.take(request);
       if (port === undefined) break;
-      const outcome = connectFrom(source, port, target);
+      const outcome = connect(port);
       if (typeof outcome !== 'string') return outcome;
       sourcePorts.release(request, port);
       if (outcome === 'next-source') return 'send-failed';
@@ -131,6 +185,11 @@ function portRequest(source: IpAddress, { backendId, endpoint, pool }: UpstreamT
     destinationPort: endpoint.port,
     ports: pool.sourcePorts,
   };
+}
+
+/** Towards no port in truth: stands for all ports of the backend. */
+function anyPortRequest(source: IpAddress, target: UpstreamTarget): SourcePortRequest {
+  return { ...portRequest(source, target), destinationPort: 0 };
 }
 
 function configuredSources({ endpoint, pool }: UpstreamTarget): readonly IpAddress[] {

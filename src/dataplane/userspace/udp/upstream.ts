@@ -9,7 +9,8 @@ import type {
 } from './upstream-dialer.js';
 import { WaitingDatagrams } from './waiting-datagrams.js';
 
-type UpstreamSource = Pick<UpstreamDialer, 'ready' | 'dial' | 'dialFrom' | 'release'>;
+/** Where an upstream gets its socket from. */
+export type UpstreamSource = Pick<UpstreamDialer, 'ready' | 'dial' | 'dialFrom' | 'release'>;
 
 /** Who uses an upstream. It is not called once it has closed it. */
 export interface UpstreamOwner {

@@ -56,7 +56,7 @@ class ListedPorts {
     return this.#ports.shift();
   }
 
-  claim(): void {
+  claim(): boolean {
     throw new Error('Nobody has a port from elsewhere here');
   }
 
