@@ -19,6 +19,8 @@ export interface KernelOptions {
   readonly flowState: 'pinned' | 'stateless';
   /** With `next-hop`: only traffic from one of these to another; empty: all routed traffic. */
   readonly spokes: readonly Cidr[];
+  /** What a stop leaves: `keep`: forwarding goes on without this process, until it comes back or is flushed. @default 'keep' */
+  readonly onStop: 'keep' | 'remove';
   /** Whether sysctls that the mode needs are set. @default false: they are checked */
   readonly manageSysctls: boolean;
 }
