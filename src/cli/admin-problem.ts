@@ -11,6 +11,7 @@ const SOURCES: Readonly<Record<ErrorCode, ErrorSource>> = {
   LB_TOO_LARGE: 'usage',
   LB_LISTEN_FAILED: 'system',
   LB_WORKER_LOST: 'system',
+  LB_INSTANCE_RUNNING: 'system',
   LB_APPLY_FAILED: 'system',
   LB_RESTART_NEEDED: 'system',
   LB_UPGRADE_FAILED: 'system',
@@ -20,6 +21,10 @@ const SOURCES: Readonly<Record<ErrorCode, ErrorSource>> = {
   LB_UNAUTHORIZED: 'system',
   LB_FORBIDDEN: 'system',
   LB_NOT_RUNNING: 'system',
+  LB_KERNEL_DENIED: 'system',
+  LB_KERNEL_TOOL_MISSING: 'system',
+  LB_KERNEL_UNSUPPORTED: 'system',
+  LB_KERNEL_FAILED: 'system',
   LB_INTERNAL: 'internal',
 };
 

@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'LB_USAGE'
   | 'LB_LISTEN_FAILED'
   | 'LB_WORKER_LOST'
+  | 'LB_INSTANCE_RUNNING'
   | 'LB_APPLY_FAILED'
   | 'LB_RESTART_NEEDED'
   | 'LB_UPGRADE_FAILED'
@@ -20,6 +21,10 @@ export type ErrorCode =
   | 'LB_FORBIDDEN'
   | 'LB_TOO_LARGE'
   | 'LB_NOT_RUNNING'
+  | 'LB_KERNEL_DENIED'
+  | 'LB_KERNEL_TOOL_MISSING'
+  | 'LB_KERNEL_UNSUPPORTED'
+  | 'LB_KERNEL_FAILED'
   | 'LB_INTERNAL';
 
 export interface BalancerErrorOptions {

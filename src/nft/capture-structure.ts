@@ -1,0 +1,176 @@
+import { captureAddress } from '../model/capture-address.js';
+import type { CapturePlan } from '../model/capture.js';
+import {
+  CAPTURE_MARK,
+  captureSetNames,
+  needsPrivateAddresses,
+  slotPrefix,
+  tcpPorts,
+  udpPorts,
+  type CapturedFrontend,
+  type CaptureInput,
+} from './capture-input.js';
+
+/*
+ * Chains of the table, in the order in which a packet meets them:
+ *
+ *   ageing    conntrack keeps new captured UDP flows longer than haports does, so that what the socket sees as the
+ *             sender of a datagram means the same flow as long as haports knows it
+ *   divert    TPROXY: every packet of a captured TCP flow
+ *   steer     DNAT: the first packet of a captured flow; conntrack does the rest, and undoes it in replies
+ *   guard     private addresses and ports are reached only so
+ */
+
+/** Before the usual `dstnat` (-100), so that a port of ours is ours; `mangle` (-150) comes after conntrack (-200). */
+const STEER_PRIORITY = -105;
+const DIVERT_PRIORITY = -150;
+const GUARD_PRIORITY = -5;
+
+/** The table of captureSetup, without elements. */
+export function captureStructure(table: string, input: CaptureInput): string {
+  const { frontends, plan } = input;
+  const udp = frontends.filter((frontend) => udpPorts(frontend, plan));
+  const steered = frontends.flatMap((frontend) => steerRules(frontend, input));
+  const diverted = frontends.flatMap((frontend) => divertRules(frontend, plan));
+  const ageing = udp.map(
+    (frontend) => `${udpMatch(frontend)} ct state new ct timeout set "${timeoutOf(frontend)}"`,
+  );
+  const lines = [
+    `table inet ${table} {`,
+    '  comment "All of it is haports\' own: changes by others are undone"',
+    ...frontends.flatMap((frontend) => setDeclarations(frontend, plan)),
+    ...timeouts(udp, input.udpEntrySeconds),
+    ...(steered.length === 0 ? [] : chain('steer', undefined, steered)),
+    ...(ageing.length === 0 ? [] : chain('ageing', undefined, ageing)),
+    ...(steered.length === 0 ? [] : natHooks()),
+    ...filterHooks(ageing.length > 0, diverted),
+    ...chain('guard', `type filter hook input priority ${GUARD_PRIORITY}; policy accept;`, guardRules(input)),
+    '}',
+  ];
+  return lines.join('\n');
+}
+
+function setDeclarations(frontend: CapturedFrontend, plan: CapturePlan): string[] {
+  const names = captureSetNames(frontend);
+  const value = frontend.address.family === 4 ? 'ipv4_addr' : 'ipv6_addr';
+  const intervalSet = '{ type inet_service; flags interval; }';
+  const tcp =
+    plan.tcp === 'tproxy'
+      ? `set ${names.tcp} ${intervalSet}`
+      : `map ${names.tcp} { type inet_service : ${value}; }`;
+  return [
+    ...(tcpPorts(frontend) ? [`  ${tcp}`] : []),
+    ...(udpPorts(frontend, plan) ? [`  set ${names.udp} ${intervalSet}`] : []),
+  ];
+}
+
+function timeouts(udp: readonly CapturedFrontend[], seconds: number): string[] {
+  const families = ([4, 6] as const).filter((family) => udp.some(({ address }) => address.family === family));
+  return families.flatMap((family) => [
+    `  ct timeout udp-${family} {`,
+    '    protocol udp',
+    `    l3proto ${family === 4 ? 'ip' : 'ip6'}`,
+    `    policy = { unreplied : ${seconds}, replied : ${seconds} }`,
+    '  }',
+  ]);
+}
+
+function steerRules(frontend: CapturedFrontend, { plan, workers }: CaptureInput): string[] {
+  const { address, slot } = frontend;
+  const { family } = address;
+  const rules: string[] = [];
+  if (plan.tcp === 'dnat-map' && tcpPorts(frontend)) {
+    const map = `tcp dport map @${captureSetNames(frontend).tcp}`;
+    rules.push(`${daddr(frontend)} dnat ${ipWord(family)} to ${map} : ${plan.port}`);
+  }
+  if (udpPorts(frontend, plan)) {
+    const { text } = captureAddress(family, slot, 0, plan.block);
+    const target = family === 4 ? text : `[${text}]`;
+    rules.push(
+      `${udpMatch(frontend)} dnat ${ipWord(family)} to ${target} : ${udpPort(family, plan.port, workers)}`,
+    );
+  }
+  return rules;
+}
+
+/** A client stays with one worker, whatever its port. */
+function udpPort(family: 4 | 6, port: number, workers: number): string {
+  if (workers <= 1) return String(port);
+  const ports = Array.from({ length: workers }, (_, worker) => `${worker} : ${port + worker}`);
+  return `jhash ${ipWord(family)} saddr mod ${workers} seed 0x0 map { ${ports.join(', ')} }`;
+}
+
+function divertRules(frontend: CapturedFrontend, plan: CapturePlan): string[] {
+  if (plan.tcp !== 'tproxy' || !tcpPorts(frontend)) return [];
+  const others = hex(~CAPTURE_MARK.mask >>> 0);
+  const mark = `meta mark set meta mark & ${others} | ${hex(CAPTURE_MARK.value)}`;
+  const match = `${daddr(frontend)} tcp dport @${captureSetNames(frontend).tcp}`;
+  return [`${match} ${mark} tproxy ${ipWord(frontend.address.family)} to :${plan.port} accept`];
+}
+
+function natHooks(): string[] {
+  // Packets of this machine's own clients meet the output hook instead.
+  return (['prerouting', 'output'] as const).flatMap((hook) =>
+    chain(`nat-${hook}`, `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`, ['jump steer']),
+  );
+}
+
+function filterHooks(ageing: boolean, diverted: readonly string[]): string[] {
+  const jump = ageing ? ['jump ageing'] : [];
+  const hook = (name: string): string =>
+    `type filter hook ${name} priority ${DIVERT_PRIORITY}; policy accept;`;
+  return [
+    ...(ageing || diverted.length > 0 ? chain('divert', hook('prerouting'), [...jump, ...diverted]) : []),
+    ...(ageing ? chain('age-output', hook('output'), jump) : []),
+  ];
+}
+
+function guardRules({ frontends, plan }: CaptureInput): string[] {
+  const { value, mask } = CAPTURE_MARK;
+  const direct =
+    plan.tcp === 'tproxy'
+      ? `meta mark & ${hex(mask)} != ${hex(value)}`
+      : 'ct direction original ct status & dnat == 0';
+  const prefixes = new Map(
+    frontends
+      .filter((frontend) => needsPrivateAddresses(frontend, plan))
+      .map((frontend) => [slotPrefix(frontend, plan), ipWord(frontend.address.family)]),
+  );
+  return [
+    ...(frontends.some(tcpPorts) ? [`tcp dport ${plan.port} ${direct} reject with tcp reset`] : []),
+    ...Array.from(
+      prefixes,
+      ([prefix, ip]) => `${ip} daddr ${prefix} ct direction original ct status & dnat == 0 reject`,
+    ),
+  ];
+}
+
+function chain(name: string, hook: string | undefined, rules: readonly string[]): string[] {
+  return [
+    `  chain ${name} {`,
+    ...(hook === undefined ? [] : [`    ${hook}`]),
+    ...rules.map((rule) => `    ${rule}`),
+    '  }',
+  ];
+}
+
+function udpMatch(frontend: CapturedFrontend): string {
+  return `${daddr(frontend)} udp dport @${captureSetNames(frontend).udp}`;
+}
+
+function daddr({ address }: CapturedFrontend): string {
+  // The table has no place for a zone, `%eth0`.
+  return `${ipWord(address.family)} daddr ${address.text.split('%', 1)[0]}`;
+}
+
+function timeoutOf({ address }: CapturedFrontend): string {
+  return `udp-${address.family}`;
+}
+
+function ipWord(family: 4 | 6): 'ip' | 'ip6' {
+  return family === 4 ? 'ip' : 'ip6';
+}
+
+function hex(value: number): string {
+  return `0x${value.toString(16)}`;
+}

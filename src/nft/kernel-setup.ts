@@ -1,0 +1,90 @@
+import { ipCommandLine, type RoutingEntry } from './routing-entry.js';
+
+/**
+ * What should be in the kernel: one nft table and what the routing of this machine needs for it. Pure data; two
+ * setups that are to be the same must be built the same way, since texts are compared.
+ */
+export interface KernelSetup {
+  /** Of family `inet`. */
+  readonly table: string;
+  /** Marks what of the machine's routing is this instance's: `instanceTag`. */
+  readonly tag: number;
+  /** The table as nft reads it, `table inet haports {...}`, its sets and maps without elements. */
+  readonly structure: string;
+  /**
+   * Elements by set or map: value by key, or '' in a set. As nft lists them: `443`, `1-21`, `240.7.0.80`. Sets and maps
+   * that are not named here, such as those that packets fill, are left to themselves.
+   */
+  readonly sets: ReadonlyMap<string, Elements>;
+  readonly routing: readonly RoutingEntry[];
+}
+
+export type Elements = ReadonlyMap<string, string>;
+
+const NO_ELEMENTS: Elements = new Map();
+
+/**
+ * The transaction that puts the table in place of whatever has its name. The first line makes the second one
+ * possible where there is none.
+ */
+export function replaceTableText(setup: KernelSetup): string {
+  const lines = [`table inet ${setup.table}`, `delete table inet ${setup.table}`, setup.structure];
+  for (const [name, elements] of setup.sets) {
+    if (elements.size > 0) lines.push(addText(setup.table, name, elements));
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+export function removeTableText(table: string): string {
+  return `table inet ${table}\ndelete table inet ${table}\n`;
+}
+
+/**
+ * The transaction that turns one table into the other, '' where nothing differs; undefined where more than elements
+ * differs, which takes the whole table. It fails if the kernel does not have what it starts from.
+ */
+export function deltaText(from: KernelSetup, to: KernelSetup): string | undefined {
+  if (from.table !== to.table || from.structure !== to.structure) return undefined;
+  const lines: string[] = [];
+  for (const name of new Set([...from.sets.keys(), ...to.sets.keys()])) {
+    const before = from.sets.get(name) ?? NO_ELEMENTS;
+    const after = to.sets.get(name) ?? NO_ELEMENTS;
+    if (before !== after) lines.push(...setDelta(to.table, name, before, after));
+  }
+  return lines.length === 0 ? '' : `${lines.join('\n')}\n`;
+}
+
+/** What would be typed to do the same by hand, one command a line, the table left out. */
+export function routingText({ routing }: KernelSetup): string {
+  return routing.map((entry) => `${ipCommandLine('add', entry)}\n`).join('');
+}
+
+function setDelta(table: string, name: string, before: Elements, after: Elements): string[] {
+  const gone = new Map([...before].filter(([key, value]) => after.get(key) !== value));
+  const added = new Map([...after].filter(([key, value]) => before.get(key) !== value));
+  if (gone.size === 0 && added.size === 0) return [];
+  // Sets of intervals are few elements, and nft 1.0.6 is not to be trusted with overlaps inside one transaction.
+  if (isOfIntervals(before) || isOfIntervals(after)) {
+    const fill = after.size === 0 ? [] : [addText(table, name, after)];
+    return [`flush ${isMap(before, after) ? 'map' : 'set'} inet ${table} ${name}`, ...fill];
+  }
+  return [
+    ...(gone.size === 0 ? [] : [`delete element inet ${table} ${name} { ${[...gone.keys()].join(', ')} }`]),
+    ...(added.size === 0 ? [] : [addText(table, name, added)]),
+  ];
+}
+
+function addText(table: string, name: string, elements: Elements): string {
+  const texts = Array.from(elements, ([key, value]) => (value === '' ? key : `${key} : ${value}`));
+  return `add element inet ${table} ${name} { ${texts.join(', ')} }`;
+}
+
+function isOfIntervals(elements: Elements): boolean {
+  for (const key of elements.keys()) if (key.includes('-')) return true;
+  return false;
+}
+
+function isMap(before: Elements, after: Elements): boolean {
+  const [first] = after.size > 0 ? after.values() : before.values();
+  return first !== undefined && first !== '';
+}
