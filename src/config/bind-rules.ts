@@ -6,6 +6,7 @@ import {
   intersectPorts,
   portSetOf,
   portSetSize,
+  portSetsMeet,
   subtractPorts,
   unionPorts,
   type PortRange,
@@ -111,13 +112,15 @@ function portsOfRule(
       }),
     );
   }
-  if (issues.length > 0) return { ok: false, issues };
-
   const named = anyPort ? ALL_PORTS : [frontendPort];
   const limited = input.listenPorts === undefined ? named : intersectPorts(named, input.listenPorts);
-  const ports = anyPort ? subtractPorts(limited, ownPorts(draft, address)) : limited;
+  if (!anyPort) issues.push(...excludedIssues(draft, path, limited));
+  if (issues.length > 0) return { ok: false, issues };
+
+  const ports = anyPort ? subtractPorts(limited, leftAlone(draft, address)) : limited;
   if (portSetSize(ports) === 0) {
-    const message = `No port is left to listen on: ${formatPortSet(named)} within listenPorts, less haports' own ports`;
+    const less = draft.root.dataPlane.capture === undefined ? '' : ' and excludedPorts';
+    const message = `No port is left to listen on: ${formatPortSet(named)} within listenPorts, less haports' own ports${less}`;
     return { ok: false, issues: [error('LB_CONFLICT', [...path, 'listenPorts'], message)] };
   }
   const protocol = input.haPorts ? 'all' : (input.protocol ?? 'all');
@@ -125,12 +128,29 @@ function portsOfRule(
   return { ok: true, value: { protocols, haPorts: anyPort, ports, portOffset } };
 }
 
-/** Ports that haports itself listens on at `address`, flows aside. An HA-ports rule leaves them alone. */
-function ownPorts(draft: Draft, address: IpAddress | undefined): PortSet {
-  if (address === undefined) return [];
+/**
+ * What an HA-ports rule does not get: ports that haports itself listens on at `address`, flows aside, and those that
+ * are never captured.
+ */
+function leftAlone(draft: Draft, address: IpAddress | undefined): PortSet {
+  const excluded = draft.root.dataPlane.capture?.excludedPorts ?? [];
+  if (address === undefined) return excluded;
   return ownListens(draft)
     .filter((own) => addressesOverlap(own.address, address))
-    .reduce<PortSet>((ports, { port }) => unionPorts(ports, portSetOf(port)), []);
+    .reduce<PortSet>((ports, { port }) => unionPorts(ports, portSetOf(port)), excluded);
+}
+
+/** A rule that names a port which the operator excluded by hand. With the default, who names 22 means it. */
+function excludedIssues(draft: Draft, path: Path, named: PortSet): Issue[] {
+  const excluded = draft.root.dataPlane.capture?.excludedPorts ?? [];
+  if (!draft.excludedPortsGiven || !portSetsMeet(named, excluded)) return [];
+  const both = formatPortSet(intersectPorts(named, excluded));
+  return [
+    error('LB_CONFLICT', [...path, 'frontendPort'], `Port ${both} is among dataPlane.capture.excludedPorts`, {
+      found: formatPortSet(named),
+      expected: 'ports that are not excluded, or excludedPorts without them',
+    }),
+  ];
 }
 
 function missingIssues(path: Path, input: RuleInput): Issue[] {

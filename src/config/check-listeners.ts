@@ -1,13 +1,19 @@
 import { compareAddresses, isWildcard } from '../model/address.js';
 import { formatPortSet, intersectPorts, portSetContains, portSetsMeet } from '../model/port-set.js';
 import { addressesOverlap, type BoundRule } from './bind-rules.js';
+import { answerIssues } from './check-answers.js';
 import type { Draft } from './draft.js';
 import { error, formatPath, note, type Issue } from './finding.js';
 import { ownListens, type OwnListen } from './own-listeners.js';
 
-/** Rules and frontends that would listen in the same place. */
+/** Rules and frontends that would listen in the same place, and answers that leave from where nobody listens. */
 export function listenerIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
-  return [...sameAddress(draft), ...sharedPorts(rules), ...ownClashes(draft, rules)];
+  return [
+    ...sameAddress(draft),
+    ...sharedPorts(rules),
+    ...ownClashes(draft, rules),
+    ...answerIssues(draft, rules),
+  ];
 }
 
 function sameAddress(draft: Draft): Issue[] {

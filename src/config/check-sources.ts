@@ -60,8 +60,9 @@ function protocolsOf(pool: string, rules: readonly BoundRule[]): readonly Protoc
   return rules.filter((rule) => rule.pool.value.name === pool).flatMap((rule) => rule.protocols);
 }
 
-/** Bound on one address, all ports are gone for sockets without a local address of their own (measured, Linux 6). */
+/** Bound on one address, all ports are gone for sockets without a local address of their own (measured, Linux 6). Captured ports are not bound. */
 function sourceNeeded(draft: Draft, rules: readonly BoundRule[]): Issue[] {
+  if (draft.root.dataPlane.capture?.fallback === 'none') return [];
   const hog = rules.find(
     (rule) =>
       rule.protocols.includes('tcp') &&

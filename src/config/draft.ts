@@ -29,6 +29,8 @@ export interface Draft {
   readonly declared: Readonly<Record<ListName, readonly Located<string>[]>>;
   /** Every name that something was called by, by wrong elements too. */
   readonly references: readonly Reference[];
+  /** `dataPlane.capture.excludedPorts` was written, not left to its default. */
+  readonly excludedPortsGiven: boolean;
 }
 
 /** Where a name stands that something in `list` should bear. */
@@ -59,6 +61,7 @@ export function draftOf(raw: unknown): Draft | undefined {
       rules: declared('rules'),
     },
     references: [...ruleReferences(raw), ...aliasReferences(raw)],
+    excludedPortsGiven: isGiven(raw, ['dataPlane', 'capture', 'excludedPorts']),
   };
 }
 
@@ -94,6 +97,11 @@ function aliasReferences(raw: JsonObject): Reference[] {
 
 function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function isGiven(raw: unknown, [key, ...rest]: readonly string[]): boolean {
+  if (key === undefined) return true;
+  return isObject(raw) && Object.hasOwn(raw, key) && isGiven(raw[key], rest);
 }
 
 function elements(raw: JsonObject, list: ListName): readonly unknown[] {

@@ -155,7 +155,16 @@ function rule(bound: BoundRule): Rule {
     flowPolicy: flowPolicyOf(bound),
     allDown: input.allDown,
     tcp: { noDelay, ...(keepAlive === 'off' ? {} : { keepAliveMs: keepAlive }) },
-    udp: input.udp ?? { perPacket: false },
+    udp: udpOptions(bound),
+  };
+}
+
+function udpOptions(rule: BoundRule): UdpOptions {
+  const { perPacket, expectedResponses } = rule.input.udp ?? { perPacket: false };
+  return {
+    perPacket,
+    ...(expectedResponses === undefined ? {} : { expectedResponses }),
+    ...(answersFromOf(rule) === 'address' ? { answersFrom: 'address' } : {}),
   };
 }
 

@@ -41,7 +41,9 @@ export const dataPlaneSchema = z
           .describe('redirect: one UDP socket a frontend. bind: one a port, not captured')
           .default('redirect'),
         excludedPorts: portSetField()
-          .describe('Ports that HA-ports rules leave alone on every frontend. A rule that names one gets it')
+          .describe(
+            'Ports that HA-ports rules leave alone on every frontend. A rule may name port 22 where this key is absent, and none of these where it is there',
+          )
           .prefault('22'),
         fallback: z
           .enum(['none', 'bind'])

@@ -141,6 +141,15 @@ export const ruleSchema = z
             'Datagrams a backend answers to one request; the flow ends with the last. 0: replies are dropped',
           )
           .exactOptional(),
+        answersFrom: z
+          .enum(['endpoint', 'address'])
+          .describe(
+            'Where a backend may answer from. endpoint: the port it was asked on (address and port-dependent filtering, ' +
+              'RFC 4787 section 5). address: any of its ports, for TFTP and the like (address-dependent filtering). ' +
+              'Default: address for an HA-ports rule with distribution source-ip that carries replies and does not ' +
+              'count them, else endpoint',
+          )
+          .exactOptional(),
       })
       .describe('Options of UDP flows')
       .exactOptional(),

@@ -3,6 +3,7 @@ import type { Configuration } from '../model/configuration.js';
 import { AZURE_CHECKS } from './azure/checks.js';
 import { bindRules } from './bind-rules.js';
 import { adminIssues } from './check-admin.js';
+import { captureIssues } from './check-capture.js';
 import { listenerIssues } from './check-listeners.js';
 import { loopIssues } from './check-loops.js';
 import { nameIssues } from './check-names.js';
@@ -52,6 +53,7 @@ export function validate(raw: unknown, { ownAddresses = [], readFile }: Surround
     ...loopIssues(draft, rules, ownAddresses),
     ...sourceIssues(draft, rules, ownAddresses),
     ...adminIssues(draft),
+    ...captureIssues(draft, rules),
     ...AZURE_CHECKS.flatMap((check) => check(context)),
     ...texts.issues,
     ...nothingToDo(draft),

@@ -60,6 +60,8 @@ const HASH_KEYS: Keys<Configuration> = { seed: 'seed', tableSize: 'tableSize' };
 /** Fixed when the process starts. */
 const PROCESS_KEYS: Keys<Configuration> = {
   workers: 'dataPlane.workers',
+  instance: 'dataPlane.instance',
+  capture: 'dataPlane.capture',
   admin: 'admin',
   metrics: 'metrics',
   flowLog: 'flowLog',
@@ -129,7 +131,13 @@ export function lostProbeState(before: Configuration, after: Configuration): Pla
 
 /** Keys that differ and that only a new process takes over. */
 export function restartKeys(before: Configuration, after: Configuration): readonly string[] {
-  return differingKeys(PROCESS_KEYS, before, after);
+  return differingKeys(PROCESS_KEYS, before, withExcludedPortsOf(before, after));
+}
+
+/** Excluded ports are only left out of the rules' ports, and those may change. */
+function withExcludedPortsOf(before: Configuration, after: Configuration): Configuration {
+  if (before.capture === undefined || after.capture === undefined) return after;
+  return { ...after, capture: { ...after.capture, excludedPorts: before.capture.excludedPorts } };
 }
 
 function differingKeys<T extends object>(keys: Keys<T>, before: T, after: T): string[] {

@@ -17,7 +17,7 @@ const PREFIX6 = [0xfd, 0x68, 0x61, 0x70, 0x6f, 0x72, 0x74, 0x73];
 const FNV_OFFSET = 0x811c9dc5;
 const FNV_PRIME = 0x01000193;
 
-/** How many frontends of one family a block has room for; prefix length 4 to 16. */
+/** How many frontends, IPv4 and IPv6 together, a block has room for; prefix length 4 to 16. */
 export function captureRoom(block: Cidr): number {
   let room = 0;
   for (let slot = 0; slot < slotsOf(block); slot++) if (isUsable(block, slot)) room++;
@@ -64,6 +64,7 @@ export function capturedPort(
   const at = (index: number): number => bytes[index] ?? 0;
   if (family === 6) {
     if (PREFIX6.some((byte, index) => at(index) !== byte)) return undefined;
+    if ((at(10) | at(11) | at(12) | at(13)) !== 0) return undefined;
     return { slot: (at(8) << 8) | at(9), port: (at(14) << 8) | at(15) };
   }
   const [first = 0, second = 0] = block.address.bytes;

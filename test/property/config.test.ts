@@ -131,6 +131,63 @@ describe('config, any input', () => {
     );
   });
 
+  it('parseConfiguration() never throws on any capture, whatever else there is', () => {
+    const options = fc.record(
+      {
+        mode: fc.constantFrom('auto', 'dnat-map', 'tproxy', 'nat'),
+        udp: fc.constantFrom('redirect', 'bind'),
+        excludedPorts: fc.oneof(fc.constantFrom<unknown>('22', '443', '1-65535', ''), fc.integer()),
+        fallback: fc.constantFrom('none', 'bind'),
+        port: fc.oneof(fc.integer({ min: 1000, max: 66_000 }), strange),
+        block: fc.oneof(
+          fc.constantFrom<unknown>(
+            '0.0.0.0/0',
+            '::/0',
+            '10.0.0.0/8',
+            '240.0.0.0/16',
+            '127.0.0.0/8',
+            '10.0.0.1',
+          ),
+          fc
+            .tuple(fc.nat(255), fc.nat(20))
+            .map(([first, length]) => `${first & (0xff << Math.max(0, 8 - length)) & 0xff}.0.0.0/${length}`),
+          strange,
+        ),
+      },
+      { requiredKeys: [] },
+    );
+    const capture = fc.oneof(options, fc.dictionary(fc.string(), fc.jsonValue()), strange);
+    const address = fc.oneof(
+      fc.constantFrom('0.0.0.0', '::', '127.0.0.1', 'fe80::1%eth0', 'fd68:6170:6f72:7473::1', '10.0.0.1'),
+      fc.ipV4(),
+      fc.ipV6(),
+    );
+    const seen = new Set<string>();
+    fc.assert(
+      fc.property(
+        capture,
+        fc.integer({ min: 0, max: 64 }),
+        address,
+        fc.boolean(),
+        (value, workers, at, ha) => {
+          const raw = (ha ? haExample : example)((all) => {
+            all['dataPlane'] = { workers, capture: value };
+            all.frontends[0] = { ...all.frontends[0], address: at };
+            all.rules[0] = { ...all.rules[0], ...(ha ? { listenPorts: '1-65535' } : {}) };
+          });
+          const text = JSON.stringify(raw, null, 1);
+          const result = parseConfiguration(text);
+          assertSane(text, result);
+          for (const { code } of result.findings) seen.add(code);
+        },
+      ),
+      { numRuns: 500 },
+    );
+    for (const code of ['LB_CAPTURE_WILDCARD', 'LB_CAPTURE_ADDRESS', 'LB_CAPTURE_PORT', 'LB_VALUE']) {
+      assert.ok(seen.has(code), `${code} was never met`);
+    }
+  });
+
   it('parseConfiguration() never throws on a configuration with bytes gone', () => {
     const text = JSON.stringify(example(), null, 2);
     fc.assert(

@@ -28,6 +28,7 @@ describe('resolve', () => {
       seed: 0,
       tableSize: 65537,
       workers: 1,
+      instance: 'haports',
       frontends: [{ name: 'hub', address: ipAddress('10.0.0.1'), allow: [], deny: [] }],
       probes: [
         {

@@ -3,10 +3,12 @@ import { describe, test } from 'node:test';
 import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/forwarding-compiler.js';
 import { planChange } from '../../../src/control/plan.js';
 import { ipAddress } from '../../../src/model/address.js';
+import type { CaptureOptions } from '../../../src/model/capture.js';
 import type { Configuration } from '../../../src/model/configuration.js';
 import type { Protocol } from '../../../src/model/five-tuple.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import type { PlanReport } from '../../../src/model/plan-report.js';
+import { portSetOf } from '../../../src/model/port-set.js';
 import type { HealthState } from '../../../src/model/probe.js';
 import { createHasher } from '../../../src/selection/hasher.js';
 import { createPicker } from '../../../src/selection/picker.js';
@@ -317,6 +319,25 @@ describe('planChange() the rest', () => {
     ]);
     assert.match(report.steps[0] ?? '', /^Start a new process: .*"dataPlane\.workers"/);
     assert.deepEqual((await plan({ to: { shutdownDeadlineMs: 1 } })).restartNeeded, []);
+  });
+
+  test('names capture and the instance, but not for excluded ports', async () => {
+    const capture: CaptureOptions = {
+      ...{ mode: 'auto', udp: 'redirect', fallback: 'none', port: 61_000 },
+      excludedPorts: portSetOf(22),
+      block: { address: ipAddress('240.0.0.0'), prefixLength: 4, text: '240.0.0.0/4' },
+    };
+    type Settings = Partial<Configuration>;
+    const restarts = async (from: Settings, to: Settings) => (await plan({ from, to })).restartNeeded;
+    assert.deepEqual(await restarts({}, { instance: 'other' }), ['dataPlane.instance']);
+    assert.deepEqual(await restarts({}, { capture }), ['dataPlane.capture']);
+    assert.deepEqual(await restarts({ capture }, {}), ['dataPlane.capture']);
+    const mode = { capture: { ...capture, mode: 'tproxy' as const } };
+    assert.deepEqual(await restarts({ capture }, mode), ['dataPlane.capture']);
+    const excluded = { capture: { ...capture, excludedPorts: portSetOf(22, 23) } };
+    assert.deepEqual(await restarts({ capture }, excluded), []);
+    const both = { capture: { ...excluded.capture, port: 62_000 } };
+    assert.deepEqual(await restarts({ capture }, both), ['dataPlane.capture']);
   });
 
   test('puts what is added before what is removed', async () => {

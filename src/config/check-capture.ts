@@ -1,0 +1,142 @@
+import { isLoopback, isWildcard, type IpAddress } from '../model/address.js';
+import { captureRoom } from '../model/capture-address.js';
+import { cidrContains, parseCidr, type Cidr } from '../model/cidr.js';
+import type { BoundRule } from './bind-rules.js';
+import { capturePortIssues } from './check-capture-ports.js';
+import type { Draft, Located } from './draft.js';
+import { error, note, warning, type Issue, type Path } from './finding.js';
+
+const BLOCK: Path = ['dataPlane', 'capture', 'block'];
+/** Of `captureAddress`. */
+const PRIVATE6 = parseCidr('fd68:6170:6f72:7473::/64');
+const CLASS_E = parseCidr('240.0.0.0/4');
+const MULTICAST = parseCidr('224.0.0.0/4');
+
+/** What cannot be captured, and what the operator may not have thought of. Nothing where nothing is captured. */
+export function captureIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
+  const { capture } = draft.root.dataPlane;
+  if (capture === undefined) return [];
+  return [
+    ...draft.frontends.flatMap(({ path, value: { name, address } }) =>
+      frontendIssues([...path, 'address'], name, address, rules),
+    ),
+    ...blockIssues(capture.block),
+    ...addressesOf(draft).flatMap((located) => privateIssues(located, capture.block)),
+    ...roomIssues(draft, capture.block),
+    ...capturePortIssues(draft, capture, rules),
+  ];
+}
+
+function frontendIssues(
+  path: Path,
+  name: string,
+  address: IpAddress,
+  rules: readonly BoundRule[],
+): readonly Issue[] {
+  const found = `"${address.text}"`;
+  if (isWildcard(address)) {
+    return [
+      error('LB_CAPTURE_WILDCARD', path, `Frontend "${name}" stands for every address of this machine`, {
+        found,
+        expected: 'a frontend for each address whose ports are to be captured',
+        reason: "Capture takes every port of an address away from this machine's own services",
+      }),
+    ];
+  }
+  if (address.zone !== undefined) {
+    return [
+      error('LB_CAPTURE_ADDRESS', path, `Frontend "${name}" has an address of one interface only`, {
+        found,
+        expected: 'an address that is not link-local',
+        reason: 'The kernel steers by address alone, and other interfaces may have the same link-local one',
+      }),
+    ];
+  }
+  const wide = rules.find(({ haPorts, frontend }) => haPorts && frontend.value.address.text === address.text);
+  if (wide === undefined || !isLoopback(address)) return [];
+  // Everything on a machine uses 127.0.0.1 and ::1; another loopback address was most likely chosen for this.
+  const isCommon = address.family === 6 || address.text === '127.0.0.1';
+  const tell = isCommon ? warning : note;
+  return [
+    tell('LB_CAPTURE_LOOPBACK', path, `Rule "${wide.input.name}" captures ports of loopback`, {
+      found,
+      expected: isCommon
+        ? 'an address that no service of this machine is asked at'
+        : 'no local services there',
+      reason: 'Only ports with a listener at the time are left alone: what starts later is never reached',
+    }),
+  ];
+}
+
+function blockIssues(block: Cidr): readonly Issue[] {
+  const found = `"${block.text}"`;
+  const expected = 'an IPv4 block from /4 to /16 that nothing else uses, such as "240.0.0.0/4"';
+  const { family } = block.address;
+  if (family === 6 || block.prefixLength < 4 || block.prefixLength > 16) {
+    const reason = 'Every frontend takes a slot, which is a /16';
+    return [error('LB_VALUE', BLOCK, 'The block must be IPv4, /4 to /16', { found, expected, reason })];
+  }
+  if (captureRoom(block) === 0 || overlaps(block, MULTICAST)) {
+    const reason = '0.0.0.0/8, 127.0.0.0/8, 224.0.0.0/4 and 255.0.0.0/8 have meanings of their own';
+    return [error('LB_VALUE', BLOCK, 'The block must hold ordinary addresses', { found, expected, reason })];
+  }
+  if (overlaps(block, CLASS_E)) return [];
+  return [
+    note('LB_CAPTURE_BLOCK', BLOCK, `Parts of ${block.text} become addresses of this machine`, {
+      found,
+      expected: 'a block that no client, backend or route uses',
+      reason: 'Whoever has such an address elsewhere cannot be reached any more',
+    }),
+  ];
+}
+
+function privateIssues({ path, value: address }: Located<IpAddress>, block: Cidr): readonly Issue[] {
+  const taken = address.family === 4 ? block : PRIVATE6;
+  if (taken === undefined || !cidrContains(taken, address)) return [];
+  return [
+    error('LB_CAPTURE_ADDRESS', path, `Addresses in ${taken.text} stand for captured ports`, {
+      found: `"${address.text}"`,
+      expected: `an address outside ${taken.text}`,
+    }),
+  ];
+}
+
+function roomIssues({ frontends }: Draft, block: Cidr): readonly Issue[] {
+  if (blockIssues(block).some(({ severity }) => severity === 'error')) return [];
+  const room = captureRoom(block);
+  const count = new Set(frontends.map(({ value }) => value.address.text)).size;
+  if (count <= room) return [];
+  const places = room === 1 ? '1 frontend' : `${room} frontends`;
+  return [
+    error('LB_CAPTURE_BLOCK', BLOCK, `The block has room for ${places}, not for ${count}`, {
+      found: `"${block.text}"`,
+      expected: 'a larger block, at most a /4',
+      reason: 'Every frontend takes a slot, which is a /16',
+    }),
+  ];
+}
+
+/** Every address that packets have or go to. */
+function addressesOf({ root, frontends, pools, probes }: Draft): readonly Located<IpAddress>[] {
+  const at = (path: Path, value: IpAddress | undefined): Located<IpAddress>[] =>
+    value === undefined ? [] : [{ path, value }];
+  return [
+    ...frontends.flatMap(({ path, value }) => at([...path, 'address'], value.address)),
+    ...pools.flatMap(({ path, value: pool }) => [
+      ...pool.sourceAddresses.flatMap((address, index) => at([...path, 'sourceAddresses', index], address)),
+      ...pool.backends.flatMap((backend, index) => [
+        ...at([...path, 'backends', index, 'address'], backend.address),
+        ...Object.entries(backend.floatingAddresses).flatMap(([name, address]) =>
+          at([...path, 'backends', index, 'floatingAddresses', name], address),
+        ),
+      ]),
+    ]),
+    ...probes.flatMap(({ path, value }) => at([...path, 'sourceAddress'], value.sourceAddress)),
+    ...at(['metrics', 'listen'], root.metrics?.listen.address),
+    ...at(['admin', 'http'], root.admin?.http?.address),
+  ];
+}
+
+function overlaps(block: Cidr, other: Cidr | undefined): boolean {
+  return other !== undefined && (cidrContains(other, block.address) || cidrContains(block, other.address));
+}
