@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict';
+import { createHash, randomBytes } from 'node:crypto';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { reachedBy, type AskedFlow } from '../support/capture-flows.js';
+import {
+  BACKENDS,
+  captureConfig,
+  CaptureLab,
+  FRONTEND,
+  type CapturedHaports,
+} from '../support/capture-lab.js';
+import { hasCommand } from '../support/commands.js';
+import { eventually } from '../support/deadline.js';
+import { whyNoNamespaces } from '../support/namespaces.js';
+
+/** Clients, all in one namespace: so many that each backend gets some. */
+const SOURCES = Array.from({ length: 16 }, (_, index) => `10.50.1.${20 + index}`);
+/** SIP, and one RTP stream with its RTCP (RFC 3550, 11: the next higher port). */
+const [SIP, RTP, RTCP] = [5060, 10_000, 10_001];
+const FILE_BYTES = 200_000;
+
+const missing = (
+  await Promise.all(['vsftpd', 'in.tftpd', 'curl'].map(async (name) => [name, await hasCommand(name)]))
+)
+  .filter(([, found]) => found === false)
+  .map(([name]) => name);
+const skip = whyNoNamespaces() || (missing.length > 0 && `not installed: ${missing.join(', ')}`);
+
+void describe('protocols of more than one port, captured, source-ip', { skip }, () => {
+  let lab: CaptureLab;
+  let haports: CapturedHaports;
+  let folder: string;
+  /** SHA-256 of each backend's file, which so tells whom it came from. */
+  const backendOf = new Map<string, string>();
+
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'haports-protocols-'));
+    await chmod(folder, 0o755);
+    lab = await CaptureLab.open();
+    await lab.spaces.address('c1', 'lb', ...SOURCES.map((source) => `${source}/24`));
+    await lab.startBackends([SIP, RTP, RTCP]);
+    for (const address of BACKENDS[4]) await startServers(address);
+    const rule = { distribution: 'source-ip' };
+    haports = await lab.start(captureConfig({ mode: 'dnat-map' }, { rule, dataPlane: { workers: 2 } }));
+  });
+  after(async () => {
+    await lab.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  /** A real FTP and a real TFTP server, with a file of this backend's own. */
+  async function startServers(address: string): Promise<void> {
+    const [files, empty] = [join(folder, address), join(folder, `${address}-empty`)];
+    await mkdir(files);
+    await mkdir(empty);
+    const content = randomBytes(FILE_BYTES);
+    await writeFile(join(files, 'file'), content, { mode: 0o644 });
+    backendOf.set(hashOf(content), address);
+    const settings = join(folder, `${address}.conf`);
+    await writeFile(settings, vsftpdSettings({ address, files, empty }));
+    lab.spaces.spawn('be', 'vsftpd', [settings], { stdio: 'ignore' });
+    const tftpd = ['--foreground', '--ipv4', '--address', `${address}:69`, '--secure', files];
+    lab.spaces.spawn('be', 'in.tftpd', tftpd, { stdio: 'ignore' });
+    await eventually(
+      async () => {
+        const { stdout } = await lab.spaces.run('be', 'cat', ['/proc/net/tcp', '/proc/net/udp']);
+        const hex = address
+          .split('.')
+          .reverse()
+          .map((part) => Number(part).toString(16).padStart(2, '0'))
+          .join('')
+          .toUpperCase();
+        return stdout.includes(` ${hex}:0015 `) && stdout.includes(` ${hex}:0045 `);
+      },
+      10_000,
+      `servers on ${address}`,
+    );
+  }
+
+  /** Fetches the file from each client address in turn; gives the backend by client. */
+  async function fetchAll(
+    url: string,
+    options: readonly string[] = [],
+  ): Promise<ReadonlyMap<string, string>> {
+    const served = new Map<string, string>();
+    for (const source of SOURCES) {
+      const file = join(folder, 'got');
+      const args = ['-sS', '-m', '20', '--interface', source, '-o', file, ...options, url];
+      const { code, stderr } = await lab.spaces.run('c1', 'curl', args, { timeoutMs: 30_000 });
+      assert.equal(code, 0, `curl ${args.join(' ')}: ${stderr}\n${haports.log().slice(-2000)}`);
+      const backend = backendOf.get(hashOf(await readFile(file)));
+      assert.ok(backend !== undefined, `${source} got a file that no backend has`);
+      served.set(source, backend);
+      await rm(file);
+    }
+    assert.equal(
+      new Set(served.values()).size,
+      BACKENDS[4].length,
+      'each backend serves some of the clients',
+    );
+    return served;
+  }
+
+  void test('FTP passive: control and data connections of a client meet at one backend', async () => {
+    const url = `ftp://${FRONTEND[4]}/file`;
+    // PASV with the address that the server names, which is the frontend's; then EPSV, which names the port alone.
+    const pasv = await fetchAll(url, ['--disable-epsv', '--no-ftp-skip-pasv-ip']);
+    assert.deepEqual(await fetchAll(url), pasv);
+  });
+
+  void test('TFTP: the server answers from a port of its own choice', async () => {
+    const tftp = await fetchAll(`tftp://${FRONTEND[4]}/file`);
+    const ftp = await fetchAll(`ftp://${FRONTEND[4]}/file`);
+    assert.deepEqual(tftp, ftp, 'source-ip: a client has one backend, whatever the protocol');
+  });
+
+  void test('SIP and RTP: call and media of a client meet at one backend', async () => {
+    const flows = SOURCES.flatMap((source) =>
+      [SIP, RTP, RTCP].map((port): AskedFlow => ({
+        protocol: 'udp',
+        source,
+        // The same number at both ends, as such clients like it.
+        sourcePort: port,
+        destination: FRONTEND[4],
+        port,
+      })),
+    );
+    const answers = await lab.ask('c1', flows);
+    const backends = new Set<string>();
+    for (const source of SOURCES) {
+      const own = flows
+        .map((flow, index) => ({ flow, answer: answers[index] }))
+        .filter(({ flow }) => flow.source === source);
+      const reached = own.map(({ answer }) => reachedBy(answer));
+      assert.deepEqual(
+        reached.map((each) => each?.port),
+        [SIP, RTP, RTCP],
+        `${source}: ${JSON.stringify(own)}`,
+      );
+      const those = new Set(reached.map((each) => each?.backend ?? ''));
+      assert.equal(those.size, 1, `${source} reached ${[...those].join(', ')}`);
+      for (const backend of those) backends.add(backend);
+    }
+    assert.equal(backends.size, BACKENDS[4].length, 'each backend serves some of the clients');
+  });
+});
+
+function vsftpdSettings(of: {
+  readonly address: string;
+  readonly files: string;
+  readonly empty: string;
+}): string {
+  const settings = {
+    listen: 'YES',
+    listen_address: of.address,
+    background: 'NO',
+    anonymous_enable: 'YES',
+    local_enable: 'NO',
+    anon_root: of.files,
+    // Whose home must exist; nobody's does not.
+    ftp_username: 'daemon',
+    secure_chroot_dir: of.empty,
+    // Its own namespaces and filter are refused in some containers.
+    isolate: 'NO',
+    isolate_network: 'NO',
+    seccomp_sandbox: 'NO',
+    xferlog_enable: 'NO',
+    pasv_address: FRONTEND[4],
+  };
+  return Object.entries(settings)
+    .map(([key, value]) => `${key}=${value}\n`)
+    .join('');
+}
+
+function hashOf(content: Uint8Array): string {
+  return createHash('sha256').update(content).digest('hex');
+}
