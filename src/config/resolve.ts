@@ -1,7 +1,8 @@
 import type { AdminOptions, Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
 import type { FlapDamping, Probe } from '../model/probe.js';
 import type { Protocol } from '../model/five-tuple.js';
-import type { Rule, Sourced } from '../model/rule.js';
+import type { Rule, Sourced, UdpOptions } from '../model/rule.js';
+import { answersFromOf } from './answers-from.js';
 import type { BoundRule } from './bind-rules.js';
 import { deepFreeze } from './deep-freeze.js';
 import type { Draft } from './draft.js';

@@ -114,14 +114,10 @@ export class SourcePorts {
     return port;
   }
 
-  /**
-   * A port that the caller has already; it is to be released like any other. False: somebody else has it, and nothing
-   * has changed.
-   */
+  /** A port of the caller's own choice; it is to be released like any other. False: somebody has it already. */
   claim(request: SourcePortRequest, port: number): boolean {
     const space = this.#spaceFor(request);
-    if (space.taken.has(port)) return false;
-    if (!portSetContains(space.ports, port)) return true;
+    if (space.taken.has(port) || !portSetContains(space.ports, port)) return !space.taken.has(port);
     space.taken.add(port);
     space.resting.delete(port);
     this.#judge(space);

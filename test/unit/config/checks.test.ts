@@ -332,6 +332,21 @@ const RULES: readonly Case[] = [
     found: ['warning LB_NO_EFFECT rules[0].symmetric', 'warning LB_NO_EFFECT rules[0].distribution'],
   },
   {
+    what: 'answers from other ports that would have to be counted',
+    raw: withRule({ protocol: 'udp', udp: { expectedResponses: 1, answersFrom: 'address' } }),
+    code: 'LB_CONFLICT',
+    found: ['error LB_CONFLICT rules[0].udp.answersFrom'],
+  },
+  {
+    what: 'answers from other ports with several workers',
+    raw: example((raw) => {
+      Object.assign(raw, { dataPlane: { workers: 2 } });
+      Object.assign(raw.rules[0] ?? {}, { protocol: 'udp', udp: { answersFrom: 'address' } });
+    }),
+    code: 'LB_ANSWERS_BY_WORKER',
+    found: ['note LB_ANSWERS_BY_WORKER rules[0].udp.answersFrom'],
+  },
+  {
     what: 'TCP that would be moved',
     raw: withRule({ flowPolicy: { probeDown: 'rebalance', idle: 'reset' } }),
     code: 'LB_REBALANCE_RESETS',
