@@ -23,6 +23,8 @@ export interface UdpFlowState {
   readonly tuple: FiveTuple;
   /** The client's address as the system writes it. */
   readonly clientAddress: string;
+  /** Of a flow through a captured socket: the client's port as that socket sees it. Absent: it came through another. */
+  readonly clientPort?: number;
   readonly rule: string;
   readonly backendId: string;
   /** Where the backend is reached. */
@@ -40,6 +42,9 @@ export interface UdpFlowState {
 
 /** A plane whose sockets and UDP flows can pass to another process and come from one. */
 export interface HandOverPlane extends DataPlane {
+  /** Why this one cannot, and what to do instead; absent: it can. */
+  whyNoHandOver?(): string | undefined;
+
   /** Gives each listening socket that is open; all of them are served on here. */
   lend(onSocket: (socket: ListeningSocket) => void): Promise<void>;
 

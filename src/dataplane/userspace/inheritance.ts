@@ -1,6 +1,9 @@
 import type { Protocol } from '../../model/five-tuple.js';
 import type { ListeningSocket, UdpFlowState } from '../hand-over.js';
 
+/** No flow has that port. */
+const ALL_PORTS = 0;
+
 /** What a plane got from its predecessor, until its listeners have taken it. */
 export class Inheritance {
   readonly #sockets = new Map<string, ListeningSocket>();
@@ -18,7 +21,8 @@ export class Inheritance {
     this.#flows = new Map();
     for (const flow of flows) {
       const { destination, destinationPort } = flow.tuple;
-      const key = keyOf('udp', destination.text, destinationPort);
+      const port = flow.clientPort === undefined ? destinationPort : ALL_PORTS;
+      const key = keyOf('udp', destination.text, port);
       const group = this.#flows.get(key) ?? [];
       this.#flows.set(key, group);
       group.push(flow);
@@ -36,6 +40,11 @@ export class Inheritance {
   /** Flows that came in there. */
   flowsAt(address: string, port: number): readonly UdpFlowState[] {
     return this.#flows.get(keyOf('udp', address, port)) ?? [];
+  }
+
+  /** Flows to all ports of a captured frontend. */
+  capturedFlowsAt(address: string): readonly UdpFlowState[] {
+    return this.flowsAt(address, ALL_PORTS);
   }
 
   /** Closes what nobody has taken: connections would wait there for ever. */

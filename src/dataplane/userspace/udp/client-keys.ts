@@ -17,6 +17,11 @@ export function ipv4Number(text: string): number {
   return value * 256 + octet;
 }
 
+/** The port of the endpoint that has the key. */
+export function portOfKey(key: number): number {
+  return key % PORTS;
+}
+
 interface Interned {
   readonly number: number;
   flows: number;

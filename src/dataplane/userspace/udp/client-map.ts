@@ -56,6 +56,13 @@ export class ClientMap<T> {
     return this.#values.filter((value) => value !== undefined);
   }
 
+  /** As they are now. */
+  entries(): (readonly [key: number, value: T])[] {
+    return this.#values.flatMap((value, slot) =>
+      value === undefined ? [] : [[this.#keys[slot] ?? EMPTY, value] as const],
+    );
+  }
+
   /** The key's slot, or -1. */
   #find(key: number): number {
     const keys = this.#keys;
