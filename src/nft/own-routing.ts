@@ -44,7 +44,7 @@ export async function addRouting(tools: Tools, entries: readonly RoutingEntry[])
   for (const entry of entries) {
     // `ip rule` knows no replace. It is only called for what is missing.
     const failure = await change(tools, entry.object === 'rule' ? 'add' : 'replace', entry);
-    if (failure !== undefined && !/File exists/.test(failure.message)) throw failure;
+    if (failure !== undefined && !failure.message.includes('File exists')) throw failure;
   }
 }
 

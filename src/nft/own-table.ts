@@ -37,7 +37,7 @@ export async function listStructure(tools: Tools, table: string): Promise<string
   const own = await tools.run('nft', ['-a', '-s', '-t', 'list', 'table', 'inet', table]);
   if (succeeded(own)) return tableBlock(own.stdout, table);
   if (all.failure === undefined) throw toolFailure('nft', all);
-  if (/No such file or directory/.test(own.stderr)) return undefined;
+  if (own.stderr.includes('No such file or directory')) return undefined;
   throw toolFailure('nft', own);
 }
 

@@ -64,7 +64,7 @@ async function runTool(command: readonly string[], options: RunOptions): Promise
       end(code ?? undefined);
     });
     // A tool that ends before it has read everything says why on its standard error.
-    child.stdin.on('error', () => {});
+    child.stdin.on('error', () => undefined);
     child.stdin.end(options.input ?? '');
   });
 }
@@ -92,7 +92,7 @@ function followTool(command: readonly string[], follower: Follower): () => void 
     const end = (text: string, neverRan: boolean): void => {
       if (!stopped) onEnd(text, neverRan);
     };
-    child.stdin.on('error', () => {});
+    child.stdin.on('error', () => undefined);
     child.stdin.end();
     child.stdout.on('data', (chunk: Buffer) => {
       const batch = lines.push(chunk);

@@ -1,3 +1,6 @@
+import { succeeded, toolFailure, tooOld } from './tool-failure.js';
+import type { Tools } from './tools.js';
+
 /** What `nft --version` says. */
 export interface ToolVersion {
   /** `nftables v1.0.6 (Lester Gooch #5)`. */
@@ -17,6 +20,15 @@ export function parseToolVersion(output: string): ToolVersion | undefined {
   const fit =
     order(numbers, OLDEST) < 0 ? 'too-old' : order(numbers.slice(0, 2), NEWEST) > 0 ? 'newer' : 'known';
   return { text: match[0].trim(), fit };
+}
+
+/** Its version, with a note where haports was not tried with it. Rejects with BalancerError where it will not do. */
+export async function usableTool(tools: Tools): Promise<string> {
+  const outcome = await tools.run('nft', ['--version']);
+  if (!succeeded(outcome)) throw toolFailure('nft', outcome);
+  const version = parseToolVersion(outcome.stdout);
+  if (version === undefined || version.fit === 'too-old') throw tooOld(version?.text ?? outcome.stdout.trim());
+  return version.fit === 'known' ? version.text : `${version.text}, newer than haports was tried with`;
 }
 
 function order(a: readonly number[], b: readonly number[]): number {

@@ -1,0 +1,297 @@
+import { errorMessage } from '../model/errors.js';
+import type { KernelChanged } from '../model/events.js';
+import type { KernelReport } from '../model/kernel-report.js';
+import { Backoff } from '../runtime/backoff.js';
+import type { Clock } from '../runtime/clock.js';
+import { deltaText, replaceTableText, type KernelSetup } from './kernel-setup.js';
+import { addRouting, deleteRouting, listOwnRouting, without } from './own-routing.js';
+import {
+  checkTransaction,
+  elementsEvidence,
+  listStructure,
+  removeTable,
+  replaceTable,
+  runTransaction,
+} from './own-table.js';
+import { instanceTag, ipCommandLine, tableOf, type RoutingEntry } from './routing-entry.js';
+import { usableTool } from './tool-version.js';
+import type { Tools } from './tools.js';
+
+export interface ReconcilerDeps {
+  readonly clock: Clock;
+  readonly tools: Tools;
+  /** Called after the report has changed. Evidence: what was wrong, or why it failed. */
+  onChange(change: KernelChanged['change'], evidence?: string): void;
+}
+
+export interface ReconcilerOptions {
+  /** Whose table and routing it is. */
+  readonly instance: string;
+  /** How often the structure of the table and the routing are looked at. @default 2000 */
+  readonly pollMs?: number;
+  /** How often the elements are, which takes nft most of a second for 65,535. @default 300000 */
+  readonly elementsEveryMs?: number;
+}
+
+/** The part of a KernelReport that this class knows. */
+export type ReconcilerReport = Pick<
+  KernelReport,
+  'table' | 'state' | 'sinceMs' | 'repairs' | 'failures' | 'lastFailure' | 'tool'
+>;
+
+const POLL_MS = 2000;
+const ELEMENTS_EVERY_MS = 5 * 60_000;
+const RETRY = { firstMs: 1000, maxMs: 30_000 };
+
+/** That often in a row it must be impossible to look before that counts as failing: a busy machine is slow. */
+const FAILED_LOOKS = 3;
+
+interface Installed {
+  readonly setup: KernelSetup;
+  /** As listed just after it was put in place; undefined: that failed, and it is put in place again. */
+  readonly structure: string | undefined;
+}
+
+/** What a look has found wrong. */
+interface Damage {
+  readonly table?: string;
+  readonly routing: readonly RoutingEntry[];
+}
+
+/**
+ * Keeps one setup in the kernel: puts it there whole or not at all, looks after it, and puts it right when others have
+ * changed it. It writes nothing but its own table and routing. One operation at a time: calls wait for each other.
+ */
+export class Reconciler {
+  readonly #deps: ReconcilerDeps;
+  readonly #table: string;
+  readonly #tag: number;
+  readonly #pollMs: number;
+  readonly #elementsEveryMs: number;
+  readonly #retry = new Backoff(RETRY);
+  #installed: Installed | undefined;
+  #queue: Promise<unknown> = Promise.resolve();
+  #cancelPoll: (() => void) | undefined;
+  #failedLooks = 0;
+  #elementsAtMs = 0;
+  #report: Omit<ReconcilerReport, 'table'>;
+
+  constructor(deps: ReconcilerDeps, options: ReconcilerOptions) {
+    this.#deps = deps;
+    this.#table = tableOf(options.instance);
+    this.#tag = instanceTag(options.instance);
+    this.#pollMs = options.pollMs ?? POLL_MS;
+    this.#elementsEveryMs = options.elementsEveryMs ?? ELEMENTS_EVERY_MS;
+    this.#report = { state: 'absent', sinceMs: deps.clock.wallMs(), repairs: 0, failures: 0, tool: '' };
+  }
+
+  report(): ReconcilerReport {
+    return { table: `inet ${this.#table}`, ...this.#report };
+  }
+
+  /** Whether the kernel would take the setup, as far as that can be known. Rejects with BalancerError if not. */
+  async check(setup: KernelSetup): Promise<void> {
+    await this.#oneAtATime(async () => {
+      await this.#knowTool();
+      const delta = await this.#deltaTo(setup);
+      if (delta === '') return;
+      await checkTransaction(this.#deps.tools, delta ?? replaceTableText(setup));
+    });
+  }
+
+  /**
+   * Puts the setup in place of what is there, and looks after it from now on. What a crashed process has left of the
+   * same instance goes. Rejects with BalancerError: then what was there before still is, and is looked after.
+   */
+  async install(setup: KernelSetup): Promise<void> {
+    await this.#oneAtATime(async () => {
+      this.#stopPolling();
+      try {
+        const changed = await this.#putInPlace(setup);
+        this.#retry.reset();
+        if (this.#enter('in-place') || changed) this.#deps.onChange('installed');
+      } catch (error) {
+        this.#noteFailure(errorMessage(error));
+        throw error;
+      } finally {
+        this.#schedule(this.#pollMs);
+      }
+    });
+  }
+
+  /** Takes everything away, also what was not put there by this object. Rejects with BalancerError if it cannot. */
+  async remove(): Promise<void> {
+    await this.#oneAtATime(async () => {
+      this.#stopPolling();
+      this.#installed = undefined;
+      const { tools } = this.#deps;
+      await removeTable(tools, this.#table);
+      const failure = await deleteRouting(tools, await listOwnRouting(tools, this.#tag));
+      if (failure !== undefined) throw failure;
+      if (this.#enter('absent')) this.#deps.onChange('removed');
+    });
+  }
+
+  /** Looks after nothing any more, and leaves everything where it is: to a successor. Install takes it up again. */
+  async letGo(): Promise<void> {
+    this.#stopPolling();
+    await this.#oneAtATime(async () => {
+      this.#stopPolling();
+      this.#installed = undefined;
+      this.#enter('absent');
+      return Promise.resolve();
+    });
+  }
+
+  /** Whether anything was written. */
+  async #putInPlace(setup: KernelSetup): Promise<boolean> {
+    const { tools } = this.#deps;
+    await this.#knowTool();
+    const present = await listOwnRouting(tools, this.#tag);
+    const added = without(setup.routing, present);
+    let written: boolean;
+    try {
+      await addRouting(tools, added);
+      written = await this.#writeTable(setup);
+    } catch (error) {
+      await deleteRouting(tools, without(added, this.#installed?.setup.routing ?? []));
+      throw error;
+    }
+    const stale = without(present, setup.routing);
+    const failure = await deleteRouting(tools, stale);
+    // It does no harm where it is.
+    if (failure !== undefined) this.#noteFailure(failure.message);
+    return written || added.length > 0 || stale.length > 0;
+  }
+
+  async #writeTable(setup: KernelSetup): Promise<boolean> {
+    const { tools } = this.#deps;
+    const delta = await this.#deltaTo(setup);
+    if (delta !== undefined) {
+      const done = delta === '' || (await this.#tryDelta(delta));
+      if (done) {
+        this.#installed = { setup, structure: this.#installed?.structure };
+        return delta !== '';
+      }
+    }
+    await replaceTable(tools, setup);
+    this.#elementsAtMs = this.#deps.clock.monotonicMs();
+    this.#installed = { setup, structure: await listStructure(tools, this.#table).catch(() => undefined) };
+    return true;
+  }
+
+  /** What leads from the table that is really there to the setup; undefined: it takes the whole table. */
+  async #deltaTo(setup: KernelSetup): Promise<string | undefined> {
+    const installed = this.#installed;
+    const delta = installed === undefined ? undefined : deltaText(installed.setup, setup);
+    if (installed?.structure === undefined || delta === undefined) return undefined;
+    const found = await listStructure(this.#deps.tools, this.#table);
+    return found === installed.structure ? delta : undefined;
+  }
+
+  /** False: the elements are not what they should be, and only the whole table will do. */
+  async #tryDelta(delta: string): Promise<boolean> {
+    try {
+      await runTransaction(this.#deps.tools, delta);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  async #poll(): Promise<void> {
+    const installed = this.#installed;
+    if (installed === undefined) return;
+    let damage: Damage;
+    try {
+      damage = await this.#look(installed);
+      this.#failedLooks = 0;
+    } catch (error) {
+      this.#failedLooks += 1;
+      this.#fail(errorMessage(error), this.#failedLooks >= FAILED_LOOKS);
+      return;
+    }
+    try {
+      await this.#repair(installed.setup, damage);
+    } catch (error) {
+      this.#fail(errorMessage(error), true);
+    }
+  }
+
+  async #look({ setup, structure }: Installed): Promise<Damage> {
+    const { tools, clock } = this.#deps;
+    const routing = without(setup.routing, await listOwnRouting(tools, this.#tag, setup.routing));
+    const found = await listStructure(tools, this.#table);
+    if (found === undefined) return { table: `Table inet ${this.#table} was gone`, routing };
+    if (found !== structure) return { table: `Table inet ${this.#table} was altered`, routing };
+    if (clock.monotonicMs() - this.#elementsAtMs < this.#elementsEveryMs) return { routing };
+    const evidence = await elementsEvidence(tools, setup);
+    this.#elementsAtMs = clock.monotonicMs();
+    return evidence === undefined ? { routing } : { table: evidence, routing };
+  }
+
+  async #repair(setup: KernelSetup, { table, routing }: Damage): Promise<void> {
+    await addRouting(this.#deps.tools, routing);
+    if (table !== undefined) {
+      this.#installed = { setup, structure: undefined };
+      await this.#writeTable(setup);
+    }
+    this.#retry.reset();
+    const first = routing[0];
+    const missing = first === undefined ? undefined : `"${ipCommandLine('add', first)}" was undone`;
+    const recovered = this.#enter('in-place') ? 'It can be looked at again' : undefined;
+    const evidence = table ?? missing ?? recovered;
+    if (table !== undefined || missing !== undefined) {
+      this.#report = { ...this.#report, repairs: this.#report.repairs + 1 };
+    }
+    if (evidence !== undefined) this.#deps.onChange('repaired', evidence);
+    this.#schedule(this.#pollMs);
+  }
+
+  #fail(text: string, isFailing: boolean): void {
+    const isNews = text !== this.#report.lastFailure?.text;
+    this.#noteFailure(text);
+    const entered = isFailing && this.#enter('failing');
+    if (entered || (isFailing && isNews)) this.#deps.onChange('failed', text);
+    this.#schedule(this.#retry.nextMs());
+  }
+
+  #noteFailure(text: string): void {
+    const lastFailure = { atMs: this.#deps.clock.wallMs(), text };
+    this.#report = { ...this.#report, failures: this.#report.failures + 1, lastFailure };
+  }
+
+  /** Whether that is another state. */
+  #enter(state: KernelReport['state']): boolean {
+    if (this.#report.state === state) return false;
+    this.#report = { ...this.#report, state, sinceMs: this.#deps.clock.wallMs() };
+    return true;
+  }
+
+  async #knowTool(): Promise<void> {
+    if (this.#report.tool !== '') return;
+    this.#report = { ...this.#report, tool: await usableTool(this.#deps.tools) };
+  }
+
+  #schedule(delayMs: number): void {
+    this.#stopPolling();
+    if (this.#installed === undefined) return;
+    const poll = (): void => {
+      this.#oneAtATime(async () => this.#poll()).catch((error: unknown) => {
+        this.#fail(`Internal error: ${errorMessage(error)}`, true);
+      });
+    };
+    this.#cancelPoll = this.#deps.clock.setTimer(delayMs, poll, { unref: true });
+  }
+
+  #stopPolling(): void {
+    this.#cancelPoll?.();
+    this.#cancelPoll = undefined;
+  }
+
+  async #oneAtATime<T>(operation: () => Promise<T>): Promise<T> {
+    const done = this.#queue.then(operation);
+    this.#queue = done.catch(() => undefined);
+    return done;
+  }
+}
