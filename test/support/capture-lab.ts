@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -159,6 +160,29 @@ export class CaptureLab {
       timeoutMs: 120_000,
     });
     return JSON.parse(text) as readonly FlowAnswer[];
+  }
+
+  /** TCP connections of a client that stay open. Each `ask` sends on all and gives how many answered rightly. */
+  async hold(client: ClientName, flows: readonly AskedFlow[]): Promise<{ ask(): Promise<number> }> {
+    const script = join(SUPPORT, 'capture-hold-main.js');
+    const child = this.spaces.spawn(client, process.execPath, [script]);
+    const [stdout, stderr] = [collect(child.stdout), collect(child.stderr)];
+    let rounds = 0;
+    const ask = async (line: string): Promise<number> => {
+      child.stdin?.write(`${line}\n`);
+      const round = rounds++;
+      const answer = await eventually(
+        () => {
+          if (child.exitCode !== null) throw new Error(`The client ended: ${stderr()}`);
+          return stdout().split('\n').slice(0, -1)[round];
+        },
+        10_000,
+        `answers on ${flows.length} connections`,
+      );
+      return Number(answer);
+    };
+    assert.equal(await ask(JSON.stringify(flows)), flows.length, 'all connections are open');
+    return { ask: () => ask('again') };
   }
 
   /** Starts the built process. Resolves once its admin API answers that it is ready. */
