@@ -3,7 +3,7 @@ import type { FiveTuple } from './five-tuple.js';
 /**
  * Why a flow is where it is. `hash`: its slot's backend. `retry`: another, since the first could not be reached or
  * was at its cap. `rebalanced`: moved by flow policy. `fail-open`: nobody was eligible. `pinned`: its hash would now
- * choose another, but existing flows stay.
+ * choose another, but existing flows stay; or the backend began it, by an answer from another port.
  */
 export type PlacementReason = 'hash' | 'retry' | 'rebalanced' | 'fail-open' | 'pinned';
 
