@@ -95,7 +95,7 @@ describe('capture', () => {
       assert.equal(finding.found, String(port));
       assert.equal(finding.message, 'Port 22 is among dataPlane.capture.excludedPorts');
     }
-    assert.deepEqual(brief(captured({ excludedPorts: '22' }, naming(23))), []);
+    assert.deepEqual(brief(captured({ excludedPorts: '22' }, naming(23))), ['note LB_YIELDS rules[0]']);
   });
 
   it('parseConfiguration() warns of captured ssh', () => {
