@@ -1,0 +1,332 @@
+import assert from 'node:assert/strict';
+import { after, before, beforeEach, describe, test } from 'node:test';
+import { ipAddress } from '../../src/model/address.js';
+import type { CapturePlan } from '../../src/model/capture.js';
+import { parseCidr } from '../../src/model/cidr.js';
+import { parsePortSet } from '../../src/model/port-set.js';
+import { captureSetup } from '../../src/nft/capture-setup.js';
+import type { CapturedFrontend, CaptureInput } from '../../src/nft/capture-input.js';
+import { flushInstance } from '../../src/nft/flush.js';
+import type { KernelSetup } from '../../src/nft/kernel-setup.js';
+import { Reconciler } from '../../src/nft/reconciler.js';
+import { systemTools } from '../../src/nft/runner.js';
+import type { Tool, Tools } from '../../src/nft/tools.js';
+import { FakeClock } from '../support/fake-clock.js';
+import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
+
+const block = parseCidr('240.0.0.0/4');
+const skip = whyNoNamespaces();
+
+const FOREIGN = `
+table inet filter {
+  set admins { type ipv4_addr; elements = { 192.0.2.1 } }
+  chain input {
+    type filter hook input priority 0; policy accept;
+    ip saddr @admins tcp dport 22 counter accept
+  }
+}
+table ip nat {
+  chain prerouting { type nat hook prerouting priority -100; policy accept; tcp dport 1 dnat to 192.0.2.9:2; }
+}
+`;
+
+function frontend(name: string, address: string, slot: number, tcp: string, udp: string): CapturedFrontend {
+  const ports = (text: string) => (text === '' ? [] : (parsePortSet(text) ?? []));
+  return { name, address: ipAddress(address), tcpPorts: ports(tcp), udpPorts: ports(udp), slot };
+}
+
+function setup(change: Partial<CaptureInput> = {}, plan: Partial<CapturePlan> = {}): KernelSetup {
+  assert.ok(block);
+  return captureSetup({
+    instance: 'haports',
+    plan: { tcp: 'dnat-map', udp: 'redirect', port: 61000, block, ...plan },
+    workers: 2,
+    frontends: [
+      frontend('hub', '10.9.0.1', 5, '1-21,23-2000', '1-21,23-65535'),
+      frontend('hub-6', '2001:db8::9', 5, '1-21,23-2000', '1-21,23-65535'),
+    ],
+    udpEntrySeconds: 90,
+    ...change,
+  });
+}
+
+describe('Reconciler, in a network namespace', { skip }, () => {
+  let lab: NamespaceLab;
+  let tools: Tools;
+  let clock: FakeClock;
+  let changes: string[];
+  let reconciler: Reconciler;
+
+  before(async () => {
+    lab = await NamespaceLab.create('box');
+    tools = systemTools({ namespace: lab.full('box') });
+    await must('nft', ['-f', '-'], FOREIGN);
+  });
+  after(() => lab.close());
+
+  beforeEach(async () => {
+    await flushInstance(tools, 'haports');
+    await flushInstance(tools, 'other');
+    clock = new FakeClock();
+    changes = [];
+    reconciler = make('haports');
+  });
+
+  function make(instance: string): Reconciler {
+    return new Reconciler(
+      { clock, tools, onChange: (change, evidence = '') => changes.push(`${change} ${evidence}`.trim()) },
+      { instance },
+    );
+  }
+
+  async function must(tool: Tool, args: readonly string[], input?: string): Promise<string> {
+    const outcome = await tools.run(tool, args, input === undefined ? {} : { input });
+    assert.equal(outcome.exitCode, 0, `${tool} ${args.join(' ')}: ${outcome.stderr}`);
+    return outcome.stdout;
+  }
+
+  /** Fires the poll that is due and waits for the end of what it does, by asking for something that queues behind. */
+  async function poll(byMs = 2000, other = reconciler): Promise<void> {
+    clock.advance(byMs);
+    await other.check(setup()).catch(() => undefined);
+  }
+
+  async function ruleset(): Promise<string> {
+    return must('nft', ['list', 'ruleset']);
+  }
+
+  /** All that routes, in every table, but for what the loopback has by itself. */
+  async function routing(): Promise<string> {
+    const parts = await Promise.all(
+      ['-4 route show table all', '-6 route show table all', '-4 rule', '-6 rule', 'addr show dev lo'].map(
+        (line) => must('ip', line.split(' ')),
+      ),
+    );
+    return parts.join('');
+  }
+
+  test('install() puts table and routing in place, and remove() leaves nothing of it', async () => {
+    const [rulesBefore, routingBefore] = [await ruleset(), await routing()];
+    await reconciler.check(setup());
+    assert.equal(await ruleset(), rulesBefore, 'check() changes nothing');
+    await reconciler.install(setup());
+    const rules = await ruleset();
+    assert.ok(rules.startsWith(rulesBefore), 'tables of others are as they were');
+    assert.match(rules, /dnat ip to tcp dport map @tcp4-hub:61000/);
+    assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /2000 : 240\.5\.7\.208/);
+    assert.match(
+      await must('nft', ['list', 'map', 'inet', 'haports', 'tcp6-hub-6']),
+      /2000 : fd68:6170:6f72:7473:5::7d0/,
+    );
+    assert.match(await routing(), /local 240\.5\.0\.0\/16 dev lo table local proto 104/);
+    assert.match(await routing(), /inet6 fd68:6170:6f72:7473:5::\/128 metric \d+ scope global deprecated/);
+    assert.equal(reconciler.report().state, 'in-place');
+    assert.match(reconciler.report().tool, /^nftables v/);
+
+    await reconciler.remove();
+    assert.equal(await ruleset(), rulesBefore);
+    assert.equal(await routing(), routingBefore);
+    assert.deepEqual(changes, ['installed', 'removed']);
+  });
+
+  test('install() in tproxy mode adds a policy rule and a routing table, and remove() takes them away', async () => {
+    const routingBefore = await routing();
+    await reconciler.install(setup({}, { tcp: 'tproxy' }));
+    assert.match(await ruleset(), /tproxy ip6 to :61000 accept/);
+    assert.match(await must('ip', ['-6', 'rule']), /fwmark 0x68000000\/0xff000000 lookup/);
+    await reconciler.install(setup());
+    assert.doesNotMatch(await must('ip', ['-6', 'rule']), /fwmark/, 'what is no longer wanted goes');
+    await reconciler.remove();
+    assert.equal(await routing(), routingBefore);
+  });
+
+  test('install() only changes elements where only ports change', async () => {
+    await reconciler.install(setup());
+    const chain = await must('nft', ['-a', 'list', 'chain', 'inet', 'haports', 'steer']);
+    const ports = [
+      frontend('hub', '10.9.0.1', 5, '2-21,23-1999,3000', '7'),
+      frontend('hub-6', '2001:db8::9', 5, '7', '8-9'),
+    ];
+    await reconciler.install(setup({ frontends: ports }));
+    assert.equal(
+      await must('nft', ['-a', 'list', 'chain', 'inet', 'haports', 'steer']),
+      chain,
+      'the handles stayed',
+    );
+    const map = await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']);
+    assert.match(map, /3000 : 240\.5\.11\.184/);
+    assert.doesNotMatch(map, /\b(1|2000) : /);
+    assert.match(await must('nft', ['list', 'set', 'inet', 'haports', 'udp4-hub']), /elements = \{ 7 \}/);
+    assert.match(await must('nft', ['list', 'set', 'inet', 'haports', 'udp6-hub-6']), /elements = \{ 8-9 \}/);
+  });
+
+  test('install() of the same again writes nothing', async () => {
+    await reconciler.install(setup());
+    const handles = await must('nft', ['-a', 'list', 'ruleset']);
+    await reconciler.install(setup());
+    assert.equal(await must('nft', ['-a', 'list', 'ruleset']), handles);
+    assert.deepEqual(changes, ['installed']);
+  });
+
+  test('install() replaces what a crashed process left, routing included', async () => {
+    await reconciler.install(setup({ frontends: [frontend('old', '10.9.0.2', 77, '1-9', '')] }));
+    const successor = make('haports');
+    await successor.install(setup());
+    assert.doesNotMatch(await ruleset(), /tcp4-old/);
+    assert.doesNotMatch(await routing(), /240\.77\./);
+  });
+
+  test('install() changes nothing where the kernel refuses', async () => {
+    await reconciler.install(setup());
+    const [rules, routes] = [await must('nft', ['-a', 'list', 'ruleset']), await routing()];
+    const good = setup({ frontends: [frontend('new', '10.9.0.3', 78, '1-9', '')] });
+    const bad = { ...good, structure: good.structure.replace('jump steer', 'jump nowhere') };
+    await assert.rejects(reconciler.check(bad), { name: 'BalancerError' });
+    await assert.rejects(reconciler.install(bad), { name: 'BalancerError' });
+    assert.equal(await must('nft', ['-a', 'list', 'ruleset']), rules);
+    assert.equal(await routing(), routes);
+    assert.equal(reconciler.report().state, 'in-place');
+    assert.equal(reconciler.report().failures, 1);
+  });
+
+  const DAMAGES: readonly {
+    readonly name: string;
+    readonly tool: Tool;
+    readonly line: string;
+    readonly evidence: RegExp;
+  }[] = [
+    {
+      name: 'a deleted table',
+      tool: 'nft',
+      line: 'delete table inet haports',
+      evidence: /inet haports was gone/,
+    },
+    {
+      name: 'an emptied chain',
+      tool: 'nft',
+      line: 'flush chain inet haports guard',
+      evidence: /was altered/,
+    },
+    {
+      name: 'an added rule',
+      tool: 'nft',
+      line: 'insert rule inet haports steer accept',
+      evidence: /was altered/,
+    },
+    {
+      name: 'an IPv4 route',
+      tool: 'ip',
+      line: 'route del local 240.5.0.0/16 dev lo',
+      evidence: /240\.5\.0\.0\/16/,
+    },
+    {
+      name: 'an IPv6 route',
+      tool: 'ip',
+      line: '-6 route flush table local proto 104',
+      evidence: /fd68.*\/80/,
+    },
+    {
+      name: 'an address',
+      tool: 'ip',
+      line: 'addr del fd68:6170:6f72:7473:5::/128 dev lo',
+      evidence: /addr add fd68/,
+    },
+  ];
+  for (const { name, tool, line, evidence } of DAMAGES) {
+    test(`it puts right ${name}`, async () => {
+      await reconciler.install(setup());
+      const [rules, routes] = [await ruleset(), await routing()];
+      await must(tool, line.split(' '));
+      assert.notDeepEqual([await ruleset(), await routing()], [rules, routes], 'the damage is done');
+      await poll();
+      assert.equal(await ruleset(), rules);
+      assert.equal((await routing()).split('\n').sort().join('\n'), routes.split('\n').sort().join('\n'));
+      assert.match(changes[1] ?? '', evidence);
+      assert.equal(reconciler.report().repairs, 1);
+      await poll();
+      assert.equal(changes.length, 2, 'once is enough');
+    });
+  }
+
+  test('it puts right a policy rule and the table after `nft flush ruleset`', async () => {
+    const wanted = setup({}, { tcp: 'tproxy' });
+    await reconciler.install(wanted);
+    await must('nft', ['flush', 'ruleset']);
+    await must('ip', ['rule', 'del', 'pref', '680']);
+    await poll();
+    assert.match(await ruleset(), /tproxy ip to :61000/);
+    assert.match(await must('ip', ['rule']), /fwmark 0x68000000/);
+    await must('nft', ['-f', '-'], FOREIGN);
+    await poll();
+    assert.equal(reconciler.report().repairs, 1, 'a table of others is no damage');
+  });
+
+  test('it looks at the elements every five minutes', async () => {
+    await reconciler.install(setup());
+    await must('nft', ['delete', 'element', 'inet', 'haports', 'tcp4-hub', '{ 80, 443 }']);
+    await poll();
+    assert.equal(reconciler.report().repairs, 0, 'not at every poll');
+    await poll(300_000);
+    assert.match(changes[1] ?? '', /tcp4-hub must have 80 and 1 more/);
+    assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /443 : 240\.5\.1\.187/);
+  });
+
+  test('install() of a change after damage replaces the whole table', async () => {
+    await reconciler.install(setup());
+    await must('nft', ['delete', 'table', 'inet', 'haports']);
+    await reconciler.install(setup({ frontends: [frontend('hub', '10.9.0.1', 5, '80', '')] }));
+    assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /80 : 240\.5\.0\.80/);
+  });
+
+  test('two instances keep out of each other, and each flush removes its own', async () => {
+    const other = make('other');
+    await reconciler.install(setup());
+    await other.install(
+      setup({ instance: 'other', frontends: [frontend('hub', '10.9.0.1', 5, '3000-3009', '')] }),
+    );
+    assert.match(
+      await must('ip', ['route', 'show', 'table', 'local', 'proto', '104']),
+      /240.*\n.*240/,
+      'a route each',
+    );
+    await poll();
+    assert.deepEqual(changes, ['installed', 'installed']);
+    const removed = await flushInstance(tools, 'other');
+    assert.deepEqual(
+      removed.map((line) => line.split(' metric')[0]),
+      ['table inet haports-other', 'ip -4 route local 240.5.0.0/16 dev lo proto 104'],
+    );
+    await poll();
+    assert.equal(reconciler.report().repairs, 0);
+    assert.match(await ruleset(), /table inet haports \{/);
+  });
+
+  test('letGo() leaves everything, and looks after nothing', async () => {
+    await reconciler.install(setup());
+    await reconciler.letGo();
+    assert.match(await ruleset(), /table inet haports/);
+    await must('nft', ['delete', 'table', 'inet', 'haports']);
+    clock.advance(10_000);
+    assert.equal(clock.pendingTimers, 0);
+    assert.doesNotMatch(await ruleset(), /table inet haports/);
+  });
+
+  test('65,535 ports of two families are one transaction', async (t) => {
+    const all = [
+      frontend('hub', '10.9.0.1', 5, '1-65535', '1-65535'),
+      frontend('hub-6', '2001:db8::9', 5, '1-65535', '1-65535'),
+    ];
+    const startMs = performance.now();
+    await reconciler.install(setup({ frontends: all }));
+    const installedMs = performance.now();
+    await poll();
+    t.diagnostic(
+      `install ${Math.round(installedMs - startMs)} ms, poll ${Math.round(performance.now() - installedMs)} ms`,
+    );
+    const elementsMs = performance.now();
+    await poll(300_000);
+    t.diagnostic(`look at all elements ${Math.round(performance.now() - elementsMs)} ms`);
+    assert.deepEqual(changes, ['installed']);
+    assert.equal(reconciler.report().failures, 0);
+  });
+});
