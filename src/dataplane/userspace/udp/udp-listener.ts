@@ -1,4 +1,6 @@
+import type { Socket } from 'node:dgram';
 import type { IpAddress } from '../../../model/address.js';
+import type { OriginFeed } from '../../../model/flow-origin.js';
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowKeeper } from '../flow-keeper.js';
 import type { Inheritance } from '../inheritance.js';
@@ -7,7 +9,10 @@ import { bindRaw } from '../raw-handle.js';
 import type { RouteSource } from '../route-source.js';
 import type { SourcePorts } from '../source-ports.js';
 import { BoundListener, type Neighbourhood } from './bound-listener.js';
+import { CapturedArrivals } from './captured-arrivals.js';
+import { CapturedFeed } from './captured-feed.js';
 import type { UdpTools } from './client-flow.js';
+import { ClientKeys } from './client-keys.js';
 import { bindNow, createDatagramSocket } from './datagram-socket.js';
 import { HeldMemory } from './held-memory.js';
 import { ListenerRegistry } from './listener-registry.js';
@@ -23,7 +28,9 @@ export interface UdpListenerDeps {
   /** Whether another worker listens on this endpoint. @default none does */
   readonly isElsewhere?: (address: string, port: number) => boolean;
   /** Sockets and flows to go on with. @default none */
-  readonly inheritance?: Pick<Inheritance, 'takeSocket' | 'flowsAt'>;
+  readonly inheritance?: Pick<Inheritance, 'takeSocket' | 'flowsAt' | 'capturedFlowsAt'>;
+  /** Where captured sockets' datagrams come from. @default there are no captured sockets */
+  readonly origins?: OriginFeed | undefined;
 }
 
 /** Rides out what a busy event loop leaves waiting; the kernel gives at most net.core.rmem_max. */
@@ -45,10 +52,23 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
   readonly #listeners = new ListenerRegistry<BoundListener>();
   readonly #isElsewhere: (address: string, port: number) => boolean;
   readonly #inheritance: UdpListenerDeps['inheritance'];
+  readonly #origins: OriginFeed | undefined;
+  /** By port. */
+  readonly #feeds = new Map<number, CapturedFeed>();
+  readonly #captured = new Set<BoundListener>();
 
-  constructor({ keeper, picker, sourcePorts, routeSource, isElsewhere, inheritance }: UdpListenerDeps) {
+  constructor({
+    keeper,
+    picker,
+    sourcePorts,
+    routeSource,
+    isElsewhere,
+    inheritance,
+    origins,
+  }: UdpListenerDeps) {
     this.#isElsewhere = isElsewhere ?? (() => false);
     this.#inheritance = inheritance;
+    this.#origins = origins;
     const dialer = new UpstreamDialer({ sourcePorts, routeSource });
     this.#tools = {
       keeper,
@@ -64,6 +84,10 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
     const present = this.#listeners.get(binding.address.text, binding.port);
     if (present?.reopen(binding) === true) return Promise.resolve(present);
     const { address } = binding;
+    const captured = binding.captured === undefined ? undefined : this.#origins;
+    if (binding.captured !== undefined && captured === undefined) {
+      return Promise.reject(new TypeError('A captured socket needs to be told of origins'));
+    }
     const socket = createDatagramSocket(address.family, 'exclusive');
     const inherited = this.#inheritance?.takeSocket('udp', address.text, binding.port);
     const failure =
@@ -80,22 +104,52 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
     const { port } = socket.address();
     // Only a test asks for port 0.
     const bound = binding.port === port ? binding : { ...binding, port };
-    const listener = new BoundListener(bound, socket, this.#tools, this);
+    const listener =
+      captured === undefined
+        ? new BoundListener(bound, socket, this.#tools, this)
+        : this.#capturedListener(bound, socket, captured);
     this.#listeners.set(address.text, port, listener);
     // Before the first datagram is read, for that would start a new flow.
-    for (const flow of this.#inheritance?.flowsAt(address.text, port) ?? []) listener.resume(flow);
+    const flows =
+      captured === undefined
+        ? this.#inheritance?.flowsAt(address.text, port)
+        : this.#inheritance?.capturedFlowsAt(binding.frontend.address.text);
+    for (const flow of flows ?? []) listener.resume(flow);
     return Promise.resolve(listener);
   }
 
   isOwn(address: string, port: number): boolean {
-    return this.#listeners.get(address, port) !== undefined || this.#isElsewhere(address, port);
+    if (this.#listeners.get(address, port) !== undefined || this.#isElsewhere(address, port)) return true;
+    for (const { binding } of this.#captured) {
+      const { captured, frontend } = binding;
+      const isThere = captured?.protocol === 'udp' && captured.ports.at(port) !== undefined;
+      if (isThere && frontend.address.text === address) return true;
+    }
+    return false;
   }
 
   hostAt(address: IpAddress, port: number): AnswerHost | undefined {
     return this.#listeners.get(address.text, port);
   }
 
-  left({ binding }: BoundListener): void {
-    this.#listeners.delete(binding.address.text, binding.port);
+  left(listener: BoundListener): void {
+    const { address, port } = listener.binding;
+    this.#listeners.delete(address.text, port);
+    this.#captured.delete(listener);
+  }
+
+  /** On a socket that gets all ports of a frontend. */
+  #capturedListener(binding: ListenerBinding, socket: Socket, origins: OriginFeed): BoundListener {
+    const { address, port } = binding;
+    const { keeper, heldMemory } = this.#tools;
+    const { clock } = keeper;
+    const feed = this.#feeds.get(port) ?? new CapturedFeed({ feed: origins, clock }, port);
+    this.#feeds.set(port, feed);
+    const keys = new ClientKeys(address.family);
+    const arrivals = new CapturedArrivals({ clock, heldMemory, feed, keys }, address.text);
+    const listener = new BoundListener(binding, socket, this.#tools, this, { arrivals, keys });
+    this.#captured.add(listener);
+    arrivals.serve(listener);
+    return listener;
   }
 }
