@@ -1,5 +1,5 @@
 import { constants, createReadStream, watch } from 'node:fs';
-import { open, stat } from 'node:fs/promises';
+import { open, readdir, readlink, stat } from 'node:fs/promises';
 import { BalancerError } from '../model/errors.js';
 
 /** The file system as haports needs it, so that tests can bring their own. */
@@ -51,6 +51,16 @@ const CHUNK_BYTES = 262_144;
 /** A file piece by piece, whatever its length. Nothing is opened before the first is asked for; rejects as readText. */
 export async function* readChunks(path: string): AsyncGenerator<Uint8Array> {
   yield* createReadStream(path, { highWaterMark: CHUNK_BYTES }) as AsyncIterable<Uint8Array>;
+}
+
+/** By name: where the symbolic links in a folder lead. Links that go away meanwhile are left out. Rejects as readText. */
+export async function readLinks(folder: string): Promise<ReadonlyMap<string, string>> {
+  const targets = new Map<string, string>();
+  for (const name of await readdir(folder)) {
+    const target = await readlink(`${folder}/${name}`).catch(() => undefined);
+    if (target !== undefined) targets.set(name, target);
+  }
+  return targets;
 }
 
 /** How changes of files are noticed, so that tests can bring their own. */
