@@ -76,7 +76,7 @@ export function createOperations(parts: OperationsParts): RunningOperations {
     onEvent,
   });
   const views = new Views(
-    { clock, balancer, sampler, health, drains },
+    { clock, balancer, sampler, health, drains, kernel: () => plane.kernelReport?.() },
     {
       source,
       version: VERSION,

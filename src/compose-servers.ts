@@ -102,6 +102,7 @@ function createMetricsServer(configuration: Configuration, parts: ServersParts):
     probes: () => probeStatuses(health),
     healthEvents: () => monitors.active,
     reloads: () => reloads.stats,
+    kernel: () => plane.kernelReport?.(),
     ...(flowLog === undefined ? {} : { flowLog: () => flowLog.stats }),
   };
   return new MetricsServer(
@@ -115,11 +116,19 @@ function createMetricsServer(configuration: Configuration, parts: ServersParts):
         applied: balancer.state !== undefined,
         openListeners: openListeners(balancer),
         stopping: balancer.stopping,
+        ...unsteered(plane),
       }),
       clock,
     },
     { listen: configuration.metrics },
   );
+}
+
+/** Where capture is not in place, open listeners are of no use. */
+function unsteered(plane: DataPlane): { readonly unsteered?: string } {
+  const kernel = plane.kernelReport?.();
+  if (kernel === undefined || kernel.state === 'in-place') return {};
+  return { unsteered: `Table ${kernel.table} is not in the kernel` };
 }
 
 function openListeners({ report }: Balancer): number {

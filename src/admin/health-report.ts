@@ -15,6 +15,8 @@ export interface Readiness {
   readonly applied: boolean;
   readonly openListeners: number;
   readonly stopping: boolean;
+  /** Why nothing reaches the listeners; absent: they are reached. */
+  readonly unsteered?: string;
 }
 
 /** Why not; empty: all is well. */
@@ -31,6 +33,7 @@ export async function readinessReasons(
     const readiness = await ask();
     if (!readiness.applied) reasons.push('No forwarding state has been applied yet');
     if (readiness.openListeners === 0) reasons.push('No listener is open');
+    if (readiness.unsteered !== undefined) reasons.push(readiness.unsteered);
     if (readiness.stopping) reasons.push('The process is stopping');
   };
   const silence = await livenessReason({ name: 'data plane', answer }, timeoutMs, clock);

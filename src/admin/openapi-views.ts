@@ -55,6 +55,20 @@ export const VIEW_SCHEMAS = {
     traffic: ref('Traffic'),
     backends: object({ total: INTEGER, serving: INTEGER }),
     drains: list(ref('Drain')),
+    'kernel?': object(
+      {
+        table: TEXT,
+        mode: TEXT,
+        why: TEXT,
+        state: oneOf('in-place', 'failing', 'absent'),
+        sinceMs: TIME,
+        repairs: INTEGER,
+        failures: INTEGER,
+        'lastFailure?': object({ atMs: TIME, text: TEXT }),
+        tool: TEXT,
+      },
+      { description: 'What it keeps in the kernel besides sockets' },
+    ),
   }),
   Frontend: object({
     name: TEXT,

@@ -74,6 +74,7 @@ export function formatStatus(
           budget(kind === 'embryonic' ? kind : kind.toUpperCase(), table[kind]),
         ] as const,
     ),
+    ...kernelRows(status.kernel, nowMs),
     ...listed(
       'Drains',
       drains.map((drain) => drainSummary(drain, nowMs)),
@@ -84,6 +85,18 @@ export function formatStatus(
   return rows.flatMap(([label, text]) =>
     wrapWords(printable(`${label.padEnd(LABEL_WIDTH)}${text}`), width, LABEL_WIDTH),
   );
+}
+
+function kernelRows(kernel: StatusJson['kernel'], nowMs: number): readonly (readonly [string, string])[] {
+  if (kernel === undefined) return [];
+  const { table, mode, why, state, sinceMs, repairs, failures, lastFailure, tool } = kernel;
+  const failed =
+    lastFailure === undefined ? '' : `, last ${formatAgo(lastFailure.atMs, nowMs)}: ${lastFailure.text}`;
+  return [
+    ['Kernel', `${mode}: ${why}`],
+    ['', `table ${table} ${state.replace('-', ' ')} since ${formatAgo(sinceMs, nowMs)}, ${tool}`],
+    ['', `${plural(repairs, 'repair')}, ${plural(failures, 'failure')}${failed}`],
+  ];
 }
 
 function budget(name: string, { used, limit }: { readonly used: number; readonly limit: number }): string {

@@ -1,6 +1,7 @@
 import type { ApplyReport } from '../dataplane/data-plane.js';
 import type { Configuration } from '../model/configuration.js';
 import type { ForwardingState, PoolView } from '../model/forwarding-state.js';
+import type { KernelReport } from '../model/kernel-report.js';
 import { tableInUse } from '../selection/picker.js';
 import type { ViewSamples } from './traffic-view.js';
 
@@ -20,11 +21,13 @@ export interface ProblemInputs {
   readonly silence?: string;
   /** The last revision, where it was refused. */
   readonly refusal?: Refusal;
+  /** What the plane keeps in the kernel; absent: nothing. */
+  readonly kernel?: KernelReport;
 }
 
 /** Why the balancer is not ready or not healthy, for people, the worst first; empty: all is well. Pure. */
 export function statusProblems(inputs: ProblemInputs): readonly string[] {
-  const { state, report, stopping, samples, silence, refusal } = inputs;
+  const { state, report, stopping, samples, silence, refusal, kernel } = inputs;
   const problems: string[] = [];
   if (stopping) problems.push('The process is stopping');
   if (silence !== undefined) problems.push(`Data plane gives no counters: ${silence}`);
@@ -36,6 +39,7 @@ export function statusProblems(inputs: ProblemInputs): readonly string[] {
   } else {
     problems.push(...deafFrontends(samples));
   }
+  if (kernel !== undefined) problems.push(...kernelProblems(kernel));
   for (const view of state.views) problems.push(...poolProblems(state, view));
   return [...problems, ...workerProblems(state.configuration, samples), ...fullTables(samples)];
 }
@@ -44,6 +48,13 @@ function deafFrontends({ latest }: ViewSamples): readonly string[] {
   return Object.entries(latest?.counters.listeners ?? {})
     .filter(([, { open, wanted }]) => open < wanted)
     .map(([name, { open, wanted }]) => `Frontend "${name}": ${open} of ${wanted} listeners are open`);
+}
+
+/** Nothing is steered to the listeners then, however many are open. */
+function kernelProblems({ state, table, lastFailure }: KernelReport): readonly string[] {
+  if (state === 'in-place') return [];
+  const what = state === 'absent' ? 'is not in the kernel' : 'cannot be put in the kernel';
+  return [`Table ${table} ${what}${lastFailure === undefined ? '' : `: ${lastFailure.text}`}`];
 }
 
 function poolProblems(state: ForwardingState, view: PoolView): readonly string[] {

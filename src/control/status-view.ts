@@ -33,6 +33,7 @@ export function statusView(inputs: StatusInputs): StatusView {
     traffic: wholeTraffic(samples),
     backends: countBackends(inputs),
     drains,
+    ...(inputs.kernel === undefined ? {} : { kernel: inputs.kernel }),
   };
 }
 

@@ -58,9 +58,10 @@ export class Upgrader {
    */
   async upgrade(request: UpgradeRequest): Promise<Succession> {
     const { plane, isStopping, onEvent, launch } = this.#deps;
-    if (plane === undefined) {
-      const message = 'This data plane cannot hand over its sockets';
-      throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
+    const whyNot =
+      plane === undefined ? 'This data plane cannot hand over its sockets' : plane.whyNoHandOver?.();
+    if (plane === undefined || whyNot !== undefined) {
+      throw new BalancerError(whyNot ?? '', { code: 'LB_RESTART_NEEDED', source: 'usage' });
     }
     if (this.#isUnderWay || isStopping()) {
       throw isStopping() ? stopUnderWay() : conflict('An upgrade is under way');

@@ -1,6 +1,7 @@
 import type { ControlEvent } from '../model/control-events.js';
 import type { DrainStatus } from '../model/drain.js';
 import { errorMessage } from '../model/errors.js';
+import type { KernelReport } from '../model/kernel-report.js';
 import type { BackendPoolView, FrontendView, RuleView, StatusView } from '../model/operator-views.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Balancer } from './balancer.js';
@@ -27,6 +28,8 @@ export interface ViewsDeps {
   readonly sampler: Pick<CounterSampler, 'samples' | 'latest'>;
   readonly health: Pick<ProbeHealth, 'statuses'>;
   readonly drains: Pick<Drains, 'statuses'>;
+  /** Absent: the plane keeps nothing in the kernel. */
+  readonly kernel?: (() => KernelReport | undefined) | undefined;
 }
 
 export interface ViewsOptions extends ProcessIdentity {
@@ -74,6 +77,7 @@ export class Views {
     const { balancer } = this.#deps;
     const [{ samples, silence }, drains] = await Promise.all([this.#samples(), this.#drains()]);
     const { configuration, state, report, stopping } = balancer;
+    const kernel = this.#deps.kernel?.();
     return statusView({
       identity: this.#identity,
       configuration,
@@ -84,6 +88,7 @@ export class Views {
       samples,
       ...(silence === undefined ? {} : { silence }),
       ...(this.#refusal === undefined ? {} : { refusal: this.#refusal }),
+      ...(kernel === undefined ? {} : { kernel }),
       drains,
     });
   }

@@ -3,6 +3,7 @@ import type { DrainStatus } from './drain.js';
 import type { FlowRecord, FlowState, PlacementReason } from './flow.js';
 import type { Protocol } from './five-tuple.js';
 import type { Exclusion } from './forwarding-state.js';
+import type { KernelReport } from './kernel-report.js';
 import type { HealthState, HealthTransition } from './probe.js';
 
 /*
@@ -46,6 +47,8 @@ export interface StatusView {
   readonly traffic: TrafficView;
   readonly backends: { readonly total: number; readonly serving: number };
   readonly drains: readonly DrainStatus[];
+  /** What it keeps in the kernel besides sockets; absent: nothing. */
+  readonly kernel?: KernelReport;
 }
 
 export interface FrontendView {

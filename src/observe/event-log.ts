@@ -3,6 +3,7 @@ import type { PlaneEvent } from '../model/events.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Logger } from '../runtime/logger.js';
 import { logControlEvent } from './control-lines.js';
+import { logKernelChanged } from './kernel-lines.js';
 import { groupListenFailures } from './listen-failures.js';
 import { PassiveFailureLog } from './passive-failure-log.js';
 import { logListeningChanged, logOverload, logSourcePortPressure, logWorkerLost } from './plane-lines.js';
@@ -79,6 +80,9 @@ export class EventLog {
         break;
       case 'listening-changed':
         logListeningChanged(this.#logger, event);
+        break;
+      case 'kernel-changed':
+        logKernelChanged(this.#logger, event);
         break;
       case 'worker-lost':
         logWorkerLost(this.#logger, event);

@@ -1,6 +1,7 @@
 import type { LatencyHistogram, PlaneCounters } from '../dataplane/data-plane.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
 import type { HealthEvent } from '../model/health-event.js';
+import type { KernelReport } from '../model/kernel-report.js';
 import type { LineWriterStats } from './line-writer.js';
 import type { ProbeStatus } from './metrics-source.js';
 import type { ReloadStats } from './reload-tally.js';
@@ -28,6 +29,7 @@ export interface MetricsSnapshot {
   readonly flowLog: LineWriterStats | undefined;
   readonly healthEvents: readonly Pick<HealthEvent, 'name' | 'subject'>[];
   readonly reloads: ReloadStats | undefined;
+  readonly kernel: KernelReport | undefined;
   /** `pool` and `backend` labels of a backend id. */
   readonly backendLabels: (backendId: string) => Labels;
 }

@@ -1,6 +1,7 @@
 import type { PlaneCounters } from '../dataplane/data-plane.js';
 import type { ForwardingState } from '../model/forwarding-state.js';
 import type { HealthEvent } from '../model/health-event.js';
+import type { KernelReport } from '../model/kernel-report.js';
 import type { HealthState } from '../model/probe.js';
 import type { LineWriterStats } from './line-writer.js';
 import type { ReloadStats } from './reload-tally.js';
@@ -32,4 +33,6 @@ export interface MetricsSource {
   healthEvents?(): readonly Pick<HealthEvent, 'name' | 'subject'>[];
   /** Absent: not counted. */
   reloads?(): ReloadStats;
+  /** Absent or undefined: the plane keeps nothing in the kernel. */
+  kernel?(): KernelReport | undefined;
 }

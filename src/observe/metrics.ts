@@ -5,6 +5,7 @@ import { AZURE_METRICS } from './azure-metrics.js';
 import { backendLabeller } from './backend-labels.js';
 import { collectedMetric } from './collected-metric.js';
 import { HEALTH_METRICS } from './health-metrics.js';
+import { KERNEL_METRICS } from './kernel-metrics.js';
 import type { MetricFamily, MetricsSnapshot } from './metric-family.js';
 import type { MetricsSource } from './metrics-source.js';
 import { OPERATION_METRICS } from './operation-metrics.js';
@@ -17,6 +18,7 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   ...HEALTH_METRICS,
   ...TRAFFIC_METRICS,
   ...OPERATION_METRICS,
+  ...KERNEL_METRICS,
   ...AZURE_METRICS,
 ];
 
@@ -70,6 +72,7 @@ export class Metrics {
       flowLog: this.#source.flowLog?.(),
       healthEvents: this.#source.healthEvents?.() ?? [],
       reloads: this.#source.reloads?.(),
+      kernel: this.#source.kernel?.(),
       backendLabels: backendLabeller(state),
     };
   }
