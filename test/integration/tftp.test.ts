@@ -73,15 +73,9 @@ void describe('TFTP through an HA-ports rule with source-ip distribution', () =>
 
   /** curl against the frontend, from a client's own address. */
   async function tftp(client: string, ...args: readonly string[]): Promise<void> {
-    await runCommand('curl', [
-      '--silent',
-      '--show-error',
-      '--max-time',
-      '20',
-      '--interface',
-      client,
-      ...args,
-    ]);
+    const options = ['--silent', '--show-error', '--max-time', '20', '--interface', client];
+    const { code, stderr } = await runCommand('curl', [...options, ...args], { timeoutMs: 25_000 });
+    assert.equal(code, 0, stderr);
   }
 
   void test('every client gets whole files, each from one backend', async (t) => {

@@ -8,6 +8,7 @@ import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js'
 import { bindRaw } from '../raw-handle.js';
 import type { RouteSource } from '../route-source.js';
 import type { SourcePorts } from '../source-ports.js';
+import { AnswerSockets } from './answer-sockets.js';
 import { BoundListener, type Neighbourhood } from './bound-listener.js';
 import { CapturedArrivals } from './captured-arrivals.js';
 import { CapturedFeed } from './captured-feed.js';
@@ -56,6 +57,11 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
   /** By port. */
   readonly #feeds = new Map<number, CapturedFeed>();
   readonly #captured = new Set<BoundListener>();
+  readonly #answerSockets = new AnswerSockets((binding, socket) => {
+    const listener = new BoundListener(binding, socket, this.#tools, this);
+    this.#listeners.set(binding.address.text, binding.port, listener);
+    return listener;
+  });
 
   constructor({
     keeper,
@@ -129,13 +135,22 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
   }
 
   hostAt(address: IpAddress, port: number): AnswerHost | undefined {
-    return this.#listeners.get(address.text, port);
+    const present = this.#listeners.get(address.text, port);
+    if (present !== undefined) return present;
+    for (const { binding } of this.#captured) {
+      const { captured, frontend } = binding;
+      if (captured?.protocol !== 'udp' || frontend.address.text !== address.text) continue;
+      const end = captured.ports.at(port);
+      if (end !== undefined) return this.#answerSockets.open({ protocol: 'udp', address, port, ...end });
+    }
+    return undefined;
   }
 
   left(listener: BoundListener): void {
     const { address, port } = listener.binding;
     this.#listeners.delete(address.text, port);
     this.#captured.delete(listener);
+    this.#answerSockets.left(listener);
   }
 
   /** On a socket that gets all ports of a frontend. */
