@@ -137,12 +137,21 @@ function guardRules({ frontends, plan }: CaptureInput): string[] {
       .map((frontend) => [slotPrefix(frontend, plan), ipWord(frontend.address.family)]),
   );
   return [
+    ...(plan.tcp === 'dnat-map' ? frontends.filter(tcpPorts).map(strayRule) : []),
     ...(frontends.some(tcpPorts) ? [`tcp dport ${plan.port} ${direct} reject with tcp reset`] : []),
     ...Array.from(
       prefixes,
       ([prefix, ip]) => `${ip} daddr ${prefix} ct direction original ct status & dnat == 0 reject`,
     ),
   ];
+}
+
+/**
+ * What conntrack cannot place (out of the window, say) is not translated. The frontend's own port has no socket, and
+ * would answer with a reset, which ends a flow that could go on.
+ */
+function strayRule(frontend: CapturedFrontend): string {
+  return `${daddr(frontend)} tcp dport @${captureSetNames(frontend).tcp} ct state invalid drop`;
 }
 
 function chain(name: string, hook: string | undefined, rules: readonly string[]): string[] {
