@@ -94,12 +94,12 @@ function anyPortIssues({ root }: Draft, rules: readonly BoundRule[]): readonly I
   });
 }
 
+/** Excluded ports are not among those of an HA-ports rule. */
 function sshIssues(
   draft: Draft,
   { excludedPorts }: CaptureOptions,
   rules: readonly BoundRule[],
 ): readonly Issue[] {
-  if (portSetContains(excludedPorts, SSH_PORT)) return [];
   const rule = rules.find(
     ({ haPorts, protocols, ports }) =>
       haPorts && protocols.includes('tcp') && portSetContains(ports, SSH_PORT),
