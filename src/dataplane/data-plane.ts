@@ -119,9 +119,17 @@ export interface StopReport {
 /** Whether UDP flows may finish on a stop, which keeps their frontend ports bound. @default 'lame-duck' */
 export type UdpStop = 'lame-duck' | 'at-once';
 
+/**
+ * How several workers have TCP ports: each port's socket in all of them, or in one alone. Decided once for the life of
+ * the process, so that every worker and its replacement do the same.
+ */
+export type TcpPorts = 'shared' | 'owned';
+
 export interface PlaneOptions {
   /** Whether flow-started, flow-ended and flow-moved are wanted. They cost memory and copies. */
   readonly flowEvents: boolean;
+  /** @default 'shared' */
+  readonly tcpPorts?: TcpPorts;
   /** Absent: every port has a socket of its own. */
   readonly capture?: CapturePlan;
 }

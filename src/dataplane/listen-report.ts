@@ -11,17 +11,18 @@ export function listenFailed(failures: readonly ListenFailure[]): BalancerError 
   return listenError(`Cannot listen on any of ${failures.length} ports`, failures);
 }
 
-/** The error of an apply whose configuration adds what cannot be opened. */
-export function cannotAdd(failures: readonly ListenFailure[]): BalancerError {
+/** The error of an apply whose configuration adds what cannot be opened. `advice`: what helps. */
+export function cannotAdd(failures: readonly ListenFailure[], advice?: string): BalancerError {
   const ports = failures.length === 1 ? 'a port' : `${failures.length} ports`;
-  return listenError(`Cannot listen on ${ports} that the new configuration adds`, failures);
+  return listenError(`Cannot listen on ${ports} that the new configuration adds`, failures, advice);
 }
 
-function listenError(what: string, failures: readonly ListenFailure[]): BalancerError {
+function listenError(what: string, failures: readonly ListenFailure[], advice?: string): BalancerError {
   const [first] = failures;
   const example =
     first === undefined
       ? ''
       : `, first ${first.protocol} ${first.address} port ${first.port}: ${first.errorCode}`;
-  return new BalancerError(`${what}${example}`, { code: 'LB_LISTEN_FAILED', source: 'system' });
+  const help = advice === undefined ? '' : `; ${advice}`;
+  return new BalancerError(`${what}${example}${help}`, { code: 'LB_LISTEN_FAILED', source: 'system' });
 }

@@ -1,8 +1,10 @@
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { IpAddress } from '../model/address.js';
+import { errorCode } from '../model/errors.js';
 import type { Probe } from '../model/probe.js';
 import type { Clock } from '../runtime/clock.js';
+import { localCandidates } from '../runtime/local-candidates.js';
 import { probeProxyHeader } from './proxy-header.js';
 
 /** How long a probe that has its verdict waits for the other side to close too, so that it sees FIN and not RST. */
@@ -17,17 +19,7 @@ export async function openProbeSocket(
   address: IpAddress,
   signal: AbortSignal,
 ): Promise<Socket> {
-  const socket = connect({
-    host: address.text,
-    port: probe.port,
-    family: address.family,
-    autoSelectFamily: false,
-    allowHalfOpen: true,
-    noDelay: true,
-    ...(probe.sourceAddress === undefined ? {} : { localAddress: probe.sourceAddress.text }),
-  });
-  destroyOnAbort(socket, signal);
-  await settled(socket, 'connect');
+  const socket = await connectFromAnywhere(probe, address, signal);
   if (isSelfConnected(socket)) {
     socket.destroy();
     // What a kernel says that does not fall for it.
@@ -36,6 +28,52 @@ export async function openProbeSocket(
   const header = probeProxyHeader(probe);
   if (header.length > 0) socket.write(header);
   return socket;
+}
+
+/**
+ * With a listener on every port the kernel finds none for a socket without an address (EADDRNOTAVAIL), but does for one
+ * that has an address of which not every port is listened on.
+ */
+async function connectFromAnywhere(probe: Probe, address: IpAddress, signal: AbortSignal): Promise<Socket> {
+  try {
+    return await connectFrom(probe.sourceAddress, probe, address, signal);
+  } catch (error) {
+    if (probe.sourceAddress !== undefined || !isPortShortage(error)) throw error;
+    for (const candidate of localCandidates(address)) {
+      try {
+        return await connectFrom(candidate, probe, address, signal);
+      } catch (failure) {
+        // That address has no port either: a fully bound frontend's.
+        if (!isPortShortage(failure)) throw failure;
+      }
+    }
+    throw error;
+  }
+}
+
+async function connectFrom(
+  source: IpAddress | undefined,
+  probe: Probe,
+  address: IpAddress,
+  signal: AbortSignal,
+): Promise<Socket> {
+  const socket = connect({
+    host: address.text,
+    port: probe.port,
+    family: address.family,
+    autoSelectFamily: false,
+    allowHalfOpen: true,
+    noDelay: true,
+    ...(source === undefined ? {} : { localAddress: source.text }),
+  });
+  destroyOnAbort(socket, signal);
+  await settled(socket, 'connect');
+  return socket;
+}
+
+function isPortShortage(error: unknown): boolean {
+  const code = errorCode(error);
+  return code === 'EADDRNOTAVAIL' || code === 'EADDRINUSE';
 }
 
 /** Resolves at the event; rejects if the stream fails or closes first. */

@@ -30,6 +30,8 @@ export interface WorkerGroupDeps {
   readonly tryTcpPort: PortTrial;
   /** Which worker has a UDP address and port. */
   readonly ownerOf: (address: IpAddress, port: number) => number;
+  /** Which worker alone has a TCP address and port. Absent: all have it. */
+  readonly tcpOwnerOf?: (address: IpAddress, port: number) => number;
 }
 
 export interface WorkerGroupOptions extends PlaneOptions {
@@ -38,15 +40,16 @@ export interface WorkerGroupOptions extends PlaneOptions {
 }
 
 /**
- * One data plane over several data workers, each of which is replaced when it dies. TCP sockets are shared by all; a UDP
- * socket belongs to one worker, and to its replacement after it. Caps hold over all workers, see CapDesk; those per
- * client address hold in each.
+ * One data plane over several data workers, each of which is replaced when it dies. TCP sockets are shared by all, or
+ * belong to one worker, as UDP sockets do, and to its replacement after it. Caps hold over all workers, see CapDesk;
+ * those per client address hold in each.
  */
 export class WorkerGroup implements HandOverPlane {
   readonly #workers: readonly SupervisedPlane[];
   readonly #desk: CapDesk;
   readonly #claims: PortClaims;
   readonly #ownerOf: WorkerGroupDeps['ownerOf'];
+  readonly #tcpOwnerOf: WorkerGroupDeps['tcpOwnerOf'];
   readonly #events: GroupEvents;
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
   #state: ForwardingState | undefined;
@@ -54,14 +57,16 @@ export class WorkerGroup implements HandOverPlane {
   #queue: Promise<unknown> = Promise.resolve();
 
   constructor(
-    { clock, launch, tryTcpPort, ownerOf }: WorkerGroupDeps,
-    { workers, flowEvents }: WorkerGroupOptions,
+    { clock, launch, tryTcpPort, ownerOf, tcpOwnerOf }: WorkerGroupDeps,
+    options: WorkerGroupOptions,
   ) {
+    const { workers } = options;
     const desk = new CapDesk(workers);
     const claims = new PortClaims(tryTcpPort);
     this.#desk = desk;
     this.#claims = claims;
     this.#ownerOf = ownerOf;
+    this.#tcpOwnerOf = tcpOwnerOf;
     this.#events = new GroupEvents(workers);
     this.#workers = Array.from({ length: workers }, (_, worker) => {
       const launchServed: WorkerLauncher = () => {
@@ -70,7 +75,7 @@ export class WorkerGroup implements HandOverPlane {
         claims.serve(worker, process);
         return process;
       };
-      const plane = new SupervisedPlane({ clock, launch: launchServed }, { flowEvents, worker, workers });
+      const plane = new SupervisedPlane({ clock, launch: launchServed }, { ...options, worker });
       plane.subscribe((events) => this.#relay(this.#events.merge(worker, events)));
       return plane;
     });
@@ -153,12 +158,16 @@ export class WorkerGroup implements HandOverPlane {
   }
 
   async inherit(sockets: readonly ListeningSocket[]): Promise<void> {
-    this.#claims.inherit(sockets.filter(({ protocol }) => protocol === 'tcp'));
-    const udp = sockets.filter(({ protocol }) => protocol === 'udp');
-    const ownerOf = ({ address, port }: ListeningSocket): number => this.#ownerOf(ipAddress(address), port);
-    await allOf(
-      this.#workers.map((plane, worker) => plane.inherit(udp.filter((socket) => ownerOf(socket) === worker))),
-    );
+    const isShared = ({ protocol }: ListeningSocket): boolean =>
+      protocol === 'tcp' && this.#tcpOwnerOf === undefined;
+    this.#claims.inherit(sockets.filter(isShared));
+    const parts = this.#workers.map((): ListeningSocket[] => []);
+    for (const socket of sockets) {
+      if (isShared(socket)) continue;
+      const ownerOf = (socket.protocol === 'tcp' ? this.#tcpOwnerOf : undefined) ?? this.#ownerOf;
+      parts[ownerOf(ipAddress(socket.address), socket.port)]?.push(socket);
+    }
+    await allOf(this.#workers.map((plane, worker) => plane.inherit(parts[worker] ?? [])));
   }
 
   inheritFlows(flows: readonly UdpFlowState[]): void {
@@ -168,11 +177,11 @@ export class WorkerGroup implements HandOverPlane {
       plane.inheritFlows(flows.filter((flow) => ownerOf(flow) === worker));
   }
 
-  /** Every worker has all TCP sockets, so the first gives them. Rejects where a worker is being replaced. */
+  /** Where every worker has all TCP sockets, the first gives them. Rejects where a worker is being replaced. */
   async lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
     await allOf(
       this.#workers.map((plane, worker) =>
-        worker === 0 ? plane.lend(onSocket) : plane.lend(onSocket, 'udp'),
+        worker === 0 || this.#tcpOwnerOf !== undefined ? plane.lend(onSocket) : plane.lend(onSocket, 'udp'),
       ),
     );
   }

@@ -5,10 +5,10 @@ import type { Configuration, Frontend } from '../../model/configuration.js';
 import type { Protocol } from '../../model/five-tuple.js';
 import { portsOf, unionPorts, type PortSet } from '../../model/port-set.js';
 import type { Rule } from '../../model/rule.js';
-import type { ListenFailure } from '../data-plane.js';
+import type { ListenFailure, TcpPorts } from '../data-plane.js';
 import { CapturedEnds, type CapturedEnd } from './captured-ends.js';
 import type { ListenerBinding } from './listener.js';
-import type { OwnerOf } from './udp-owner.js';
+import { tcpOwner, type OwnerOf } from './udp-owner.js';
 
 /** Bindings by protocol and address (`udp 127.0.0.1`), then port. */
 export type ListenerPlan = ReadonlyMap<string, ReadonlyMap<number, ListenerBinding>>;
@@ -38,6 +38,8 @@ export function isPlanned(plan: ListenerPlan, binding: ListenerBinding): boolean
 export interface PlanShare {
   readonly worker: number;
   readonly ownerOf: OwnerOf;
+  /** @default 'shared' */
+  readonly tcpPorts?: TcpPorts | undefined;
   /** Absent: every port has a socket of its own. */
   readonly capture?: CapturePlan;
 }
@@ -45,9 +47,10 @@ export interface PlanShare {
 const ALONE: PlanShare = { worker: 0, ownerOf: () => 0 };
 
 /**
- * Every socket that a configuration wants of a worker: of UDP those it owns, of TCP all. A rule that names a port beats an HA-ports rule on the same frontend. A
- * wildcard frontend becomes one UDP socket for each of the machine's own addresses, since a wildcard UDP socket would
- * answer from whatever address the route back suggests.
+ * Every socket that a configuration wants of a worker: of UDP those it owns, of TCP all, or those it owns where TCP
+ * ports are owned too. A rule that names a port beats an HA-ports rule on the same frontend. A wildcard frontend becomes
+ * one UDP socket for each of the machine's own addresses, since a wildcard UDP socket would answer from whatever address
+ * the route back suggests.
  */
 export function planListeners(
   configuration: Configuration,
@@ -154,10 +157,12 @@ function addRule(
   const key = socketGroup(entry.protocol, entry.address);
   const group = plan.get(key) ?? new Map<number, ListenerBinding>();
   plan.set(key, group);
+  const isAlone = entry.protocol === 'udp' || share.tcpPorts === 'owned';
+  const ownerOf = entry.protocol === 'tcp' && isAlone ? tcpOwner(share.ownerOf) : share.ownerOf;
   for (const port of portsOf(entry.rule.ports)) {
     if (group.has(port)) continue;
-    const isOwner = share.ownerOf(entry.address, port) === share.worker;
+    const isOwner = ownerOf(entry.address, port) === share.worker;
     if (isOwner) group.set(port, { ...entry, port });
-    else if (entry.protocol === 'tcp') group.set(port, { ...entry, port, reportedElsewhere: true });
+    else if (!isAlone) group.set(port, { ...entry, port, reportedElsewhere: true });
   }
 }

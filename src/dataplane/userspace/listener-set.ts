@@ -6,9 +6,7 @@ import type { Listener, ListenerBinding, ListenerFactory } from './listener.js';
 import { batchesOf, failureOf, isInUse, ListenerOpening } from './listener-opening.js';
 import { isPlanned, plannedBinding, type ListenerPlan } from './listener-plan.js';
 import { OpenListeners } from './open-listeners.js';
-
-/** Without a socket left, a listener could accept nothing: this share of the descriptors is kept for flows. */
-const SHARE_FOR_LISTENERS = 0.9;
+import { mostListeners } from './socket-budget.js';
 
 export interface ListenerSetDeps {
   readonly clock: Clock;
@@ -41,10 +39,10 @@ export class ListenerSet {
 
   constructor(
     { clock, factories }: ListenerSetDeps,
-    { descriptorLimit = Infinity, handOverMs = 0 }: ListenerSetOptions = {},
+    { descriptorLimit, handOverMs = 0 }: ListenerSetOptions = {},
   ) {
     this.#opening = new ListenerOpening(factories, clock);
-    this.#most = Math.floor(descriptorLimit * SHARE_FOR_LISTENERS);
+    this.#most = mostListeners(descriptorLimit);
     this.#handOverMs = handOverMs;
   }
 
@@ -80,7 +78,12 @@ export class ListenerSet {
     const added = this.#open
       .missing(plan)
       .filter((binding) => !isPlanned(this.#plan, binding) && !isExcused(binding));
-    const failures = await this.#openAll(added, (listener) => prepared.listeners.add(listener));
+    // Known beforehand: thousands of sockets would be opened only to be closed again.
+    const beyond = this.#takeBeyond(added);
+    const failures =
+      beyond.length > 0
+        ? beyond
+        : await this.#opening.open(added, (listener) => prepared.listeners.add(listener));
     const isObstructed = (failure: ListenFailure): boolean => {
       const binding = isInUse(failure) ? plannedBinding(plan, failure) : undefined;
       return binding !== undefined && this.#open.obstructing(binding, plan).length > 0;
@@ -187,11 +190,16 @@ export class ListenerSet {
     missing: ListenerBinding[],
     onOpen: (listener: Listener) => void,
   ): Promise<readonly ListenFailure[]> {
+    const beyond = this.#takeBeyond(missing);
+    return [...beyond, ...(await this.#opening.open(missing, onOpen))];
+  }
+
+  /** Takes away, and tells as failures, what the limit leaves no room for. */
+  #takeBeyond(missing: ListenerBinding[]): readonly ListenFailure[] {
     // Low ports first, each over both protocols: what is beyond the limit is missing for both.
     missing.sort((a, b) => a.port - b.port);
     const room = Math.max(0, this.#most - this.#open.size - (this.#prepared?.listeners.size ?? 0));
-    const beyond = missing.slice(room).map((binding) => failureOf(binding, 'EMFILE'));
-    return [...beyond, ...(await this.#opening.open(missing.slice(0, room), onOpen))];
+    return missing.splice(room).map((binding) => failureOf(binding, 'EMFILE'));
   }
 
   #close(listener: Listener): void {

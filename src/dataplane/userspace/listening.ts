@@ -14,6 +14,7 @@ import {
 } from './listener-plan.js';
 import type { Listener } from './listener.js';
 import type { ListenerSet } from './listener-set.js';
+import { shortageAdvice, socketBudget } from './socket-budget.js';
 
 export interface ListeningDeps {
   readonly clock: Clock;
@@ -21,6 +22,8 @@ export interface ListeningDeps {
   readonly listeners: ListenerSet;
   /** The machine's own addresses of a family. */
   readonly ownAddresses: (family: 4 | 6) => readonly IpAddress[];
+  /** Finds out which local addresses lead there, while there are ports left to ask with. Never rejects. */
+  readonly learnRoutes: (destinations: readonly IpAddress[]) => Promise<void>;
   /** Runs work when no other change of what is listened on is under way. */
   readonly inTurn: (work: () => Promise<void>) => Promise<void>;
 }
@@ -28,10 +31,15 @@ export interface ListeningDeps {
 export interface ListeningOptions {
   readonly share: PlanShare;
   readonly workers: number;
+  /** Descriptors that this process may have open. @default no limit */
+  readonly descriptorLimit?: number | undefined;
 }
 
 /** No permission, no descriptors: trying again changes nothing. */
 const LASTING_FAILURES: ReadonlySet<string> = new Set(['EACCES', 'EMFILE']);
+
+/** One takes a socket, open for some 50 us. */
+const MOST_ROUTES_ASKED = 1024;
 
 /** How often ports that could not be bound are tried again. */
 const RETRY_LISTEN_MS = 10_000;
@@ -66,11 +74,12 @@ export class Listening {
     if (this.#prepared?.digest === digest) return;
     const plan = this.#planOf(configuration);
     this.#prepared = { digest, plan };
+    await this.#deps.learnRoutes(backendsOf(configuration));
     const wasMissing = new Set(this.#formerFailures.map(endOf));
     const failures = await this.#deps.listeners.prepare(plan, (binding) =>
       wasMissing.has(endOf({ ...binding, address: binding.address.text })),
     );
-    this.#check(failures);
+    this.#check(failures, configuration);
   }
 
   /** The last step that can fail, see ListenerSet.handOver: to be followed by `adopt` at once. */
@@ -97,6 +106,7 @@ export class Listening {
 
   /** Closes what the adopted configuration does not have, opens and serves all of what it has that can be. */
   async follow(): Promise<void> {
+    if (this.#configuration !== undefined) await this.#deps.learnRoutes(backendsOf(this.#configuration));
     this.#failures = await this.#deps.listeners.apply(this.#plan);
     this.#retry();
   }
@@ -149,10 +159,25 @@ export class Listening {
     return planListeners(configuration, this.#deps.ownAddresses, this.#options.share);
   }
 
-  #check(failures: readonly ListenFailure[]): void {
+  #check(failures: readonly ListenFailure[], configuration?: Configuration): void {
     if (failures.length === 0) return;
     this.#prepared = undefined;
-    throw cannotAdd(failures);
+    const isShort = failures.some(({ errorCode }) => errorCode === 'EMFILE');
+    throw cannotAdd(failures, isShort ? this.#advice(configuration) : undefined);
+  }
+
+  /** Undefined where the configuration would fit once the present one has gone. */
+  #advice(configuration: Configuration | undefined): string | undefined {
+    if (configuration === undefined) return undefined;
+    const { share, workers, descriptorLimit: limit } = this.#options;
+    const { capture, tcpPorts } = share;
+    const { ownAddresses } = this.#deps;
+    const request = { configuration, workers, limit, ownAddresses, ...(capture && { capture }) };
+    const { shortage } = socketBudget({ ...request, tcpPorts: tcpPorts ?? 'shared' });
+    if (shortage === undefined) return undefined;
+    const isOtherForm = workers > 1 && tcpPorts !== socketBudget(request).tcpPorts;
+    const help = shortageAdvice(shortage);
+    return isOtherForm ? `${help}; a restart or upgrade would give each TCP port to one worker` : help;
   }
 
   /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
@@ -186,6 +211,13 @@ export class Listening {
       failures: failures.length,
     });
   }
+}
+
+/** The first of them: far more than there are routes. */
+function backendsOf({ backendPools }: Configuration): readonly IpAddress[] {
+  return backendPools
+    .flatMap(({ backends }) => backends.map(({ address }) => address))
+    .slice(0, MOST_ROUTES_ASKED);
 }
 
 function endOf({ protocol, address, port }: Pick<ListenFailure, 'protocol' | 'address' | 'port'>): string {

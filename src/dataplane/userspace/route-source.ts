@@ -1,14 +1,16 @@
 import { createSocket } from 'node:dgram';
-import { networkInterfaces } from 'node:os';
-import { ipAddress, isLoopback, type IpAddress } from '../../model/address.js';
-import { cidrContains, parseCidr } from '../../model/cidr.js';
+import { ipAddress, type IpAddress } from '../../model/address.js';
 import type { Clock } from '../../runtime/clock.js';
+import { localCandidates } from '../../runtime/local-candidates.js';
 
 /** Routes change seldom; an answer this old is still asked for again. */
 const FRESH_MS = 30_000;
 
 /** Backends number far less; beyond this, the answers asked for longest ago are forgotten. */
 const MAX_ANSWERS = 4096;
+
+/** Sockets open at a time to ask ahead. */
+const LEARN_BATCH = 64;
 
 /** Any port will do: nothing is sent to it (RFC 863 discards what comes). */
 const DISCARD_PORT = 9;
@@ -25,18 +27,24 @@ export interface RouteSourceDeps {
   readonly clock: Clock;
   /** @default lookUpRoute */
   readonly lookUp?: RouteLookup;
+  /** Local addresses to fall back on, best first. @default localCandidates */
+  readonly candidates?: (destination: IpAddress) => readonly IpAddress[];
 }
 
 /** Which local address the kernel would use towards a destination. Answers are kept for 30 s. */
 export class RouteSource {
   readonly #clock: Clock;
   readonly #lookUp: RouteLookup;
+  readonly #candidates: (destination: IpAddress) => readonly IpAddress[];
   readonly #answers = new Map<string, Answer>();
   readonly #asking = new Map<string, Promise<IpAddress>>();
+  /** Until when the kernel is taken to have no port for a socket without an address, by destination. */
+  readonly #portless = new Map<string, number>();
 
   constructor(deps: RouteSourceDeps) {
     this.#clock = deps.clock;
     this.#lookUp = deps.lookUp ?? lookUpRoute;
+    this.#candidates = deps.candidates ?? localCandidates;
   }
 
   /** A fresh answer that is already known. */
@@ -46,10 +54,34 @@ export class RouteSource {
     return answer.source;
   }
 
+  /** Asks ahead, while the system can still be asked: before there are listeners on every port. Never rejects. */
+  async learn(destinations: readonly IpAddress[]): Promise<void> {
+    for (let start = 0; start < destinations.length; start += LEARN_BATCH) {
+      const batch = destinations.slice(start, start + LEARN_BATCH);
+      await Promise.allSettled(batch.map((destination) => this.sourceFor(destination)));
+    }
+  }
+
+  /** The kernel had no port left for a socket to this destination, after a long search: let it not search again soon. */
+  foundNoPort(destination: IpAddress): void {
+    this.#portless.set(destination.text, this.#clock.monotonicMs() + FRESH_MS);
+    const [oldest] = this.#portless.keys();
+    if (this.#portless.size > MAX_ANSWERS && oldest !== undefined) this.#portless.delete(oldest);
+  }
+
+  /** Whether the kernel can be expected to choose the port of a socket to this destination. */
+  hasPorts(destination: IpAddress): boolean {
+    if (this.#portless.size === 0) return true;
+    const untilMs = this.#portless.get(destination.text);
+    if (untilMs === undefined) return true;
+    if (this.#clock.monotonicMs() < untilMs) return false;
+    this.#portless.delete(destination.text);
+    return true;
+  }
+
   /**
    * Rejects with the system's error where there is no route. Where the system cannot be asked (with every UDP port
-   * bound by listeners it finds none to ask with) the last answer holds, or else an interface's address that shares a
-   * network with the destination.
+   * bound by listeners it finds none to ask with) the last answer holds, or else the likeliest of the machine's own.
    */
   sourceFor(destination: IpAddress): Promise<IpAddress> {
     const known = this.known(destination);
@@ -69,7 +101,7 @@ export class RouteSource {
       return source;
     } catch (error) {
       if (!isLocalShortage(error)) throw error;
-      const fallback = this.#answers.get(destination.text)?.source ?? neighbourOf(destination);
+      const fallback = this.#answers.get(destination.text)?.source ?? this.#candidates(destination)[0];
       if (fallback === undefined) throw error;
       // Kept too, or every flow would ask in vain.
       this.#remember(destination, fallback);
@@ -129,25 +161,4 @@ const LOCAL_SHORTAGES: ReadonlySet<string> = new Set([
 
 function isLocalShortage(error: unknown): boolean {
   return error instanceof Error && 'code' in error && LOCAL_SHORTAGES.has(String(error.code));
-}
-
-/** An own address in the destination's network, the longest prefix first; loopback for loopback. */
-function neighbourOf(destination: IpAddress): IpAddress | undefined {
-  if (isLoopback(destination)) return ipAddress(destination.family === 4 ? '127.0.0.1' : '::1');
-  let best: { readonly source: IpAddress; readonly prefixLength: number } | undefined;
-  for (const addresses of Object.values(networkInterfaces())) {
-    for (const { address, cidr, internal } of addresses ?? []) {
-      if (internal || cidr === null) continue;
-      const source = ipAddress(address);
-      const prefixLength = Number(cidr.split('/')[1]);
-      if (source.family !== destination.family || !sameNetwork(source, destination, prefixLength)) continue;
-      if (best === undefined || prefixLength > best.prefixLength) best = { source, prefixLength };
-    }
-  }
-  return best?.source;
-}
-
-function sameNetwork(a: IpAddress, b: IpAddress, prefixLength: number): boolean {
-  const block = parseCidr(a.text.split('%')[0] ?? '');
-  return block !== undefined && cidrContains({ ...block, prefixLength }, b);
 }

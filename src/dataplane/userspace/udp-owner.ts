@@ -1,4 +1,4 @@
-import type { IpAddress } from '../../model/address.js';
+import { ipAddress, type IpAddress } from '../../model/address.js';
 import type { Hash32 } from '../../selection/hasher.js';
 
 /** Which worker owns an address and port: an index below the number of workers. */
@@ -25,6 +25,15 @@ export function rendezvousOwner(hash: Hash32, workers: number): OwnerOf {
     if (present !== undefined && present !== UNKNOWN) return present;
     return (owners[port] = highestScore(hash, address, port, workers));
   };
+}
+
+/**
+ * Of TCP ports that one worker has alone: the owner of the port whatever the address. A listener on a wildcard address
+ * and one on a single address are in each other's way, and the one worker that has both can close one for the other.
+ */
+export function tcpOwner(ownerOf: OwnerOf): OwnerOf {
+  const everywhere = { 4: ipAddress('0.0.0.0'), 6: ipAddress('::') };
+  return ({ family }, port) => ownerOf(everywhere[family], port);
 }
 
 function highestScore(hash: Hash32, address: IpAddress, port: number, workers: number): number {

@@ -74,7 +74,8 @@ export class UserspacePlane implements WorkerPlane {
     this.#options = options;
     this.#events = new EventQueue(deps.clock);
     this.#loopDelay = new LoopDelay(deps.clock);
-    this.#share = { worker: options.worker, ownerOf: rendezvousOwner(deps.hash, options.workers) };
+    const { worker, workers, tcpPorts } = options;
+    this.#share = { worker, ownerOf: rendezvousOwner(deps.hash, workers), tcpPorts };
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
@@ -238,8 +239,12 @@ export class UserspacePlane implements WorkerPlane {
       },
     );
     const listening = new Listening(
-      { clock, events: this.#events, listeners, ownAddresses, inTurn: (work) => this.#inTurn(work) },
-      { share: this.#share, workers: this.#options.workers },
+      {
+        ...{ clock, events: this.#events, listeners, ownAddresses },
+        learnRoutes: (destinations) => routeSource.learn(destinations),
+        inTurn: (work) => this.#inTurn(work),
+      },
+      { share: this.#share, workers: this.#options.workers, descriptorLimit },
     );
     return new Running({ clock, keeper, listening, sourcePorts });
   }

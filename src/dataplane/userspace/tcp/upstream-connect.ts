@@ -77,8 +77,9 @@ export class UpstreamConnect {
       this.#settle({ kind: 'backend-failed', evidence: 'connect timeout' });
     });
     // Only what the kernel does is sure to be answered later.
-    if (this.#kernelChooses) this.#dial();
-    else process.nextTick(() => this.#dial());
+    if (!this.#kernelChooses) process.nextTick(() => this.#dial());
+    else if (this.#deps.routeSource.hasPorts(this.#request.endpoint.address)) this.#dial();
+    else process.nextTick(() => this.#chooseOwnPort());
   }
 
   cancel(): void {
@@ -190,7 +191,12 @@ export class UpstreamConnect {
       setImmediate(() => this.#dial());
       return;
     }
-    // With listeners on every port the kernel finds none for a socket without an address of its own.
+    this.#deps.routeSource.foundNoPort(this.#request.endpoint.address);
+    this.#chooseOwnPort();
+  }
+
+  /** With listeners on every port the kernel finds none for a socket without an address of its own. */
+  #chooseOwnPort(): void {
     this.#kernelChooses = false;
     this.#deps.routeSource.sourceFor(this.#request.endpoint.address).then(
       (source) => {

@@ -1,0 +1,50 @@
+import type { Protocol } from '../model/five-tuple.js';
+import type { Logger } from '../runtime/logger.js';
+import type { TcpPorts } from '../dataplane/data-plane.js';
+
+/** What it took to listen. */
+export interface ListeningCost {
+  readonly listeners: Readonly<Record<Protocol, number>>;
+  readonly durationMs: number;
+  readonly workers: number;
+  readonly tcpPorts: TcpPorts;
+  /** Of all processes; absent: not known. */
+  readonly memory?: { readonly processes: number; readonly bytes: number } | undefined;
+}
+
+export function logListening(logger: Logger, cost: ListeningCost): void {
+  const { listeners, durationMs, workers, tcpPorts, memory } = cost;
+  const seconds = Math.round(durationMs / 10) / 100;
+  const { tcp, udp } = listeners;
+  const fields = {
+    event: 'listening',
+    listeners: { tcp, udp },
+    seconds,
+    ...(workers > 1 ? { tcpPorts } : {}),
+    ...(memory === undefined ? {} : { processes: memory.processes, residentBytes: memory.bytes }),
+  };
+  const forms = { shared: 'all workers share each TCP port', owned: 'each TCP port belongs to one worker' };
+  const parts = [
+    `Listening on ${tcp} TCP and ${udp} UDP ports after ${seconds} s`,
+    ...(memory === undefined
+      ? []
+      : [`${mebibytes(memory.bytes)} MiB resident in ${memory.processes} processes`]),
+    ...(workers > 1 ? [forms[tcpPorts]] : []),
+  ];
+  logger.info(fields, parts.join(', '));
+}
+
+/** `advice` says what is wrong and what helps. */
+export function logDescriptorShortage(
+  logger: Logger,
+  shortage: { readonly limit: number; readonly needed: number; readonly workers?: number },
+  advice: string,
+): void {
+  const { limit, needed, workers } = shortage;
+  const fields = { event: 'descriptors-short', limit, needed, ...(workers === undefined ? {} : { workers }) };
+  logger.error(fields, `Not all ports can be listened on: ${advice}`);
+}
+
+function mebibytes(bytes: number): number {
+  return Math.round(bytes / 1024 / 1024);
+}
