@@ -1,6 +1,7 @@
 import { flowRecord } from '../../flow/flow.js';
 import type { IpAddress } from '../../model/address.js';
 import type { PlaneEvent } from '../../model/events.js';
+import type { OriginFeed } from '../../model/flow-origin.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Hash32 } from '../../selection/hasher.js';
@@ -23,6 +24,7 @@ import { FlowKeeper } from './flow-keeper.js';
 import { gatedListeners } from './gated-listeners.js';
 import { Inheritance } from './inheritance.js';
 import type { PlanShare } from './listener-plan.js';
+import type { ListenerFactory } from './listener.js';
 import { ListenerSet } from './listener-set.js';
 import { Listening } from './listening.js';
 import { LoopDelay } from './loop-delay.js';
@@ -32,6 +34,7 @@ import { Running } from './running.js';
 import { SourcePorts } from './source-ports.js';
 import { Shutdown } from './shutdown.js';
 import { createTcpListenerFactory } from './tcp/tcp-listener.js';
+import { TransparentSockets } from './tcp/transparent-sockets.js';
 import { rendezvousOwner } from './udp-owner.js';
 import { createUdpListenerFactory } from './udp/udp-listener.js';
 
@@ -42,6 +45,8 @@ export interface UserspacePlaneDeps {
   readonly ownAddresses: (family: 4 | 6) => readonly IpAddress[];
   /** Files and sockets this process may have open; undefined: no limit. */
   readonly descriptorLimit?: number | undefined;
+  /** Where captured UDP sockets' datagrams come from. @default there are no captured UDP sockets */
+  readonly origins?: OriginFeed;
   /** Asked before each TCP port, where other workers share it. @default nobody is asked */
   readonly tcpGate?: PortGate;
 }
@@ -64,6 +69,7 @@ export class UserspacePlane implements WorkerPlane {
   readonly #loopDelay: LoopDelay;
   readonly #share: PlanShare;
   readonly #inheritance = new Inheritance();
+  readonly #transparent: TransparentSockets;
   #running: Running | undefined;
   #shutdown: Shutdown | undefined;
   /** Start and applies run one after another. */
@@ -74,8 +80,10 @@ export class UserspacePlane implements WorkerPlane {
     this.#options = options;
     this.#events = new EventQueue(deps.clock);
     this.#loopDelay = new LoopDelay(deps.clock);
-    const { worker, workers, tcpPorts } = options;
-    this.#share = { worker, ownerOf: rendezvousOwner(deps.hash, workers), tcpPorts };
+    const { worker, workers, capture, tcpPorts } = options;
+    const ownerOf = rendezvousOwner(deps.hash, workers);
+    this.#share = { worker, ownerOf, tcpPorts, ...(capture === undefined ? {} : { capture }) };
+    this.#transparent = new TransparentSockets(capture ?? {});
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
@@ -200,6 +208,7 @@ export class UserspacePlane implements WorkerPlane {
   async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
     const running = this.#running;
     if (running === undefined) return { finished: 0, reset: 0 };
+    this.#transparent.retire();
     running.listening.close();
     this.#shutdown ??= new Shutdown(this.#deps.clock, running.keeper);
     if (udp === 'at-once') this.#shutdown.endUdp();
@@ -221,16 +230,21 @@ export class UserspacePlane implements WorkerPlane {
     const onConnectLatency = (backendId: string, seconds: number): void => {
       this.#connectLatency.observe(backendId, seconds);
     };
-    const { descriptorLimit, ownAddresses, tcpGate } = this.#deps;
+    const { descriptorLimit, origins, ownAddresses, tcpGate } = this.#deps;
     const inheritance = this.#inheritance;
-    const tcp = createTcpListenerFactory({ ...shared, onConnectLatency }, inheritance);
+    const transparent = this.#transparent;
+    const { capture } = this.#options;
+    const tcp = createTcpListenerFactory(
+      { ...shared, onConnectLatency },
+      { inheritance, transparent, ...(capture === undefined ? {} : { capture }) },
+    );
     const isElsewhere = (address: string, port: number): boolean => listening.isUdpElsewhere(address, port);
     const listeners = new ListenerSet(
       {
         clock,
         factories: {
-          tcp: tcpGate === undefined ? tcp : gatedListeners(tcp, tcpGate),
-          udp: createUdpListenerFactory({ ...shared, isElsewhere, inheritance }),
+          tcp: tcpGate === undefined ? tcp : gatedUnless(transparent, tcp, tcpGate),
+          udp: createUdpListenerFactory({ ...shared, isElsewhere, inheritance, origins }),
         },
       },
       {
@@ -259,6 +273,12 @@ export class UserspacePlane implements WorkerPlane {
     this.#queue = result.catch(() => undefined);
     return result;
   }
+}
+
+/** Sockets that were handed in need no gate, which would try to bind them. */
+function gatedUnless(transparent: TransparentSockets, tcp: ListenerFactory, gate: PortGate): ListenerFactory {
+  const gated = gatedListeners(tcp, gate);
+  return { open: (binding) => (transparent.has(binding) ? tcp : gated).open(binding) };
 }
 
 function notStarted(): TypeError {
