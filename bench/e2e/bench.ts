@@ -18,6 +18,7 @@ export class Bench {
   readonly samples: Sample[] = [];
   readonly say: (line: string) => void;
   readonly #folder: string;
+  readonly #atEnd: (() => Promise<void>)[] = [];
   #count = 0;
 
   constructor(
@@ -49,6 +50,15 @@ export class Bench {
   nextNumber(): number {
     this.#count = (this.#count % 200) + 1;
     return this.#count;
+  }
+
+  /** What a case has opened besides its processes; closed at the end of the bench, also after a signal. */
+  atEnd(close: () => Promise<void>): void {
+    this.#atEnd.push(close);
+  }
+
+  async close(): Promise<void> {
+    for (const close of this.#atEnd.splice(0)) await close();
   }
 
   async folder(name: string): Promise<string> {

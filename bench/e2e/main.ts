@@ -30,7 +30,9 @@ async function main(options: BenchOptions): Promise<number> {
   const folder = await mkdtemp(join(tmpdir(), 'haports-bench-'));
   const lab = options.netns ? await openNetnsLab() : loopbackLab();
   const processes = new OwnProcesses(lab);
+  let bench: Bench | undefined;
   const clean = async (): Promise<void> => {
+    await bench?.close();
     await processes.close();
     await lab.close();
     await rm(folder, { recursive: true, force: true, maxRetries: 5 });
@@ -43,7 +45,7 @@ async function main(options: BenchOptions): Promise<number> {
     await runCommand('taskset', ['-acp', corePlan(cpus().length, 1).load, String(process.pid)]);
     const peers = await findPeers(options, say);
     const facts = await machineFacts(peers);
-    const bench = new Bench({ lab, processes, peers, say }, { ...options, folder });
+    bench = new Bench({ lab, processes, peers, say }, { ...options, folder });
     for (const benchCase of ALL_CASES.filter(({ name }) => options.cases.includes(name))) {
       const missing = await missingTools(benchCase.name);
       if (missing.length > 0) {

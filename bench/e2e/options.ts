@@ -10,6 +10,7 @@ export const CASE_NAMES = [
   'memory',
   'start',
   'growth',
+  'capture',
 ] as const;
 export const PEER_NAMES = ['direct', 'haports', 'haproxy', 'nginx'] as const;
 

@@ -9,6 +9,7 @@ const REQUIRED: Readonly<Record<CaseName, readonly string[]>> = {
   udp: ['taskset', 'iperf3'],
   memory: ['taskset'],
   start: ['taskset'],
+  capture: ['taskset', 'ip', 'nft', 'conntrack', 'perl', 'wrk', 'nginx'],
   growth: ['taskset', 'wrk', 'nginx', 'iperf3'],
 };
 

@@ -1,5 +1,6 @@
 import type { BenchCase } from '../bench.js';
 import { bulkCase } from './bulk.js';
+import { captureCase } from './capture.js';
 import { connectionsCase } from './connections.js';
 import { growthCase } from './growth.js';
 import { latencyCase } from './latency.js';
@@ -18,4 +19,5 @@ export const ALL_CASES: readonly BenchCase[] = [
   memoryCase,
   startCase,
   growthCase,
+  captureCase,
 ];

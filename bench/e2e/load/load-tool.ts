@@ -3,7 +3,13 @@ import { eventually } from '../../../test/support/deadline.js';
 import { tail, type OwnProcess, type OwnProcesses } from '../own-processes.js';
 
 /** The load tools of the bench's own, each a process. */
-export type ToolName = 'hold-main' | 'http-check-main' | 'open-loop-main' | 'transfer-main' | 'udp-ping-main';
+export type ToolName =
+  | 'first-datagram-main'
+  | 'hold-main'
+  | 'http-check-main'
+  | 'open-loop-main'
+  | 'transfer-main'
+  | 'udp-ping-main';
 
 /** Starts one; its options go to it as JSON, it answers with lines of JSON and ends when its input is closed. */
 export function startTool(

@@ -21,7 +21,12 @@ export function markdownOf(facts: MachineFacts, summaries: readonly Summary[]): 
       rowsOf('cpu', summaries),
       { peers: both, withRatio: false },
     ),
-    ...growth(summaries),
+    ...settings('growth', 'How it grows (haports alone, one thing changed at a time):', summaries),
+    ...settings(
+      'capture',
+      'A socket a port against capture (haports alone, each port TCP and UDP, in network namespaces):',
+      summaries,
+    ),
   ].join('\n');
 }
 
@@ -70,21 +75,25 @@ function cellText(cell: Cell | undefined): string {
 }
 
 /** Metrics are columns here: each row is one setting of haports. */
-function growth(summaries: readonly Summary[]): readonly string[] {
-  const own = summaries.filter((summary) => summary.case === 'growth');
+function settings(
+  name: 'growth' | 'capture',
+  caption: string,
+  summaries: readonly Summary[],
+): readonly string[] {
+  const own = summaries.filter((summary) => summary.case === name);
   if (own.length === 0) return [];
   const metrics = METRICS.filter(
-    ({ table, name }) => table === 'growth' && own.some((summary) => summary.numbers[name] !== undefined),
+    (metric) => metric.table === name && own.some((summary) => summary.numbers[metric.name] !== undefined),
   );
   return [
     '',
-    'How it grows (haports alone, one thing changed at a time):',
+    caption,
     '',
     `| | ${metrics.map(({ title }) => title).join(' | ')} |`,
     `| --- | ${metrics.map(() => '--:').join(' | ')} |`,
     ...own.map((summary) => {
-      const cells = metrics.map(({ name }) => {
-        const median = summary.numbers[name]?.median;
+      const cells = metrics.map((metric) => {
+        const median = summary.numbers[metric.name]?.median;
         return median === undefined ? 'failed' : shown(median);
       });
       return `| ${summary.variant} | ${cells.join(' | ')} |`;

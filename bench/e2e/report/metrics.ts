@@ -10,8 +10,8 @@ export interface Metric {
   /** Divides the number for showing. @default 1 */
   readonly scale?: number;
   readonly better: 'more' | 'less';
-  /** `speed`: one worker each; `cpu`: cost for a unit, one and two workers; `growth`: haports alone. */
-  readonly table: 'speed' | 'cpu' | 'growth';
+  /** `speed`: one worker each; `cpu`: cost for a unit, one and two workers; `growth`, `capture`: haports alone. */
+  readonly table: 'speed' | 'cpu' | 'growth' | 'capture';
   /** Whom haports is compared with: HAProxy, or nginx for UDP. */
   readonly reference: 'haproxy' | 'nginx';
   /** Shown for these variants only. @default all */
@@ -22,6 +22,7 @@ const HAPROXY = { reference: 'haproxy' } as const;
 const NGINX = { reference: 'nginx' } as const;
 const SPEED = { table: 'speed', ...HAPROXY } as const;
 const CPU = { table: 'cpu', better: 'less', ...HAPROXY } as const;
+const CAPTURE = { case: 'capture', table: 'capture', better: 'less', ...HAPROXY } as const;
 const GROWTH = { case: 'growth', table: 'growth', ...HAPROXY } as const;
 
 /** In the order of the tables' rows. */
@@ -93,6 +94,15 @@ export const METRICS: readonly Metric[] = [
   { ...GROWTH, name: 'cpuSecondsPer10kConnections', title: 'CPU s for 10,000 connections', better: 'less' },
   { ...GROWTH, name: 'gigabitsPerSecond', title: 'bulk, Gbit/s', better: 'more' },
   { ...GROWTH, name: 'cpuSecondsPerGib', title: 'CPU s a GiB', better: 'less' },
+
+  { ...CAPTURE, name: 'startMs', title: 'ready after, ms' },
+  { ...CAPTURE, name: 'residentMebibytes', title: 'memory, MiB' },
+  { ...CAPTURE, name: 'kernelMebibytes', title: "the kernel's, MiB" },
+  { ...CAPTURE, name: 'connectionsPerSecond', title: 'new connections/s', better: 'more' },
+  { ...CAPTURE, name: 'cpuSecondsPer10kConnections', title: 'CPU s for 10,000' },
+  { ...CAPTURE, name: 'firstP50Ms', title: 'first datagram p50, ms' },
+  { ...CAPTURE, name: 'firstP99Ms', title: 'p99, ms' },
+  { ...CAPTURE, name: 'laterP50Ms', title: 'later ones p50, ms' },
 ];
 
 /** Three significant digits; thousands with separators. */

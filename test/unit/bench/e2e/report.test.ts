@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { markdownOf } from '../../../../bench/e2e/report/markdown.js';
 import { shown } from '../../../../bench/e2e/report/metrics.js';
 import { ratioOf, rowsOf } from '../../../../bench/e2e/report/rows.js';
 import { svgOf } from '../../../../bench/e2e/report/svg.js';
@@ -50,4 +51,22 @@ test('svgOf() draws a bar for each ratio', () => {
 
 test('shown() keeps three digits', () => {
   assert.deepEqual([12_345, 1.2345, 0.00012345, 0].map(shown), ['12,300', '1.23', '0.000123', '0']);
+});
+
+test('markdownOf() gives capture a table of its own: a row a variant, a column a number', () => {
+  const base = { case: 'capture', peer: 'haports', round: 0 } as const;
+  const samples: readonly Sample[] = [
+    { ...base, variant: '1000 ports: bind', numbers: { startMs: 456, residentMebibytes: 123 } },
+    { ...base, variant: '1000 ports: capture, dnat-map', error: 'did not start' },
+  ];
+  const facts = {
+    ...{ date: '2026-11-20T00:00:00Z', cores: 2, cpu: 'a', memoryGib: 4, kernel: 'k' },
+    ...{ loadAverage: 0, peers: {}, tools: {} },
+  };
+  const lines = markdownOf(facts as unknown as Parameters<typeof markdownOf>[0], summarise(samples)).split(
+    '\n',
+  );
+  assert.ok(lines.includes('| | ready after, ms | memory, MiB |'));
+  assert.ok(lines.includes('| 1000 ports: bind | 456 | 123 |'));
+  assert.ok(lines.includes('| 1000 ports: capture, dnat-map | failed | failed |'));
 });
