@@ -11,11 +11,11 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 const MAX_COMPLAINT_BYTES = 64 * 1024;
 
-/** What a failed exec of the wrapper below ends with (setpriv(1), as env(1) and the shell). */
-const NOT_FOUND_EXIT_CODE = 127;
-
 /** Lets a child end with this process, however that ends: prctl(2), PR_SET_PDEATHSIG. Part of util-linux. */
 const END_WITH_PARENT = ['setpriv', '--pdeathsig', 'KILL', '--'];
+
+/** What it says where the tool is not installed; its exit code has changed between versions. */
+const NOT_INSTALLED = /^setpriv: failed to execute .*No such file/;
 
 export interface SystemToolsOptions {
   /** Tools are run in that network namespace (`ip netns`). @default the one of this process */
@@ -99,7 +99,10 @@ function followTool(command: readonly string[], follower: Follower): () => void 
       if (batch.length > 0 && !stopped) follower.onLines(batch);
     });
     child.stderr.on('data', (chunk: Buffer) => {
-      for (const complaint of complaints.push(chunk)) if (!stopped) follower.onComplaint(complaint);
+      for (const complaint of complaints.push(chunk)) {
+        if (NOT_INSTALLED.test(complaint)) evidence ??= 'ENOENT';
+        else if (!stopped) follower.onComplaint(complaint);
+      }
     });
     child.once('error', (error) => {
       evidence ??= errorCode(error) ?? errorMessage(error);
@@ -107,7 +110,6 @@ function followTool(command: readonly string[], follower: Follower): () => void 
     });
     child.once('close', (code, signal) => {
       if (child.pid === undefined) return;
-      if (code === NOT_FOUND_EXIT_CODE) evidence ??= 'ENOENT';
       end(evidence ?? (signal === null ? `exit code ${code}` : `signal ${signal}`), false);
     });
     return () => child.kill('SIGKILL');
