@@ -1,5 +1,5 @@
 import type { Configuration } from '../../model/configuration.js';
-import { BalancerError } from '../../model/errors.js';
+import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { KernelChanged, PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { KernelReport } from '../../model/kernel-report.js';
@@ -46,7 +46,7 @@ export interface CapturedPlaneOptions extends DecidedCapture {
  * keeps the kernel in step with it, and what is steered with what is served.
  *
  * Routes and addresses come before the sockets that need them. What is steered comes before a start's sockets, since
- * nobody serves then, and after those of an apply. On a stop it goes last: new flows are refused as soon as the
+ * nobody serves then, and after those of an apply or of a start in the place of another process. On a stop it goes last: new flows are refused as soon as the
  * sockets are closed, and those that there are need the routes, and with tproxy the table, until they end.
  */
 export class CapturedPlane implements HandOverPlane {
@@ -73,28 +73,7 @@ export class CapturedPlane implements HandOverPlane {
 
   /** Rejects, with nothing left in the kernel, with `LB_INSTANCE_RUNNING`, `LB_LISTEN_FAILED` or `LB_KERNEL_...`. */
   start(state: ForwardingState): Promise<ApplyReport> {
-    return this.#inTurn(async () => {
-      const { inner, lock } = this.#deps;
-      if (this.#inherits) {
-        lock.takeWhenFree();
-      } else {
-        await lock.take();
-        this.#owns = true;
-      }
-      try {
-        const wanted = await this.#steering.look(state.configuration);
-        if (wanted.isEmpty && wanted.failures.length > 0) throw listenFailed(wanted.failures);
-        await this.#steering.install(wanted);
-        const report = await inner.start(state);
-        this.#owns = true;
-        this.#state = state;
-        return this.#whole(report);
-      } catch (error) {
-        await inner.stop(0).catch(() => undefined);
-        await this.#takeAway();
-        throw error;
-      }
-    });
+    return this.#inTurn(() => (this.#inherits ? this.#startInPlace(state) : this.#startAnew(state)));
   }
 
   apply(state: ForwardingState): Promise<ApplyReport> {
@@ -211,6 +190,35 @@ export class CapturedPlane implements HandOverPlane {
     this.#deps.inner.inheritFlows(flows);
   }
 
+  async #startAnew(state: ForwardingState): Promise<ApplyReport> {
+    const { inner, lock } = this.#deps;
+    await lock.take();
+    this.#owns = true;
+    try {
+      const wanted = await this.#steering.look(state.configuration);
+      if (wanted.isEmpty && wanted.failures.length > 0) throw listenFailed(wanted.failures);
+      await this.#steering.install(wanted);
+      const report = await inner.start(state);
+      this.#state = state;
+      return this.#whole(report);
+    } catch (error) {
+      await inner.stop(0).catch(() => undefined);
+      await this.#takeAway();
+      throw error;
+    }
+  }
+
+  /** What the process before has put in the kernel serves until this one's is there, which may take a second. */
+  async #startInPlace(state: ForwardingState): Promise<ApplyReport> {
+    const { inner, lock } = this.#deps;
+    const report = await inner.start(state);
+    lock.takeWhenFree();
+    this.#owns = true;
+    this.#state = state;
+    void this.#retry();
+    return report;
+  }
+
   async #end(inner: Promise<StopReport>): Promise<StopReport> {
     try {
       return await inner;
@@ -238,17 +246,19 @@ export class CapturedPlane implements HandOverPlane {
 
   #retryLater(): void {
     this.#cancelRetry();
-    if (this.#steering.failures.length === 0 || this.#stopped !== undefined) return;
+    const isDone = this.#steering.isInstalled && this.#steering.failures.length === 0;
+    if (isDone || this.#stopped !== undefined) return;
     this.#cancelRetry = this.#deps.clock.setTimer(RETRY_TAKEN_MS, () => void this.#retry());
   }
 
-  /** Ports that others have may be free by now. */
+  /** Ports that others have may be free by now, and what could not be installed may be possible. */
   async #retry(): Promise<void> {
     await this.#inTurn(async () => {
       const state = this.#state;
       if (state === undefined || this.#stopped !== undefined) return;
-      // What cannot be installed was told by the keeper, and is tried again.
-      await this.#steering.refresh(state.configuration).catch(() => undefined);
+      await this.#steering.refresh(state.configuration).catch((error: unknown) => {
+        this.#changed('failed', errorMessage(error));
+      });
       this.#retryLater();
     });
   }

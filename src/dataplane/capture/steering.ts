@@ -62,6 +62,10 @@ export class Steering {
     return this.#installed?.failures ?? [];
   }
 
+  get isInstalled(): boolean {
+    return this.#installed !== undefined;
+  }
+
   /** What the configuration needs. */
   async look(configuration: Configuration): Promise<Wanted> {
     const { input, failures } = await this.#inputs(configuration);
@@ -102,7 +106,8 @@ export class Steering {
   /** Looks whether others have come or gone, and steers accordingly. */
   async refresh(configuration: Configuration): Promise<void> {
     const found = await this.look(configuration);
-    if (JSON.stringify(found.failures) !== JSON.stringify(this.failures)) await this.install(found);
+    const isSame = this.isInstalled && JSON.stringify(found.failures) === JSON.stringify(this.failures);
+    if (!isSame) await this.install(found);
   }
 
   /** Looks through the own sockets, of which there may be many, only where something new is in the way. */
