@@ -82,7 +82,7 @@ export class ListenerSet {
     const beyond = this.#takeBeyond(added);
     const failures =
       beyond.length > 0
-        ? beyond
+        ? beyond.map(beyondLimit)
         : await this.#opening.open(added, (listener) => prepared.listeners.add(listener));
     const isObstructed = (failure: ListenFailure): boolean => {
       const binding = isInUse(failure) ? plannedBinding(plan, failure) : undefined;
@@ -190,22 +190,39 @@ export class ListenerSet {
     missing: ListenerBinding[],
     onOpen: (listener: Listener) => void,
   ): Promise<readonly ListenFailure[]> {
-    const beyond = this.#takeBeyond(missing);
-    return [...beyond, ...(await this.#opening.open(missing, onOpen))];
+    const failures: ListenFailure[] = [];
+    let wanted = missing;
+    for (;;) {
+      const beyond = this.#takeBeyond(wanted);
+      const failed = await this.#opening.open(wanted, onOpen);
+      for (const failure of failed) failures.push(failure);
+      // What could not be bound leaves its place to the next port; a real want of descriptors leaves none.
+      if (beyond.length === 0 || failed.length === 0 || failed.some(isShort))
+        return [...beyond.map(beyondLimit), ...failures];
+      wanted = beyond;
+    }
   }
 
-  /** Takes away, and tells as failures, what the limit leaves no room for. */
-  #takeBeyond(missing: ListenerBinding[]): readonly ListenFailure[] {
+  /** Takes away, and gives back, what the limit leaves no room for. */
+  #takeBeyond(missing: ListenerBinding[]): ListenerBinding[] {
     // Low ports first, each over both protocols: what is beyond the limit is missing for both.
     missing.sort((a, b) => a.port - b.port);
     const room = Math.max(0, this.#most - this.#open.size - (this.#prepared?.listeners.size ?? 0));
-    return missing.splice(room).map((binding) => failureOf(binding, 'EMFILE'));
+    return missing.splice(room);
   }
 
   #close(listener: Listener): void {
     this.#open.delete(listener);
     listener.close();
   }
+}
+
+function beyondLimit(binding: ListenerBinding): ListenFailure {
+  return failureOf(binding, 'EMFILE');
+}
+
+function isShort({ errorCode }: ListenFailure): boolean {
+  return errorCode === 'EMFILE';
 }
 
 /** Those that a socket serves: a captured TCP socket serves all of its family. */

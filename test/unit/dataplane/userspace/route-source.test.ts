@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { networkInterfaces } from 'node:os';
 import { describe, test } from 'node:test';
 import { lookUpRoute, RouteSource } from '../../../../src/dataplane/userspace/route-source.js';
-import { ipAddress, type IpAddress } from '../../../../src/model/address.js';
+import { ipAddress, isLoopback, type IpAddress } from '../../../../src/model/address.js';
+import { localCandidates } from '../../../../src/runtime/local-candidates.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 
 const HOST = ipAddress('10.0.0.2');
@@ -80,10 +81,42 @@ describe('RouteSource', () => {
     assert.equal(routes.known(HOST)?.text, '10.0.0.1');
   });
 
+  test('learn() asks ahead, and what has no route does not keep it from the others', async () => {
+    const asked: string[] = [];
+    const routes = new RouteSource({
+      clock: new FakeClock(),
+      lookUp: ({ text }) => {
+        asked.push(text);
+        if (text === '10.0.0.7') return Promise.reject(systemError('ENETUNREACH'));
+        return Promise.resolve(ipAddress('10.0.0.1'));
+      },
+    });
+    const many = Array.from({ length: 200 }, (_, index) => ipAddress(`10.0.0.${1 + index}`));
+    await routes.learn(many);
+    assert.equal(asked.length, 200);
+    assert.deepEqual(
+      many.filter((one) => routes.known(one) === undefined).map(({ text }) => text),
+      ['10.0.0.7'],
+    );
+  });
+
+  test('hasPorts() is false for 30 s after the kernel had no port, and only for that destination', () => {
+    const clock = new FakeClock();
+    const routes = new RouteSource({ clock });
+    const other = ipAddress('10.0.0.3');
+    assert.ok(routes.hasPorts(HOST));
+    routes.foundNoPort(HOST);
+    clock.advance(29_999);
+    assert.deepEqual([routes.hasPorts(HOST), routes.hasPorts(other)], [false, true]);
+    clock.advance(1);
+    assert.ok(routes.hasPorts(HOST));
+  });
+
   test('sourceFor() falls back on loopback for loopback, and rejects where it knows nothing', async () => {
     const routes = new RouteSource({
       clock: new FakeClock(),
       lookUp: () => Promise.reject(systemError('EADDRINUSE')),
+      candidates: (destination) => (isLoopback(destination) ? localCandidates(destination) : []),
     });
     assert.equal((await routes.sourceFor(ipAddress('127.0.0.11'))).text, '127.0.0.1');
     assert.equal((await routes.sourceFor(ipAddress('::1'))).text, '::1');
