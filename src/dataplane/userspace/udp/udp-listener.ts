@@ -125,13 +125,10 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
   }
 
   isOwn(address: string, port: number): boolean {
-    if (this.#listeners.get(address, port) !== undefined || this.#isElsewhere(address, port)) return true;
-    for (const { binding } of this.#captured) {
-      const { captured, frontend } = binding;
-      const isThere = captured?.protocol === 'udp' && captured.ports.at(port) !== undefined;
-      if (isThere && frontend.address.text === address) return true;
-    }
-    return false;
+    if (this.#listeners.get(address, port) !== undefined) return true;
+    // Captured ports are free for clients on this machine, whose address is the frontend's. There is no loop: an answer
+    // to a captured port belongs to a known entry of the kernel's, and is not captured again.
+    return this.#captured.size === 0 && this.#isElsewhere(address, port);
   }
 
   hostAt(address: IpAddress, port: number): AnswerHost | undefined {
