@@ -138,3 +138,22 @@ describe('planListeners()', () => {
     );
   });
 });
+
+describe('planListeners() where workers own TCP ports', () => {
+  test('planListeners() gives each socket to one worker, which tells of it', () => {
+    const configuration = aConfiguration({ rules: [aRule({ ports: ports('1-40') })] });
+    const ownerOf = (_address: unknown, port: number): number => port % 3;
+    const plans = [0, 1, 2].map((worker) =>
+      planListeners(configuration, (family) => OWN[family], { worker, ownerOf, tcpPorts: 'owned' }),
+    );
+    for (const key of ['tcp 198.51.100.1', 'udp 198.51.100.1']) {
+      for (let port = 1; port <= 40; port++) {
+        const found = plans.map((one) => one.get(key)?.get(port));
+        assert.deepEqual(
+          found.map((one) => one?.reportedElsewhere ?? one?.port),
+          [0, 1, 2].map((worker) => (worker === port % 3 ? port : undefined)),
+        );
+      }
+    }
+  });
+});

@@ -333,7 +333,28 @@ describe('ListenerSet.prepare()', () => {
       failures.map(({ port, errorCode }) => `${port} ${errorCode}`),
       ['15 EMFILE'],
     );
-    assert.equal(tcp.opened.filter(({ closes }) => closes === 0).length, 5);
+    // Known before, so none of the others was opened in vain.
+    assert.deepEqual(tcp.ports(), [1, 2, 3, 4, 5]);
+  });
+
+  test('apply() gives the place of a port that is taken to the next one', async () => {
+    const { set, tcp } = new Lab({ descriptorLimit: 10 });
+    tcp.failing.set(3, systemError('EADDRINUSE'));
+    tcp.failing.set(10, systemError('EADDRINUSE'));
+    const failures = await set.apply(tcpPlan(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
+    assert.deepEqual(tcp.ports(), [1, 2, 4, 5, 6, 7, 8, 9, 11]);
+    assert.deepEqual(failures.map(({ port, errorCode }) => `${port} ${errorCode}`).sort(), [
+      '10 EADDRINUSE',
+      '12 EMFILE',
+      '3 EADDRINUSE',
+    ]);
+  });
+
+  test('apply() does not go on after a real want of descriptors', async () => {
+    const { set, tcp } = new Lab({ descriptorLimit: 10 });
+    tcp.failing.set(3, systemError('EMFILE'));
+    await set.apply(tcpPlan(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
+    assert.equal(tcp.ports().includes(10), false);
   });
 });
 

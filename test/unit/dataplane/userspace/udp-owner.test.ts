@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { before, describe, test } from 'node:test';
-import { rendezvousOwner } from '../../../../src/dataplane/userspace/udp-owner.js';
+import { rendezvousOwner, tcpOwner } from '../../../../src/dataplane/userspace/udp-owner.js';
 import { ipAddress } from '../../../../src/model/address.js';
 import { createHasher, type Hash32 } from '../../../../src/selection/hasher.js';
 
@@ -67,5 +67,16 @@ void describe('rendezvousOwner()', () => {
   test('rendezvousOwner() of one worker is that worker', () => {
     const owner = rendezvousOwner(() => assert.fail('hashed'), 1);
     assert.equal(owner(ADDRESSES[0]!, 80), 0);
+  });
+
+  test('tcpOwner() gives a port to one worker whatever the address, so that no wildcard is in another`s way', () => {
+    const owner = tcpOwner(rendezvousOwner(hash, 8));
+    const [any4, any6] = ['0.0.0.0', '::'].map(ipAddress);
+    for (const port of PORTS) {
+      for (const address of ADDRESSES) {
+        assert.equal(owner(address, port), owner(address.family === 4 ? any4! : any6!, port));
+      }
+    }
+    assert.ok(new Set(PORTS.map((port) => owner(ADDRESSES[0]!, port))).size === 8);
   });
 });
