@@ -1,43 +1,85 @@
 import { fileURLToPath } from 'node:url';
-import type { DataPlane } from './dataplane/data-plane.js';
+import { createCapturedPlane } from './compose-capture.js';
+import type { DecidedCapture } from './dataplane/capture/capture-plan.js';
+import type { HandOverPlane } from './dataplane/hand-over.js';
 import { PlaneHost } from './dataplane/remote/plane-host.js';
 import { RemotePortGate } from './dataplane/remote/remote-port-gate.js';
 import { SupervisedPlane } from './dataplane/remote/supervised-plane.js';
 import { WorkerGroup } from './dataplane/remote/worker-group.js';
-import { forkSharingWorker, forkWorker, parentChannel } from './dataplane/remote/worker-launcher.js';
+import {
+  forkSharingWorker,
+  forkWorker,
+  handedOn,
+  parentChannel,
+} from './dataplane/remote/worker-launcher.js';
 import type { WorkerOptions } from './dataplane/remote/worker-protocol.js';
 import { ownAddresses } from './dataplane/userspace/own-addresses.js';
+import { socketBudget, type SocketBudget } from './dataplane/userspace/socket-budget.js';
 import { tryTcpPort } from './dataplane/userspace/tcp/try-port.js';
-import { rendezvousOwner } from './dataplane/userspace/udp-owner.js';
+import { rendezvousOwner, tcpOwner } from './dataplane/userspace/udp-owner.js';
 import { UserspacePlane, type UserspacePlaneDeps } from './dataplane/userspace/userspace-plane.js';
+import type { CapturePlan } from './model/capture.js';
 import type { Configuration } from './model/configuration.js';
+import { ConntrackEvents } from './nft/conntrack-events.js';
+import { systemTools } from './nft/runner.js';
 import { systemClock as clock } from './runtime/clock.js';
 import { descriptorLimit } from './runtime/descriptor-limit.js';
 import { createHasher, type Hash32 } from './selection/hasher.js';
 
-/** The data plane that a configuration asks for: in this process, in one worker, or in several. */
-export function createPlane(configuration: Configuration, hash: Hash32): DataPlane {
+/** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
+export function budgetFor(configuration: Configuration, capture?: CapturePlan): SocketBudget {
+  const { workers } = configuration;
+  const limit = descriptorLimit();
+  return socketBudget({ configuration, workers, limit, ownAddresses, ...(capture && { capture }) });
+}
+
+/**
+ * The data plane that a configuration asks for: in this process, in one worker, or in several. `capture`: how ports
+ * are captured; absent: they are bound.
+ */
+export function createPlane(
+  configuration: Configuration,
+  hash: Hash32,
+  { tcpPorts, capture }: Pick<SocketBudget, 'tcpPorts'> & { readonly capture?: DecidedCapture | undefined },
+): HandOverPlane {
+  const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture?.plan });
+  return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
+}
+
+function createServingPlane(
+  configuration: Configuration,
+  hash: Hash32,
+  { tcpPorts, plan }: Pick<SocketBudget, 'tcpPorts'> & { readonly plan: CapturePlan | undefined },
+): HandOverPlane {
   const { workers } = configuration;
   const flowEvents = configuration.flowLog !== undefined;
+  const handed = plan === undefined ? undefined : handedOn(plan);
+  const descriptors = handed?.descriptors ?? [];
+  const capture = handed === undefined ? {} : { capture: handed.plan };
   const script = fileURLToPath(new URL('./worker.js', import.meta.url));
   switch (workers) {
     case 0:
-      return createUserspacePlane({ hash, limit: descriptorLimit() }, { flowEvents, worker: 0, workers: 1 });
+      return createUserspacePlane(
+        { hash, limit: descriptorLimit() },
+        {
+          ...{ flowEvents, worker: 0, workers: 1 },
+          ...(plan === undefined ? {} : { capture: plan }),
+        },
+      );
     case 1:
       return new SupervisedPlane(
-        { clock, launch: () => forkWorker(script) },
-        { flowEvents, worker: 0, workers },
+        { clock, launch: () => forkWorker(script, descriptors) },
+        { flowEvents, worker: 0, workers, ...capture },
       );
-    default:
+    default: {
+      const ownerOf = rendezvousOwner(hash, workers);
+      const owned = { launch: () => forkWorker(script, descriptors), tcpOwnerOf: tcpOwner(ownerOf) };
+      const shared = { launch: () => forkSharingWorker(script, descriptors) };
       return new WorkerGroup(
-        {
-          clock,
-          launch: () => forkSharingWorker(script),
-          tryTcpPort,
-          ownerOf: rendezvousOwner(hash, workers),
-        },
-        { flowEvents, workers },
+        { clock, tryTcpPort, ownerOf, ...(tcpPorts === 'owned' ? owned : shared) },
+        { flowEvents, workers, tcpPorts, ...capture },
       );
+    }
   }
 }
 
@@ -56,16 +98,21 @@ export async function serveAsWorker(): Promise<void> {
     channel,
     clock,
     createPlane: (options) =>
-      createUserspacePlane({ hash, limit, ...(options.workers > 1 ? { tcpGate } : {}) }, options),
+      createUserspacePlane({ hash, limit, ...(sharesTcp(options) ? { tcpGate } : {}) }, options),
     onStopped: () => {
       if (process.connected) process.disconnect();
     },
   });
 }
 
+function sharesTcp({ workers, tcpPorts }: WorkerOptions): boolean {
+  return workers > 1 && tcpPorts !== 'owned';
+}
+
 function createUserspacePlane(
   { limit, ...deps }: Pick<UserspacePlaneDeps, 'hash' | 'tcpGate'> & { readonly limit: number | undefined },
   options: WorkerOptions,
 ): UserspacePlane {
-  return new UserspacePlane({ clock, ownAddresses, descriptorLimit: limit, ...deps }, options);
+  const origins = new ConntrackEvents({ clock, tools: systemTools() });
+  return new UserspacePlane({ clock, ownAddresses, descriptorLimit: limit, origins, ...deps }, options);
 }

@@ -1,5 +1,6 @@
+import { decideCaptureHere, kernelOperations } from './compose-capture.js';
 import { createOperations, loadConfigurationFile } from './compose-operations.js';
-import { createPlane } from './compose-plane.js';
+import { budgetFor, createPlane } from './compose-plane.js';
 import { Servers } from './compose-servers.js';
 import { Succession, Takeover } from './compose-upgrade.js';
 import { Balancer } from './control/balancer.js';
@@ -7,6 +8,7 @@ import { ForwardingCompiler } from './control/forwarding-compiler.js';
 import { ProbeHealth } from './control/probe-health.js';
 import type { UpgradeRequest } from './control/upgrade.js';
 import type { ApplyReport, DataPlane, StopReport } from './dataplane/data-plane.js';
+import { shortageAdvice } from './dataplane/userspace/socket-budget.js';
 import type { Configuration } from './model/configuration.js';
 import type { ControlEvent } from './model/control-events.js';
 import { errorCode, errorMessage } from './model/errors.js';
@@ -15,6 +17,7 @@ import { EventFeed } from './observe/event-feed.js';
 import { EventLog } from './observe/event-log.js';
 import { FlowLog } from './observe/flow-log.js';
 import { createLogger } from './observe/logger.js';
+import { logDescriptorShortage, logListening } from './observe/start-lines.js';
 import { ReloadTally } from './observe/reload-tally.js';
 import { Webhook } from './observe/webhook.js';
 import { initialHealth, observe } from './pool/health-tracker.js';
@@ -23,6 +26,7 @@ import { ProbeScheduler } from './probe/scheduler.js';
 import { nodeAppendFiles } from './runtime/append-file.js';
 import { systemClock as clock } from './runtime/clock.js';
 import type { Logger } from './runtime/logger.js';
+import { residentMemory } from './runtime/resident-memory.js';
 import type { PeerChannel } from './runtime/peer-process.js';
 import {
   createSystemdNotifier,
@@ -31,7 +35,7 @@ import {
 } from './runtime/systemd-notify.js';
 import { createHasher } from './selection/hasher.js';
 
-export { loadConfigurationFile };
+export { kernelOperations, loadConfigurationFile };
 
 /** A balancer that runs in this process and, with workers, its children. */
 export interface RunningBalancer {
@@ -87,7 +91,12 @@ export async function startBalancer(
     if (event.type === 'health-event') webhook?.post(event);
   };
 
-  const plane = createPlane(configuration, hash);
+  const capture = await decideCaptureHere(configuration, logger).catch((error: unknown) => {
+    takeover?.failed(error);
+    throw error;
+  });
+  const budget = budgetFor(configuration, capture?.plan);
+  const plane = createPlane(configuration, hash, { ...budget, capture });
   const health = new ProbeHealth(
     new ProbeScheduler({
       clock,
@@ -123,6 +132,8 @@ export async function startBalancer(
   });
   onEvent({ type: 'starting', version: VERSION, workers: configuration.workers });
   onEvent({ type: 'config-loaded', configuration, ...origin });
+  if (budget.shortage !== undefined)
+    logDescriptorShortage(logger, budget.shortage, shortageAdvice(budget.shortage));
   plane.subscribe((events) => {
     eventLog.plane(events);
     flowLog?.plane(events);
@@ -161,9 +172,15 @@ export async function startBalancer(
     return { report, ...(await servers.startPatiently()) };
   };
   try {
+    const startedAtMs = clock.monotonicMs();
     await flowLog?.start();
     const { report, metricsPort, adminPort } =
       takeover === undefined ? await start() : await startInPlaceOf(takeover);
+    const { tcpPorts } = budget;
+    const { listeners } = report;
+    const [durationMs, memory] = [clock.monotonicMs() - startedAtMs, await residentMemory()];
+    const { workers } = configuration;
+    logListening(logger, { listeners, durationMs, workers, tcpPorts, memory });
     void systemd.ready(statusLine(balancer));
     systemd.watch(() => isAlive(balancer, plane));
     return {

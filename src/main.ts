@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { CliDeps } from './cli/cli-deps.js';
 import { processDeps } from './cli/process-deps.js';
 import { runCli } from './cli/program.js';
-import { loadConfigurationFile, startBalancer } from './compose.js';
+import { kernelOperations, loadConfigurationFile, startBalancer } from './compose.js';
 import { predecessorChannel } from './runtime/peer-process.js';
 
 // A reader that leaves early (`| head`, a dead log collector) is no reason to fail, let alone to stop balancing.
@@ -15,6 +15,7 @@ const predecessor = predecessorChannel();
 const deps: CliDeps = {
   ...processDeps(),
   load: loadConfigurationFile,
+  kernel: kernelOperations,
   startBalancer: (configuration, origin) => startBalancer(configuration, origin, predecessor),
 };
 process.exitCode = await runCli(deps, process.argv.slice(2), bundledConfig);

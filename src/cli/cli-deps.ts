@@ -23,6 +23,15 @@ export interface CliDeps {
   /** Calls with the text of a file each time it has changed; never rejects. See runtime/file-watch.ts. */
   readonly watchFile: (path: string, onChange: (text: string) => void) => Promise<() => void>;
   readonly terminal: Terminal;
+  readonly kernel: KernelOperations;
+}
+
+/** About what capture keeps in the kernel. */
+export interface KernelOperations {
+  /** What a start would write there. Throws `LB_USAGE` where the configuration captures nothing. */
+  ruleset(configuration: Configuration, options: { readonly full: boolean }): string;
+  /** Removes what an instance has left, and gives it line by line. Rejects with `LB_INSTANCE_RUNNING` while it runs. */
+  flush(instance: string): Promise<readonly string[]>;
 }
 
 export type ProcessSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP' | 'SIGUSR2';

@@ -33,6 +33,18 @@ there. With -c or --down, or where no process runs, the configuration alone is e
 unless --down says otherwise.
 `;
 
+export const KERNEL_HELP = `
+Examples:
+  haports kernel ruleset -c config.json
+  haports kernel ruleset -c config.json --full > haports.nft
+  haports kernel flush --instance edge
+
+ruleset is a dry run that needs no privilege: the nft table and the routes and addresses that "haports run" would put in
+place, with elements abbreviated unless --full. Ports that other processes of this machine have are left out by "run"
+only. flush takes away what an instance has left behind, by its name; it refuses while that instance runs, and needs
+CAP_NET_ADMIN. A start of the same instance does so by itself.
+`;
+
 export const DEMO_HELP = `
 Starts a small sample NVA for each backend of the configuration, and the balancer in front of them, all on this
 machine's loopback addresses. Needs no root and no other software. Ends with Ctrl-C.

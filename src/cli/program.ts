@@ -5,6 +5,7 @@ import type { CliDeps } from './cli-deps.js';
 import { completionCommand } from './completion-command.js';
 import { EXIT, type ExitCode } from './exit-codes.js';
 import { COMPLETION_HELP, EXIT_CODES } from './help-texts.js';
+import { registerKernelCommand } from './kernel-register.js';
 import { registerLiveCommands } from './register-live.js';
 import { registerLocalCommands } from './register-local.js';
 import { registerPlanCommands } from './register-plan.js';
@@ -54,6 +55,7 @@ function createProgram(deps: CliDeps, bundledConfig: string, done: (code: ExitCo
   registerLocalCommands(program, { deps, bundledConfig, done });
   registerLiveCommands(program, { deps, done });
   registerPlanCommands(program, { deps, done });
+  registerKernelCommand(program, { deps, done });
 
   program
     .command('completion')

@@ -172,6 +172,18 @@ export class FakeDeps implements CliDeps {
     return Promise.resolve(() => void this.watched.delete(path));
   };
 
+  /** Instances flushed. */
+  readonly flushed: string[] = [];
+  /** What an instance has left. */
+  leftovers: readonly string[] = [];
+  readonly kernel: { -readonly [K in keyof CliDeps['kernel']]: CliDeps['kernel'][K] } = {
+    ruleset: ({ instance }, { full }) => `table of ${instance}${full ? ' in full' : ''}\n`,
+    flush: (instance) => {
+      this.flushed.push(instance);
+      return Promise.resolve(this.leftovers);
+    },
+  };
+
   closeOutput(): void {
     for (const listener of [...this.#outputListeners]) listener();
   }

@@ -30,6 +30,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
     'haports explain -c config.json tcp 192.0.2.7:40000 127.0.0.1:8080',
   ],
   demo: ['-c, --config <file>', 'bundled.json'],
+  kernel: ['-c, --config <file>', '--full', '--instance <name>', 'ruleset', 'flush'],
   status: [...CONNECTION],
   backends: [...CONNECTION, '[pool]'],
   flows: [
