@@ -32,7 +32,7 @@ export class InstanceLock {
     } catch (cause) {
       if (errorCode(cause) !== 'EADDRINUSE') throw cause;
       const message = `Instance "${this.#instance}" runs already, must be another: give each process on this machine its own dataPlane.instance`;
-      throw new BalancerError(message, { code: 'LB_INSTANCE_RUNNING', source: 'usage', cause });
+      throw new BalancerError(message, { code: 'LB_INSTANCE_RUNNING', source: 'system', cause });
     }
     // A name, not work to wait for.
     server.unref();
