@@ -1,0 +1,94 @@
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { SupervisedPlane } from '../../src/dataplane/remote/supervised-plane.js';
+import { WorkerGroup } from '../../src/dataplane/remote/worker-group.js';
+import {
+  forkSharingWorker,
+  forkWorker,
+  handedOn,
+  type WorkerProcess,
+} from '../../src/dataplane/remote/worker-launcher.js';
+import { tryTcpPort } from '../../src/dataplane/userspace/tcp/try-port.js';
+import { rendezvousOwner } from '../../src/dataplane/userspace/udp-owner.js';
+import { UserspacePlane } from '../../src/dataplane/userspace/userspace-plane.js';
+import { ipAddress } from '../../src/model/address.js';
+import type { CapturePlan, TcpCapture } from '../../src/model/capture.js';
+import { parseCidr } from '../../src/model/cidr.js';
+import { systemClock as clock } from '../../src/runtime/clock.js';
+import { createHasher } from '../../src/selection/hasher.js';
+import { testFrontend, testRule, testState } from './forwarding-state.js';
+
+/*
+ * A userspace plane that serves all TCP ports of two captured frontends, inside a namespace. With tproxy, descriptors 3
+ * and 4 are transparent sockets. Prints `ready`; then a line of JSON for each line that it reads: drops by reason, flows,
+ * workers lost. The line `kill` kills a worker first.
+ */
+
+/** What stands on the command line, as JSON. */
+export interface TcpPlaneOptions {
+  readonly tcp: TcpCapture;
+  readonly workers: number;
+  readonly port: number;
+  readonly frontends: readonly string[];
+  readonly backend: string;
+}
+
+const { tcp, workers, port, frontends, backend } = JSON.parse(process.argv[2] ?? '') as TcpPlaneOptions;
+const block = parseCidr('240.0.0.0/4');
+if (block === undefined) throw new Error('No block');
+const plan: CapturePlan = {
+  ...{ tcp, udp: 'bind', port, block },
+  ...(tcp === 'tproxy' ? { descriptors: { 4: 3, 6: 4 } } : {}),
+};
+const state = testState({ backends: [backend] });
+const configuration = {
+  ...state.configuration,
+  workers,
+  frontends: frontends.map((text) => testFrontend({ name: text, address: ipAddress(text) })),
+  rules: frontends.map((text) => testRule({ name: text, frontend: text, protocols: ['tcp'] })),
+};
+const launched: WorkerProcess[] = [];
+const handed = handedOn(plan);
+const script = fileURLToPath(new URL('../../src/worker.js', import.meta.url));
+const hash = await createHasher();
+
+function launch(fork: typeof forkWorker): WorkerProcess {
+  const worker = fork(script, handed.descriptors);
+  launched.push(worker);
+  return worker;
+}
+
+function createPlane(): UserspacePlane | SupervisedPlane | WorkerGroup {
+  const options = { flowEvents: false, worker: 0, workers };
+  if (workers === 0) {
+    return new UserspacePlane(
+      { clock, hash, ownAddresses: () => [] },
+      { ...options, workers: 1, capture: plan },
+    );
+  }
+  const capture = handed.plan;
+  if (workers === 1)
+    return new SupervisedPlane({ clock, launch: () => launch(forkWorker) }, { ...options, capture });
+  const ownerOf = rendezvousOwner(hash, workers);
+  return new WorkerGroup(
+    { clock, launch: () => launch(forkSharingWorker), tryTcpPort, ownerOf },
+    { flowEvents: false, workers, capture },
+  );
+}
+
+const plane = createPlane();
+const report = await plane.start({ ...state, configuration, viewOfRule: frontends.map(() => 0) });
+if (report.listeners.tcp !== frontends.length) throw new Error(JSON.stringify(report));
+process.stdout.write('ready\n');
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line === 'kill') {
+    const worker = launched.at(-1);
+    worker?.kill();
+    await worker?.exited;
+  }
+  const { arrivals, workersLost } = await plane.counters();
+  const drops = Object.fromEntries(arrivals.map((one) => [one.rule, one.drops]));
+  process.stdout.write(`${JSON.stringify({ drops, workersLost, flows: plane.flowCount() })}\n`);
+}
+// Nothing of it is left then: the process ends by itself.
+await plane.stop(0);
