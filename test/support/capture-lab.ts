@@ -3,7 +3,8 @@ import type { ChildProcess } from 'node:child_process';
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { adminApi } from './admin-api.js';
+import type { StatusView } from '../../src/model/operator-views.js';
+import { adminApi, type AdminAnswer } from './admin-api.js';
 import type { AskedFlow, ClientPlan, FlowAnswer } from './capture-flows.js';
 import { eventually, within } from './deadline.js';
 import { NamespaceLab } from './namespaces.js';
@@ -185,7 +186,7 @@ export class CaptureLab {
     return { ask: () => ask('again') };
   }
 
-  /** Starts the built process. Resolves once its admin API answers that it is ready. */
+  /** Starts the built process. Resolves once its admin API tells that it serves. */
   async start(configuration: object, options: LaunchOptions = {}): Promise<CapturedHaports> {
     const folder = await mkdtemp(join(tmpdir(), 'haports-capture-'));
     // It may run as somebody else, who makes the admin socket here.
@@ -268,7 +269,7 @@ export class CapturedHaports {
       await eventually(
         async () => {
           if (this.child.exitCode !== null) return true;
-          return (await adminApi(this.socket, 'GET', '/v1/status')).status === 200;
+          return isServing(await adminApi(this.socket, 'GET', '/v1/status'));
         },
         START_MS,
         'haports to be ready',
@@ -309,6 +310,13 @@ export class CapturedHaports {
     await this.exit;
     await rm(this.#folder, { recursive: true, force: true });
   }
+}
+
+/** Whether an answer of `/v1/status` tells of a process that serves: operators are heard before flows are. */
+export function isServing({ status, body }: AdminAnswer): boolean {
+  if (status !== 200) return false;
+  const { revision, kernel } = body as StatusView;
+  return revision > 0 && (kernel === undefined || kernel.state === 'in-place');
 }
 
 /** Life times and counters change by themselves. */

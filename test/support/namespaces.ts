@@ -54,6 +54,8 @@ export class NamespaceLab {
         await must('ip', ['netns', 'add', lab.full(name)]);
         lab.#names.add(name);
         await must('ip', ['-n', lab.full(name), 'link', 'set', 'lo', 'up']);
+        // Link-local addresses too are then final at once.
+        await lab.sysctl(name, 'net.ipv6.conf.default.accept_dad', 0);
       }
     } catch (error) {
       await lab.close();

@@ -2,6 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { adminApi } from '../../../test/support/admin-api.js';
+import { isServing } from '../../../test/support/capture-lab.js';
 import { runCommand } from '../../../test/support/commands.js';
 import { eventually, within } from '../../../test/support/deadline.js';
 import { startEchoBackend } from '../backends/echo-backend.js';
@@ -43,7 +44,7 @@ const PORT_SETS: readonly {
 
 /**
  * (j) A socket a port against capture by the kernel, haports alone, TCP and UDP ports alike: from the start of the
- * process until its admin API answers, which comes last; memory then; new connections; the first datagram of a flow.
+ * process until it tells that it serves; memory then; new connections; the first datagram of a flow.
  * Always in network namespaces. A fresh process for every row and round.
  */
 export const captureCase: BenchCase = { name: 'capture', run };
@@ -133,7 +134,7 @@ async function measure(
   }
 }
 
-/** Resolves once its admin API answers. */
+/** Resolves once it tells that it serves. */
 async function start(
   bench: Bench,
   pass: Pass,
@@ -150,7 +151,7 @@ async function start(
   ]);
   try {
     await eventually(
-      async () => own.ended || (await adminApi(adminSocket, 'GET', '/v1/status')).status === 200,
+      async () => own.ended || isServing(await adminApi(adminSocket, 'GET', '/v1/status')),
       READY_MS,
       `${spec.way.name} to be ready: ${tail(own)}`,
     );
@@ -190,8 +191,8 @@ async function firstDatagrams(bench: Bench, pass: Pass, target: Target): Promise
   return { ...times };
 }
 
-/** The kernel's own memory that cannot be reclaimed, of the whole machine: sockets and tables are in it. */
+/** The kernel's objects, sockets and tables among them, of the whole machine: other work on it shows here too. */
 async function kernelBytes(): Promise<number> {
   const text = await readFile('/proc/meminfo', 'utf8');
-  return Number(/^SUnreclaim:\s+(\d+) kB$/m.exec(text)?.[1] ?? Number.NaN) * 1024;
+  return Number(/^Slab:\s+(\d+) kB$/m.exec(text)?.[1] ?? Number.NaN) * 1024;
 }
