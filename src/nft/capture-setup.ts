@@ -34,7 +34,18 @@ export function captureSetup(input: CaptureInput): KernelSetup {
     if (tcpPorts(frontend)) sets.set(names.tcp, tcpElements(frontend, input.plan));
     if (udpPorts(frontend, input.plan)) sets.set(names.udp, intervals(frontend.udpPorts));
   }
-  return { table, tag, structure: captureStructure(table, input), sets, routing: captureRouting(input, tag) };
+  const structure = captureStructure(table, input);
+  return { table, tag, structure, sets, routing: captureRouting(input, tag), staleFlows: staleFlows(input) };
+}
+
+/** Flows to a frontend that it also answers from: those that were steered are answered from a private address. */
+function staleFlows({ frontends, plan }: CaptureInput): string[][] {
+  return frontends
+    .filter((frontend) => udpPorts(frontend, plan))
+    .map(({ address: { family, text } }) => [
+      ...['-f', `ipv${family}`, '-p', 'udp'],
+      ...['--orig-dst', text, '--reply-src', text],
+    ]);
 }
 
 function tcpElements(frontend: CapturedFrontend, plan: CapturePlan): Elements {

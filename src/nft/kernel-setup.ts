@@ -17,6 +17,11 @@ export interface KernelSetup {
    */
   readonly sets: ReadonlyMap<string, Elements>;
   readonly routing: readonly RoutingEntry[];
+  /**
+   * What `conntrack -D` is told after the table was written, to forget flows that began without it: the kernel decides
+   * about a flow once, and a client that keeps sending would never be steered. @default nothing
+   */
+  readonly staleFlows?: readonly (readonly string[])[];
 }
 
 export type Elements = ReadonlyMap<string, string>;

@@ -89,7 +89,9 @@ async function list(tools: Tools, tag: number, { place, family }: Listing): Prom
     if (/table does not exist|Address family not supported/i.test(outcome.stderr)) return [];
     throw toolFailure('ip', outcome);
   }
-  return records(outcome.stdout).flatMap((record) => entryOf(record, place, family, tag) ?? []);
+  const found = records(outcome.stdout);
+  if (found === undefined) throw toolFailure('ip', { ...outcome, failure: 'no JSON' });
+  return found.flatMap((record) => entryOf(record, place, family, tag) ?? []);
 }
 
 function listArgs(place: Place, tag: number): readonly string[] {
@@ -133,13 +135,22 @@ function placeOf({ object, args }: RoutingEntry): Place {
 }
 
 /** What `ip -j` prints: a list, of devices with lists of addresses for `addr`. Nothing at all where there is nothing. */
-function records(json: string): Record<string, unknown>[] {
-  const parsed: unknown = json.trim() === '' ? [] : JSON.parse(json);
-  const items: unknown[] = Array.isArray(parsed) ? parsed : [];
+function records(json: string): Record<string, unknown>[] | undefined {
+  const parsed = json.trim() === '' ? [] : parseJson(json);
+  if (!Array.isArray(parsed)) return undefined;
+  const items: unknown[] = parsed;
   return items.filter(isRecord).flatMap((item) => {
     const addresses: unknown = item['addr_info'];
     return Array.isArray(addresses) ? (addresses as unknown[]).filter(isRecord) : [item];
   });
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -1,3 +1,4 @@
+import type { BalancerError } from '../model/errors.js';
 import { replaceTableText, removeTableText, type KernelSetup } from './kernel-setup.js';
 import { elementsDifference, listedElements, tableBlock } from './table-listing.js';
 import { succeeded, toolFailure } from './tool-failure.js';
@@ -53,6 +54,21 @@ export async function elementsEvidence(tools: Tools, setup: KernelSetup): Promis
     if (evidence !== undefined) return evidence;
   }
   return undefined;
+}
+
+/** The failure of the first that could not be forgotten; undefined: none is left. */
+export async function forgetFlows(
+  tools: Tools,
+  flows: readonly (readonly string[])[],
+): Promise<BalancerError | undefined> {
+  let first: BalancerError | undefined;
+  for (const args of flows) {
+    const outcome = await tools.run('conntrack', ['-D', ...args]);
+    // It fails where there is none.
+    if (succeeded(outcome) || outcome.stderr.includes(' 0 flow entries')) continue;
+    first ??= toolFailure('conntrack', outcome);
+  }
+  return first;
 }
 
 async function run(tools: Tools, args: readonly string[], input: string): Promise<void> {

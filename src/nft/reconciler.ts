@@ -3,17 +3,18 @@ import type { KernelChanged } from '../model/events.js';
 import type { KernelReport } from '../model/kernel-report.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
+import { findDamage, type Damage, type Installed } from './damage.js';
 import { deltaText, replaceTableText, type KernelSetup } from './kernel-setup.js';
 import { addRouting, deleteRouting, listOwnRouting, without } from './own-routing.js';
 import {
   checkTransaction,
-  elementsEvidence,
+  forgetFlows,
   listStructure,
   removeTable,
   replaceTable,
   runTransaction,
 } from './own-table.js';
-import { instanceTag, ipCommandLine, tableOf, type RoutingEntry } from './routing-entry.js';
+import { instanceTag, ipCommandLine, tableOf } from './routing-entry.js';
 import { usableTool } from './tool-version.js';
 import type { Tools } from './tools.js';
 
@@ -45,18 +46,6 @@ const RETRY = { firstMs: 1000, maxMs: 30_000 };
 
 /** That often in a row it must be impossible to look before that counts as failing: a busy machine is slow. */
 const FAILED_LOOKS = 3;
-
-interface Installed {
-  readonly setup: KernelSetup;
-  /** As listed just after it was put in place; undefined: that failed, and it is put in place again. */
-  readonly structure: string | undefined;
-}
-
-/** What a look has found wrong. */
-interface Damage {
-  readonly table?: string;
-  readonly routing: readonly RoutingEntry[];
-}
 
 /**
  * Keeps one setup in the kernel: puts it there whole or not at all, looks after it, and puts it right when others have
@@ -134,12 +123,10 @@ export class Reconciler {
 
   /** Looks after nothing any more, and leaves everything where it is: to a successor. Install takes it up again. */
   async letGo(): Promise<void> {
-    this.#stopPolling();
-    await this.#oneAtATime(async () => {
+    await this.#oneAtATime(() => {
       this.#stopPolling();
       this.#installed = undefined;
       this.#enter('absent');
-      return Promise.resolve();
     });
   }
 
@@ -168,16 +155,22 @@ export class Reconciler {
     const { tools } = this.#deps;
     const delta = await this.#deltaTo(setup);
     if (delta !== undefined) {
-      const done = delta === '' || (await this.#tryDelta(delta));
-      if (done) {
+      if (delta === '' || (await this.#tryDelta(delta))) {
         this.#installed = { setup, structure: this.#installed?.structure };
+        if (delta !== '') await this.#forgetFlows(setup);
         return delta !== '';
       }
     }
     await replaceTable(tools, setup);
     this.#elementsAtMs = this.#deps.clock.monotonicMs();
     this.#installed = { setup, structure: await listStructure(tools, this.#table).catch(() => undefined) };
+    await this.#forgetFlows(setup);
     return true;
+  }
+
+  async #forgetFlows({ staleFlows = [] }: KernelSetup): Promise<void> {
+    const failure = await forgetFlows(this.#deps.tools, staleFlows);
+    if (failure !== undefined) this.#noteFailure(failure.message);
   }
 
   /** What leads from the table that is really there to the setup; undefined: it takes the whole table. */
@@ -218,16 +211,12 @@ export class Reconciler {
     }
   }
 
-  async #look({ setup, structure }: Installed): Promise<Damage> {
+  async #look(installed: Installed): Promise<Damage> {
     const { tools, clock } = this.#deps;
-    const routing = without(setup.routing, await listOwnRouting(tools, this.#tag, setup.routing));
-    const found = await listStructure(tools, this.#table);
-    if (found === undefined) return { table: `Table inet ${this.#table} was gone`, routing };
-    if (found !== structure) return { table: `Table inet ${this.#table} was altered`, routing };
-    if (clock.monotonicMs() - this.#elementsAtMs < this.#elementsEveryMs) return { routing };
-    const evidence = await elementsEvidence(tools, setup);
-    this.#elementsAtMs = clock.monotonicMs();
-    return evidence === undefined ? { routing } : { table: evidence, routing };
+    const isDue = clock.monotonicMs() - this.#elementsAtMs >= this.#elementsEveryMs;
+    const damage = await findDamage(tools, installed, isDue ? 'elements-too' : 'structure');
+    if (isDue && damage.table === undefined) this.#elementsAtMs = clock.monotonicMs();
+    return damage;
   }
 
   async #repair(setup: KernelSetup, { table, routing }: Damage): Promise<void> {
@@ -289,7 +278,7 @@ export class Reconciler {
     this.#cancelPoll = undefined;
   }
 
-  async #oneAtATime<T>(operation: () => Promise<T>): Promise<T> {
+  async #oneAtATime<T>(operation: () => T | Promise<T>): Promise<T> {
     const done = this.#queue.then(operation);
     this.#queue = done.catch(() => undefined);
     return done;

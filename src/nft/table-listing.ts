@@ -15,17 +15,6 @@ export function tableBlock(ruleset: string, table: string): string | undefined {
   return ruleset.slice(start, end < 0 ? undefined : end + 2);
 }
 
-/** The first line that differs, for people: what is there and what should be; undefined: they are the same. */
-export function firstDifference(found: string, expected: string): string | undefined {
-  if (found === expected) return undefined;
-  const there = found.split('\n');
-  const wanted = expected.split('\n');
-  const at = wanted.findIndex((line, index) => line !== there[index]);
-  const index = at < 0 ? wanted.length : at;
-  const line = (lines: readonly string[]): string => `"${lines[index]?.trim() ?? ''}"`;
-  return `${line(there)} where ${line(wanted)} must be`;
-}
-
 /** The elements in the listing of one set or map. */
 export function listedElements(listing: string): Elements {
   const elements = new Map<string, string>();

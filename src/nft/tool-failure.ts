@@ -43,7 +43,7 @@ export function tooOld(version: string): BalancerError {
 
 /** Modules or expressions that are missing show as ENOENT, since a transaction deletes nothing that may be absent. */
 function isUnsupported(text: string): boolean {
-  return /not supported|no such file or directory|syntax error|unknown option|unrecognized option|invalid option/i.test(
+  return /not supported|no such file or directory|syntax error|unknown option|is unknown|unrecognized option|invalid option/i.test(
     text,
   );
 }

@@ -6,9 +6,10 @@ import { ipAddress } from '../../src/model/address.js';
 import { parseCidr } from '../../src/model/cidr.js';
 import { parsePortSet } from '../../src/model/port-set.js';
 import { captureSetup } from '../../src/nft/capture-setup.js';
+import type { KernelSetup } from '../../src/nft/kernel-setup.js';
 import { Reconciler } from '../../src/nft/reconciler.js';
 import { systemTools } from '../../src/nft/runner.js';
-import { within } from '../support/deadline.js';
+import { eventually, within } from '../support/deadline.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
 
@@ -49,6 +50,7 @@ describe('captureSetup(), in the kernel', { skip }, () => {
   let lab: NamespaceLab;
   let reconciler: Reconciler;
   let server: ChildProcess;
+  let setup: KernelSetup;
 
   before(async () => {
     lab = await NamespaceLab.create('box', 'far');
@@ -62,7 +64,7 @@ describe('captureSetup(), in the kernel', { skip }, () => {
     const block = parseCidr('240.0.0.0/4');
     const ports = parsePortSet('1-21,23-65535') ?? [];
     assert.ok(block);
-    const setup = captureSetup({
+    setup = captureSetup({
       instance: 'haports',
       plan: { tcp: 'dnat-map', udp: 'redirect', port: 61000, block },
       workers: 2,
@@ -143,6 +145,38 @@ describe('captureSetup(), in the kernel', { skip }, () => {
     ).split('\n');
     const seconds = Number(/^udp\s+17 (\d+)/.exec(entry)?.[1]);
     assert.ok(seconds > 60 && seconds <= 90, entry);
+  });
+
+  test('a client that never stops sending is captured when the table comes back', async () => {
+    const sender = `
+      const socket = require('node:dgram').createSocket('udp4');
+      socket.on('message', (text) => console.log(String(text)));
+      socket.on('error', () => undefined);
+      setInterval(() => socket.send('x', 9999, '${FRONTENDS[4]}'), 250);`;
+    await reconciler.remove();
+    // Without somebody who asks for it, conntrack knows no flows.
+    const others =
+      'table inet others { chain c { type filter hook input priority 0; ct state established accept; }; }';
+    await lab.nft('box', others);
+    const client = lab.spawn('far', process.execPath, ['-e', sender], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    try {
+      let heard = '';
+      client.stdout?.on('data', (chunk: Buffer) => (heard += chunk.toString()));
+      const listed = ['-L', '-p', 'udp', '--orig-port-dst', '9999'];
+      await eventually(
+        async () => (await lab.must('box', 'conntrack', listed)).includes('src=10.77.0.9'),
+        5000,
+        'a flow that is not steered',
+      );
+      assert.equal(heard, '');
+      await reconciler.install(setup);
+      await eventually(() => heard.startsWith('240.9.0.0 '), 5000, 'an answer of a captured flow');
+    } finally {
+      client.kill();
+      await lab.must('box', 'nft', ['delete', 'table', 'inet', 'others']);
+    }
   });
 
   test('nothing is captured once it is removed', async () => {

@@ -1,0 +1,34 @@
+import type { KernelSetup } from './kernel-setup.js';
+import { listOwnRouting, without } from './own-routing.js';
+import { elementsEvidence, listStructure } from './own-table.js';
+import type { RoutingEntry } from './routing-entry.js';
+import type { Tools } from './tools.js';
+
+/** What was put in place. */
+export interface Installed {
+  readonly setup: KernelSetup;
+  /** As listed just after it was put in place; undefined: that failed, and it is put in place again. */
+  readonly structure: string | undefined;
+}
+
+/** What is wrong with it. */
+export interface Damage {
+  /** With the table, for people; undefined: nothing. */
+  readonly table?: string;
+  /** What is missing. */
+  readonly routing: readonly RoutingEntry[];
+}
+
+/** Compares the kernel with what was put in place. Elements take nft most of a second. Rejects with BalancerError. */
+export async function findDamage(
+  tools: Tools,
+  { setup, structure }: Installed,
+  depth: 'structure' | 'elements-too',
+): Promise<Damage> {
+  const routing = without(setup.routing, await listOwnRouting(tools, setup.tag, setup.routing));
+  const found = await listStructure(tools, setup.table);
+  if (found === undefined) return { table: `Table inet ${setup.table} was gone`, routing };
+  if (found !== structure) return { table: `Table inet ${setup.table} was altered`, routing };
+  const evidence = depth === 'structure' ? undefined : await elementsEvidence(tools, setup);
+  return evidence === undefined ? { routing } : { table: evidence, routing };
+}
