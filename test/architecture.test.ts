@@ -82,8 +82,8 @@ const ONLY_IN: Layout['onlyIn'] = {
   ],
   'node:dgram': ['dataplane/userspace/', 'demo/'],
   'node:tls': ['probe/', 'admin/'],
-  'node:http': ['probe/', 'admin/', 'cli/', 'demo/'],
-  'node:https': ['probe/', 'admin/', 'cli/', 'demo/'],
+  'node:http': ['probe/', 'admin/', 'cli/', 'demo/', 'observe/webhook-post.ts'],
+  'node:https': ['probe/', 'admin/', 'cli/', 'demo/', 'observe/webhook-post.ts'],
   'node:http2': [],
   // systemd is told through its own program: Node has no datagram sockets of AF_UNIX.
   'node:child_process': [

@@ -3,30 +3,13 @@ import type { HealthEvent } from '../model/health-event.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Logger } from '../runtime/logger.js';
+import { fetchFromAnywhere, type WebhookFetch } from './webhook-post.js';
 import { webhookBody } from './webhook-body.js';
-
-/** What is used of an answer to a POST. */
-export interface WebhookAnswer {
-  readonly status: number;
-  /** Its connection is held until this is read or cancelled. */
-  readonly body: { cancel(): Promise<void> } | null;
-}
-
-export type WebhookFetch = (
-  url: string,
-  request: {
-    readonly method: 'POST';
-    readonly headers: Record<string, string>;
-    readonly body: string;
-    readonly redirect: 'manual';
-    readonly signal: AbortSignal;
-  },
-) => Promise<WebhookAnswer>;
 
 export interface WebhookDeps {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** @default the global fetch */
+  /** @default the global fetch, or what stands in for it where there is a listener on every port */
   readonly fetch?: WebhookFetch;
 }
 
@@ -65,7 +48,7 @@ export class Webhook {
   constructor(deps: WebhookDeps, options: { readonly url: string }) {
     this.#clock = deps.clock;
     this.#logger = deps.logger;
-    this.#fetch = deps.fetch ?? fetch;
+    this.#fetch = deps.fetch ?? fetchFromAnywhere();
     this.#url = options.url;
   }
 
