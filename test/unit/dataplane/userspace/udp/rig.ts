@@ -6,7 +6,7 @@ import type { TestContext } from 'node:test';
 import { EventQueue } from '../../../../../src/dataplane/userspace/event-queue.js';
 import { FlowEnforcement } from '../../../../../src/dataplane/userspace/flow-enforcement.js';
 import { FlowKeeper } from '../../../../../src/dataplane/userspace/flow-keeper.js';
-import type { Listener } from '../../../../../src/dataplane/userspace/listener.js';
+import type { Listener, ListenerBinding } from '../../../../../src/dataplane/userspace/listener.js';
 import { RouteSource } from '../../../../../src/dataplane/userspace/route-source.js';
 import { SourcePorts } from '../../../../../src/dataplane/userspace/source-ports.js';
 import {
@@ -24,6 +24,10 @@ import { FakeClock } from '../../../../support/fake-clock.js';
 /** Long enough for a busy machine; only a failing test waits for it. */
 const DEADLINE_MS = 5000;
 
+export type RigOverrides = Partial<
+  Pick<UdpListenerDeps, 'routeSource' | 'sourcePorts' | 'origins' | 'inheritance'>
+>;
+
 /** A UDP data plane on real sockets and a clock that stands still. */
 export class Rig {
   readonly clock: FakeClock;
@@ -31,7 +35,11 @@ export class Rig {
   readonly sourcePorts: SourcePorts;
   readonly routeSource: RouteSource;
   readonly events: PlaneEvent[] = [];
-  readonly open: (address: string, port?: number) => Promise<Listener & { readonly port: number }>;
+  readonly open: (
+    address: string,
+    port?: number,
+    rest?: Pick<ListenerBinding, 'captured'>,
+  ) => Promise<Listener & { readonly port: number }>;
   readonly #queue: EventQueue;
   readonly #listeners: Listener[] = [];
   readonly #enforcement: FlowEnforcement;
@@ -39,7 +47,7 @@ export class Rig {
   private constructor(
     state: ForwardingState,
     deps: Pick<UdpListenerDeps, 'picker'>,
-    overrides: Partial<Pick<UdpListenerDeps, 'routeSource' | 'sourcePorts'>>,
+    overrides: RigOverrides,
   ) {
     this.clock = new FakeClock();
     this.#queue = new EventQueue(this.clock);
@@ -59,7 +67,7 @@ export class Rig {
       ...deps,
       ...overrides,
     });
-    this.open = async (address, port = 0) => {
+    this.open = async (address, port = 0, rest = {}) => {
       const [rule] = this.keeper.state.configuration.rules;
       const [frontend] = this.keeper.state.configuration.frontends;
       if (rule === undefined || frontend === undefined) throw new Error('No rule or frontend');
@@ -70,6 +78,7 @@ export class Rig {
         rule,
         ruleIndex: 0,
         frontend,
+        ...rest,
       });
       listener.serve();
       this.#listeners.push(listener);
@@ -77,11 +86,7 @@ export class Rig {
     };
   }
 
-  static async create(
-    t: TestContext,
-    state: ForwardingState,
-    overrides: Partial<Pick<UdpListenerDeps, 'routeSource' | 'sourcePorts'>> = {},
-  ): Promise<Rig> {
+  static async create(t: TestContext, state: ForwardingState, overrides: RigOverrides = {}): Promise<Rig> {
     const rig = new Rig(state, { picker: createPicker(await createHasher()) }, overrides);
     t.after(() => rig.close());
     return rig;
