@@ -40,13 +40,30 @@ const LEAST_TRUST_MS = 1000;
 /** Of a flow that came from another process, which did not tell the id. */
 const ANY_ID = -1;
 
-interface Known extends Pick<FlowOrigin, 'source' | 'sourcePort' | 'destination' | 'destinationPort'> {
+type KnownFields = Omit<FlowOrigin, 'receiver' | 'seenPort' | 'remainingMs'>;
+
+/** A class, for there may be hundreds of thousands. */
+class Known implements KnownFields {
   id: number;
   readonly seenAddress: string;
+  readonly source: string;
+  readonly sourcePort: number;
+  readonly destination: string;
+  readonly destinationPort: number;
   /** Monotonic. */
   trustedUntilMs: number;
   /** The kernel has it no longer; its flow is suspended. */
-  isGone: boolean;
+  isGone = false;
+
+  constructor(origin: KnownFields, trustedUntilMs: number) {
+    this.id = origin.id;
+    this.seenAddress = origin.seenAddress;
+    this.source = origin.source;
+    this.sourcePort = origin.sourcePort;
+    this.destination = origin.destination;
+    this.destinationPort = origin.destinationPort;
+    this.trustedUntilMs = trustedUntilMs;
+  }
 }
 
 /** The listener on the captured socket. */
@@ -123,11 +140,11 @@ export class CapturedArrivals implements Arrivals, OriginReader {
     if (this.#known.get(key) !== undefined) return;
     const { source, sourcePort, destination, destinationPort } = tuple;
     this.#deps.keys.hold(clientAddress, portOfKey(key));
-    this.#known.add(key, {
-      ...{ id: ANY_ID, seenAddress: clientAddress, isGone: false },
-      ...{ source: source.text, sourcePort, destination: destination.text, destinationPort },
-      trustedUntilMs: this.#deps.clock.monotonicMs() + TRUST_MS,
-    });
+    const origin = {
+      ...{ id: ANY_ID, seenAddress: clientAddress, sourcePort, destinationPort },
+      ...{ source: source.text, destination: destination.text },
+    };
+    this.#known.add(key, new Known(origin, this.#deps.clock.monotonicMs() + TRUST_MS));
   }
 
   ended(key: number): void {
@@ -183,7 +200,7 @@ export class CapturedArrivals implements Arrivals, OriginReader {
   }
 
   #learn(origin: FlowOrigin): void {
-    const { seenAddress, seenPort, source, sourcePort, destination, destinationPort, id } = origin;
+    const { seenAddress, seenPort, destination, id } = origin;
     // Sent to the private address itself.
     if (destination === this.#receiver) return;
     const { keys, clock } = this.#deps;
@@ -200,10 +217,7 @@ export class CapturedArrivals implements Arrivals, OriginReader {
         this.#host?.endFlow(key);
         this.#remove(key, known);
       }
-      this.#known.add(keys.hold(seenAddress, seenPort), {
-        ...{ id, seenAddress, source, sourcePort, destination, destinationPort },
-        ...{ trustedUntilMs, isGone: false },
-      });
+      this.#known.add(keys.hold(seenAddress, seenPort), new Known(origin, trustedUntilMs));
     }
     if (this.#waiting.size === 0) return;
     const waiting = this.#waiting.take(clientOf(seenAddress, seenPort));
@@ -222,7 +236,7 @@ export class CapturedArrivals implements Arrivals, OriginReader {
   }
 }
 
-function isSame(a: Known, b: FlowOrigin): boolean {
+function isSame(a: KnownFields, b: KnownFields): boolean {
   return (
     a.sourcePort === b.sourcePort &&
     a.destinationPort === b.destinationPort &&
