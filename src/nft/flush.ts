@@ -1,6 +1,6 @@
 import { deleteRouting, listOwnRouting } from './own-routing.js';
-import { listStructure, removeTable } from './own-table.js';
-import { instanceTag, ipCommandLine, tableOf } from './routing-entry.js';
+import { forgetFlows, listStructure, removeTable } from './own-table.js';
+import { instanceTag, ipCommandLine, tableOf, type RoutingEntry } from './routing-entry.js';
 import type { Tools } from './tools.js';
 
 /**
@@ -18,7 +18,17 @@ export async function flushInstance(tools: Tools, instance: string): Promise<rea
     removed.push(`table inet ${table}`);
   }
   const entries = await listOwnRouting(tools, instanceTag(instance));
+  // UDP flows that still lead to private addresses would go on doing so while their clients send. What cannot be
+  // forgotten (no conntrack here, say) ends by itself.
+  await forgetFlows(tools, entries.flatMap(flowsTo));
   const failure = await deleteRouting(tools, entries);
   if (failure !== undefined) throw failure;
   return [...removed, ...entries.map((entry) => ipCommandLine('add', entry).replace(' add ', ' '))];
+}
+
+/** The first address of the prefix stands for the frontend's UDP socket. conntrack takes no prefix here. */
+function flowsTo({ object, family, args }: RoutingEntry): string[][] {
+  const [, prefix] = args;
+  if (object !== 'route' || prefix === undefined || prefix === 'default') return [];
+  return [['-f', `ipv${family}`, '-p', 'udp', '--reply-src', prefix.replace(/\/.*/, '')]];
 }

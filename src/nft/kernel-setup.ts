@@ -26,8 +26,6 @@ export interface KernelSetup {
 
 export type Elements = ReadonlyMap<string, string>;
 
-const NO_ELEMENTS: Elements = new Map();
-
 /**
  * The transaction that puts the table in place of whatever has its name. The first line makes the second one
  * possible where there is none.
@@ -51,9 +49,10 @@ export function removeTableText(table: string): string {
 export function deltaText(from: KernelSetup, to: KernelSetup): string | undefined {
   if (from.table !== to.table || from.structure !== to.structure) return undefined;
   const lines: string[] = [];
+  const none: Elements = new Map();
   for (const name of new Set([...from.sets.keys(), ...to.sets.keys()])) {
-    const before = from.sets.get(name) ?? NO_ELEMENTS;
-    const after = to.sets.get(name) ?? NO_ELEMENTS;
+    const before = from.sets.get(name) ?? none;
+    const after = to.sets.get(name) ?? none;
     if (before !== after) lines.push(...setDelta(to.table, name, before, after));
   }
   return lines.length === 0 ? '' : `${lines.join('\n')}\n`;

@@ -8,6 +8,7 @@ import { parsePortSet } from '../../src/model/port-set.js';
 import { captureSetup } from '../../src/nft/capture-setup.js';
 import type { KernelSetup } from '../../src/nft/kernel-setup.js';
 import { Reconciler } from '../../src/nft/reconciler.js';
+import { flushInstance } from '../../src/nft/flush.js';
 import { systemTools } from '../../src/nft/runner.js';
 import { eventually, within } from '../support/deadline.js';
 import { FakeClock } from '../support/fake-clock.js';
@@ -179,8 +180,15 @@ describe('captureSetup(), in the kernel', { skip }, () => {
     }
   });
 
-  test('nothing is captured once it is removed', async () => {
-    await reconciler.remove();
+  test('nothing is captured once an instance is flushed, flows that began before included', async () => {
+    const listed = ['-L', '-p', 'udp', '--reply-port-src', '61000'];
+    const listed6 = ['-f', 'ipv6', ...listed];
+    await ask('far', 'udp', FRONTENDS[6], 53);
+    assert.match(await lab.must('box', 'conntrack', listed), /src=240\.9\.0\.0/);
+    await reconciler.letGo();
+    await flushInstance(systemTools({ namespace: lab.full('box') }), 'haports');
+    assert.equal(await lab.must('box', 'conntrack', listed), '');
+    assert.equal(await lab.must('box', 'conntrack', listed6), '');
     assert.equal(await ask('far', 'tcp', FRONTENDS[4], 443), 'ECONNREFUSED');
     assert.equal(await ask('far', 'udp', FRONTENDS[4], 53), 'ECONNREFUSED');
   });
