@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
+import { ipAddress } from '../../../../../src/model/address.js';
 import { portSetOf } from '../../../../../src/model/port-set.js';
 import type { Rule } from '../../../../../src/model/rule.js';
 import { eventually } from '../../../../support/deadline.js';
@@ -214,7 +215,7 @@ describe('answers from other ports', () => {
   test('RelatedEnds serves backends at the same local end without mixing them up', async (t) => {
     // Both ends have to take the one port there is.
     const setting = await lab(t, { ...BY_ADDRESS, distribution: 'five-tuple' }, undefined, {
-      pool: { sourcePorts: portSetOf(45_000), sourceAddresses: [] },
+      pool: { sourcePorts: portSetOf(45_000), sourceAddresses: [ipAddress(at(60))] },
     });
     const { rig, client } = setting;
     client.send('one', asked);
