@@ -5,6 +5,7 @@ import { connect } from 'node:net';
 import { describe, test, type TestContext } from 'node:test';
 import type { MetricsRoutesDependencies } from '../../../src/admin/metrics-routes.js';
 import { MetricsServer, type MetricsServerOptions } from '../../../src/admin/metrics-server.js';
+import type { Readiness } from '../../../src/admin/health-report.js';
 import { ipAddress } from '../../../src/model/address.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 
@@ -133,7 +134,7 @@ describe('MetricsServer', () => {
   });
 
   test('/readyz is 503 with each reason there is', async (t) => {
-    let readiness = { applied: false, openListeners: 0, stopping: false };
+    let readiness: Readiness = { applied: false, openListeners: 0, stopping: false };
     const port = await serve(t, { readiness: () => readiness });
     const reasons = async () => {
       const { status, body } = await ask(port, '/readyz');
@@ -149,6 +150,8 @@ describe('MetricsServer', () => {
     assert.deepEqual(await reasons(), [200, undefined]);
     readiness = { applied: true, openListeners: 1, stopping: true };
     assert.deepEqual(await reasons(), [503, ['The process is stopping']]);
+    readiness = { ...readiness, stopping: false, unsteered: 'Table inet haports is not in the kernel' };
+    assert.deepEqual(await reasons(), [503, ['Table inet haports is not in the kernel']]);
   });
 });
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { statusView, type StatusInputs } from '../../../src/control/status-view.js';
 import type { BackendState, ForwardingState } from '../../../src/model/forwarding-state.js';
+import type { KernelReport } from '../../../src/model/kernel-report.js';
 import { aBackend, aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';
 
@@ -153,5 +154,22 @@ describe('problems of a status', () => {
     const samples = { latest: { atMs: 0, counters: aReading({ eventLoopDelaySeconds: [] }) } };
     assert.deepEqual(problems({ state: alone, samples }), ['Data worker 0 is being replaced']);
     assert.deepEqual(problems({ state: alone, samples: {} }), []);
+  });
+
+  test('shows what the plane keeps in the kernel, and that it is a problem where it is not there', () => {
+    const kernel: KernelReport = {
+      ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: 'Because' },
+      ...{ state: 'in-place', sinceMs: 1000, repairs: 2, failures: 0, tool: 'nftables v1.0.6' },
+    };
+    const well = statusView(inputs({ kernel }));
+    assert.deepEqual([well.kernel, well.problems], [kernel, []]);
+    assert.deepEqual(problems({ kernel: { ...kernel, state: 'absent' } }), [
+      'Table inet haports is not in the kernel',
+    ]);
+    const lastFailure = { atMs: 2000, text: 'nft failed: no' };
+    assert.deepEqual(problems({ kernel: { ...kernel, state: 'failing', lastFailure } }), [
+      'Table inet haports cannot be put in the kernel: nft failed: no',
+    ]);
+    assert.equal('kernel' in statusView(inputs()), false);
   });
 });
