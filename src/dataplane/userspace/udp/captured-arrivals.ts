@@ -200,9 +200,7 @@ export class CapturedArrivals implements Arrivals, OriginReader {
   }
 
   #learn(origin: FlowOrigin): void {
-    const { seenAddress, seenPort, destination, id } = origin;
-    // Sent to the private address itself.
-    if (destination === this.#receiver) return;
+    const { seenAddress, seenPort, id } = origin;
     const { keys, clock } = this.#deps;
     const key = keys.find(seenAddress, seenPort);
     const known = this.#known.get(key);
