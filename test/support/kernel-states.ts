@@ -1,0 +1,50 @@
+import { ForwardingCompiler } from '../../src/control/forwarding-compiler.js';
+import type { Configuration } from '../../src/model/configuration.js';
+import type { ForwardingState } from '../../src/model/forwarding-state.js';
+import type { KernelOptions } from '../../src/model/kernel-options.js';
+import { createHasher, type Hash32 } from '../../src/selection/hasher.js';
+import { createPicker, type Picker } from '../../src/selection/picker.js';
+import { configurationOf, type Conditions } from './state-factory.js';
+
+const OPTIONS: KernelOptions = {
+  mode: 'nat',
+  returnPath: 'route',
+  flowState: 'pinned',
+  spokes: [],
+  onStop: 'keep',
+  manageSysctls: false,
+};
+
+/** Makes forwarding states of the kernel data plane from configurations as an operator writes them. */
+export class KernelStates {
+  readonly picker: Picker;
+  readonly #hash: Hash32;
+
+  private constructor(hash: Hash32) {
+    this.#hash = hash;
+    this.picker = createPicker(hash);
+  }
+
+  static async create(): Promise<KernelStates> {
+    return new KernelStates(await createHasher());
+  }
+
+  state(
+    raw: object,
+    options: Partial<KernelOptions> & { readonly tableSize?: number } = {},
+    conditions: Conditions = {},
+  ): ForwardingState {
+    const { tableSize = 4093, ...kernel } = options;
+    const configuration: Configuration = {
+      ...configurationOf(raw),
+      tableSize,
+      kernel: { ...OPTIONS, ...kernel },
+    };
+    return new ForwardingCompiler(this.#hash).compile(configuration, {
+      health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
+      adminState: ({ name, adminState }) => conditions.admin?.[name] ?? adminState,
+      draining: ({ name }) => conditions.drained?.[name] !== undefined,
+      endSpreadMs: ({ name }) => conditions.drained?.[name],
+    });
+  }
+}
