@@ -27,7 +27,8 @@ export async function usableTool(tools: Tools): Promise<string> {
   const outcome = await tools.run('nft', ['--version']);
   if (!succeeded(outcome)) throw toolFailure('nft', outcome);
   const version = parseToolVersion(outcome.stdout);
-  if (version === undefined || version.fit === 'too-old') throw tooOld(version?.text ?? outcome.stdout.trim());
+  if (version === undefined || version.fit === 'too-old')
+    throw tooOld(version?.text ?? outcome.stdout.trim());
   return version.fit === 'known' ? version.text : `${version.text}, newer than haports was tried with`;
 }
 
