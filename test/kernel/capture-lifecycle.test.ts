@@ -44,7 +44,7 @@ table inet firewall {
 }
 `;
 
-void describe('life cycle of capture', { skip: whyNoNamespaces() }, () => {
+void describe('life cycle of capture', { skip: whyNoNamespaces('perl', 'setpriv', 'curl') }, () => {
   let lab: CaptureLab;
   const started = new Set<CapturedHaports>();
   let nextSourcePort = 10_000;

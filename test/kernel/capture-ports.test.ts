@@ -22,7 +22,7 @@ const FIRST_SOURCE_PORT = 20_000;
 const CAPTURE_PORT = 61_000;
 const LAUNCHER = ['perl', join(process.cwd(), 'test', 'support', 'launch-transparent.pl')];
 
-void describe('capture of all ports', { skip: whyNoNamespaces() }, () => {
+void describe('capture of all ports', { skip: whyNoNamespaces('perl') }, () => {
   let lab: CaptureLab;
   /** Which backend each flow belongs to: what `explain` says, which has oracles of its own. */
   const expected = new Map<string, string>();

@@ -12,7 +12,6 @@ import {
   FRONTEND,
   type CapturedHaports,
 } from '../support/capture-lab.js';
-import { hasCommand } from '../support/commands.js';
 import { eventually } from '../support/deadline.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
 
@@ -22,12 +21,7 @@ const SOURCES = Array.from({ length: 16 }, (_, index) => `10.50.1.${20 + index}`
 const [SIP, RTP, RTCP] = [5060, 10_000, 10_001];
 const FILE_BYTES = 200_000;
 
-const missing = (
-  await Promise.all(['vsftpd', 'in.tftpd', 'curl'].map(async (name) => [name, await hasCommand(name)]))
-)
-  .filter(([, found]) => found === false)
-  .map(([name]) => name);
-const skip = whyNoNamespaces() || (missing.length > 0 && `not installed: ${missing.join(', ')}`);
+const skip = whyNoNamespaces('vsftpd', 'in.tftpd', 'curl');
 
 void describe('protocols of more than one port, captured, source-ip', { skip }, () => {
   let lab: CaptureLab;

@@ -11,11 +11,13 @@ const PREFIX = 'haptest';
 const TOOLS = ['ip', 'nft', 'conntrack'];
 let labs = 0;
 
-/** The reason to skip, to be printed; false where namespaces can be made and the tools are there. */
-export function whyNoNamespaces(): string | false {
+/** The reason to skip, to be printed; false where namespaces can be made and all tools, `also` among them, are there. */
+export function whyNoNamespaces(...also: readonly string[]): string | false {
   if (process.platform !== 'linux') return 'network namespaces need Linux';
   if (process.getuid?.() !== 0) return 'network namespaces need root';
-  const missing = TOOLS.filter((tool) => spawnSync('sh', ['-c', `command -v ${tool}`]).status !== 0);
+  const missing = [...TOOLS, ...also].filter(
+    (tool) => spawnSync('sh', ['-c', `command -v ${tool}`]).status !== 0,
+  );
   if (missing.length > 0) return `not installed: ${missing.join(', ')}`;
   const own = `${PREFIX}-${process.pid}-trial`;
   const made = spawnSync('ip', ['netns', 'add', own], { encoding: 'utf8' });
