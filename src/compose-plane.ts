@@ -1,6 +1,8 @@
 import { fileURLToPath } from 'node:url';
 import { createCapturedPlane } from './compose-capture.js';
+import { createKernelPlane } from './compose-kernel.js';
 import type { DecidedCapture } from './dataplane/capture/capture-plan.js';
+import type { DataPlane } from './dataplane/data-plane.js';
 import type { HandOverPlane } from './dataplane/hand-over.js';
 import { PlaneHost } from './dataplane/remote/plane-host.js';
 import { RemotePortGate } from './dataplane/remote/remote-port-gate.js';
@@ -28,20 +30,22 @@ import { createHasher, type Hash32 } from './selection/hasher.js';
 
 /** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
 export function budgetFor(configuration: Configuration, capture?: CapturePlan): SocketBudget {
-  const { workers } = configuration;
+  const { workers, kernel } = configuration;
+  if (kernel !== undefined) return { tcpPorts: 'shared', sockets: 0 };
   const limit = descriptorLimit();
   return socketBudget({ configuration, workers, limit, ownAddresses, ...(capture && { capture }) });
 }
 
 /**
- * The data plane that a configuration asks for: in this process, in one worker, or in several. `capture`: how ports
- * are captured; absent: they are bound.
+ * The data plane that a configuration asks for: the kernel, or in this process, in one worker, or in several.
+ * `capture`: how ports are captured; absent: they are bound.
  */
 export function createPlane(
   configuration: Configuration,
   hash: Hash32,
   { tcpPorts, capture }: Pick<SocketBudget, 'tcpPorts'> & { readonly capture?: DecidedCapture | undefined },
-): HandOverPlane {
+): DataPlane {
+  if (configuration.kernel !== undefined) return createKernelPlane(configuration);
   const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture?.plan });
   return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
 }

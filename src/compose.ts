@@ -197,7 +197,8 @@ export async function startBalancer(
       async stop(cause, deadlineMs) {
         // The service goes on in another process, which tells systemd of itself.
         if (!succession.isOver) void systemd.stopping(`Stopping: ${cause}`, deadlineMs);
-        const stopped = await balancer.stop(cause, deadlineMs, succession.isOver ? 'at-once' : 'lame-duck');
+        const leaves = succession.isOver || balancer.configuration.kernel?.onStop === 'keep';
+        const stopped = await balancer.stop(cause, deadlineMs, leaves ? 'at-once' : 'lame-duck');
         await closeAll();
         return stopped;
       },
