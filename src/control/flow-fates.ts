@@ -1,4 +1,4 @@
-import { policyVerdict } from '../flow/flow-policy.js';
+import { policyVerdict, tcpRebalance } from '../flow/flow-policy.js';
 import type { Protocol } from '../model/five-tuple.js';
 import type { FlowState } from '../model/flow.js';
 import type { BackendState, ForwardingState } from '../model/forwarding-state.js';
@@ -48,7 +48,8 @@ export class FlowFateJudge {
     if (backendId === '' || state === 'blackholed') return 'stay';
     const member = this.#members[viewIndex]?.get(backendId);
     const trigger = member === undefined ? 'removed' : member.valid ? undefined : member.invalidBecause;
-    return trigger === undefined ? 'stay' : FATE_OF[policyVerdict(rule, protocol, trigger, view)];
+    if (trigger === undefined) return 'stay';
+    return FATE_OF[policyVerdict(rule, protocol, trigger, view, tcpRebalance(configuration.kernel))];
   }
 }
 

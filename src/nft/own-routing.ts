@@ -1,8 +1,11 @@
 import type { BalancerError } from '../model/errors.js';
 import {
   anyIpRoute,
+  backendRoute,
+  backendRule,
   everythingLocalRoute,
   ipCommandLine,
+  isBackendTable,
   loopbackAddress,
   markRule,
   ROUTE_PROTOCOL,
@@ -13,7 +16,7 @@ import { succeeded, toolFailure } from './tool-failure.js';
 import type { Tools } from './tools.js';
 
 /** Where entries are looked for. */
-type Place = 'private-routes' | 'own-table' | 'addresses' | 'rules';
+type Place = 'private-routes' | 'own-table' | 'backend-tables' | 'addresses' | 'rules';
 
 interface Listing {
   readonly place: Place;
@@ -21,7 +24,10 @@ interface Listing {
 }
 
 const EVERYWHERE: readonly Listing[] = ([4, 6] as const).flatMap((family) =>
-  (['private-routes', 'own-table', 'addresses', 'rules'] as const).map((place) => ({ place, family })),
+  (['private-routes', 'own-table', 'backend-tables', 'addresses', 'rules'] as const).map((place) => ({
+    place,
+    family,
+  })),
 );
 
 /**
@@ -100,6 +106,8 @@ function listArgs(place: Place, tag: number): readonly string[] {
       return ['route', 'show', 'table', 'local', 'proto', ROUTE_PROTOCOL];
     case 'own-table':
       return ['route', 'show', 'table', String(tag)];
+    case 'backend-tables':
+      return ['route', 'show', 'table', 'all', 'proto', ROUTE_PROTOCOL];
     case 'addresses':
       return ['addr', 'show', 'dev', 'lo'];
     case 'rules':
@@ -119,9 +127,17 @@ function entryOf(
       return mine ? anyIpRoute(family, String(record['dst']), tag) : undefined;
     case 'own-table':
       return record['dst'] === 'default' ? everythingLocalRoute(family, tag) : undefined;
+    case 'backend-tables': {
+      const table = Number(record['table']);
+      const { gateway } = record;
+      if (!isBackendTable(tag, table) || typeof gateway !== 'string') return undefined;
+      return backendRoute(family, gateway, table);
+    }
     case 'addresses':
       return mine ? loopbackAddress(family, String(record['local']), tag) : undefined;
     case 'rules': {
+      const table = Number(record['table']);
+      if (isBackendTable(tag, table)) return backendRule(family, Number(record['fwmark']), table);
       const mark = `${String(record['fwmark'])}/${String(record['fwmask'])}`;
       return record['table'] === String(tag) ? markRule(family, mark, tag) : undefined;
     }
@@ -131,7 +147,8 @@ function entryOf(
 function placeOf({ object, args }: RoutingEntry): Place {
   if (object === 'addr') return 'addresses';
   if (object === 'rule') return 'rules';
-  return args.includes('table') ? 'own-table' : 'private-routes';
+  if (!args.includes('table')) return 'private-routes';
+  return args.includes('via') ? 'backend-tables' : 'own-table';
 }
 
 /** What `ip -j` prints: a list, of devices with lists of addresses for `addr`. Nothing at all where there is nothing. */

@@ -5,6 +5,9 @@
  *   route     protocol 104, and its metric is the tag, or it is in the routing table with that number
  *   addr      on lo, its metric is the tag
  *   rule      looks up the routing table with that number
+ *
+ * Backends that packets are routed to as they are have a routing table each: 2^31 + the lower 15 bits of the tag + the
+ * backend's number.
  */
 
 /** What `ip` adds or deletes: `ip -4 route add <args>`. Made only by the functions below: the texts are compared. */
@@ -70,6 +73,42 @@ export function markRule(family: 4 | 6, mark: string, tag: number): RoutingEntry
       ...['pref', RULE_PREFERENCE, 'fwmark', mark],
       ...['lookup', String(tag), 'protocol', ROUTE_PROTOCOL],
     ],
+  };
+}
+
+/** The routing table of a backend, by its mark. */
+export function backendTable(tag: number, mark: number): number {
+  return backendTables(tag) * 0x1_0000 + (mark & 0xffff);
+}
+
+/** Whether a routing table is that of a backend of the instance. */
+export function isBackendTable(tag: number, table: number): boolean {
+  return Math.floor(table / 0x1_0000) === backendTables(tag);
+}
+
+/** The upper half of their numbers, above all other tags. */
+function backendTables(tag: number): number {
+  return 0x8000 + (tag & 0x7fff);
+}
+
+/** Packets with exactly that mark are routed by the backend's table. */
+export function backendRule(family: 4 | 6, mark: number, table: number): RoutingEntry {
+  return {
+    object: 'rule',
+    family,
+    args: [
+      ...['pref', RULE_PREFERENCE, 'fwmark', `0x${mark.toString(16)}`],
+      ...['lookup', String(table), 'protocol', ROUTE_PROTOCOL],
+    ],
+  };
+}
+
+/** All that is routed by the backend's table goes to the backend. */
+export function backendRoute(family: 4 | 6, gateway: string, table: number): RoutingEntry {
+  return {
+    object: 'route',
+    family,
+    args: ['default', 'via', gateway, 'table', String(table), 'proto', ROUTE_PROTOCOL],
   };
 }
 

@@ -1,4 +1,4 @@
-import { policyVerdict } from '../../flow/flow-policy.js';
+import { policyVerdict, tcpRebalance } from '../../flow/flow-policy.js';
 import type { IpAddress } from '../../model/address.js';
 import type { Backend, Frontend } from '../../model/configuration.js';
 import { PROTOCOLS, type Protocol } from '../../model/five-tuple.js';
@@ -69,7 +69,7 @@ export function kernelInput(state: ForwardingState, removed: readonly RemovedBac
     const table = tableOf(rule, view, markOf);
     tables.set(table.name, table);
     const gone = removed.filter(({ pool }) => pool === rule.backendPool).map(({ id }) => markOf(id));
-    return [{ rule, frontend, table, actions: actionsOf(rule, view, markOf, gone) }];
+    return [{ rule, frontend, table, actions: actionsOf(rule, view, { markOf, gone, options }) }];
   });
   return {
     ...{ instance, options, seed, tableSize, frontends, rules },
@@ -91,13 +91,20 @@ function tableOf(rule: Rule, view: PoolView, markOf: (id: string) => number): Ke
 function actionsOf(
   rule: Rule,
   view: PoolView,
-  markOf: (id: string) => number,
-  gone: readonly number[],
+  {
+    markOf,
+    gone,
+    options,
+  }: {
+    readonly markOf: (id: string) => number;
+    readonly gone: readonly number[];
+    readonly options: KernelOptions;
+  },
 ): KernelRule['actions'] {
   const of = (protocol: Protocol): KernelActions => {
     const actions = { rebalance: [] as number[], reset: [] as number[], drop: [] as number[] };
     const add = (trigger: Parameters<typeof policyVerdict>[2], mark: number): void => {
-      const action = policyVerdict(rule, protocol, trigger, view);
+      const action = policyVerdict(rule, protocol, trigger, view, tcpRebalance(options));
       if (action !== 'persist') actions[action].push(mark);
     };
     for (const { backend, valid, invalidBecause } of view.backends) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { policyVerdict } from '../../../src/flow/flow-policy.js';
+import { policyVerdict, tcpRebalance } from '../../../src/flow/flow-policy.js';
 import type { Protocol } from '../../../src/model/five-tuple.js';
 import type { PoolView } from '../../../src/model/forwarding-state.js';
 import { FLOW_TRIGGERS, type FlowAction, type FlowTrigger, type Rule } from '../../../src/model/rule.js';
@@ -60,6 +60,22 @@ describe('policyVerdict()', () => {
         'rebalance',
       );
     }
+  });
+
+  test('policyVerdict() moves TCP where backends only pass it on', () => {
+    for (const trigger of FLOW_TRIGGERS) {
+      assert.equal(
+        policyVerdict(ruleThat('rebalance'), 'tcp', trigger, view('one of two down'), 'moves'),
+        'rebalance',
+      );
+      assert.equal(
+        policyVerdict(ruleThat('reset'), 'tcp', trigger, view('one of two down'), 'moves'),
+        'reset',
+      );
+    }
+    assert.equal(tcpRebalance(undefined), 'resets');
+    assert.equal(tcpRebalance({ mode: 'nat' }), 'resets');
+    assert.equal(tcpRebalance({ mode: 'next-hop' }), 'moves');
   });
 
   test('policyVerdict() gives what is configured otherwise', () => {
