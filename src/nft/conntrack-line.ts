@@ -1,4 +1,5 @@
 import type { FlowOrigin } from '../model/flow-origin.js';
+import { copied, number, word } from './conntrack-text.js';
 
 /** Texts kept of which each occurs in many lines. */
 const MOST_SHARED = 1024;
@@ -8,8 +9,7 @@ const MOST_SHARED = 1024;
  *
  *     [NEW] udp      17 30 src=C dst=F sport=CP dport=FP [UNREPLIED] src=R dst=S sport=RP dport=SP id=2286605049
  *
- * There may be more fields between, and `[DESTROY]` may lack the seconds. No regular expressions: there are tens of
- * thousands of lines a second in a storm.
+ * There may be more fields between, and `[DESTROY]` may lack the seconds.
  */
 export class ConntrackLines {
   /** Addresses of this machine. What is cut out of a line would keep the whole batch of lines in memory. */
@@ -62,31 +62,10 @@ export class ConntrackLines {
   }
 }
 
-function word(line: string, start: number): string {
-  const end = line.indexOf(' ', start);
-  return line.slice(start, end < 0 ? line.length : end);
-}
-
-/** The decimal number that starts there; 0 if none does. */
-function number(line: string, start: number): number {
-  let value = 0;
-  for (let index = start; index < line.length; index++) {
-    const digit = line.charCodeAt(index) - 0x30;
-    if (digit < 0 || digit > 9) break;
-    value = value * 10 + digit;
-  }
-  return value;
-}
-
 /** The decimal number that ends before the space there; 0: there is none, but the protocol's number and spaces. */
 function numberBefore(line: string, space: number): number {
   const start = line.lastIndexOf(' ', space - 1) + 1;
   // `udp      17 src=`: that is the protocol's.
   if (start < 2 || line.charCodeAt(start - 2) === 0x20) return 0;
   return number(line, start);
-}
-
-/** A text of its own, not a window on a longer one. */
-function copied(text: string): string {
-  return Buffer.from(text, 'latin1').toString('latin1');
 }
