@@ -1,4 +1,4 @@
-import type { KernelSetup } from './kernel-setup.js';
+import { tableName, type KernelSetup } from './kernel-setup.js';
 import { listOwnRouting, without } from './own-routing.js';
 import { elementsEvidence, listStructure } from './own-table.js';
 import type { RoutingEntry } from './routing-entry.js';
@@ -27,8 +27,8 @@ export async function findDamage(
 ): Promise<Damage> {
   const routing = without(setup.routing, await listOwnRouting(tools, setup.tag, setup.routing));
   const found = await listStructure(tools, setup.table);
-  if (found === undefined) return { table: `Table inet ${setup.table} was gone`, routing };
-  if (found !== structure) return { table: `Table inet ${setup.table} was altered`, routing };
+  if (found === undefined) return { table: `Table ${tableName(setup)} was gone`, routing };
+  if (found !== structure) return { table: `Table ${tableName(setup)} was altered`, routing };
   const evidence = depth === 'structure' ? undefined : await elementsEvidence(tools, setup);
   return evidence === undefined ? { routing } : { table: evidence, routing };
 }

@@ -1,12 +1,18 @@
 import { ipCommandLine, type RoutingEntry } from './routing-entry.js';
 
+/** `netdev`: at the ingress of an interface, before anything else sees a packet. */
+export type TableFamily = 'inet' | 'netdev';
+
+export const TABLE_FAMILIES: readonly TableFamily[] = ['inet', 'netdev'];
+
 /**
  * What should be in the kernel: one nft table and what the routing of this machine needs for it. Pure data; two
  * setups that are to be the same must be built the same way, since texts are compared.
  */
 export interface KernelSetup {
-  /** Of family `inet`. */
   readonly table: string;
+  /** @default 'inet' */
+  readonly family?: TableFamily;
   /** Marks what of the machine's routing is this instance's: `instanceTag`. */
   readonly tag: number;
   /** The table as nft reads it, `table inet haports {...}`, its sets and maps without elements. */
@@ -26,20 +32,32 @@ export interface KernelSetup {
 
 export type Elements = ReadonlyMap<string, string>;
 
+/** `inet haports`, as nft's commands name it. */
+export function tableName({ table, family = 'inet' }: Pick<KernelSetup, 'table' | 'family'>): string {
+  return `${family} ${table}`;
+}
+
 /**
  * The transaction that puts the table in place of whatever has its name. The first line makes the second one
  * possible where there is none.
  */
 export function replaceTableText(setup: KernelSetup): string {
-  const lines = [`table inet ${setup.table}`, `delete table inet ${setup.table}`, setup.structure];
+  const own = tableName(setup);
+  const lines = [`table ${own}`, `delete table ${own}`, setup.structure];
   for (const [name, elements] of setup.sets) {
-    if (elements.size > 0) lines.push(addText(setup.table, name, elements));
+    if (elements.size > 0) lines.push(addText(own, name, elements));
   }
   return `${lines.join('\n')}\n`;
 }
 
-export function removeTableText(table: string): string {
-  return `table inet ${table}\ndelete table inet ${table}\n`;
+export function removeTableText(table: string, family: TableFamily = 'inet'): string {
+  const own = tableName({ table, family });
+  return `table ${own}\ndelete table ${own}\n`;
+}
+
+/** Whether they differ in elements and routing only. */
+export function sameStructure(a: KernelSetup, b: KernelSetup): boolean {
+  return tableName(a) === tableName(b) && a.structure === b.structure;
 }
 
 /**
@@ -47,13 +65,13 @@ export function removeTableText(table: string): string {
  * differs, which takes the whole table. It fails if the kernel does not have what it starts from.
  */
 export function deltaText(from: KernelSetup, to: KernelSetup): string | undefined {
-  if (from.table !== to.table || from.structure !== to.structure) return undefined;
+  if (!sameStructure(from, to)) return undefined;
   const lines: string[] = [];
   const none: Elements = new Map();
   for (const name of new Set([...from.sets.keys(), ...to.sets.keys()])) {
     const before = from.sets.get(name) ?? none;
     const after = to.sets.get(name) ?? none;
-    if (before !== after) lines.push(...setDelta(to.table, name, before, after));
+    if (before !== after) lines.push(...setDelta(tableName(to), name, before, after));
   }
   return lines.length === 0 ? '' : `${lines.join('\n')}\n`;
 }
@@ -70,17 +88,17 @@ function setDelta(table: string, name: string, before: Elements, after: Elements
   // Sets of intervals are few elements, and nft 1.0.6 is not to be trusted with overlaps inside one transaction.
   if (isOfIntervals(before) || isOfIntervals(after)) {
     const fill = after.size === 0 ? [] : [addText(table, name, after)];
-    return [`flush ${isMap(before, after) ? 'map' : 'set'} inet ${table} ${name}`, ...fill];
+    return [`flush ${isMap(before, after) ? 'map' : 'set'} ${table} ${name}`, ...fill];
   }
   return [
-    ...(gone.size === 0 ? [] : [`delete element inet ${table} ${name} { ${[...gone.keys()].join(', ')} }`]),
+    ...(gone.size === 0 ? [] : [`delete element ${table} ${name} { ${[...gone.keys()].join(', ')} }`]),
     ...(added.size === 0 ? [] : [addText(table, name, added)]),
   ];
 }
 
 function addText(table: string, name: string, elements: Elements): string {
   const texts = Array.from(elements, ([key, value]) => (value === '' ? key : `${key} : ${value}`));
-  return `add element inet ${table} ${name} { ${texts.join(', ')} }`;
+  return `add element ${table} ${name} { ${texts.join(', ')} }`;
 }
 
 function isOfIntervals(elements: Elements): boolean {

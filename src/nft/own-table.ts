@@ -1,5 +1,12 @@
 import type { BalancerError } from '../model/errors.js';
-import { replaceTableText, removeTableText, type KernelSetup } from './kernel-setup.js';
+import {
+  replaceTableText,
+  removeTableText,
+  TABLE_FAMILIES,
+  tableName,
+  type KernelSetup,
+  type TableFamily,
+} from './kernel-setup.js';
 import { elementsDifference, listedElements, tableBlock } from './table-listing.js';
 import { succeeded, toolFailure } from './tool-failure.js';
 import type { Tools } from './tools.js';
@@ -19,11 +26,26 @@ export async function runTransaction(tools: Tools, text: string): Promise<void> 
 
 export async function replaceTable(tools: Tools, setup: KernelSetup): Promise<void> {
   await runTransaction(tools, replaceTableText(setup));
+  // It was of another mode before.
+  for (const family of await familiesOf(tools, setup.table)) {
+    if (family !== (setup.family ?? 'inet')) {
+      await runTransaction(tools, removeTableText(setup.table, family));
+    }
+  }
 }
 
 /** It may be absent already. */
 export async function removeTable(tools: Tools, table: string): Promise<void> {
-  await runTransaction(tools, removeTableText(table));
+  for (const family of new Set<TableFamily>(['inet', ...(await familiesOf(tools, table))])) {
+    await runTransaction(tools, removeTableText(table, family));
+  }
+}
+
+/** The families in which there is a table of that name. */
+async function familiesOf(tools: Tools, table: string): Promise<readonly TableFamily[]> {
+  const { stdout } = await tools.run('nft', ['list', 'tables']);
+  const found = stdout.split('\n').map((line) => line.trim());
+  return TABLE_FAMILIES.filter((family) => found.includes(`table ${tableName({ table, family })}`));
 }
 
 /**
@@ -35,18 +57,21 @@ export async function listStructure(tools: Tools, table: string): Promise<string
   const all = await tools.run('nft', ['-a', '-s', '-t', 'list', 'ruleset']);
   if (succeeded(all)) return tableBlock(all.stdout, table);
   // Tables of others may hold what this nft cannot list: 1.0.6 aborts at some that 1.1 has made.
-  const own = await tools.run('nft', ['-a', '-s', '-t', 'list', 'table', 'inet', table]);
-  if (succeeded(own)) return tableBlock(own.stdout, table);
-  if (all.failure === undefined) throw toolFailure('nft', all);
-  if (own.stderr.includes('No such file or directory')) return undefined;
-  throw toolFailure('nft', own);
+  let listed = '';
+  for (const family of TABLE_FAMILIES) {
+    const own = await tools.run('nft', ['-a', '-s', '-t', 'list', 'table', family, table]);
+    if (succeeded(own)) listed += own.stdout;
+    else if (all.failure === undefined) throw toolFailure('nft', all);
+    else if (!own.stderr.includes('No such file or directory')) throw toolFailure('nft', own);
+  }
+  return tableBlock(listed, table);
 }
 
 /** What is wrong with the elements; undefined: nothing. Rejects with BalancerError. */
 export async function elementsEvidence(tools: Tools, setup: KernelSetup): Promise<string | undefined> {
   for (const [name, expected] of setup.sets) {
     const kind = new RegExp(`^\\s*map ${name} `, 'm').test(setup.structure) ? 'map' : 'set';
-    const outcome = await tools.run('nft', ['-s', 'list', kind, 'inet', setup.table, name], {
+    const outcome = await tools.run('nft', ['-s', 'list', kind, setup.family ?? 'inet', setup.table, name], {
       timeoutMs: TRANSACTION_TIMEOUT_MS,
     });
     if (!succeeded(outcome)) throw toolFailure('nft', outcome);

@@ -1,13 +1,17 @@
-import type { Elements } from './kernel-setup.js';
+import { TABLE_FAMILIES, type Elements } from './kernel-setup.js';
 
 /*
  * What nft lists. The structure is compared with what was listed when it was put in place, since nft words it in its
  * own way; elements are compared with what they should be.
  */
 
-/** A table's part of `nft list ruleset`; undefined: there is no such table. */
+/** A table's part of `nft list ruleset`, of either family or both; undefined: there is no such table. */
 export function tableBlock(ruleset: string, table: string): string | undefined {
-  const head = `table inet ${table} {`;
+  const blocks = TABLE_FAMILIES.flatMap((family) => blockOf(ruleset, `table ${family} ${table} {`) ?? []);
+  return blocks.length === 0 ? undefined : blocks.join('\n');
+}
+
+function blockOf(ruleset: string, head: string): string | undefined {
   let start = ruleset.startsWith(head) ? 0 : ruleset.indexOf(`\n${head}`);
   if (start < 0) return undefined;
   if (start > 0) start += 1;

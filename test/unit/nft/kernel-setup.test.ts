@@ -90,3 +90,19 @@ test('routingText() is what would be typed', () => {
       'ip -6 rule add pref 680 fwmark 0x1/0xff lookup 70000 protocol 104\n',
   );
 });
+
+test('deltaText() and replaceTableText() write the table of its own family', () => {
+  const of = (elements: readonly string[]): KernelSetup => ({
+    ...{ table: 't', family: 'netdev', tag: 1, structure: 'table netdev t {\n}', routing: [] },
+    sets: new Map([['s', new Map(elements.map((key) => [key, '']))]]),
+  });
+  assert.equal(
+    replaceTableText(of(['1'])),
+    'table netdev t\ndelete table netdev t\ntable netdev t {\n}\nadd element netdev t s { 1 }\n',
+  );
+  assert.equal(
+    deltaText(of(['1']), of(['2'])),
+    'delete element netdev t s { 1 }\nadd element netdev t s { 2 }\n',
+  );
+  assert.equal(deltaText(of([]), { ...of([]), family: 'inet' }), undefined);
+});

@@ -23,6 +23,15 @@ table inet haports { # handle 4
 `;
 
 describe('tableBlock()', () => {
+  test('gives what an instance has of either family', () => {
+    const netdev = 'table netdev haports {\n\tchain in {\n\t}\n}';
+    assert.equal(tableBlock(`table ip other {\n}\n${netdev}\n`, 'haports'), netdev);
+    assert.match(
+      tableBlock(`${RULESET}\n${netdev}\n`, 'haports') ?? '',
+      /^table inet haports[^]*table netdev haports/,
+    );
+  });
+
   test('is the part of that table alone', () => {
     const block = tableBlock(RULESET, 'haports') ?? '';
     assert.match(block, /^table inet haports \{ # handle 4\n/);
