@@ -3,9 +3,13 @@ import { createServer, type Socket } from 'node:net';
 
 /*
  * A backend of the nat lab. Arguments: its name, and ports. Each chunk or datagram is answered by who it is and who it
- * sees: `b1 10.1.0.2 40000 443`. A TCP client gets the first answer without asking. Prints `ready`.
+ * sees: `b1 10.1.0.2 40000 443`. A TCP client gets the first answer without asking, and after `tick` one every 100 ms; `bulk`
+ * is answered by 200,000 bytes.
+ * Prints `ready`.
  */
 
+const TICK_MS = 100;
+const BULK_BYTES = 200_000;
 const [name = '', ...ports] = process.argv.slice(2);
 
 function plain(address: string | undefined): string {
@@ -15,7 +19,12 @@ function plain(address: string | undefined): string {
 function serveTcp(socket: Socket, port: number): void {
   const line = `${name} ${plain(socket.remoteAddress)} ${socket.remotePort} ${port}\n`;
   socket.on('error', () => undefined);
-  socket.on('data', () => socket.write(line));
+  let timer: NodeJS.Timeout | undefined;
+  socket.on('close', () => clearInterval(timer));
+  socket.on('data', (text) => {
+    socket.write(text.toString() === 'bulk' ? 'x'.repeat(BULK_BYTES) : line);
+    if (text.toString() === 'tick') timer ??= setInterval(() => socket.write(line), TICK_MS);
+  });
   socket.write(line);
 }
 

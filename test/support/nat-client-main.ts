@@ -80,11 +80,11 @@ async function answerOf(flow: ClientFlow, keep: boolean, timeoutMs: number): Pro
 }
 
 async function work({ kind, flows = [], timeoutMs = TIMEOUT_MS }: ClientWork): Promise<string[]> {
-  if (kind === 'ask') {
+  if (kind === 'ask' || kind === 'tick') {
     return Promise.all(
       kept.map(async (flow) => {
         const answer = lineOf(flow, timeoutMs);
-        flow.socket.write('x');
+        flow.socket.write(kind);
         return answer;
       }),
     );
@@ -100,4 +100,4 @@ async function work({ kind, flows = [], timeoutMs = TIMEOUT_MS }: ClientWork): P
 for await (const line of createInterface({ input: process.stdin })) {
   process.stdout.write(`${JSON.stringify(await work(JSON.parse(line) as ClientWork))}\n`);
 }
-process.exit();
+for (const { socket } of kept) socket.destroy();

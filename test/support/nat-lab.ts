@@ -33,9 +33,12 @@ export interface ClientFlow {
   readonly sourcePort?: number;
 }
 
-/** `once`: one question a flow. `open`: TCP flows that stay. `ask`: another question on each that stays. */
+/**
+ * `once`: one question a flow. `open`: TCP flows that stay. `ask`: another question on each that stays. `tick`: as that, and
+ * backends go on answering by themselves, every 100 ms.
+ */
 export interface ClientWork {
-  readonly kind: 'once' | 'open' | 'ask';
+  readonly kind: 'once' | 'open' | 'ask' | 'tick';
   readonly flows?: readonly ClientFlow[];
   /** For each answer. @default 3000 */
   readonly timeoutMs?: number;

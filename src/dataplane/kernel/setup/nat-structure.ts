@@ -95,7 +95,10 @@ function hooks(input: KernelInput, groups: readonly FrontendGroup[]): string[] {
       ...named(groups, 'daddr', 'goto g-'),
       ...guards,
     ]),
-    ...chainText('watch-output', filterHook('output', WATCH_PRIORITY), [`${ours} goto ours`]),
+    // What refuses a packet of a flow is related to the flow, and must not be refused itself.
+    ...chainText('watch-output', filterHook('output', WATCH_PRIORITY), [
+      `${ours} ct state new,established goto ours`,
+    ]),
     ...chainText('clamp', filterHook('forward', -150), [
       `tcp flags & (syn | rst) == syn ${ours} tcp option maxseg size set rt mtu`,
     ]),
@@ -114,7 +117,7 @@ function newFlow(input: KernelInput, one: KernelRule): string[] {
   return [
     `ct mark set ${nobody}`,
     ...accessRules(one, 'goto denied'),
-    ...strayRules(one),
+    strayRule(one),
     ...ageingRules(one),
     ...placeRules({ input, rule: one, word: 'ct mark', protocols: others ? 'others' : 'with-ports' }),
     // Everybody it was hashed to is out: the client tries again, and by then the table is another.
@@ -126,13 +129,14 @@ function newFlow(input: KernelInput, one: KernelRule): string[] {
   ];
 }
 
-/** Packets in the middle of a connection that conntrack does not know: it was idle for too long, or ended by a policy. */
-function strayRules({ rule }: KernelRule): string[] {
-  const action = rule.flowPolicy.idle.tcp;
-  // Such a flow goes on, with the backend that its hash gives.
-  if (action === 'persist') return [];
-  const verdict = action === 'drop' || !rule.tcpReset ? 'drop' : 'accept';
-  return [`meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn ${verdict}`];
+/**
+ * A packet in the middle of a connection that conntrack does not know: it was idle for too long, or ended by a policy.
+ * Machines that want to hear of that keep `nf_conntrack_tcp_loose` at 1: with 0 there is no telling it from a packet out of
+ * the window.
+ */
+function strayRule({ rule }: KernelRule): string {
+  const reset = rule.tcpReset && rule.flowPolicy.idle.tcp !== 'drop';
+  return `meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn ${reset ? 'accept' : 'drop'}`;
 }
 
 function translateRules({ rule, frontend }: KernelRule, others: boolean): string[] {
