@@ -1,6 +1,7 @@
 import type {
   Candidate,
   ExplainedAccess,
+  ExplainedBehaviour,
   ExplainedKey,
   ExplainedTable,
   Explanation,
@@ -35,7 +36,7 @@ export function formatExplanation(explanation: Explanation): string {
   ].join('\n');
 }
 
-function verdict({ result, endpoint, candidates, excluded }: Explanation): string {
+function verdict({ result, endpoint, candidates, excluded, kernelMode }: Explanation): string {
   switch (result.kind) {
     case 'no-rule':
       return 'no rule covers it: not balanced';
@@ -46,22 +47,28 @@ function verdict({ result, endpoint, candidates, excluded }: Explanation): strin
         result.cause === 'no-eligible'
           ? 'no backend is eligible'
           : `every serving backend is among the ${excluded.length} excluded`;
-      const then = result.action === 'reset' ? 'reset' : 'dropped (accepted over TCP, never answered)';
+      const dropped = kernelMode === undefined ? 'dropped (accepted over TCP, never answered)' : 'dropped';
+      const then = result.action === 'reset' ? 'reset' : dropped;
       return `goes nowhere: ${who}; the flow is ${then}`;
     }
     case 'picked': {
-      const name = candidates.find(({ chosen }) => chosen)?.name ?? result.backendId;
+      const backend = candidates.find(({ chosen }) => chosen);
+      const name = backend?.name ?? result.backendId;
       const why = {
         hash: 'by its hash',
         retry: 'as the next in line, since the first is excluded',
         'fail-open': 'by its hash, failing open: nobody is eligible',
       }[result.reason];
-      return `goes to ${name} at ${endpoint?.text ?? '?'}, ${why}`;
+      if (kernelMode === undefined || kernelMode === 'nat') {
+        return `goes to ${name} at ${endpoint?.text ?? '?'}, ${why}`;
+      }
+      const way = kernelMode === 'next-hop' ? 'through' : 'to';
+      return `goes ${way} ${name} (${backend?.address ?? '?'}) as it is, ${why}`;
     }
   }
 }
 
-function ruleLines({ rule, otherRules, endpoint }: Explanation): string[] {
+function ruleLines({ rule, otherRules, endpoint, kernelMode }: Explanation): string[] {
   if (rule === undefined) {
     const shown = otherRules.slice(0, MISFITS_SHOWN).map((other) => `"${other.name}": ${whyText(other)}`);
     const more = otherRules.length - shown.length;
@@ -75,9 +82,11 @@ function ruleLines({ rule, otherRules, endpoint }: Explanation): string[] {
     `frontend "${rule.frontend}" ${rule.frontendAddress} -> pool "${rule.backendPool}", ${probe}`,
     ...otherRules.map((other) => `not "${other.name}": ${whyText(other)}`),
   ];
-  if (endpoint?.floatingIp === true)
-    lines.push("floating IP: dialled at the backend's alias for the frontend");
-  else if (endpoint !== undefined && endpoint.portOffset !== 0) {
+  if (endpoint?.floatingIp === true) {
+    const how =
+      kernelMode === undefined ? "dialled at the backend's alias for" : 'the backend has the address of';
+    lines.push(`floating IP: ${how} the frontend`);
+  } else if (endpoint !== undefined && endpoint.portOffset !== 0) {
     lines.push(`port ${endpoint.port - endpoint.portOffset} becomes ${endpoint.port}`);
   }
   return list('Rule', lines);
@@ -193,7 +202,13 @@ function skipText(skipped: NonNullable<Candidate['skipped']>): string {
   }[skipped];
 }
 
-function behaviourLines({ timeouts, behaviour, protocol }: Explanation): string[] {
+/** Conntrack tells nobody that a flow is over: who sends again hears of it. */
+function idleEnd({ tcpReset }: ExplainedBehaviour, kernelMode: Explanation['kernelMode']): string {
+  if (kernelMode !== undefined) return tcpReset ? 'forgotten; RST to who sends again' : 'forgotten, no RST';
+  return tcpReset ? 'RST to both ends' : 'FIN to both ends, no RST';
+}
+
+function behaviourLines({ timeouts, behaviour, protocol, kernelMode }: Explanation): string[] {
   if (behaviour === undefined) return [];
   const policy = FLOW_TRIGGERS.map((trigger) => `${trigger} ${behaviour.flowPolicy[trigger][protocol]}`);
   const tcp = protocol === 'tcp';
@@ -205,9 +220,7 @@ function behaviourLines({ timeouts, behaviour, protocol }: Explanation): string[
         return `${name} ${formatDuration(valueMs)} (${origin})${attempts}`;
       }),
     ),
-    ...(tcp
-      ? paragraph('Idle end', behaviour.tcpReset ? 'RST to both ends' : 'FIN to both ends, no RST')
-      : []),
+    ...(tcp ? paragraph('Idle end', idleEnd(behaviour, kernelMode)) : []),
     ...paragraph('Flow policy', `${protocol}: ${policy.join(', ')}`),
     ...paragraph('All down', behaviour.allDown),
   ];

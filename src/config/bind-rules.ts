@@ -1,4 +1,4 @@
-import { compareAddresses, isWildcard, type IpAddress } from '../model/address.js';
+import type { IpAddress } from '../model/address.js';
 import { PROTOCOLS, type Protocol } from '../model/five-tuple.js';
 import {
   ALL_PORTS,
@@ -14,7 +14,7 @@ import {
 } from '../model/port-set.js';
 import type { Draft, Located } from './draft.js';
 import { error, type Issue, type Path } from './finding.js';
-import { ownListens } from './own-listeners.js';
+import { ownListensAt } from './own-listeners.js';
 import type { FrontendInput } from './schema-frontend.js';
 import type { BackendPoolInput } from './schema-pool.js';
 import type { ProbeInput } from './schema-probe.js';
@@ -35,6 +35,8 @@ export interface BoundRule {
   /** Backend port less frontend port. */
   readonly portOffset: number;
 }
+
+const EXCLUDED_PORTS: Path = ['dataPlane', 'capture', 'excludedPorts'];
 
 export interface Binding {
   readonly rules: readonly BoundRule[];
@@ -61,13 +63,6 @@ export function bindRules(draft: Draft): Binding {
     rules.push({ path, input, frontend, pool, ...(probe === undefined ? {} : { probe }), ...ports.value });
   }
   return { rules, issues };
-}
-
-/** Whether one socket bound to each could get the same packet. `::` counts as both families (dual stack). */
-export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
-  const takesAll = (wild: IpAddress, other: IpAddress) =>
-    isWildcard(wild) && (wild.family === 6 || other.family === 4);
-  return compareAddresses(a, b) === 0 || takesAll(a, b) || takesAll(b, a);
 }
 
 /** A set moved by `offset`, as the backend sees it. */
@@ -135,15 +130,16 @@ function portsOfRule(
 function leftAlone(draft: Draft, address: IpAddress | undefined): PortSet {
   const excluded = draft.root.dataPlane.capture?.excludedPorts ?? [];
   if (address === undefined) return excluded;
-  return ownListens(draft)
-    .filter((own) => addressesOverlap(own.address, address))
-    .reduce<PortSet>((ports, { port }) => unionPorts(ports, portSetOf(port)), excluded);
+  return ownListensAt(draft, address).reduce<PortSet>(
+    (ports, { port }) => unionPorts(ports, portSetOf(port)),
+    excluded,
+  );
 }
 
 /** A rule that names a port which the operator excluded by hand. With the default, who names 22 means it. */
 function excludedIssues(draft: Draft, path: Path, named: PortSet): Issue[] {
   const excluded = draft.root.dataPlane.capture?.excludedPorts ?? [];
-  if (!draft.excludedPortsGiven || !portSetsMeet(named, excluded)) return [];
+  if (!draft.given(EXCLUDED_PORTS) || !portSetsMeet(named, excluded)) return [];
   const both = formatPortSet(intersectPorts(named, excluded));
   return [
     error('LB_CONFLICT', [...path, 'frontendPort'], `Port ${both} is among dataPlane.capture.excludedPorts`, {

@@ -5,6 +5,7 @@ import { error, note, type Issue } from './finding.js';
 
 /** Rules that let backends answer from other ports, and what stands in the way of that. */
 export function answerIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
+  if (draft.plane.kind === 'kernel') return [];
   return rules
     .filter((rule) => rule.protocols.includes('udp') && answersFromOf(rule) === 'address')
     .flatMap((rule) => [...countedReplies(rule), ...portsOfOtherWorkers(draft, rule)]);

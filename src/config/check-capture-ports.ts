@@ -7,13 +7,15 @@ import {
   portSetsMeet,
   type PortSet,
 } from '../model/port-set.js';
-import { addressesOverlap, type BoundRule } from './bind-rules.js';
+import { addressesOverlap } from './addresses-overlap.js';
+import type { BoundRule } from './bind-rules.js';
 import type { Draft } from './draft.js';
 import { error, note, warning, type Issue, type Path } from './finding.js';
 import { ownListens } from './own-listeners.js';
 
 const CAPTURE: Path = ['dataPlane', 'capture'];
 const PORT: Path = [...CAPTURE, 'port'];
+const EXCLUDED_PORTS: Path = [...CAPTURE, 'excludedPorts'];
 
 /** Linux's default net.ipv4.ip_local_port_range: what the kernel chooses source ports from. */
 const EPHEMERAL_PORTS: PortSet = parsePortSet('32768-60999') ?? [];
@@ -104,19 +106,14 @@ function sshIssues(
     ({ haPorts, protocols, ports }) =>
       haPorts && protocols.includes('tcp') && portSetContains(ports, SSH_PORT),
   );
-  if (rule === undefined || !draft.excludedPortsGiven) return [];
+  if (rule === undefined || !draft.given(EXCLUDED_PORTS)) return [];
   const { name, address } = rule.frontend.value;
   return [
-    warning(
-      'LB_CAPTURE_SSH',
-      [...CAPTURE, 'excludedPorts'],
-      `Rule "${rule.input.name}" captures tcp port 22`,
-      {
-        found: formatPortSet(excludedPorts),
-        expected: '22 among them, or another way into this machine',
-        reason: `Unless something listens there at the start, ssh to ${address.text} (frontend "${name}") goes to a backend`,
-      },
-    ),
+    warning('LB_CAPTURE_SSH', EXCLUDED_PORTS, `Rule "${rule.input.name}" captures tcp port 22`, {
+      found: formatPortSet(excludedPorts),
+      expected: '22 among them, or another way into this machine',
+      reason: `Unless something listens there at the start, ssh to ${address.text} (frontend "${name}") goes to a backend`,
+    }),
   ];
 }
 

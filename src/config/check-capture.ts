@@ -1,6 +1,6 @@
 import { isLoopback, isWildcard, type IpAddress } from '../model/address.js';
 import { captureRoom } from '../model/capture-address.js';
-import { cidrContains, parseCidr, type Cidr } from '../model/cidr.js';
+import { cidrContains, cidrsOverlap, parseCidr, type Cidr } from '../model/cidr.js';
 import type { BoundRule } from './bind-rules.js';
 import { capturePortIssues } from './check-capture-ports.js';
 import type { Draft, Located } from './draft.js';
@@ -12,10 +12,10 @@ const PRIVATE6 = parseCidr('fd68:6170:6f72:7473::/64');
 const CLASS_E = parseCidr('240.0.0.0/4');
 const MULTICAST = parseCidr('224.0.0.0/4');
 
-/** What cannot be captured, and what the operator may not have thought of. Nothing where nothing is captured. */
+/** What cannot be captured, and what the operator may not have thought of. Nothing where nothing is captured, or could be. */
 export function captureIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
   const { capture } = draft.root.dataPlane;
-  if (capture === undefined) return [];
+  if (capture === undefined || draft.plane.kind === 'kernel') return [];
   return [
     ...draft.frontends.flatMap(({ path, value: { name, address } }) =>
       frontendIssues([...path, 'address'], name, address, rules),
@@ -138,5 +138,5 @@ function addressesOf({ root, frontends, pools, probes }: Draft): readonly Locate
 }
 
 function overlaps(block: Cidr, other: Cidr | undefined): boolean {
-  return other !== undefined && (cidrContains(other, block.address) || cidrContains(block, other.address));
+  return other !== undefined && cidrsOverlap(block, other);
 }

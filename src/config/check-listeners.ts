@@ -1,16 +1,17 @@
 import { compareAddresses, isWildcard } from '../model/address.js';
 import { formatPortSet, intersectPorts, portSetContains, portSetsMeet } from '../model/port-set.js';
-import { addressesOverlap, type BoundRule } from './bind-rules.js';
+import { addressesOverlap } from './addresses-overlap.js';
+import type { BoundRule } from './bind-rules.js';
 import { answerIssues } from './check-answers.js';
 import type { Draft } from './draft.js';
 import { error, formatPath, note, type Issue } from './finding.js';
-import { ownListens, type OwnListen } from './own-listeners.js';
+import { ownListens, ownListensAt, type OwnListen } from './own-listeners.js';
 
 /** Rules and frontends that would listen in the same place, and answers that leave from where nobody listens. */
 export function listenerIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
   return [
     ...sameAddress(draft),
-    ...sharedPorts(rules),
+    ...sharedPorts(draft, rules),
     ...ownClashes(draft, rules),
     ...answerIssues(draft, rules),
   ];
@@ -38,14 +39,16 @@ function sameAddress(draft: Draft): Issue[] {
   });
 }
 
-function sharedPorts(rules: readonly BoundRule[]): Issue[] {
+function sharedPorts({ plane }: Draft, rules: readonly BoundRule[]): Issue[] {
   const issues: Issue[] = [];
+  // Without sockets, a wildcard gets what no specific address does.
+  const clashes = plane.kind === 'userspace';
   for (const [index, rule] of rules.entries()) {
     for (const earlier of rules.slice(0, index)) {
       const a = rule.frontend.value.address;
       const b = earlier.frontend.value.address;
       const same = rule.frontend === earlier.frontend || compareAddresses(a, b) === 0;
-      if (!same && !(a.family === b.family && (isWildcard(a) || isWildcard(b)))) continue;
+      if (!same && !(clashes && a.family === b.family && (isWildcard(a) || isWildcard(b)))) continue;
       const protocols = rule.protocols.filter((protocol) => earlier.protocols.includes(protocol));
       if (protocols.length === 0 || !portSetsMeet(rule.ports, earlier.ports)) continue;
       const common = formatPortSet(intersectPorts(rule.ports, earlier.ports));
@@ -81,18 +84,18 @@ function wildcardClash(rule: BoundRule, earlier: BoundRule, place: string): Issu
 function ownClashes(draft: Draft, rules: readonly BoundRule[]): Issue[] {
   const own = ownListens(draft);
   return own.flatMap((listen, index) => [
-    ...ruleClashes(listen, rules),
+    ...ruleClashes(draft, listen, rules),
     ...own.slice(0, index).flatMap((earlier) => ownClash(listen, earlier)),
   ]);
 }
 
-function ruleClashes({ path, address, port }: OwnListen, rules: readonly BoundRule[]): Issue[] {
+function ruleClashes(draft: Draft, { what, path, port }: OwnListen, rules: readonly BoundRule[]): Issue[] {
   return rules
     .filter(
       ({ protocols, ports, frontend }) =>
         protocols.includes('tcp') &&
         portSetContains(ports, port) &&
-        addressesOverlap(address, frontend.value.address),
+        ownListensAt(draft, frontend.value.address).some((own) => own.what === what),
     )
     .map((rule) =>
       error('LB_OVERLAP', path, `Rule "${rule.input.name}" claims tcp port ${port} as well`, {

@@ -44,7 +44,12 @@ export function loopIssues(
     known.set(address.text, found);
     return found;
   };
-  return rules.flatMap((rule) => [...dialLoops(rule, reached), ...probeLoops(rule, reached)]);
+  // In the kernel packets go to the backend itself, whatever address is on them.
+  const ownAddress = draft.plane.kind === 'kernel';
+  return rules.flatMap((rule) => [
+    ...dialLoops(ownAddress ? { ...rule, input: { ...rule.input, floatingIp: false } } : rule, reached),
+    ...probeLoops(rule, reached),
+  ]);
 }
 
 /** The addresses that a rule dials: the backends' own, or what they terminate the frontend on. */

@@ -1,5 +1,5 @@
 import { portSetSize } from '../model/port-set.js';
-import type { Draft } from './draft.js';
+import { tableSizeOf, type Draft } from './draft.js';
 import { error, warning, type Issue, type Path } from './finding.js';
 import type { BackendPoolInput } from './schema-pool.js';
 
@@ -13,9 +13,9 @@ const MAXIMUM_BACKENDS = 65534;
 export function poolIssues(draft: Draft): readonly Issue[] {
   return draft.pools.flatMap(({ path, value: pool }) => [
     ...duplicateAddresses(path, pool),
-    ...memberCounts(path, pool, draft.root.tableSize),
+    ...memberCounts(path, pool, tableSizeOf(draft)),
     ...sourceFamilies(path, pool),
-    ...portsForWorkers(path, pool, draft.root.dataPlane.workers),
+    ...(draft.plane.kind === 'kernel' ? [] : portsForWorkers(path, pool, draft.root.dataPlane.workers)),
   ]);
 }
 

@@ -1,15 +1,16 @@
 import { FLOW_TRIGGERS } from '../model/rule.js';
 import type { BoundRule } from './bind-rules.js';
+import type { Draft, PlaneDraft } from './draft.js';
 import { flowPolicyOf } from './flow-policy.js';
 import { error, note, warning, type Issue } from './finding.js';
 
 /** What hangs together inside one rule, and what of it turns out otherwise than it reads. */
-export function ruleIssues(rules: readonly BoundRule[]): readonly Issue[] {
+export function ruleIssues({ plane }: Draft, rules: readonly BoundRule[]): readonly Issue[] {
   return rules.flatMap((rule) => [
     ...strayOptions(rule),
     ...perPacketIssues(rule),
-    ...rebalanceNotes(rule),
-    ...dropNotes(rule),
+    ...rebalanceNotes(plane, rule),
+    ...(plane.kind === 'userspace' ? dropNotes(rule) : []),
   ]);
 }
 
@@ -74,13 +75,31 @@ function perPacketIssues({ path, input }: BoundRule): Issue[] {
   return issues;
 }
 
-function rebalanceNotes(rule: BoundRule): Issue[] {
+function rebalanceNotes(plane: PlaneDraft, rule: BoundRule): Issue[] {
   const { path, protocols } = rule;
   const policy = flowPolicyOf(rule);
   const triggers = FLOW_TRIGGERS.filter((trigger) => policy[trigger].tcp === 'rebalance');
   if (!protocols.includes('tcp') || triggers.length === 0) return [];
-  const message = `For TCP, rebalance on ${triggers.join(', ')} means reset`;
-  const reason = 'A spliced TCP stream cannot be moved to another backend';
+  const what = `For TCP, rebalance on ${triggers.join(', ')}`;
+  if (plane.kind === 'kernel' && plane.options?.mode !== 'nat') {
+    const reason =
+      'It resets a connection that it does not know, unless it shares its sessions with the others';
+    return [
+      note(
+        'LB_REBALANCE_MOVES',
+        [...path, 'flowPolicy'],
+        `${what} sends the next packets to another backend`,
+        {
+          reason,
+        },
+      ),
+    ];
+  }
+  const message = `${what} means reset`;
+  const reason =
+    plane.kind === 'kernel'
+      ? 'Another backend does not know a connection that conntrack translated for this one'
+      : 'A spliced TCP stream cannot be moved to another backend';
   return [note('LB_REBALANCE_RESETS', [...path, 'flowPolicy'], message, { reason })];
 }
 

@@ -2,6 +2,7 @@ import type { IpAddress } from '../model/address.js';
 import type { Protocol } from '../model/five-tuple.js';
 import { intersectPorts, parsePortSet, portSetSize, unionPorts, type PortSet } from '../model/port-set.js';
 import type { BoundRule } from './bind-rules.js';
+import { isFloating } from './check-kernel.js';
 import { reaches } from './check-loops.js';
 import type { Draft } from './draft.js';
 import { error, warning, type Issue, type Path } from './finding.js';
@@ -17,6 +18,9 @@ export function sourceIssues(
   rules: readonly BoundRule[],
   ownAddresses: readonly IpAddress[],
 ): readonly Issue[] {
+  const { plane } = draft;
+  // What is not floating, the kernel tells from answers to this machine by conntrack.
+  if (plane.kind === 'kernel' && (plane.options === undefined || !isFloating(plane.options))) return [];
   const taken = (address: IpAddress, protocols: readonly Protocol[]): PortSet =>
     rules
       .filter((rule) => rule.protocols.some((protocol) => protocols.includes(protocol)))
@@ -60,9 +64,9 @@ function protocolsOf(pool: string, rules: readonly BoundRule[]): readonly Protoc
   return rules.filter((rule) => rule.pool.value.name === pool).flatMap((rule) => rule.protocols);
 }
 
-/** Bound on one address, all ports are gone for sockets without a local address of their own (measured, Linux 6). Captured ports are not bound. */
+/** Bound on one address, all ports are gone for sockets without a local address of their own (measured, Linux 6). Captured ports are not bound, nor are those of the kernel data plane. */
 function sourceNeeded(draft: Draft, rules: readonly BoundRule[]): Issue[] {
-  if (draft.root.dataPlane.capture?.fallback === 'none') return [];
+  if (draft.plane.kind === 'kernel' || draft.root.dataPlane.capture?.fallback === 'none') return [];
   const hog = rules.find(
     (rule) =>
       rule.protocols.includes('tcp') &&

@@ -2,6 +2,7 @@ import type { z } from 'zod';
 import type { Path } from './finding.js';
 import { configSchema, LIST_SCHEMAS, type ConfigInput } from './schema.js';
 import type { FrontendInput } from './schema-frontend.js';
+import { kernelSchema, type KernelInput } from './schema-kernel.js';
 import type { BackendPoolInput } from './schema-pool.js';
 import type { ProbeInput } from './schema-probe.js';
 import type { RuleInput } from './schema-rule.js';
@@ -29,15 +30,26 @@ export interface Draft {
   readonly declared: Readonly<Record<ListName, readonly Located<string>[]>>;
   /** Every name that something was called by, by wrong elements too. */
   readonly references: readonly Reference[];
-  /** `dataPlane.capture.excludedPorts` was written, not left to its default. */
-  readonly excludedPortsGiven: boolean;
+  /** The data plane that was asked for, even where something about it is wrong. */
+  readonly plane: PlaneDraft;
+  /** Whether what is at a place was written there, not left to its default. */
+  readonly given: (path: Path) => boolean;
 }
+
+/** `kernel` has no options where those that were given are wrong: then nothing can be said about its mode. */
+export type PlaneDraft =
+  { readonly kind: 'userspace' } | { readonly kind: 'kernel'; readonly options?: KernelInput };
 
 /** Where a name stands that something in `list` should bear. */
 export interface Reference extends Located<string> {
   readonly list: ListName;
   /** The name is a key. */
   readonly atKey: boolean;
+}
+
+/** Slots of a table on the data plane that was asked for. */
+export function tableSizeOf({ root, plane }: Pick<Draft, 'root' | 'plane'>): number {
+  return (plane.kind === 'kernel' ? plane.options?.tableSize : undefined) ?? root.tableSize;
 }
 
 /** Undefined if `raw` is no object at all. */
@@ -48,8 +60,9 @@ export function draftOf(raw: unknown): Draft | undefined {
       const name = isObject(element) ? element['name'] : undefined;
       return typeof name === 'string' ? [{ path: [list, index, 'name'], value: name }] : [];
     });
+  const root = rootOf(raw);
   return {
-    root: rootOf(raw),
+    root,
     frontends: rightOnes(raw, 'frontends', LIST_SCHEMAS.frontends),
     probes: rightOnes(raw, 'probes', LIST_SCHEMAS.probes),
     pools: rightOnes(raw, 'backendPools', LIST_SCHEMAS.backendPools),
@@ -61,7 +74,8 @@ export function draftOf(raw: unknown): Draft | undefined {
       rules: declared('rules'),
     },
     references: [...ruleReferences(raw), ...aliasReferences(raw)],
-    excludedPortsGiven: isGiven(raw, ['dataPlane', 'capture', 'excludedPorts']),
+    plane: planeOf(raw, root),
+    given: (path) => isGiven(raw, path),
   };
 }
 
@@ -99,9 +113,19 @@ function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function isGiven(raw: unknown, [key, ...rest]: readonly string[]): boolean {
+function isGiven(raw: unknown, [key, ...rest]: Path): boolean {
   if (key === undefined) return true;
-  return isObject(raw) && Object.hasOwn(raw, key) && isGiven(raw[key], rest);
+  const holder = Array.isArray(raw) || isObject(raw) ? (raw as JsonObject) : {};
+  return Object.hasOwn(holder, key) && isGiven(holder[key], rest);
+}
+
+/** What is wrong in `dataPlane` has made all of it default. */
+function planeOf(raw: JsonObject, { dataPlane }: Pick<ConfigInput, 'dataPlane'>): PlaneDraft {
+  if (dataPlane.kind === 'kernel') {
+    return { kind: 'kernel', options: dataPlane.kernel ?? kernelSchema.parse({}) };
+  }
+  const asked = raw['dataPlane'];
+  return isObject(asked) && asked['kind'] === 'kernel' ? { kind: 'kernel' } : { kind: 'userspace' };
 }
 
 function elements(raw: JsonObject, list: ListName): readonly unknown[] {

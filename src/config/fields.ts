@@ -144,11 +144,11 @@ export function isPrime(size: number): boolean {
   return true;
 }
 
-export function tableSizeField() {
-  const error = 'a prime from 251 to 655373';
+export function tableSizeField(maximum: number) {
+  const error = `a prime from 251 to ${maximum}`;
   return z
     .int({ error })
     .min(251, { error, abort: true })
-    .max(655373, { error, abort: true })
+    .max(maximum, { error, abort: true })
     .refine(isPrime, { error });
 }

@@ -1,4 +1,5 @@
-import type { IpAddress } from '../model/address.js';
+import { compareAddresses, type IpAddress } from '../model/address.js';
+import { addressesOverlap } from './addresses-overlap.js';
 import type { Draft } from './draft.js';
 import type { Path } from './finding.js';
 
@@ -20,4 +21,19 @@ export function ownListens({ root }: Draft): readonly OwnListen[] {
   return named.flatMap(({ what, path, at }) =>
     at === undefined || at.port === 0 ? [] : [{ what, path, address: at.address, port: at.port }],
   );
+}
+
+/**
+ * Those that would get what is sent to `frontend`. Packets for addresses that this machine need not have, or has not,
+ * reach none of its wildcard listeners; packets for destinations beyond reach none at all.
+ */
+export function ownListensAt(draft: Draft, frontend: IpAddress): readonly OwnListen[] {
+  const mode = draft.plane.kind === 'kernel' ? draft.plane.options?.mode : undefined;
+  if (mode === 'next-hop') return [];
+  const reaches = mode === 'floating-l2' || mode === 'floating-routed' ? isSame : addressesOverlap;
+  return ownListens(draft).filter(({ address }) => reaches(address, frontend));
+}
+
+function isSame(a: IpAddress, b: IpAddress): boolean {
+  return compareAddresses(a, b) === 0;
 }

@@ -1,20 +1,20 @@
 import type { AdminOptions, Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
+import type { KernelOptions } from '../model/kernel-options.js';
 import type { FlapDamping, Probe } from '../model/probe.js';
-import type { Protocol } from '../model/five-tuple.js';
-import type { Rule, Sourced, UdpOptions } from '../model/rule.js';
+import type { Rule, UdpOptions } from '../model/rule.js';
 import { answersFromOf } from './answers-from.js';
 import type { BoundRule } from './bind-rules.js';
+import { isFloating } from './check-kernel.js';
 import { deepFreeze } from './deep-freeze.js';
-import type { Draft } from './draft.js';
+import { tableSizeOf, type Draft } from './draft.js';
 import { flowPolicyOf } from './flow-policy.js';
+import { idleTimeoutOf } from './idle-timeout.js';
 import type { NamedTexts } from './named-files.js';
 import type { FrontendInput } from './schema-frontend.js';
+import type { KernelInput } from './schema-kernel.js';
 import type { BackendPoolInput } from './schema-pool.js';
 import type { ProbeInput } from './schema-probe.js';
 import type { AdminInput } from './schema-process.js';
-
-/** Azure's default for load-balancing rules; its documentation gives none for UDP, so 30 s is haports' own. */
-const DEFAULT_IDLE_MS: Readonly<Record<Protocol, number>> = { tcp: 240_000, udp: 30_000 };
 
 /** Azure's cap on the time of an HTTP probe. */
 const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
@@ -30,18 +30,21 @@ export interface ResolveInput {
 export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInput): Configuration {
   const { root } = draft;
   const { embryonicTimeout, ...limits } = root.limits;
+  const kernel = draft.plane.kind === 'kernel' ? draft.plane.options : undefined;
   return deepFreeze<Configuration>({
     digest,
     compat: root.compat,
     seed: root.seed,
-    tableSize: root.tableSize,
-    workers: root.dataPlane.workers,
+    tableSize: tableSizeOf(draft),
+    // The kernel data plane lives in the control process.
+    workers: kernel === undefined ? root.dataPlane.workers : 0,
     instance: root.dataPlane.instance,
     ...(root.dataPlane.capture === undefined ? {} : { capture: root.dataPlane.capture }),
+    ...(kernel === undefined ? {} : { kernel: kernelOptions(kernel) }),
     frontends: draft.frontends.map(({ value }) => frontend(value)),
     probes: draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name))),
-    backendPools: draft.pools.map(({ value }) => pool(value)),
-    rules: rules.map(rule),
+    backendPools: draft.pools.map(({ value }) => pool(value, floatingAddressesOf(value, rules, kernel))),
+    rules: rules.map((bound) => rule(bound, kernel)),
     limits: { ...limits, embryonicTimeoutMs: embryonicTimeout },
     logging: root.logging,
     ...(root.flowLog === undefined ? {} : { flowLog: root.flowLog }),
@@ -67,7 +70,33 @@ function frontend({ name, address, proxyProtocol, allow, deny }: FrontendInput):
   return { name, address, allow, deny, proxyProtocol: { ...rest, headerTimeoutMs: headerTimeout } };
 }
 
-function pool(input: BackendPoolInput): BackendPool {
+function kernelOptions(input: KernelInput): KernelOptions {
+  const { mode, returnPath, flowState, spokes, manageSysctls, onStop } = input;
+  return {
+    ...{ mode, returnPath, flowState, spokes, manageSysctls, onStop },
+    ...(input.interface === undefined ? {} : { interface: input.interface }),
+  };
+}
+
+/**
+ * With the kernel data plane a backend terminates every frontend with floating IP on the frontend's own address; `given`
+ * are those of a backend for the userspace data plane.
+ */
+function floatingAddressesOf(
+  pool: BackendPoolInput,
+  rules: readonly BoundRule[],
+  kernel: KernelInput | undefined,
+): (given: Backend['floatingAddresses']) => Backend['floatingAddresses'] {
+  if (kernel === undefined) return (given) => given;
+  const floating = rules.filter((bound) => bound.pool.value === pool && isFloating(kernel));
+  const own = Object.fromEntries(floating.map(({ frontend: { value } }) => [value.name, value.address]));
+  return () => own;
+}
+
+function pool(
+  input: BackendPoolInput,
+  floatingAddresses: (given: Backend['floatingAddresses']) => Backend['floatingAddresses'],
+): BackendPool {
   const { name, minimumHealthy, sourceAddresses, sourcePorts, proxyProtocol, connectAttempts } = input;
   return {
     name,
@@ -87,7 +116,7 @@ function pool(input: BackendPoolInput): BackendPool {
         weight: backend.weight,
         priority: backend.priority,
         adminState: backend.adminState,
-        floatingAddresses: backend.floatingAddresses,
+        floatingAddresses: floatingAddresses(backend.floatingAddresses),
         ...(maxConnections === undefined ? {} : { maxConnections }),
       };
     }),
@@ -133,8 +162,8 @@ function flapDamping(input: NonNullable<ProbeInput['flapDamping']>): FlapDamping
   return { transitions: input.transitions, windowMs: input.window, holdMs: input.hold };
 }
 
-function rule(bound: BoundRule): Rule {
-  const { input, frontend: at, protocols, haPorts, ports, portOffset } = bound;
+function rule(bound: BoundRule, kernel: KernelInput | undefined): Rule {
+  const { input, protocols, haPorts, ports, portOffset } = bound;
   const { keepAlive, noDelay } = input.tcp ?? { noDelay: true, keepAlive: 'off' };
   return {
     name: input.name,
@@ -145,18 +174,16 @@ function rule(bound: BoundRule): Rule {
     haPorts,
     ports,
     portOffset,
-    floatingIp: input.floatingIp,
+    // With next-hop there is nothing that could float: destinations lie beyond.
+    floatingIp: input.floatingIp && kernel?.mode !== 'next-hop',
     distribution: input.distribution ?? 'five-tuple',
     symmetric: input.symmetric,
-    idleTimeoutMs: {
-      tcp: idleTimeout(at.value.idleTimeout?.tcp, input.idleTimeout?.tcp, DEFAULT_IDLE_MS.tcp),
-      udp: idleTimeout(at.value.idleTimeout?.udp, input.idleTimeout?.udp, DEFAULT_IDLE_MS.udp),
-    },
+    idleTimeoutMs: { tcp: idleTimeoutOf(bound, 'tcp'), udp: idleTimeoutOf(bound, 'udp') },
     tcpReset: input.tcpReset ?? true,
     flowPolicy: flowPolicyOf(bound),
     allDown: input.allDown,
     tcp: { noDelay, ...(keepAlive === 'off' ? {} : { keepAliveMs: keepAlive }) },
-    udp: udpOptions(bound),
+    udp: kernel === undefined ? udpOptions(bound) : { perPacket: false },
   };
 }
 
@@ -167,15 +194,4 @@ function udpOptions(rule: BoundRule): UdpOptions {
     ...(expectedResponses === undefined ? {} : { expectedResponses }),
     ...(answersFromOf(rule) === 'address' ? { answersFrom: 'address' } : {}),
   };
-}
-
-/** The frontend's beats the rule's (Azure: the frontend IP's idle timeout takes precedence). */
-function idleTimeout(
-  ofFrontend: number | undefined,
-  ofRule: number | undefined,
-  otherwise: number,
-): Sourced<number> {
-  if (ofFrontend !== undefined) return { value: ofFrontend, origin: 'frontend' };
-  if (ofRule !== undefined) return { value: ofRule, origin: 'rule' };
-  return { value: otherwise, origin: 'default' };
 }

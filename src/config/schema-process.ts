@@ -6,10 +6,10 @@ import {
   integerField,
   nameField,
   portSetField,
-  tableSizeField,
   textField,
   webhookField,
 } from './fields.js';
+import { kernelSchema } from './schema-kernel.js';
 
 const anyPath = (expected: string) => z.string({ error: expected }).min(1, { error: expected });
 const flows = () => integerField(1, 16_777_216);
@@ -18,11 +18,13 @@ export const dataPlaneSchema = z
   .strictObject({
     kind: z
       .enum(['userspace', 'kernel'])
-      .describe('What moves the bytes. kernel is not available yet')
+      .describe(
+        'What moves the bytes. userspace: this process, through sockets. kernel: nftables, and this process decides',
+      )
       .default('userspace'),
     workers: integerField(0, 64)
       .describe(
-        'Data processes beside the control process; 0: everything in one process. Several share TCP ports, and each UDP address and port belongs to one',
+        'Data processes beside the control process; 0: everything in one process. Several share TCP ports, and each UDP address and port belongs to one. The kernel data plane has none',
       )
       .default(1),
     instance: nameField()
@@ -62,23 +64,8 @@ export const dataPlaneSchema = z
       })
       .describe('Steer all ports of the frontends to a few sockets (nftables) instead of one socket a port')
       .exactOptional(),
-    kernel: z
-      .strictObject({
-        mode: z
-          .enum(['nat', 'floating-l2', 'floating-routed', 'next-hop'])
-          .describe('How packets reach the backend')
-          .default('nat'),
-        returnPath: z
-          .enum(['route', 'masquerade'])
-          .describe('How answers find their way back')
-          .default('route'),
-        interface: textField('the name of a network interface', /^[A-Za-z0-9_.-]{1,15}$/)
-          .describe('Interface where flows arrive')
-          .exactOptional(),
-        tableSize: tableSizeField().describe('Slots of the kernel table; prime').default(4093),
-        manageSysctls: z.boolean().describe('Set the sysctls that the mode needs').default(false),
-      })
-      .describe('Options of the kernel data plane. Not available yet')
+    kernel: kernelSchema
+      .describe('Options of the kernel data plane. Default, with kind kernel: those of its keys')
       .exactOptional(),
   })
   .describe('What moves the bytes');

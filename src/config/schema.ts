@@ -37,9 +37,9 @@ export const configSchema = z
     seed: integerField(0, 4_294_967_295)
       .describe('Seed of the hash. Instances that are to choose alike need the same one')
       .default(0),
-    tableSize: tableSizeField()
+    tableSize: tableSizeField(655373)
       .describe(
-        'Slots of a Maglev table; prime. At least 100 for each backend spread flows evenly to about 1 %',
+        'Slots of a Maglev table; prime. At least 100 for each backend spread flows evenly to about 1 %. The kernel data plane has its own',
       )
       .default(65537),
     dataPlane: dataPlaneSchema.prefault({}),

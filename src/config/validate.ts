@@ -4,6 +4,9 @@ import { AZURE_CHECKS } from './azure/checks.js';
 import { bindRules } from './bind-rules.js';
 import { adminIssues } from './check-admin.js';
 import { captureIssues } from './check-capture.js';
+import { kernelIssues } from './check-kernel.js';
+import { kernelLimitIssues } from './check-kernel-limits.js';
+import { kernelRuleIssues } from './check-kernel-rules.js';
 import { listenerIssues } from './check-listeners.js';
 import { loopIssues } from './check-loops.js';
 import { nameIssues } from './check-names.js';
@@ -15,7 +18,6 @@ import { configurationDigest } from './digest.js';
 import { draftOf, type Draft } from './draft.js';
 import { warning, type Issue } from './finding.js';
 import { readNamedFiles } from './named-files.js';
-import { notYetIssues } from './not-yet.js';
 import { resolveConfiguration } from './resolve.js';
 import { schemaIssues } from './schema-issues.js';
 
@@ -43,17 +45,19 @@ export function validate(raw: unknown, { ownAddresses = [], readFile }: Surround
   const texts = readNamedFiles(draft, readFile);
   const issues = [
     ...shape,
-    ...notYetIssues(draft),
     ...nameIssues(draft),
     ...probeIssues(draft),
     ...poolIssues(draft),
     ...binding,
-    ...ruleIssues(rules),
+    ...ruleIssues(draft, rules),
     ...listenerIssues(draft, rules),
     ...loopIssues(draft, rules, ownAddresses),
     ...sourceIssues(draft, rules, ownAddresses),
     ...adminIssues(draft),
     ...captureIssues(draft, rules),
+    ...kernelIssues(draft, rules, ownAddresses),
+    ...kernelLimitIssues(draft),
+    ...kernelRuleIssues(draft, rules),
     ...AZURE_CHECKS.flatMap((check) => check(context)),
     ...texts.issues,
     ...nothingToDo(draft),

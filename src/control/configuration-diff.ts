@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
+import type { KernelOptions } from '../model/kernel-options.js';
 import type { PlannedBackend, PlanReport } from '../model/plan-report.js';
 import type { Probe } from '../model/probe.js';
 import type { Rule } from '../model/rule.js';
@@ -57,6 +58,22 @@ const BACKEND_KEYS: Keys<Backend> = {
 /** Of the whole configuration, what changes every rule's hash. */
 const HASH_KEYS: Keys<Configuration> = { seed: 'seed', tableSize: 'tableSize' };
 
+/** Of the kernel data plane, what changes how every rule's packets go. */
+const KERNEL_KEYS: Keys<KernelOptions> = {
+  mode: 'dataPlane.kernel.mode',
+  returnPath: 'dataPlane.kernel.returnPath',
+  interface: 'dataPlane.kernel.interface',
+  flowState: 'dataPlane.kernel.flowState',
+  spokes: 'dataPlane.kernel.spokes',
+};
+
+/** Of it, what is fixed when the process starts: a new process takes over what the one before left in the kernel. */
+const KERNEL_PROCESS_KEYS: Keys<KernelOptions> = {
+  mode: 'dataPlane.kernel.mode',
+  interface: 'dataPlane.kernel.interface',
+  manageSysctls: 'dataPlane.kernel.manageSysctls',
+};
+
 /** Fixed when the process starts. */
 const PROCESS_KEYS: Keys<Configuration> = {
   workers: 'dataPlane.workers',
@@ -93,6 +110,7 @@ export function ruleChanges(
       ? []
       : probeChanges(probeOf(before, ruleBefore), probeOf(after, ruleAfter)).map((key) => `probe.${key}`)),
     ...differingKeys(HASH_KEYS, before, after),
+    ...kernelChanges(KERNEL_KEYS, before, after),
   ];
 }
 
@@ -131,7 +149,20 @@ export function lostProbeState(before: Configuration, after: Configuration): Pla
 
 /** Keys that differ and that only a new process takes over. */
 export function restartKeys(before: Configuration, after: Configuration): readonly string[] {
-  return differingKeys(PROCESS_KEYS, before, withExcludedPortsOf(before, after));
+  return [
+    ...kernelChanges(KERNEL_PROCESS_KEYS, before, after),
+    ...differingKeys(PROCESS_KEYS, before, withExcludedPortsOf(before, after)),
+  ];
+}
+
+function kernelChanges(
+  keys: Keys<KernelOptions>,
+  { kernel: before }: Configuration,
+  { kernel: after }: Configuration,
+): readonly string[] {
+  if (before === undefined && after === undefined) return [];
+  if (before === undefined || after === undefined) return ['dataPlane.kind'];
+  return differingKeys(keys, before, after);
 }
 
 /** Excluded ports are only left out of the rules' ports, and those may change. */

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import type { ForwardingState, PoolView } from '../model/forwarding-state.js';
 import type { Rule } from '../model/rule.js';
 import { NONE_EXCLUDED, ruleAndView, tableInUse, type Picker } from '../selection/picker.js';
@@ -43,8 +44,13 @@ export class MovedShares {
   }
 
   #hashAlike(before: Rule, after: Rule): boolean {
+    const { seed, kernel } = this.#before.configuration;
+    const other = this.#after.configuration;
     return (
-      this.#before.configuration.seed === this.#after.configuration.seed &&
+      seed === other.seed &&
+      kernel?.flowState === other.kernel?.flowState &&
+      // Only their order matters, and only without flow state; to compare them always costs no more than an estimate.
+      isDeepStrictEqual(kernel?.spokes, other.kernel?.spokes) &&
       before.distribution === after.distribution &&
       before.symmetric === after.symmetric
     );

@@ -35,3 +35,8 @@ export function cidrContains(block: Cidr, address: IpAddress): boolean {
   const shift = 8 - rest;
   return (block.address.bytes[whole] ?? 0) >> shift === (address.bytes[whole] ?? 0) >> shift;
 }
+
+/** Whether an address is in both. */
+export function cidrsOverlap(a: Cidr, b: Cidr): boolean {
+  return cidrContains(a, b.address) || cidrContains(b, a.address);
+}

@@ -44,7 +44,7 @@ const ADDRESS_KEYS: ReadonlySet<string> = new Set(['address', 'sourceAddress']);
 const ADDRESS_LIST_KEYS: ReadonlySet<string> = new Set(['sourceAddresses']);
 const ADDRESS_RECORD_KEYS: ReadonlySet<string> = new Set(['floatingAddresses']);
 const BLOCK_KEYS: ReadonlySet<string> = new Set(['block']);
-const BLOCK_LIST_KEYS: ReadonlySet<string> = new Set(['trustedSources', 'allow', 'deny']);
+const BLOCK_LIST_KEYS: ReadonlySet<string> = new Set(['trustedSources', 'allow', 'deny', 'spokes']);
 
 /**
  * Rebuilds what `configurationToJson` wrote. The input is trusted to be that: nothing but addresses is checked.

@@ -40,6 +40,7 @@ export function explain(
     protocol: tuple.protocol,
     excluded: [...excluded],
     result,
+    ...(configuration.kernel === undefined ? {} : { kernelMode: configuration.kernel.mode }),
     otherRules: otherRules(configuration, ruleIndex, tuple),
   };
   const rule = ruleIndex === NO_RULE ? undefined : configuration.rules[ruleIndex];
@@ -66,7 +67,7 @@ export function explain(
   const flowHash = picker.flowHash(state);
   const hashed = picker.hashOf(state, ruleIndex, tuple);
   const table = explainTable(rule, view, tuple, (size) => flowHash.slotOf(hashed.hash, size));
-  const endpoint = explainEndpoint(rule, view, frontend, tuple, result);
+  const endpoint = explainEndpoint(state, rule, frontend, tuple, result);
   return {
     ...withRule,
     key: describeKey(tuple, rule, configuration.seed, hashed, flowHash),
@@ -142,15 +143,18 @@ function listCandidates(
 }
 
 function explainEndpoint(
+  { configuration, views }: ForwardingState,
   rule: Rule,
-  view: PoolView,
   frontend: Frontend,
   tuple: FiveTuple,
   result: PickResult,
 ): ExplainedEndpoint | undefined {
-  const entry = result.kind === 'picked' ? view.backends[result.backendIndex] : undefined;
+  const entry = result.kind === 'picked' ? views[result.viewIndex]?.backends[result.backendIndex] : undefined;
   if (entry === undefined) return undefined;
-  const { address, port } = backendEndpoint(rule, entry.backend, frontend.name, tuple.destinationPort);
+  const { address, port } =
+    configuration.kernel?.mode === 'next-hop'
+      ? { address: tuple.destination, port: tuple.destinationPort }
+      : backendEndpoint(rule, entry.backend, frontend.name, tuple.destinationPort);
   return {
     address: address.text,
     port,
@@ -169,8 +173,9 @@ function listTimeouts(
 ): ExplainedTimeout[] {
   const idle = rule.idleTimeoutMs[tuple.protocol];
   const timeouts: ExplainedTimeout[] = [{ name: 'idle', valueMs: idle.value, origin: idle.origin }];
-  if (tuple.protocol === 'udp') return timeouts;
-  const { limits } = state.configuration;
+  const { kernel, limits } = state.configuration;
+  // No connection is opened in the kernel.
+  if (tuple.protocol === 'udp' || kernel !== undefined) return timeouts;
   timeouts.push({ name: 'connect attempt', valueMs: pool.connectTimeoutMs, origin: 'pool' });
   timeouts.push({ name: 'embryonic', valueMs: limits.embryonicTimeoutMs, origin: 'limits' });
   const { proxyProtocol } = frontend;

@@ -1,6 +1,7 @@
 import type { AdminState } from '../model/configuration.js';
 import type { Protocol } from '../model/five-tuple.js';
 import type { Exclusion } from '../model/forwarding-state.js';
+import type { KernelMode } from '../model/kernel-options.js';
 import type { HealthState } from '../model/probe.js';
 import type { AllDownAction, Distribution, FlowPolicy } from '../model/rule.js';
 import type { HashedField } from './flow-hash.js';
@@ -18,6 +19,8 @@ export interface Explanation {
   readonly excluded: readonly string[];
   /** The decision itself, word for word what the data plane's picker answers. */
   readonly result: PickResult;
+  /** Absent where the userspace data plane serves. */
+  readonly kernelMode?: KernelMode;
   /** Absent where no rule covers the tuple. */
   readonly rule?: ExplainedRule;
   /** Rules that cover the tuple too but yield; where none covers it, every rule and what does not fit. */
@@ -27,7 +30,10 @@ export interface Explanation {
   readonly key?: ExplainedKey;
   readonly table?: ExplainedTable;
   readonly candidates: readonly Candidate[];
-  /** Where the flow is dialled; present where a backend was picked. */
+  /**
+   * Where the flow is dialled, or the destination with which its packets reach the backend; present where a backend was
+   * picked.
+   */
   readonly endpoint?: ExplainedEndpoint;
   readonly timeouts: readonly ExplainedTimeout[];
   readonly behaviour?: ExplainedBehaviour;
@@ -122,7 +128,7 @@ export interface ExplainedEndpoint {
   readonly port: number;
   /** As in formatEndpoint. */
   readonly text: string;
-  /** The address is the backend's alias for the frontend (floating IP). */
+  /** The address is the backend's alias for the frontend (floating IP); with the kernel data plane the frontend's own. */
   readonly floatingIp: boolean;
   readonly portOffset: number;
 }

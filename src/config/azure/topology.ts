@@ -112,10 +112,12 @@ export const checkV17: AzureCheck = (context) => {
 
 /**
  * V18: floating IP needs the frontend's address on a loopback interface of each backend. Here an error: without an entry
- * in floatingAddresses there is nothing to dial. Whether the alias exists on the backend only a probe can tell.
+ * in floatingAddresses there is nothing to dial. (The kernel data plane has a note instead: there
+ * it is the frontend's very address.) Whether the alias exists on the backend only a probe can tell.
  */
-export const checkV18: AzureCheck = ({ rules }) =>
+export const checkV18: AzureCheck = ({ draft, rules }) =>
   rules
+    .filter(() => draft.plane.kind === 'userspace')
     .filter((rule) => rule.input.floatingIp)
     .flatMap((rule) =>
       rule.pool.value.backends.flatMap(({ address, floatingAddresses }, index) =>

@@ -91,32 +91,6 @@ const NAMES: readonly Case[] = [
   },
 ];
 
-const NOT_YET_KEYS: readonly (readonly [string, Record<string, unknown>, string])[] = [
-  ['the kernel plane', { dataPlane: { kind: 'kernel' } }, 'dataPlane.kind'],
-  [
-    'its options',
-    {
-      dataPlane: {
-        kernel: {
-          mode: 'next-hop',
-          returnPath: 'masquerade',
-          interface: 'eth0',
-          tableSize: 4093,
-          manageSysctls: true,
-        },
-      },
-    },
-    'dataPlane.kernel',
-  ],
-];
-
-const NOT_YET = NOT_YET_KEYS.map(([what, change, path]): Case => ({
-  what,
-  raw: example((raw) => Object.assign(raw, change)),
-  code: 'LB_NOT_YET',
-  found: [`error LB_NOT_YET ${path}`],
-}));
-
 const PORTS: readonly Case[] = [
   ...(['protocol', 'frontendPort'] as const).map((key) => ({
     what: `a rule without ${key}`,
@@ -632,7 +606,7 @@ const SOURCES: readonly Case[] = [
   },
 ];
 
-const GROUPS = { NAMES, NOT_YET, PORTS, PROBES, POOLS, RULES, LISTENERS, LOOPS, SOURCES };
+const GROUPS = { NAMES, PORTS, PROBES, POOLS, RULES, LISTENERS, LOOPS, SOURCES };
 
 for (const [group, cases] of Object.entries(GROUPS)) {
   describe(`checks: ${group.toLowerCase()}`, () => {

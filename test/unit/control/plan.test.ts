@@ -4,9 +4,11 @@ import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/fo
 import { planChange } from '../../../src/control/plan.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { CaptureOptions } from '../../../src/model/capture.js';
+import { parseCidr } from '../../../src/model/cidr.js';
 import type { Configuration } from '../../../src/model/configuration.js';
 import type { Protocol } from '../../../src/model/five-tuple.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
+import type { KernelOptions } from '../../../src/model/kernel-options.js';
 import type { PlanReport } from '../../../src/model/plan-report.js';
 import { portSetOf } from '../../../src/model/port-set.js';
 import type { HealthState } from '../../../src/model/probe.js';
@@ -319,6 +321,55 @@ describe('planChange() the rest', () => {
     ]);
     assert.match(report.steps[0] ?? '', /^Start a new process: .*"dataPlane\.workers"/);
     assert.deepEqual((await plan({ to: { shutdownDeadlineMs: 1 } })).restartNeeded, []);
+  });
+
+  test('names what of the kernel data plane takes a new process', async () => {
+    const kernel: KernelOptions = {
+      ...{ mode: 'next-hop', returnPath: 'route', flowState: 'pinned', spokes: [] },
+      ...{ onStop: 'keep', manageSysctls: false },
+    };
+    const restarts = async (change: Partial<KernelOptions>) =>
+      (await plan({ from: { kernel }, to: { kernel: { ...kernel, ...change } } })).restartNeeded;
+    assert.deepEqual(await restarts({}), []);
+    assert.deepEqual(await restarts({ mode: 'nat' }), ['dataPlane.kernel.mode']);
+    assert.deepEqual(await restarts({ interface: 'eth0' }), ['dataPlane.kernel.interface']);
+    assert.deepEqual(await restarts({ manageSysctls: true }), ['dataPlane.kernel.manageSysctls']);
+    assert.deepEqual(
+      await restarts({ returnPath: 'masquerade', flowState: 'stateless', onStop: 'remove' }),
+      [],
+    );
+    assert.deepEqual((await plan({ to: { kernel } })).restartNeeded, ['dataPlane.kind']);
+    assert.deepEqual((await plan({ from: { kernel } })).restartNeeded, ['dataPlane.kind']);
+  });
+
+  test('tells what of the kernel data plane changes for a rule, and how much of its hash space moves', async () => {
+    const kernel: KernelOptions = {
+      ...{ mode: 'floating-l2', returnPath: 'route', flowState: 'stateless' },
+      ...{ spokes: [], onStop: 'keep', manageSysctls: false },
+    };
+    const of = async (from: Partial<Configuration>, to: Partial<Configuration>) => {
+      const { rules, movedShare } = await plan({ from, to });
+      return {
+        changes: rules.filter(({ change }) => change === 'changed').map(({ changes }) => changes),
+        movedShare,
+      };
+    };
+    assert.deepEqual(await of({ kernel }, { kernel }), { changes: [], movedShare: 0 });
+    const cidr = (text: string) => parseCidr(text) ?? assert.fail(text);
+    // The frontend is in the first spoke, clients are in the second: all are hashed the other way round.
+    const spokes = [cidr('198.51.100.0/24'), cidr('0.0.0.0/1')];
+    const turned = await of({ kernel }, { kernel: { ...kernel, spokes } });
+    assert.deepEqual(turned.changes, [['dataPlane.kernel.spokes']]);
+    assert.ok(turned.movedShare > 0.6 && turned.movedShare < 0.73, `${turned.movedShare}`);
+    const pinned = await of(
+      { kernel: { ...kernel, spokes } },
+      { kernel: { ...kernel, spokes, flowState: 'pinned' } },
+    );
+    assert.deepEqual(pinned.changes, [['dataPlane.kernel.flowState']]);
+    assert.ok(pinned.movedShare > 0.6 && pinned.movedShare < 0.73, `${pinned.movedShare}`);
+    const other = await of({}, { kernel });
+    assert.deepEqual(other.changes, [['dataPlane.kind']]);
+    assert.ok(other.movedShare > 0.6 && other.movedShare < 0.73, `${other.movedShare}`);
   });
 
   test('names capture and the instance, but not for excluded ports', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { BlockList } from 'node:net';
 import { describe, it } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import { cidrContains, parseCidr, type Cidr } from '../../../src/model/cidr.js';
+import { cidrContains, cidrsOverlap, parseCidr, type Cidr } from '../../../src/model/cidr.js';
 
 function cidr(text: string): Cidr {
   const block = parseCidr(text);
@@ -81,5 +81,17 @@ describe('cidr', () => {
         assert.equal(cidrContains(block, address), expected, `${text} ${address.text}`);
       }
     }
+  });
+
+  it('cidrsOverlap() is whether an address is in both', () => {
+    const cases: readonly (readonly [string, string, boolean])[] = [
+      ['10.0.0.0/8', '10.1.2.0/24', true],
+      ['10.1.2.0/24', '10.0.0.0/8', true],
+      ['10.0.0.0/8', '10.0.0.0/8', true],
+      ['10.0.0.0/9', '10.128.0.0/9', false],
+      ['0.0.0.0/0', '::/0', false],
+      ['fd00::/8', 'fd12::1', true],
+    ];
+    for (const [a, b, overlap] of cases) assert.equal(cidrsOverlap(cidr(a), cidr(b)), overlap, `${a} ${b}`);
   });
 });
