@@ -96,6 +96,26 @@ export interface SourcePortUse {
   readonly available: number;
 }
 
+/** Flows of IP protocols that have no ports; the kernel plane alone carries them. */
+export interface OtherFlowCount {
+  readonly backendId: string;
+  /** IP protocol number. */
+  readonly protocol: number;
+  readonly opened: number;
+  readonly active: number;
+}
+
+/** What a plane knows of flows that the kernel keeps. */
+export interface KernelFlowCounters {
+  /** Entries of conntrack, everybody's; absent: without conntrack. */
+  readonly conntrack?: TableUse;
+  readonly otherFlows: readonly OtherFlowCount[];
+  /** Live flows that are counted but not listed, since there are more than `limits` says. */
+  readonly unlisted: number;
+  /** Times that events of the kernel were lost, and all flows were listed anew. */
+  readonly gaps: number;
+}
+
 export interface PlaneCounters {
   readonly traffic: readonly TrafficCounters[];
   readonly arrivals: readonly ArrivalCounters[];
@@ -108,6 +128,8 @@ export interface PlaneCounters {
   /** By frontend name: sockets listening, sockets wanted. */
   readonly listeners: Readonly<Record<string, { readonly open: number; readonly wanted: number }>>;
   readonly workersLost: number;
+  /** Absent: the flows are not the kernel's. */
+  readonly kernelFlows?: KernelFlowCounters;
 }
 
 export interface StopReport {

@@ -87,6 +87,17 @@ export interface SourcePortPressure {
   readonly available: number;
 }
 
+/**
+ * The kernel's table of flows, everybody's: 75 % in use, or full, when new flows fail; `normal`: less than 70 % again.
+ */
+export interface TablePressure {
+  readonly type: 'table-pressure';
+  readonly atMs: number;
+  readonly level: 'high' | 'exhausted' | 'normal';
+  readonly used: number;
+  readonly limit: number;
+}
+
 /** A data worker died; its flows are gone. It is being replaced. */
 export interface WorkerLost {
   readonly type: 'worker-lost';
@@ -125,6 +136,7 @@ export type PlaneEvent =
   | PassiveFailure
   | Overload
   | SourcePortPressure
+  | TablePressure
   | ListeningChanged
   | KernelChanged
   | WorkerLost;

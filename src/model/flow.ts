@@ -13,6 +13,7 @@ export type FlowEndReason =
   | 'closed'
   | 'client-reset'
   | 'backend-reset'
+  | 'reset'
   | 'idle'
   | 'probe-down'
   | 'admin-down'

@@ -1,11 +1,26 @@
+import type { Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
+import type { FlowEndReason } from '../../../model/flow.js';
 import type { ForwardingState } from '../../../model/forwarding-state.js';
+import type { ConntrackEntry } from '../../../nft/conntrack-entry.js';
+import { ConntrackFlows } from '../../../nft/conntrack-flows.js';
 import type { Tools } from '../../../nft/tools.js';
 import type { Clock } from '../../../runtime/clock.js';
 import type { Files } from '../../../runtime/files.js';
 import type { Picker } from '../../../selection/picker.js';
-import type { FlowPage, FlowQuery, PlaneCounters } from '../../data-plane.js';
+import type { FlowPage, FlowQuery } from '../../data-plane.js';
+import { INSTANCE_MASK, instanceTag } from '../backend-marks.js';
+import type { EndingFlows, FlowSource } from '../flow-source.js';
 import type { KernelInput } from '../kernel-input.js';
+import { missingAccounts } from './conntrack-table.js';
+import { EventBatches } from './event-batches.js';
+import { flowCounters, type FlowCounters } from './flow-counters.js';
+import { FlowLedger } from './flow-ledger.js';
+import type { EntrySource } from './entry-source.js';
+import { flowRecord } from './mirrored-flow.js';
+import { Refresh } from './refresh.js';
+import { StateHistory } from './state-history.js';
+import { TableWatch } from './table-watch.js';
 
 export interface FlowMirrorDeps {
   readonly clock: Clock;
@@ -13,6 +28,8 @@ export interface FlowMirrorDeps {
   /** Reads the sysctls of conntrack. */
   readonly files: Files;
   readonly picker: Picker;
+  /** Where the flows are read from. @default conntrack, by the instance's marks */
+  readonly source?: EntrySource;
 }
 
 export interface FlowMirrorOptions {
@@ -20,64 +37,188 @@ export interface FlowMirrorOptions {
   readonly flowEvents: boolean;
 }
 
-/** What the mirror knows of the plane's counters. */
-export type FlowCounters = Pick<PlaneCounters, 'traffic' | 'arrivals' | 'table'>;
+/** Whoever asks waits no longer than that for the newest figures: he then gets those of before. */
+const PATIENCE_MS = 300;
+
+interface Running {
+  readonly source: EntrySource;
+  readonly refresh: Refresh;
+  readonly begun: Promise<void>;
+  readonly stop: () => void;
+  limits: Limits;
+  /** What a flow is that was not told of, but is in a list. */
+  discovery: 'adopted' | 'missed';
+}
 
 /**
  * The flows that the kernel has, as its events tell of them: by conntrack, or by the flow map where there is no
- * conntrack. Nothing here is on the path of a packet.
+ * conntrack. Nothing here is on the path of a packet. Bytes, states and idle times are read when somebody asks.
  */
-export class FlowMirror {
+export class FlowMirror implements FlowSource {
+  readonly #deps: FlowMirrorDeps;
+  readonly #events: EventBatches;
+  readonly #history: StateHistory;
+  readonly #ledger: FlowLedger;
+  readonly #table: TableWatch;
+  #running: Running | undefined;
+  #gaps = 0;
+
   constructor(deps: FlowMirrorDeps, options: FlowMirrorOptions) {
-    void deps;
-    void options;
+    const { clock, picker } = deps;
+    this.#deps = deps;
+    this.#events = new EventBatches(clock);
+    const emit = (event: PlaneEvent): void => this.#events.push(event);
+    this.#history = new StateHistory(picker);
+    this.#ledger = new FlowLedger({ clock, history: this.#history, emit }, options);
+    this.#table = new TableWatch(deps, emit);
   }
 
   /**
-   * Follows the kernel's events and learns what is there already. Call it before the table is put in place, so that no
-   * flow is missed. Never rejects.
-   *
-   * @returns what is known to be missing, in sentences for the log: bytes are not counted, say.
+   * By what flows are told from now on. Call it before each change of the kernel. From the first call on flows are
+   * followed, so that none is missed.
    */
-  start(state: ForwardingState, input: KernelInput): Promise<readonly string[]> {
-    void state;
-    void input;
-    return Promise.resolve([]);
+  update(state: ForwardingState, input: KernelInput): void {
+    this.#ledger.rename(this.#history.take(state, input));
+    this.#running ??= this.#begin(input, state.configuration.limits);
+    this.#running.limits = state.configuration.limits;
   }
 
-  /** Call it before each change of the kernel: flows that come are explained by what was in force then. */
-  take(state: ForwardingState, input: KernelInput): void {
-    void state;
-    void input;
+  /** Learns what is there already, once `update` was called. Never rejects. */
+  async start(): Promise<void> {
+    const running = this.#running;
+    if (running === undefined) throw new TypeError('There is no forwarding state yet');
+    await Promise.all([running.begun, this.#table.start()]);
+    await running.refresh.now();
+    running.discovery = 'missed';
   }
 
-  page(query: FlowQuery): Promise<FlowPage> {
-    void query;
-    return Promise.resolve({ flows: [] });
+  /** What cannot be told of flows for want of a sysctl, a sentence each. Never rejects. */
+  async shortcomings(): Promise<readonly string[]> {
+    return this.#running?.source.follow === undefined ? [] : missingAccounts(this.#deps.files);
+  }
+
+  /** From now on, flows of that kind that a program deletes have ended for that reason; until the next `update`. */
+  ending(flows: EndingFlows, reason: FlowEndReason): void {
+    this.#history.ending(flows, reason);
+  }
+
+  /** The first page is of now, the next ones go on from there. */
+  async page(query: FlowQuery): Promise<FlowPage> {
+    if (query.after === undefined) await this.#refreshed();
+    const { flows, next } = this.#ledger.flows.page(query);
+    const nowMs = this.#deps.clock.wallMs();
+    const records = flows.map((flow) => flowRecord(flow, nowMs));
+    return next === undefined ? { flows: records } : { flows: records, next };
   }
 
   /** Totals of now: what is older than a second is read again. */
-  counters(): Promise<FlowCounters> {
-    const none = { used: 0, limit: 0 };
-    return Promise.resolve({ traffic: [], arrivals: [], table: { tcp: none, udp: none, embryonic: none } });
+  async counters(): Promise<FlowCounters> {
+    await this.#refreshed();
+    return flowCounters({
+      ledger: this.#ledger,
+      ...{ limits: this.#running?.limits, conntrack: this.#table.use, gaps: this.#gaps },
+    });
   }
 
-  /** Live flows. */
-  get count(): number {
-    return 0;
+  /** Live flows of TCP and UDP. */
+  count(): number {
+    return this.#ledger.size;
   }
 
-  /** Live flows with that mark, of any protocol, as the kernel has them now; undefined: it could not be found out. */
-  countOf(mark: number): Promise<number | undefined> {
-    void mark;
-    return Promise.resolve(undefined);
+  /** Entries with that mark, of any protocol, as conntrack has them now; undefined: it could not be found out. */
+  async countOf(mark: number): Promise<number | undefined> {
+    let count = 0;
+    const flows = new ConntrackFlows(this.#deps, { value: mark, mask: 0xffffffff });
+    const isWhole = await flows.list((entries) => {
+      count += entries.length;
+    });
+    return isWhole ? count : undefined;
   }
 
-  /** Batches of flow-started, flow-ended and table-pressure, until the returned function is called. */
+  /**
+   * Batches of flow-started, flow-ended, passive-failure and table-pressure, until the returned function is called.
+   */
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
-    void listener;
-    return () => undefined;
+    return this.#events.subscribe(listener);
   }
 
-  stop(): void {}
+  /** Tells what it knows, and looks no more. Idempotent. */
+  stop(): Promise<void> {
+    this.#running?.stop();
+    this.#running?.refresh.stop();
+    this.#table.stop();
+    this.#events.flush();
+    return Promise.resolve();
+  }
+
+  #begin(input: KernelInput, limits: Limits): Running {
+    const source = this.#deps.source ?? this.#conntrack(input);
+    const onEntries = (entries: readonly ConntrackEntry[]): void => {
+      for (const entry of entries) this.#ledger.see(entry, running.limits, running.discovery);
+    };
+    const refresh = new Refresh(this.#deps.clock, async () => {
+      this.#ledger.beginRound();
+      const isWhole = await source.list(onEntries);
+      this.#ledger.endRound(isWhole ? 'whole' : 'cut-off');
+      return isWhole;
+    });
+    const begun = signal();
+    const running: Running = {
+      ...{ source, refresh, limits, discovery: 'adopted', begun: begun.reached },
+      stop: () => stopFollowing(),
+    };
+    const stopFollowing = this.#follow(running, begun.reach);
+    return running;
+  }
+
+  #conntrack({ instance }: KernelInput): EntrySource {
+    // As a number of 32 bits without a sign.
+    const value = instanceTag(instance) * 0x10000;
+    return new ConntrackFlows(this.#deps, { value, mask: INSTANCE_MASK });
+  }
+
+  /** `onBegun`: from now on nothing that comes or goes is missed. */
+  #follow(running: Running, onBegun: () => void): () => void {
+    const { source, refresh } = running;
+    if (source.follow === undefined) {
+      onBegun();
+      return () => undefined;
+    }
+    let begun = false;
+    return source.follow({
+      onEntries: (entries) => {
+        for (const entry of entries) {
+          if (entry.event === 'new') this.#ledger.begin(entry, running.limits);
+          else if (entry.event === 'gone') this.#ledger.end(entry);
+        }
+      },
+      onGap: () => {
+        if (begun) {
+          this.#gaps++;
+          void refresh.now();
+        }
+        begun = true;
+        onBegun();
+      },
+    });
+  }
+
+  async #refreshed(): Promise<void> {
+    const { clock } = this.#deps;
+    const refresh = this.#running?.refresh;
+    if (refresh === undefined) return;
+    let cancel = (): void => undefined;
+    const patience = new Promise<void>((resolve) => {
+      cancel = clock.setTimer(PATIENCE_MS, resolve);
+    });
+    await Promise.race([refresh.soon(), patience]);
+    cancel();
+  }
+}
+
+/** Something to be waited for that comes once. */
+function signal(): { readonly reached: Promise<void>; readonly reach: () => void } {
+  let reach = (): void => undefined;
+  const reached = new Promise<void>((resolve) => (reach = resolve));
+  return { reached, reach };
 }
