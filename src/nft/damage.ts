@@ -1,15 +1,9 @@
-import { tableName, type KernelSetup } from './kernel-setup.js';
+import { withoutSeal, type Installed } from './adoption.js';
+import { tableName } from './kernel-setup.js';
 import { listOwnRouting, without } from './own-routing.js';
 import { elementsEvidence, listStructure } from './own-table.js';
 import type { RoutingEntry } from './routing-entry.js';
 import type { Tools } from './tools.js';
-
-/** What was put in place. */
-export interface Installed {
-  readonly setup: KernelSetup;
-  /** As listed just after it was put in place; undefined: that failed, and it is put in place again. */
-  readonly structure: string | undefined;
-}
 
 /** What is wrong with it. */
 export interface Damage {
@@ -28,7 +22,7 @@ export async function findDamage(
   const routing = without(setup.routing, await listOwnRouting(tools, setup.tag, setup.routing));
   const found = await listStructure(tools, setup.table);
   if (found === undefined) return { table: `Table ${tableName(setup)} was gone`, routing };
-  if (found !== structure) return { table: `Table ${tableName(setup)} was altered`, routing };
+  if (withoutSeal(found) !== structure) return { table: `Table ${tableName(setup)} was altered`, routing };
   const evidence = depth === 'structure' ? undefined : await elementsEvidence(tools, setup);
   return evidence === undefined ? { routing } : { table: evidence, routing };
 }

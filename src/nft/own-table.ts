@@ -4,6 +4,7 @@ import {
   removeTableText,
   TABLE_FAMILIES,
   tableName,
+  type Elements,
   type KernelSetup,
   type TableFamily,
 } from './kernel-setup.js';
@@ -67,15 +68,24 @@ export async function listStructure(tools: Tools, table: string): Promise<string
   return tableBlock(listed, table);
 }
 
+/** What a set or map of the setup holds in the kernel. Rejects with BalancerError. */
+export async function listElements(
+  tools: Tools,
+  { family = 'inet', table, structure }: KernelSetup,
+  name: string,
+): Promise<Elements> {
+  const kind = new RegExp(`^\\s*map ${name} `, 'm').test(structure) ? 'map' : 'set';
+  const outcome = await tools.run('nft', ['-s', 'list', kind, family, table, name], {
+    timeoutMs: TRANSACTION_TIMEOUT_MS,
+  });
+  if (!succeeded(outcome)) throw toolFailure('nft', outcome);
+  return listedElements(outcome.stdout);
+}
+
 /** What is wrong with the elements; undefined: nothing. Rejects with BalancerError. */
 export async function elementsEvidence(tools: Tools, setup: KernelSetup): Promise<string | undefined> {
   for (const [name, expected] of setup.sets) {
-    const kind = new RegExp(`^\\s*map ${name} `, 'm').test(setup.structure) ? 'map' : 'set';
-    const outcome = await tools.run('nft', ['-s', 'list', kind, setup.family ?? 'inet', setup.table, name], {
-      timeoutMs: TRANSACTION_TIMEOUT_MS,
-    });
-    if (!succeeded(outcome)) throw toolFailure('nft', outcome);
-    const evidence = elementsDifference(name, listedElements(outcome.stdout), expected);
+    const evidence = elementsDifference(name, await listElements(tools, setup, name), expected);
     if (evidence !== undefined) return evidence;
   }
   return undefined;

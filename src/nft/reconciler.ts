@@ -3,18 +3,13 @@ import type { KernelChanged } from '../model/events.js';
 import type { KernelReport } from '../model/kernel-report.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
-import { findDamage, type Damage, type Installed } from './damage.js';
-import { deltaText, replaceTableText, type KernelSetup } from './kernel-setup.js';
+import type { Installed } from './adoption.js';
+import { findDamage, type Damage } from './damage.js';
+import type { KernelSetup } from './kernel-setup.js';
 import { addRouting, deleteRouting, listOwnRouting, without } from './own-routing.js';
-import {
-  checkTransaction,
-  forgetFlows,
-  listStructure,
-  removeTable,
-  replaceTable,
-  runTransaction,
-} from './own-table.js';
+import { removeTable } from './own-table.js';
 import { instanceTag, ipCommandLine, tableOf } from './routing-entry.js';
+import { TableWriter } from './table-writer.js';
 import { usableTool } from './tool-version.js';
 import type { Tools } from './tools.js';
 
@@ -32,6 +27,8 @@ export interface ReconcilerOptions {
   readonly pollMs?: number;
   /** How often the elements are, which takes nft most of a second for 65,535. @default 300000 */
   readonly elementsEveryMs?: number;
+  /** Whether a table that a process before this one has left is gone on with where it has the structure. @default false */
+  readonly adopts?: boolean;
 }
 
 /** The part of a KernelReport that this class knows. */
@@ -57,8 +54,8 @@ export class Reconciler {
   readonly #tag: number;
   readonly #pollMs: number;
   readonly #elementsEveryMs: number;
+  readonly #writer: TableWriter;
   readonly #retry = new Backoff(RETRY);
-  #installed: Installed | undefined;
   #queue: Promise<unknown> = Promise.resolve();
   #cancelPoll: (() => void) | undefined;
   #failedLooks = 0;
@@ -71,6 +68,8 @@ export class Reconciler {
     this.#tag = instanceTag(options.instance);
     this.#pollMs = options.pollMs ?? POLL_MS;
     this.#elementsEveryMs = options.elementsEveryMs ?? ELEMENTS_EVERY_MS;
+    const onFailure = (text: string): void => this.#noteFailure(text);
+    this.#writer = new TableWriter({ tools: deps.tools, onFailure }, { adopts: options.adopts ?? false });
     this.#report = { state: 'absent', sinceMs: deps.clock.wallMs(), repairs: 0, failures: 0, tool: '' };
   }
 
@@ -82,9 +81,7 @@ export class Reconciler {
   async check(setup: KernelSetup): Promise<void> {
     await this.#oneAtATime(async () => {
       await this.#knowTool();
-      const delta = await this.#deltaTo(setup);
-      if (delta === '') return;
-      await checkTransaction(this.#deps.tools, delta ?? replaceTableText(setup));
+      await this.#writer.check(setup);
     });
   }
 
@@ -108,11 +105,22 @@ export class Reconciler {
     });
   }
 
+  /**
+   * As install, by the shortest way where only elements differ: what is there is taken to be what was put there. Whoever
+   * has altered it in the last `pollMs` is noticed after that.
+   */
+  async update(setup: KernelSetup): Promise<void> {
+    const isDone = await this.#oneAtATime(
+      async () => this.#report.state === 'in-place' && (await this.#writer.change(setup)),
+    );
+    if (!isDone) await this.install(setup);
+  }
+
   /** Takes everything away, also what was not put there by this object. Rejects with BalancerError if it cannot. */
   async remove(): Promise<void> {
     await this.#oneAtATime(async () => {
       this.#stopPolling();
-      this.#installed = undefined;
+      this.#writer.forget();
       const { tools } = this.#deps;
       await removeTable(tools, this.#table);
       const failure = await deleteRouting(tools, await listOwnRouting(tools, this.#tag));
@@ -125,7 +133,7 @@ export class Reconciler {
   async letGo(): Promise<void> {
     await this.#oneAtATime(() => {
       this.#stopPolling();
-      this.#installed = undefined;
+      this.#writer.forget();
       this.#enter('absent');
     });
   }
@@ -141,7 +149,7 @@ export class Reconciler {
       await addRouting(tools, added);
       written = await this.#writeTable(setup);
     } catch (error) {
-      await deleteRouting(tools, without(added, this.#installed?.setup.routing ?? []));
+      await deleteRouting(tools, without(added, this.#writer.installed?.setup.routing ?? []));
       throw error;
     }
     const stale = without(present, setup.routing);
@@ -152,48 +160,13 @@ export class Reconciler {
   }
 
   async #writeTable(setup: KernelSetup): Promise<boolean> {
-    const { tools } = this.#deps;
-    const delta = await this.#deltaTo(setup);
-    if (delta !== undefined) {
-      if (delta === '' || (await this.#tryDelta(delta))) {
-        this.#installed = { setup, structure: this.#installed?.structure };
-        if (delta !== '') await this.#forgetFlows(setup);
-        return delta !== '';
-      }
-    }
-    await replaceTable(tools, setup);
-    this.#elementsAtMs = this.#deps.clock.monotonicMs();
-    this.#installed = { setup, structure: await listStructure(tools, this.#table).catch(() => undefined) };
-    await this.#forgetFlows(setup);
-    return true;
-  }
-
-  async #forgetFlows({ staleFlows = [] }: KernelSetup): Promise<void> {
-    const failure = await forgetFlows(this.#deps.tools, staleFlows);
-    if (failure !== undefined) this.#noteFailure(failure.message);
-  }
-
-  /** What leads from the table that is really there to the setup; undefined: it takes the whole table. */
-  async #deltaTo(setup: KernelSetup): Promise<string | undefined> {
-    const installed = this.#installed;
-    const delta = installed === undefined ? undefined : deltaText(installed.setup, setup);
-    if (installed?.structure === undefined || delta === undefined) return undefined;
-    const found = await listStructure(this.#deps.tools, this.#table);
-    return found === installed.structure ? delta : undefined;
-  }
-
-  /** False: the elements are not what they should be, and only the whole table will do. */
-  async #tryDelta(delta: string): Promise<boolean> {
-    try {
-      await runTransaction(this.#deps.tools, delta);
-      return true;
-    } catch {
-      return false;
-    }
+    const written = await this.#writer.write(setup);
+    if (written === 'table') this.#elementsAtMs = this.#deps.clock.monotonicMs();
+    return written !== 'nothing';
   }
 
   async #poll(): Promise<void> {
-    const installed = this.#installed;
+    const installed = this.#writer.installed;
     if (installed === undefined) return;
     let damage: Damage;
     try {
@@ -222,7 +195,7 @@ export class Reconciler {
   async #repair(setup: KernelSetup, { table, routing }: Damage): Promise<void> {
     await addRouting(this.#deps.tools, routing);
     if (table !== undefined) {
-      this.#installed = { setup, structure: undefined };
+      this.#writer.distrust();
       await this.#writeTable(setup);
     }
     this.#retry.reset();
@@ -264,7 +237,7 @@ export class Reconciler {
 
   #schedule(delayMs: number): void {
     this.#stopPolling();
-    if (this.#installed === undefined) return;
+    if (this.#writer.installed === undefined) return;
     const poll = (): void => {
       this.#oneAtATime(async () => this.#poll()).catch((error: unknown) => {
         this.#fail(`Internal error: ${errorMessage(error)}`, true);
