@@ -2,6 +2,7 @@ import type { Cidr } from '../../../model/cidr.js';
 import { BalancerError } from '../../../model/errors.js';
 import type { KernelSetup } from '../../../nft/kernel-setup.js';
 import type { KernelInput } from '../kernel-input.js';
+import { floatingSetup } from './floating-setup.js';
 import { natSetup } from './nat-setup.js';
 
 /** What a setup depends on besides its input. */
@@ -17,8 +18,9 @@ export function setupOf(input: KernelInput, { networks }: Surroundings): KernelS
       return natSetup(input, { networks });
     case 'floating-l2':
     case 'floating-routed':
+      return floatingSetup(input);
     case 'next-hop':
-      throw new BalancerError(`Mode ${input.options.mode} is not available yet, must be nat`, {
+      throw new BalancerError(`Mode ${input.options.mode} is not available yet, must be another`, {
         code: 'LB_KERNEL_UNSUPPORTED',
         source: 'config',
       });

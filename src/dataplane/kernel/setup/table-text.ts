@@ -1,5 +1,5 @@
 import type { IpAddress } from '../../../model/address.js';
-import type { Elements } from '../../../nft/kernel-setup.js';
+import type { Elements, TableFamily } from '../../../nft/kernel-setup.js';
 
 /*
  * Words of nft text, as nft 1.0.6 reads them. Names of sets and chains are a prefix and the name of a rule, a table or a
@@ -23,9 +23,9 @@ export function chainText(name: string, hook: string | undefined, rules: readonl
 }
 
 /** The whole of a table, as KernelSetup.structure wants it. */
-export function tableText(table: string, body: readonly string[]): string {
+export function tableText(table: string, body: readonly string[], family: TableFamily = 'inet'): string {
   const comment = '  comment "All of it is haports\' own: changes by others are undone"';
-  return [`table inet ${table} {`, comment, ...body, '}'].join('\n');
+  return [`table ${family} ${table} {`, comment, ...body, '}'].join('\n');
 }
 
 /** A mark, or any 32 bits, as nft lists it. */
