@@ -151,7 +151,7 @@ export function lostProbeState(before: Configuration, after: Configuration): Pla
 export function restartKeys(before: Configuration, after: Configuration): readonly string[] {
   return [
     ...kernelChanges(KERNEL_PROCESS_KEYS, before, after),
-    ...differingKeys(PROCESS_KEYS, before, withExcludedPortsOf(before, after)),
+    ...differingKeys(PROCESS_KEYS, before, withExcludedPortsOf(before, withWorkersOf(before, after))),
   ];
 }
 
@@ -163,6 +163,12 @@ function kernelChanges(
   if (before === undefined && after === undefined) return [];
   if (before === undefined || after === undefined) return ['dataPlane.kind'];
   return differingKeys(keys, before, after);
+}
+
+/** The kernel data plane has no workers, so another kind is change enough. */
+function withWorkersOf(before: Configuration, after: Configuration): Configuration {
+  const isSameKind = (before.kernel === undefined) === (after.kernel === undefined);
+  return isSameKind ? after : { ...after, workers: before.workers };
 }
 
 /** Excluded ports are only left out of the rules' ports, and those may change. */

@@ -48,8 +48,7 @@ export class MovedShares {
     const other = this.#after.configuration;
     return (
       seed === other.seed &&
-      kernel?.flowState === other.kernel?.flowState &&
-      // Only their order matters, and only without flow state; to compare them always costs no more than an estimate.
+      kernel?.mode === other.kernel?.mode &&
       isDeepStrictEqual(kernel?.spokes, other.kernel?.spokes) &&
       before.distribution === after.distribution &&
       before.symmetric === after.symmetric

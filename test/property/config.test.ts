@@ -188,6 +188,91 @@ describe('config, any input', () => {
     }
   });
 
+  it('parseConfiguration() never throws on any kernel data plane, whatever else there is', () => {
+    const mostly = (right: fc.Arbitrary<unknown>, wrong: fc.Arbitrary<unknown> = strange) =>
+      fc.oneof({ weight: 19, arbitrary: right }, { weight: 1, arbitrary: wrong });
+    const block = fc.constantFrom('10.0.0.0/8', '10.1.0.0/16', '192.168.0.0/16', 'fd00::/8', 'fc00::/7');
+    const options = fc.record(
+      {
+        mode: mostly(fc.constantFrom('nat', 'floating-l2', 'floating-routed', 'next-hop')),
+        returnPath: mostly(fc.constantFrom('route', 'masquerade')),
+        interface: mostly(fc.constant('eth0')),
+        tableSize: mostly(fc.constantFrom(251, 4093, 65_521), fc.constantFrom(250, 65_537)),
+        flowState: mostly(fc.constantFrom('pinned', 'stateless')),
+        spokes: mostly(fc.array(block, { maxLength: 4 })),
+        manageSysctls: mostly(fc.boolean()),
+        onStop: mostly(fc.constantFrom('keep', 'remove')),
+      },
+      { requiredKeys: [] },
+    );
+    const kernel = mostly(options, fc.oneof(fc.dictionary(fc.string(), fc.jsonValue()), strange));
+    const rule = fc.record(
+      {
+        floatingIp: fc.boolean(),
+        symmetric: fc.boolean(),
+        distribution: fc.constantFrom('five-tuple', 'source-ip'),
+        flowPolicy: fc.constantFrom('azure', 'firewall', 'gcp'),
+        idleTimeout: fc.record(
+          { tcp: mostly(fc.constant('2h'), fc.constant('1500ms')) },
+          { requiredKeys: [] },
+        ),
+        udp: fc.record(
+          {
+            perPacket: mostly(fc.constant(false), fc.constant(true)),
+            expectedResponses: mostly(fc.constant(undefined), fc.nat(3)),
+            answersFrom: fc.constantFrom('endpoint', 'address'),
+          },
+          { requiredKeys: [] },
+        ),
+        tcpReset: fc.boolean(),
+      },
+      { requiredKeys: [] },
+    );
+    const address = fc.constantFrom('0.0.0.0', '::', '10.0.0.1', 'fd00::1', 'fe80::1%eth0', '10.0.1.1');
+    const seen = new Set<string>();
+    let usable = 0;
+    fc.assert(
+      fc.property(kernel, rule, address, fc.boolean(), fc.boolean(), (value, over, at, ha, more) => {
+        const raw = (ha ? haExample : example)((all) => {
+          all['dataPlane'] = { kind: 'kernel', kernel: value };
+          all.frontends[0] = { ...all.frontends[0], address: at };
+          all.rules[0] = { ...all.rules[0], ...over };
+          if (more) {
+            Object.assign(all.backendPools[0] ?? {}, {
+              maxConnections: 3,
+              proxyProtocol: 'v1',
+              sourcePorts: 1,
+            });
+            Object.assign(all, { limits: { tcpFlowsPerSource: 1, tcpFlows: 2 }, tableSize: 251 });
+          }
+        });
+        const text = JSON.stringify(raw, null, 1);
+        const result = parseConfiguration(text);
+        assertSane(text, result);
+        for (const { code } of result.findings) seen.add(code);
+        if (result.ok) {
+          usable++;
+          assert.ok(result.configuration.kernel !== undefined);
+        }
+      }),
+      { numRuns: 1000 },
+    );
+    assert.ok(usable > 0, 'none could be used');
+    for (const code of [
+      'MODE',
+      'SPOKES',
+      'ADDRESS',
+      'CANNOT',
+      'NO_EFFECT',
+      'RETURN',
+      'MASQUERADE',
+      'ANSWERS',
+      'LIMIT',
+    ]) {
+      assert.ok(seen.has(`LB_KERNEL_${code}`), `LB_KERNEL_${code} was never met`);
+    }
+  });
+
   it('parseConfiguration() never throws on a configuration with bytes gone', () => {
     const text = JSON.stringify(example(), null, 2);
     fc.assert(

@@ -344,7 +344,7 @@ describe('planChange() the rest', () => {
 
   test('tells what of the kernel data plane changes for a rule, and how much of its hash space moves', async () => {
     const kernel: KernelOptions = {
-      ...{ mode: 'floating-l2', returnPath: 'route', flowState: 'stateless' },
+      ...{ mode: 'next-hop', returnPath: 'route', flowState: 'stateless' },
       ...{ spokes: [], onStop: 'keep', manageSysctls: false },
     };
     const of = async (from: Partial<Configuration>, to: Partial<Configuration>) => {
@@ -361,12 +361,8 @@ describe('planChange() the rest', () => {
     const turned = await of({ kernel }, { kernel: { ...kernel, spokes } });
     assert.deepEqual(turned.changes, [['dataPlane.kernel.spokes']]);
     assert.ok(turned.movedShare > 0.6 && turned.movedShare < 0.73, `${turned.movedShare}`);
-    const pinned = await of(
-      { kernel: { ...kernel, spokes } },
-      { kernel: { ...kernel, spokes, flowState: 'pinned' } },
-    );
+    const pinned = await of({ kernel }, { kernel: { ...kernel, flowState: 'pinned' } });
     assert.deepEqual(pinned.changes, [['dataPlane.kernel.flowState']]);
-    assert.ok(pinned.movedShare > 0.6 && pinned.movedShare < 0.73, `${pinned.movedShare}`);
     const other = await of({}, { kernel });
     assert.deepEqual(other.changes, [['dataPlane.kind']]);
     assert.ok(other.movedShare > 0.6 && other.movedShare < 0.73, `${other.movedShare}`);
