@@ -4,7 +4,7 @@ import { createServer, type Socket } from 'node:net';
 /*
  * A backend of the nat lab. Arguments: its name, and ports. Each chunk or datagram is answered by who it is and who it
  * sees: `b1 10.1.0.2 40000 443`. A TCP client gets the first answer without asking, and after `tick` one every 100 ms; `bulk`
- * is answered by 200,000 bytes.
+ * is answered by 200,000 bytes, `bye` by closing.
  * Prints `ready`.
  */
 
@@ -22,6 +22,7 @@ function serveTcp(socket: Socket, port: number): void {
   let timer: NodeJS.Timeout | undefined;
   socket.on('close', () => clearInterval(timer));
   socket.on('data', (text) => {
+    if (text.toString() === 'bye') return void socket.end();
     socket.write(text.toString() === 'bulk' ? 'x'.repeat(BULK_BYTES) : line);
     if (text.toString() === 'tick') timer ??= setInterval(() => socket.write(line), TICK_MS);
   });

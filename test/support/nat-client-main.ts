@@ -60,7 +60,7 @@ async function askUdp(flow: ClientFlow, timeoutMs: number): Promise<string> {
         socket.on('error', (error) => resolve(errorCode(error) ?? 'error'));
         socket.bind(
           { port: flow.sourcePort, ...(flow.source === undefined ? {} : { address: flow.source }) },
-          () => socket.connect(flow.port, flow.host, () => socket.send('x')),
+          () => socket.connect(flow.port, flow.host, () => socket.send('x'.repeat(flow.bytes ?? 1))),
         );
       }),
       timeoutMs,
@@ -75,6 +75,11 @@ async function answerOf(flow: ClientFlow, keep: boolean, timeoutMs: number): Pro
   const one = openTcp(flow);
   if (keep) kept.push(one);
   const answer = await lineOf(one, timeoutMs);
+  if (flow.endedBy === 'backend' && one.ended === undefined) {
+    one.socket.write('bye');
+    const last = await lineOf(one, timeoutMs);
+    return last === 'closed' ? answer : last;
+  }
   if (!keep) one.socket.resetAndDestroy();
   return answer;
 }

@@ -31,6 +31,10 @@ export interface ClientFlow {
   readonly port: number;
   readonly source?: string;
   readonly sourcePort?: number;
+  /** Who ends a TCP flow of `once`: the client by a reset, or the backend by closing it. @default the client */
+  readonly endedBy?: 'client' | 'backend';
+  /** Of a datagram. @default 1 */
+  readonly bytes?: number;
 }
 
 /**
