@@ -7,6 +7,7 @@ import type { Draft } from './draft.js';
 import { error, note, type Issue, type Path } from './finding.js';
 import { flowPolicyOf } from './flow-policy.js';
 import { idleTimeoutOf } from './idle-timeout.js';
+import type { FrontendInput } from './schema-frontend.js';
 import type { KernelInput } from './schema-kernel.js';
 
 /** How long stateful firewalls commonly remember an idle TCP flow: PAN-OS and FortiOS by default. */
@@ -23,9 +24,10 @@ export function kernelRuleIssues(draft: Draft, rules: readonly BoundRule[]): rea
     ...(options === undefined
       ? []
       : [
-          ...draft.frontends.flatMap(({ path, value }) =>
-            wildcardIssues(options, [...path, 'address'], value.name, value.address),
-          ),
+          ...draft.frontends.flatMap(({ path, value }) => [
+            ...wildcardIssues(options, [...path, 'address'], value.name, value.address),
+            ...accessNotes(options, path, value),
+          ]),
           ...rules.flatMap((rule) => [
             ...floatingIssues(options, rule),
             ...portIssues(options, rule),
@@ -81,6 +83,15 @@ function wildcardIssues({ mode }: KernelInput, path: Path, name: string, address
       reason: "The kernel data plane takes every port of an address away from this machine's own services",
     }),
   ];
+}
+
+/** Pinned, the first packet of a flow alone is asked. */
+function accessNotes({ mode, flowState }: KernelInput, path: Path, { allow, deny }: FrontendInput): Issue[] {
+  if (mode !== 'next-hop' || flowState !== 'stateless' || allow.length + deny.length === 0) return [];
+  const key = allow.length > 0 ? 'allow' : 'deny';
+  const message = 'Packets of both directions are held against "allow" and "deny"';
+  const reason = 'Without flow state nobody knows which side began a flow';
+  return [note('LB_KERNEL_ACCESS', [...path, key], message, { reason })];
 }
 
 /** Conntrack and the timeouts of sets count in seconds. */
@@ -261,8 +272,7 @@ function applianceNotes({ mode, flowState }: KernelInput, rule: BoundRule): Issu
         {
           found,
           expected: `at least as long as the appliances remember it, often ${formatDuration(APPLIANCE_IDLE_MS)}`,
-          reason:
-            'Its next packet is placed by the hash, and after a change of the pool that may be another appliance',
+          reason: 'Its next packet is refused then, though its appliance may still know the connection',
         },
       ),
     );

@@ -263,6 +263,18 @@ describe('rules on the kernel data plane', () => {
     assert.deepEqual(found('nat', idle('4m')), []);
   });
 
+  it('parseConfiguration() notes that both directions need access without flow state', () => {
+    const spokes = ['10.1.0.0/16', '10.2.0.0/16'];
+    const stateless = { flowState: 'stateless', spokes };
+    for (const key of ['allow', 'deny']) {
+      const listed = frontendWith({ [key]: ['10.1.0.0/16'] });
+      assert.deepEqual(found('next-hop', listed, stateless), [`note LB_KERNEL_ACCESS frontends[0].${key}`]);
+      assert.deepEqual(found('next-hop', listed, { spokes }), []);
+      assert.deepEqual(found('floating-l2', listed, { flowState: 'stateless' }), []);
+    }
+    assert.deepEqual(found('next-hop', frontendWith({ allow: [], deny: [] }), stateless), []);
+  });
+
   it('parseConfiguration() lets wildcards and named rules of one family share ports with next-hop', () => {
     const named: Change = (raw: Example) => {
       raw.rules.push({
