@@ -142,7 +142,7 @@ describe('natSetup() and the way there and back', { skip }, () => {
     await load(4);
     const lost = await router.do({ kind: 'once', flows: nearby(32_000), timeoutMs: 500 });
     assert.deepEqual([...new Set(lost)], ['timeout'], 'answers go past the balancer');
-    await load(4, {}, ['10.2.0.0/24', 'fd02::/64']);
+    await load(4, {}, ['10.1.0.0/24', '10.2.0.0/24', 'fd02::/64']);
     for (const answer of await router.once(...nearby(32_100))) assert.equal(answer.split(' ')[1], '10.2.0.1');
     const [far] = await client.once(...flows(4, 1));
     assert.equal(far?.split(' ')[1], '10.1.0.2', 'others are seen as they are');

@@ -210,6 +210,32 @@ describe('natSetup() follows rules', { skip }, () => {
     }
   });
 
+  test('a packet out of the window ends no flow', async () => {
+    await load({ rules: [{ name: 'all', haPorts: true }] });
+    const held = lab.client();
+    const flow = { protocol: 'tcp', host: FRONTEND[4], port: 443, sourcePort: nextPort++ } as const;
+    const before = await held.do({ kind: 'open', flows: [flow] });
+    const spoiled = `tcp sport ${flow.sourcePort} tcp flags & psh == psh limit rate 1/day burst 1 packets`;
+    await lab.namespaces.nft(
+      'client',
+      `table ip spoil {
+        chain out {
+          type filter hook output priority 0; policy accept;
+          ${spoiled} counter tcp sequence set 1
+        }
+      }`,
+    );
+    try {
+      assert.deepEqual(await held.do({ kind: 'ask' }), before);
+      assert.match(
+        await lab.namespaces.must('client', 'nft', ['list', 'table', 'ip', 'spoil']),
+        /packets 1 /,
+      );
+    } finally {
+      await lab.namespaces.nft('client', 'delete table ip spoil');
+    }
+  });
+
   test('conntrack keeps flows as long as the rule says', async () => {
     await load({ rules: [{ name: 'all', haPorts: true, idleTimeout: { tcp: '5m', udp: '77s' } }] });
     const held = lab.client();

@@ -1,4 +1,4 @@
-import type { Cidr } from '../../../model/cidr.js';
+import { cidrContains, type Cidr } from '../../../model/cidr.js';
 import { tableOf, instanceTag } from '../../../nft/routing-entry.js';
 import type { Elements, KernelSetup } from '../../../nft/kernel-setup.js';
 import type { KernelInput } from '../kernel-input.js';
@@ -11,8 +11,8 @@ import { trafficDeclaration } from './traffic-counters.js';
 
 export interface NatSetupOptions {
   /**
-   * Networks of this machine's own links: with `returnPath: route` their clients look like this machine to backends, since
-   * answers would reach them past it. @default none
+   * Networks of this machine's own links. With `returnPath: route`, clients on one that has backends too look like this
+   * machine to them, since answers would reach those clients past it. @default none
    */
   readonly networks?: readonly Cidr[];
 }
@@ -25,9 +25,13 @@ export function natSetup(input: KernelInput, { networks = [] }: NatSetupOptions 
     ...ageingObjects(input.rules),
     trafficDeclaration(),
     ...parts.declarations,
-    ...natChains(input, { networks }),
+    ...natChains(input, { networks: withBackends(networks, input) }),
   ]);
   return { table, tag: instanceTag(input.instance), structure, sets: parts.elements, routing: [] };
+}
+
+function withBackends(networks: readonly Cidr[], { backends }: KernelInput): Cidr[] {
+  return networks.filter((network) => backends.some(({ address }) => cidrContains(network, address)));
 }
 
 /** Addresses of backends, by mark; and alone, for backends that are clients. */

@@ -41,7 +41,7 @@ const STEER_PRIORITY = -105;
 const WATCH_PRIORITY = -90;
 
 export interface NatStructureOptions {
-  /** Networks of this machine's own links: clients there would get answers past it, and look like this machine instead. */
+  /** Of this machine's own links, with backends: clients there would get answers past it, and look like this machine. */
   readonly networks: readonly Cidr[];
 }
 
