@@ -1,9 +1,9 @@
-import { cidrContains } from '../model/cidr.js';
 import type { Configuration } from '../model/configuration.js';
 import { PROTOCOL_NUMBER, type FiveTuple } from '../model/five-tuple.js';
 import type { KernelOptions } from '../model/kernel-options.js';
 import type { Hash32 } from './hasher.js';
 import { jhash, reciprocalScale } from './jhash.js';
+import { spokeOf } from './spokes.js';
 import { destinationFirst, TupleKeyWriter, type KeyLayout } from './tuple-key.js';
 
 /** A field of what is hashed, in the order hashed. */
@@ -66,8 +66,8 @@ class UserspaceHash implements FlowHash {
 
 /**
  * nftables' jhash over a concatenation: addresses, then the protocol and the ports, each in registers of 4 bytes, as
- * measured on nftables 1.0.6. A flow has the hash of its first packet; only without flow state does the direction matter,
- * and there the packets from a later spoke to an earlier one are hashed the other way round.
+ * measured on nftables 1.0.6. A flow has the hash of its first packet. Between spokes, packets from a later one to an earlier
+ * one are hashed the other way round: both directions lead to the same backend, whoever sees them first.
  */
 class KernelHash implements FlowHash {
   readonly name = 'jhash';
@@ -84,7 +84,7 @@ class KernelHash implements FlowHash {
     if (source.family !== destination.family) {
       throw new TypeError(`Cannot hash "${source.text}" and "${destination.text}": families must agree`);
     }
-    const swapped = this.swaps(tuple, layout);
+    const swapped = this.swaps(tuple);
     const bytes = this.#bytes;
     let length = 0;
     const add = (part: readonly number[]): void => {
@@ -107,17 +107,16 @@ class KernelHash implements FlowHash {
     return reciprocalScale(hash, size);
   }
 
-  swaps({ source, destination }: FiveTuple, _layout: KeyLayout): boolean {
-    const { flowState, spokes } = this.#options;
-    if (flowState !== 'stateless') return false;
-    const from = spokes.findIndex((spoke) => cidrContains(spoke, source));
-    const to = spokes.findIndex((spoke) => cidrContains(spoke, destination));
-    return to >= 0 && from > to;
+  swaps({ source, destination }: FiveTuple): boolean {
+    const { mode, spokes } = this.#options;
+    if (mode !== 'next-hop') return false;
+    const to = spokeOf(spokes, destination);
+    return to >= 0 && spokeOf(spokes, source) > to;
   }
 
   fields(tuple: FiveTuple, layout: KeyLayout): readonly (readonly [HashedField, number])[] {
     const address = tuple.source.bytes.length;
-    const swapped = this.swaps(tuple, layout);
+    const swapped = this.swaps(tuple);
     return [
       [swapped ? 'destination address' : 'source address', address],
       [swapped ? 'source address' : 'destination address', address],

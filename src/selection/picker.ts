@@ -7,6 +7,7 @@ import { flowHashOf, type FlowHash } from './flow-hash.js';
 import type { Hash32 } from './hasher.js';
 import type { PickResult, RulePickResult } from './pick-result.js';
 import { createRuleMatcher, NO_RULE, type RuleMatcher } from './rule-matcher.js';
+import { crossesSpokes } from './spokes.js';
 
 /**
  * Chooses backends. The result depends on the arguments and nothing else: no clock, socket or counter. `excluded`
@@ -138,6 +139,7 @@ class HashPicker implements Picker {
 
   matchRule(state: ForwardingState, tuple: FiveTuple): number {
     const { configuration } = state;
+    if (!crossesSpokes(configuration.kernel, tuple)) return NO_RULE;
     let matcher = this.#matchers.get(configuration);
     if (matcher === undefined) {
       matcher = createRuleMatcher(configuration);

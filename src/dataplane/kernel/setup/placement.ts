@@ -7,7 +7,7 @@ import { hex32, markElements, type TablePart } from './table-text.js';
 export type MarkWord = 'ct mark' | 'meta mark';
 
 /** Times a first packet whose backend is out is hashed again before it is given up: of 10 backends with 1 out, 1 in 10,000. */
-const REHASHES = 3;
+export const REHASHES = 3;
 
 /** By slot, the mark of the backend. */
 export function slotMap(table: Pick<KernelTable, 'name'>): string {

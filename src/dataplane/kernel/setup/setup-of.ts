@@ -1,9 +1,9 @@
 import type { Cidr } from '../../../model/cidr.js';
-import { BalancerError } from '../../../model/errors.js';
 import type { KernelSetup } from '../../../nft/kernel-setup.js';
 import type { KernelInput } from '../kernel-input.js';
 import { floatingSetup } from './floating-setup.js';
 import { natSetup } from './nat-setup.js';
+import { nextHopSetup } from './next-hop-setup.js';
 
 /** What a setup depends on besides its input. */
 export interface Surroundings {
@@ -20,9 +20,6 @@ export function setupOf(input: KernelInput, { networks }: Surroundings): KernelS
     case 'floating-routed':
       return floatingSetup(input);
     case 'next-hop':
-      throw new BalancerError(`Mode ${input.options.mode} is not available yet, must be another`, {
-        code: 'LB_KERNEL_UNSUPPORTED',
-        source: 'config',
-      });
+      return nextHopSetup(input);
   }
 }
