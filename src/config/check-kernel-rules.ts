@@ -1,33 +1,28 @@
-import { isWildcard, type IpAddress } from '../model/address.js';
 import { formatDuration } from '../model/duration.js';
 import type { BoundRule } from './bind-rules.js';
 import { isFloating } from './check-kernel.js';
+import { kernelAddressIssues } from './check-kernel-addresses.js';
 import { cannot, noEffect } from './check-kernel-limits.js';
 import type { Draft } from './draft.js';
-import { error, note, type Issue, type Path } from './finding.js';
+import { error, note, type Issue } from './finding.js';
 import { flowPolicyOf } from './flow-policy.js';
 import { idleTimeoutOf } from './idle-timeout.js';
-import type { FrontendInput } from './schema-frontend.js';
 import type { KernelInput } from './schema-kernel.js';
 
 /** How long stateful firewalls commonly remember an idle TCP flow: PAN-OS and FortiOS by default. */
 const APPLIANCE_IDLE_MS = 3_600_000;
 
-/** Frontends, backends and rules that the kernel data plane, or its mode, cannot serve as they are written. */
+/** Rules and what they name that the kernel data plane, or its mode, cannot serve as they are written. */
 export function kernelRuleIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
   if (draft.plane.kind === 'userspace') return [];
   const { options } = draft.plane;
   return [
-    ...addressIssues(draft),
+    ...kernelAddressIssues(draft, rules),
     ...idleSeconds(draft),
-    ...rules.flatMap((rule) => [...familyIssues(rule), ...streamIssues(rule), ...socketNotes(draft, rule)]),
+    ...rules.flatMap((rule) => [...streamIssues(rule), ...socketNotes(draft, rule)]),
     ...(options === undefined
       ? []
       : [
-          ...draft.frontends.flatMap(({ path, value }) => [
-            ...wildcardIssues(options, [...path, 'address'], value.name, value.address),
-            ...accessNotes(options, path, value),
-          ]),
           ...rules.flatMap((rule) => [
             ...floatingIssues(options, rule),
             ...portIssues(options, rule),
@@ -37,61 +32,6 @@ export function kernelRuleIssues(draft: Draft, rules: readonly BoundRule[]): rea
           ]),
         ]),
   ];
-}
-
-/** Marks and maps know addresses, not interfaces. */
-function addressIssues({ frontends, pools }: Draft): Issue[] {
-  const zoned = (path: Path, what: string, { text, zone }: IpAddress): Issue[] =>
-    zone === undefined
-      ? []
-      : [
-          error('LB_KERNEL_ADDRESS', path, `${what} has an address of one interface only`, {
-            found: `"${text}"`,
-            expected: 'an address that is not link-local',
-            reason:
-              'The kernel steers by address alone, and other interfaces may have the same link-local one',
-          }),
-        ];
-  return [
-    ...frontends.flatMap(({ path, value: { name, address } }) =>
-      zoned([...path, 'address'], `Frontend "${name}"`, address),
-    ),
-    ...pools.flatMap(({ path, value: pool }) =>
-      pool.backends.flatMap(({ address }, index) =>
-        zoned([...path, 'backends', index, 'address'], `A backend of pool "${pool.name}"`, address),
-      ),
-    ),
-  ];
-}
-
-function wildcardIssues({ mode }: KernelInput, path: Path, name: string, address: IpAddress): Issue[] {
-  if ((mode === 'next-hop') === isWildcard(address)) return [];
-  const found = `"${address.text}"`;
-  if (mode === 'next-hop') {
-    return [
-      error('LB_KERNEL_MODE', path, `With mode next-hop, frontend "${name}" has no address of its own`, {
-        found,
-        expected: address.family === 4 ? '"0.0.0.0"' : '"::"',
-        reason: 'It stands for the destinations beyond, which packets keep',
-      }),
-    ];
-  }
-  return [
-    error('LB_KERNEL_MODE', path, `Frontend "${name}" stands for every address of this machine`, {
-      found,
-      expected: 'a frontend for each address, or mode "next-hop" for destinations beyond',
-      reason: "The kernel data plane takes every port of an address away from this machine's own services",
-    }),
-  ];
-}
-
-/** Pinned, the first packet of a flow alone is asked. */
-function accessNotes({ mode, flowState }: KernelInput, path: Path, { allow, deny }: FrontendInput): Issue[] {
-  if (mode !== 'next-hop' || flowState !== 'stateless' || allow.length + deny.length === 0) return [];
-  const key = allow.length > 0 ? 'allow' : 'deny';
-  const message = 'Packets of both directions are held against "allow" and "deny"';
-  const reason = 'Without flow state nobody knows which side began a flow';
-  return [note('LB_KERNEL_ACCESS', [...path, key], message, { reason })];
 }
 
 /** Conntrack and the timeouts of sets count in seconds. */
@@ -109,26 +49,6 @@ function idleSeconds({ frontends, rules }: Draft): Issue[] {
         }),
       ];
     }),
-  );
-}
-
-function familyIssues({ input, frontend, pool }: BoundRule): Issue[] {
-  const { family } = frontend.value.address;
-  return pool.value.backends.flatMap(({ address }, index) =>
-    address.family === family
-      ? []
-      : [
-          error(
-            'LB_KERNEL_ADDRESS',
-            [...pool.path, 'backends', index, 'address'],
-            `Rule "${input.name}" would send IPv${family} packets to an IPv${address.family} address`,
-            {
-              found: `"${address.text}"`,
-              expected: `IPv${family} backends, as frontend "${input.frontend}" is, or kind "userspace"`,
-              reason: 'The kernel data plane does not translate between address families',
-            },
-          ),
-        ],
   );
 }
 
