@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { floatingFlows, type FloatingFlow } from '../../src/dataplane/kernel/setup/floating-listing.js';
 import { floatingSetup } from '../../src/dataplane/kernel/setup/floating-setup.js';
 import { kernelInput, type RemovedBackend } from '../../src/dataplane/kernel/kernel-input.js';
 import type { ForwardingState } from '../../src/model/forwarding-state.js';
@@ -76,6 +77,22 @@ export class FloatingLab {
     this.#setup = undefined;
   }
 
+  /** The flows in a set that packets have filled. */
+  async listed(set: string): Promise<readonly FloatingFlow[]> {
+    const { family = 'inet', table } = this.#setup ?? {};
+    assert.ok(table);
+    return floatingFlows(await this.namespaces.must('lb', 'nft', ['list', 'set', family, table, set]));
+  }
+
+  /** Forgets what packets have written down. */
+  async flush(...names: readonly string[]): Promise<void> {
+    const { family = 'inet', table } = this.#setup ?? {};
+    const lines = names.map(
+      (name) => `flush ${name === 'settling' ? 'set' : 'map'} ${family} ${table} ${name}`,
+    );
+    await this.namespaces.nft('lb', lines.join('\n'));
+  }
+
   async close(): Promise<void> {
     await this.namespaces.close();
   }
@@ -109,6 +126,9 @@ async function wire(lab: NamespaceLab): Promise<void> {
   await lab.ip('client', '-6 route add default via fd01::1');
   await lab.ip('router', `-4 route add ${FRONTEND[4]} via 10.2.0.1`);
   await lab.ip('router', `-6 route add ${FRONTEND[6]} via fd02::1`);
+  // While no table is there, packets would run between the router and the balancer.
+  await lab.ip('lb', `-4 route add blackhole ${FRONTEND[4]}`);
+  await lab.ip('lb', `-6 route add blackhole ${FRONTEND[6]}`);
   for (const name of ['router', 'lb']) {
     await lab.sysctl(name, 'net.ipv4.ip_forward', 1);
     await lab.sysctl(name, 'net.ipv6.conf.all.forwarding', 1);
