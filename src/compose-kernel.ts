@@ -1,5 +1,6 @@
+import { networkInterfaces } from 'node:os';
 import { InstanceLock } from './dataplane/capture/instance-lock.js';
-import { NO_FLOWS } from './dataplane/kernel/flow-source.js';
+import { FlowMirror } from './dataplane/kernel/flows/flow-mirror.js';
 import { KernelPlane } from './dataplane/kernel/kernel-plane.js';
 import { ownNetworks } from './dataplane/kernel/own-networks.js';
 import { setupOf } from './dataplane/kernel/setup/setup-of.js';
@@ -7,15 +8,29 @@ import type { Configuration } from './model/configuration.js';
 import { Reconciler } from './nft/reconciler.js';
 import { systemTools } from './nft/runner.js';
 import { systemClock as clock } from './runtime/clock.js';
+import { systemFiles as files } from './runtime/files.js';
+import type { Logger } from './runtime/logger.js';
+import type { Hash32 } from './selection/hasher.js';
+import { createPicker } from './selection/picker.js';
 
 /** Of a configuration that asks for it. */
-export function createKernelPlane({ instance }: Configuration): KernelPlane {
+export function createKernelPlane(
+  { instance, flowLog }: Configuration,
+  hash: Hash32,
+  logger: Logger,
+): KernelPlane {
   const tools = systemTools();
+  const mirror = { clock, tools, files, picker: createPicker(hash) };
   return new KernelPlane({
-    clock,
-    createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance }),
+    ...{ clock, tools },
+    createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance, adopts: true }),
     lock: new InstanceLock({ clock }, { instance }),
-    flows: NO_FLOWS,
+    flows: new FlowMirror(mirror, { flowEvents: flowLog !== undefined }),
     setupOf: (input) => setupOf(input, { networks: ownNetworks() }),
+    interfaces: () =>
+      Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
+        entries?.some(({ internal }) => internal) === true ? [] : [name],
+      ),
+    onWarning: (text) => logger.warn({ event: 'kernel-machine' }, text),
   });
 }

@@ -26,6 +26,7 @@ import { ConntrackEvents } from './nft/conntrack-events.js';
 import { systemTools } from './nft/runner.js';
 import { systemClock as clock } from './runtime/clock.js';
 import { descriptorLimit } from './runtime/descriptor-limit.js';
+import type { Logger } from './runtime/logger.js';
 import { createHasher, type Hash32 } from './selection/hasher.js';
 
 /** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
@@ -43,9 +44,16 @@ export function budgetFor(configuration: Configuration, capture?: CapturePlan): 
 export function createPlane(
   configuration: Configuration,
   hash: Hash32,
-  { tcpPorts, capture }: Pick<SocketBudget, 'tcpPorts'> & { readonly capture?: DecidedCapture | undefined },
+  {
+    tcpPorts,
+    capture,
+    logger,
+  }: Pick<SocketBudget, 'tcpPorts'> & {
+    readonly capture?: DecidedCapture | undefined;
+    readonly logger: Logger;
+  },
 ): DataPlane {
-  if (configuration.kernel !== undefined) return createKernelPlane(configuration);
+  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, logger);
   const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture?.plan });
   return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
 }

@@ -96,7 +96,7 @@ export async function startBalancer(
     throw error;
   });
   const budget = budgetFor(configuration, capture?.plan);
-  const plane = createPlane(configuration, hash, { ...budget, capture });
+  const plane = createPlane(configuration, hash, { ...budget, capture, logger });
   const health = new ProbeHealth(
     new ProbeScheduler({
       clock,

@@ -27,10 +27,16 @@ export interface FlowSource {
 
   page(query: FlowQuery): Promise<FlowPage>;
 
-  counters(): Promise<Pick<PlaneCounters, 'traffic' | 'arrivals' | 'table'>>;
+  counters(): Promise<Pick<PlaneCounters, 'traffic' | 'arrivals' | 'table' | 'kernelFlows'>>;
 
   /** Live flows; cheap. */
   count(): number;
+
+  /** Live flows with that mark, of any protocol, as the kernel has them now; undefined: it could not be found out. */
+  countOf(mark: number): Promise<number | undefined>;
+
+  /** What cannot be told of flows, a sentence each. */
+  shortcomings(): Promise<readonly string[]>;
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void;
 
@@ -55,6 +61,8 @@ export const NO_FLOWS: FlowSource = {
       },
     }),
   count: () => 0,
+  countOf: () => Promise.resolve(0),
+  shortcomings: () => Promise.resolve([]),
   subscribe: () => () => undefined,
   ending: () => undefined,
 };

@@ -49,8 +49,15 @@ export interface KernelInput {
 /** A backend that a pool had before. */
 export type RemovedBackend = Pick<Backend, 'id' | 'address'> & { readonly pool: string };
 
-/** Throws TypeError on a configuration of another data plane: that is a bug. */
-export function kernelInput(state: ForwardingState, removed: readonly RemovedBackend[] = []): KernelInput {
+/**
+ * `spreading`: ids of drained backends whose flows are being ended one after another: nothing is done about them yet.
+ * Throws TypeError on a configuration of another data plane: that is a bug.
+ */
+export function kernelInput(
+  state: ForwardingState,
+  removed: readonly RemovedBackend[] = [],
+  spreading: ReadonlySet<string> = NOBODY,
+): KernelInput {
   const { configuration, views, viewOfRule } = state;
   const { instance, kernel: options, seed, tableSize, frontends, backendPools } = configuration;
   if (options === undefined) throw new TypeError('The configuration asks for another data plane');
@@ -69,7 +76,7 @@ export function kernelInput(state: ForwardingState, removed: readonly RemovedBac
     const table = tableOf(rule, view, markOf);
     tables.set(table.name, table);
     const gone = removed.filter(({ pool }) => pool === rule.backendPool).map(({ id }) => markOf(id));
-    return [{ rule, frontend, table, actions: actionsOf(rule, view, { markOf, gone, options }) }];
+    return [{ rule, frontend, table, actions: actionsOf(rule, view, { markOf, gone, spreading, options }) }];
   });
   return {
     ...{ instance, options, seed, tableSize, frontends, rules },
@@ -94,10 +101,12 @@ function actionsOf(
   {
     markOf,
     gone,
+    spreading,
     options,
   }: {
     readonly markOf: (id: string) => number;
     readonly gone: readonly number[];
+    readonly spreading: ReadonlySet<string>;
     readonly options: KernelOptions;
   },
 ): KernelRule['actions'] {
@@ -108,6 +117,7 @@ function actionsOf(
       if (action !== 'persist') actions[action].push(mark);
     };
     for (const { backend, valid, invalidBecause } of view.backends) {
+      if (invalidBecause === 'drain-deadline' && spreading.has(backend.id)) continue;
       if (!valid && invalidBecause !== undefined) add(invalidBecause, markOf(backend.id));
     }
     for (const mark of gone) add('removed', mark);
@@ -117,4 +127,5 @@ function actionsOf(
   return { tcp: tcp ?? NOTHING, udp: udp ?? NOTHING };
 }
 
+const NOBODY: ReadonlySet<string> = new Set();
 const NOTHING: KernelActions = { rebalance: [], reset: [], drop: [] };

@@ -1,9 +1,10 @@
-import { errorMessage } from '../../model/errors.js';
+import type { Configuration } from '../../model/configuration.js';
+import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { KernelChanged, PlaneEvent } from '../../model/events.js';
-import type { Protocol } from '../../model/five-tuple.js';
 import type { ForwardingState } from '../../model/forwarding-state.js';
 import type { KernelReport } from '../../model/kernel-report.js';
 import type { KernelSetup } from '../../nft/kernel-setup.js';
+import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
 import type {
   ApplyReport,
@@ -14,18 +15,19 @@ import type {
   StopReport,
   UdpStop,
 } from '../data-plane.js';
+import { FlowEvictor } from './flow-evictor.js';
 import type { FlowSource } from './flow-source.js';
+import { KernelChanges, type SetupWriter } from './kernel-changes.js';
 import { kernelInput, type KernelInput } from './kernel-input.js';
+import { applyReport, latestFailure, listening, modeText } from './plane-report.js';
+import { prepareMachine, type MachineDeps } from './prepare-machine.js';
+import { Stopping } from './stopping.js';
 
 /** Told by the keeper of a setup when it has done something to the kernel, or could not. */
 export type OnKernelChange = (change: KernelChanged['change'], evidence?: string) => void;
 
 /** Keeps one setup in the kernel: nft/reconciler.ts, or a test's. */
-export interface SetupKeeper {
-  /** Rejects with a BalancerError where the kernel would refuse it. */
-  check(setup: KernelSetup): Promise<void>;
-  /** Whole or not at all; keeps it there from then on. What the instance has left there before goes. */
-  install(setup: KernelSetup): Promise<void>;
+export interface SetupKeeper extends SetupWriter {
   /** Takes everything out of the kernel, and stops. */
   remove(): Promise<void>;
   /** Stops, and leaves everything where it is. */
@@ -40,7 +42,7 @@ export interface NameLock {
   release(): void;
 }
 
-export interface KernelPlaneDeps {
+export interface KernelPlaneDeps extends MachineDeps {
   readonly clock: Clock;
   readonly createKeeper: (onChange: OnKernelChange) => SetupKeeper;
   readonly lock: NameLock;
@@ -48,46 +50,85 @@ export interface KernelPlaneDeps {
   readonly setupOf: (input: KernelInput) => KernelSetup;
 }
 
+/** A tool that fails now may not a moment later: the kernel was short of memory, another program was in its way. */
+const PATIENCE_MS = [20, 60];
+/** After that, applies have failed, and what they wanted is tried again so often. */
+const RETRY = { firstMs: 250, maxMs: 10_000 };
+
 /**
  * The data plane that the kernel is: this process only tells it what to do, by one nft table, and forwarding goes on
- * without it.
+ * without it. `reset` of TCP flows is done when either end next sends.
  */
 export class KernelPlane implements DataPlane {
   readonly #deps: KernelPlaneDeps;
   readonly #keeper: SetupKeeper;
+  readonly #changes: KernelChanges;
+  readonly #evictor: FlowEvictor;
+  readonly #stopping: Stopping;
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
-  #state: ForwardingState | undefined;
+  readonly #retry = new Backoff(RETRY);
+  /** Failures of conntrack, and of what was tried again, beside the keeper's own. */
+  #failures = 0;
+  #lastFailure: KernelReport['lastFailure'];
+  /** What the last apply wanted and the kernel has not. */
+  #missed: { readonly state: ForwardingState; readonly sinceMs: number } | undefined;
+  #configuration: Configuration | undefined;
+  #started = false;
   #stopped: Promise<StopReport> | undefined;
+  #cancelRetry: () => void = () => undefined;
   /** Start and applies run one after another. */
   #queue: Promise<unknown> = Promise.resolve();
 
   constructor(deps: KernelPlaneDeps) {
     this.#deps = deps;
+    const { clock, flows, tools, setupOf } = deps;
     this.#keeper = deps.createKeeper((change, evidence) => this.#changed(change, evidence));
-    deps.flows.subscribe((events) => this.#tell(events));
+    this.#evictor = new FlowEvictor({ tools, onFailure: (text) => this.#note(text) });
+    this.#changes = new KernelChanges({
+      ...{ clock, flows, setupOf, keeper: this.#keeper, evictor: this.#evictor },
+      onDue: () => this.#again(),
+    });
+    const put = (input: KernelInput): Promise<void> => this.#keeper.update(setupOf(input));
+    this.#stopping = new Stopping({ clock, flows, put });
+    flows.subscribe((events) => this.#tell(events));
   }
 
-  /** Rejects, with nothing left in the kernel, with `LB_INSTANCE_RUNNING` or `LB_KERNEL_...`. */
+  /** Rejects with `LB_INSTANCE_RUNNING` or `LB_KERNEL_...`. What a process before has left goes on all the same. */
   start(state: ForwardingState): Promise<ApplyReport> {
     return this.#inTurn(async () => {
-      const { lock, flows } = this.#deps;
+      const { lock, flows, onWarning } = this.#deps;
+      this.#configuration = state.configuration;
       await lock.take();
       try {
-        await this.#put(state);
+        await prepareMachine(this.#deps, kernelInput(state));
+        await this.#putPatiently(state);
         await flows.start();
-        return reportOf(state);
+        for (const text of await flows.shortcomings()) onWarning(text);
+        this.#started = true;
+        return applyReport(state);
       } catch (error) {
         await this.#keeper.letGo();
+        this.#changes.stop();
+        await flows.stop();
         lock.release();
         throw error;
       }
     });
   }
 
+  /** Rejects with `LB_KERNEL_...`. What another health wants is tried again until it, or what came after it, is there. */
   apply(state: ForwardingState): Promise<ApplyReport> {
     return this.#inTurn(async () => {
-      if (this.#stopped === undefined) await this.#put(state);
-      return reportOf(state);
+      if (this.#stopped !== undefined) return applyReport(state);
+      const isKnown = this.#changes.state?.configuration.digest === state.configuration.digest;
+      try {
+        await this.#putPatiently(state);
+      } catch (error) {
+        this.#fell(isKnown ? state : this.#changes.state, errorMessage(error));
+        throw error;
+      }
+      this.#recovered();
+      return applyReport(state);
     });
   }
 
@@ -101,7 +142,7 @@ export class KernelPlane implements DataPlane {
       connectSeconds: {},
       sourcePorts: [],
       eventLoopDelaySeconds: [],
-      listeners: this.#listening(),
+      listeners: listening(this.#changes.state, this.#keeper.report().state),
       workersLost: 0,
     };
   }
@@ -115,9 +156,15 @@ export class KernelPlane implements DataPlane {
   }
 
   kernelReport(): KernelReport {
+    const report = this.#keeper.report();
+    const missed = this.#missed;
+    const lastFailure = latestFailure(report.lastFailure, this.#lastFailure);
     return {
-      ...this.#keeper.report(),
-      mode: modeText(this.#state),
+      ...report,
+      ...(missed === undefined ? {} : { state: 'failing', sinceMs: missed.sinceMs }),
+      failures: report.failures + this.#failures,
+      ...(lastFailure === undefined ? {} : { lastFailure }),
+      mode: modeText(this.#configuration),
       why: 'The configuration asks for the kernel data plane',
     };
   }
@@ -128,38 +175,83 @@ export class KernelPlane implements DataPlane {
   }
 
   /** With `udp: 'at-once'` everything stays in the kernel, which forwards on by it. */
-  stop(_deadlineMs: number, udp?: UdpStop): Promise<StopReport> {
-    this.#stopped ??= this.#inTurn(async () => {
-      const { flows, lock } = this.#deps;
-      await flows.stop();
-      if (udp === 'at-once') await this.#keeper.letGo();
-      // The keeper has told what it could not take away.
-      else if (this.#state !== undefined) await this.#keeper.remove().catch(() => undefined);
-      lock.release();
-      return { finished: 0, reset: 0 };
-    });
+  stop(deadlineMs: number, udp?: UdpStop): Promise<StopReport> {
+    this.#stopping.shorten(deadlineMs);
+    this.#stopped ??= this.#inTurn(() => this.#end(udp));
     return this.#stopped;
   }
 
-  async #put(state: ForwardingState): Promise<void> {
-    const { flows, setupOf } = this.#deps;
-    const input = kernelInput(state);
-    flows.update(state, input);
-    await this.#keeper.install(setupOf(input));
-    this.#state = state;
+  async #end(udp: UdpStop | undefined): Promise<StopReport> {
+    const { flows, lock } = this.#deps;
+    this.#cancelRetry();
+    this.#changes.stop();
+    const input = this.#changes.input;
+    let report: StopReport = { finished: 0, reset: 0 };
+    if (udp === 'at-once' || input === undefined || !this.#started) {
+      await this.#keeper.letGo();
+    } else {
+      report = await this.#stopping.run(input);
+      await this.#evictor.evictAll(input.instance);
+      // The keeper has told what it could not take away.
+      await this.#keeper.remove().catch(() => undefined);
+    }
+    await flows.stop();
+    lock.release();
+    return report;
   }
 
-  #listening(): PlaneCounters['listeners'] {
-    const { frontends = [], rules = [] } = this.#state?.configuration ?? {};
-    const isOpen = this.#keeper.report().state === 'in-place';
-    return Object.fromEntries(
-      frontends.map(({ name }) => {
-        const wanted = rules
-          .filter(({ frontend }) => frontend === name)
-          .reduce((sum, { protocols }) => sum + protocols.length, 0);
-        return [name, { open: isOpen ? wanted : 0, wanted }];
-      }),
-    );
+  async #putPatiently(state: ForwardingState): Promise<void> {
+    for (const delayMs of PATIENCE_MS) {
+      try {
+        await this.#changes.put(state);
+        return;
+      } catch (error) {
+        if (isFinal(error)) throw error;
+        this.#note(errorMessage(error));
+        await new Promise<void>((resolve) => this.#deps.clock.setTimer(delayMs, resolve));
+      }
+    }
+    await this.#changes.put(state);
+  }
+
+  /** The present state once more. */
+  #again(): void {
+    void this.#inTurn(async () => {
+      const state = this.#missed?.state ?? this.#changes.state;
+      if (state === undefined || this.#stopped !== undefined) return;
+      try {
+        await this.#putPatiently(state);
+        this.#recovered();
+      } catch (error) {
+        this.#fell(state, errorMessage(error));
+      }
+    });
+  }
+
+  #fell(state: ForwardingState | undefined, text: string): void {
+    this.#note(text);
+    const isNews = this.#missed === undefined;
+    if (state !== undefined) {
+      this.#missed = { state, sinceMs: this.#missed?.sinceMs ?? this.#deps.clock.wallMs() };
+      this.#cancelRetry();
+      this.#cancelRetry = this.#deps.clock.setTimer(this.#retry.nextMs(), () => this.#again(), {
+        unref: true,
+      });
+    }
+    if (isNews) this.#changed('failed', text);
+  }
+
+  #recovered(): void {
+    this.#cancelRetry();
+    this.#retry.reset();
+    if (this.#missed === undefined) return;
+    this.#missed = undefined;
+    this.#changed('repaired', 'What could not be written before was written now');
+  }
+
+  #note(text: string): void {
+    this.#failures++;
+    this.#lastFailure = { atMs: this.#deps.clock.wallMs(), text };
   }
 
   #changed(change: KernelChanged['change'], evidence: string | undefined): void {
@@ -181,19 +273,7 @@ export class KernelPlane implements DataPlane {
   }
 }
 
-/** Nothing listens: a frontend counts once for each protocol that it has a rule for. */
-function reportOf({ revision, configuration }: ForwardingState): ApplyReport {
-  const count = (protocol: Protocol): number =>
-    new Set(
-      configuration.rules
-        .filter(({ protocols }) => protocols.includes(protocol))
-        .map(({ frontend }) => frontend),
-    ).size;
-  return { revision, listeners: { tcp: count('tcp'), udp: count('udp') }, failures: [] };
-}
-
-function modeText(state: ForwardingState | undefined): string {
-  const kernel = state?.configuration.kernel;
-  if (kernel === undefined) return 'kernel';
-  return kernel.mode === 'nat' ? `kernel nat, return by ${kernel.returnPath}` : `kernel ${kernel.mode}`;
+/** Whether trying again is of no use. */
+function isFinal(error: unknown): boolean {
+  return error instanceof BalancerError && error.code !== 'LB_KERNEL_FAILED';
 }
