@@ -108,14 +108,16 @@ describe('commands without a process, for the kernel data plane', () => {
     assert.match(deps.stdout, /forgotten, no RST/);
   });
 
-  test('explain gives both directions one backend without flow state', async () => {
+  test('explain gives both directions between spokes one backend', async () => {
     const spokes = ['10.1.0.0/16', '10.9.0.0/16'];
-    const hop = kernel({ mode: 'next-hop', flowState: 'stateless', spokes }, {}, '0.0.0.0');
-    for (let port = 40_000; port < 40_006; port++) {
-      const there = await explained(hop, ['udp', `10.1.0.2:${port}`, '10.9.0.10:53']);
-      const back = await explained(hop, ['udp', '10.9.0.10:53', `10.1.0.2:${port}`]);
-      assert.equal(there.key.hex, back.key.hex);
-      assert.equal(there.result.backendId, back.result.backendId);
+    for (const flowState of ['pinned', 'stateless']) {
+      const hop = kernel({ mode: 'next-hop', flowState, spokes }, {}, '0.0.0.0');
+      for (let port = 40_000; port < 40_006; port++) {
+        const there = await explained(hop, ['udp', `10.1.0.2:${port}`, '10.9.0.10:53']);
+        const back = await explained(hop, ['udp', '10.9.0.10:53', `10.1.0.2:${port}`]);
+        assert.equal(there.key.hex, back.key.hex);
+        assert.equal(there.result.backendId, back.result.backendId);
+      }
     }
   });
 
