@@ -11,6 +11,7 @@ export const CASE_NAMES = [
   'start',
   'growth',
   'capture',
+  'kernel',
 ] as const;
 export const PEER_NAMES = ['direct', 'haports', 'haproxy', 'nginx'] as const;
 
@@ -30,7 +31,7 @@ export interface BenchOptions {
   readonly netns: boolean;
   /** The `main.js` that haports is started from. @default dist/main.js of this tree */
   readonly main: string;
-  /** Whether `latest.json` and the README's table are written. */
+  /** Whether the cases that were run take their place in `latest.json` and in the README. */
   readonly publish: boolean;
 }
 
@@ -43,7 +44,7 @@ export const USAGE = `npm run bench -- [options]
   --seconds N                length of one measured run (default 4; quick: 1)
   --netns                    in three network namespaces instead of on loopback; needs root
   --main PATH                the dist/main.js to measure as haports, to compare versions
-  --publish                  also write bench/results/latest.json, latest.svg and the table in the README
+  --publish                  also write bench/results/latest.json, latest.svg and the README, for the cases that were run
 `;
 
 /** Throws an Error with one line when the arguments are not understood. */

@@ -41,6 +41,11 @@ export async function coreTicks(): Promise<readonly { readonly busy: number; rea
   });
 }
 
+/** CPU seconds of all cores since boot, whoever they were for. */
+export async function machineCpuSeconds(): Promise<number> {
+  return (await coreTicks()).reduce((sum, { busy }) => sum + busy, 0) / TICKS_PER_SECOND;
+}
+
 /**
  * Sockets bound to `address` in the network of `pid`: listening ones for TCP (state 0A), unconnected ones for UDP
  * (state 07). IPv4 only.

@@ -10,6 +10,7 @@ const REQUIRED: Readonly<Record<CaseName, readonly string[]>> = {
   memory: ['taskset'],
   start: ['taskset'],
   capture: ['taskset', 'ip', 'nft', 'conntrack', 'perl', 'wrk', 'nginx'],
+  kernel: ['taskset', 'ip', 'nft', 'conntrack', 'wrk', 'nginx', 'iperf3'],
   growth: ['taskset', 'wrk', 'nginx', 'iperf3'],
 };
 

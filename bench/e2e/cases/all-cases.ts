@@ -3,6 +3,7 @@ import { bulkCase } from './bulk.js';
 import { captureCase } from './capture.js';
 import { connectionsCase } from './connections.js';
 import { growthCase } from './growth.js';
+import { kernelCase } from './kernel.js';
 import { latencyCase } from './latency.js';
 import { memoryCase } from './memory.js';
 import { requestsCase } from './requests.js';
@@ -20,4 +21,5 @@ export const ALL_CASES: readonly BenchCase[] = [
   startCase,
   growthCase,
   captureCase,
+  kernelCase,
 ];

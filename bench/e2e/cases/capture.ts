@@ -6,16 +6,17 @@ import { isServing } from '../../../test/support/capture-lab.js';
 import { runCommand } from '../../../test/support/commands.js';
 import { eventually, within } from '../../../test/support/deadline.js';
 import { startEchoBackend } from '../backends/echo-backend.js';
-import { Bench, type BenchCase, type Pass } from '../bench.js';
+import type { Bench, BenchCase, Pass } from '../bench.js';
 import { corePlan } from '../core-plan.js';
 import type { Lab } from '../lab.js';
 import type { FirstDatagramAnswer } from '../load/first-datagram-main.js';
 import { runTool } from '../load/load-tool.js';
 import { cpuPer } from '../measure.js';
 import { openNetnsLab } from '../netns-lab.js';
-import { OwnProcesses, tail, type OwnProcess } from '../own-processes.js';
+import { tail, type OwnProcess } from '../own-processes.js';
 import { allPortsConfig, launcherOf, type AllPortsWay } from '../peers/haports-all-ports.js';
 import { haportsPeer } from '../peers/haports.js';
+import { inPrivateLab } from '../private-lab.js';
 import { treeResidentBytes } from '../process-facts.js';
 import type { Numbers } from '../results.js';
 import { bound, messageOf, type Target } from '../target.js';
@@ -50,26 +51,7 @@ const PORT_SETS: readonly {
 export const captureCase: BenchCase = { name: 'capture', run };
 
 async function run(bench: Bench): Promise<void> {
-  if (process.getuid?.() !== 0) {
-    bench.say('left out: capture, which needs root for its network namespaces');
-    return;
-  }
-  const own = bench.lab.kind === 'netns' ? undefined : await openNetnsLab();
-  const lab = own ?? bench.lab;
-  const processes = new OwnProcesses(lab);
-  const close = async (): Promise<void> => {
-    await processes.close();
-    await own?.close();
-  };
-  bench.atEnd(close);
-  try {
-    const folder = await bench.folder('capture');
-    const { peers, say, options } = bench;
-    const inside = new Bench({ lab, processes, peers, say }, { ...options, folder });
-    await runInside(bench, inside, lab);
-  } finally {
-    await close();
-  }
+  await inPrivateLab(bench, 'capture', openNetnsLab, (inside, lab) => runInside(bench, inside, lab));
 }
 
 async function runInside(bench: Bench, inside: Bench, lab: Lab): Promise<void> {

@@ -37,6 +37,11 @@ export class HttpLoad {
     };
   }
 
+  /** Over backends that serve already. */
+  static over(bench: Bench, pass: Pass, backends: readonly string[]): HttpLoad {
+    return new HttpLoad(bench, pass, backends);
+  }
+
   static async start(bench: Bench, pass: Pass, count: number = BACKENDS): Promise<HttpLoad> {
     const backends = Array.from({ length: count }, (_, index) => bench.lab.backend(index + 1));
     const own = await startHttpBackend(bench.processes, {

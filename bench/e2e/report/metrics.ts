@@ -10,10 +10,10 @@ export interface Metric {
   /** Divides the number for showing. @default 1 */
   readonly scale?: number;
   readonly better: 'more' | 'less';
-  /** `speed`: one worker each; `cpu`: cost for a unit, one and two workers; `growth`, `capture`: haports alone. */
-  readonly table: 'speed' | 'cpu' | 'growth' | 'capture';
-  /** Whom haports is compared with: HAProxy, or nginx for UDP. */
-  readonly reference: 'haproxy' | 'nginx';
+  /** `speed`: one worker each; `cpu`: cost for a unit, one and two workers; `growth`, `capture`: haports alone; `kernel`: both planes of haports. */
+  readonly table: 'speed' | 'cpu' | 'growth' | 'capture' | 'kernel';
+  /** Whom haports is compared with: HAProxy, nginx for UDP, no balancer for the kernel plane. */
+  readonly reference: 'haproxy' | 'nginx' | 'direct';
   /** Shown for these variants only. @default all */
   readonly variants?: RegExp;
 }
@@ -23,6 +23,8 @@ const NGINX = { reference: 'nginx' } as const;
 const SPEED = { table: 'speed', ...HAPROXY } as const;
 const CPU = { table: 'cpu', better: 'less', ...HAPROXY } as const;
 const CAPTURE = { case: 'capture', table: 'capture', better: 'less', ...HAPROXY } as const;
+const KERNEL = { case: 'kernel', table: 'kernel', reference: 'direct' } as const;
+const KERNEL_CPU = { ...KERNEL, name: 'machineMicrosPerUnit', better: 'less' } as const;
 const GROWTH = { case: 'growth', table: 'growth', ...HAPROXY } as const;
 
 /** In the order of the tables' rows. */
@@ -103,6 +105,28 @@ export const METRICS: readonly Metric[] = [
   { ...CAPTURE, name: 'firstP50Ms', title: 'first datagram p50, ms' },
   { ...CAPTURE, name: 'firstP99Ms', title: 'p99, ms' },
   { ...CAPTURE, name: 'laterP50Ms', title: 'later ones p50, ms' },
+
+  { ...KERNEL, name: 'gigabitsPerSecond', title: 'TCP bulk, Gbit/s', better: 'more' },
+  {
+    ...KERNEL,
+    name: 'connectionsPerSecond',
+    title: 'new connections/s',
+    better: 'more',
+    variants: /at a time/,
+  },
+  { ...KERNEL, name: 'requestsPerSecond', title: 'requests/s', better: 'more' },
+  { ...KERNEL, name: 'deliveredPerSecond', title: 'UDP datagrams/s', better: 'more' },
+  {
+    ...KERNEL,
+    name: 'connectionsPerSecond',
+    title: 'churn, connections/s',
+    better: 'more',
+    variants: /client/,
+  },
+  { ...KERNEL_CPU, title: "machine's CPU, µs a MiB", variants: /stream/ },
+  { ...KERNEL_CPU, title: "machine's CPU, µs a connection", variants: /at a time/ },
+  { ...KERNEL_CPU, title: "machine's CPU, µs a request", variants: /connections/ },
+  { ...KERNEL_CPU, title: "machine's CPU, µs a datagram", variants: /bytes/ },
 ];
 
 /** Three significant digits; thousands with separators. */

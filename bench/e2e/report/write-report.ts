@@ -1,58 +1,52 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { runCommand } from '../../../test/support/commands.js';
-import type { Lab } from '../lab.js';
-import type { MachineFacts } from '../machine-facts.js';
-import type { BenchOptions } from '../options.js';
-import { summarise, type Sample } from '../results.js';
+import { summarise } from '../results.js';
 import { markdownOf } from './markdown.js';
+import { mergeRuns, parseRuns, runsText, runText, type MeasuredRun } from './measured-run.js';
+import { withSections } from './readme-sections.js';
+import { isIn, SECTION_NAMES } from './sections.js';
 import { svgOf } from './svg.js';
 
 const FOLDER = join('bench', 'results');
+const LATEST = join(FOLDER, 'latest.json');
 const README = 'README.md';
-const [BEGIN, END] = ['<!-- bench: begin -->', '<!-- bench: end -->'];
 
-/** All that a run found out. */
-export interface Report {
-  readonly options: BenchOptions;
-  readonly facts: MachineFacts;
-  readonly lab: Lab['kind'];
-  readonly samples: readonly Sample[];
-}
-
-/** Writes JSON, Markdown and plot under the date; with `publish` also as `latest` and into the README. */
-export async function writeReport(report: Report, say: (line: string) => void): Promise<void> {
+/**
+ * Writes JSON, Markdown and plot under the date. With `publish`, what it has measured takes the place of the same cases in
+ * `latest.json`, the plot and the README; other cases stay as they are.
+ */
+export async function writeReport(run: MeasuredRun, say: (line: string) => void): Promise<void> {
   await mkdir(FOLDER, { recursive: true });
-  const { facts, lab, options } = report;
-  const summaries = summarise(report.samples);
-  const markdown = markdownOf(facts, summaries);
-  const svg = svgOf(`haports beside HAProxy and nginx, ${facts.date.slice(0, 10)}, ${lab}`, summaries);
-  const stem = facts.date.replaceAll(':', '-').slice(0, 19);
-  for (const name of options.publish ? [stem, 'latest'] : [stem]) {
-    await writeFile(join(FOLDER, `${name}.json`), jsonOf(report));
-    await writeFile(join(FOLDER, `${name}.svg`), svg);
-  }
+  const markdown = markdownOf(run);
+  const stem = run.facts.date.replaceAll(':', '-').slice(0, 19);
+  await writeFile(join(FOLDER, `${stem}.json`), `${runText(run)}\n`);
+  await writeFile(join(FOLDER, `${stem}.svg`), plotOf([run]));
   await writeFile(join(FOLDER, `${stem}.md`), `${markdown}\n`);
-  if (options.publish) await intoReadme(markdown);
+  if (run.options.publish) await publish(run);
   say(`\n${markdown}\n\nwritten: ${join(FOLDER, stem)}.json, .md, .svg`);
-  for (const { case: name, variant, peer, errors } of summaries) {
+  for (const { case: name, variant, peer, errors } of summarise(run.samples)) {
     const [first] = errors;
     if (first !== undefined) say(`failed, ${errors.length} times: ${name} | ${variant} | ${peer} | ${first}`);
   }
 }
 
-/** One line for each sample: the file is kept in the repository. */
-function jsonOf({ options, facts, lab, samples }: Report): string {
-  const head = JSON.stringify({ lab, facts, options }, undefined, 2).slice(0, -2);
-  return `${head},\n  "samples": [\n${samples.map((sample) => `    ${JSON.stringify(sample)}`).join(',\n')}\n  ]\n}\n`;
+async function publish(run: MeasuredRun): Promise<void> {
+  const older = await readFile(LATEST, 'utf8').then(parseRuns);
+  const runs = mergeRuns(older, run);
+  const touched = SECTION_NAMES.filter((name) => run.samples.some((sample) => isIn(name, sample.case)));
+  const readme = withSections(await readFile(README, 'utf8'), touched, runs);
+  await writeFile(LATEST, runsText(runs));
+  if (touched.includes('peers')) await writeFile(join(FOLDER, 'latest.svg'), plotOf(runs));
+  await writeFile(README, readme);
+  await runCommand('npx', ['prettier', '--write', README], { timeoutMs: 60_000 });
 }
 
-async function intoReadme(markdown: string): Promise<void> {
-  const readme = await readFile(README, 'utf8');
-  const [before, rest] = readme.split(BEGIN);
-  const after = rest?.split(END)[1];
-  if (before === undefined || after === undefined)
-    throw new Error(`README.md has no "${BEGIN}" and "${END}"`);
-  await writeFile(README, `${before}${BEGIN}\n\n${markdown}\n\n${END}${after}`);
-  await runCommand('npx', ['prettier', '--write', README], { timeoutMs: 60_000 });
+/** Dated by the newest of the runs that it shows. */
+function plotOf(runs: readonly MeasuredRun[]): string {
+  const own = runs.filter(({ samples }) => samples.some((sample) => isIn('peers', sample.case)));
+  const newest = own.at(-1) ?? runs.at(-1);
+  const day = newest?.facts.date.slice(0, 10) ?? '';
+  const summaries = summarise(own.flatMap(({ samples }) => samples));
+  return svgOf(`haports beside HAProxy and nginx, ${day}, ${newest?.lab ?? ''}`, summaries);
 }

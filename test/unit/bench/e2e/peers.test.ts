@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { allPortsConfig, launcherOf } from '../../../../bench/e2e/peers/haports-all-ports.js';
+import { kernelConfig } from '../../../../bench/e2e/peers/haports-kernel.js';
 import { haportsConfig } from '../../../../bench/e2e/peers/haports.js';
 import { haproxyConfig } from '../../../../bench/e2e/peers/haproxy.js';
 import { nginxConfig } from '../../../../bench/e2e/peers/nginx.js';
@@ -62,4 +63,12 @@ test('allPortsConfig() fits the schema, with and without capture', () => {
     assert.equal(launcherOf(way).length > 0, capture === 'tproxy');
   }
   assert.ok(!JSON.stringify(allPortsConfig({ name: 'x', workers: 8 }, serve)).includes('listenPorts'));
+});
+
+test('kernelConfig() fits the schema in both modes, and leaves nothing in the kernel', () => {
+  for (const mode of ['nat', 'floating-l2'] as const) {
+    const config = kernelConfig(mode, { backends: ['10.77.2.11'], adminSocket: '/tmp/x/admin.sock' });
+    assert.deepEqual(schemaIssues(config), []);
+    assert.match(JSON.stringify(config), /"onStop":"remove"/);
+  }
 });

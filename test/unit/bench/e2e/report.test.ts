@@ -1,7 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { parseOptions } from '../../../../bench/e2e/options.js';
 import { markdownOf } from '../../../../bench/e2e/report/markdown.js';
+import {
+  mergeRuns,
+  parseRuns,
+  runsText,
+  type MeasuredRun,
+} from '../../../../bench/e2e/report/measured-run.js';
 import { shown } from '../../../../bench/e2e/report/metrics.js';
+import { withSections } from '../../../../bench/e2e/report/readme-sections.js';
 import { ratioOf, rowsOf } from '../../../../bench/e2e/report/rows.js';
 import { svgOf } from '../../../../bench/e2e/report/svg.js';
 import { summarise, type Sample } from '../../../../bench/e2e/results.js';
@@ -55,18 +63,74 @@ test('shown() keeps three digits', () => {
 
 test('markdownOf() gives capture a table of its own: a row a variant, a column a number', () => {
   const base = { case: 'capture', peer: 'haports', round: 0 } as const;
-  const samples: readonly Sample[] = [
-    { ...base, variant: '1000 ports: bind', numbers: { startMs: 456, residentMebibytes: 123 } },
-    { ...base, variant: '1000 ports: capture, dnat-map', error: 'did not start' },
-  ];
-  const facts = {
-    ...{ date: '2026-11-20T00:00:00Z', cores: 2, cpu: 'a', memoryGib: 4, kernel: 'k' },
-    ...{ loadAverage: 0, peers: {}, tools: {} },
-  };
-  const lines = markdownOf(facts as unknown as Parameters<typeof markdownOf>[0], summarise(samples)).split(
-    '\n',
-  );
+  const lines = markdownOf(
+    runOf('2026-11-20', [
+      { ...base, variant: '1000 ports: bind', numbers: { startMs: 456, residentMebibytes: 123 } },
+      { ...base, variant: '1000 ports: capture, dnat-map', error: 'did not start' },
+    ]),
+  ).split('\n');
   assert.ok(lines.includes('| | ready after, ms | memory, MiB |'));
   assert.ok(lines.includes('| 1000 ports: bind | 456 | 123 |'));
   assert.ok(lines.includes('| 1000 ports: capture, dnat-map | failed | failed |'));
 });
+
+test('markdownOf() shows the kernel plane against direct, and its cost so that above 1 is better', () => {
+  const base = { case: 'kernel', variant: '1 stream up', round: 0 } as const;
+  const lines = markdownOf(
+    runOf('2026-11-20', [
+      { ...base, peer: 'direct', numbers: { gigabitsPerSecond: 20, machineMicrosPerUnit: 100 } },
+      { ...base, peer: 'kernel', numbers: { gigabitsPerSecond: 15, machineMicrosPerUnit: 125 } },
+      { ...base, peer: 'nginx', error: 'did not start' },
+    ]),
+  ).split('\n');
+  assert.ok(lines.includes('| TCP bulk, Gbit/s: 1 stream up | 20 | 15 (0.75) | failed |'));
+  assert.ok(lines.includes("| machine's CPU, µs a MiB: 1 stream up | 100 | 125 (0.80) | failed |"));
+});
+
+test('mergeRuns() replaces the cases that were measured again, and nothing else', () => {
+  const old = runOf('2026-11-01', SAMPLES);
+  const newest = runOf('2026-11-20', [
+    { ...latency, peer: 'haports', round: 0, numbers: { p99Ms: 9 } },
+    { case: 'kernel', variant: 'a', peer: 'kernel', round: 0, numbers: { requestsPerSecond: 1 } },
+  ]);
+  const runs = mergeRuns([old], newest);
+  assert.deepEqual(
+    runs.map(({ samples }) => [...new Set(samples.map((sample) => sample.case))]),
+    [['requests'], ['latency', 'kernel']],
+  );
+  assert.deepEqual(runs[0]?.samples, SAMPLES.slice(0, 4));
+  // As often as one likes, also by way of the file.
+  assert.deepEqual(
+    mergeRuns(parseRuns(runsText(runs)), newest).map(({ samples }) => samples.length),
+    [4, 2],
+  );
+  assert.equal(mergeRuns([newest], newest).length, 1);
+});
+
+test('withSections() writes the sections that were measured, dated, and leaves all else', () => {
+  const marks = (name: string, text: string): string =>
+    `<!-- bench ${name}: begin -->${text}<!-- bench ${name}: end -->`;
+  const readme = `before\n${marks('peers', 'old peers')}\nbetween\n${marks('kernel', 'old kernel')}\nafter`;
+  const runs = [
+    runOf('2026-11-01', SAMPLES.slice(0, 4)),
+    runOf('2026-11-20', SAMPLES.slice(4)),
+    runOf('2026-11-21', [{ case: 'growth', variant: 'a', peer: 'haports', round: 0, error: 'no' }]),
+  ];
+  const text = withSections(readme, ['peers'], runs);
+  assert.match(text, /^before\n<!-- bench peers: begin -->\n\nrequests: Measured 2026-11-01 /);
+  assert.match(text, /\nlatency: Measured 2026-11-20 /);
+  assert.doesNotMatch(text, /old peers|2026-11-21/);
+  assert.ok(text.endsWith(`\nbetween\n${marks('kernel', 'old kernel')}\nafter`));
+  assert.throws(
+    () => withSections(readme, ['growth'], runs),
+    /README.md has no "<!-- bench growth: begin -->"/,
+  );
+});
+
+function runOf(day: string, samples: readonly Sample[]): MeasuredRun {
+  const facts = {
+    ...{ date: `${day}T00:00:00Z`, cores: 2, cpu: 'a', memoryGib: 4, kernel: 'k', node: 'v20' },
+    ...{ loadAverage: 0, peers: {}, tools: {} },
+  };
+  return { lab: 'loopback', facts, options: parseOptions([]), samples };
+}
