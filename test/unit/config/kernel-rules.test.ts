@@ -141,6 +141,10 @@ describe('rules on the kernel data plane', () => {
       const elsewhere = kernelExample('nat', {}, both(change, topWith({ dataPlane: {} })));
       assert.deepEqual(withCode(elsewhere, 'LB_KERNEL_CANNOT'), []);
     }
+    const bare = only(kernelExample('nat', {}, ruleWith({ udp: { perPacket: true } })), 'LB_KERNEL_CANNOT');
+    assert.equal('reason' in bare, false);
+    const caps = only(kernelExample('nat', {}, poolWith({ maxConnections: 7 })), 'LB_KERNEL_CANNOT');
+    assert.match(caps.reason ?? '', /placed by its hash alone/);
     assert.deepEqual(found('nat', poolWith({ proxyProtocol: 'none', sourceAddresses: [] })), []);
     assert.deepEqual(found('nat', ruleWith({ udp: { perPacket: false } })), []);
   });
@@ -200,6 +204,8 @@ describe('rules on the kernel data plane', () => {
     assert.deepEqual(found('nat', both(bySource, asked('endpoint'))), []);
     assert.deepEqual(found('nat', both(bySource, ordinary)), []);
     assert.deepEqual(found('floating-l2', bySource), []);
+    const tcp = ruleWith({ haPorts: false, protocol: 'tcp', frontendPort: 0 });
+    assert.deepEqual(found('nat', both(bySource, tcp)), []);
     assert.deepEqual(configurationOf(kernelExample('nat', {}, bySource)).rules[0]?.udp, { perPacket: false });
   });
 
@@ -209,6 +215,9 @@ describe('rules on the kernel data plane', () => {
       assert.deepEqual(found(mode, symmetric), ['note LB_KERNEL_NO_EFFECT rules[0].symmetric']);
     }
     assert.deepEqual(found('next-hop', symmetric), []);
+    const reasonOf = (mode: Mode) => only(kernelExample(mode, {}, symmetric), 'LB_KERNEL_NO_EFFECT').reason;
+    assert.match(reasonOf('nat') ?? '', /^Conntrack keeps both directions/);
+    assert.match(reasonOf('floating-l2') ?? '', /do not pass through here$/);
   });
 
   it('parseConfiguration() says what rebalance means for TCP', () => {

@@ -164,6 +164,8 @@ describe('kernel data plane', () => {
     assert.match(pinned.expected ?? '', /or no spokes at all$/);
     const stateless = only(kernelExample('next-hop', { flowState: 'stateless' }), 'LB_KERNEL_SPOKES');
     assert.doesNotMatch(stateless.expected ?? '', /no spokes/);
+    assert.match(pinned.reason ?? '', /only what goes from one to another/);
+    assert.match(stateless.reason ?? '', /^Without flow state/);
   });
 
   it('parseConfiguration() wants spokes apart from each other', () => {
