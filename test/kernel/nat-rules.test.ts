@@ -145,25 +145,6 @@ describe('natSetup() follows rules', { skip }, () => {
     }
   });
 
-  test("a wildcard frontend stands for all of the balancer's addresses, and for no other", async () => {
-    await load({
-      frontends: [
-        { name: 'hub', address: FRONTEND[4] },
-        { name: 'any', address: '0.0.0.0' },
-      ],
-      rules: [
-        { name: 'web', backendPool: 'web', protocol: 'tcp', frontendPort: 443, backendPort: 443 },
-        { name: 'any', frontend: 'any', haPorts: true, listenPorts: '80,8443' },
-      ],
-    });
-    assert.match(await ask('tcp', '10.2.0.1', 8443), /^b[123] 8443$/);
-    assert.match(await ask('udp', '10.2.0.1', 80), /^b[123] 80$/);
-    assert.equal(await ask('tcp', '10.2.0.1', 22), 'own');
-    assert.equal(await ask('tcp', FRONTEND[4], 443), 'b3 443');
-    assert.equal(await ask('tcp', FRONTEND[4], 8443), 'ECONNREFUSED', 'it is not an address of the balancer');
-    assert.equal(await ask('tcp', '10.2.0.254', 8443), 'ECONNREFUSED', 'what passes by is left alone');
-  });
-
   test('sources that are denied, or not allowed, are refused; deny goes first', async () => {
     const frontend = { name: 'hub', address: FRONTEND[4], deny: ['10.1.0.3', '10.1.0.0/31', '10.1.0.0/32'] };
     await load({ frontends: [frontend], rules: [{ name: 'all', haPorts: true }] });

@@ -34,12 +34,13 @@ export class KernelStates {
     options: Partial<KernelOptions> & { readonly tableSize?: number } = {},
     conditions: Conditions = {},
   ): ForwardingState {
-    const { tableSize = 4093, ...kernel } = options;
-    const configuration: Configuration = {
-      ...configurationOf(raw),
-      tableSize,
-      kernel: { ...OPTIONS, ...kernel },
-    };
+    const { tableSize = 4093, ...some } = options;
+    const kernel = { ...OPTIONS, ...some };
+    const spokes = kernel.spokes.map(({ text }) => text);
+    const written = { ...raw, dataPlane: { kind: 'kernel', kernel: { ...kernel, spokes, tableSize } } };
+    // What only some modes take is left to their tests: here it need not fit.
+    const configuration: Configuration =
+      kernel.mode === 'nat' ? configurationOf(written) : { ...configurationOf(raw), tableSize, kernel };
     return new ForwardingCompiler(this.#hash).compile(configuration, {
       health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
       adminState: ({ name, adminState }) => conditions.admin?.[name] ?? adminState,

@@ -18,7 +18,7 @@ import {
 } from './frontend-dispatch.js';
 import { WITHOUT_PORTS } from './flow-hash-text.js';
 import { outSet, placeRules } from './placement.js';
-import { addressText, chainText, hex32, ipWord, nfprotoWord } from './table-text.js';
+import { chainText, hex32, ipWord } from './table-text.js';
 import { trafficRule } from './traffic-counters.js';
 
 /*
@@ -52,20 +52,18 @@ export const NAT_SETS = {
 } as const;
 
 export function natChains(input: KernelInput, { networks }: NatStructureOptions): string[] {
-  const groups = frontendGroups(input);
+  // Wildcards have no meaning here: what a machine offers itself would be taken from it.
+  const groups = frontendGroups(input).filter(({ wildcard }) => !wildcard);
   const marks = marksOf(input);
   return [
     ...chainText('refuse', undefined, ['meta l4proto tcp reject with tcp reset', 'reject']),
     ...chainText('denied', undefined, ['meta l4proto tcp accept', 'drop']),
     ...input.rules.flatMap((rule) => chainText(`r-${rule.rule.name}`, undefined, newFlow(input, rule))),
     ...groups.flatMap((group) => chainText(`f-${group.name}`, undefined, toRule(group, 'r'))),
-    ...chainText('steer', undefined, named(groups, 'daddr', 'jump f-')),
+    ...chainText('steer', undefined, named(groups, 'daddr', 'goto f-')),
     ...input.rules.flatMap((rule) => chainText(`a-${rule.rule.name}`, undefined, acted(rule))),
     ...groups.flatMap((group) => chainText(`p-${group.name}`, undefined, toRule(group, 'a', 'ct original'))),
-    ...chainText('policies', undefined, [
-      ...named(groups, 'ct', 'jump p-'),
-      ...groups.filter(({ wildcard }) => wildcard).map((group) => `${family(group)} goto p-${group.name}`),
-    ]),
+    ...chainText('policies', undefined, named(groups, 'ct', 'goto p-')),
     ...chainText('ours', undefined, [
       `ct mark ${marks.nobody} goto refuse`,
       `ct mark @${ACTED} jump policies`,
@@ -73,27 +71,19 @@ export function natChains(input: KernelInput, { networks }: NatStructureOptions)
     ]),
     ...groups.flatMap((group) => chainText(`g-${group.name}`, undefined, noFlow(group))),
     ...hooks(input, groups),
-    ...leaveChain(input, groups, networks),
+    ...leaveChain(input, networks),
   ];
 }
 
 function hooks(input: KernelInput, groups: readonly FrontendGroup[]): string[] {
   const { ours } = marksOf(input);
   const nat = (hook: string): string => `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`;
-  // Services that this machine offers to itself, such as a resolver on 127.0.0.53, stay its own.
-  const wildcards = groups
-    .filter(({ wildcard }) => wildcard)
-    .map((group) => `${family(group)} iifname != "lo" fib daddr type local goto f-${group.name}`);
-  const guards = groups
-    .filter(({ wildcard }) => wildcard)
-    .map((group) => `${family(group)} iifname != "lo" fib daddr type local goto g-${group.name}`);
   return [
-    ...chainText('steer-prerouting', nat('prerouting'), ['jump steer', ...wildcards]),
+    ...chainText('steer-prerouting', nat('prerouting'), ['jump steer']),
     ...chainText('steer-output', nat('output'), ['jump steer']),
     ...chainText('watch-prerouting', filterHook('prerouting', WATCH_PRIORITY), [
       `${ours} goto ours`,
       ...named(groups, 'daddr', 'goto g-'),
-      ...guards,
     ]),
     // What refuses a packet of a flow is related to the flow, and must not be refused itself.
     ...chainText('watch-output', filterHook('output', WATCH_PRIORITY), [
@@ -185,27 +175,16 @@ function noFlow({ rules }: FrontendGroup): string[] {
   return [...invalid, ...others, 'fib daddr type local accept', 'goto refuse'];
 }
 
-function leaveChain(
-  input: KernelInput,
-  groups: readonly FrontendGroup[],
-  networks: readonly Cidr[],
-): string[] {
+function leaveChain(input: KernelInput, networks: readonly Cidr[]): string[] {
   const { ours } = marksOf(input);
   const hook = 'type nat hook postrouting priority srcnat; policy accept;';
   if (input.options.returnPath === 'masquerade') return chainText('leave', hook, [`${ours} masquerade`]);
   const rules = ([4, 6] as const).flatMap((version) => {
     const ip = ipWord(version);
     const linked = blockTexts(networks, version);
-    const own = groups.filter(({ address, wildcard }) => address.family === version && !wildcard);
     return [
       `${ours} ${ip} saddr @${NAT_SETS.own[version]} masquerade`,
       ...(linked.length === 0 ? [] : [`${ours} ${ip} saddr { ${linked.join(', ')} } masquerade`]),
-      // A client on this machine that has the frontend's own address.
-      ...(own.length === 0
-        ? []
-        : [
-            `${ours} oifname != "lo" ${ip} saddr { ${own.map(({ address }) => addressText(address)).join(', ')} } masquerade`,
-          ]),
     ];
   });
   return chainText('leave', hook, rules);
@@ -216,10 +195,6 @@ function named(groups: readonly FrontendGroup[], key: 'daddr' | 'ct', verdict: s
     key: (ip) => (key === 'ct' ? `ct original ${ip} daddr` : `${ip} daddr`),
     verdict: (group) => `${verdict}${group.name}`,
   });
-}
-
-function family({ address }: FrontendGroup): string {
-  return `meta nfproto ${nfprotoWord(address.family)}`;
 }
 
 function marksOf({ instance }: KernelInput): { readonly ours: string; readonly nobody: string } {
