@@ -7,6 +7,7 @@ import type {
   Explanation,
   OtherRule,
 } from '../selection/explanation.js';
+import type { Picked } from '../selection/pick-result.js';
 import { FLOW_TRIGGERS } from '../model/rule.js';
 
 const WIDTH = 80;
@@ -139,15 +140,17 @@ function slotText({ algorithm, hash }: ExplainedKey, { size }: ExplainedTable): 
   return algorithm === 'xxh32' ? `${hash} mod ${size}` : `${hash} * ${size} / 2^32`;
 }
 
+function nextTry({ algorithm }: ExplainedKey, { skipped }: Picked): string {
+  if (algorithm === 'jhash') return `hashed again with seed + ${skipped}`;
+  return `${skipped} ${skipped === 1 ? 'slot' : 'slots'} on`;
+}
+
 function tableLines({ key, table, result }: Explanation): string[] {
   if (key === undefined) return [];
   if (table === undefined) return paragraph('Slot', 'no table: no backend is eligible');
   const lines = [`${slotText(key, table)} = ${table.slot}, owned by ${table.owner}`];
   if (result.kind === 'picked' && result.skipped > 0) {
-    const slots = result.skipped === 1 ? 'slot' : 'slots';
-    lines.push(
-      `which is excluded: ${result.skipped} ${slots} on, slot ${result.slot} is ${result.backendId}'s`,
-    );
+    lines.push(`which is excluded: ${nextTry(key, result)}, slot ${result.slot} is ${result.backendId}'s`);
   }
   if (table.perPacket)
     lines.push('each datagram by itself: this is the first, each next starts a slot later');

@@ -18,6 +18,11 @@ export interface FlowHash {
   hash(key: Uint8Array, seed: number): number;
   /** 0 to `size` - 1. */
   slotOf(hash: number, size: number): number;
+  /**
+   * Where the slot's backend may not take a flow: how often its key is hashed again, with the seed one higher each time. 0:
+   * the next slots are asked instead, one after the other.
+   */
+  readonly rehashes: number;
   /** Whether the destination endpoint is hashed first. */
   swaps(tuple: FiveTuple, layout: KeyLayout): boolean;
   /** The fields of a key and their lengths in bytes. */
@@ -29,9 +34,13 @@ export function flowHashOf({ kernel }: Pick<Configuration, 'kernel'>, hash: Hash
   return kernel === undefined ? new UserspaceHash(hash) : new KernelHash(kernel);
 }
 
+/** A ruleset cannot go on for ever: with 1 of 10 backends out, 1 of 10,000 first packets finds nobody, and comes again. */
+export const KERNEL_REHASHES = 3;
+
 /** xxh32 over the canonical bytes of docs/hash.md. */
 class UserspaceHash implements FlowHash {
   readonly name = 'xxh32';
+  readonly rehashes = 0;
   readonly hash: Hash32;
   readonly #writer = new TupleKeyWriter();
 
@@ -71,6 +80,7 @@ class UserspaceHash implements FlowHash {
  */
 class KernelHash implements FlowHash {
   readonly name = 'jhash';
+  readonly rehashes = KERNEL_REHASHES;
   readonly hash = jhash;
   readonly #options: KernelOptions;
   readonly #bytes = new Uint8Array(16 + 16 + 4 + 4 + 4);

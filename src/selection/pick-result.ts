@@ -8,13 +8,13 @@ export interface Picked {
   /** Into the view's `backends`. */
   readonly backendIndex: number;
   readonly backendId: string;
-  /** Of the flow's key bytes, unsigned 32 bits. */
+  /** Of the flow's key bytes, unsigned 32 bits; with `skipped` added to the seed where the data plane hashes again. */
   readonly hash: number;
-  /** The slot whose backend was taken: `skipped` slots after the one that the hash (and sequence) named. */
+  /** The slot whose backend was taken: the one that the hash (and sequence) named, or `skipped` slots after it. */
   readonly slot: number;
   /** `retry`: the first slot's backend was excluded. `fail-open`: nobody is eligible and the rule says so. */
   readonly reason: 'hash' | 'retry' | 'fail-open';
-  /** Slots walked past because their backend was excluded. */
+  /** Slots walked past because their backend was excluded, or times hashed again for that. */
   readonly skipped: number;
 }
 

@@ -118,11 +118,17 @@ class HashPicker implements Picker {
     if (inUse === undefined) return { kind: 'none', ruleIndex, cause: 'no-eligible', action };
     const { table, failOpen } = inUse;
     const flowHash = this.flowHash(state);
-    const hash = flowHash.hash(flowHash.write(tuple, rule), state.configuration.seed);
+    const key = flowHash.write(tuple, rule);
+    const { seed } = state.configuration;
+    const again = excluded.size > 0 && flowHash.rehashes > 0;
+    const rounds = again ? this.#rehash(view, table, flowHash, { key, seed }, excluded) : 0;
+    if (rounds === NOBODY) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
+    const hash = flowHash.hash(key, (seed + rounds) >>> 0);
     const home = (flowHash.slotOf(hash, table.length) + sequence) % table.length;
-    const skipped = excluded.size === 0 ? 0 : this.#walk(view, table, home, excluded);
-    if (skipped === NOBODY) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
-    const slot = (home + skipped) % table.length;
+    const walked = excluded.size === 0 || again ? 0 : this.#walk(view, table, home, excluded);
+    if (walked === NOBODY) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
+    const skipped = rounds + walked;
+    const slot = (home + walked) % table.length;
     const backendIndex = table[slot]!;
     return {
       kind: 'picked',
@@ -161,6 +167,21 @@ class HashPicker implements Picker {
       this.#flowHashes.set(configuration, flowHash);
     }
     return flowHash;
+  }
+
+  /** Times to hash anew until the slot's backend is not excluded, or NOBODY. */
+  #rehash(
+    view: PoolView,
+    table: Uint16Array,
+    flowHash: FlowHash,
+    { key, seed }: { readonly key: Uint8Array; readonly seed: number },
+    excluded: ReadonlySet<string>,
+  ): number {
+    for (let round = 0; round <= flowHash.rehashes; round++) {
+      const slot = flowHash.slotOf(flowHash.hash(key, (seed + round) >>> 0), table.length);
+      if (!excluded.has(backendIdAt(view, table[slot]!))) return round;
+    }
+    return NOBODY;
   }
 
   /** Slots from `home` to the first whose backend is not excluded, or NOBODY. */

@@ -1,4 +1,5 @@
 import type { Elements } from '../../../nft/kernel-setup.js';
+import { KERNEL_REHASHES } from '../../../selection/flow-hash.js';
 import type { KernelInput, KernelRule, KernelTable } from '../kernel-input.js';
 import { hashText, WITH_PORTS, WITHOUT_PORTS } from './flow-hash-text.js';
 import { hex32, markElements, type TablePart } from './table-text.js';
@@ -6,8 +7,8 @@ import { hex32, markElements, type TablePart } from './table-text.js';
 /** Where the mark of the backend goes. */
 export type MarkWord = 'ct mark' | 'meta mark';
 
-/** Times a first packet whose backend is out is hashed again before it is given up: of 10 backends with 1 out, 1 in 10,000. */
-export const REHASHES = 3;
+/** Times a first packet whose backend is out is hashed again before it is given up. */
+export const REHASHES = KERNEL_REHASHES;
 
 /** By slot, the mark of the backend. */
 export function slotMap(table: Pick<KernelTable, 'name'>): string {
