@@ -154,19 +154,32 @@ export class FlowLedger {
     }
   }
 
-  /** The list was `whole`: what was not in it is gone, without our being told; or it was cut off, and says nothing. */
-  endRound(extent: 'whole' | 'cut-off'): void {
+  /**
+   * The list was whole. What was not in it is gone; where that will be `told`, not before another list lacks it too.
+   *
+   * @returns how many are missing for the first time.
+   */
+  endRound(ends: 'told' | 'not-told'): number {
     this.#goneMeanwhile = undefined;
-    if (extent === 'cut-off') return;
+    const oldest = ends === 'told' ? this.#round - 1 : this.#round;
+    let missing = 0;
     for (const flow of this.#flows.all()) {
-      if (flow.round < this.#round) this.#remove(flow, this.#vanished(flow.totals));
+      if (flow.round < oldest) this.#remove(flow, this.#vanished(flow.totals));
+      else if (flow.round < this.#round) missing++;
     }
     for (const [key, { totals, round }] of this.#unlisted) {
-      if (round === this.#round) continue;
+      if (round >= oldest) continue;
       this.#unlisted.delete(key);
       this.#countEnd(totals, this.#vanished(totals));
     }
-    this.#other.endRound(this.#round);
+    this.#other.endRound(oldest);
+    return missing;
+  }
+
+  /** The list was cut off, and says nothing of what it lacks. */
+  abandonRound(): void {
+    this.#goneMeanwhile = undefined;
+    this.#round--;
   }
 
   /** Live flows go on under the new names of their rules. */

@@ -159,7 +159,10 @@ export class FlowMirror implements FlowSource {
     const refresh = new Refresh(this.#deps.clock, async () => {
       this.#ledger.beginRound();
       const isWhole = await source.list(onEntries);
-      this.#ledger.endRound(isWhole ? 'whole' : 'cut-off');
+      if (!isWhole) this.#ledger.abandonRound();
+      // To list is what has the kernel remove flows whose time is up: their ends are on their way.
+      else if (this.#ledger.endRound(source.follow === undefined ? 'not-told' : 'told') > 0)
+        refresh.outdated();
       return isWhole;
     });
     const begun = signal();
@@ -195,7 +198,7 @@ export class FlowMirror implements FlowSource {
       onGap: () => {
         if (begun) {
           this.#gaps++;
-          void refresh.now();
+          refresh.outdated();
         }
         begun = true;
         onBegun();

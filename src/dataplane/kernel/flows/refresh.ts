@@ -14,6 +14,7 @@ export class Refresh {
   /** One that has yet to begin: for whom the one under way has begun too early. */
   #next: Promise<boolean> | undefined;
   #dueAtMs = Number.NEGATIVE_INFINITY;
+  #cancel: (() => void) | undefined;
   #stopped = false;
 
   /** `read` tells whether it succeeded, and does not reject. */
@@ -40,9 +41,21 @@ export class Refresh {
     return this.#next;
   }
 
+  /** What is known is wrong: reads anew, but not more often than for whoever asks. Resolves at once. */
+  outdated(): void {
+    if (this.#stopped || this.#cancel !== undefined) return;
+    const waitMs = Math.max(0, this.#dueAtMs - this.#clock.monotonicMs());
+    const read = (): void => {
+      this.#cancel = undefined;
+      void this.now();
+    };
+    this.#cancel = this.#clock.setTimer(waitMs, read, { unref: true });
+  }
+
   /** The one under way ends; no other begins. */
   stop(): void {
     this.#stopped = true;
+    this.#cancel?.();
   }
 
   #begin(): Promise<boolean> {
