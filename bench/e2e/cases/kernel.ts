@@ -5,6 +5,7 @@ import type { Bench, BenchCase, Pass } from '../bench.js';
 import { corePlan } from '../core-plan.js';
 import { DIRECT, FLOATING_FRONTEND, openKernelLab, type KernelLab } from '../kernel-lab.js';
 import { runIperf, type IperfResult } from '../load/iperf.js';
+import { cpuPer } from '../measure.js';
 import { machineCpuSeconds } from '../process-facts.js';
 import type { Numbers } from '../results.js';
 import { inPrivateLab } from '../private-lab.js';
@@ -88,11 +89,14 @@ function measurementsOf(
   const http = (close: boolean, seconds: number) => async (serving: Serving) => {
     const { load } = deps;
     return costed(async () => {
-      const { result } = await load.run(serving.http, { connections: CONNECTIONS, seconds, close });
+      const { result, cost } = await load.run(serving.http, { connections: CONNECTIONS, seconds, close });
       const rate = result.requests / result.seconds;
-      return close
-        ? { units: result.requests, connectionsPerSecond: rate }
-        : { units: result.requests, requestsPerSecond: rate };
+      return {
+        units: result.requests,
+        ...(close ? { connectionsPerSecond: rate } : { requestsPerSecond: rate }),
+        // Of the balancer's own processes: with the kernel's plane they only look on.
+        ...cpuPer(cost, 'processMicrosPerUnit', result.requests, 1e6),
+      };
     });
   };
   return [
