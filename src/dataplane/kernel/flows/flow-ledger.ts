@@ -5,14 +5,13 @@ import type { PlaneEvent } from '../../../model/events.js';
 import type { Protocol } from '../../../model/five-tuple.js';
 import type { FlowEndReason } from '../../../model/flow.js';
 import type { ConntrackEntry } from '../../../nft/conntrack-entry.js';
-import { copied } from '../../../nft/conntrack-text.js';
 import type { Clock } from '../../../runtime/clock.js';
 import { failureEvidence, naturalEnd, TCP, UDP } from './flow-ending.js';
-import { flowKey } from './entry-source.js';
-import { countTraffic, flowRecord, isClosed, isSame, type MirroredFlow } from './mirrored-flow.js';
+import { flowKey, type KernelFlowEntry } from './entry-source.js';
+import { countTraffic, flowRecord, isClosed, isSame, newFlow, type MirroredFlow } from './mirrored-flow.js';
 import { MirroredFlows } from './mirrored-flows.js';
 import { OtherFlows } from './other-flows.js';
-import type { Placement, StateHistory } from './state-history.js';
+import type { StateHistory } from './state-history.js';
 
 export interface FlowLedgerDeps {
   readonly clock: Clock;
@@ -96,7 +95,8 @@ export class FlowLedger {
       this.#unlisted.set(key, { totals, round: this.#round });
       return;
     }
-    const flow = this.#newFlow(entry, placement, totals);
+    const ids = { id: ++this.#lastId, round: this.#round };
+    const flow = newFlow(entry, placement, { ...ids, totals, nowMs: this.#deps.clock.wallMs() });
     countTraffic(flow, entry);
     this.#listed[protocol]++;
     this.#flows.add(flow);
@@ -134,12 +134,13 @@ export class FlowLedger {
   }
 
   /** A flow of the list. `discovery`: what it is if it is not known yet. */
-  see(entry: ConntrackEntry, limits: Limits, discovery: Exclude<Discovery, 'told'>): void {
+  see(entry: KernelFlowEntry, limits: Limits, discovery: Exclude<Discovery, 'told'>): void {
     const key = flowKey(entry);
     const flow = this.#flows.get(key);
     if (flow !== undefined) {
       flow.round = this.#round;
       countTraffic(flow, entry);
+      this.#follow(flow, entry);
       this.#update(flow, entry);
       if (isClosed(entry.state)) this.#remove(flow, this.#endOf(entry, flow.totals));
       return;
@@ -200,32 +201,30 @@ export class FlowLedger {
     }
   }
 
-  #newFlow(entry: ConntrackEntry, { rule, backend, ...why }: Placement, totals: TrafficTotals): MirroredFlow {
-    const nowMs = this.#deps.clock.wallMs();
-    const { original } = entry;
-    return {
-      key: flowKey(entry),
-      id: ++this.#lastId,
-      source: copied(original.source),
-      sourcePort: original.sourcePort,
-      destination: copied(original.destination),
-      destinationPort: original.destinationPort,
-      backendAddress: backend.address,
-      backendPort: original.destinationPort + rule.portOffset,
-      ...{ reason: why.reason, epoch: why.epoch, excluded: why.excluded },
-      openedAtMs: nowMs - (entry.ageSeconds ?? 0) * 1000,
-      totals,
-      state: entry.state,
-      lastPacketAtMs: nowMs,
-      ...{ bytesToBackend: 0, packetsToBackend: 0, bytesToClient: 0, packetsToClient: 0 },
-      round: this.#round,
-      slot: 0,
-    };
+  /** Where the kernel has placed a flow anew. */
+  #follow(flow: MirroredFlow, entry: KernelFlowEntry): void {
+    const { history, clock, emit } = this.#deps;
+    const { rule, backendId: fromBackendId, protocol } = flow.totals;
+    const backendId = history.backend(entry.mark)?.id;
+    if (backendId === undefined || backendId === fromBackendId) return;
+    const placement = history.place(entry, protocol);
+    if (placement === undefined) return;
+    const { backend, epoch, excluded } = placement;
+    flow.totals.flowsActive--;
+    flow.totals = this.#traffic.of(rule, backendId, protocol);
+    flow.totals.flowsActive++;
+    const nowMs = clock.wallMs();
+    flow.totals.lastFlowAtMs = nowMs;
+    const reason = placement.reason === 'pinned' ? 'pinned' : 'rebalanced';
+    Object.assign(flow, { backendAddress: backend.address, epoch, excluded, reason });
+    if (!this.#flowEvents) return;
+    emit({ type: 'flow-moved', atMs: nowMs, flow: flowRecord(flow, nowMs), fromBackendId });
   }
 
-  #update(flow: MirroredFlow, { state, remainingSeconds }: ConntrackEntry): void {
+  #update(flow: MirroredFlow, { state, remainingSeconds, idleMs: told }: KernelFlowEntry): void {
     flow.state = state;
-    if (remainingSeconds < 0) return;
+    if (told !== undefined) flow.lastPacketAtMs = this.#deps.clock.wallMs() - told;
+    if (told !== undefined || remainingSeconds < 0) return;
     // Other states have other times.
     const isTimed = state === 'ESTABLISHED' || state === '';
     const idleTimeoutMs = isTimed ? this.#deps.history.idleTimeoutMs(flow.totals) : undefined;

@@ -2,7 +2,6 @@ import type { Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
 import type { FlowEndReason } from '../../../model/flow.js';
 import type { ForwardingState } from '../../../model/forwarding-state.js';
-import type { ConntrackEntry } from '../../../nft/conntrack-entry.js';
 import { ConntrackFlows } from '../../../nft/conntrack-flows.js';
 import type { Tools } from '../../../nft/tools.js';
 import type { Clock } from '../../../runtime/clock.js';
@@ -14,9 +13,10 @@ import type { EndingFlows, FlowSource } from '../flow-source.js';
 import type { KernelInput } from '../kernel-input.js';
 import { missingAccounts } from './conntrack-table.js';
 import { EventBatches } from './event-batches.js';
+import { FloatingEntries } from './floating-entries.js';
 import { flowCounters, type FlowCounters } from './flow-counters.js';
 import { FlowLedger } from './flow-ledger.js';
-import type { EntrySource } from './entry-source.js';
+import type { EntrySource, KernelFlowEntry } from './entry-source.js';
 import { flowRecord } from './mirrored-flow.js';
 import { Refresh } from './refresh.js';
 import { StateHistory } from './state-history.js';
@@ -61,6 +61,7 @@ export class FlowMirror implements FlowSource {
   readonly #ledger: FlowLedger;
   readonly #table: TableWatch;
   #running: Running | undefined;
+  #input: KernelInput | undefined;
   #gaps = 0;
 
   constructor(deps: FlowMirrorDeps, options: FlowMirrorOptions) {
@@ -79,6 +80,7 @@ export class FlowMirror implements FlowSource {
    */
   update(state: ForwardingState, input: KernelInput): void {
     this.#ledger.rename(this.#history.take(state, input));
+    this.#input = input;
     this.#running ??= this.#begin(input, state.configuration.limits);
     this.#running.limits = state.configuration.limits;
   }
@@ -152,8 +154,8 @@ export class FlowMirror implements FlowSource {
   }
 
   #begin(input: KernelInput, limits: Limits): Running {
-    const source = this.#deps.source ?? this.#conntrack(input);
-    const onEntries = (entries: readonly ConntrackEntry[]): void => {
+    const source = this.#deps.source ?? this.#sourceOf(input);
+    const onEntries = (entries: readonly KernelFlowEntry[]): void => {
       for (const entry of entries) this.#ledger.see(entry, running.limits, running.discovery);
     };
     const refresh = new Refresh(this.#deps.clock, async () => {
@@ -174,7 +176,12 @@ export class FlowMirror implements FlowSource {
     return running;
   }
 
-  #conntrack({ instance }: KernelInput): EntrySource {
+  /** The mode never changes in a process. */
+  #sourceOf(first: KernelInput): EntrySource {
+    const { instance, options } = first;
+    if (options.mode === 'floating-l2' || options.mode === 'floating-routed') {
+      return new FloatingEntries(this.#deps.tools, () => this.#input ?? first);
+    }
     // As a number of 32 bits without a sign.
     const value = instanceTag(instance) * 0x10000;
     return new ConntrackFlows(this.#deps, { value, mask: INSTANCE_MASK });

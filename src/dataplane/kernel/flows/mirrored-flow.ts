@@ -2,7 +2,10 @@ import type { TrafficTotals } from '../../../flow/traffic.js';
 import { formatEndpoint, ipAddress, type IpAddress } from '../../../model/address.js';
 import type { FlowRecord, FlowState, PlacementReason } from '../../../model/flow.js';
 import type { ConntrackEntry } from '../../../nft/conntrack-entry.js';
+import { copied } from '../../../nft/conntrack-text.js';
 import type { FlowQuery } from '../../data-plane.js';
+import { flowKey } from './entry-source.js';
+import type { Placement } from './state-history.js';
 
 /** A flow of TCP or UDP that the kernel has. */
 export interface MirroredFlow {
@@ -14,12 +17,12 @@ export interface MirroredFlow {
   readonly sourcePort: number;
   readonly destination: string;
   readonly destinationPort: number;
-  readonly backendAddress: IpAddress;
-  readonly backendPort: number;
-  readonly reason: PlacementReason;
-  readonly epoch: number;
-  readonly excluded: readonly string[];
   readonly openedAtMs: number;
+  backendAddress: IpAddress;
+  backendPort: number;
+  reason: PlacementReason;
+  epoch: number;
+  excluded: readonly string[];
   /** Of its rule, backend and protocol. */
   totals: TrafficTotals;
   /** As conntrack names it; '' without one. */
@@ -33,6 +36,33 @@ export interface MirroredFlow {
   round: number;
   /** In the list of all; kept by MirroredFlows. */
   slot: number;
+}
+
+export interface NewFlowParts extends Pick<MirroredFlow, 'id' | 'totals' | 'round'> {
+  readonly nowMs: number;
+}
+
+/** One that has carried nothing yet. */
+export function newFlow(
+  entry: ConntrackEntry,
+  { rule, backend, reason, epoch, excluded }: Placement,
+  { id, totals, round, nowMs }: NewFlowParts,
+): MirroredFlow {
+  const { original, state, ageSeconds = 0 } = entry;
+  return {
+    ...{ key: flowKey(entry), id },
+    source: copied(original.source),
+    sourcePort: original.sourcePort,
+    destination: copied(original.destination),
+    destinationPort: original.destinationPort,
+    openedAtMs: nowMs - ageSeconds * 1000,
+    backendAddress: backend.address,
+    backendPort: original.destinationPort + rule.portOffset,
+    ...{ reason, epoch, excluded, totals, state, round },
+    lastPacketAtMs: nowMs,
+    ...{ bytesToBackend: 0, packetsToBackend: 0, bytesToClient: 0, packetsToClient: 0 },
+    slot: 0,
+  };
 }
 
 /** As it is shown and logged. */
