@@ -39,6 +39,8 @@ export const SPOKE_BLOCKS = ['10.10.0.0/16', '10.20.0.0/16', 'fd10::/64', 'fd20:
 export const NVAS = ['n1', 'n2', 'n3'] as const;
 export const NVA_HOSTS = { 4: '10.2.0.1', 6: 'fd02::1' } as const;
 export const SERVER_PORTS = [80, 443, 5060, 8080, 8443] as const;
+/** NVAs let it pass, and no server is there. */
+export const CLOSED_PORT = 9;
 /** NVAs answer here, as to a probe. */
 export const PROBE_PORT = 9000;
 
@@ -53,10 +55,10 @@ table inet firewall {
     ct state established,related accept
     ct state invalid drop
     tcp flags & (fin | syn | rst | ack) == syn accept
-    udp dport { ${SERVER_PORTS.join(', ')} } accept
+    udp dport { ${SERVER_PORTS.join(', ')}, ${CLOSED_PORT} } accept
     icmp type echo-request accept
     icmpv6 type echo-request accept
-    meta l4proto { 47, 50, 253 } accept
+    ip saddr 10.10.0.0/16 meta l4proto { 47, 50 } accept
   }
 }
 `;
@@ -162,6 +164,8 @@ async function wire(lab: NamespaceLab, route: NvaRoute): Promise<void> {
     );
     await lab.ip(spoke, `-4 route add default via 10.${net}.0.1`);
     await lab.ip(spoke, `-6 route add default via fd${net}::1`);
+    await lab.sysctl(spoke, 'net.ipv4.icmp_ratelimit', 0);
+    await lab.sysctl(spoke, 'net.ipv6.icmp.ratelimit', 0);
   }
   await lab.ip('router', 'link add br0 type bridge');
   await lab.ip('router', 'link set br0 up');
