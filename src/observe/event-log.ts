@@ -6,7 +6,13 @@ import { logControlEvent } from './control-lines.js';
 import { logKernelChanged } from './kernel-lines.js';
 import { groupListenFailures } from './listen-failures.js';
 import { PassiveFailureLog } from './passive-failure-log.js';
-import { logListeningChanged, logOverload, logSourcePortPressure, logWorkerLost } from './plane-lines.js';
+import {
+  logListeningChanged,
+  logOverload,
+  logSourcePortPressure,
+  logTablePressure,
+  logWorkerLost,
+} from './plane-lines.js';
 
 export interface EventLogDependencies {
   readonly logger: Logger;
@@ -77,6 +83,9 @@ export class EventLog {
         break;
       case 'source-port-pressure':
         logSourcePortPressure(this.#logger, event);
+        break;
+      case 'table-pressure':
+        logTablePressure(this.#logger, event);
         break;
       case 'listening-changed':
         logListeningChanged(this.#logger, event);

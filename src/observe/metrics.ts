@@ -5,6 +5,7 @@ import { AZURE_METRICS } from './azure-metrics.js';
 import { backendLabeller } from './backend-labels.js';
 import { collectedMetric } from './collected-metric.js';
 import { HEALTH_METRICS } from './health-metrics.js';
+import { KERNEL_FLOW_METRICS } from './kernel-flow-metrics.js';
 import { KERNEL_METRICS } from './kernel-metrics.js';
 import type { MetricFamily, MetricsSnapshot } from './metric-family.js';
 import type { MetricsSource } from './metrics-source.js';
@@ -19,6 +20,7 @@ export const METRIC_FAMILIES: readonly MetricFamily[] = [
   ...TRAFFIC_METRICS,
   ...OPERATION_METRICS,
   ...KERNEL_METRICS,
+  ...KERNEL_FLOW_METRICS,
   ...AZURE_METRICS,
 ];
 

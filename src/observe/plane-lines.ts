@@ -1,4 +1,10 @@
-import type { ListeningChanged, Overload, SourcePortPressure, WorkerLost } from '../model/events.js';
+import type {
+  ListeningChanged,
+  Overload,
+  SourcePortPressure,
+  TablePressure,
+  WorkerLost,
+} from '../model/events.js';
 import type { Logger } from '../runtime/logger.js';
 
 export function logOverload(logger: Logger, event: Overload): void {
@@ -24,6 +30,29 @@ export function logSourcePortPressure(logger: Logger, event: SourcePortPressure)
       break;
     case 'normal':
       logger.info(fields, `Local ports ${pair} are plenty again: ${used} in use of ${available}`);
+      break;
+  }
+}
+
+/** A full table of conntrack drops new flows without a word to anybody. */
+export function logTablePressure(logger: Logger, { level, used, limit }: TablePressure): void {
+  const fields = { event: 'table-pressure', level, used, limit };
+  const use = `${used} of ${limit} entries are in use`;
+  switch (level) {
+    case 'high':
+      logger.warn(
+        fields,
+        `The table of conntrack is filling up: ${use}. net.netfilter.nf_conntrack_max sets its size`,
+      );
+      break;
+    case 'exhausted':
+      logger.error(
+        fields,
+        `The table of conntrack is full, new flows fail: ${use}. net.netfilter.nf_conntrack_max sets its size`,
+      );
+      break;
+    case 'normal':
+      logger.info(fields, `The table of conntrack has room again: ${use}`);
       break;
   }
 }
