@@ -28,6 +28,7 @@ export function formatExplanation(explanation: Explanation): string {
     ...(explanation.access === undefined ? [] : paragraph('Access', accessText(explanation.access))),
     ...keyLines(explanation),
     ...tableLines(explanation),
+    ...wayBackLines(explanation),
     ...candidateLines(explanation),
     ...behaviourLines(explanation),
     ...paragraph(
@@ -155,6 +156,18 @@ function tableLines({ key, table, result }: Explanation): string[] {
   if (table.perPacket)
     lines.push('each datagram by itself: this is the first, each next starts a slot later');
   return list('Slot', lines);
+}
+
+function wayBackLines({ wayBack }: Explanation): string[] {
+  if (wayBack === undefined) return [];
+  const { tuple, sameBy, hashedTo } = wayBack;
+  const alone = hashedTo === undefined ? 'no rule covers it' : `its own hash leads to ${hashedTo}`;
+  const why = {
+    hash: 'the same hash, so the same backend, whoever sees the flow first',
+    flow: `the same backend while the kernel knows the flow; after that ${alone}`,
+    nothing: `SYMMETRY IS NOT GUARANTEED: ${alone}`,
+  }[sameBy];
+  return list('Way back', [tuple, why]);
 }
 
 function candidateLines({ rule, candidates, table }: Explanation): string[] {

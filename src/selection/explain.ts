@@ -19,6 +19,7 @@ import { otherRules } from './other-rules.js';
 import { NONE_EXCLUDED, tableInUse, type Picker } from './picker.js';
 import type { PickResult } from './pick-result.js';
 import { NO_RULE } from './rule-matcher.js';
+import { explainWayBack } from './way-back.js';
 
 /**
  * Says where a tuple goes and why. The decision is the picker's own; everything else is read from the same state.
@@ -68,12 +69,14 @@ export function explain(
   const hashed = picker.hashOf(state, ruleIndex, tuple);
   const table = explainTable(rule, view, tuple, (size) => flowHash.slotOf(hashed.hash, size));
   const endpoint = explainEndpoint(state, rule, frontend, tuple, result);
+  const wayBack = explainWayBack(picker, state, tuple);
   return {
     ...withRule,
     key: describeKey(tuple, rule, configuration.seed, hashed, flowHash),
     ...(table === undefined ? {} : { table }),
     candidates: listCandidates(rule, view, result, excluded),
     ...(endpoint === undefined ? {} : { endpoint }),
+    ...(wayBack === undefined ? {} : { wayBack }),
     timeouts: listTimeouts(state, rule, frontend, pool, tuple),
     behaviour: {
       flowPolicy: rule.flowPolicy,

@@ -35,6 +35,8 @@ export interface Explanation {
    * picked.
    */
   readonly endpoint?: ExplainedEndpoint;
+  /** Of the kernel data plane's mode `next-hop`. */
+  readonly wayBack?: ExplainedWayBack;
   readonly timeouts: readonly ExplainedTimeout[];
   readonly behaviour?: ExplainedBehaviour;
 }
@@ -131,6 +133,19 @@ export interface ExplainedEndpoint {
   /** The address is the backend's alias for the frontend (floating IP); with the kernel data plane the frontend's own. */
   readonly floatingIp: boolean;
   readonly portOffset: number;
+}
+
+/** How the other direction of the flow meets the same backend. */
+export interface ExplainedWayBack {
+  /** As in formatFiveTuple. */
+  readonly tuple: string;
+  /**
+   * `hash`: both directions have the same, whoever sees them first. `flow`: the kernel remembers it, as long as both
+   * directions come by and it is not idle for too long. `nothing`: each direction is hashed by itself.
+   */
+  readonly sameBy: 'hash' | 'flow' | 'nothing';
+  /** Backend that a first packet in this direction would get; absent where no rule covers it, or nobody is eligible. */
+  readonly hashedTo?: string;
 }
 
 export interface ExplainedTimeout {
