@@ -5,6 +5,7 @@ import type { CliDeps } from './cli/cli-deps.js';
 import { processDeps } from './cli/process-deps.js';
 import { runCli } from './cli/program.js';
 import { kernelOperations, loadConfigurationFile, startBalancer } from './compose.js';
+import { doctorMachine } from './compose-doctor.js';
 import { predecessorChannel } from './runtime/peer-process.js';
 
 // A reader that leaves early (`| head`, a dead log collector) is no reason to fail, let alone to stop balancing.
@@ -16,6 +17,7 @@ const deps: CliDeps = {
   ...processDeps(),
   load: loadConfigurationFile,
   kernel: kernelOperations,
+  doctor: doctorMachine(),
   startBalancer: (configuration, origin) => startBalancer(configuration, origin, predecessor),
 };
 process.exitCode = await runCli(deps, process.argv.slice(2), bundledConfig);

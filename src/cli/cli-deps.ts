@@ -1,5 +1,6 @@
 import type { ParseResult } from '../config/load.js';
 import type { Configuration } from '../model/configuration.js';
+import type { DoctorMachine } from '../control/doctor-machine.js';
 import type { Finding } from '../config/finding.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Terminal } from './terminal.js';
@@ -24,6 +25,8 @@ export interface CliDeps {
   readonly watchFile: (path: string, onChange: (text: string) => void) => Promise<() => void>;
   readonly terminal: Terminal;
   readonly kernel: KernelOperations;
+  /** What `haports doctor` examines. */
+  readonly doctor: DoctorMachine;
 }
 
 /** About what capture keeps in the kernel. */

@@ -45,6 +45,18 @@ only. flush takes away what an instance has left behind, by its name; it refuses
 CAP_NET_ADMIN. A start of the same instance does so by itself.
 `;
 
+export const DOCTOR_HELP = `
+Examples:
+  haports doctor -c config.json
+  haports doctor -c config.json --no-paths --json
+
+Examines tools, privilege, sysctls, the interface, frontends' addresses, and each backend: whether it is there, and on
+the kernel data plane whether flows reach it and come back. With a floating mode a connection to the frontend's address
+is sent to each backend in turn, by its source port; with nat one comes from an address of nobody. For that, routes of
+this machine are changed for a moment, for that connection alone: --no-paths leaves that out. Below a problem stands
+what to do about it, on backends for Linux, Windows and FreeBSD. Exit codes: 1 a problem was found.
+`;
+
 export const DEMO_HELP = `
 Starts a small sample NVA for each backend of the configuration, and the balancer in front of them, all on this
 machine's loopback addresses. Needs no root and no other software. Ends with Ctrl-C.

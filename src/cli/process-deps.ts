@@ -7,7 +7,7 @@ import { createTerminal } from './terminal.js';
 const SIGNALS: readonly ProcessSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'];
 
 /** What commands need of this process: its streams, signals, environment, files and clock. */
-export function processDeps(): Omit<CliDeps, 'load' | 'startBalancer' | 'kernel'> {
+export function processDeps(): Omit<CliDeps, 'load' | 'startBalancer' | 'kernel' | 'doctor'> {
   return {
     out: (text) => void process.stdout.write(text),
     err: (text) => void process.stderr.write(text),

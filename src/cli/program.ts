@@ -3,6 +3,7 @@ import { BalancerError, errorMessage } from '../model/errors.js';
 import { VERSION } from '../model/version.js';
 import type { CliDeps } from './cli-deps.js';
 import { completionCommand } from './completion-command.js';
+import { registerDoctorCommand } from './doctor-register.js';
 import { EXIT, type ExitCode } from './exit-codes.js';
 import { COMPLETION_HELP, EXIT_CODES } from './help-texts.js';
 import { registerKernelCommand } from './kernel-register.js';
@@ -56,6 +57,7 @@ function createProgram(deps: CliDeps, bundledConfig: string, done: (code: ExitCo
   registerLiveCommands(program, { deps, done });
   registerPlanCommands(program, { deps, done });
   registerKernelCommand(program, { deps, done });
+  registerDoctorCommand(program, { deps, done });
 
   program
     .command('completion')

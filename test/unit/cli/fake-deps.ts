@@ -184,6 +184,15 @@ export class FakeDeps implements CliDeps {
     },
   };
 
+  /** A machine without anything. */
+  doctor: CliDeps['doctor'] = {
+    run: () => Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' }),
+    readText: () => Promise.resolve(undefined),
+    knock: () => Promise.resolve('silence'),
+    wrongSettings: () => Promise.resolve([]),
+    refusal: () => Promise.resolve(undefined),
+  };
+
   closeOutput(): void {
     for (const listener of [...this.#outputListeners]) listener();
   }
