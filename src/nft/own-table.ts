@@ -1,4 +1,5 @@
 import type { BalancerError } from '../model/errors.js';
+import { carriedText } from './carry-over.js';
 import {
   replaceTableText,
   removeTableText,
@@ -26,13 +27,19 @@ export async function runTransaction(tools: Tools, text: string): Promise<void> 
 }
 
 export async function replaceTable(tools: Tools, setup: KernelSetup): Promise<void> {
-  await runTransaction(tools, replaceTableText(setup));
+  const text = replaceTableText(setup);
+  const carried = await carriedText(tools, setup);
+  if (carried === '' || !(await isTaken(tools, `${text}${carried}`))) await runTransaction(tools, text);
   // It was of another mode before.
   for (const family of await familiesOf(tools, setup.table)) {
     if (family !== (setup.family ?? 'inet')) {
       await runTransaction(tools, removeTableText(setup.table, family));
     }
   }
+}
+
+async function isTaken(tools: Tools, text: string): Promise<boolean> {
+  return succeeded(await tools.run('nft', ['-f', '-'], { input: text, timeoutMs: TRANSACTION_TIMEOUT_MS }));
 }
 
 /** It may be absent already. */

@@ -139,6 +139,12 @@ describe('the setup of next-hop in the kernel', { skip: whyNoNamespaces() }, () 
         (await lab.namespaces.ip('lb', `route show table ${table}`)).includes('default via');
       await eventually(isRight, 10_000, 'rules and routes to be as they were');
 
+      // Another table knows who is near from the one before.
+      await lab.namespaces.nft('lb', 'add element inet haports near { 02:00:00:00:00:11 }');
+      await keeper.install(setup(await KernelStates.create(), 'stateless'));
+      const near = await lab.namespaces.must('lb', 'nft', ['list', 'set', 'inet', 'haports', 'near']);
+      assert.match(near, /02:00:00:00:00:11 expires 9m/);
+
       await keeper.letGo();
       const removed = await flushInstance(tools, 'haports');
       assert.equal(removed.filter((line) => line.includes(' rule ')).length, 6);

@@ -31,7 +31,7 @@ export function nextHopSetup(input: KernelInput): KernelSetup {
     ...nextHopChains(input),
   ]);
   const routing = input.backends.flatMap((backend) => routingTo(backend, tag));
-  return { table, tag, structure, sets: parts.elements, routing };
+  return { table, tag, structure, sets: parts.elements, routing, carried: [NEXT_HOP_SETS.near] };
 }
 
 /** Who the backends are, and by which gateway a mark must leave. */
