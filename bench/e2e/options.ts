@@ -36,7 +36,7 @@ export interface BenchOptions {
 }
 
 export const USAGE = `npm run bench -- [options]
-  --quick                    every case, short: under two minutes, one worker each
+  --quick                    every case, short: some three minutes, one worker each
   --only requests,bulk       cases: ${CASE_NAMES.join(', ')}
   --peers haports,haproxy    peers: ${PEER_NAMES.join(', ')}
   --workers 1,2              worker counts (default 1,2; quick: 1)

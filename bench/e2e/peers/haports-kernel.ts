@@ -37,6 +37,8 @@ export function kernelConfig(
     ],
     admin: { socket: serve.adminSocket },
     logging: { level: 'warn', format: 'json' },
+    // Nobody waits for flows to end.
+    shutdown: { deadline: '1s' },
   };
 }
 
@@ -74,7 +76,7 @@ export async function startKernel(
 export async function stopKernel(own: OwnProcess): Promise<void> {
   try {
     if (!own.ended) process.kill(own.pid, 'SIGTERM');
-    await within(own.exit, READY_MS, `${own.name} to stop`);
+    await within(own.exit, READY_MS, `${own.name} to stop: ${tail(own)}`);
   } finally {
     await own.stop();
   }
