@@ -21,9 +21,9 @@ export function movedFlows(input: KernelInput): Evictions {
   return evictions(input, ({ actions: { udp } }) => [['udp', [...udp.rebalance, ...udp.reset]]]);
 }
 
-/** TCP flows that are reset when they next send: after that they are forgotten. */
+/** TCP flows that are reset when they next send: after that they are forgotten. Those that can move are not among them. */
 export function resetFlows(input: KernelInput): Evictions {
-  return evictions(input, ({ actions: { tcp } }) => [['tcp', [...tcp.reset, ...tcp.rebalance]]]);
+  return evictions(input, ({ actions: { tcp } }) => [['tcp', tcp.reset]]);
 }
 
 /** Those that are not in the others. */

@@ -103,12 +103,15 @@ export class KernelChanges {
 
   async #write(state: ForwardingState, before: Current | undefined, isKnown: boolean): Promise<void> {
     const { keeper, flows, evictor, setupOf } = this.#deps;
-    const spreading = spreadingOf(state, this.#over);
+    const inNat = state.configuration.kernel?.mode === 'nat';
+    const isTracked = inNat || isPinnedNextHop(state);
+    // What conntrack does not know cannot be ended one after another.
+    const spreading = isTracked ? spreadingOf(state, this.#over) : new Map<string, number>();
     const input = kernelInput(state, this.#removed.list, new Set(spreading.keys()));
     const setup = setupOf(input);
     flows.update(state, input);
     this.#announceEnds(state, input);
-    const inNat = input.options.mode === 'nat';
+    // In other modes the ruleset moves flows as they are.
     const moved = inNat ? movedFlows(input) : NO_EVICTIONS;
     const newlyMoved = evictionsWithout(
       moved,
@@ -116,8 +119,8 @@ export class KernelChanges {
     );
     if (before !== undefined && isKnown && sameStructure(before.setup, setup)) {
       await keeper.update(urgentStage(before.setup, setup, input));
-      if (inNat) {
-        await evictor.evict(newlyMoved, moved, input);
+      if (inNat) await evictor.evict(newlyMoved, moved, input);
+      if (isTracked) {
         const reset = resetFlows(input);
         await evictor.evict(evictionsWithout(resetFlows(before.input), reset), reset, before.input);
       }
@@ -131,10 +134,11 @@ export class KernelChanges {
       }
     }
     this.#current = { state, input, setup };
-    if (!inNat) return;
-    await evictor.evictOthers(newlyMoved);
-    this.#evictReset(before);
-    this.#spread.replace(this.#spreadingFlows(spreading, input));
+    if (inNat) {
+      await evictor.evictOthers(newlyMoved);
+      this.#evictReset(before);
+    }
+    if (isTracked) this.#spread.replace(this.#spreadingFlows(spreading, input));
   }
 
   /** What is deleted from now on ends because of what made its backend lose it. */
@@ -209,6 +213,10 @@ export class KernelChanges {
     if (forgotten) this.#deps.onDue();
     else this.#watchRemoved();
   }
+}
+
+function isPinnedNextHop({ configuration: { kernel } }: ForwardingState): boolean {
+  return kernel?.mode === 'next-hop' && kernel.flowState === 'pinned';
 }
 
 /** As it will be when the time of drained backends is over. */
