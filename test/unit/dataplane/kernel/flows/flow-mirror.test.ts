@@ -362,6 +362,29 @@ describe('FlowMirror', () => {
     assert.equal(sum((await mirror.counters()).traffic, 'bytesToClient'), 50);
   });
 
+  test('tells of a flow whose mark has changed as moved', async () => {
+    const { clock, entries, mirror, marks, placed, told, started } = setUp();
+    await started();
+    const flow = placed({ id: 5 });
+    const other = [...marks].find(([, mark]) => mark !== flow.mark);
+    assert.ok(other);
+    entries.begin(flow);
+    told();
+    entries.present = [{ ...flow, mark: other[1], traffic: [1, 2, 3, 4] }];
+    clock.advance(1000);
+    const [row, next] = (await mirror.counters()).traffic;
+    assert.deepEqual([row?.flowsActive, next?.flowsActive, next?.backendId], [0, 1, other[0]]);
+    const [moved] = told();
+    assert.ok(moved?.type === 'flow-moved');
+    assert.deepEqual([moved.flow.backendId, marks.get(moved.fromBackendId)], [other[0], flow.mark]);
+    assert.equal(moved.flow.backendEndpoint, `${other[0].slice('nvas/'.length)}:80`);
+    entries.end({ ...flow, mark: other[1], state: 'TIME_WAIT' });
+    assert.deepEqual(
+      (await mirror.counters()).traffic.map(({ flowsEnded }) => flowsEnded.closed ?? 0),
+      [0, 1],
+    );
+  });
+
   test('ends flows that both ends have closed as soon as it sees that', async () => {
     const { entries, mirror, placed, clock, told, started } = setUp();
     await started();
