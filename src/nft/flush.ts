@@ -13,9 +13,10 @@ import type { Tools } from './tools.js';
 export async function flushInstance(tools: Tools, instance: string): Promise<readonly string[]> {
   const table = tableOf(instance);
   const removed: string[] = [];
-  if ((await listStructure(tools, table)) !== undefined) {
+  const listed = await listStructure(tools, table);
+  if (listed !== undefined) {
     await removeTable(tools, table);
-    removed.push(`table inet ${table}`);
+    removed.push(...Array.from(listed.matchAll(/^(table \w+ \S+) \{/gm), ([, name = '']) => name));
   }
   const entries = await listOwnRouting(tools, instanceTag(instance));
   // UDP flows that still lead to private addresses would go on doing so while their clients send. What cannot be

@@ -5,7 +5,7 @@ import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Installed } from './adoption.js';
 import { findDamage, type Damage } from './damage.js';
-import type { KernelSetup } from './kernel-setup.js';
+import { tableName, type KernelSetup } from './kernel-setup.js';
 import { addRouting, deleteRouting, listOwnRouting, without } from './own-routing.js';
 import { removeTable } from './own-table.js';
 import { instanceTag, ipCommandLine, tableOf } from './routing-entry.js';
@@ -74,7 +74,8 @@ export class Reconciler {
   }
 
   report(): ReconcilerReport {
-    return { table: `inet ${this.#table}`, ...this.#report };
+    const { table = this.#table, family = 'inet' } = this.#writer.installed?.setup ?? {};
+    return { table: tableName({ table, family }), ...this.#report };
   }
 
   /** Whether the kernel would take the setup, as far as that can be known. Rejects with BalancerError if not. */

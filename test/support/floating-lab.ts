@@ -138,7 +138,9 @@ async function wire(lab: NamespaceLab): Promise<void> {
 }
 
 async function startBackend(lab: NamespaceLab, name: string): Promise<void> {
-  const args = [BACKEND_MAIN, name, String(PORT), FRONTEND[4], FRONTEND[6]];
+  // Its own too, which probes ask.
+  const own = [`10.2.0.1${name.slice(1)}`, `fd02::1${name.slice(1)}`];
+  const args = [BACKEND_MAIN, name, String(PORT), FRONTEND[4], FRONTEND[6], ...own];
   const child = lab.spawn(name, process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
   assert.ok(child.stdout);
   await within(once(child.stdout, 'data'), 20_000, `backend ${name} to listen`);
