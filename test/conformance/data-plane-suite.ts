@@ -11,7 +11,7 @@ import { estimateSources } from '../../src/model/source-sketch.js';
 import { eventually } from '../support/deadline.js';
 import { NvaProcess } from '../support/nva-process.js';
 import { StateFactory, type Conditions } from '../support/state-factory.js';
-import { connectionEnding, TcpClient } from '../support/tcp-client.js';
+import { connectionEnding, TcpClient, type Ending, type TcpTarget } from '../support/tcp-client.js';
 import { UdpClient } from '../support/udp-client.js';
 
 /** Where a plane under test finds its frontend, backends and clients. */
@@ -19,7 +19,19 @@ export interface ConformanceGround {
   /** `host(1)` is the frontend, `host(11)` to `host(13)` the backends, from `host(100)` on clients. */
   readonly host: (number: number) => string;
   readonly createPlane: () => Promise<DataPlane>;
+  /** Of the configurations. @default the userspace plane */
+  readonly dataPlane?: object;
+  /** What a plane cannot do by its nature, and why. @default nothing */
+  readonly lacks?: Readonly<Partial<Record<Lack, string>>>;
 }
+
+/**
+ * `prompt-resets`: ends are told of a reset when they next send. `sockets`: no socket listens, so no port can be taken, a
+ * frontend counts once a protocol, and what is refused is refused as a closed port refuses. `local-wildcard`: this machine's
+ * own clients do not reach a frontend on all addresses. `udp-moves`: a UDP flow that moves is another flow after that. `prompt-counts`: bytes and packets may be
+ * some seconds old.
+ */
+export type Lack = 'prompt-resets' | 'sockets' | 'local-wildcard' | 'udp-moves' | 'prompt-counts';
 
 const FLOWS = 60;
 const PORTS = [7000, 7005, 7009];
@@ -32,7 +44,7 @@ const WIDE_PORT = 20_000 + (process.pid % 10_000);
  * a flow sticks, replies are symmetric, disruption is bounded, a stop ends, no backend has a defined outcome.
  */
 export function conformanceSuite(name: string, ground: ConformanceGround): void {
-  const { host } = ground;
+  const { host, dataPlane, lacks = {} } = ground;
   const frontend = host(1);
 
   const configuration = (
@@ -42,6 +54,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       readonly rule?: object;
     } = {},
   ): object => ({
+    ...(dataPlane === undefined ? {} : { dataPlane }),
     frontends: [{ name: 'hub', address: frontend, ...change.frontend }],
     probes: [{ name: 'alive', protocol: 'tcp', port: 9000 }],
     backendPools: [
@@ -63,7 +76,23 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
     ],
   });
 
+  /** How many listeners are counted for so many ports. */
+  const listeners = (ports: number): number => (lacks.sockets === undefined ? ports : Math.min(ports, 1));
+
+  /** How a connection ends that is to be reset. */
+  const endOf = async (client: TcpClient, timeoutMs = 5000): Promise<Ending> => {
+    if (lacks['prompt-resets'] === undefined) return client.ended(timeoutMs);
+    const timer = setInterval(() => {
+      if (client.ending === 'open') client.socket.write('x');
+    }, 40);
+    return client.ended(timeoutMs).finally(() => clearInterval(timer));
+  };
+
   void describe(`conformance of ${name}`, () => {
+    for (const [lack, why] of Object.entries(lacks)) {
+      void test(`lacks ${lack}`, (t) => t.diagnostic(why));
+    }
+
     let factory: StateFactory;
     const nvas: NvaProcess[] = [];
     let plane: DataPlane;
@@ -75,6 +104,18 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       conditions: Conditions = {},
       change: Parameters<typeof configuration>[0] = {},
     ): Promise<unknown> => plane.apply(factory.state(configuration(change), conditions));
+
+    const refusal = async (target: TcpTarget): Promise<Ending> => {
+      if (lacks.sockets === undefined) return connectionEnding(target);
+      await assert.rejects(TcpClient.connect(target), { code: 'ECONNREFUSED' });
+      return 'reset';
+    };
+
+    /** The plane counts so many listeners of the frontend. */
+    const assertListeners = async (ports: { readonly tcp: number; readonly udp: number }): Promise<void> => {
+      const wanted = listeners(ports.tcp) + listeners(ports.udp);
+      assert.deepEqual((await plane.counters()).listeners, { hub: { open: wanted, wanted } });
+    };
 
     const openFlows = async (): Promise<void> => {
       const indexes = Array.from({ length: FLOWS }, (_, index) => index);
@@ -116,6 +157,23 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       return flows;
     };
 
+    /** With lazy resets, who has been told by one ends by that. */
+    const endedByDrain = async (): Promise<number> => {
+      const isLazy = lacks['prompt-resets'] !== undefined;
+      return (await plane.counters()).traffic
+        .filter(({ protocol }) => protocol === 'tcp' || lacks['udp-moves'] === undefined)
+        .reduce(
+          (sum, { flowsEnded }) =>
+            sum + (flowsEnded['drain-deadline'] ?? 0) + (isLazy ? (flowsEnded.reset ?? 0) : 0),
+          0,
+        );
+    };
+
+    const noTcpFlows = async (): Promise<void> => {
+      const gone = async (): Promise<boolean> => (await allFlows({ protocol: 'tcp' })).length === 0;
+      await eventually(gone, 15_000, 'TCP flows to end');
+    };
+
     before(async () => {
       factory = await StateFactory.create();
       for (const n of [1, 2, 3]) {
@@ -126,7 +184,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       plane.subscribe((batch) => events.push(...batch));
       const report = await plane.start(factory.state(configuration()));
       assert.deepEqual(report.failures, []);
-      assert.deepEqual(report.listeners, { tcp: 10, udp: 10 });
+      assert.deepEqual(report.listeners, { tcp: listeners(10), udp: listeners(10) });
     });
 
     after(async () => {
@@ -150,6 +208,11 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
     });
 
     void test('flows() pages through every flow once, counters() agree with it', async () => {
+      if (lacks['prompt-counts'] !== undefined) {
+        const counted = async (): Promise<boolean> =>
+          (await allFlows()).every(({ packetsToClient }) => packetsToClient > 0);
+        await eventually(counted, 3000, 'packets to be counted');
+      }
       const flows = await allFlows();
       assert.equal(flows.length, 2 * FLOWS);
       assert.equal(new Set(flows.map(({ id }) => id)).size, 2 * FLOWS);
@@ -219,7 +282,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       await openFlows();
       await apply({ health: { 'nva-3': 'down' } }, { rule });
       for (const { client, backend } of tcp) {
-        if (backend === 'nva-3') assert.equal(await client.ended(), 'reset');
+        if (backend === 'nva-3') assert.equal(await endOf(client), 'reset');
         else assert.equal(await client.backend(), backend);
       }
       for (const { client } of udp) assert.ok(['nva-1', 'nva-2'].includes((await client.backend()) ?? ''));
@@ -232,7 +295,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       const down = { 'nva-1': 'down', 'nva-2': 'down', 'nva-3': 'down' } as const;
       await apply({ health: down });
       for (const { client, backend } of tcp) assert.equal(await client.backend(), backend);
-      assert.equal(await connectionEnding({ host: frontend, port: 7004, localAddress: host(181) }), 'reset');
+      assert.equal(await refusal({ host: frontend, port: 7004, localAddress: host(181) }), 'reset');
       const quiet = await UdpClient.open({ host: frontend, port: 7004, localAddress: host(181) });
       assert.equal(await quiet.ask(200), undefined);
       for (const { client } of udp.slice(0, 10)) assert.equal(await client.ask(50), undefined);
@@ -265,8 +328,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       await apply({}, { rule: { listenPorts: '7001-7003,7020' } });
       assert.equal(await stays.backend(), backend);
       await assert.rejects(TcpClient.connect({ host: frontend, port: 7009, localAddress: host(183) }));
-      const { listeners } = await plane.counters();
-      assert.deepEqual(listeners, { hub: { open: 8, wanted: 8 } });
+      await assertListeners({ tcp: 4, udp: 4 });
       await apply();
       const again = await TcpClient.connect({ host: frontend, port: 7009, localAddress: host(183) });
       assert.match(await again.backend(), /^nva-/);
@@ -275,7 +337,9 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
     });
 
     for (const protocol of ['tcp', 'udp'] as const) {
-      void test(`apply() of a configuration whose ${protocol} port somebody else has changes nothing`, async () => {
+      const skip = lacks.sockets ?? false;
+      const title = `apply() of a configuration whose ${protocol} port somebody else has changes nothing`;
+      void test(title, { skip }, async () => {
         await openFlows();
         const foreigner = await occupy(protocol, frontend, 7030);
         const rule = { name: 'another', listenPorts: '7005-7009,7030-7033', flowPolicy: 'firewall' };
@@ -284,7 +348,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
         });
         for (const { client, backend } of [...tcp, ...udp]) assert.equal(await client.backend(), backend);
         await assert.rejects(TcpClient.connect({ host: frontend, port: 7031, localAddress: host(187) }));
-        assert.deepEqual((await plane.counters()).listeners, { hub: { open: 20, wanted: 20 } });
+        await assertListeners({ tcp: 10, udp: 10 });
         assert.deepEqual(new Set((await allFlows()).map(({ rule }) => rule)), new Set(['ha-ports']));
         await foreigner.close();
         await apply({}, { rule: { listenPorts: '7000-7009,7030-7033' } });
@@ -292,13 +356,15 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
         assert.match(await fresh.backend(), /^nva-/);
         fresh.destroy();
         for (const { client, backend } of [...tcp, ...udp]) assert.equal(await client.backend(), backend);
-        assert.deepEqual((await plane.counters()).listeners, { hub: { open: 28, wanted: 28 } });
+        await assertListeners({ tcp: 14, udp: 14 });
         closeFlows();
         await apply();
       });
     }
 
-    void test('a frontend on all addresses and one on a single address take over from each other', async () => {
+    const skipWide = lacks['local-wildcard'] ?? false;
+    const wide = 'a frontend on all addresses and one on a single address take over from each other';
+    void test(wide, { skip: skipWide }, async () => {
       const rule = {
         ...{ name: 'wide', protocol: 'tcp', frontendPort: WIDE_PORT, backendPort: 7000 },
         ...{ haPorts: undefined, listenPorts: undefined },
@@ -308,7 +374,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
         const client = await TcpClient.connect({ host: frontend, port: WIDE_PORT, localAddress: host(188) });
         assert.match(await client.backend(), /^nva-/);
         client.destroy();
-        assert.deepEqual((await plane.counters()).listeners, { hub: { open: 1, wanted: 1 } });
+        await assertListeners({ tcp: 1, udp: 0 });
       }
       await apply();
     });
@@ -339,7 +405,10 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
 
     void test('flows of a drained backend end over the time asked for, whatever is applied meanwhile', async () => {
       const SPREAD_MS = 2000;
+      // Conntrack knows closed flows for some seconds, and they end as those that are open.
+      if (lacks['prompt-counts'] !== undefined) await noTcpFlows();
       await openFlows();
+      const endedBefore = await endedByDrain();
       const affected = tcp.filter(({ backend }) => backend === 'nva-2');
       assert.ok(affected.length >= 8, `only ${affected.length} flows to end`);
       const conditions = { drained: { 'nva-2': SPREAD_MS } };
@@ -347,7 +416,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       await apply(conditions);
       const endedAfterMs: number[] = [];
       const endings = affected.map(async ({ client }) => {
-        const ending = await client.ended(2 * SPREAD_MS + 3000);
+        const ending = await endOf(client, 2 * SPREAD_MS + 3000);
         endedAfterMs.push(performance.now() - startedAtMs);
         return ending;
       });
@@ -373,10 +442,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
         if (backend === 'nva-2') assert.ok(now === 'nva-1' || now === 'nva-3', `moved to ${now}`);
         else assert.equal(now, backend);
       }
-      const ended = (await plane.counters()).traffic.reduce(
-        (sum, { flowsEnded }) => sum + (flowsEnded['drain-deadline'] ?? 0),
-        0,
-      );
+      const ended = (await endedByDrain()) - endedBefore;
       assert.equal(ended, affected.length);
       closeFlows();
       await apply();
@@ -410,18 +476,14 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
 
     void test('events tell the start and end of every flow once, with its bytes', async () => {
       const flowEvents = () => events.filter((event) => 'flow' in event);
-      await eventually(
-        async () => (await allFlows({ protocol: 'tcp' })).length === 0,
-        5000,
-        'TCP flows to end',
-      );
+      await noTcpFlows();
       await eventually(
         () => {
           const count = (type: string): number =>
             flowEvents().filter((event) => event.type === type && event.flow.tuple.protocol === 'tcp').length;
           return count('flow-started') > 0 && count('flow-started') === count('flow-ended');
         },
-        5000,
+        15_000,
         'as many TCP flow ends as starts',
       );
       const ended = events.filter((event) => event.type === 'flow-ended');
@@ -436,16 +498,29 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       await lingers.backend();
       const stopping = plane.stop(1500);
       assert.equal(await finishes.backend(), backend);
-      await assert.rejects(TcpClient.connect({ host: frontend, port: 7000, localAddress: host(186) }));
+      const fresh = { host: frontend, port: 7000, localAddress: host(186) };
+      if (lacks.sockets === undefined) await assert.rejects(TcpClient.connect(fresh));
+      else await eventually(() => isRefused(fresh), 1000, 'new flows to be refused');
       finishes.socket.end();
       assert.equal(await finishes.ended(), 'fin');
+      const lingered = endOf(lingers);
       const report = await stopping;
-      assert.equal(await lingers.ended(), 'reset');
+      assert.equal(await lingered, 'reset');
       assert.equal(report.reset, 1);
       assert.ok(report.finished >= 1);
       assert.deepEqual(await plane.stop(0), report);
     });
   });
+}
+
+async function isRefused(target: TcpTarget): Promise<boolean> {
+  return TcpClient.connect(target).then(
+    (client) => {
+      client.destroy();
+      return false;
+    },
+    () => true,
+  );
 }
 
 /** Somebody else has the port until it is closed. */

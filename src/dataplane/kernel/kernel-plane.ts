@@ -19,7 +19,7 @@ import { FlowEvictor } from './flow-evictor.js';
 import type { FlowSource } from './flow-source.js';
 import { KernelChanges, type SetupWriter } from './kernel-changes.js';
 import { kernelInput, type KernelInput } from './kernel-input.js';
-import { applyReport, latestFailure, listening, modeText } from './plane-report.js';
+import { applyReport, latestFailure, listening, modeText, withPins } from './plane-report.js';
 import { prepareMachine, type MachineDeps } from './prepare-machine.js';
 import { Stopping } from './stopping.js';
 
@@ -132,8 +132,8 @@ export class KernelPlane implements DataPlane {
     });
   }
 
-  flows(query: FlowQuery): Promise<FlowPage> {
-    return this.#deps.flows.page(query);
+  async flows(query: FlowQuery): Promise<FlowPage> {
+    return withPins(await this.#deps.flows.page(query), this.#changes.state);
   }
 
   async counters(): Promise<PlaneCounters> {

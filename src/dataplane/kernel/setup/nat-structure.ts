@@ -82,10 +82,10 @@ function hooks(input: KernelInput, groups: readonly FrontendGroup[]): string[] {
     ...chainText('steer-prerouting', nat('prerouting'), ['jump steer']),
     ...chainText('steer-output', nat('output'), ['jump steer']),
     ...chainText('watch-prerouting', filterHook('prerouting', WATCH_PRIORITY), [
-      `${ours} goto ours`,
+      // What refuses a packet of a flow is related to the flow, and must not be refused itself.
+      `${ours} ct state new,established goto ours`,
       ...named(groups, 'daddr', 'goto g-'),
     ]),
-    // What refuses a packet of a flow is related to the flow, and must not be refused itself.
     ...chainText('watch-output', filterHook('output', WATCH_PRIORITY), [
       `${ours} ct state new,established goto ours`,
     ]),
