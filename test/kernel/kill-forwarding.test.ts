@@ -18,76 +18,108 @@ const SECONDS = 10;
 const [END_AT_MS, START_AT_MS] = [3000, 6000];
 /** Enough that each tenth of a second has bytes, and that a busy machine can carry it. */
 const BITS_PER_SECOND = '200M';
-const TABLE = 'haports';
 
-const CONFIG = {
-  dataPlane: { kind: 'kernel', kernel: { mode: 'nat', manageSysctls: true, onStop: 'keep' } },
-  frontends: [{ name: 'hub', address: HOST }],
-  backendPools: [
-    { name: 'nvas', backends: LAB_BACKENDS[4].map((address, index) => ({ name: `b${index + 1}`, address })) },
-  ],
-  rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true, distribution: 'source-ip' }],
-  logging: { format: 'json' },
-};
+/** What each mode has in the configuration, and which tables in the kernel. */
+const MODES = {
+  nat: { kernel: {}, tables: ['inet haports'] },
+  'floating-l2': { kernel: { interface: 'router' }, tables: ['netdev haports'] },
+} as const;
+type Mode = keyof typeof MODES;
+
+const ENDS = {
+  SIGKILL: (process: CapturedHaports): Promise<unknown> => process.kill(),
+  'SIGTERM, with onStop keep': (process: CapturedHaports): Promise<unknown> => process.stop(),
+} as const;
+type End = keyof typeof ENDS;
+
+function configOf(mode: Mode): object {
+  return {
+    dataPlane: {
+      kind: 'kernel',
+      kernel: { mode, manageSysctls: true, onStop: 'keep', ...MODES[mode].kernel },
+    },
+    frontends: [{ name: 'hub', address: HOST }],
+    backendPools: [
+      {
+        name: 'nvas',
+        backends: LAB_BACKENDS[4].map((address, index) => ({ name: `b${index + 1}`, address })),
+      },
+    ],
+    rules: [
+      {
+        ...{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true },
+        ...{ distribution: 'source-ip', floatingIp: mode !== 'nat' },
+      },
+    ],
+    logging: { format: 'json' },
+  };
+}
 
 interface Interval {
   readonly sum: { readonly start: number; readonly seconds: number; readonly bytes: number };
 }
 
-describe('a transfer through the kernel', { skip: whyNoNamespaces('iperf3') }, () => {
-  let lab: NamespaceLab;
+for (const [mode, ends] of [
+  ['nat', ['SIGKILL', 'SIGTERM, with onStop keep']],
+  ['floating-l2', ['SIGKILL']],
+] as const satisfies readonly (readonly [Mode, readonly End[]])[]) {
+  describe(`a transfer through the kernel, ${mode}`, { skip: whyNoNamespaces('iperf3') }, () => {
+    let lab: NamespaceLab;
 
-  before(async () => {
-    lab = await openRouterLab();
-    for (const name of BACKEND_NAMES) {
-      const server = lab.spawn(name, 'iperf3', ['-s', '-p', String(PORT), '--forceflush'], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      });
-      assert.ok(server.stdout);
-      await within(once(server.stdout, 'data'), 10_000, `iperf3 in ${name}`);
-    }
-  });
-  after(() => lab.close());
-
-  const ends: Readonly<Record<string, (process: CapturedHaports) => Promise<unknown>>> = {
-    SIGKILL: (process) => process.kill(),
-    'SIGTERM, with onStop keep': (process) => process.stop(),
-  };
-  for (const [how, end] of Object.entries(ends)) {
-    test(`has no gap when the process ends by ${how} and comes back`, async (t) => {
-      const first = await startInLab(lab, CONFIG);
-      const transfer = runIperf(lab);
-      await pause(END_AT_MS);
-      const before = await rulesOf(lab);
-      await end(first);
-      assert.equal(await rulesOf(lab), before, 'the rules stay while nobody is there');
-      await pause(START_AT_MS - END_AT_MS);
-      const second = await startInLab(lab, CONFIG);
-      try {
-        assert.equal(await rulesOf(lab), before, 'the next process goes on with the rules it finds');
-        const intervals = await transfer;
-        const gaps = intervals.filter(({ sum }) => sum.bytes === 0).map(({ sum }) => sum.start);
-        const least = Math.min(...intervals.map(({ sum }) => sum.bytes));
-        const longest = Math.max(...intervals.map(({ sum }) => sum.seconds));
-        t.diagnostic(
-          `${intervals.length} intervals, the longest ${longest.toFixed(2)} s, ${least} bytes in the least of them`,
-        );
-        // iperf3 itself comes late on a busy machine: then there are some less.
-        assert.ok(intervals.length >= SECONDS * 8, `${intervals.length} intervals`);
-        assert.deepEqual(gaps, []);
-        assert.deepEqual(errorLines(second), []);
-      } finally {
-        await second.kill();
+    before(async () => {
+      lab = await openRouterLab({ answers: mode === 'nat' ? 'through-balancer' : 'direct' });
+      for (const name of BACKEND_NAMES) {
+        const server = lab.spawn(name, 'iperf3', ['-s', '-p', String(PORT), '--forceflush'], {
+          stdio: ['ignore', 'pipe', 'inherit'],
+        });
+        assert.ok(server.stdout);
+        await within(once(server.stdout, 'data'), 10_000, `iperf3 in ${name}`);
       }
     });
-  }
-});
+    after(() => lab.close());
+
+    for (const how of ends) {
+      test(`has no gap when the process ends by ${how} and comes back`, async (t) => {
+        const first = await startInLab(lab, configOf(mode));
+        const transfer = runIperf(lab);
+        // It is awaited last, and what fails before that says more.
+        transfer.catch(() => undefined);
+        await pause(END_AT_MS);
+        const before = await rulesOf(lab, mode);
+        await ENDS[how](first);
+        assert.equal(await rulesOf(lab, mode), before, 'the rules stay while nobody is there');
+        await pause(START_AT_MS - END_AT_MS);
+        const second = await startInLab(lab, configOf(mode));
+        try {
+          assert.equal(await rulesOf(lab, mode), before, 'the next process goes on with the rules it finds');
+          t.diagnostic(withoutGaps(await transfer));
+          assert.deepEqual(errorLines(second), []);
+        } finally {
+          await second.kill();
+        }
+      });
+    }
+  });
+}
+
+/** Gives the figures. */
+function withoutGaps(intervals: readonly Interval[]): string {
+  const gaps = intervals.filter(({ sum }) => sum.bytes === 0).map(({ sum }) => sum.start);
+  const least = Math.min(...intervals.map(({ sum }) => sum.bytes));
+  const longest = Math.max(...intervals.map(({ sum }) => sum.seconds));
+  // iperf3 itself comes late on a busy machine: then there are some less.
+  assert.ok(intervals.length >= SECONDS * 8, `${intervals.length} intervals`);
+  assert.deepEqual(gaps, []);
+  return `${intervals.length} intervals, the longest ${longest.toFixed(2)} s, ${least} bytes in the least of them`;
+}
 
 /** Structure with its handles: one that was made anew has others. */
-async function rulesOf(lab: NamespaceLab): Promise<string> {
-  const tables = await lab.must('lb', 'nft', ['-a', 'list', 'tables']);
-  assert.match(tables, new RegExp(`table inet ${TABLE}`));
-  const text = await lab.must('lb', 'nft', ['-a', 'list', 'table', 'inet', TABLE]);
+async function rulesOf(lab: NamespaceLab, mode: Mode): Promise<string> {
+  const tables = await lab.must('lb', 'nft', ['list', 'tables']);
+  assert.deepEqual([...tables.matchAll(/^table (.*)$/gm)].map(([, name]) => name).sort(), [
+    ...MODES[mode].tables,
+  ]);
+  const text = await lab.must('lb', 'nft', ['-a', 'list', 'ruleset']);
   return text.replaceAll(/ (packets|bytes|expires) \S+/g, '').replaceAll(/^.*elements = \{[^}]*\}/gms, '');
 }
 

@@ -2,14 +2,13 @@ import { isIPv6 } from 'node:net';
 import { NamespaceLab } from './namespaces.js';
 
 /*
- * What a balancer in the middle of a network needs to be tried: a router as the fabric, a balancer with one arm, three
- * backends beside it, and two spokes. Frontends are addresses of nobody: the router sends them to the balancer.
+ * What a balancer in the middle of a network needs to be tried: a router as the fabric, a balancer with one arm, and three
+ * backends beside it. Frontends are addresses of nobody: the router sends them to the balancer.
  *
- *   client 10.1.0.2-5, 10.1.1.0/24 --+
- *   s1     10.3.0.2              ----+-- router === bridge 10.2.0.0/24 === lb 10.2.0.1
- *   s2     10.4.0.2              ----+   10.2.0.254                    === b1 b2 b3 10.2.0.11-13
+ *   client 10.1.0.2-5 -- 10.1.0.1 router 10.2.0.254 === 10.2.0.1 lb
+ *                                                   === 10.2.0.11-13 b1 b2 b3
  *
- * IPv6 the same: fd01::2-5, fd03::2, fd04::2, fd02::1, fd02::11-13, router fd02::254.
+ * IPv6 the same: fd01::2-5, fd02::1, fd02::11-13, router fd02::254.
  * A device is named after the namespace at its other end: the balancer's one arm is `router`.
  */
 
@@ -18,45 +17,34 @@ export const LAB_CLIENTS = {
   4: ['10.1.0.2', '10.1.0.3', '10.1.0.4', '10.1.0.5'],
   6: ['fd01::2', 'fd01::3', 'fd01::4', 'fd01::5'],
 } as const;
-/** All of it is the client's, for flows from many addresses. */
-export const LAB_MORE_CLIENTS = '10.1.1.0/24';
 export const LAB_BALANCER = { 4: '10.2.0.1', 6: 'fd02::1' } as const;
 export const LAB_BACKENDS = {
   4: ['10.2.0.11', '10.2.0.12', '10.2.0.13'],
   6: ['fd02::11', 'fd02::12', 'fd02::13'],
 } as const;
-export const LAB_SPOKES = { 4: ['10.3.0.2', '10.4.0.2'], 6: ['fd03::2', 'fd04::2'] } as const;
-export const LAB_SPOKE_NETS = { 4: ['10.3.0.0/24', '10.4.0.0/24'], 6: ['fd03::/64', 'fd04::/64'] } as const;
 
 export const BACKEND_NAMES = ['b1', 'b2', 'b3'] as const;
-export const SPOKE_NAMES = ['s1', 's2'] as const;
-export type RouterLabName = 'client' | 'router' | 'lb' | 'b1' | 'b2' | 'b3' | 's1' | 's2';
 
 const ROUTER = { 4: '10.2.0.254', 6: 'fd02::254' } as const;
 const FRONTEND_NETS = { 4: '10.9.0.0/24', 6: 'fd09::/64' } as const;
 
 export interface RouterLabOptions {
-  /** Where backends send what leaves their network. `balancer`: answers are NATed back. `router`: direct return, NVAs. @default 'balancer' */
-  readonly backendGateway?: 'balancer' | 'router';
-  /** Whether backends have the frontends on their loopback, and keep silent about them on the wire. @default false */
-  readonly backendsHaveFrontends?: boolean;
   /**
-   * `through-balancer`: what one spoke sends to the other is routed to the balancer first, as by an Azure route table;
-   * backends then forward (NVAs). `none`: there are no spokes. @default 'none'
+   * How answers come back. `through-balancer`: backends send everything there, for NAT. `direct`: by the router; backends
+   * have the frontends on their loopback. @default 'through-balancer'
    */
-  readonly spokes?: 'none' | 'through-balancer';
+  readonly answers?: 'through-balancer' | 'direct';
 }
 
 /** Makes the namespaces and all routes between them; the balancer's own ruleset is empty. Whoever opens it closes it. */
 export async function openRouterLab(options: RouterLabOptions = {}): Promise<NamespaceLab> {
-  const spokes = options.spokes === 'through-balancer' ? SPOKE_NAMES : [];
-  const lab = await NamespaceLab.create('client', 'router', 'lb', ...BACKEND_NAMES, ...spokes);
+  const isDirect = options.answers === 'direct';
+  const lab = await NamespaceLab.create('client', 'router', 'lb', ...BACKEND_NAMES);
   try {
-    await forward(lab, 'router', 'lb', ...(spokes.length > 0 ? BACKEND_NAMES : []));
+    await forward(lab);
     await wireClient(lab);
-    await wireBridge(lab, options.backendGateway ?? (spokes.length > 0 ? 'router' : 'balancer'));
-    if (spokes.length > 0) await wireSpokes(lab);
-    if (options.backendsHaveFrontends === true) await addFrontends(lab);
+    await wireBridge(lab, isDirect ? ROUTER : LAB_BALANCER);
+    if (isDirect) await addFrontends(lab);
   } catch (error) {
     await lab.close();
     throw error;
@@ -65,19 +53,18 @@ export async function openRouterLab(options: RouterLabOptions = {}): Promise<Nam
 }
 
 /** Before there are devices: they take over what `default` says. */
-async function forward(lab: NamespaceLab, ...names: readonly RouterLabName[]): Promise<void> {
-  for (const name of ['router', 'lb', ...BACKEND_NAMES] as const) {
+async function forward(lab: NamespaceLab): Promise<void> {
+  for (const name of ['router', 'lb', ...BACKEND_NAMES]) {
     // Packets come and go by ways that a reverse path filter does not expect.
     for (const scope of ['all', 'default']) await lab.sysctl(name, `net.ipv4.conf.${scope}.rp_filter`, 0);
   }
-  for (const name of names) {
+  for (const name of ['router', 'lb']) {
     await lab.sysctl(name, 'net.ipv4.ip_forward', 1);
     await lab.sysctl(name, 'net.ipv6.conf.all.forwarding', 1);
     // With one arm everything leaves by where it came: nobody is to be told a shorter way.
     for (const scope of ['all', 'default'])
       await lab.sysctl(name, `net.ipv4.conf.${scope}.send_redirects`, 0);
   }
-  await lab.sysctl('router', 'net.ipv4.icmp_ratelimit', 0);
 }
 
 async function wireClient(lab: NamespaceLab): Promise<void> {
@@ -93,21 +80,15 @@ async function wireClient(lab: NamespaceLab): Promise<void> {
   );
   await lab.ip('client', 'route add default via 10.1.0.1');
   await lab.ip('client', '-6 route add default via fd01::1');
-  await lab.ip('client', `route add local ${LAB_MORE_CLIENTS} dev lo`);
-  await lab.ip('router', `route add ${LAB_MORE_CLIENTS} via ${LAB_CLIENTS[4][0]}`);
 }
 
-async function wireBridge(lab: NamespaceLab, gateway: 'balancer' | 'router'): Promise<void> {
+async function wireBridge(lab: NamespaceLab, ofBackends: typeof ROUTER | typeof LAB_BALANCER): Promise<void> {
   await lab.ip('router', 'link add br0 type bridge');
   await lab.ip('router', 'link set br0 up');
   await lab.address('router', 'br0', `${ROUTER[4]}/24`, `${ROUTER[6]}/64`);
   const hosts = [
     { name: 'lb', index: undefined, gateway: ROUTER },
-    ...BACKEND_NAMES.map((name, index) => ({
-      name,
-      index,
-      gateway: gateway === 'router' ? ROUTER : LAB_BALANCER,
-    })),
+    ...BACKEND_NAMES.map((name, index) => ({ name, index, gateway: ofBackends })),
   ];
   for (const { name, index, gateway: via } of hosts) {
     const own4 = index === undefined ? LAB_BALANCER[4] : LAB_BACKENDS[4][index];
@@ -119,25 +100,6 @@ async function wireBridge(lab: NamespaceLab, gateway: 'balancer' | 'router'): Pr
   }
   await lab.ip('router', `route add ${FRONTEND_NETS[4]} via ${LAB_BALANCER[4]}`);
   await lab.ip('router', `-6 route add ${FRONTEND_NETS[6]} via ${LAB_BALANCER[6]}`);
-}
-
-/** What comes from a spoke for the other goes to the balancer; what comes back from the bridge, straight there. */
-async function wireSpokes(lab: NamespaceLab): Promise<void> {
-  for (const [index, name] of SPOKE_NAMES.entries()) {
-    const [net4, net6] = [`10.${3 + index}.0`, `fd0${3 + index}:`];
-    await lab.link(
-      { in: name, addresses: [`${net4}.2/24`, `${net6}:2/64`] },
-      { in: 'router', addresses: [`${net4}.1/24`, `${net6}:1/64`] },
-    );
-    await lab.ip(name, `route add default via ${net4}.1`);
-    await lab.ip(name, `-6 route add default via ${net6}:1`);
-    for (const family of [4, 6] as const) {
-      const other = LAB_SPOKE_NETS[family][1 - index];
-      await lab.ip('router', `-${family} rule add iif ${name} to ${other} lookup 100`);
-    }
-  }
-  await lab.ip('router', `route add default via ${LAB_BALANCER[4]} table 100`);
-  await lab.ip('router', `-6 route add default via ${LAB_BALANCER[6]} table 100`);
 }
 
 async function addFrontends(lab: NamespaceLab): Promise<void> {
