@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import type { ForwardingState } from '../../src/model/forwarding-state.js';
 import type { KernelMode } from '../../src/model/kernel-options.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
@@ -9,7 +9,7 @@ import { whyNoNamespaces } from '../support/namespaces.js';
 import { CLIENTS, FRONTEND, whoAnswered, type LabClient } from '../support/nat-lab.js';
 
 const skip = whyNoNamespaces('perl');
-const ICMP_ERROR = fileURLToPath(new URL('../../../../test/support/icmp-error.pl', import.meta.url));
+const ICMP_ERROR = join(process.cwd(), 'test', 'support', 'icmp-error.pl');
 const HOSTS = { 4: '10.2.0.1', 6: 'fd02::1' } as const;
 const FLOWS = 60;
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
 import { natSetup } from '../../src/dataplane/kernel/setup/nat-setup.js';
@@ -23,7 +23,7 @@ import {
 
 const skip = whyNoNamespaces();
 // Not compiled: it stands beside the source of this file's folder.
-const RAW_ECHO = fileURLToPath(new URL('../../../../test/support/raw-echo.pl', import.meta.url));
+const RAW_ECHO = join(process.cwd(), 'test', 'support', 'raw-echo.pl');
 const GRE = 47;
 const ESP = 50;
 const EXPERIMENT = 253;
