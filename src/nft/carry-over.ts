@@ -21,7 +21,11 @@ export async function carriedText(
       timeoutMs: TIMEOUT_MS,
     });
     const [, elements] = /elements = (\{[^}]*\})/.exec(listed.stdout) ?? [];
-    if (succeeded(listed) && elements !== undefined) lines.push(`add element ${table} ${name} ${elements}\n`);
+    if (succeeded(listed) && elements !== undefined) {
+      // An element that another timeout has refreshed may have more time left than its own: nft takes that from nobody.
+      const text = elements.replaceAll(/ timeout \w+ expires (\w+)/g, ' timeout $1');
+      lines.push(`add element ${table} ${name} ${text}\n`);
+    }
   }
   return lines.join('');
 }

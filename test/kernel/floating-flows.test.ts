@@ -244,6 +244,24 @@ for (const mode of MODES) {
       }
     });
 
+    test('flows stay where they are while the whole table is made anew', async () => {
+      await lab.clear();
+      const two = state(configuration({ backends: ['b1', 'b3'] }));
+      await lab.load(two);
+      const open = await another(4, 60);
+      await lab.load(state(configuration({})));
+      const more = configuration({});
+      const web = { name: 'web', frontend: 'hub4', backendPool: 'v4', protocol: 'tcp', frontendPort: 443 };
+      const rules = [...(more as { rules: object[] }).rules, { ...web, backendPort: 443 }];
+      await lab.replace(state({ ...more, rules }));
+      await lab.flush('settling');
+      assert.deepEqual(
+        (await open.client.do({ kind: 'ask' })).map(whoAnswered),
+        open.answers.map(whoAnswered),
+      );
+      assert.equal((await lab.listed('flows-hub4')).length, 60);
+    });
+
     test('30 of 30 fragmented datagrams arrive, IPv4 and IPv6', async () => {
       await lab.clear();
       await lab.load(state(configuration({})));

@@ -6,6 +6,8 @@ import { floatingSetup } from '../../src/dataplane/kernel/setup/floating-setup.j
 import { kernelInput, type RemovedBackend } from '../../src/dataplane/kernel/kernel-input.js';
 import type { ForwardingState } from '../../src/model/forwarding-state.js';
 import { deltaText, replaceTableText, routingText, type KernelSetup } from '../../src/nft/kernel-setup.js';
+import { replaceTable } from '../../src/nft/own-table.js';
+import { systemTools } from '../../src/nft/runner.js';
 import { within } from './deadline.js';
 import { CLIENTS, FRONTEND, LabClient } from './nat-lab.js';
 import { NamespaceLab } from './namespaces.js';
@@ -62,6 +64,13 @@ export class FloatingLab {
       }
     }
     await this.namespaces.nft('lb', delta ?? replaceTableText(setup));
+    this.#setup = setup;
+  }
+
+  /** Puts a table in place of what was there as a whole, as a process does when more than elements differs. */
+  async replace(state: ForwardingState): Promise<void> {
+    const setup = floatingSetup(kernelInput(state));
+    await replaceTable(systemTools({ namespace: this.namespaces.full('lb') }), setup);
     this.#setup = setup;
   }
 

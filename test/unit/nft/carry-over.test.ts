@@ -39,6 +39,17 @@ describe('carriedText()', () => {
     assert.equal(await carriedText(kernel(), { ...SETUP, carried: [] }), '');
   });
 
+  test('carriedText() gives an element the time that it has left', async () => {
+    const fake = kernel();
+    const stdout =
+      'table inet haports {\n map flows {\n elements = { 0x1 timeout 20s expires 3m59s9ms : 0x2 }\n }\n}\n';
+    fake.intercept = () => ({ stdout });
+    assert.equal(
+      await carriedText(fake, { ...SETUP, carried: ['flows'] }),
+      'add element inet haports flows { 0x1 timeout 3m59s9ms : 0x2 }\n',
+    );
+  });
+
   test('replaceTable() carries over in the same transaction', async () => {
     const fake = kernel();
     await replaceTable(fake, SETUP);

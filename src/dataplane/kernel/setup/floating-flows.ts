@@ -37,6 +37,12 @@ export function endsMap({ name }: Pick<FrontendGroup, 'name'>): string {
   return `ends-${name}`;
 }
 
+/** What another table of the same instance goes on with. */
+export function carriedSets(input: KernelInput): readonly string[] {
+  if (input.options.flowState === 'stateless') return [];
+  return frontendGroups(input).flatMap((group) => [pinsMap(group), endsMap(group), flowsSet(group)]);
+}
+
 /** FLOW_SET_PREFIX + the first frontend with the address. Elements: client, protocol, its port, the frontend's port, mark. */
 export function flowsSet({ name }: Pick<FrontendGroup, 'name'>): string {
   return `${FLOW_SET_PREFIX}${name}`;

@@ -10,7 +10,7 @@ import {
 import type { KernelInput } from '../kernel-input.js';
 import { actionPart } from './action-sets.js';
 import { fragmentKey } from './floating-keys.js';
-import { flowDeclarations, PARTS, partsDeclaration } from './floating-flows.js';
+import { carriedSets, flowDeclarations, PARTS, partsDeclaration } from './floating-flows.js';
 import { floatingChains } from './floating-structure.js';
 import { addressRules, frontendGroups, type FrontendGroup } from './frontend-dispatch.js';
 import { placementPart } from './placement.js';
@@ -72,7 +72,10 @@ function neighbourSetup(input: KernelInput, device: string): KernelSetup {
   );
   const family = 'netdev' as const;
   const tag = instanceTag(input.instance);
-  return { table, family, tag, structure, sets: parts.elements, routing: [] };
+  return {
+    ...{ table, family, tag, structure, sets: parts.elements, routing: [] },
+    carried: carriedSets(input),
+  };
 }
 
 function fragmentRules({ address }: FrontendGroup): string[] {
@@ -108,7 +111,10 @@ function routedSetup(input: KernelInput): KernelSetup {
     ]),
   ]);
   const tag = instanceTag(input.instance);
-  return { table, tag, structure, sets: parts.elements, routing: routing(input, tag) };
+  return {
+    ...{ table, tag, structure, sets: parts.elements, routing: routing(input, tag) },
+    carried: carriedSets(input),
+  };
 }
 
 function declarations(input: KernelInput): string[] {

@@ -122,7 +122,7 @@ function tcpChains(group: FrontendGroup, rule: KernelRule): string[] {
       // The port is used again while the old flow is pinned, to a backend that takes no new ones.
       `meta mark @${out} ${forget} meta mark set 0`,
       `meta mark 0 jump n-${name}`,
-      flows.list(OPENING.seconds),
+      // Not listed: an element keeps the timeout that it began with, and only its time left is refreshed.
       flows.pin(key, OPENING.seconds, 'goto send'),
       whenFull(),
       'goto send',
