@@ -42,8 +42,6 @@ interface Current {
   readonly setup: KernelSetup;
 }
 
-const NO_EVICTIONS: Evictions = new Map();
-
 /**
  * Brings one forwarding state after another into the kernel: first who is out and what becomes of his flows, then flows
  * that are to be placed anew are forgotten, then the slots of the tables follow. Calls must not overlap.
@@ -112,11 +110,8 @@ export class KernelChanges {
     flows.update(state, input);
     this.#announceEnds(state, input);
     // In other modes the ruleset moves flows as they are.
-    const moved = inNat ? movedFlows(input) : NO_EVICTIONS;
-    const newlyMoved = evictionsWithout(
-      moved,
-      before === undefined ? NO_EVICTIONS : movedFlows(before.input),
-    );
+    const moved: Evictions = inNat ? movedFlows(input) : new Map();
+    const newlyMoved = evictionsWithout(moved, before === undefined ? new Map() : movedFlows(before.input));
     if (before !== undefined && isKnown && sameStructure(before.setup, setup)) {
       await keeper.update(urgentStage(before.setup, setup, input));
       if (inNat) await evictor.evict(newlyMoved, moved, input);
@@ -157,7 +152,7 @@ export class KernelChanges {
   #evictReset(before: Current | undefined): void {
     const input = this.#current?.input;
     if (input === undefined) return;
-    const were = before === undefined ? NO_EVICTIONS : resetFlows(before.input);
+    const were = before === undefined ? new Map() : resetFlows(before.input);
     if (evictionsWithout(resetFlows(input), were).length === 0) return;
     this.#cancelGrace();
     this.#cancelGrace = this.#deps.clock.setTimer(
