@@ -1,6 +1,7 @@
 import { isWildcard } from '../../model/address.js';
 import type { Protocol } from '../../model/five-tuple.js';
 import { portSetSize } from '../../model/port-set.js';
+import { INSTANCE_MASK } from './backend-marks.js';
 import type { KernelInput, KernelRule } from './kernel-input.js';
 
 /** Flows of a rule on a backend that conntrack is to forget. `udp` stands for all protocols but TCP. */
@@ -56,6 +57,19 @@ export function isShared({ rule, protocol, mark }: Eviction, all: Evictions, inp
       other.rule.protocols.includes(protocol) &&
       !all.has(keyOf(other, protocol, mark)),
   );
+}
+
+/**
+ * Flows of UDP to the frontends that began without the table, as `conntrack -D` matches them: the kernel decides about a
+ * flow once, and a client that keeps sending would never be balanced.
+ */
+export function staleFlows({ frontends }: KernelInput): string[][] {
+  return frontends
+    .filter(({ address }) => !isWildcard(address))
+    .map(({ address: { family, text } }) => [
+      ...['-f', `ipv${family}`, '-p', 'udp', '--orig-dst', text.split('%', 1)[0] ?? ''],
+      ...['--mark', `0x0/0x${INSTANCE_MASK.toString(16)}`],
+    ]);
 }
 
 function evictions(

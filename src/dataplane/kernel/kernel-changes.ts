@@ -4,7 +4,7 @@ import { sameStructure, type KernelSetup } from '../../nft/kernel-setup.js';
 import type { Clock } from '../../runtime/clock.js';
 import { urgentStage } from './change-stages.js';
 import { DrainSpread, type Spreading } from './drain-spread.js';
-import { evictionsWithout, movedFlows, resetFlows, type Evictions } from './evictions.js';
+import { evictionsWithout, movedFlows, resetFlows, staleFlows, type Evictions } from './evictions.js';
 import type { FlowEvictor } from './flow-evictor.js';
 import type { FlowSource } from './flow-source.js';
 import { kernelInput, type KernelInput } from './kernel-input.js';
@@ -106,7 +106,7 @@ export class KernelChanges {
     // What conntrack does not know cannot be ended one after another.
     const spreading = isTracked ? spreadingOf(state, this.#over) : new Map<string, number>();
     const input = kernelInput(state, this.#removed.list, new Set(spreading.keys()));
-    const setup = setupOf(input);
+    const setup = inNat ? { ...setupOf(input), staleFlows: staleFlows(input) } : setupOf(input);
     flows.update(state, input);
     this.#announceEnds(state, input);
     // In other modes the ruleset moves flows as they are.
