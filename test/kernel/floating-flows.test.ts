@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
+import { floatingSetup } from '../../src/dataplane/kernel/setup/floating-setup.js';
 import { ipAddress } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding-state.js';
 import type { KernelMode } from '../../src/model/kernel-options.js';
+import { replaceTableText } from '../../src/nft/kernel-setup.js';
 import { NONE_EXCLUDED } from '../../src/selection/picker.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
 import { KernelStates } from '../support/kernel-states.js';
@@ -260,6 +263,39 @@ for (const mode of MODES) {
         open.answers.map(whoAnswered),
       );
       assert.equal((await lab.listed('flows-hub4')).length, 60);
+    });
+
+    test('flows go on by their hashes when no more of them can be pinned', async () => {
+      await lab.clear();
+      const one = state(configuration({}));
+      await lab.load(one);
+      const small = replaceTableText(floatingSetup(kernelInput(one))).replaceAll('size 262144', 'size 4');
+      await lab.namespaces.nft('lb', small);
+      await lab.flush('settling');
+      const open = await another(4, 60);
+      assert.deepEqual(new Set(open.answers.map(whoAnswered)), new Set(BACKENDS));
+      assert.deepEqual(
+        (await open.client.do({ kind: 'ask' })).map(whoAnswered),
+        open.answers.map(whoAnswered),
+      );
+      assert.ok((await lab.listed('flows-hub4')).length <= 4);
+    });
+
+    test('drop is silence, and who is denied is refused', async () => {
+      await lab.clear();
+      const flowPolicy = { adminDown: { tcp: 'drop', udp: 'drop' } };
+      const raw = configuration({ backends: ['b1'], rule: { flowPolicy } }) as { frontends: object[] };
+      const denying = {
+        ...raw,
+        frontends: raw.frontends.map((frontend) => ({ ...frontend, deny: [CLIENTS[4][1], CLIENTS[6][1]] })),
+      };
+      await lab.load(state(denying));
+      const open = await another(4, 4);
+      // Of four clients in turn the second one.
+      assert.deepEqual(open.answers.map(whoAnswered).sort(), ['ECONNREFUSED', 'b1', 'b1', 'b1']);
+      await lab.load(state(denying, { admin: { b1: 'down' } }));
+      const answers = await open.client.do({ kind: 'ask', timeoutMs: 800 });
+      assert.equal(answers.filter((answer) => answer === 'timeout').length, 3);
     });
 
     test('30 of 30 fragmented datagrams arrive, IPv4 and IPv6', async () => {
