@@ -17,6 +17,11 @@ const SOCKET_MS = 4;
 /** From the hand-over until it serves: its UDP clients wait meanwhile. */
 const SERVING_MS = 20_000;
 
+/** The kernel plane's: all others have sockets. */
+const NOTHING_TO_HAND_OVER =
+  'The kernel data plane has no sockets to hand over: restart this process instead, and with ' +
+  'dataPlane.kernel.onStop "keep" forwarding goes on meanwhile';
+
 export interface UpgraderDeps {
   readonly clock: Clock;
   /** Undefined: this plane cannot hand over. */
@@ -58,8 +63,7 @@ export class Upgrader {
    */
   async upgrade(request: UpgradeRequest): Promise<Succession> {
     const { plane, isStopping, onEvent, launch } = this.#deps;
-    const whyNot =
-      plane === undefined ? 'This data plane cannot hand over its sockets' : plane.whyNoHandOver?.();
+    const whyNot = plane === undefined ? NOTHING_TO_HAND_OVER : plane.whyNoHandOver?.();
     if (plane === undefined || whyNot !== undefined) {
       throw new BalancerError(whyNot ?? '', { code: 'LB_RESTART_NEEDED', source: 'usage' });
     }
