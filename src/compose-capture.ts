@@ -1,3 +1,4 @@
+import { kernelRuleset } from './compose-kernel.js';
 import type { HandOverPlane } from './dataplane/hand-over.js';
 import { captureInputs } from './dataplane/capture/capture-inputs.js';
 import {
@@ -81,9 +82,10 @@ export function createCapturedPlane(
 
 /** What operators do about the kernel from the command line. */
 export const kernelOperations = {
-  /** What a start would write, as text. Rejects with `LB_USAGE` where nothing is captured. */
-  ruleset(configuration: Configuration, { full }: { readonly full: boolean }): string {
-    const { capture } = configuration;
+  /** What a start would write, as text. Rejects with `LB_USAGE` where nothing is written. */
+  ruleset(configuration: Configuration, { full }: { readonly full: boolean }): string | Promise<string> {
+    const { capture, kernel } = configuration;
+    if (kernel !== undefined) return kernelRuleset(configuration, { full });
     if (capture === undefined) {
       throw new BalancerError('Nothing is captured: dataPlane.capture is not there, must be', {
         code: 'LB_USAGE',

@@ -32,7 +32,7 @@ export interface CliDeps {
 /** About what capture keeps in the kernel. */
 export interface KernelOperations {
   /** What a start would write there. Throws `LB_USAGE` where the configuration captures nothing. */
-  ruleset(configuration: Configuration, options: { readonly full: boolean }): string;
+  ruleset(configuration: Configuration, options: { readonly full: boolean }): string | Promise<string>;
   /** Removes what an instance has left, and gives it line by line. Rejects with `LB_INSTANCE_RUNNING` while it runs. */
   flush(instance: string): Promise<readonly string[]>;
 }

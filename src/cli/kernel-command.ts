@@ -15,7 +15,7 @@ export interface KernelOptions {
 /** As in the configuration: names reach nft. */
 const NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
-/** `haports kernel ruleset`: what capture would write into the kernel. `haports kernel flush`: takes leftovers away. */
+/** `haports kernel ruleset`: what capture or the kernel data plane would write into the kernel. `haports kernel flush`: takes leftovers away. */
 export async function kernelCommand(
   deps: CliDeps,
   action: (typeof KERNEL_ACTIONS)[number],
@@ -27,7 +27,7 @@ export async function kernelCommand(
 async function ruleset(deps: CliDeps, { config, full }: KernelOptions): Promise<ExitCode> {
   const usable = await loadUsable(deps, config);
   if (usable === undefined) return EXIT.badInput;
-  deps.out(deps.kernel.ruleset(usable.configuration, { full }));
+  deps.out(await deps.kernel.ruleset(usable.configuration, { full }));
   return EXIT.fine;
 }
 
