@@ -9,7 +9,7 @@ import type { Tools } from './tools.js';
 const BUFFER_BYTES = 8_388_608;
 
 /** conntrack says that it has set its buffer, once events come; if it does not, they come after that at the latest. */
-const READY_MS = 500;
+const READY_MS = 3000;
 const READY = 'buffer size has been set';
 const LOST = 'ENOBUFS';
 

@@ -5,9 +5,9 @@ import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Installed } from './adoption.js';
 import { findDamage, type Damage } from './damage.js';
+import { flushInstance } from './flush.js';
 import { tableName, type KernelSetup } from './kernel-setup.js';
 import { addRouting, deleteRouting, listOwnRouting, without } from './own-routing.js';
-import { removeTable } from './own-table.js';
 import { instanceTag, ipCommandLine, tableOf } from './routing-entry.js';
 import { TableWriter } from './table-writer.js';
 import { usableTool } from './tool-version.js';
@@ -51,6 +51,7 @@ const FAILED_LOOKS = 3;
 export class Reconciler {
   readonly #deps: ReconcilerDeps;
   readonly #table: string;
+  readonly #instance: string;
   readonly #tag: number;
   readonly #pollMs: number;
   readonly #elementsEveryMs: number;
@@ -64,6 +65,7 @@ export class Reconciler {
 
   constructor(deps: ReconcilerDeps, options: ReconcilerOptions) {
     this.#deps = deps;
+    this.#instance = options.instance;
     this.#table = tableOf(options.instance);
     this.#tag = instanceTag(options.instance);
     this.#pollMs = options.pollMs ?? POLL_MS;
@@ -122,10 +124,7 @@ export class Reconciler {
     await this.#oneAtATime(async () => {
       this.#stopPolling();
       this.#writer.forget();
-      const { tools } = this.#deps;
-      await removeTable(tools, this.#table);
-      const failure = await deleteRouting(tools, await listOwnRouting(tools, this.#tag));
-      if (failure !== undefined) throw failure;
+      await flushInstance(this.#deps.tools, this.#instance);
       if (this.#enter('absent')) this.#deps.onChange('removed');
     });
   }
