@@ -22,6 +22,7 @@ const KNOCK_TIMEOUT_MS = 2500;
 export function doctorMachine(): DoctorMachine {
   const tools = systemTools();
   return {
+    monotonicMs: () => performance.now(),
     run: (tool, args) => tools.run(tool, args),
     readText: (path) => systemFiles.readText(path).catch(() => undefined),
     knock: (target) => knock(target, KNOCK_TIMEOUT_MS),

@@ -7,6 +7,7 @@ import {
   ipRecords,
   isAlive,
   note,
+  OUT_OF_TIME,
   problem,
   warning,
   type DoctorFinding,
@@ -14,6 +15,7 @@ import {
   type DoctorSection,
   type KnockAnswer,
 } from './doctor-machine.js';
+import { pathMtuFinding } from './doctor-mtu.js';
 import { knockAsStranger, knockThrough } from './doctor-path.js';
 
 export interface BackendOptions {
@@ -56,15 +58,36 @@ async function examineBackend(machine: DoctorMachine, one: OneBackend): Promise<
   const { configuration, pool, backend } = one;
   const { address } = backend;
   const port = portOf(one);
-  const direct = await machine.knock({ to: address, port });
   const route = await routeTo(machine, address);
+  const direct = machine.knock({ to: address, port });
   const probes = probesOf(configuration, pool);
   const firewall = probeAdvice(backend, probes, route?.source);
+  const [answer, path, ways] = await Promise.all([
+    direct,
+    mtuFindings(machine, one, route),
+    pathFindings(machine, one, { direct, port, route }),
+  ]);
   return [
-    directFinding(one, direct, firewall),
+    directFinding(one, answer, firewall),
+    // Only now a neighbour has been asked for its address.
     ...(await routeFindings(machine, one, route)),
-    ...(await pathFindings(machine, one, { direct, port, route })),
+    // Of one that is down nothing can be measured.
+    ...path.filter(({ level }) => isAlive(answer) || level !== 'note'),
+    ...ways,
   ];
+}
+
+/** Of the way that packets take once they have left this machine. */
+async function mtuFindings(
+  machine: DoctorMachine,
+  { configuration: { kernel }, backend, mtu }: OneBackend,
+  route: RouteFacts | undefined,
+): Promise<DoctorFinding[]> {
+  if (kernel === undefined || route?.device === undefined || route.type === 'local') return [];
+  const out = await mtuOf(machine, route.device);
+  if (out === undefined) return [];
+  const answers = kernel.mode === 'floating-l2' || kernel.mode === 'floating-routed' ? 'past' : 'through';
+  return [await pathMtuFinding(machine, { to: backend.address, mtu: Math.min(out, mtu ?? out), answers })];
 }
 
 function portOf({ configuration, pool, options }: OneBackend): number {
@@ -78,6 +101,7 @@ function directFinding(one: OneBackend, direct: KnockAnswer, firewall: readonly 
   const at = formatEndpoint(one.backend.address, portOf(one));
   if (direct === 'connected') return fine(`Alive: ${at} accepts connections`);
   if (direct === 'refused') return note(`Alive, but nobody listens on ${at}`);
+  if (direct === OUT_OF_TIME) return note(`Not tried: ${direct}. Try fewer backends`);
   return problem(`No answer from ${at} (${direct}): it is down, or a firewall is in the way`, ...firewall);
 }
 
@@ -125,7 +149,11 @@ async function routeFindings(
 async function pathFindings(
   machine: DoctorMachine,
   one: OneBackend,
-  seen: { readonly direct: KnockAnswer; readonly port: number; readonly route: RouteFacts | undefined },
+  seen: {
+    readonly direct: Promise<KnockAnswer>;
+    readonly port: number;
+    readonly route: RouteFacts | undefined;
+  },
 ): Promise<DoctorFinding[]> {
   const { kernel } = one.configuration;
   if (one.options.paths === 'not-tried' || kernel === undefined) return [];
@@ -134,16 +162,14 @@ async function pathFindings(
   const frontends = frontendsOf(one.configuration, one.pool).filter(
     ({ address }) => address.family === one.backend.address.family,
   );
-  const findings: DoctorFinding[] = [];
-  for (const frontend of frontends) findings.push(await throughFinding(machine, one, frontend, seen));
-  return findings;
+  return Promise.all(frontends.map((frontend) => throughFinding(machine, one, frontend, seen)));
 }
 
 async function throughFinding(
   machine: DoctorMachine,
   one: OneBackend,
   { address, name }: Frontend,
-  { direct, port }: { readonly direct: KnockAnswer; readonly port: number },
+  { direct, port }: { readonly direct: Promise<KnockAnswer>; readonly port: number },
 ): Promise<DoctorFinding> {
   const at = formatEndpoint(address, port);
   if ((await routeTo(machine, address))?.type === 'local') {
@@ -152,7 +178,8 @@ async function throughFinding(
   const { backend, index } = one;
   const answer = await knockThrough(machine, { frontend: address, backend: backend.address, port, index });
   if (isAlive(answer)) return fine(`It answers as ${at} (${answer}): floating IP works`);
-  if (!isAlive(direct)) return note(`Nor does it answer as ${at} (${answer})`);
+  if (answer === OUT_OF_TIME) return note(`Whether it answers as ${at} was not tried: ${answer}`);
+  if (!isAlive(await direct)) return note(`Nor does it answer as ${at} (${answer})`);
   return problem(
     `It is alive, but does not answer as ${at} (${answer}): it has no loopback alias for frontend "${name}", or drops the packets by its reverse path filter or firewall`,
     ...linuxLines([address]),
@@ -162,10 +189,13 @@ async function throughFinding(
 async function returnFindings(
   machine: DoctorMachine,
   { backend }: OneBackend,
-  { direct, port }: { readonly direct: KnockAnswer; readonly port: number },
+  { direct, port }: { readonly direct: Promise<KnockAnswer>; readonly port: number },
 ): Promise<DoctorFinding[]> {
-  if (!isAlive(direct)) return [];
-  const answer = await knockAsStranger(machine, { backend: backend.address, port });
+  const [answer, own] = await Promise.all([
+    knockAsStranger(machine, { backend: backend.address, port }),
+    direct,
+  ]);
+  if (!isAlive(own) || answer === OUT_OF_TIME) return [];
   if (isAlive(answer)) return [fine('It routes answers to clients elsewhere back through this machine')];
   return [
     problem(

@@ -34,12 +34,13 @@ export interface Knock {
   readonly fromAddress?: IpAddress;
 }
 
-/** `connected` and `refused` came from the other end. Else an error code, or `silence` until the time was up. */
+/** `connected` and `refused` came from the other end. Else an error code, `silence`, or OUT_OF_TIME. */
 export type KnockAnswer = string;
 
 /** This machine, as it is examined; tests bring another. Nothing rejects. */
 export interface DoctorMachine {
-  run(tool: 'nft' | 'ip' | 'conntrack', args: readonly string[]): Promise<ToolAnswer>;
+  monotonicMs(): number;
+  run(tool: 'nft' | 'ip' | 'conntrack' | 'ping', args: readonly string[]): Promise<ToolAnswer>;
   /** Undefined where there is no such file, or it may not be read. */
   readText(path: string): Promise<string | undefined>;
   knock(target: Knock): Promise<KnockAnswer>;
@@ -54,6 +55,26 @@ export interface WrongSetting {
   readonly text: string;
   /** Whether nothing at all is forwarded so. */
   readonly fatal: boolean;
+}
+
+/** It was not tried: the time for all of it is up. */
+export const OUT_OF_TIME = 'out of time';
+
+/** The same machine; after that time nothing that waits for others is begun. What is begun ends in seconds. */
+export function withinTime(machine: DoctorMachine, limitMs: number): DoctorMachine {
+  const untilMs = machine.monotonicMs() + limitMs;
+  const isLate = (): boolean => machine.monotonicMs() >= untilMs;
+  return {
+    monotonicMs: () => machine.monotonicMs(),
+    run: (tool, args) =>
+      tool === 'ping' && isLate()
+        ? Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: OUT_OF_TIME })
+        : machine.run(tool, args),
+    readText: (path) => machine.readText(path),
+    knock: (target) => (isLate() ? Promise.resolve(OUT_OF_TIME) : machine.knock(target)),
+    wrongSettings: (configuration) => machine.wrongSettings(configuration),
+    refusal: (configuration) => machine.refusal(configuration),
+  };
 }
 
 /** Whether the other end was there, whatever it said. */

@@ -3,7 +3,13 @@ import { floatingAdvice, frontendsOf, probeAdvice, probesOf } from './doctor-adv
 import { examineBackends, type BackendOptions } from './doctor-backends.js';
 import { examineFrontends, routeTo } from './doctor-frontends.js';
 import { examineHost, mayAdminister } from './doctor-host.js';
-import { note, type DoctorFinding, type DoctorMachine, type DoctorSection } from './doctor-machine.js';
+import {
+  note,
+  withinTime,
+  type DoctorFinding,
+  type DoctorMachine,
+  type DoctorSection,
+} from './doctor-machine.js';
 import { asStranger, removeLeftovers } from './doctor-path.js';
 
 export interface DoctorReport {
@@ -12,24 +18,25 @@ export interface DoctorReport {
   readonly sections: readonly DoctorSection[];
 }
 
-/** Examines this machine and the ways to all backends. Never rejects. */
+/** For all backends together: each takes some six seconds at most, all at a time. */
+const LIMIT_MS = 20_000;
+
+/** Examines this machine and the ways to all backends, side by side. Never rejects. */
 export async function examine(
-  machine: DoctorMachine,
+  unbounded: DoctorMachine,
   configuration: Configuration,
   options: BackendOptions,
 ): Promise<DoctorReport> {
-  const host = await examineHost(machine, configuration);
-  const frontends = await examineFrontends(machine, configuration);
+  const machine = withinTime(unbounded, LIMIT_MS);
   const isKernel = configuration.kernel !== undefined;
   const paths =
     isKernel && options.paths === 'tried' && (await mayAdminister(machine)) ? 'tried' : 'not-tried';
-  const look = (): Promise<readonly DoctorSection[]> =>
-    examineBackends(machine, configuration, { ...options, paths });
-  if (paths === 'tried') await removeLeftovers(machine);
-  const backends =
-    paths === 'tried' && configuration.kernel?.mode === 'nat'
-      ? await asStranger(machine, 4, () => asStranger(machine, 6, look))
-      : await look();
+  const [host, frontends, backends, needed] = await Promise.all([
+    examineHost(machine, configuration),
+    examineFrontends(machine, configuration),
+    ways(machine, configuration, { ...options, paths }),
+    needs(machine, configuration),
+  ]);
   const missing =
     isKernel && paths === 'not-tried'
       ? [
@@ -42,10 +49,22 @@ export async function examine(
     { title: 'This machine', findings: [...host, ...missing] },
     ...frontends,
     ...backends,
-    ...(await needs(machine, configuration)),
+    ...needed,
   ];
   const healthy = !sections.some(({ findings }) => findings.some(({ level }) => level === 'problem'));
   return { healthy, sections };
+}
+
+async function ways(
+  machine: DoctorMachine,
+  configuration: Configuration,
+  options: BackendOptions,
+): Promise<readonly DoctorSection[]> {
+  const look = (): Promise<readonly DoctorSection[]> => examineBackends(machine, configuration, options);
+  if (options.paths === 'not-tried') return look();
+  await removeLeftovers(machine);
+  if (configuration.kernel?.mode !== 'nat') return look();
+  return asStranger(machine, 4, () => asStranger(machine, 6, look));
 }
 
 /** What backends must have, whether they have it or not. */

@@ -7,6 +7,7 @@ const PACKAGES: Readonly<Record<Tool, string>> = {
   ip: 'iproute2',
   conntrack: 'conntrack',
   sysctl: 'procps',
+  ping: 'iputils-ping',
 };
 
 /** One line for people; longer complaints, such as those that repeat the input, are cut. */

@@ -1,5 +1,5 @@
-/** The kernel's own command-line tools. */
-export type Tool = 'nft' | 'ip' | 'conntrack' | 'sysctl';
+/** The kernel's own command-line tools, and what asks the way. */
+export type Tool = 'nft' | 'ip' | 'conntrack' | 'sysctl' | 'ping';
 
 export interface ToolOutcome {
   /** Undefined where it did not run to its end: `failure` says why. */

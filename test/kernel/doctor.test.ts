@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { DoctorReport } from '../../src/control/doctor.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
-import { FRONTEND } from '../support/nat-lab.js';
+import { CLIENTS, FRONTEND } from '../support/nat-lab.js';
 
 const skip = whyNoNamespaces();
 const MAIN = fileURLToPath(new URL('../../src/main.js', import.meta.url));
@@ -50,7 +50,9 @@ describe('haports doctor', { skip }, () => {
     const file = join(folder, 'config.json');
     await writeFile(file, JSON.stringify(config));
     const command = [MAIN, 'doctor', '-c', file, '--json', ...args];
-    const { code, stdout, stderr } = await lab.namespaces.run('lb', process.execPath, command);
+    const { code, stdout, stderr } = await lab.namespaces.run('lb', process.execPath, command, {
+      timeoutMs: 30_000,
+    });
     assert.notEqual(stdout, '', stderr);
     return { ...(JSON.parse(stdout) as DoctorReport), code: code ?? -1 };
   }
@@ -144,5 +146,42 @@ describe('haports doctor', { skip }, () => {
     const right = await doctor(config);
     assert.deepEqual(problems(right), []);
     await assertCleanedUp();
+  });
+
+  test('measures the path: a hop that says what it takes, and one that says nothing', async () => {
+    const { namespaces } = lab;
+    // b9 is the client's machine, behind the router; b1 is on the bridge, which drops what a port does not take.
+    await namespaces.ip('router', 'link set client mtu 1400');
+    await namespaces.ip('router', 'link set b1 mtu 1392');
+    try {
+      const backends = {
+        4: [CLIENTS[4][0], '10.2.0.11', '10.2.0.12'],
+        6: [CLIENTS[6][0], 'fd02::12'],
+      };
+      const raw = configuration({ mode: 'nat', returnPath: 'masquerade' }, false);
+      const pools = ([4, 6] as const).map((family) => ({
+        name: `v${family}`,
+        backends: backends[family].map((address, index) => ({ name: `x${index}`, address })),
+      }));
+      const { sections } = await doctor({ ...raw, backendPools: pools });
+      const found = sections.flatMap(({ title, findings }) =>
+        findings
+          .filter(({ text }) => text.includes('(path MTU)'))
+          .map(({ level, text }) => {
+            const says = / (\S+ says so|vanish)/.exec(text)?.[1] ?? 'whole';
+            return `${title.split(',')[0]} ${level} ${/(\d+) bytes/.exec(text)?.[1]} ${says}`;
+          }),
+      );
+      assert.deepEqual(found, [
+        'Backend v4/x0 warning 1400 10.2.0.254 says so',
+        'Backend v4/x1 problem 1392 vanish',
+        'Backend v4/x2 fine 1500 whole',
+        'Backend v6/x0 warning 1400 fd02::254 says so',
+        'Backend v6/x1 fine 1500 whole',
+      ]);
+    } finally {
+      await namespaces.ip('router', 'link set client mtu 1500');
+      await namespaces.ip('router', 'link set b1 mtu 1500');
+    }
   });
 });

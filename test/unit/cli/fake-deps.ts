@@ -186,6 +186,7 @@ export class FakeDeps implements CliDeps {
 
   /** A machine without anything. */
   doctor: CliDeps['doctor'] = {
+    monotonicMs: () => 0,
     run: () => Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' }),
     readText: () => Promise.resolve(undefined),
     knock: () => Promise.resolve('silence'),

@@ -30,8 +30,16 @@ class FakeMachine implements DoctorMachine {
   frontendRoute: Record<string, unknown> = { gateway: '10.2.0.254', dev: 'eth0' };
   mtu: Readonly<Record<string, number>> = { eth0: 1500 };
   answer: (knock: Knock) => string = () => 'connected';
+  /** The largest packets that get there, and whether those that do not are told of. */
+  path = { bytes: 1500, tells: false };
+  pings = 0;
+  timeMs = 0;
   /** Changes of the routing that are refused. */
   refused = /never/;
+
+  monotonicMs(): number {
+    return this.timeMs;
+  }
 
   run(tool: string, args: readonly string[]): Promise<ToolAnswer> {
     return Promise.resolve({ exitCode: 0, stderr: '', stdout: '', ...this.#answerOf(tool, args) });
@@ -39,6 +47,7 @@ class FakeMachine implements DoctorMachine {
 
   #answerOf(tool: string, args: readonly string[]): Partial<ToolAnswer> {
     const line = args.join(' ');
+    if (tool === 'ping') return this.#ping(Number(args[args.indexOf('-s') + 1]) + 28);
     if (tool !== 'ip') return { stdout: `${tool} v1\n` };
     if (line.includes('route get')) {
       return { stdout: JSON.stringify([line.endsWith('10.9.0.10') ? this.frontendRoute : this.route]) };
@@ -56,6 +65,14 @@ class FakeMachine implements DoctorMachine {
     if (verb !== 'del') this.routing.add(entry);
     else if (!this.routing.delete(entry)) return { exitCode: 2 };
     return {};
+  }
+
+  #ping(bytes: number): Partial<ToolAnswer> {
+    this.pings += 1;
+    const { tells, bytes: most } = this.path;
+    if (bytes <= most) return {};
+    const told = `From 10.2.0.254 icmp_seq=1 Frag needed and DF set (mtu = ${most})`;
+    return { exitCode: 1, stdout: tells ? told : '2 packets transmitted, 0 received' };
   }
 
   readText(path: string): Promise<string | undefined> {
@@ -90,10 +107,10 @@ describe('examine()', () => {
   test('finds no problem where there is none, and tries the probe port on both ways', async () => {
     const machine = new FakeMachine();
     assert.deepEqual(await problemsOf(machine), []);
-    assert.deepEqual(
-      machine.knocks.map(({ to, port }) => `${to.text}:${port}`),
-      ['10.2.0.11:9000', '10.9.0.10:9000'],
-    );
+    assert.deepEqual(machine.knocks.map(({ to, port }) => `${to.text}:${port}`).sort(), [
+      '10.2.0.11:9000',
+      '10.9.0.10:9000',
+    ]);
   });
 
   test('tells a backend that is alive but does not take packets for the frontend from one that is dead', async () => {
@@ -155,6 +172,68 @@ describe('examine()', () => {
       warnings.map(({ text }) => text).join(),
       /takes packets of 1400 bytes, and up to 1500 bytes arrive/,
     );
+  });
+
+  for (const bytes of [577, 1000, 1320, 1399, 1492, 1499]) {
+    test(`finds by itself that a path takes ${bytes} bytes where nobody says so`, async () => {
+      const machine = new FakeMachine();
+      machine.path = { bytes, tells: false };
+      assert.match(
+        (await problemsOf(machine)).join(),
+        new RegExp(`^The path to it takes packets of ${bytes} bytes`),
+      );
+      assert.ok(machine.pings <= 2 + 8 * 4, `${machine.pings}`);
+    });
+  }
+
+  test('warns of a path that takes less where a router says so, and says what to set', async () => {
+    const machine = new FakeMachine();
+    machine.path = { bytes: 1400, tells: true };
+    for (const [mode, fix] of [
+      ['nat', /daddr 10\.2\.0\.11 tcp flags syn tcp option maxseg size set 1360/],
+      ['floating-l2', /on the backend, .* advmss 1360/],
+    ] as const) {
+      const { sections } = await examine(machine, configuration({ mode }), { paths: 'not-tried' });
+      const found = sections
+        .flatMap(({ findings }) => findings)
+        .filter(({ text }) => text.includes('(path MTU)'));
+      assert.deepEqual(
+        found.map(({ level, text }) => `${level}: ${text}`),
+        [
+          'warning: The path to it takes packets of 1400 bytes, and 1500 bytes may be sent (path MTU): 10.2.0.254 says so, which helps where its ICMP errors get to the clients',
+        ],
+      );
+      assert.match(found[0]?.fix?.join('\n') ?? '', fix);
+    }
+  });
+
+  test('says why a path was not measured', async () => {
+    const machine = new FakeMachine();
+    const run = machine.run.bind(machine);
+    machine.path = { bytes: 0, tells: false };
+    assert.match(await unmeasured(machine), /it does not answer echo requests$/);
+    machine.run = (tool, args) =>
+      tool === 'ping'
+        ? Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' })
+        : run(tool, args);
+    assert.match(await unmeasured(machine), /ping is not installed/);
+  });
+
+  async function unmeasured(machine: FakeMachine): Promise<string> {
+    const { sections } = await examine(machine, configuration(), { paths: 'not-tried' });
+    const texts = sections.flatMap(({ findings }) => findings.map(({ text }) => text));
+    return texts.filter((text) => text.startsWith('Path MTU not measured: ')).join();
+  }
+
+  test('tries no more when the time for all is up, and finds no fault in that', async () => {
+    const machine = new FakeMachine();
+    const answer = machine.run.bind(machine);
+    machine.run = (tool, args) => {
+      machine.timeMs += 30_000;
+      return answer(tool, args);
+    };
+    assert.deepEqual(await problemsOf(machine), []);
+    assert.equal(machine.knocks.length + machine.pings, 0);
   });
 
   test('asks as a stranger whether answers come back, with nat by route only', async () => {
