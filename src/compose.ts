@@ -17,6 +17,7 @@ import { EventFeed } from './observe/event-feed.js';
 import { EventLog } from './observe/event-log.js';
 import { FlowLog } from './observe/flow-log.js';
 import { createLogger } from './observe/logger.js';
+import { listeningSentence, type TrafficEntry } from './observe/listening-words.js';
 import { logDescriptorShortage, logListening } from './observe/start-lines.js';
 import { ReloadTally } from './observe/reload-tally.js';
 import { Webhook } from './observe/webhook.js';
@@ -77,7 +78,6 @@ export async function startBalancer(
   const hash = await createHasher();
   const feed = new EventFeed({ clock });
   const logger = feed.wrap(await createLogger(configuration.logging, process.stderr));
-  const eventLog = new EventLog({ logger, clock });
   const reloads = new ReloadTally({ clock });
   const { webhook: webhookOptions } = configuration;
   const webhook = webhookOptions === undefined ? undefined : new Webhook({ clock, logger }, webhookOptions);
@@ -95,6 +95,9 @@ export async function startBalancer(
     takeover?.failed(error);
     throw error;
   });
+  const entry =
+    configuration.kernel !== undefined ? 'kernel' : capture === undefined ? 'port-sockets' : 'captured';
+  const eventLog = new EventLog({ logger, clock }, { entry });
   const budget = budgetFor(configuration, capture?.plan);
   const plane = createPlane(configuration, hash, { ...budget, capture, logger });
   const health = new ProbeHealth(
@@ -180,8 +183,8 @@ export async function startBalancer(
     const { listeners } = report;
     const [durationMs, memory] = [clock.monotonicMs() - startedAtMs, await residentMemory()];
     const { workers } = configuration;
-    logListening(logger, { listeners, durationMs, workers, tcpPorts, memory });
-    void systemd.ready(statusLine(balancer));
+    logListening(logger, { listeners, entry, durationMs, workers, tcpPorts, memory });
+    void systemd.ready(statusLine(balancer, entry));
     systemd.watch(() => isAlive(balancer, plane));
     return {
       report,
@@ -205,7 +208,7 @@ export async function startBalancer(
       async reopenLogs() {
         await flowLog?.reopen();
       },
-      reload: (text, cause) => withSystemd(systemd, balancer, () => reloader.reload(text, { cause })),
+      reload: (text, cause) => withSystemd(systemd, balancer, entry, () => reloader.reload(text, { cause })),
       reloadRefused: (error, cause) => onEvent({ type: 'reload-failed', cause, error }),
     };
   } catch (error) {
@@ -223,22 +226,23 @@ interface Started {
 }
 
 /** What `systemctl status` shows. */
-function statusLine({ report, configuration }: Balancer): string {
-  const { tcp, udp } = report?.listeners ?? { tcp: 0, udp: 0 };
+function statusLine({ report, configuration }: Balancer, entry: TrafficEntry): string {
+  const listeners = listeningSentence(entry, report?.listeners ?? { tcp: 0, udp: 0 });
   const backends = configuration.backendPools.reduce((sum, pool) => sum + pool.backends.length, 0);
-  return `${tcp} TCP and ${udp} UDP listeners, ${configuration.rules.length} rules, ${backends} backends`;
+  return `${listeners}; ${configuration.rules.length} rules, ${backends} backends`;
 }
 
 async function withSystemd(
   systemd: SystemdNotifier,
   balancer: Balancer,
+  entry: TrafficEntry,
   reload: () => Promise<unknown>,
 ): Promise<void> {
   void systemd.reloading();
   try {
     await reload();
   } finally {
-    void systemd.ready(statusLine(balancer));
+    void systemd.ready(statusLine(balancer, entry));
   }
 }
 

@@ -12,6 +12,7 @@ import {
   formatSpan,
   plural,
 } from './human.js';
+import { listenerText } from './listener-text.js';
 import { clientFor, printJson, printLines, type LiveOptions } from './live-options.js';
 import { printable } from './table.js';
 import { wrapWords } from './wrap-words.js';
@@ -35,7 +36,7 @@ export function formatStatus(
   status: StatusJson,
   { nowMs, width }: { readonly nowMs: number; readonly width: number },
 ): readonly string[] {
-  const { configuration, listeners, table, traffic, backends, drains, problems } = status;
+  const { configuration, table, traffic, backends, drains, problems } = status;
   const lost = status.workersLost === 0 ? '' : `, ${plural(status.workersLost, 'worker')} lost so far`;
   const { lastReload } = configuration;
   const rows: readonly (readonly [string, string])[] = [
@@ -52,7 +53,7 @@ export function formatStatus(
         : `${formatAgo(lastReload.atMs, nowMs)}, ${lastReload.ok ? 'taken over' : 'refused'}: ${lastReload.message}`,
     ],
     ['Revision', String(status.revision)],
-    ['Listeners', `${formatCount(listeners.tcp)} TCP, ${formatCount(listeners.udp)} UDP`],
+    ['Listeners', listenerText(status)],
     ['Backends', `${backends.serving} of ${backends.total} serving`],
     [
       'Flows',
@@ -67,13 +68,16 @@ export function formatStatus(
       `${formatBitRate(traffic.bitsToClientPerSecond)}, ${formatBytes(traffic.bytesToClient)} in all`,
     ],
     ['Failures', `${formatCount(traffic.connectFailures)} connects, ${formatCount(traffic.resets)} resets`],
-    ...(['tcp', 'udp', 'embryonic'] as const).map(
-      (kind, index) =>
-        [
-          index === 0 ? 'Table' : '',
-          budget(kind === 'embryonic' ? kind : kind.toUpperCase(), table[kind]),
-        ] as const,
-    ),
+    ...(['tcp', 'udp', 'embryonic'] as const)
+      // The kernel plane counts no embryonic flows apart.
+      .filter((kind) => kind !== 'embryonic' || table[kind].limit > 0)
+      .map(
+        (kind, index) =>
+          [
+            index === 0 ? 'Table' : '',
+            budget(kind === 'embryonic' ? kind : kind.toUpperCase(), table[kind]),
+          ] as const,
+      ),
     ...kernelRows(status.kernel, nowMs),
     ...listed(
       'Drains',
@@ -93,8 +97,8 @@ function kernelRows(kernel: StatusJson['kernel'], nowMs: number): readonly (read
   const failed =
     lastFailure === undefined ? '' : `, last ${formatAgo(lastFailure.atMs, nowMs)}: ${lastFailure.text}`;
   return [
-    ['Kernel', `${mode}: ${why}`],
-    ['', `table ${table} ${state.replace('-', ' ')} since ${formatAgo(sinceMs, nowMs)}, ${tool}`],
+    ['Kernel', `${mode.replace(/^kernel /, '')}: ${why}`],
+    ['', `table ${table} ${state.replace('-', ' ')} for ${formatSpan(nowMs - sinceMs)}, ${tool}`],
     ['', `${plural(repairs, 'repair')}, ${plural(failures, 'failure')}${failed}`],
   ];
 }

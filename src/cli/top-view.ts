@@ -1,6 +1,7 @@
 import { backendNames, formatFlows } from './flow-text.js';
 import { formatPools } from './backends-command.js';
 import { formatBitRate, formatCount, formatShare, formatSi, formatSpan, plural } from './human.js';
+import { shortListenerText } from './listener-text.js';
 import { printable, shorten } from './table.js';
 import type { ScreenLine, TerminalSize } from './terminal.js';
 import { topFlows, type TopData, type TopModel } from './top-model.js';
@@ -41,7 +42,7 @@ function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
   const alert: readonly ScreenLine[] = trouble === undefined ? [] : [{ text: trouble, style: 'alert' }];
   if (data === undefined) return [{ text: 'haports', style: 'title' }, ...alert];
   const { status, atMs } = data;
-  const { traffic, listeners, backends, table, problems } = status;
+  const { traffic, backends, table, problems } = status;
   const drains = status.drains.filter(({ phase }) => phase !== 'done').length;
   return [
     {
@@ -54,10 +55,10 @@ function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
       text:
         `${plural(traffic.flowsActive, 'flow')}  ${formatSi(traffic.newFlowsPerSecond)} new/s  ` +
         `in ${formatBitRate(traffic.bitsToBackendPerSecond)}  out ${formatBitRate(traffic.bitsToClientPerSecond)}  ` +
-        `listeners ${formatCount(listeners.tcp)} TCP ${formatCount(listeners.udp)} UDP`,
+        shortListenerText(status),
     },
     {
-      text: `table  TCP ${use(table.tcp)}  UDP ${use(table.udp)}  embryonic ${use(table.embryonic)}`,
+      text: `table  TCP ${use(table.tcp)}  UDP ${use(table.udp)}${table.embryonic.limit === 0 ? '' : `  embryonic ${use(table.embryonic)}`}`,
     },
     problems.length === 0
       ? { text: 'no problems', style: 'dim' }

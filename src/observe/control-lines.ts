@@ -8,6 +8,7 @@ import type {
 import { errorCode, errorMessage } from '../model/errors.js';
 import type { Logger } from '../runtime/logger.js';
 import { groupListenFailures } from './listen-failures.js';
+import { listeningWords, type TrafficEntry } from './listening-words.js';
 import {
   logDrainChanged,
   logHealthEvent,
@@ -21,6 +22,7 @@ import { logUpgrade } from './upgrade-lines.js';
 export interface ControlLineContext {
   readonly poolWasDown: boolean;
   readonly failuresAreNew: boolean;
+  readonly entry: TrafficEntry;
 }
 
 export function logControlEvent(logger: Logger, event: ControlEvent, context: ControlLineContext): void {
@@ -145,14 +147,16 @@ function logApplied(
   const { tcp, udp } = listeners;
   logger.info(
     { event: 'applied', revision, digest, listeners: { tcp, udp }, failures: failures.length },
-    `Applied revision ${revision}: listening on ${tcp} TCP and ${udp} UDP ports`,
+    `Applied revision ${revision}: ${listeningWords(context.entry, listeners)}`,
   );
   if (failures.length === 0 || !context.failuresAreNew) return;
   const groups = groupListenFailures(failures);
   const first = groups[0];
   const example = first === undefined ? '' : `, first ${first.protocol} ${first.ports} (${first.errorCode})`;
+  // Captured ports have no sockets that could be counted.
+  const all = context.entry === 'captured' ? '' : ` of ${failures.length + tcp + udp}`;
   logger.warn(
     { event: 'listen-failed', revision, failures: groups },
-    `Cannot listen on ${failures.length} of ${failures.length + tcp + udp} ports${example}`,
+    `Cannot listen on ${failures.length}${all} ${all === '' && failures.length === 1 ? 'port' : 'ports'}${example}`,
   );
 }

@@ -5,6 +5,7 @@ import type { Logger } from '../runtime/logger.js';
 import { logControlEvent } from './control-lines.js';
 import { logKernelChanged } from './kernel-lines.js';
 import { groupListenFailures } from './listen-failures.js';
+import type { TrafficEntry } from './listening-words.js';
 import { PassiveFailureLog } from './passive-failure-log.js';
 import {
   logListeningChanged,
@@ -21,7 +22,9 @@ export interface EventLogDependencies {
 
 export interface EventLogOptions {
   /** How often passive failures are summed up at info. @default 10000 */
-  readonly summaryIntervalMs: number;
+  readonly summaryIntervalMs?: number;
+  /** @default 'port-sockets' */
+  readonly entry?: TrafficEntry;
 }
 
 /**
@@ -30,20 +33,23 @@ export interface EventLogOptions {
  */
 export class EventLog {
   readonly #logger: Logger;
+  readonly #entry: TrafficEntry;
   readonly #passiveFailures: PassiveFailureLog;
   /** Pool views that nobody serves, by `pool|probe`, so that a recovery can be told from a first serving. */
   readonly #downPools = new Set<string>();
   /** Of the last revision, as grouped for its line. */
   #listenFailures = '';
 
-  constructor(deps: EventLogDependencies, options: EventLogOptions = { summaryIntervalMs: 10_000 }) {
+  constructor(deps: EventLogDependencies, options: EventLogOptions = {}) {
     this.#logger = deps.logger;
-    this.#passiveFailures = new PassiveFailureLog(deps, options.summaryIntervalMs);
+    this.#entry = options.entry ?? 'port-sockets';
+    this.#passiveFailures = new PassiveFailureLog(deps, options.summaryIntervalMs ?? 10_000);
   }
 
   control(event: ControlEvent): void {
     logControlEvent(this.#logger, event, {
       poolWasDown: event.type === 'pool-serving-changed' && this.#wasDown(event),
+      entry: this.#entry,
       failuresAreNew: event.type === 'applied' && this.#areNew(event.report.failures),
     });
   }
@@ -88,7 +94,7 @@ export class EventLog {
         logTablePressure(this.#logger, event);
         break;
       case 'listening-changed':
-        logListeningChanged(this.#logger, event);
+        logListeningChanged(this.#logger, event, this.#entry);
         break;
       case 'kernel-changed':
         logKernelChanged(this.#logger, event);

@@ -6,6 +6,7 @@ import type {
   WorkerLost,
 } from '../model/events.js';
 import type { Logger } from '../runtime/logger.js';
+import { listeningWords, type TrafficEntry } from './listening-words.js';
 
 export function logOverload(logger: Logger, event: Overload): void {
   const { reason } = event;
@@ -65,12 +66,12 @@ export function logWorkerLost(logger: Logger, event: WorkerLost): void {
   );
 }
 
-export function logListeningChanged(logger: Logger, event: ListeningChanged): void {
+export function logListeningChanged(logger: Logger, event: ListeningChanged, entry: TrafficEntry): void {
   const { worker, listeners, failures } = event;
   const { tcp, udp } = listeners;
   const rest = failures === 0 ? 'none is missing' : `${failures} still cannot be bound`;
   logger.info(
     { event: 'listening-changed', worker, listeners: { tcp, udp }, failures },
-    `Listening on ${tcp} TCP and ${udp} UDP ports now, ${rest}`,
+    `Now ${listeningWords(entry, listeners)}, ${rest}`,
   );
 }

@@ -1,10 +1,12 @@
 import type { Protocol } from '../model/five-tuple.js';
 import type { Logger } from '../runtime/logger.js';
 import type { TcpPorts } from '../dataplane/data-plane.js';
+import { listeningSentence, type TrafficEntry } from './listening-words.js';
 
 /** What it took to listen. */
 export interface ListeningCost {
   readonly listeners: Readonly<Record<Protocol, number>>;
+  readonly entry: TrafficEntry;
   readonly durationMs: number;
   readonly workers: number;
   readonly tcpPorts: TcpPorts;
@@ -13,7 +15,7 @@ export interface ListeningCost {
 }
 
 export function logListening(logger: Logger, cost: ListeningCost): void {
-  const { listeners, durationMs, workers, tcpPorts, memory } = cost;
+  const { listeners, entry, durationMs, workers, tcpPorts, memory } = cost;
   const seconds = Math.round(durationMs / 10) / 100;
   const { tcp, udp } = listeners;
   const fields = {
@@ -25,7 +27,7 @@ export function logListening(logger: Logger, cost: ListeningCost): void {
   };
   const forms = { shared: 'all workers share each TCP port', owned: 'each TCP port belongs to one worker' };
   const parts = [
-    `Listening on ${tcp} TCP and ${udp} UDP ports after ${seconds} s`,
+    `${listeningSentence(entry, listeners)}${entry === 'captured' ? ',' : ''} after ${seconds} s`,
     ...(memory === undefined
       ? []
       : [`${mebibytes(memory.bytes)} MiB resident in ${memory.processes} processes`]),

@@ -111,6 +111,34 @@ describe('EventLog.control()', () => {
     );
   });
 
+  test('control() says what listeners are where the kernel takes all ports', () => {
+    const failure = {
+      rule: 'r',
+      protocol: 'tcp',
+      address: '::1',
+      port: 80,
+      errorCode: 'EADDRINUSE',
+    } as const;
+    const report = { revision: 1, listeners: { tcp: 1, udp: 2 }, failures: [] };
+    const lines = (['captured', 'kernel'] as const).map((entry) => {
+      const logger = new RecordingLogger();
+      const log = new EventLog({ logger, clock: new FakeClock() }, { entry });
+      log.control({
+        type: 'applied',
+        digest: 'd1',
+        report: entry === 'kernel' ? report : { ...report, failures: [failure] },
+      });
+      return logger.texts;
+    });
+    assert.deepEqual(lines, [
+      [
+        'info Applied revision 1: listening on 1 TCP and 2 UDP sockets, which get all captured ports',
+        'warn Cannot listen on 1 port, first tcp 80 (EADDRINUSE)',
+      ],
+      ['info Applied revision 1: the kernel forwards TCP of 1 frontend and UDP of 2 frontends'],
+    ]);
+  });
+
   test('plane() tells of ports that could be bound after all', () => {
     const { logger, log } = eventLog();
     const listeners = { tcp: 100, udp: 99 };
@@ -119,8 +147,8 @@ describe('EventLog.control()', () => {
       { type: 'listening-changed', atMs: 2, worker: 0, listeners: { tcp: 100, udp: 100 }, failures: 0 },
     ]);
     assert.deepEqual(logger.texts, [
-      'info Listening on 100 TCP and 99 UDP ports now, 1 still cannot be bound',
-      'info Listening on 100 TCP and 100 UDP ports now, none is missing',
+      'info Now listening on 100 TCP and 99 UDP ports, 1 still cannot be bound',
+      'info Now listening on 100 TCP and 100 UDP ports, none is missing',
     ]);
   });
 

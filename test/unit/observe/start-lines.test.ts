@@ -3,7 +3,13 @@ import { describe, test } from 'node:test';
 import { logDescriptorShortage, logListening } from '../../../src/observe/start-lines.js';
 import { RecordingLogger } from './recording-logger.js';
 
-const COST = { listeners: { tcp: 10, udp: 9 }, durationMs: 1234, workers: 8, tcpPorts: 'owned' } as const;
+const COST = {
+  listeners: { tcp: 10, udp: 9 },
+  entry: 'port-sockets',
+  durationMs: 1234,
+  workers: 8,
+  tcpPorts: 'owned',
+} as const;
 
 void describe('lines of a start', () => {
   test('logListening() tells ports, time, memory, and how workers have TCP ports', () => {
@@ -31,6 +37,17 @@ void describe('lines of a start', () => {
     const logger = new RecordingLogger();
     logListening(logger, { ...COST, workers: 1, tcpPorts: 'shared' });
     assert.deepEqual(logger.texts, ['info Listening on 10 TCP and 9 UDP ports after 1.23 s']);
+  });
+
+  test('logListening() says what is counted where there is no socket a port', () => {
+    const logger = new RecordingLogger();
+    const cost = { ...COST, workers: 1, listeners: { tcp: 1, udp: 2 } };
+    logListening(logger, { ...cost, entry: 'captured' });
+    logListening(logger, { ...cost, entry: 'kernel' });
+    assert.deepEqual(logger.texts, [
+      'info Listening on 1 TCP and 2 UDP sockets, which get all captured ports, after 1.23 s',
+      'info The kernel forwards TCP of 1 frontend and UDP of 2 frontends after 1.23 s',
+    ]);
   });
 
   test('logDescriptorShortage() is one error with the numbers and the advice', () => {

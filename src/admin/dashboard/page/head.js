@@ -47,6 +47,14 @@ function Verdict({ status, error, freshAtMs }) {
   </ul>`;
 }
 
+/** What the numbers of listeners count depends on how packets come in. */
+function listenerTile({ listeners: { tcp, udp }, kernel }) {
+  const parts = `TCP ${count(tcp)}, UDP ${count(udp)}`;
+  if (kernel?.mode.startsWith('kernel')) return ['Frontends in the kernel', count(Math.max(tcp, udp)), parts];
+  if (kernel === undefined) return ['Listeners', count(tcp + udp), parts];
+  return ['Sockets of captured ports', count(tcp + udp), parts];
+}
+
 /** The figures of the whole process. */
 export function Figures({ status }) {
   const { table, traffic, backends } = status;
@@ -60,7 +68,10 @@ export function Figures({ status }) {
     ],
     ['TCP flows', count(table.tcp.used), used(table.tcp)],
     ['UDP flows', count(table.udp.used), used(table.udp)],
-    ['Opening flows', count(table.embryonic.used), used(table.embryonic)],
+    // The kernel plane does not count them apart.
+    ...(table.embryonic.limit === 0
+      ? []
+      : [['Opening flows', count(table.embryonic.used), used(table.embryonic)]]),
     [
       'New flows',
       `${perSecond(traffic.newFlowsPerSecond)} /s`,
@@ -72,11 +83,7 @@ export function Figures({ status }) {
       `to clients ${bits(traffic.bitsToClientPerSecond)}`,
     ],
     ['Connect failures', count(traffic.connectFailures), `${count(traffic.resets)} resets`],
-    [
-      'Listeners',
-      count(status.listeners.tcp + status.listeners.udp),
-      `TCP ${count(status.listeners.tcp)}, UDP ${count(status.listeners.udp)}`,
-    ],
+    listenerTile(status),
   ];
   return html`<dl class="tiles">
     ${tiles.map(
