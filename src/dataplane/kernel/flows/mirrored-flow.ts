@@ -82,7 +82,8 @@ export function flowRecord(flow: MirroredFlow, nowMs: number): FlowRecord {
     backendEndpoint: formatEndpoint(backendAddress, flow.backendPort),
     state: flowState(flow.state),
     ...{ reason, epoch, excluded, openedAtMs },
-    idleMs: Math.max(0, nowMs - flow.lastPacketAtMs),
+    // The kernel counts what is left of a timeout in whole seconds: no flow is idle for longer than it lives.
+    idleMs: Math.max(0, nowMs - Math.max(flow.lastPacketAtMs, openedAtMs)),
     bytesToBackend: flow.bytesToBackend,
     packetsToBackend: flow.packetsToBackend,
     bytesToClient: flow.bytesToClient,
