@@ -163,10 +163,12 @@ export class Balancer {
     this.#stopping = true;
     this.#cancelRetry();
     this.#slowStart.stop();
-    onEvent({ type: 'stopping', cause, deadlineMs });
+    // Then the kernel plane leaves everything where it is.
+    const kept = udp === 'at-once' && this.configuration.kernel !== undefined;
+    onEvent({ type: 'stopping', cause, deadlineMs, ...(kept && { keptInKernel: true }) });
     health.stop();
     const report = await plane.stop(deadlineMs, udp);
-    if (!this.#stopped) onEvent({ type: 'stopped', report });
+    if (!this.#stopped) onEvent({ type: 'stopped', report, ...(kept && { keptInKernel: true }) });
     this.#stopped = true;
     return report;
   }

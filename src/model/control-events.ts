@@ -85,6 +85,8 @@ export interface Stopping {
   /** `SIGTERM`, `SIGINT`, or what else asked. */
   readonly cause: string;
   readonly deadlineMs: number;
+  /** The kernel goes on forwarding, by what it has. */
+  readonly keptInKernel?: true;
 }
 
 /** A plane's StopReport is one. */
@@ -96,6 +98,8 @@ export interface StoppedReport {
 export interface Stopped {
   readonly type: 'stopped';
   readonly report: StoppedReport;
+  /** As when it was stopping: the flows are none of the report's. */
+  readonly keptInKernel?: true;
 }
 
 export interface WeightChanged {

@@ -18,6 +18,8 @@ import {
 } from './operator-lines.js';
 import { logUpgrade } from './upgrade-lines.js';
 
+const KEPT_IN_KERNEL = 'the kernel goes on forwarding by what it has';
+
 /** What a line needs to know of the time before it. */
 export interface ControlLineContext {
   readonly poolWasDown: boolean;
@@ -80,14 +82,14 @@ export function logControlEvent(logger: Logger, event: ControlEvent, context: Co
     }
     case 'stopping': {
       const { cause, deadlineMs } = event;
-      const message = `Stopping on ${cause}: flows may finish for ${deadlineMs} ms`;
-      logger.info({ event: 'stopping', cause, deadlineMs }, message);
+      const rest = event.keptInKernel ? KEPT_IN_KERNEL : `flows may finish for ${deadlineMs} ms`;
+      logger.info({ event: 'stopping', cause, deadlineMs }, `Stopping on ${cause}: ${rest}`);
       break;
     }
     case 'stopped': {
       const { finished, reset } = event.report;
-      const message = `Stopped: ${finished} flows finished, ${reset} were ended`;
-      logger.info({ event: 'stopped', finished, reset }, message);
+      const rest = event.keptInKernel ? KEPT_IN_KERNEL : `${finished} flows finished, ${reset} were ended`;
+      logger.info({ event: 'stopped', finished, reset }, `Stopped: ${rest}`);
       break;
     }
   }

@@ -48,6 +48,8 @@ describe('EventLog.control()', () => {
       { type: 'apply-failed', revision: 4, error: new Error('no socket') },
       { type: 'stopping', cause: 'SIGTERM', deadlineMs: 30_000 },
       { type: 'stopped', report: { finished: 5, reset: 1 } },
+      { type: 'stopping', cause: 'SIGTERM', deadlineMs: 30_000, keptInKernel: true },
+      { type: 'stopped', report: { finished: 0, reset: 0 }, keptInKernel: true },
     );
     assert.deepEqual(lines, [
       'info haports 0.1.0 is starting',
@@ -58,6 +60,8 @@ describe('EventLog.control()', () => {
       'error Cannot apply revision 4: no socket',
       'info Stopping on SIGTERM: flows may finish for 30000 ms',
       'info Stopped: 5 flows finished, 1 were ended',
+      'info Stopping on SIGTERM: the kernel goes on forwarding by what it has',
+      'info Stopped: the kernel goes on forwarding by what it has',
     ]);
   });
 
