@@ -1,5 +1,6 @@
 # Answers packets of an IP protocol without ports, or asks with one.
-#   raw-echo.pl answer PROTOCOL NAME            prints "ready", then answers each with its first 8 bytes and the name
+#   raw-echo.pl answer PROTOCOL NAME [ADDRESS]  prints "ready", then answers each with its first 8 bytes and the name; only
+#                                               packets to that address of its own, and from it
 #   raw-echo.pl ask PROTOCOL SOURCE ADDRESS     prints the name in the answer, or "no answer"
 use strict;
 use warnings;
@@ -8,6 +9,7 @@ $| = 1;
 my ($verb, $protocol, @rest) = @ARGV;
 socket(my $socket, PF_INET, SOCK_RAW, $protocol) or die "socket: $!";
 if ($verb eq 'answer') {
+  if (@rest > 1) { bind($socket, sockaddr_in(0, inet_aton($rest[1]))) or die "bind: $!" }
   print "ready\n";
   while (my $from = recv($socket, my $packet, 2048, 0)) {
     my $body = substr($packet, (ord($packet) & 15) * 4);
