@@ -120,7 +120,11 @@ for (const mode of ['floating-l2', 'floating-routed'] satisfies KernelMode[]) {
       assert.ok(ofB2.length > 3);
       assert.equal((await lab.listed('flows-hub')).length, FLOWS, 'all are pinned yet');
       await lab.load(state('persist', 'down'));
+      // Else its answers to what it takes for the old connection would end the pin.
+      const deaf = `table ip deaf { chain arrive { type filter hook prerouting priority 0; tcp dport ${PORT} drop; }; }`;
+      await lab.namespaces.nft('b2', deaf);
       const again = await client.once(...ofB2);
+      await lab.namespaces.nft('b2', 'delete table ip deaf');
       assert.deepEqual(new Set(again.map(whoAnswered)), new Set(['b1', 'b3']), again.join());
       await lab.load(state('persist', 'up'));
       const kept = (await lab.listed('flows-hub')).filter(({ clientPort }) =>
