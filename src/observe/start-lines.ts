@@ -30,7 +30,9 @@ export function logListening(logger: Logger, cost: ListeningCost): void {
     `${listeningSentence(entry, listeners)}${entry === 'captured' ? ',' : ''} after ${seconds} s`,
     ...(memory === undefined
       ? []
-      : [`${mebibytes(memory.bytes)} MiB resident in ${memory.processes} processes`]),
+      : [
+          `${mebibytes(memory.bytes)} MiB resident in ${memory.processes} ${memory.processes === 1 ? 'process' : 'processes'}`,
+        ]),
     ...(workers > 1 ? [forms[tcpPorts]] : []),
   ];
   logger.info(fields, parts.join(', '));

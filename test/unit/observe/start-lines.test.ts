@@ -43,10 +43,10 @@ void describe('lines of a start', () => {
     const logger = new RecordingLogger();
     const cost = { ...COST, workers: 1, listeners: { tcp: 1, udp: 2 } };
     logListening(logger, { ...cost, entry: 'captured' });
-    logListening(logger, { ...cost, entry: 'kernel' });
+    logListening(logger, { ...cost, entry: 'kernel', memory: { processes: 1, bytes: 100 * 1024 * 1024 } });
     assert.deepEqual(logger.texts, [
       'info Listening on 1 TCP and 2 UDP sockets, which get all captured ports, after 1.23 s',
-      'info The kernel forwards TCP of 1 frontend and UDP of 2 frontends after 1.23 s',
+      'info The kernel forwards TCP of 1 frontend and UDP of 2 frontends after 1.23 s, 100 MiB resident in 1 process',
     ]);
   });
 

@@ -105,7 +105,13 @@ function App() {
                 title="Way of the flows"
                 hint="A line is as thick as what runs along it; dotted: no new flows."
               >
-                <${Picture} frontends=${frontends} rules=${rules} pools=${pools} route=${route} />
+                <${Picture}
+                  frontends=${frontends}
+                  rules=${rules}
+                  pools=${pools}
+                  kernel=${status?.kernel}
+                  route=${route}
+                />
               <//>
               <${Section} id="explain" title="Where does this flow go?">
                 <${Explain} api=${api} asked=${asked} onRoute=${setRoute} />

@@ -30,6 +30,7 @@ export function Head({ status, error, freshAtMs }) {
 
 function workersText({ workers, workersLost }) {
   const lost = workersLost > 0 ? `, ${count(workersLost)} lost` : '';
+  if (workers === 0) return `no workers${lost}`;
   return `${workers} ${workers === 1 ? 'worker' : 'workers'}${lost}`;
 }
 

@@ -6,8 +6,14 @@ import { curve, linesOf, measure, thickness } from './picture-lines.js';
 /** Above so many, backends are shown small. */
 const MANY_BACKENDS = 24;
 
+/** The kernel plane has no listeners: a frontend is in the kernel with all that it has rules for, or not at all. */
+function listenersText({ open, wanted }, kernel) {
+  if (!kernel?.mode.startsWith('kernel')) return `${count(open)} of ${count(wanted)} listeners`;
+  return open === wanted ? 'in the kernel' : 'not in the kernel';
+}
+
 /** Frontends -> rules -> pools -> backends. `route`: names of nodes on the way of the flow that was asked for. */
-export function Picture({ frontends, rules, pools, route }) {
+export function Picture({ frontends, rules, pools, kernel, route }) {
   const container = useRef(null);
   const [layout, setLayout] = useState({ boxes: new Map(), stacked: false });
   const backends = pools.flatMap((pool) => pool.backends);
@@ -32,9 +38,7 @@ export function Picture({ frontends, rules, pools, route }) {
           html`<${Node} key=${frontend.name} name=${`frontend:${frontend.name}`} mark=${onRoute}>
             <strong>${frontend.name}</strong>
             <span>${frontend.address}</span>
-            <span
-              >${`${count(frontend.listeners.open)} of ${count(frontend.listeners.wanted)} listeners`}</span
-            >
+            <span>${listenersText(frontend.listeners, kernel)}</span>
             <${Rates} traffic=${frontend.traffic} />
           <//>`,
       )}
