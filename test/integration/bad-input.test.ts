@@ -187,12 +187,6 @@ const FAULTS: readonly Fault[] = [
       `${host(11)} into the listener of rule "ha-ports", ${LOOP_REST}`,
     at: `"${host(11)}"`,
   },
-  {
-    name: 'what comes with a later version',
-    plant: (configuration) => (configuration['dataPlane'] = { kind: 'kernel' }),
-    says: 'LB_NOT_YET dataPlane.kind: The kernel data plane is not available yet',
-    at: '"kernel"',
-  },
 ];
 
 /** The line and column of a place in a text, counted the slow way. */

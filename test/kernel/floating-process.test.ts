@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { eventually } from '../support/deadline.js';
+import { eventually, within } from '../support/deadline.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
 import { CLIENTS, FRONTEND, whoAnswered, type LabClient } from '../support/nat-lab.js';
@@ -92,5 +92,24 @@ describe('haports run with floating IP', { skip }, () => {
     assert.match(flushed, /^Removed table inet haports\n/);
     assert.equal(await tables(), '');
     assert.doesNotMatch(await lab.namespaces.must('lb', 'ip', ['rule']), /fwmark/);
+  });
+
+  test('a stop that takes all away waits for a silent connection, and ends when that is closed', async () => {
+    const child = await run({ mode: 'floating-l2', interface: DEVICE, onStop: 'remove' });
+    await eventuallyServes(['b1', 'b3'], 15_000);
+    const open = lab.client();
+    const flow = { protocol: 'tcp' as const, host: FRONTEND[4], port: PORT, source: CLIENTS[4][1] };
+    const [who = ''] = await open.do({ kind: 'open', flows: [{ ...flow, sourcePort: sourcePort++ }] });
+    const exit = once(child, 'exit');
+    child.kill('SIGTERM');
+    await eventually(async () => (await names()).has('ECONNREFUSED'), 10_000, 'no new flows');
+    // It asks for something that may take long: the balancer sees no answers.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    assert.deepEqual((await open.do({ kind: 'ask' })).map(whoAnswered), [whoAnswered(who)]);
+    const closedAtMs = performance.now();
+    open.end();
+    await within(exit, 10_000, 'the process to end');
+    assert.ok(performance.now() - closedAtMs < 8000, 'long before the deadline of 30 s');
+    assert.equal(await tables(), '');
   });
 });

@@ -66,6 +66,11 @@ export class LabClient {
     return JSON.parse(String(line.value)) as string[];
   }
 
+  /** Closes all that is open. */
+  end(): void {
+    this.#child.stdin?.end();
+  }
+
   async once(...flows: readonly ClientFlow[]): Promise<readonly string[]> {
     return this.do({ kind: 'once', flows });
   }
