@@ -27,6 +27,9 @@ export interface FlowSource {
 
   page(query: FlowQuery): Promise<FlowPage>;
 
+  /** Reads anew what pages tell, which may be a second old where nobody tells of flows. */
+  freshen(): Promise<void>;
+
   counters(): Promise<Pick<PlaneCounters, 'traffic' | 'arrivals' | 'table' | 'kernelFlows'>>;
 
   /** Live flows; cheap. */
@@ -50,6 +53,7 @@ export const NO_FLOWS: FlowSource = {
   start: () => Promise.resolve(),
   stop: () => Promise.resolve(),
   page: () => Promise.resolve({ flows: [] }),
+  freshen: () => Promise.resolve(),
   counters: () =>
     Promise.resolve({
       traffic: [],

@@ -37,10 +37,13 @@ export class Stopping {
 
   /** After that nothing is lost by taking the table away. */
   async run(input: KernelInput): Promise<StopReport> {
-    const { put } = this.#deps;
-    const first = await this.#live();
+    const { flows, put } = this.#deps;
+    const before = await this.#live();
     await put(closedInput(input)).catch(() => undefined);
-    let left = first;
+    // From now on there are no new ones; the last that began must not be overlooked.
+    await flows.freshen();
+    let left = await this.#live();
+    const first = Math.max(before, left);
     while (left > 0 && this.#leftMs() > 0) {
       await this.#pause(Math.min(LOOK_EVERY_MS, this.#leftMs()));
       left = await this.#live();

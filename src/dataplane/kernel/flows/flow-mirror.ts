@@ -113,6 +113,10 @@ export class FlowMirror implements FlowSource {
     return next === undefined ? { flows: records } : { flows: records, next };
   }
 
+  async freshen(): Promise<void> {
+    await this.#running?.refresh.now();
+  }
+
   /** Totals of now: what is older than a second is read again. */
   async counters(): Promise<FlowCounters> {
     await this.#refreshed();
