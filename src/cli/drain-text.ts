@@ -33,7 +33,7 @@ export function formatDrain(
     drainSummary(drain, nowMs),
     `  flows      ${tcp} TCP, ${udp} UDP; ${drain.flowsAtStart} at the start, ${formatAgo(drain.startedAtMs, nowMs)}`,
     `  finish     ${forecastText(drain, nowMs)}`,
-    `  deadline   ${drain.deadlineAtMs > nowMs ? `in ${formatSpan(drain.deadlineAtMs - nowMs)}` : 'passed'}; then ${thenText(drain)}`,
+    `  deadline   ${drain.deadlineAtMs > nowMs ? `in ${formatSpan(drain.deadlineAtMs - nowMs)}; then` : 'passed;'} ${thenText(drain)}`,
     `  last new   ${formatAgo(drain.lastNewFlowAtMs, nowMs)}`,
   ].flatMap((line) => wrapWords(printable(line), width, 13));
   if (drain.longest.length === 0) return lines;
