@@ -45,7 +45,7 @@ describe('the built process under systemd', () => {
     }
     const [ready, status] = await socket.message('READY=1');
     assert.equal(ready, 'READY=1');
-    assert.match(status ?? '', /^STATUS=2 TCP and 2 UDP listeners/);
+    assert.match(status ?? '', /^STATUS=Listening on 2 TCP and 2 UDP ports;/);
     assert.deepEqual(await socket.message('WATCHDOG=1'), ['WATCHDOG=1']);
 
     haports.child.kill('SIGHUP');
