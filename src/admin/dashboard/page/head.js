@@ -51,16 +51,15 @@ function Verdict({ status, error, freshAtMs }) {
 /** What the numbers of listeners count depends on how packets come in. */
 function listenerTile({ listeners: { tcp, udp }, kernel }) {
   const parts = `TCP ${count(tcp)}, UDP ${count(udp)}`;
-  if (kernel?.mode.startsWith('kernel')) return ['Frontends in the kernel', count(Math.max(tcp, udp)), parts];
+  if (kernel?.mode.startsWith('kernel')) return ['Frontends', count(Math.max(tcp, udp)), parts];
   if (kernel === undefined) return ['Listeners', count(tcp + udp), parts];
-  return ['Sockets of captured ports', count(tcp + udp), parts];
+  return ['Capture sockets', count(tcp + udp), parts];
 }
 
 /** The figures of the whole process. */
 export function Figures({ status }) {
   const { table, traffic, backends } = status;
-  const used = ({ used, limit }) =>
-    `of ${count(limit)} allowed (${Math.round((used / Math.max(1, limit)) * 100)} %)`;
+  const used = ({ used, limit }) => `of ${count(limit)} (${Math.round((used / Math.max(1, limit)) * 100)} %)`;
   const tiles = [
     [
       'Backends serving',
