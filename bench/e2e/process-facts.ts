@@ -13,13 +13,14 @@ export async function treeOf(pid: number): Promise<readonly number[]> {
 
 /** CPU seconds, user and system, of a process tree, from /proc/<pid>/stat. */
 export async function treeCpuSeconds(pid: number): Promise<number> {
-  const seconds = await Promise.all((await treeOf(pid)).map(cpuSeconds));
+  const seconds = await Promise.all((await treeOf(pid)).map((each) => cpuSeconds(each).catch(() => 0)));
   return seconds.reduce((sum, each) => sum + each, 0);
 }
 
 /** Resident memory of a process tree, in bytes. */
 export async function treeResidentBytes(pid: number): Promise<number> {
-  const bytes = await Promise.all((await treeOf(pid)).map(residentBytes));
+  // A tool that the process runs for a moment may be gone by now.
+  const bytes = await Promise.all((await treeOf(pid)).map((each) => residentBytes(each).catch(() => 0)));
   return bytes.reduce((sum, each) => sum + each, 0);
 }
 
