@@ -1,5 +1,6 @@
 import { fromBytes, type IpAddress } from './address.js';
 import type { Cidr } from './cidr.js';
+import { fnv1a } from './fnv1a.js';
 
 /*
  * Private addresses of this machine that stand for the ports of captured frontends. Each frontend has a slot:
@@ -12,10 +13,6 @@ import type { Cidr } from './cidr.js';
 
 /** "haports" in ASCII, after the fd of unique local addresses. */
 const PREFIX6 = [0xfd, 0x68, 0x61, 0x70, 0x6f, 0x72, 0x74, 0x73];
-
-/** FNV-1a, 32 bits (draft-eastlake-fnv). */
-const FNV_OFFSET = 0x811c9dc5;
-const FNV_PRIME = 0x01000193;
 
 /** How many frontends, IPv4 and IPv6 together, a block has room for; prefix length 4 to 16. */
 export function captureRoom(block: Cidr): number {
@@ -37,7 +34,7 @@ export function captureSlots(frontends: readonly IpAddress[], block: Cidr): Read
     a.text < b.text ? -1 : 1,
   );
   for (const address of sorted) {
-    let slot = hashOf(address) % count;
+    let slot = fnv1a(address.bytes) % count;
     for (let tried = 0; taken.has(slot) || !isUsable(block, slot); slot = (slot + 1) % count) {
       if (++tried > count) throw new RangeError(`No room for ${frontends.length} frontends in ${block.text}`);
     }
@@ -80,10 +77,4 @@ function slotsOf({ prefixLength }: Cidr): number {
 function isUsable(block: Cidr, slot: number): boolean {
   const [first = 0] = captureAddress(4, slot, 0, block).bytes;
   return first !== 0 && first !== 127 && first !== 255;
-}
-
-function hashOf({ bytes }: IpAddress): number {
-  let hash = FNV_OFFSET;
-  for (const byte of bytes) hash = Math.imul(hash ^ byte, FNV_PRIME);
-  return hash >>> 0;
 }

@@ -1,3 +1,5 @@
+import { fnv1a } from '../model/fnv1a.js';
+
 /*
  * Routes, addresses and policy rules of this machine that belong to one instance. Each carries the instance's tag, so
  * that they are found without a configuration, also after a crash, and two instances never take the other's away:
@@ -23,10 +25,6 @@ export const ROUTE_PROTOCOL = '104';
 /** Ahead of the tables main (32766) and default; no other meaning. */
 const RULE_PREFERENCE = '680';
 
-/** FNV-1a, 32 bits (draft-eastlake-fnv). */
-const FNV_OFFSET = 0x811c9dc5;
-const FNV_PRIME = 0x01000193;
-
 /** The table of an instance. It starts with `haports`, so that no instance can have the name of a foreign table. */
 export function tableOf(instance: string): string {
   return instance.startsWith('haports') ? instance : `haports-${instance}`;
@@ -34,9 +32,7 @@ export function tableOf(instance: string): string {
 
 /** A number from 65,536 to 2^31 - 1, which is a valid metric and no usual number of a routing table. */
 export function instanceTag(instance: string): number {
-  let hash = FNV_OFFSET;
-  for (const byte of Buffer.from(tableOf(instance))) hash = Math.imul(hash ^ byte, FNV_PRIME);
-  return ((hash >>> 0) % (0x7fff_ffff - 0x1_0000)) + 0x1_0000;
+  return (fnv1a(Buffer.from(tableOf(instance))) % (0x7fff_ffff - 0x1_0000)) + 0x1_0000;
 }
 
 /** All addresses of the prefix are this machine's own. */

@@ -1,11 +1,9 @@
+import { fnv1a } from '../../model/fnv1a.js';
+
 /*
  * Marks that stand for backends, in conntrack and on packets: the upper 16 bits tell the instance, the lower 16 the
  * backend. They follow from names and addresses, so that a process finds the flows of the one before it.
  */
-
-/** FNV-1a, 32 bits (draft-eastlake-fnv). */
-const FNV_OFFSET = 0x811c9dc5;
-const FNV_PRIME = 0x01000193;
 
 /** Backends that can have a mark: 0 stands for none. */
 export const MOST_BACKENDS = 65_535;
@@ -13,9 +11,9 @@ export const MOST_BACKENDS = 65_535;
 /** The bits of a mark that tell the instance. */
 export const INSTANCE_MASK = 0xffff0000;
 
-/** Never 0, so that no mark of an instance is 0. */
-export function instanceTag(instance: string): number {
-  return 1 + (hashOf(instance) % 0xffff);
+/** The marks of an instance without a backend's number. Never 0, so that no mark is 0. */
+export function markTag(instance: string): number {
+  return (1 + (fnv1a(Buffer.from(instance)) % 0xffff)) * 0x10000;
 }
 
 /**
@@ -24,20 +22,14 @@ export function instanceTag(instance: string): number {
  */
 export function backendMarks(instance: string, ids: readonly string[]): ReadonlyMap<string, number> {
   if (ids.length > MOST_BACKENDS) throw new RangeError(`No marks for ${ids.length} backends`);
-  const tag = instanceTag(instance) * 0x10000;
+  const tag = markTag(instance);
   const taken = new Set<number>();
   const marks = new Map<string, number>();
   for (const id of [...ids].sort()) {
-    let number = 1 + (hashOf(id) % MOST_BACKENDS);
+    let number = 1 + (fnv1a(Buffer.from(id)) % MOST_BACKENDS);
     while (taken.has(number)) number = (number % MOST_BACKENDS) + 1;
     taken.add(number);
     marks.set(id, tag + number);
   }
   return marks;
-}
-
-function hashOf(text: string): number {
-  let hash = FNV_OFFSET;
-  for (const byte of Buffer.from(text)) hash = Math.imul(hash ^ byte, FNV_PRIME);
-  return hash >>> 0;
 }

@@ -5,7 +5,7 @@ import { parseConntrackEntry, type ConntrackEntry } from '../../nft/conntrack-en
 import { forgetFlows } from '../../nft/own-table.js';
 import type { Tools } from '../../nft/tools.js';
 import { createRuleMatcher, NO_RULE } from '../../selection/rule-matcher.js';
-import { INSTANCE_MASK, instanceTag } from './backend-marks.js';
+import { INSTANCE_MASK, markTag } from './backend-marks.js';
 import { isShared, matchOf, onlyPort, type Eviction, type Evictions } from './evictions.js';
 import type { KernelInput } from './kernel-input.js';
 
@@ -58,7 +58,7 @@ export class FlowEvictor {
 
   /** Flows to which no rule belongs any more. Their next packet meets what there is for packets of no flow. */
   async evictRuleless({ instance }: KernelInput, configuration: Configuration): Promise<void> {
-    const tag = instanceTag(instance) * 0x10000;
+    const tag = markTag(instance);
     const matcher = createRuleMatcher(configuration);
     const commands = new Map<string, readonly string[]>();
     for (const family of ['ipv4', 'ipv6']) {
@@ -80,7 +80,7 @@ export class FlowEvictor {
 
   /** All of the instance. */
   async evictAll(instance: string): Promise<void> {
-    const filter = `0x${(instanceTag(instance) * 0x10000).toString(16)}/0x${INSTANCE_MASK.toString(16)}`;
+    const filter = `0x${markTag(instance).toString(16)}/0x${INSTANCE_MASK.toString(16)}`;
     await this.#forget(['ipv4', 'ipv6'].map((family) => ['-f', family, '--mark', filter]));
   }
 
@@ -97,7 +97,7 @@ export class FlowEvictor {
 
   /** Entries with the instance's marks; undefined: that could not be found out. */
   async marksInUse(instance: string): Promise<ReadonlyMap<number, string> | undefined> {
-    const tag = instanceTag(instance) * 0x10000;
+    const tag = markTag(instance);
     const found = new Map<number, string>();
     for (const family of ['ipv4', 'ipv6']) {
       const filter = `0x${tag.toString(16)}/0x${INSTANCE_MASK.toString(16)}`;

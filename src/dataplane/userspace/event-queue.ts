@@ -1,11 +1,6 @@
+import { EventBatches } from '../../flow/event-batches.js';
 import type { DropReason, PlaneEvent } from '../../model/events.js';
 import type { Clock } from '../../runtime/clock.js';
-
-/** Events are handed on at least this often, in batches. */
-const FLUSH_MS = 100;
-
-/** A batch this full goes at once, so that memory stays bounded. */
-const MAX_BATCH = 1024;
 
 /** An overload has ended when its reason has not come up for this long. */
 const OVERLOAD_QUIET_MS = 1000;
@@ -23,24 +18,20 @@ const OVERLOAD_REASONS: ReadonlySet<DropReason> = new Set<DropReason>([
 /** Collects a worker's events and hands them on in batches; turns repeated drops into overload started / ended. */
 export class EventQueue {
   readonly #clock: Clock;
-  readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
+  readonly #batches: EventBatches;
   readonly #overloads = new Map<DropReason, number>();
-  #batch: PlaneEvent[] = [];
-  #cancelFlush: (() => void) | undefined;
 
   constructor(clock: Clock) {
     this.#clock = clock;
+    this.#batches = new EventBatches(clock);
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#batches.subscribe(listener);
   }
 
   push(event: PlaneEvent): void {
-    this.#batch.push(event);
-    if (this.#batch.length >= MAX_BATCH) this.flush();
-    else this.#cancelFlush ??= this.#clock.setTimer(FLUSH_MS, () => this.flush(), { unref: true });
+    this.#batches.push(event);
   }
 
   /** Notes a drop; the first of an overload reason starts an overload. */
@@ -62,11 +53,6 @@ export class EventQueue {
 
   /** Hands on what is there now. */
   flush(): void {
-    this.#cancelFlush?.();
-    this.#cancelFlush = undefined;
-    if (this.#batch.length === 0) return;
-    const batch = this.#batch;
-    this.#batch = [];
-    for (const listener of this.#listeners) listener(batch);
+    this.#batches.flush();
   }
 }

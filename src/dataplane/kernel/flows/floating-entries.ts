@@ -1,15 +1,12 @@
 import { formatEndpoint } from '../../../model/address.js';
 import { PROTOCOL_NUMBER } from '../../../model/five-tuple.js';
+import { fnv1a } from '../../../model/fnv1a.js';
 import type { Tools } from '../../../nft/tools.js';
 import type { KernelInput } from '../kernel-input.js';
 import { flowsSet } from '../setup/floating-flows.js';
 import { floatingFlows, type FloatingFlow } from '../setup/floating-listing.js';
 import { frontendGroups, type FrontendGroup } from '../setup/frontend-dispatch.js';
 import type { EntrySource, KernelFlowEntry } from './entry-source.js';
-
-/** FNV-1a, 32 bits. */
-const FNV_OFFSET = 0x811c9dc5;
-const FNV_PRIME = 0x01000193;
 
 /**
  * Flows of the floating modes, which packets write down in sets of the table: conntrack sees but one direction there.
@@ -65,15 +62,7 @@ function entryOf(flow: FloatingFlow, { address }: FrontendGroup): KernelFlowEntr
       ...{ packets: 0, bytes: 0 },
     },
     ...{ unreplied: false, byProgram: false, mark, ageSeconds: undefined },
-    id: hashOf(`${protocol} ${client} ${clientPort} ${formatEndpoint(address, frontendPort)}`),
+    id: fnv1a(Buffer.from(`${protocol} ${client} ${clientPort} ${formatEndpoint(address, frontendPort)}`)),
     idleMs: Math.max(0, flow.timeoutMs - flow.expiresMs),
   };
-}
-
-function hashOf(text: string): number {
-  let hash = FNV_OFFSET;
-  for (let index = 0; index < text.length; index++) {
-    hash = Math.imul(hash ^ text.charCodeAt(index), FNV_PRIME);
-  }
-  return hash >>> 0;
 }

@@ -1,3 +1,4 @@
+import { EventBatches } from '../../../flow/event-batches.js';
 import type { Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
 import type { FlowEndReason } from '../../../model/flow.js';
@@ -8,11 +9,10 @@ import type { Clock } from '../../../runtime/clock.js';
 import type { Files } from '../../../runtime/files.js';
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowPage, FlowQuery } from '../../data-plane.js';
-import { INSTANCE_MASK, instanceTag } from '../backend-marks.js';
+import { INSTANCE_MASK, markTag } from '../backend-marks.js';
 import type { EndingFlows, FlowSource } from '../flow-source.js';
 import type { KernelInput } from '../kernel-input.js';
 import { missingAccounts } from './conntrack-table.js';
-import { EventBatches } from './event-batches.js';
 import { FloatingEntries } from './floating-entries.js';
 import { flowCounters, type FlowCounters } from './flow-counters.js';
 import { FlowLedger } from './flow-ledger.js';
@@ -186,8 +186,7 @@ export class FlowMirror implements FlowSource {
     if (options.mode === 'floating-l2' || options.mode === 'floating-routed') {
       return new FloatingEntries(this.#deps.tools, () => this.#input ?? first);
     }
-    // As a number of 32 bits without a sign.
-    const value = instanceTag(instance) * 0x10000;
+    const value = markTag(instance);
     return new ConntrackFlows(this.#deps, { value, mask: INSTANCE_MASK });
   }
 

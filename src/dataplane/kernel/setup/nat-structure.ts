@@ -1,7 +1,7 @@
 import type { Cidr } from '../../../model/cidr.js';
 import type { Protocol } from '../../../model/five-tuple.js';
 import { portsOf, portSetSize } from '../../../model/port-set.js';
-import { INSTANCE_MASK, instanceTag } from '../backend-marks.js';
+import { INSTANCE_MASK, markTag } from '../backend-marks.js';
 import type { KernelInput, KernelRule } from '../kernel-input.js';
 import { ACTED, actionSet } from './action-sets.js';
 import { ageingRules } from './flow-ageing.js';
@@ -198,6 +198,6 @@ function named(groups: readonly FrontendGroup[], key: 'daddr' | 'ct', verdict: s
 }
 
 function marksOf({ instance }: KernelInput): { readonly ours: string; readonly nobody: string } {
-  const nobody = hex32(instanceTag(instance) * 0x10000);
+  const nobody = hex32(markTag(instance));
   return { nobody, ours: `ct mark & ${hex32(INSTANCE_MASK)} == ${nobody}` };
 }

@@ -1,4 +1,4 @@
-import { INSTANCE_MASK, instanceTag } from '../backend-marks.js';
+import { INSTANCE_MASK, markTag } from '../backend-marks.js';
 import type { KernelInput, KernelRule } from '../kernel-input.js';
 import { ACTED, actionSet } from './action-sets.js';
 import { ageingRules } from './flow-ageing.js';
@@ -122,7 +122,7 @@ function knownChains(groups: readonly FrontendGroup[]): string[] {
 
 function hooks(input: KernelInput, groups: readonly FrontendGroup[]): string[] {
   const { interface: device, flowState } = input.options;
-  const ours = hex32(instanceTag(input.instance) * 0x10000);
+  const ours = hex32(markTag(input.instance));
   const mask = hex32(INSTANCE_MASK);
   const hook = (name: string, priority: number): string =>
     `type filter hook ${name} priority ${priority}; policy accept;`;

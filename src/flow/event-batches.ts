@@ -1,5 +1,5 @@
-import type { PlaneEvent } from '../../../model/events.js';
-import type { Clock } from '../../../runtime/clock.js';
+import type { PlaneEvent } from '../model/events.js';
+import type { Clock } from '../runtime/clock.js';
 
 /** Events are handed on at least this often. */
 const FLUSH_MS = 100;
