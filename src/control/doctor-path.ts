@@ -85,25 +85,11 @@ export async function asStranger<T>(
 /** Takes out what a doctor has left that did not come to its end. */
 export async function removeLeftovers(machine: DoctorMachine): Promise<void> {
   for (const family of ['-4', '-6']) {
-    let answer = await machine.run('ip', [
-      family,
-      'rule',
-      'del',
-      'pref',
-      PREFERENCE,
-      'protocol',
-      ROUTE_PROTOCOL,
-    ]);
-    for (let left = 1000; answer.exitCode === 0 && left > 0; left -= 1) {
-      answer = await machine.run('ip', [
-        family,
-        'rule',
-        'del',
-        'pref',
-        PREFERENCE,
-        'protocol',
-        ROUTE_PROTOCOL,
-      ]);
+    const deletion = [family, 'rule', 'del', 'pref', PREFERENCE, 'protocol', ROUTE_PROTOCOL];
+    // One rule goes at a time.
+    let isGone = true;
+    for (let left = 1001; isGone && left > 0; left -= 1) {
+      isGone = (await machine.run('ip', deletion)).exitCode === 0;
     }
   }
 }

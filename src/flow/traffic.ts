@@ -121,3 +121,22 @@ export class Traffic {
     return [...this.#arrivals.values()].flatMap((byProtocol) => Object.values(byProtocol));
   }
 }
+
+/** A row of totals as whoever asks gets it. */
+export function trafficRow({ lastFlowAtMs, ...totals }: TrafficTotals): Omit<
+  TrafficTotals,
+  'lastFlowAtMs'
+> & {
+  readonly lastFlowAtMs?: number;
+} {
+  const copy = { ...totals, flowsEnded: { ...totals.flowsEnded } };
+  return lastFlowAtMs === 0 ? copy : { ...copy, lastFlowAtMs };
+}
+
+/** As trafficRow, of arrivals. */
+export function arrivalRow({ sources, ...totals }: ArrivalTotals): Omit<ArrivalTotals, 'sources'> & {
+  readonly sourceSketch?: Uint8Array;
+} {
+  const copy = { ...totals, drops: { ...totals.drops } };
+  return sources === undefined ? copy : { ...copy, sourceSketch: sources.registers.slice() };
+}

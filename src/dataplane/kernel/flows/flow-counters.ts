@@ -1,7 +1,7 @@
-import type { ArrivalTotals, TrafficTotals } from '../../../flow/traffic.js';
+import { arrivalRow, trafficRow } from '../../../flow/traffic.js';
 import type { Limits } from '../../../model/configuration.js';
 import { PROTOCOLS, type Protocol } from '../../../model/five-tuple.js';
-import type { ArrivalCounters, PlaneCounters, TableUse, TrafficCounters } from '../../data-plane.js';
+import type { PlaneCounters, TableUse, TrafficCounters } from '../../data-plane.js';
 import type { FlowLedger } from './flow-ledger.js';
 
 /** What the mirror knows of the plane's counters. */
@@ -17,7 +17,7 @@ export interface CounterParts {
 
 /** Copies of all totals. */
 export function flowCounters({ ledger, limits, conntrack, gaps }: CounterParts): FlowCounters {
-  const traffic = ledger.traffic.allTraffic().map(trafficCounters);
+  const traffic = ledger.traffic.allTraffic().map(trafficRow);
   const [tcp, udp] = PROTOCOLS.map((protocol): TableUse => {
     // What is above these limits is not listed, but forwarded all the same.
     const limit = (protocol === 'tcp' ? limits?.tcpFlows : limits?.udpFlows) ?? 0;
@@ -26,7 +26,7 @@ export function flowCounters({ ledger, limits, conntrack, gaps }: CounterParts):
   const none = { used: 0, limit: 0 };
   return {
     traffic,
-    arrivals: ledger.traffic.allArrivals().map(arrivalCounters),
+    arrivals: ledger.traffic.allArrivals().map(arrivalRow),
     table: { tcp: tcp ?? none, udp: udp ?? none, embryonic: none },
     kernelFlows: {
       ...(conntrack === undefined ? {} : { conntrack }),
@@ -39,14 +39,4 @@ function activeOf(traffic: readonly TrafficCounters[], protocol: Protocol): numb
   let active = 0;
   for (const entry of traffic) if (entry.protocol === protocol) active += entry.flowsActive;
   return active;
-}
-
-function trafficCounters({ lastFlowAtMs, ...totals }: TrafficTotals): TrafficCounters {
-  const copy = { ...totals, flowsEnded: { ...totals.flowsEnded } };
-  return lastFlowAtMs === 0 ? copy : { ...copy, lastFlowAtMs };
-}
-
-function arrivalCounters({ sources, ...totals }: ArrivalTotals): ArrivalCounters {
-  const copy = { ...totals, drops: { ...totals.drops } };
-  return sources === undefined ? copy : { ...copy, sourceSketch: sources.registers.slice() };
 }
