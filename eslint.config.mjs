@@ -28,7 +28,7 @@ export default tseslint.config(
   },
   {
     // Typed-array reads whose bounds a comment argues; see CONTRIBUTING.md.
-    files: ['src/selection/**', 'src/flow/**', 'test/**/*.ts', 'bench/**/*.ts'],
+    files: ['src/selection/**', 'src/flows/**', 'test/**/*.ts', 'bench/**/*.ts'],
     rules: { '@typescript-eslint/no-non-null-assertion': 'off' },
   },
   {

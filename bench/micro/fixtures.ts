@@ -1,7 +1,6 @@
-import { fromBytes, ipAddress } from '../../src/model/address.js';
-import type { FiveTuple } from '../../src/model/five-tuple.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { fromBytes, ipAddress, type FiveTuple } from '../../src/model/address.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { buildMaglevTable } from '../../src/selection/maglev.js';
 import { testRule, testState } from '../../test/support/forwarding-state.js';
 

@@ -1,8 +1,394 @@
 import { VERSION } from '../model/version.js';
-import { CHANGE_SCHEMAS } from './openapi-changes.js';
-import { VIEW_SCHEMAS } from './openapi-views.js';
-import { integer, list, oneOf, ref, TEXT, type Schema } from './openapi-words.js';
-import { FLOW_SORTS, FLOW_STATES, PLACEMENT_REASONS } from './routes/flow-routes.js';
+import { FLOW_SORTS, FLOW_STATES, PLACEMENT_REASONS } from './routes.js';
+
+/** A JSON Schema (2020-12), as OpenAPI 3.1 has it. */
+export type Schema = Readonly<Record<string, unknown>>;
+
+export const TEXT: Schema = { type: 'string' };
+export const FLAG: Schema = { type: 'boolean' };
+export const NUMBER: Schema = { type: 'number' };
+export const INTEGER: Schema = { type: 'integer', minimum: 0 };
+export const SHARE: Schema = { type: 'number', minimum: 0, maximum: 1 };
+export const TIME: Schema = { type: 'integer', description: 'Milliseconds since the epoch' };
+export const PROTOCOL = oneOf('tcp', 'udp');
+export const DURATION: Schema = {
+  type: 'string',
+  pattern: '^[0-9]{1,9}(ms|s|m|h)$',
+  examples: ['30s', '10m'],
+};
+
+export function oneOf(...words: readonly string[]): Schema {
+  return { type: 'string', enum: words };
+}
+
+export function integer(minimum: number, maximum: number): Schema {
+  return { type: 'integer', minimum, maximum };
+}
+
+export function list(items: Schema): Schema {
+  return { type: 'array', items };
+}
+
+/** Members whose key ends in `?` may be absent. */
+export function object(members: Readonly<Record<string, Schema>>, more: Schema = {}): Schema {
+  const properties = Object.entries(members).map(([key, schema]) => [key.replace('?', ''), schema] as const);
+  const required = Object.keys(members).filter((key) => !key.endsWith('?'));
+  return {
+    type: 'object',
+    properties: Object.fromEntries(properties),
+    ...(required.length === 0 ? {} : { required }),
+    ...more,
+  };
+}
+
+/** A schema of components, by name. */
+export function ref(name: string): Schema {
+  return { $ref: `#/components/schemas/${name}` };
+}
+
+export const CLOSED: Schema = { additionalProperties: false };
+export const ADMIN_STATE = oneOf('none', 'up', 'down');
+export const HEALTH = oneOf('unknown', 'up', 'down');
+
+export function byProtocol(schema: Schema): Schema {
+  return object({ tcp: schema, udp: schema });
+}
+
+const EXCLUSION = oneOf('probe-down', 'probe-unknown', 'admin-down', 'draining', 'weight-zero', 'standby');
+const TABLE_USE = object({ used: INTEGER, limit: INTEGER });
+
+/** What is shown: the types of src/model/operator-views.ts and their parts. */
+export const VIEW_SCHEMAS = {
+  Traffic: object(
+    {
+      flowsActive: INTEGER,
+      flowsOpened: INTEGER,
+      newFlowsPerSecond: NUMBER,
+      bytesToBackend: INTEGER,
+      bytesToClient: INTEGER,
+      bitsToBackendPerSecond: NUMBER,
+      bitsToClientPerSecond: NUMBER,
+      connectFailures: INTEGER,
+      resets: INTEGER,
+    },
+    { description: 'Totals since the start, rates over the last two samples' },
+  ),
+  Status: object({
+    version: TEXT,
+    pid: INTEGER,
+    startedAtMs: TIME,
+    workers: INTEGER,
+    workersLost: INTEGER,
+    configuration: object({
+      source: TEXT,
+      digest: TEXT,
+      loadedAtMs: TIME,
+      'lastReload?': object({ atMs: TIME, ok: FLAG, message: TEXT }),
+    }),
+    revision: INTEGER,
+    problems: list(TEXT),
+    listeners: byProtocol(INTEGER),
+    table: object({ tcp: TABLE_USE, udp: TABLE_USE, embryonic: TABLE_USE }),
+    traffic: ref('Traffic'),
+    backends: object({ total: INTEGER, serving: INTEGER }),
+    drains: list(ref('Drain')),
+    'kernel?': object(
+      {
+        table: TEXT,
+        mode: TEXT,
+        why: TEXT,
+        state: oneOf('in-place', 'failing', 'absent'),
+        sinceMs: TIME,
+        repairs: INTEGER,
+        failures: INTEGER,
+        'lastFailure?': object({ atMs: TIME, text: TEXT }),
+        tool: TEXT,
+      },
+      { description: 'What it keeps in the kernel besides sockets' },
+    ),
+  }),
+  Frontend: object({
+    name: TEXT,
+    address: TEXT,
+    rules: list(TEXT),
+    listeners: object({ open: INTEGER, wanted: INTEGER }),
+    traffic: ref('Traffic'),
+  }),
+  Rule: object({
+    name: TEXT,
+    frontend: TEXT,
+    backendPool: TEXT,
+    'probe?': TEXT,
+    protocols: list(PROTOCOL),
+    haPorts: FLAG,
+    ports: TEXT,
+    distribution: TEXT,
+    symmetric: FLAG,
+    floatingIp: FLAG,
+    allDown: TEXT,
+    serving: INTEGER,
+    arrivals: INTEGER,
+    drops: { type: 'object', additionalProperties: INTEGER },
+    distinctSources: NUMBER,
+    traffic: ref('Traffic'),
+  }),
+  Probe: object({
+    probe: TEXT,
+    state: HEALTH,
+    consecutiveSuccesses: INTEGER,
+    consecutiveFailures: INTEGER,
+    transitions: INTEGER,
+    'heldForMs?': INTEGER,
+    'last?': object({ verdict: TEXT, evidence: TEXT, durationMs: NUMBER }),
+    history: list({ type: 'object' }),
+  }),
+  Backend: object({
+    id: TEXT,
+    name: TEXT,
+    pool: TEXT,
+    address: TEXT,
+    priority: INTEGER,
+    adminState: ADMIN_STATE,
+    adminStateOrigin: oneOf('configured', 'operator'),
+    configuredWeight: INTEGER,
+    weight: INTEGER,
+    weightOrigin: oneOf('configured', 'operator', 'probe-header', 'slow-start'),
+    serving: FLAG,
+    valid: FLAG,
+    'exclusion?': EXCLUSION,
+    health: HEALTH,
+    probes: list(ref('Probe')),
+    hashShare: SHARE,
+    realShare: SHARE,
+    'lastNewFlowAtMs?': TIME,
+    traffic: ref('Traffic'),
+    'drain?': ref('Drain'),
+  }),
+  BackendPool: object({
+    name: TEXT,
+    minimumHealthy: INTEGER,
+    'servingPriority?': INTEGER,
+    serving: INTEGER,
+    rules: list(TEXT),
+    backends: list(ref('Backend')),
+  }),
+  Flow: object({
+    id: INTEGER,
+    tuple: object({
+      protocol: PROTOCOL,
+      source: TEXT,
+      sourcePort: integer(1, 65535),
+      destination: TEXT,
+      destinationPort: integer(1, 65535),
+    }),
+    rule: TEXT,
+    backendId: TEXT,
+    backendEndpoint: TEXT,
+    reason: oneOf('hash', 'retry', 'rebalanced', 'fail-open', 'pinned'),
+    state: oneOf('embryonic', 'established', 'half-closed', 'blackholed'),
+    epoch: INTEGER,
+    excluded: list(TEXT),
+    openedAtMs: TIME,
+    idleMs: NUMBER,
+    bytesToBackend: INTEGER,
+    packetsToBackend: INTEGER,
+    bytesToClient: INTEGER,
+    packetsToClient: INTEGER,
+    'bitsPerSecond?': NUMBER,
+  }),
+  FlowList: object({ flows: list(ref('Flow')), matched: INTEGER, 'next?': INTEGER }),
+  Explanation: object(
+    {
+      revision: INTEGER,
+      configDigest: TEXT,
+      tuple: TEXT,
+      protocol: PROTOCOL,
+      excluded: list(TEXT),
+      result: { type: 'object' },
+      'kernelMode?': TEXT,
+      'rule?': { type: 'object' },
+      otherRules: list({ type: 'object' }),
+      'access?': { type: 'object' },
+      'key?': { type: 'object' },
+      'table?': { type: 'object' },
+      candidates: list({ type: 'object' }),
+      'endpoint?': { type: 'object' },
+      'wayBack?': { type: 'object' },
+      timeouts: list({ type: 'object' }),
+      'behaviour?': { type: 'object' },
+      'flow?': ref('Flow'),
+      'agrees?': { type: 'boolean', description: 'Whether that flow is where a new one would go now' },
+      verdict: { type: 'string', description: 'Both in a sentence, and why they differ' },
+    },
+    { description: 'Everything that leads to a decision, in the order it is made' },
+  ),
+  FeedEvent: object({
+    id: INTEGER,
+    atMs: TIME,
+    level: oneOf('debug', 'info', 'warn', 'error'),
+    type: TEXT,
+    message: TEXT,
+    fields: { type: 'object' },
+  }),
+} as const satisfies Readonly<Record<string, Schema>>;
+
+const FATES = ref('FlowFates');
+const PLANNED = { pool: TEXT, backendId: TEXT, name: TEXT };
+
+/** What is asked of the API, what it answers to that, and its errors. */
+export const CHANGE_SCHEMAS = {
+  Problem: object(
+    {
+      type: TEXT,
+      status: { type: 'integer' },
+      title: TEXT,
+      'detail?': { type: 'string', description: 'What is there and what must be' },
+      'code?': { type: 'string', description: 'Stable, LB_...' },
+      'findings?': list(ref('Finding')),
+    },
+    { description: 'RFC 9457' },
+  ),
+  Finding: object({
+    severity: oneOf('error', 'warning', 'note'),
+    code: TEXT,
+    path: TEXT,
+    message: TEXT,
+    'line?': INTEGER,
+    'column?': INTEGER,
+    'found?': TEXT,
+    'expected?': TEXT,
+    'reason?': TEXT,
+  }),
+  AdminStateChange: object({ adminState: oneOf('none', 'up', 'down', 'configured') }, CLOSED),
+  WeightChange: object({ weight: { anyOf: [integer(0, 256), oneOf('configured')] } }, CLOSED),
+  DrainRequest: object(
+    {
+      deadline: DURATION,
+      'then?': { ...oneOf('reset', 'leave'), default: 'reset' },
+      'spread?': { ...DURATION, default: '10s' },
+      'force?': { ...FLAG, default: false, description: 'Even where fewer than minimumHealthy are left' },
+    },
+    CLOSED,
+  ),
+  Drain: object({
+    pool: TEXT,
+    backendId: TEXT,
+    backendName: TEXT,
+    phase: oneOf('draining', 'ending', 'done'),
+    deadlineMs: INTEGER,
+    then: oneOf('reset', 'leave'),
+    spreadMs: INTEGER,
+    startedAtMs: TIME,
+    deadlineAtMs: TIME,
+    flowsAtStart: INTEGER,
+    flows: byProtocol(INTEGER),
+    'predictedFinishAtMs?': TIME,
+    'lastNewFlowAtMs?': TIME,
+    longest: list(ref('Flow')),
+  }),
+  FlowFates: object({ stay: INTEGER, move: INTEGER, reset: INTEGER, drop: INTEGER }),
+  PlanReport: object({
+    fromDigest: TEXT,
+    toDigest: TEXT,
+    revision: INTEGER,
+    rules: list(
+      object({
+        name: TEXT,
+        'renamedFrom?': TEXT,
+        change: oneOf('same', 'changed', 'added', 'removed'),
+        changes: list(TEXT),
+        movedShare: SHARE,
+        flows: byProtocol(FATES),
+      }),
+    ),
+    movedShare: SHARE,
+    flows: FATES,
+    backends: object({
+      added: list(object(PLANNED)),
+      removed: list(object(PLANNED)),
+      changed: list(object({ ...PLANNED, changes: list(TEXT) })),
+    }),
+    probeStateLost: list(object({ backendId: TEXT, probe: TEXT })),
+    listeners: object({ kept: INTEGER, opened: INTEGER, closed: INTEGER }),
+    restartNeeded: list(TEXT),
+    steps: list(TEXT),
+  }),
+  PlanOutcome: object({ findings: list(ref('Finding')), report: ref('PlanReport') }),
+  ReloadOutcome: object({
+    findings: list(ref('Finding')),
+    report: object({
+      revision: INTEGER,
+      digest: TEXT,
+      plan: ref('PlanReport'),
+      kept: object({
+        flows: INTEGER,
+        probeTargets: INTEGER,
+        adminStates: INTEGER,
+        drains: INTEGER,
+        listeners: INTEGER,
+      }),
+      lost: object({ flows: INTEGER, probeTargets: INTEGER, overrides: list(TEXT), listeners: INTEGER }),
+      durationMs: NUMBER,
+    }),
+  }),
+  UpgradeRequest: object(
+    { 'deadline?': { ...DURATION, description: 'How long TCP flows of the old process may take' } },
+    CLOSED,
+  ),
+  UpgradeOutcome: object({
+    pid: INTEGER,
+    version: TEXT,
+    sockets: INTEGER,
+    udpFlows: INTEGER,
+    durationMs: NUMBER,
+    udpPauseMs: NUMBER,
+  }),
+  SimulationRequest: object(
+    {
+      'suppose?': list(
+        object(
+          {
+            backend: { type: 'string', description: 'pool/name or pool/address' },
+            'health?': HEALTH,
+            'adminState?': ADMIN_STATE,
+            'weight?': integer(0, 256),
+            'draining?': FLAG,
+          },
+          CLOSED,
+        ),
+      ),
+      population: {
+        oneOf: [
+          object({ kind: { const: 'live' } }, CLOSED),
+          object(
+            {
+              kind: { const: 'generated' },
+              flows: integer(1, 1_000_000),
+              sources: integer(1, 1_000_000),
+              seed: integer(0, 4_294_967_295),
+            },
+            CLOSED,
+          ),
+        ],
+      },
+    },
+    CLOSED,
+  ),
+  SimulationReport: object({
+    revision: INTEGER,
+    configDigest: TEXT,
+    rules: list(
+      object({
+        name: TEXT,
+        followed: INTEGER,
+        flows: byProtocol(FATES),
+        unplacedBefore: INTEGER,
+        unplacedAfter: INTEGER,
+        backends: list(object({ backendId: TEXT, name: TEXT, shareBefore: SHARE, shareAfter: SHARE })),
+      }),
+    ),
+  }),
+} as const satisfies Readonly<Record<string, Schema>>;
 
 /** One operation, in short. */
 interface Endpoint {
@@ -49,7 +435,7 @@ const inPath = (name: string, description: string): Schema => ({
 
 const POOL = inPath('pool', 'Name of the backend pool');
 const BACKEND = [POOL, inPath('backend', 'Name or address of the backend')];
-const PROTOCOL = query('protocol', oneOf('tcp', 'udp'), 'Protocol');
+const OPENAPI_PROTOCOL = query('protocol', oneOf('tcp', 'udp'), 'Protocol');
 const CONFIGURATION: Schema = {
   type: 'object',
   description: 'A whole configuration, as `haports schema` describes it',
@@ -71,7 +457,7 @@ const ENDPOINTS: Readonly<Record<string, Readonly<Record<string, Endpoint>>>> = 
       parameters: [
         query('rule', TEXT, 'Name of the rule'),
         query('backend', TEXT, 'pool/name or pool/address'),
-        PROTOCOL,
+        OPENAPI_PROTOCOL,
         query('source', TEXT, 'Address of the client'),
         query('state', oneOf(...FLOW_STATES), 'State of the flow'),
         query('reason', oneOf(...PLACEMENT_REASONS), 'Why it is where it is'),
@@ -86,7 +472,7 @@ const ENDPOINTS: Readonly<Record<string, Readonly<Record<string, Endpoint>>>> = 
     get: {
       summary: 'Which backend a flow gets, and why',
       parameters: [
-        needed(PROTOCOL),
+        needed(OPENAPI_PROTOCOL),
         needed(query('source', TEXT, 'Client, as address:port or [address]:port')),
         needed(query('destination', TEXT, 'Frontend, as address:port or [address]:port')),
       ],

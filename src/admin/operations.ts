@@ -1,18 +1,19 @@
-import type { AdminState } from '../model/configuration.js';
-import type { DrainRequest, DrainStatus } from '../model/drain.js';
-import type { FeedEvent } from '../model/feed-event.js';
-import type { FiveTuple } from '../model/five-tuple.js';
 import type {
   BackendPoolView,
   FlowList,
   FlowListQuery,
   FrontendView,
   RuleView,
+  SimulationReport,
+  SimulationRequest,
   StatusView,
-} from '../model/operator-views.js';
+} from '../api/views.js';
+import type { FiveTuple } from '../model/address.js';
+import type { AdminState } from '../model/configuration.js';
+import { BalancerError, type ErrorCode } from '../model/errors.js';
+import type { FeedEvent, UpgradeOutcome } from '../model/events.js';
+import type { DrainRequest, DrainStatus } from '../model/forwarding.js';
 import type { PlanOutcome, ReloadOutcome } from '../model/plan-report.js';
-import type { SimulationReport, SimulationRequest } from '../model/simulation.js';
-import type { UpgradeOutcome } from '../model/upgrade.js';
 
 /** Events as they happen, with a short memory. */
 export interface EventFeedSource {
@@ -55,4 +56,79 @@ export interface Operations {
   simulate(request: SimulationRequest): Promise<SimulationReport>;
 
   readonly events: EventFeedSource;
+}
+
+/** An error answer as RFC 9457 has it (application/problem+json). */
+export function problem(
+  status: number,
+  title: string,
+  extra: {
+    /** What is there and what must be. */
+    readonly detail?: string;
+    /** Stable: `LB_...`. */
+    readonly code?: string;
+    readonly reasons?: readonly string[];
+    /** Of the validator. */
+    readonly findings?: readonly unknown[];
+    readonly headers?: Readonly<Record<string, string>>;
+  } = {},
+): Response {
+  const { headers, ...members } = extra;
+  return new Response(`${JSON.stringify({ type: 'about:blank', status, title, ...members })}\n`, {
+    status,
+    headers: { ...headers, 'content-type': 'application/problem+json' },
+  });
+}
+
+interface Kind {
+  readonly status: number;
+  readonly title: string;
+}
+
+const USAGE: Kind = { status: 400, title: 'Bad request' };
+const NOT_FOUND: Kind = { status: 404, title: 'Not found' };
+const CONFLICT: Kind = { status: 409, title: 'Conflict' };
+const UNUSABLE: Kind = { status: 422, title: 'Unusable configuration' };
+
+/** Codes that say something to whoever asked. Every other one is an internal error without details. */
+const KINDS: Readonly<Partial<Record<ErrorCode, Kind>>> = {
+  LB_USAGE: USAGE,
+  LB_UNAUTHORIZED: { status: 401, title: 'Unauthorized' },
+  LB_FORBIDDEN: { status: 403, title: 'Forbidden' },
+  LB_UNKNOWN_BACKEND: NOT_FOUND,
+  LB_NOT_FOUND: NOT_FOUND,
+  LB_CONFLICT: CONFLICT,
+  LB_GATE_EXCEEDED: CONFLICT,
+  LB_RESTART_NEEDED: CONFLICT,
+  LB_TOO_LARGE: { status: 413, title: 'Too large' },
+  LB_CONFIG_SYNTAX: UNUSABLE,
+  LB_CONFIG_INVALID: UNUSABLE,
+  LB_UPGRADE_FAILED: { status: 500, title: 'The new version does not start' },
+  LB_APPLY_FAILED: { status: 500, title: 'The change could not be applied' },
+};
+
+/** Whether `errorProblem` tells what the error says. */
+export function isTellable(error: unknown): error is BalancerError {
+  return error instanceof BalancerError && KINDS[error.code] !== undefined;
+}
+
+/** The answer that stands for anything thrown. `findings` of an error go along. */
+export function errorProblem(error: unknown): Response {
+  const kind = isTellable(error) ? KINDS[error.code] : undefined;
+  if (kind === undefined || !isTellable(error)) {
+    return problem(500, 'Internal error', { code: 'LB_INTERNAL' });
+  }
+  const findings = 'findings' in error && Array.isArray(error.findings) ? { findings: error.findings } : {};
+  const headers = kind.status === 401 ? { headers: { 'www-authenticate': 'Bearer realm="haports"' } } : {};
+  return problem(kind.status, kind.title, {
+    detail: error.message,
+    code: error.code,
+    ...findings,
+    ...headers,
+  });
+}
+
+/** What whoever asked has done wrong: what is there and what must be. */
+export function usageError(message: string): BalancerError {
+  return new BalancerError(message, { code: 'LB_USAGE', source: 'usage' });
 }

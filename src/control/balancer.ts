@@ -1,14 +1,12 @@
-import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../dataplane/data-plane.js';
+import type { HealthSource } from '../health/tracker.js';
 import type { Configuration } from '../model/configuration.js';
-import type { ControlEvent } from '../model/control-events.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
-import type { PlaneEvent } from '../model/events.js';
-import type { ForwardingState } from '../model/forwarding-state.js';
+import type { ControlEvent, PlaneEvent, PoolServingChanged } from '../model/events.js';
+import type { ForwardingState, PoolView } from '../model/forwarding.js';
+import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
-import type { CompilerInputs, ForwardingCompiler } from './forwarding-compiler.js';
-import type { HealthSource } from './health-source.js';
-import { OperatorState } from './operator-state.js';
-import { servingChanges } from './serving-changes.js';
+import type { CompilerInputs, ForwardingCompiler } from '../selection/compiler.js';
+import { OperatorState } from './overrides.js';
 import { SlowStart } from './slow-start.js';
 
 /** A state that the plane has refused is compiled and tried anew so much later. */
@@ -274,4 +272,30 @@ export class Balancer {
     await Promise.race([health.firstVerdicts(), grace]);
     cancel();
   }
+}
+
+/** Which pool views serve with other members than before; at the first state, all of them. */
+export function servingChanges(
+  before: ForwardingState | undefined,
+  after: ForwardingState,
+): readonly PoolServingChanged[] {
+  const previous = new Map(before?.views.map((view) => [view.key, servingIds(view)]));
+  return after.views
+    .filter((view) => previous.get(view.key) !== servingIds(view))
+    .map((view) => ({
+      type: 'pool-serving-changed',
+      pool: view.pool,
+      ...(view.probe === undefined ? {} : { probe: view.probe }),
+      ...(view.servingPriority === undefined ? {} : { servingPriority: view.servingPriority }),
+      eligible: view.backends.filter(({ eligible }) => eligible).length,
+      total: view.backends.length,
+    }));
+}
+
+function servingIds(view: PoolView): string {
+  return view.backends
+    .filter(({ serving }) => serving)
+    .map(({ backend }) => backend.id)
+    .sort()
+    .join(' ');
 }

@@ -1,7 +1,7 @@
-import type { AdminState, Backend, BackendPool, Configuration } from '../model/configuration.js';
-import type { ControlEvent } from '../model/control-events.js';
-import type { DrainRequest, DrainStatus } from '../model/drain.js';
+import { findBackend, type AdminState, type Backend, type BackendPool } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
+import type { ControlEvent } from '../model/events.js';
+import type { DrainRequest, DrainStatus } from '../model/forwarding.js';
 import type { Balancer } from './balancer.js';
 import type { Drains } from './drains.js';
 
@@ -9,11 +9,6 @@ export interface OperatorDeps {
   readonly balancer: Balancer;
   readonly drains: Drains;
   readonly onEvent: (event: ControlEvent) => void;
-}
-
-interface Named {
-  readonly pool: BackendPool;
-  readonly backend: Backend;
 }
 
 /**
@@ -85,19 +80,6 @@ export class Operator {
       );
     }
   }
-}
-
-/** By id or `pool/name`. Throws `LB_UNKNOWN_BACKEND`. */
-export function findBackend({ backendPools }: Configuration, name: string): Named {
-  for (const pool of backendPools) {
-    for (const backend of pool.backends) {
-      if (backend.id === name || `${pool.name}/${backend.name}` === name) return { pool, backend };
-    }
-  }
-  throw new BalancerError(`There is no backend "${name}": it must be pool/name or pool/address`, {
-    code: 'LB_UNKNOWN_BACKEND',
-    source: 'usage',
-  });
 }
 
 function labels(pool: BackendPool, backend: Backend) {

@@ -1,17 +1,16 @@
+import type { Finding } from '../config/findings.js';
 import type { ParseResult } from '../config/load.js';
-import type { Finding } from '../config/finding.js';
-import type { DataPlane } from '../dataplane/data-plane.js';
+import { questionKey } from '../health/scheduler.js';
 import type { Configuration } from '../model/configuration.js';
-import type { ControlEvent } from '../model/control-events.js';
 import { BalancerError } from '../model/errors.js';
+import type { ControlEvent } from '../model/events.js';
 import type { PlanOutcome, PlanReport, ReloadOutcome, ReloadReport } from '../model/plan-report.js';
+import { allFlows, type DataPlane } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
-import { questionKey } from '../probe/probe-key.js';
 import type { Picker } from '../selection/picker.js';
-import { allFlows } from './all-flows.js';
+import { planChange } from '../whatif/plan.js';
 import type { Balancer } from './balancer.js';
 import type { Drains } from './drains.js';
-import { planChange } from './plan.js';
 
 export interface ReloadDeps {
   readonly clock: Clock;

@@ -1,4 +1,4 @@
-import type { Protocol } from './five-tuple.js';
+import type { Protocol } from './address.js';
 
 /** What becomes of live flows. `reset`, `drop` and `end` are the flow policy's; `move`: UDP, with its next datagram. */
 export interface FlowFates {

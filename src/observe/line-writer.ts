@@ -1,6 +1,6 @@
 import { errorCode, errorMessage } from '../model/errors.js';
-import type { AppendFile, AppendFiles } from '../runtime/append-file.js';
 import type { Clock } from '../runtime/clock.js';
+import type { AppendFile, AppendFiles } from '../runtime/files.js';
 import type { Logger } from '../runtime/logger.js';
 
 export interface LineWriterDependencies {

@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import type { BackendPoolView, BackendView, StatusView } from '../../src/model/operator-views.js';
+import type { BackendPoolView, BackendView, StatusView } from '../../src/api/views.js';
 import type { ReloadOutcome } from '../../src/model/plan-report.js';
 import { adminApi } from '../support/admin-api.js';
 import { eventually } from '../support/deadline.js';

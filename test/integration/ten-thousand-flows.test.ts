@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { Protocol } from '../../src/model/five-tuple.js';
+import type { Protocol } from '../../src/model/address.js';
 import { adminApi } from '../support/admin-api.js';
 import { eventually, within } from '../support/deadline.js';
 import { haports, HaportsProcess } from '../support/haports-process.js';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import type { DoctorReport } from '../../src/control/doctor.js';
+import type { DoctorReport } from '../../src/doctor/checks.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
 import { CLIENTS, FRONTEND } from '../support/nat-lab.js';

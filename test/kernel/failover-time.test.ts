@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { after, before, describe, test, type TestContext } from 'node:test';
-import type { BackendPoolView } from '../../src/model/operator-views.js';
+import type { BackendPoolView } from '../../src/api/views.js';
 import { adminApi } from '../support/admin-api.js';
 import type { CapturedHaports } from '../support/capture-lab.js';
 import { eventually, within } from '../support/deadline.js';

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
-import { floatingSetup } from '../../src/dataplane/kernel/setup/floating-setup.js';
+import { kernelInput } from '../../src/planes/kernel/program.js';
+import { floatingSetup } from '../../src/planes/kernel/ebpf/floating.js';
 import { ipAddress } from '../../src/model/address.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { KernelMode } from '../../src/model/kernel-options.js';
-import { replaceTableText } from '../../src/nft/kernel-setup.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import type { KernelMode } from '../../src/model/configuration.js';
+import { replaceTableText } from '../../src/planes/netfilter/nft.js';
 import { NONE_EXCLUDED } from '../../src/selection/picker.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
 import { KernelStates } from '../support/kernel-states.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { join } from 'node:path';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { KernelMode } from '../../src/model/kernel-options.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import type { KernelMode } from '../../src/model/configuration.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { whyNoNamespaces } from '../support/namespaces.js';

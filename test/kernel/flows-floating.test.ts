@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { FlowMirror } from '../../src/dataplane/kernel/flows/flow-mirror.js';
-import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
+import { FlowMirror } from '../../src/planes/kernel/nat/kernel-flows.js';
+import { kernelInput } from '../../src/planes/kernel/program.js';
 import type { PlaneEvent } from '../../src/model/events.js';
-import type { KernelMode } from '../../src/model/kernel-options.js';
-import { systemTools } from '../../src/nft/runner.js';
+import type { KernelMode } from '../../src/model/configuration.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { eventually } from '../support/deadline.js';
 import { DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';

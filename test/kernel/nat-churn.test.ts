@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
-import { natSetup } from '../../src/dataplane/kernel/setup/nat-setup.js';
+import { kernelInput } from '../../src/planes/kernel/program.js';
+import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
 import {

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
-import { natSetup } from '../../src/dataplane/kernel/setup/nat-setup.js';
+import { kernelInput } from '../../src/planes/kernel/program.js';
+import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { ipAddress } from '../../src/model/address.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { Distribution } from '../../src/model/rule.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import type { Distribution } from '../../src/model/configuration.js';
 import { NONE_EXCLUDED } from '../../src/selection/picker.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { whyNoNamespaces } from '../support/namespaces.js';

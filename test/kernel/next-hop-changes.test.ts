@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { backendMarks } from '../../src/dataplane/kernel/backend-marks.js';
-import { kernelInput, type RemovedBackend } from '../../src/dataplane/kernel/kernel-input.js';
-import { nextHopSetup } from '../../src/dataplane/kernel/setup/next-hop-setup.js';
-import { ipAddress } from '../../src/model/address.js';
-import { parseCidr } from '../../src/model/cidr.js';
-import type { FlowAction } from '../../src/model/rule.js';
+import { backendMarks, kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
+import { nextHopSetup } from '../../src/planes/kernel/ebpf/next-hop.js';
+import { ipAddress, parseCidr } from '../../src/model/address.js';
+import type { FlowAction } from '../../src/model/configuration.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
 import { whoAnswered, type ClientFlow, type LabClient } from '../support/nat-lab.js';

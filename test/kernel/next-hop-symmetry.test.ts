@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
-import { nextHopSetup } from '../../src/dataplane/kernel/setup/next-hop-setup.js';
-import { ipAddress } from '../../src/model/address.js';
-import { parseCidr, type Cidr } from '../../src/model/cidr.js';
-import type { FiveTuple } from '../../src/model/five-tuple.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { KernelOptions } from '../../src/model/kernel-options.js';
+import { kernelInput } from '../../src/planes/kernel/program.js';
+import { nextHopSetup } from '../../src/planes/kernel/ebpf/next-hop.js';
+import { ipAddress, parseCidr, type Cidr, type FiveTuple } from '../../src/model/address.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import type { KernelOptions } from '../../src/model/configuration.js';
 import { NONE_EXCLUDED } from '../../src/selection/picker.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { whyNoNamespaces } from '../support/namespaces.js';

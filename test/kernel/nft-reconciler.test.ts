@@ -1,16 +1,12 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { ipAddress } from '../../src/model/address.js';
+import { ipAddress, parseCidr } from '../../src/model/address.js';
 import type { CapturePlan } from '../../src/model/capture.js';
-import { parseCidr } from '../../src/model/cidr.js';
-import { parsePortSet } from '../../src/model/port-set.js';
-import { captureSetup } from '../../src/nft/capture-setup.js';
-import type { CapturedFrontend, CaptureInput } from '../../src/nft/capture-input.js';
-import { flushInstance } from '../../src/nft/flush.js';
-import type { KernelSetup } from '../../src/nft/kernel-setup.js';
-import { Reconciler } from '../../src/nft/reconciler.js';
-import { systemTools } from '../../src/nft/runner.js';
-import type { Tool, Tools } from '../../src/nft/tools.js';
+import { parsePortSet } from '../../src/model/ports.js';
+import { captureSetup, type CaptureInput, type CapturedFrontend } from '../../src/planes/capture/table.js';
+import { flushInstance, type KernelSetup } from '../../src/planes/netfilter/nft.js';
+import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
+import { systemTools, type Tool, type Tools } from '../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
 

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { formatDuration, parseDuration } from '../../src/model/duration.js';
-import { canonicalJson } from '../../src/config/digest.js';
-import { formatFindings } from '../../src/config/format-findings.js';
+import { formatDuration, parseDuration } from '../../src/model/configuration.js';
+import { canonicalJson } from '../../src/config/resolve.js';
+import { formatFindings } from '../../src/config/findings.js';
 import { parseConfiguration, type ParseResult } from '../../src/config/load.js';
-import { editDistance } from '../../src/config/nearest-word.js';
+import { editDistance } from '../../src/config/text.js';
 import { example, haExample } from '../unit/config/example.js';
 
 /** What must hold of every result, whatever the text. */

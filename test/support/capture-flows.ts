@@ -1,4 +1,4 @@
-import type { Protocol } from '../../src/model/five-tuple.js';
+import type { Protocol } from '../../src/model/address.js';
 
 /** One flow of a client of the capture lab. */
 export interface AskedFlow {

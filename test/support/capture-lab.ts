@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import type { StatusView } from '../../src/model/operator-views.js';
+import type { StatusView } from '../../src/api/views.js';
 import { adminApi, type AdminAnswer } from './admin-api.js';
 import type { AskedFlow, ClientPlan, FlowAnswer } from './capture-flows.js';
 import { eventually, within } from './deadline.js';

@@ -1,21 +1,20 @@
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { SupervisedPlane } from '../../src/dataplane/remote/supervised-plane.js';
-import { WorkerGroup } from '../../src/dataplane/remote/worker-group.js';
+import { SupervisedPlane } from '../../src/planes/workers/supervisor.js';
+import { WorkerGroup } from '../../src/planes/workers/group.js';
 import {
   forkSharingWorker,
   forkWorker,
   handedOn,
   type WorkerProcess,
-} from '../../src/dataplane/remote/worker-launcher.js';
-import { tryTcpPort } from '../../src/dataplane/userspace/tcp/try-port.js';
-import { rendezvousOwner } from '../../src/dataplane/userspace/udp-owner.js';
-import { UserspacePlane } from '../../src/dataplane/userspace/userspace-plane.js';
-import { ipAddress } from '../../src/model/address.js';
+} from '../../src/planes/workers/process.js';
+import { tryTcpPort } from '../../src/planes/userspace/tcp/listener.js';
+import { rendezvousOwner } from '../../src/planes/userspace/listen-plan.js';
+import { UserspacePlane } from '../../src/planes/userspace/plane.js';
+import { ipAddress, parseCidr } from '../../src/model/address.js';
 import type { CapturePlan, TcpCapture } from '../../src/model/capture.js';
-import { parseCidr } from '../../src/model/cidr.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { testFrontend, testRule, testState } from './forwarding-state.js';
 
 /*

@@ -1,12 +1,11 @@
 import { createSocket } from 'node:dgram';
 import { createInterface } from 'node:readline';
-import { UserspacePlane } from '../../src/dataplane/userspace/userspace-plane.js';
-import { ipAddress } from '../../src/model/address.js';
-import { parseCidr } from '../../src/model/cidr.js';
-import { ConntrackEvents } from '../../src/nft/conntrack-events.js';
-import { systemTools } from '../../src/nft/runner.js';
+import { UserspacePlane } from '../../src/planes/userspace/plane.js';
+import { ipAddress, parseCidr } from '../../src/model/address.js';
+import { ConntrackEvents } from '../../src/planes/netfilter/conntrack.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { testState } from './forwarding-state.js';
 
 /*

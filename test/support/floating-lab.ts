@@ -1,13 +1,18 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { floatingFlows, type FloatingFlow } from '../../src/dataplane/kernel/setup/floating-listing.js';
-import { floatingSetup } from '../../src/dataplane/kernel/setup/floating-setup.js';
-import { kernelInput, type RemovedBackend } from '../../src/dataplane/kernel/kernel-input.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import { deltaText, replaceTableText, routingText, type KernelSetup } from '../../src/nft/kernel-setup.js';
-import { replaceTable } from '../../src/nft/own-table.js';
-import { systemTools } from '../../src/nft/runner.js';
+import { floatingFlows, type FloatingFlow } from '../../src/planes/kernel/ebpf/floating-flows.js';
+import { floatingSetup } from '../../src/planes/kernel/ebpf/floating.js';
+import { kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import {
+  deltaText,
+  replaceTable,
+  replaceTableText,
+  routingText,
+  type KernelSetup,
+} from '../../src/planes/netfilter/nft.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { within } from './deadline.js';
 import { CLIENTS, FRONTEND, LabClient } from './nat-lab.js';
 import { NamespaceLab } from './namespaces.js';

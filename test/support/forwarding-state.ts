@@ -1,8 +1,14 @@
 import { ipAddress } from '../../src/model/address.js';
-import type { Backend, BackendPool, Frontend, Limits } from '../../src/model/configuration.js';
-import type { BackendState, ForwardingState } from '../../src/model/forwarding-state.js';
-import { ALL_PORTS } from '../../src/model/port-set.js';
-import type { FlowAction, Rule } from '../../src/model/rule.js';
+import type {
+  Backend,
+  BackendPool,
+  FlowAction,
+  Frontend,
+  Limits,
+  Rule,
+} from '../../src/model/configuration.js';
+import type { BackendState, ForwardingState } from '../../src/model/forwarding.js';
+import { ALL_PORTS } from '../../src/model/ports.js';
 
 /** A backend by address, and what is unusual about it. Its name and id follow from the address. */
 export interface TestBackend extends Partial<Omit<BackendState, 'backend'>> {

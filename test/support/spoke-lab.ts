@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { deltaText, replaceTableText, type KernelSetup } from '../../src/nft/kernel-setup.js';
-import { addRouting, deleteRouting, without } from '../../src/nft/own-routing.js';
-import type { RoutingEntry } from '../../src/nft/routing-entry.js';
-import { systemTools } from '../../src/nft/runner.js';
+import { deltaText, replaceTableText, type KernelSetup } from '../../src/planes/netfilter/nft.js';
+import { addRouting, deleteRouting, without, type RoutingEntry } from '../../src/planes/netfilter/routing.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { within } from './deadline.js';
 import { LabClient, type ClientFlow } from './nat-lab.js';
 import { NamespaceLab } from './namespaces.js';

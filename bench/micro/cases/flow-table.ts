@@ -1,5 +1,5 @@
-import { Flow } from '../../../src/flow/flow.js';
-import { FlowTable } from '../../../src/flow/flow-table.js';
+import { Flow } from '../../../src/flows/flow.js';
+import { FlowTable } from '../../../src/flows/flow-table.js';
 import type { Limits } from '../../../src/model/configuration.js';
 import { testRule } from '../../../test/support/forwarding-state.js';
 import { clientTuples, nth, SAMPLE } from '../fixtures.js';

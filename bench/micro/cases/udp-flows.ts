@@ -1,11 +1,8 @@
-import { EventQueue } from '../../../src/dataplane/userspace/event-queue.js';
-import { FlowKeeper } from '../../../src/dataplane/userspace/flow-keeper.js';
-import { ClientKeys } from '../../../src/dataplane/userspace/udp/client-keys.js';
-import { ClientMap } from '../../../src/dataplane/userspace/udp/client-map.js';
-import { Flow, type Placement } from '../../../src/flow/flow.js';
-import { WHEEL_TICK_MS } from '../../../src/flow/idle-wheel.js';
-import { ipAddress, type IpAddress } from '../../../src/model/address.js';
-import type { FiveTuple } from '../../../src/model/five-tuple.js';
+import { EventQueue, FlowKeeper } from '../../../src/planes/userspace/flow-keeper.js';
+import { ClientKeys, ClientMap } from '../../../src/planes/userspace/udp/client-map.js';
+import { Flow, type Placement } from '../../../src/flows/flow.js';
+import { WHEEL_TICK_MS } from '../../../src/flows/idle-wheel.js';
+import { ipAddress, type FiveTuple, type IpAddress } from '../../../src/model/address.js';
 import { FakeClock } from '../../../test/support/fake-clock.js';
 import { testState } from '../../../test/support/forwarding-state.js';
 import { Dice } from '../fixtures.js';

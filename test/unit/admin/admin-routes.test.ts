@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { Operations } from '../../../src/admin/operations.js';
 import { ipAddress } from '../../../src/model/address.js';
-import type { DrainStatus } from '../../../src/model/drain.js';
+import type { DrainStatus } from '../../../src/model/forwarding.js';
 import { BalancerError, type ErrorCode } from '../../../src/model/errors.js';
-import type { FlowList, ListedFlow, StatusView } from '../../../src/model/operator-views.js';
-import type { AsJson } from '../../../src/model/plain-json.js';
+import type { FlowList, ListedFlow, StatusView } from '../../../src/api/views.js';
+import type { AsJson } from '../../../src/api/configuration-json.js';
 import { RecordingLogger } from '../observe/recording-logger.js';
 import { adminLab, ask, problemOf, type Asked } from './admin-lab.js';
 

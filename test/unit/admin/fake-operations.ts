@@ -1,7 +1,7 @@
 import type { Operations } from '../../../src/admin/operations.js';
-import type { DrainStatus } from '../../../src/model/drain.js';
-import type { FeedEvent } from '../../../src/model/feed-event.js';
-import type { ListedFlow } from '../../../src/model/operator-views.js';
+import type { DrainStatus } from '../../../src/model/forwarding.js';
+import type { FeedEvent } from '../../../src/model/events.js';
+import type { ListedFlow } from '../../../src/api/views.js';
 import type { ReloadReport } from '../../../src/model/plan-report.js';
 import { ipAddress } from '../../../src/model/address.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { createAdminRoutes } from '../../../src/admin/admin-routes.js';
-import { EventStreams } from '../../../src/admin/event-stream.js';
+import { createAdminRoutes } from '../../../src/admin/server.js';
+import { EventStreams } from '../../../src/admin/sse.js';
 import { openApiDocument } from '../../../src/admin/openapi.js';
 import { silentLogger } from '../../../src/runtime/logger.js';
 import { FakeClock } from '../../support/fake-clock.js';

@@ -5,9 +5,9 @@ import type {
   FlowListJson,
   PoolJson,
   StatusJson,
-} from '../../../src/cli/admin-json.js';
-import type { FeedEvent } from '../../../src/model/feed-event.js';
-import type { TrafficView } from '../../../src/model/operator-views.js';
+} from '../../../src/cli/client.js';
+import type { FeedEvent } from '../../../src/model/events.js';
+import type { TrafficView } from '../../../src/api/views.js';
 import type { PlanReport, ReloadOutcome } from '../../../src/model/plan-report.js';
 
 /** The moment that all fixtures are seen at. */

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { FeedEvent } from '../../../src/model/feed-event.js';
+import type { FeedEvent } from '../../../src/model/events.js';
 
 export interface SeenRequest {
   readonly method: string;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { listenerText, shortListenerText } from '../../../src/cli/listener-text.js';
+import { listenerText, shortListenerText } from '../../../src/cli/status.js';
 import { aStatus } from './admin-fixtures.js';
 
 const KERNEL = {

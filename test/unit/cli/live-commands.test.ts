@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { FlowJson } from '../../../src/cli/admin-json.js';
+import type { FlowJson } from '../../../src/cli/client.js';
 import { within } from '../../support/deadline.js';
 import { aBackendView, aDrain, aFlow, aFlowList, aPool, aReload, aStatus, NOW_MS } from './admin-fixtures.js';
 import { FakeAdmin, problem, type SeenRequest } from './fake-admin.js';

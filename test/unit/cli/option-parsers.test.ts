@@ -7,7 +7,7 @@ import {
   parseWeight,
   share,
   wholeNumber,
-} from '../../../src/cli/option-parsers.js';
+} from '../../../src/cli/deps.js';
 
 const usage = { code: 'LB_USAGE', source: 'usage' };
 

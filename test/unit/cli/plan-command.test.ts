@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { AdminProblem } from '../../../src/cli/admin-problem.js';
-import { planCommand, type PlanOptions } from '../../../src/cli/plan-command.js';
+import { AdminProblem } from '../../../src/cli/client.js';
+import { planCommand, type PlanOptions } from '../../../src/cli/plan.js';
 import { parseConfiguration } from '../../../src/config/load.js';
 import type { PlanOutcome } from '../../../src/model/plan-report.js';
 import { outcome } from './plan-fixture.js';

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { simulateCommand, type SimulateOptions } from '../../../src/cli/simulate-command.js';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
+import { simulateCommand, type SimulateOptions } from '../../../src/cli/simulate.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import { parseConfiguration } from '../../../src/config/load.js';
-import type { SimulationReport, SimulationRequest } from '../../../src/model/simulation.js';
+import type { SimulationReport, SimulationRequest } from '../../../src/api/views.js';
 import { readChunks } from '../../../src/runtime/files.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import { inPieces, LogRecorder, randomFlows } from '../control/recorded-flows.js';
 import { settings } from '../control/settings.js';

@@ -1,9 +1,16 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { FlowJson } from '../../../src/cli/admin-json.js';
-import { decodeKeys, pressKey, type TopEffect } from '../../../src/cli/top-keys.js';
-import { TOP_START, topFlows, topQuery, type TopModel } from '../../../src/cli/top-model.js';
-import { renderTop } from '../../../src/cli/top-view.js';
+import type { FlowJson } from '../../../src/cli/client.js';
+import {
+  TOP_START,
+  decodeKeys,
+  pressKey,
+  renderTop,
+  topFlows,
+  topQuery,
+  type TopEffect,
+  type TopModel,
+} from '../../../src/cli/top.js';
 import { eventually, within } from '../../support/deadline.js';
 import { aBackendView, aFlow, aFlowList, aPool, aStatus, NOW_MS } from './admin-fixtures.js';
 import { FakeAdmin, problem } from './fake-admin.js';

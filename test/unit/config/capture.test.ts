@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { formatPortSet } from '../../../src/model/port-set.js';
+import { formatPortSet } from '../../../src/model/ports.js';
 import {
   brief as allFindings,
   configurationOf,

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr } from '../../../src/model/cidr.js';
-import { FLOW_POLICY_PRESETS } from '../../../src/model/flow-policy-presets.js';
+import { ipAddress, parseCidr } from '../../../src/model/address.js';
+import { FLOW_POLICY_PRESETS } from '../../../src/model/configuration.js';
 import { parseConfiguration } from '../../../src/config/load.js';
 import { configurationOf, example, haExample, parse } from './example.js';
 

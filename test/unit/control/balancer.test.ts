@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Balancer } from '../../../src/control/balancer.js';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import type { Backend } from '../../../src/model/configuration.js';
-import type { ControlEvent } from '../../../src/model/control-events.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import type { ControlEvent } from '../../../src/model/events.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { FakeHealth, FakePlane, type PlaneCall } from './fakes.js';
 import { aPool, settings } from './settings.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FlowLister } from '../../../src/control/flow-list.js';
+import { FlowLister } from '../../../src/status/flows.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { FlowList, FlowListQuery } from '../../../src/model/operator-views.js';
+import type { FlowList, FlowListQuery } from '../../../src/api/views.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { aTuple } from '../selection/fixtures.js';
 import { aFlowRecord } from './counters-fixtures.js';

@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/forwarding-compiler.js';
-import type { AdminState, Configuration } from '../../../src/model/configuration.js';
-import type { ForwardingState, PoolView } from '../../../src/model/forwarding-state.js';
-import type { HealthState } from '../../../src/model/probe.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { ForwardingCompiler, type CompilerInputs } from '../../../src/selection/compiler.js';
+import type { AdminState, Configuration, HealthState } from '../../../src/model/configuration.js';
+import type { ForwardingState, PoolView } from '../../../src/model/forwarding.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aRule } from '../selection/fixtures.js';
 import { referenceMaglev } from '../selection/reference-maglev.js';

@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { OperatorState } from '../../../src/control/operator-state.js';
-import { poolViews, type PoolViewInputs } from '../../../src/control/pool-views.js';
-import type { ProbedStatus } from '../../../src/control/probe-views.js';
-import type { BackendHealth } from '../../../src/model/backend-health.js';
-import type { DrainStatus } from '../../../src/model/drain.js';
-import type { BackendState, ForwardingState } from '../../../src/model/forwarding-state.js';
-import type { BackendView } from '../../../src/model/operator-views.js';
+import { OperatorState } from '../../../src/control/overrides.js';
+import { poolViews, type PoolViewInputs, type ProbedStatus } from '../../../src/status/pools.js';
+import type {
+  BackendHealth,
+  BackendState,
+  DrainStatus,
+  ForwardingState,
+} from '../../../src/model/forwarding.js';
+import type { BackendView } from '../../../src/api/views.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';

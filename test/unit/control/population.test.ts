@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { generatedTuples, type PopulationSize } from '../../../src/control/population.js';
-import { ipAddress } from '../../../src/model/address.js';
-import { cidrContains, parseCidr, type Cidr } from '../../../src/model/cidr.js';
+import { generatedTuples, type PopulationSize } from '../../../src/whatif/population.js';
+import { cidrContains, ipAddress, parseCidr, type Cidr, type FiveTuple } from '../../../src/model/address.js';
 import type { Configuration } from '../../../src/model/configuration.js';
-import type { FiveTuple } from '../../../src/model/five-tuple.js';
-import { matchRule } from '../../../src/selection/rule-matcher.js';
+import { matchRule } from '../../../src/selection/rule-ports.js';
 import { aConfiguration, aFrontend, aRule } from '../selection/fixtures.js';
 
 const SIZE: PopulationSize = { flows: 2000, sources: 50, seed: 3 };

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
-import { replay, type ReplayReport } from '../../../src/control/replay.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
+import { replay, type ReplayReport } from '../../../src/whatif/replay.js';
 import { fromBytes, ipAddress } from '../../../src/model/address.js';
-import { lostLine, moveLine } from '../../../src/observe/flow-lines.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { lostLine, moveLine } from '../../../src/observe/flow-log.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { servingChanges } from '../../../src/control/serving-changes.js';
-import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding-state.js';
+import { servingChanges } from '../../../src/control/balancer.js';
+import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
 import { aBackend, aBackendState, aState, aView } from '../selection/fixtures.js';
 
 /** Members by number; those in `serving` serve, those in `standby` are eligible but do not. */

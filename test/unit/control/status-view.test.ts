@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { statusView, type StatusInputs } from '../../../src/control/status-view.js';
-import type { BackendState, ForwardingState } from '../../../src/model/forwarding-state.js';
+import { statusView, type StatusInputs } from '../../../src/status/views.js';
+import type { BackendState, ForwardingState } from '../../../src/model/forwarding.js';
 import type { KernelReport } from '../../../src/model/kernel-report.js';
 import { aBackend, aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';

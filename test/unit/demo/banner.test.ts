@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { demoBanner } from '../../../src/demo/banner.js';
+import { demoBanner } from '../../../src/demo/demo.js';
 import { sampleConfiguration, sampleRule } from '../observe/sample-state.js';
 
 const OPTIONS = { explainCommand: 'npx haports explain -c config.json' };

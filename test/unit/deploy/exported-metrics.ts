@@ -1,8 +1,8 @@
-import type { PlaneCounters } from '../../../src/dataplane/data-plane.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { SKETCH_REGISTERS } from '../../../src/model/source-sketch.js';
+import type { PlaneCounters } from '../../../src/planes/contract.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { SKETCH_REGISTERS } from '../../../src/flows/traffic.js';
 import { Metrics } from '../../../src/observe/metrics.js';
-import type { MetricsSource } from '../../../src/observe/metrics-source.js';
+import type { MetricsSource } from '../../../src/observe/metric-family.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { parseScrape } from '../../support/prometheus-text.js';
 import { sampleMember, sampleState } from '../observe/sample-state.js';

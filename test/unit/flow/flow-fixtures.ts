@@ -1,6 +1,5 @@
-import { Flow, type FlowTransport } from '../../../src/flow/flow.js';
-import { ipAddress } from '../../../src/model/address.js';
-import type { FiveTuple, Protocol } from '../../../src/model/five-tuple.js';
+import { Flow, type FlowTransport } from '../../../src/flows/flow.js';
+import { ipAddress, type FiveTuple, type Protocol } from '../../../src/model/address.js';
 import { testRule } from '../../support/forwarding-state.js';
 
 /** Remembers what it was told to do. */

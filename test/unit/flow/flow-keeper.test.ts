@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue } from '../../../src/dataplane/userspace/event-queue.js';
-import { FlowKeeper } from '../../../src/dataplane/userspace/flow-keeper.js';
-import { WHEEL_TICK_MS } from '../../../src/flow/idle-wheel.js';
-import { Flow } from '../../../src/flow/flow.js';
+import { EventQueue, FlowKeeper } from '../../../src/planes/userspace/flow-keeper.js';
+import { WHEEL_TICK_MS } from '../../../src/flows/idle-wheel.js';
+import { Flow } from '../../../src/flows/flow.js';
 import type { PlaneEvent } from '../../../src/model/events.js';
-import type { Protocol } from '../../../src/model/five-tuple.js';
-import { estimateSources } from '../../../src/model/source-sketch.js';
+import type { Protocol } from '../../../src/model/address.js';
+import { estimateSources } from '../../../src/flows/traffic.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { AZURE_POLICY, testRule, testState, type TestStateParts } from '../../support/forwarding-state.js';
 import { aTuple, placementOn, RecordingTransport } from './flow-fixtures.js';

@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { policyVerdict, tcpRebalance } from '../../../src/flow/flow-policy.js';
-import type { Protocol } from '../../../src/model/five-tuple.js';
-import type { PoolView } from '../../../src/model/forwarding-state.js';
-import { FLOW_TRIGGERS, type FlowAction, type FlowTrigger, type Rule } from '../../../src/model/rule.js';
+import { policyVerdict, tcpRebalance } from '../../../src/flows/judge.js';
+import type { Protocol } from '../../../src/model/address.js';
+import type { PoolView } from '../../../src/model/forwarding.js';
+import {
+  FLOW_TRIGGERS,
+  type FlowAction,
+  type FlowTrigger,
+  type Rule,
+} from '../../../src/model/configuration.js';
 import { AZURE_POLICY, testRule, testState } from '../../support/forwarding-state.js';
 
 const gone = { address: '10.0.0.1', valid: false };

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { FlowTable } from '../../../src/flow/flow-table.js';
+import { FlowTable } from '../../../src/flows/flow-table.js';
 import type { Limits } from '../../../src/model/configuration.js';
 import { aFlow, aTuple, placementOn } from './flow-fixtures.js';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { IdleWheel, WHEEL_TICK_MS, type WheelEntry } from '../../../src/flow/idle-wheel.js';
+import { IdleWheel, WHEEL_TICK_MS, type WheelEntry } from '../../../src/flows/idle-wheel.js';
 
 class Entry implements WheelEntry {
   wheelNext: WheelEntry | undefined = undefined;

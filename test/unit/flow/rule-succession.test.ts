@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ruleSuccessors } from '../../../src/flow/rule-succession.js';
+import { ruleSuccessors } from '../../../src/flows/judge.js';
 import { ipAddress } from '../../../src/model/address.js';
-import type { Configuration } from '../../../src/model/configuration.js';
-import { portSetOf } from '../../../src/model/port-set.js';
-import type { Rule } from '../../../src/model/rule.js';
+import type { Configuration, Rule } from '../../../src/model/configuration.js';
+import { portSetOf } from '../../../src/model/ports.js';
 import { aConfiguration, aFrontend, aRule } from '../selection/fixtures.js';
 
 function rules(...overrides: readonly Partial<Rule>[]): Configuration {

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { mix32 } from '../../../src/flow/mix32.js';
-import { hashAddress, SourceSketch } from '../../../src/flow/source-sketch.js';
+import { mix32 } from '../../../src/flows/flow.js';
+import { SourceSketch, estimateSources, hashAddress } from '../../../src/flows/traffic.js';
 import { ipAddress } from '../../../src/model/address.js';
-import { estimateSources } from '../../../src/model/source-sketch.js';
 
 describe('SourceSketch', () => {
   test('add() keeps the longest run of zeros behind the first ten bits', () => {

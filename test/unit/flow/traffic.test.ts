@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Traffic } from '../../../src/flow/traffic.js';
+import { Traffic, estimateSources } from '../../../src/flows/traffic.js';
 import { ipAddress } from '../../../src/model/address.js';
-import { estimateSources } from '../../../src/model/source-sketch.js';
 import { aFlow, placementOn } from './flow-fixtures.js';
 
 describe('Traffic', () => {

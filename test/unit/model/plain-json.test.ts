@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import type { FiveTuple } from '../../../src/model/five-tuple.js';
-import { plainJson, type AsJson } from '../../../src/model/plain-json.js';
+import { ipAddress, type FiveTuple } from '../../../src/model/address.js';
+import { plainJson, type AsJson } from '../../../src/api/configuration-json.js';
 
 describe('plainJson()', () => {
   const tuple: FiveTuple = {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { withoutSeal } from '../../../src/nft/adoption.js';
+import { withoutSeal } from '../../../src/planes/netfilter/nft.js';
 
 const TABLE = `table inet haports { # handle 3
 \tset s { # handle 1

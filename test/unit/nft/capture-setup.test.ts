@@ -1,13 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import { captureAddress } from '../../../src/model/capture-address.js';
-import type { CapturePlan } from '../../../src/model/capture.js';
-import { parseCidr } from '../../../src/model/cidr.js';
-import { parsePortSet } from '../../../src/model/port-set.js';
-import type { CapturedFrontend, CaptureInput } from '../../../src/nft/capture-input.js';
-import { captureSetup } from '../../../src/nft/capture-setup.js';
-import { instanceTag, ipCommandLine } from '../../../src/nft/routing-entry.js';
+import { ipAddress, parseCidr } from '../../../src/model/address.js';
+import { captureAddress, type CapturePlan } from '../../../src/model/capture.js';
+import { parsePortSet } from '../../../src/model/ports.js';
+import { captureSetup, type CaptureInput, type CapturedFrontend } from '../../../src/planes/capture/table.js';
+import { instanceTag, ipCommandLine } from '../../../src/planes/netfilter/routing.js';
 
 const block = parseCidr('240.0.0.0/4') ?? assert.fail();
 const TAG = instanceTag('haports');

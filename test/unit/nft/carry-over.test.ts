@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { carriedText } from '../../../src/nft/carry-over.js';
-import type { KernelSetup } from '../../../src/nft/kernel-setup.js';
-import { replaceTable } from '../../../src/nft/own-table.js';
+import { carriedText, replaceTable, type KernelSetup } from '../../../src/planes/netfilter/nft.js';
 import { FakeKernel } from './fake-kernel.js';
 
 const SETUP: KernelSetup = {

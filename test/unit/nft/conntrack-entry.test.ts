@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { parseConntrackEntry } from '../../../src/nft/conntrack-entry.js';
+import { parseConntrackEntry } from '../../../src/planes/netfilter/conntrack.js';
 
 /* Lines as conntrack 1.4.7 wrote them on kernel 6.18, with nf_conntrack_acct and nf_conntrack_timestamp. */
 

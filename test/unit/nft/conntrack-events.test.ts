@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ConntrackEvents } from '../../../src/nft/conntrack-events.js';
-import type { Follower, Tool, ToolOutcome, Tools } from '../../../src/nft/tools.js';
+import { ConntrackEvents } from '../../../src/planes/netfilter/conntrack.js';
+import type { Follower, Tool, ToolOutcome, Tools } from '../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../support/fake-clock.js';
 
 const LINE = (port: number): string =>

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ConntrackFlows } from '../../../src/nft/conntrack-flows.js';
-import type { Follower, Tool, ToolOutcome, Tools } from '../../../src/nft/tools.js';
+import { ConntrackFlows } from '../../../src/planes/netfilter/conntrack.js';
+import type { Follower, Tool, ToolOutcome, Tools } from '../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../support/fake-clock.js';
 
 const line = (id: number): string =>

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ConntrackLines } from '../../../src/nft/conntrack-line.js';
+import { ConntrackLines } from '../../../src/planes/netfilter/conntrack.js';
 
 /* Lines as conntrack 1.4.7 wrote them. */
 const NEW =

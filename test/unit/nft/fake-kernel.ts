@@ -1,4 +1,4 @@
-import type { Tool, ToolOutcome, Tools } from '../../../src/nft/tools.js';
+import type { Tool, ToolOutcome, Tools } from '../../../src/planes/netfilter/tools.js';
 
 /**
  * Tools over a kernel of one table, which takes every transaction: enough to see what is written when. Routes and the

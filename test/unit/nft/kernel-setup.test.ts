@@ -6,8 +6,8 @@ import {
   replaceTableText,
   routingText,
   type KernelSetup,
-} from '../../../src/nft/kernel-setup.js';
-import { anyIpRoute, markRule } from '../../../src/nft/routing-entry.js';
+} from '../../../src/planes/netfilter/nft.js';
+import { anyIpRoute, markRule } from '../../../src/planes/netfilter/routing.js';
 
 function setup(
   sets: Readonly<Record<string, Readonly<Record<string, string>>>>,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
-import type { KernelSetup } from '../../../src/nft/kernel-setup.js';
-import { Reconciler } from '../../../src/nft/reconciler.js';
-import { anyIpRoute, instanceTag } from '../../../src/nft/routing-entry.js';
+import type { KernelSetup } from '../../../src/planes/netfilter/nft.js';
+import { Reconciler } from '../../../src/planes/netfilter/reconciler.js';
+import { anyIpRoute, instanceTag } from '../../../src/planes/netfilter/routing.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { FakeKernel } from './fake-kernel.js';
 

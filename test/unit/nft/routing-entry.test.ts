@@ -8,7 +8,7 @@ import {
   ipCommandLine,
   isBackendTable,
   tableOf,
-} from '../../../src/nft/routing-entry.js';
+} from '../../../src/planes/netfilter/routing.js';
 
 test('tableOf() never has the name of a foreign table, nor of a word of nft', () => {
   assert.equal(tableOf('haports'), 'haports');

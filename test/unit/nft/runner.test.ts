@@ -4,8 +4,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { systemTools } from '../../../src/nft/runner.js';
-import type { Follower } from '../../../src/nft/tools.js';
+import { systemTools, type Follower } from '../../../src/planes/netfilter/tools.js';
 import { hasCommand, runCommand } from '../../support/commands.js';
 import { eventually, within } from '../../support/deadline.js';
 
@@ -170,7 +169,7 @@ describe('systemTools()', () => {
       return;
     }
     await rm(join(folder, 'pid'), { force: true });
-    const runner = new URL('../../../src/nft/runner.js', import.meta.url).href;
+    const runner = new URL('../../../src/planes/netfilter/tools.js', import.meta.url).href;
     const script = `import { systemTools } from '${runner}';
       systemTools().follow('conntrack', ['${folder}', 'stay'], { onLines() {}, onComplaint() {}, onEnd() {} });
       setInterval(() => {}, 1000);`;

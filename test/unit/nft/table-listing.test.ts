@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { elementsDifference, listedElements, tableBlock } from '../../../src/nft/table-listing.js';
+import { elementsDifference, listedElements, tableBlock } from '../../../src/planes/netfilter/nft.js';
 
 const RULESET = `table inet filter {
 	chain input {

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { toolFailure } from '../../../src/nft/tool-failure.js';
-import { parseToolVersion, usableTool } from '../../../src/nft/tool-version.js';
-import type { Tool, Tools } from '../../../src/nft/tools.js';
+import {
+  parseToolVersion,
+  toolFailure,
+  usableTool,
+  type Tool,
+  type Tools,
+} from '../../../src/planes/netfilter/tools.js';
 
 function failure(tool: Tool, stderr: string, reason?: string) {
   const ended = { exitCode: reason === undefined ? 1 : undefined, stdout: '', stderr };

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { ControlEvent } from '../../../src/model/control-events.js';
-import type { PlaneEvent } from '../../../src/model/events.js';
-import { EventLog } from '../../../src/observe/event-log.js';
+import type { ControlEvent, PlaneEvent } from '../../../src/model/events.js';
+import { EventLog } from '../../../src/observe/event-text.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { RecordingLogger } from './recording-logger.js';
 import { sampleConfiguration, sampleFlow } from './sample-state.js';

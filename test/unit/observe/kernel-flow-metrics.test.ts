@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { KERNEL_FLOW_METRICS } from '../../../src/observe/kernel-flow-metrics.js';
+import { KERNEL_FLOW_METRICS } from '../../../src/observe/traffic-metrics.js';
 import type { MetricsSnapshot } from '../../../src/observe/metric-family.js';
-import { logTablePressure } from '../../../src/observe/plane-lines.js';
+import { logTablePressure } from '../../../src/observe/event-text.js';
 import { RecordingLogger } from './recording-logger.js';
 
 function collect(kernelFlows: object | undefined): Record<string, unknown> {

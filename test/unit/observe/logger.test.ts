@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { PassThrough, Writable } from 'node:stream';
 import { describe, test } from 'node:test';
-import { createLogger, type LogStream } from '../../../src/observe/logger.js';
+import { createLogger, type LogStream } from '../../../src/observe/log.js';
 
 function capture(isTTY: boolean): { readonly stream: LogStream; readonly text: () => string } {
   let text = '';

@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { ControlEvent } from '../../../src/model/control-events.js';
-import type { DrainStatus } from '../../../src/model/drain.js';
+import type { ControlEvent, HealthEvent } from '../../../src/model/events.js';
+import type { DrainStatus } from '../../../src/model/forwarding.js';
 import { BalancerError } from '../../../src/model/errors.js';
-import type { HealthEvent } from '../../../src/model/health-event.js';
 import type { ReloadReport } from '../../../src/model/plan-report.js';
-import { EventLog } from '../../../src/observe/event-log.js';
-import { ReloadTally } from '../../../src/observe/reload-tally.js';
+import { EventLog } from '../../../src/observe/event-text.js';
+import { ReloadTally } from '../../../src/observe/metric-family.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { RecordingLogger } from './recording-logger.js';
 import { sampleConfiguration, sampleFlow } from './sample-state.js';

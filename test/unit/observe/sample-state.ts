@@ -1,9 +1,7 @@
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr, type Cidr } from '../../../src/model/cidr.js';
-import type { Backend, Configuration } from '../../../src/model/configuration.js';
+import { ipAddress, parseCidr, type Cidr } from '../../../src/model/address.js';
+import type { Backend, Configuration, FlowPolicy, Rule } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { BackendState, ForwardingState } from '../../../src/model/forwarding-state.js';
-import type { FlowPolicy, Rule } from '../../../src/model/rule.js';
+import type { BackendState, ForwardingState } from '../../../src/model/forwarding.js';
 
 const persist = { tcp: 'persist', udp: 'persist' } as const;
 const flowPolicy: FlowPolicy = {

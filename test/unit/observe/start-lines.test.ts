@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { logDescriptorShortage, logListening } from '../../../src/observe/start-lines.js';
+import { logDescriptorShortage, logListening } from '../../../src/observe/event-text.js';
 import { RecordingLogger } from './recording-logger.js';
 
 const COST = {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, test } from 'node:test';
-import { fetchFromAnywhere } from '../../../src/observe/webhook-post.js';
+import { fetchFromAnywhere } from '../../../src/observe/webhook.js';
 
 const REQUEST = {
   method: 'POST',

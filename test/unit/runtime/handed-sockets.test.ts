@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import { handedDescriptors, handedListeners } from '../../../src/runtime/handed-sockets.js';
+import { handedDescriptors, handedListeners } from '../../../src/planes/capture/ports-in-use.js';
 
 describe('handedDescriptors()', () => {
   test('numbers descriptors from 3, with their names', () => {

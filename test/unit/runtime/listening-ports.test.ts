@@ -4,8 +4,7 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { describe, test } from 'node:test';
 import { readChunks, readLinks, systemFiles } from '../../../src/runtime/files.js';
-import { portsInUse, type ReadChunks } from '../../../src/runtime/listening-ports.js';
-import { ownSockets } from '../../../src/runtime/own-sockets.js';
+import { ownSockets, portsInUse, type ReadChunks } from '../../../src/planes/capture/ports-in-use.js';
 
 const HEAD =
   '  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n';

@@ -1,10 +1,13 @@
-import { ipAddress, type IpAddress } from '../../../src/model/address.js';
-import type { Backend, Configuration, Frontend } from '../../../src/model/configuration.js';
-import { parseEndpoint } from '../../../src/model/address.js';
-import type { FiveTuple, Protocol } from '../../../src/model/five-tuple.js';
-import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding-state.js';
-import { ALL_PORTS } from '../../../src/model/port-set.js';
-import type { FlowAction, Rule } from '../../../src/model/rule.js';
+import {
+  ipAddress,
+  parseEndpoint,
+  type FiveTuple,
+  type IpAddress,
+  type Protocol,
+} from '../../../src/model/address.js';
+import type { Backend, Configuration, FlowAction, Frontend, Rule } from '../../../src/model/configuration.js';
+import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
+import { ALL_PORTS } from '../../../src/model/ports.js';
 
 const same = (action: FlowAction) => ({ tcp: action, udp: action });
 

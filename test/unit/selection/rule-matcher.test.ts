@@ -1,15 +1,9 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import type { Protocol } from '../../../src/model/five-tuple.js';
-import { ALL_PORTS, parsePortSet, type PortSet } from '../../../src/model/port-set.js';
-import type { Rule } from '../../../src/model/rule.js';
-import {
-  createRuleMatcher,
-  frontendCovers,
-  matchRule,
-  NO_RULE,
-} from '../../../src/selection/rule-matcher.js';
+import { ipAddress, type Protocol } from '../../../src/model/address.js';
+import { ALL_PORTS, parsePortSet, type PortSet } from '../../../src/model/ports.js';
+import type { Rule } from '../../../src/model/configuration.js';
+import { createRuleMatcher, frontendCovers, matchRule, NO_RULE } from '../../../src/selection/rule-ports.js';
 import { aFrontend, aRule } from './fixtures.js';
 
 function ports(text: string): PortSet {

@@ -2,12 +2,12 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { Hono } from 'hono';
-import { dashboardRoutes } from '../../../../src/admin/dashboard/dashboard-routes.js';
-import { problem } from '../../../../src/admin/problem.js';
+import { dashboardRoutes } from '../../../../src/admin/dashboard.js';
+import { problem } from '../../../../src/admin/operations.js';
 import type { AdminState } from '../../../../src/model/configuration.js';
-import type { DrainStatus } from '../../../../src/model/drain.js';
-import type { FeedEvent } from '../../../../src/model/feed-event.js';
-import type { BackendView } from '../../../../src/model/operator-views.js';
+import type { DrainStatus } from '../../../../src/model/forwarding.js';
+import type { FeedEvent } from '../../../../src/model/events.js';
+import type { BackendView } from '../../../../src/api/views.js';
 import {
   DOWN,
   EXPLANATION,

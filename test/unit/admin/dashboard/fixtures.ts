@@ -1,5 +1,5 @@
-import type { DrainStatus } from '../../../../src/model/drain.js';
-import type { FeedEvent } from '../../../../src/model/feed-event.js';
+import type { DrainStatus } from '../../../../src/model/forwarding.js';
+import type { FeedEvent } from '../../../../src/model/events.js';
 import type {
   BackendPoolView,
   BackendView,
@@ -8,9 +8,9 @@ import type {
   RuleView,
   StatusView,
   TrafficView,
-} from '../../../../src/model/operator-views.js';
-import type { AsJson } from '../../../../src/model/plain-json.js';
-import type { Explanation } from '../../../../src/selection/explanation.js';
+} from '../../../../src/api/views.js';
+import type { AsJson } from '../../../../src/api/configuration-json.js';
+import type { Explanation } from '../../../../src/selection/explain.js';
 
 /** A name that would be a script if anything put it into the page as HTML. */
 export const HOSTILE = '<img src=x onerror="document.title=1">';

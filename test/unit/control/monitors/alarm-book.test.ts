@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { AlarmBook, ALARM_RULES, type Finding } from '../../../../src/control/monitors/alarm-book.js';
-import type { HealthEvent } from '../../../../src/model/health-event.js';
+import { AlarmBook, ALARM_RULES, type Finding } from '../../../../src/monitors/alerts.js';
+import type { HealthEvent } from '../../../../src/model/events.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 
 const MINUTE = 60_000;

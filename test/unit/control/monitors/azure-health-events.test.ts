@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { AzureHealthEvents } from '../../../../src/control/monitors/azure-health-events.js';
-import type { PlaneCounters, SourcePortUse } from '../../../../src/dataplane/data-plane.js';
-import type { SourcePortPressure } from '../../../../src/model/events.js';
-import type { HealthEventName } from '../../../../src/model/health-event.js';
+import { AzureHealthEvents } from '../../../../src/monitors/azure.js';
+import type { PlaneCounters, SourcePortUse } from '../../../../src/planes/contract.js';
+import type { HealthEventName, SourcePortPressure } from '../../../../src/model/events.js';
 import { counters, probedState, sample, statusOf } from './monitor-fixtures.js';
 
 const A = { address: '127.0.0.11' };

@@ -1,9 +1,7 @@
-import type { MonitorSample } from '../../../../src/control/monitors/monitor.js';
-import type { Finding } from '../../../../src/control/monitors/alarm-book.js';
-import type { PlaneCounters, TrafficCounters } from '../../../../src/dataplane/data-plane.js';
-import type { HealthState, Probe } from '../../../../src/model/probe.js';
-import type { ForwardingState } from '../../../../src/model/forwarding-state.js';
-import type { Rule } from '../../../../src/model/rule.js';
+import type { Finding, MonitorSample } from '../../../../src/monitors/alerts.js';
+import type { PlaneCounters, TrafficCounters } from '../../../../src/planes/contract.js';
+import type { HealthState, Probe, Rule } from '../../../../src/model/configuration.js';
+import type { ForwardingState } from '../../../../src/model/forwarding.js';
 import { testState } from '../../../support/forwarding-state.js';
 
 /** Needs 2 x 5 s + 5 s to notice. */

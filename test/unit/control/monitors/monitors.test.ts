@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Monitors } from '../../../../src/control/monitors/monitors.js';
-import type { HealthEvent } from '../../../../src/model/health-event.js';
+import { Monitors } from '../../../../src/monitors/monitors.js';
+import type { HealthEvent } from '../../../../src/model/events.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { probedState, row, sample } from './monitor-fixtures.js';
 

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SkewAdvisor } from '../../../../src/control/monitors/skew-advisor.js';
-import type { ForwardingState } from '../../../../src/model/forwarding-state.js';
-import type { Rule } from '../../../../src/model/rule.js';
-import { SKETCH_REGISTERS } from '../../../../src/model/source-sketch.js';
+import { SkewAdvisor } from '../../../../src/monitors/skew.js';
+import type { ForwardingState } from '../../../../src/model/forwarding.js';
+import type { Rule } from '../../../../src/model/configuration.js';
+import { SKETCH_REGISTERS } from '../../../../src/flows/traffic.js';
 import { probedState, row, sample, statusOf } from './monitor-fixtures.js';
 
 const A = '127.0.0.11';

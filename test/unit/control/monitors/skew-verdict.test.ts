@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { assessSkew, bestSpread, type SkewInputs } from '../../../../src/control/monitors/skew-verdict.js';
+import { assessSkew, bestSpread, type SkewInputs } from '../../../../src/monitors/skew.js';
 
 function inputs(sources: number, flows: readonly number[], changes: Partial<SkewInputs> = {}): SkewInputs {
   return {

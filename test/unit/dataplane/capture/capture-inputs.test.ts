@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { captureInputs, wantsPort } from '../../../../src/dataplane/capture/capture-inputs.js';
-import type { PortInUse } from '../../../../src/runtime/listening-ports.js';
+import { captureInputs, wantsPort, type PortInUse } from '../../../../src/planes/capture/ports-in-use.js';
 import { ipAddress } from '../../../../src/model/address.js';
-import type { CapturePlan } from '../../../../src/model/capture.js';
-import { captureSlots } from '../../../../src/model/capture-address.js';
-import { formatPortSet } from '../../../../src/model/port-set.js';
+import { captureSlots, type CapturePlan } from '../../../../src/model/capture.js';
+import { formatPortSet } from '../../../../src/model/ports.js';
 import { captured } from './capture-fixtures.js';
 
 function inUse(...texts: readonly string[]): readonly PortInUse[] {

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { decideCapture, captureMode } from '../../../../src/dataplane/capture/capture-plan.js';
-import { ipAddress } from '../../../../src/model/address.js';
+import { decideCapture, captureMode } from '../../../../src/planes/capture/plan.js';
+import { ipAddress, parseCidr } from '../../../../src/model/address.js';
 import type { CaptureOptions } from '../../../../src/model/capture.js';
-import { parseCidr } from '../../../../src/model/cidr.js';
 
 const block = parseCidr('240.0.0.0/4')!;
 

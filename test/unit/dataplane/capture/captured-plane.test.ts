@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { CapturedPlane } from '../../../../src/dataplane/capture/captured-plane.js';
+import { CapturedPlane } from '../../../../src/planes/capture/plane.js';
 import type { CapturePlan } from '../../../../src/model/capture.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import { ipAddress } from '../../../../src/model/address.js';
-import type { PortInUse } from '../../../../src/runtime/listening-ports.js';
+import type { PortInUse } from '../../../../src/planes/capture/ports-in-use.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { StateFactory } from '../../../support/state-factory.js';
 import { ScriptedPlane } from '../remote/scripted-plane.js';

@@ -1,6 +1,5 @@
-import type { SetupKeeper } from '../../../../src/dataplane/capture/steering.js';
-import type { OnKernelChange } from '../../../../src/dataplane/capture/captured-plane.js';
-import type { KernelSetup } from '../../../../src/nft/kernel-setup.js';
+import type { OnKernelChange, SetupKeeper } from '../../../../src/planes/capture/plane.js';
+import type { KernelSetup } from '../../../../src/planes/netfilter/nft.js';
 
 /** A kernel in memory. What it is told goes into a log that the inner plane of a test writes into too. */
 export class FakeKeeper implements SetupKeeper {

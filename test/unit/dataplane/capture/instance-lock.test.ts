@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { describe, test } from 'node:test';
-import { InstanceLock } from '../../../../src/dataplane/capture/instance-lock.js';
+import { InstanceLock } from '../../../../src/planes/netfilter/instance-lock.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 
 /** No two runs of this test meet. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { setupText } from '../../../../src/dataplane/capture/setup-text.js';
-import { captureInputs } from '../../../../src/dataplane/capture/capture-inputs.js';
-import { captureSetup } from '../../../../src/nft/capture-setup.js';
+import { setupText } from '../../../../src/planes/capture/plane.js';
+import { captureInputs } from '../../../../src/planes/capture/ports-in-use.js';
+import { captureSetup } from '../../../../src/planes/capture/table.js';
 import { captured } from './capture-fixtures.js';
 
 const { configuration, plan } = captured();

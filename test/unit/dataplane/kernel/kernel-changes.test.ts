@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { FlowEvictor } from '../../../../src/dataplane/kernel/flow-evictor.js';
-import { NO_FLOWS } from '../../../../src/dataplane/kernel/flow-source.js';
-import { KernelChanges } from '../../../../src/dataplane/kernel/kernel-changes.js';
-import { setupOf } from '../../../../src/dataplane/kernel/setup/setup-of.js';
-import type { KernelSetup } from '../../../../src/nft/kernel-setup.js';
-import type { ToolOutcome, Tools } from '../../../../src/nft/tools.js';
+import { FlowEvictor } from '../../../../src/planes/kernel/enforce.js';
+import { NO_FLOWS } from '../../../../src/planes/kernel/stop.js';
+import { KernelChanges } from '../../../../src/planes/kernel/changes.js';
+import { setupOf } from '../../../../src/planes/kernel/setup-of.js';
+import type { KernelSetup } from '../../../../src/planes/netfilter/nft.js';
+import type { ToolOutcome, Tools } from '../../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { KernelStates } from '../../../support/kernel-states.js';
 import type { Conditions } from '../../../support/state-factory.js';

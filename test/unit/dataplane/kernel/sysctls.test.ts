@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { kernelInput, type KernelInput } from '../../../../src/dataplane/kernel/kernel-input.js';
+import { kernelInput, type KernelInput } from '../../../../src/planes/kernel/program.js';
 import {
   neededSysctls,
   setSysctls,
   sysctlError,
   sysctlText,
   wrongSysctls,
-} from '../../../../src/dataplane/kernel/sysctls.js';
-import type { Tools } from '../../../../src/nft/tools.js';
+} from '../../../../src/planes/kernel/machine.js';
+import type { Tools } from '../../../../src/planes/netfilter/tools.js';
 import { KernelStates } from '../../../support/kernel-states.js';
 
 /** A machine with these settings. */

@@ -1,4 +1,4 @@
-import type { Channel, SentHandle } from '../../../../src/dataplane/remote/channel.js';
+import type { Channel, SentHandle } from '../../../../src/planes/workers/rpc.js';
 
 /** One end of a pair. */
 export class PairEnd implements Channel {

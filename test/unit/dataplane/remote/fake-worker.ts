@@ -1,5 +1,5 @@
-import { PlaneHost } from '../../../../src/dataplane/remote/plane-host.js';
-import type { WorkerProcess } from '../../../../src/dataplane/remote/worker-launcher.js';
+import { PlaneHost } from '../../../../src/planes/workers/rpc.js';
+import type { WorkerProcess } from '../../../../src/planes/workers/process.js';
 import type { FakeClock } from '../../../support/fake-clock.js';
 import { channelPair } from './channel-pair.js';
 import { ScriptedPlane } from './scripted-plane.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { GroupEvents } from '../../../../src/dataplane/remote/group-events.js';
+import { GroupEvents } from '../../../../src/planes/workers/group.js';
 import type { ListeningChanged, Overload, PlaneEvent, WorkerLost } from '../../../../src/model/events.js';
 
 const overload = (phase: Overload['phase'], reason: Overload['reason'] = 'table-full'): Overload => ({

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SupervisedPlane } from '../../../../src/dataplane/remote/supervised-plane.js';
-import type { ListeningSocket } from '../../../../src/dataplane/hand-over.js';
+import { SupervisedPlane } from '../../../../src/planes/workers/supervisor.js';
+import type { ListeningSocket } from '../../../../src/planes/contract.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
 import { aUdpFlow, FakeSocket } from '../hand-over-fixtures.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { handedOn } from '../../../../src/dataplane/remote/worker-launcher.js';
+import { handedOn } from '../../../../src/planes/workers/process.js';
 import type { CapturePlan } from '../../../../src/model/capture.js';
-import { parseCidr } from '../../../../src/model/cidr.js';
+import { parseCidr } from '../../../../src/model/address.js';
 
 const PLAN: CapturePlan = {
   tcp: 'tproxy',

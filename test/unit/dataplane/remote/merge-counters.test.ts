@@ -8,8 +8,8 @@ import type {
   SourcePortUse,
   TableUse,
   TrafficCounters,
-} from '../../../../src/dataplane/data-plane.js';
-import { mergeCounters, totalsOnly } from '../../../../src/dataplane/remote/merge-counters.js';
+} from '../../../../src/planes/contract.js';
+import { mergeCounters, totalsOnly } from '../../../../src/planes/workers/merge-counters.js';
 import { countersOf, NO_COUNTERS } from './scripted-plane.js';
 
 const BOUNDS = [0.001, 0.01, 0.1];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { ListeningSocket } from '../../../../src/dataplane/hand-over.js';
-import { WorkerGroup } from '../../../../src/dataplane/remote/worker-group.js';
+import type { ListeningSocket } from '../../../../src/planes/contract.js';
+import { WorkerGroup } from '../../../../src/planes/workers/group.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
 import { FakeSocket } from '../hand-over-fixtures.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { PortClaims } from '../../../../src/dataplane/remote/port-claims.js';
-import { RemotePortGate } from '../../../../src/dataplane/remote/remote-port-gate.js';
+import { PortClaims } from '../../../../src/planes/workers/limit-broker.js';
+import { RemotePortGate } from '../../../../src/planes/workers/rpc.js';
 import { channelPair, turn } from './channel-pair.js';
 
 class Lab {

@@ -1,8 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { PlaneHost } from '../../../../src/dataplane/remote/plane-host.js';
-import { RemotePlane } from '../../../../src/dataplane/remote/remote-plane.js';
-import type { WorkerOptions } from '../../../../src/dataplane/remote/worker-protocol.js';
+import { PlaneHost, RemotePlane, type WorkerOptions } from '../../../../src/planes/workers/rpc.js';
 import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import { FakeClock } from '../../../support/fake-clock.js';

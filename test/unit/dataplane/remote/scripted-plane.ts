@@ -1,15 +1,18 @@
-import type { ListeningSocket, UdpFlowState } from '../../../../src/dataplane/hand-over.js';
 import type {
   ApplyReport,
+  CapShares,
+  CapUses,
   FlowPage,
   FlowQuery,
+  ListeningSocket,
   PlaneCounters,
   StopReport,
+  UdpFlowState,
   UdpStop,
-} from '../../../../src/dataplane/data-plane.js';
-import type { CapShares, CapUses, WorkerPlane } from '../../../../src/dataplane/worker-plane.js';
+  WorkerPlane,
+} from '../../../../src/planes/contract.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
-import type { ForwardingState } from '../../../../src/model/forwarding-state.js';
+import type { ForwardingState } from '../../../../src/model/forwarding.js';
 
 export const NO_COUNTERS: PlaneCounters = {
   traffic: [],

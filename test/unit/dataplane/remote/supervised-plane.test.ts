@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SupervisedPlane } from '../../../../src/dataplane/remote/supervised-plane.js';
+import { SupervisedPlane } from '../../../../src/planes/workers/supervisor.js';
 import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import { FakeClock } from '../../../support/fake-clock.js';

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { FlowRecord } from '../../../../src/model/flow.js';
-import { WorkerGroup } from '../../../../src/dataplane/remote/worker-group.js';
+import { WorkerGroup } from '../../../../src/planes/workers/group.js';
 import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
-import type { FlowPage, ListenFailure } from '../../../../src/dataplane/data-plane.js';
+import type { FlowPage, ListenFailure } from '../../../../src/planes/contract.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
 import { turn } from './channel-pair.js';

@@ -7,18 +7,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import {
-  forkSharingWorker,
-  forkWorker,
-  type WorkerProcess,
-} from '../../../../src/dataplane/remote/worker-launcher.js';
+import { forkSharingWorker, forkWorker, type WorkerProcess } from '../../../../src/planes/workers/process.js';
 import { within } from '../../../support/deadline.js';
 import { loopbackBlock } from '../../../support/loopback.js';
 
 /** The compiled launcher, for the child's end of the channel. */
-const LAUNCHER = pathToFileURL(
-  join(import.meta.dirname, '../../../../src/dataplane/remote/worker-launcher.js'),
-).href;
+const LAUNCHER = pathToFileURL(join(import.meta.dirname, '../../../../src/planes/workers/process.js')).href;
 
 /** Echoes what it gets, and does what some words say. */
 const ECHO = `

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { DrainEndings } from '../../../../src/dataplane/userspace/drain-endings.js';
-import type { Flow } from '../../../../src/flow/flow.js';
+import { DrainEndings } from '../../../../src/planes/userspace/flow-keeper.js';
+import type { Flow } from '../../../../src/flows/flow.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aFlow } from '../../flow/flow-fixtures.js';
 

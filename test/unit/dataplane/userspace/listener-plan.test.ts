@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { ListenerBinding } from '../../../../src/dataplane/userspace/listener.js';
-import { planListeners, type ListenerPlan } from '../../../../src/dataplane/userspace/listener-plan.js';
+import type { ListenerBinding } from '../../../../src/planes/userspace/listener.js';
+import { planListeners, type ListenerPlan } from '../../../../src/planes/userspace/listen-plan.js';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { Configuration } from '../../../../src/model/configuration.js';
-import { parsePortSet, portSetOf, type PortSet } from '../../../../src/model/port-set.js';
+import { parsePortSet, portSetOf, type PortSet } from '../../../../src/model/ports.js';
 import { aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
 
 const OWN = {

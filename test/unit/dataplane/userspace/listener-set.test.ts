@@ -4,12 +4,12 @@ import type {
   Listener,
   ListenerBinding,
   ListenerFactory,
-} from '../../../../src/dataplane/userspace/listener.js';
-import { planListeners } from '../../../../src/dataplane/userspace/listener-plan.js';
-import { ListenerSet, type ListenerSetOptions } from '../../../../src/dataplane/userspace/listener-set.js';
+} from '../../../../src/planes/userspace/listener.js';
+import { planListeners } from '../../../../src/planes/userspace/listen-plan.js';
+import { ListenerSet, type ListenerSetOptions } from '../../../../src/planes/userspace/listeners.js';
 import { ipAddress, isWildcard } from '../../../../src/model/address.js';
 import type { Configuration } from '../../../../src/model/configuration.js';
-import { portSetOf } from '../../../../src/model/port-set.js';
+import { portSetOf } from '../../../../src/model/ports.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
 

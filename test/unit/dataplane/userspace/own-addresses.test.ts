@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { describe, test } from 'node:test';
-import { addressesOf, ownAddresses } from '../../../../src/dataplane/userspace/own-addresses.js';
+import { addressesOf, ownAddresses } from '../../../../src/planes/userspace/listen-plan.js';
 
 const rest = { netmask: '', mac: '', internal: false, cidr: null };
 

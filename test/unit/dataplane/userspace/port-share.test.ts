@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { portShares, sharePorts } from '../../../../src/dataplane/userspace/port-share.js';
+import { portShares, sharePorts } from '../../../../src/planes/userspace/listen-plan.js';
 import {
   formatPortSet,
   parsePortSet,
   portSetOf,
   portsOf,
   type PortSet,
-} from '../../../../src/model/port-set.js';
+} from '../../../../src/model/ports.js';
 
 const set = (text: string): PortSet => parsePortSet(text) ?? assert.fail(text);
 

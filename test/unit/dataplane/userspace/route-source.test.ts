@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { networkInterfaces } from 'node:os';
 import { describe, test } from 'node:test';
-import { lookUpRoute, RouteSource } from '../../../../src/dataplane/userspace/route-source.js';
+import { lookUpRoute, RouteSource } from '../../../../src/planes/userspace/source-address.js';
 import { ipAddress, isLoopback, type IpAddress } from '../../../../src/model/address.js';
-import { localCandidates } from '../../../../src/runtime/local-candidates.js';
+import { localCandidates } from '../../../../src/runtime/machine.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 
 const HOST = ipAddress('10.0.0.2');

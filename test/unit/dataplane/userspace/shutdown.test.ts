@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue } from '../../../../src/dataplane/userspace/event-queue.js';
-import { FlowKeeper } from '../../../../src/dataplane/userspace/flow-keeper.js';
-import { Shutdown } from '../../../../src/dataplane/userspace/shutdown.js';
-import type { StopReport } from '../../../../src/dataplane/data-plane.js';
-import type { CloseStyle, Flow, FlowTransport } from '../../../../src/flow/flow.js';
-import type { Protocol } from '../../../../src/model/five-tuple.js';
+import { EventQueue, FlowKeeper } from '../../../../src/planes/userspace/flow-keeper.js';
+import { Shutdown } from '../../../../src/planes/userspace/plane.js';
+import type { StopReport } from '../../../../src/planes/contract.js';
+import type { CloseStyle, Flow, FlowTransport } from '../../../../src/flows/flow.js';
+import type { Protocol } from '../../../../src/model/address.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { testState } from '../../../support/forwarding-state.js';
 import { aTuple } from '../../selection/fixtures.js';

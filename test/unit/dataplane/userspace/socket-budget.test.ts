@@ -1,16 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { planListeners } from '../../../../src/dataplane/userspace/listener-plan.js';
+import { planListeners, rendezvousOwner } from '../../../../src/planes/userspace/listen-plan.js';
 import {
   shortageAdvice,
   socketBudget,
   type BudgetRequest,
-} from '../../../../src/dataplane/userspace/socket-budget.js';
-import { rendezvousOwner } from '../../../../src/dataplane/userspace/udp-owner.js';
-import { ipAddress } from '../../../../src/model/address.js';
-import { parseCidr } from '../../../../src/model/cidr.js';
-import { parsePortSet } from '../../../../src/model/port-set.js';
-import { createHasher } from '../../../../src/selection/hasher.js';
+} from '../../../../src/planes/userspace/node-handles.js';
+import { ipAddress, parseCidr } from '../../../../src/model/address.js';
+import { parsePortSet } from '../../../../src/model/ports.js';
+import { createHasher } from '../../../../src/selection/flow-hash.js';
 import { aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
 
 const OWN = ['127.0.0.1', '10.0.0.1'].map(ipAddress);

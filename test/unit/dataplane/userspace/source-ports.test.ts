@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SourcePorts, type SourcePortRequest } from '../../../../src/dataplane/userspace/source-ports.js';
+import { SourcePorts, type SourcePortRequest } from '../../../../src/planes/userspace/source-ports.js';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
-import { portSetOf, type PortSet } from '../../../../src/model/port-set.js';
+import { portSetOf, type PortSet } from '../../../../src/model/ports.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 
 const TEN: PortSet = [{ first: 1001, last: 1010 }];

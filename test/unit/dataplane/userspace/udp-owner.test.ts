@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { before, describe, test } from 'node:test';
-import { rendezvousOwner, tcpOwner } from '../../../../src/dataplane/userspace/udp-owner.js';
+import { rendezvousOwner, tcpOwner } from '../../../../src/planes/userspace/listen-plan.js';
 import { ipAddress } from '../../../../src/model/address.js';
-import { createHasher, type Hash32 } from '../../../../src/selection/hasher.js';
+import { createHasher, type Hash32 } from '../../../../src/selection/flow-hash.js';
 
 const ADDRESSES = ['127.0.0.1', '198.51.100.7', '::1', '2001:db8::5'].map(ipAddress);
 const PORTS = Array.from({ length: 2000 }, (_, index) => 1 + index * 32);

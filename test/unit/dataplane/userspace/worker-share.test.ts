@@ -2,22 +2,21 @@ import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { before, describe, test } from 'node:test';
-import { BackendCaps } from '../../../../src/dataplane/userspace/backend-caps.js';
-import { gatedListeners } from '../../../../src/dataplane/userspace/gated-listeners.js';
-import type { Listener, ListenerBinding } from '../../../../src/dataplane/userspace/listener.js';
+import { BackendCaps, WorkerCaps } from '../../../../src/planes/userspace/limits.js';
+import { gatedListeners } from '../../../../src/planes/userspace/listeners.js';
+import type { Listener, ListenerBinding } from '../../../../src/planes/userspace/listener.js';
 import {
+  ownAddresses,
   ownFailures,
-  plannedUdpPorts,
   planListeners,
-} from '../../../../src/dataplane/userspace/listener-plan.js';
-import { ownAddresses } from '../../../../src/dataplane/userspace/own-addresses.js';
-import { SourcePorts } from '../../../../src/dataplane/userspace/source-ports.js';
-import { rendezvousOwner } from '../../../../src/dataplane/userspace/udp-owner.js';
-import { UserspacePlane } from '../../../../src/dataplane/userspace/userspace-plane.js';
-import { WorkerCaps } from '../../../../src/dataplane/userspace/worker-caps.js';
+  plannedUdpPorts,
+  rendezvousOwner,
+} from '../../../../src/planes/userspace/listen-plan.js';
+import { SourcePorts } from '../../../../src/planes/userspace/source-ports.js';
+import { UserspacePlane } from '../../../../src/planes/userspace/plane.js';
 import { ipAddress } from '../../../../src/model/address.js';
-import { formatPortSet, parsePortSet, type PortSet } from '../../../../src/model/port-set.js';
-import { createHasher, type Hash32 } from '../../../../src/selection/hasher.js';
+import { formatPortSet, parsePortSet, type PortSet } from '../../../../src/model/ports.js';
+import { createHasher, type Hash32 } from '../../../../src/selection/flow-hash.js';
 import { eventually } from '../../../support/deadline.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { testState } from '../../../support/forwarding-state.js';

@@ -1,6 +1,9 @@
-import type { EntrySource } from '../../../../../src/dataplane/kernel/flows/entry-source.js';
-import { parseConntrackEntry, type ConntrackEntry } from '../../../../../src/nft/conntrack-entry.js';
-import type { EntryFollower } from '../../../../../src/nft/conntrack-flows.js';
+import type { EntrySource } from '../../../../../src/planes/kernel/nat/mirrored-flow.js';
+import {
+  parseConntrackEntry,
+  type ConntrackEntry,
+  type EntryFollower,
+} from '../../../../../src/planes/netfilter/conntrack.js';
 
 export interface FakeFlow {
   readonly id: number;

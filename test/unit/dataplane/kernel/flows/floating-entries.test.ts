@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FloatingEntries } from '../../../../../src/dataplane/kernel/flows/floating-entries.js';
-import type { KernelFlowEntry } from '../../../../../src/dataplane/kernel/flows/entry-source.js';
-import { kernelInput } from '../../../../../src/dataplane/kernel/kernel-input.js';
-import type { KernelOptions } from '../../../../../src/model/kernel-options.js';
-import type { Tool, ToolOutcome, Tools } from '../../../../../src/nft/tools.js';
+import { FloatingEntries } from '../../../../../src/planes/kernel/ebpf/floating-flows.js';
+import type { KernelFlowEntry } from '../../../../../src/planes/kernel/nat/mirrored-flow.js';
+import { kernelInput } from '../../../../../src/planes/kernel/program.js';
+import type { KernelOptions } from '../../../../../src/model/configuration.js';
+import type { Tool, ToolOutcome, Tools } from '../../../../../src/planes/netfilter/tools.js';
 import { KernelStates } from '../../../../support/kernel-states.js';
 
 const states = await KernelStates.create();

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FlowMirror } from '../../../../../src/dataplane/kernel/flows/flow-mirror.js';
-import { kernelInput } from '../../../../../src/dataplane/kernel/kernel-input.js';
-import type { TrafficCounters } from '../../../../../src/dataplane/data-plane.js';
+import { FlowMirror } from '../../../../../src/planes/kernel/nat/kernel-flows.js';
+import { kernelInput } from '../../../../../src/planes/kernel/program.js';
+import type { TrafficCounters } from '../../../../../src/planes/contract.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../../src/model/events.js';
-import { estimateSources } from '../../../../../src/model/source-sketch.js';
-import type { Tools } from '../../../../../src/nft/tools.js';
+import { estimateSources } from '../../../../../src/flows/traffic.js';
+import type { Tools } from '../../../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../../../support/fake-clock.js';
 import { KernelStates } from '../../../../support/kernel-states.js';
 import type { Conditions } from '../../../../support/state-factory.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { floatingFlows } from '../../../../../src/dataplane/kernel/setup/floating-listing.js';
+import { floatingFlows } from '../../../../../src/planes/kernel/ebpf/floating-flows.js';
 
 /** As nftables 1.0.6 prints it. */
 const LISTING = `table netdev haports {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { kernelInput } from '../../../../../src/dataplane/kernel/kernel-input.js';
-import { floatingSetup } from '../../../../../src/dataplane/kernel/setup/floating-setup.js';
-import type { KernelOptions } from '../../../../../src/model/kernel-options.js';
-import { deltaText, routingText, type KernelSetup } from '../../../../../src/nft/kernel-setup.js';
+import { kernelInput } from '../../../../../src/planes/kernel/program.js';
+import { floatingSetup } from '../../../../../src/planes/kernel/ebpf/floating.js';
+import type { KernelOptions } from '../../../../../src/model/configuration.js';
+import { deltaText, routingText, type KernelSetup } from '../../../../../src/planes/netfilter/nft.js';
 import { KernelStates } from '../../../../support/kernel-states.js';
 
 const RAW = {

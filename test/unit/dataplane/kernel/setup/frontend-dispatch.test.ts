@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { KernelRule } from '../../../../../src/dataplane/kernel/kernel-input.js';
+import type { KernelRule } from '../../../../../src/planes/kernel/program.js';
 import {
   accessRules,
   addressRules,
@@ -9,12 +9,10 @@ import {
   frontendGroups,
   otherProtocolsRule,
   portRules,
-} from '../../../../../src/dataplane/kernel/setup/frontend-dispatch.js';
-import { ipAddress } from '../../../../../src/model/address.js';
-import { parseCidr, type Cidr } from '../../../../../src/model/cidr.js';
-import type { Frontend } from '../../../../../src/model/configuration.js';
-import { formatPortSet, parsePortSet } from '../../../../../src/model/port-set.js';
-import type { Rule } from '../../../../../src/model/rule.js';
+} from '../../../../../src/planes/kernel/nat/dispatch.js';
+import { ipAddress, parseCidr, type Cidr } from '../../../../../src/model/address.js';
+import type { Frontend, Rule } from '../../../../../src/model/configuration.js';
+import { formatPortSet, parsePortSet } from '../../../../../src/model/ports.js';
 import { testFrontend, testRule } from '../../../../support/forwarding-state.js';
 
 const NOTHING = { rebalance: [], reset: [], drop: [] };

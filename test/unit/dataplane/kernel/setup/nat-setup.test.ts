@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { kernelInput, type KernelInput } from '../../../../../src/dataplane/kernel/kernel-input.js';
-import { natSetup } from '../../../../../src/dataplane/kernel/setup/nat-setup.js';
+import { kernelInput, type KernelInput } from '../../../../../src/planes/kernel/program.js';
+import { natSetup } from '../../../../../src/planes/kernel/nat/rules.js';
 import { ipAddress } from '../../../../../src/model/address.js';
-import type { KernelOptions } from '../../../../../src/model/kernel-options.js';
-import { deltaText } from '../../../../../src/nft/kernel-setup.js';
+import type { KernelOptions } from '../../../../../src/model/configuration.js';
+import { deltaText } from '../../../../../src/planes/netfilter/nft.js';
 import { KernelStates } from '../../../../support/kernel-states.js';
 import type { Conditions } from '../../../../support/state-factory.js';
 

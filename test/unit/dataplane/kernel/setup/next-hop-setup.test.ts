@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { backendMarks } from '../../../../../src/dataplane/kernel/backend-marks.js';
-import { kernelInput } from '../../../../../src/dataplane/kernel/kernel-input.js';
-import { nextHopSetup } from '../../../../../src/dataplane/kernel/setup/next-hop-setup.js';
-import { parseCidr } from '../../../../../src/model/cidr.js';
-import type { KernelOptions } from '../../../../../src/model/kernel-options.js';
-import { deltaText, type KernelSetup } from '../../../../../src/nft/kernel-setup.js';
-import { ipCommandLine } from '../../../../../src/nft/routing-entry.js';
+import { backendMarks, kernelInput } from '../../../../../src/planes/kernel/program.js';
+import { nextHopSetup } from '../../../../../src/planes/kernel/ebpf/next-hop.js';
+import { parseCidr } from '../../../../../src/model/address.js';
+import type { KernelOptions } from '../../../../../src/model/configuration.js';
+import { deltaText, type KernelSetup } from '../../../../../src/planes/netfilter/nft.js';
+import { ipCommandLine } from '../../../../../src/planes/netfilter/routing.js';
 import { KernelStates } from '../../../../support/kernel-states.js';
 import type { Conditions } from '../../../../support/state-factory.js';
 

@@ -1,17 +1,16 @@
 import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
-import type { CapturedEnds } from '../../../../../src/dataplane/userspace/captured-ends.js';
-import { EventQueue } from '../../../../../src/dataplane/userspace/event-queue.js';
-import { FlowKeeper } from '../../../../../src/dataplane/userspace/flow-keeper.js';
-import type { Listener, ListenerBinding } from '../../../../../src/dataplane/userspace/listener.js';
-import { RouteSource } from '../../../../../src/dataplane/userspace/route-source.js';
-import { SourcePorts } from '../../../../../src/dataplane/userspace/source-ports.js';
+import type { CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
+import { EventQueue, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
+import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
+import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
+import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
 import {
   createTcpListenerFactory,
   type TcpListenerOptions,
-} from '../../../../../src/dataplane/userspace/tcp/tcp-listener.js';
+} from '../../../../../src/planes/userspace/tcp/listener.js';
 import { ipAddress } from '../../../../../src/model/address.js';
-import { parsePortSet, type PortSet } from '../../../../../src/model/port-set.js';
+import { parsePortSet, type PortSet } from '../../../../../src/model/ports.js';
 import { systemClock as clock } from '../../../../../src/runtime/clock.js';
 import { createPicker } from '../../../../../src/selection/picker.js';
 import { within } from '../../../../support/deadline.js';

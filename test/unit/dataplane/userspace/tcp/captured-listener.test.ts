@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { CapturedPorts, type CapturedEnds } from '../../../../../src/dataplane/userspace/captured-ends.js';
+import { CapturedPorts, type CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
 import type { CapturePlan } from '../../../../../src/model/capture.js';
-import { parseCidr } from '../../../../../src/model/cidr.js';
+import { parseCidr } from '../../../../../src/model/address.js';
 import { within } from '../../../../support/deadline.js';
 import {
   aState,

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { capturedPortOfText } from '../../../../../src/dataplane/userspace/tcp/captured-port-text.js';
-import { ipAddress } from '../../../../../src/model/address.js';
-import { captureAddress, capturedPort } from '../../../../../src/model/capture-address.js';
-import { parseCidr } from '../../../../../src/model/cidr.js';
+import { capturedPortOfText } from '../../../../../src/planes/userspace/tcp/listener.js';
+import { ipAddress, parseCidr } from '../../../../../src/model/address.js';
+import { captureAddress, capturedPort } from '../../../../../src/model/capture.js';
 
 const block = (text: string) => parseCidr(text) ?? assert.fail(text);
 const PORTS = [1, 9, 255, 256, 443, 4096, 61000, 65535];

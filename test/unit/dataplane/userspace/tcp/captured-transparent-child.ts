@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect } from 'node:net';
-import { CapturedEnds } from '../../../../../src/dataplane/userspace/captured-ends.js';
-import { TransparentSockets } from '../../../../../src/dataplane/userspace/tcp/transparent-sockets.js';
-import { ipAddress } from '../../../../../src/model/address.js';
+import { CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
+import { TransparentSockets } from '../../../../../src/planes/userspace/tcp/listener.js';
+import { ipAddress, parseCidr } from '../../../../../src/model/address.js';
 import type { CapturePlan } from '../../../../../src/model/capture.js';
-import { parseCidr } from '../../../../../src/model/cidr.js';
 import {
   aState,
   backendOn,

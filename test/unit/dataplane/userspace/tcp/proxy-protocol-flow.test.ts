@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
-import { ipAddress } from '../../../../../src/model/address.js';
-import type { Cidr } from '../../../../../src/model/cidr.js';
+import { ipAddress, type Cidr } from '../../../../../src/model/address.js';
 import type { BackendPool, Frontend } from '../../../../../src/model/configuration.js';
 import { eventually, within } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import {
   parseProxyHeader,
+  writeProxyHeader,
   type ProxyHeader,
-} from '../../../../../src/dataplane/userspace/tcp/proxy-protocol-parse.js';
-import { writeProxyHeader } from '../../../../../src/dataplane/userspace/tcp/proxy-protocol-write.js';
+} from '../../../../../src/planes/userspace/tcp/proxy-protocol.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 
 // Lines and layouts from HAProxy's doc/proxy-protocol.txt: 2.1 (its examples of longest lines) and 2.2.

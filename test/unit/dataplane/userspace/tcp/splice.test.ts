@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { test } from 'node:test';
-import { LoopTurn } from '../../../../../src/dataplane/userspace/tcp/loop-turn.js';
-import { Splice, SPLICE_HIGH_WATER_MARK } from '../../../../../src/dataplane/userspace/tcp/splice.js';
-import { Flow } from '../../../../../src/flow/flow.js';
+import { LoopTurn, SPLICE_HIGH_WATER_MARK, Splice } from '../../../../../src/planes/userspace/tcp/splice.js';
+import { Flow } from '../../../../../src/flows/flow.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import { systemClock } from '../../../../../src/runtime/clock.js';
 import { eventually, within } from '../../../../support/deadline.js';

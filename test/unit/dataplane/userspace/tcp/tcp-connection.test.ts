@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { connect, type Socket } from 'node:net';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../../../src/model/address.js';
-import { portSetOf } from '../../../../../src/model/port-set.js';
+import { portSetOf } from '../../../../../src/model/ports.js';
 import { eventually, within } from '../../../../support/deadline.js';
 import { FakeClock } from '../../../../support/fake-clock.js';
 import { testState, type TestStateParts } from '../../../../support/forwarding-state.js';

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
-import { CapturedEnds } from '../../../../../src/dataplane/userspace/captured-ends.js';
-import { createUdpListenerFactory } from '../../../../../src/dataplane/userspace/udp/udp-listener.js';
-import { ipAddress } from '../../../../../src/model/address.js';
-import { parseCidr } from '../../../../../src/model/cidr.js';
-import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow-origin.js';
-import { createHasher } from '../../../../../src/selection/hasher.js';
+import { CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
+import { createUdpListenerFactory } from '../../../../../src/planes/userspace/udp/listener.js';
+import { ipAddress, parseCidr } from '../../../../../src/model/address.js';
+import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow.js';
+import { createHasher } from '../../../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../../../src/selection/picker.js';
 import { eventually } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
-import { CapturedPorts } from '../../../../../src/dataplane/userspace/captured-ends.js';
-import { Inheritance } from '../../../../../src/dataplane/userspace/inheritance.js';
-import type { Listener } from '../../../../../src/dataplane/userspace/listener.js';
-import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow-origin.js';
+import { CapturedPorts } from '../../../../../src/planes/userspace/captured-ports.js';
+import { Inheritance } from '../../../../../src/planes/userspace/node-handles.js';
+import type { Listener } from '../../../../../src/planes/userspace/listener.js';
+import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow.js';
 import { eventually } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { ClientKeys, ipv4Number } from '../../../../../src/dataplane/userspace/udp/client-keys.js';
+import { ClientKeys, ipv4Number } from '../../../../../src/planes/userspace/udp/client-map.js';
 
 describe('client keys', () => {
   test('ipv4Number() reads a dotted quad as the bytes it stands for', () => {

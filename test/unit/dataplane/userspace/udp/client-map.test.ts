@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { ClientMap } from '../../../../../src/dataplane/userspace/udp/client-map.js';
+import { ClientMap } from '../../../../../src/planes/userspace/udp/client-map.js';
 
 /** Few enough that they meet again, from all over the range. */
 const KEYS = [...Array(40).keys(), ...Array.from({ length: 40 }, (_, n) => 2 ** 48 - 1 - n * 65_536)];

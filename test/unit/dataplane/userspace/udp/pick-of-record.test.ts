@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { pickOfRecord } from '../../../../../src/dataplane/userspace/udp/pick-of-record.js';
+import { pickOfRecord } from '../../../../../src/planes/userspace/udp/flow.js';
 import { testState } from '../../../../support/forwarding-state.js';
 import { aUdpFlow } from '../../hand-over-fixtures.js';
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { ipAddress } from '../../../../../src/model/address.js';
-import { portSetOf } from '../../../../../src/model/port-set.js';
-import type { Rule } from '../../../../../src/model/rule.js';
+import { portSetOf } from '../../../../../src/model/ports.js';
+import type { Rule } from '../../../../../src/model/configuration.js';
 import { eventually } from '../../../../support/deadline.js';
 import { testState, type TestStateParts } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';

@@ -3,20 +3,18 @@ import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { isIPv6, type AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
-import { EventQueue } from '../../../../../src/dataplane/userspace/event-queue.js';
-import { FlowEnforcement } from '../../../../../src/dataplane/userspace/flow-enforcement.js';
-import { FlowKeeper } from '../../../../../src/dataplane/userspace/flow-keeper.js';
-import type { Listener, ListenerBinding } from '../../../../../src/dataplane/userspace/listener.js';
-import { RouteSource } from '../../../../../src/dataplane/userspace/route-source.js';
-import { SourcePorts } from '../../../../../src/dataplane/userspace/source-ports.js';
+import { EventQueue, FlowEnforcement, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
+import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
+import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
+import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
 import {
   createUdpListenerFactory,
   type UdpListenerDeps,
-} from '../../../../../src/dataplane/userspace/udp/udp-listener.js';
+} from '../../../../../src/planes/userspace/udp/listener.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import type { DropReason, PlaneEvent } from '../../../../../src/model/events.js';
-import type { ForwardingState } from '../../../../../src/model/forwarding-state.js';
-import { createHasher } from '../../../../../src/selection/hasher.js';
+import type { ForwardingState } from '../../../../../src/model/forwarding.js';
+import { createHasher } from '../../../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../../../src/selection/picker.js';
 import { within } from '../../../../support/deadline.js';
 import { FakeClock } from '../../../../support/fake-clock.js';

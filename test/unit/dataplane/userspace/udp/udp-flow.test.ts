@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { ipAddress } from '../../../../../src/model/address.js';
-import type { ForwardingState } from '../../../../../src/model/forwarding-state.js';
-import { portSetOf } from '../../../../../src/model/port-set.js';
+import type { ForwardingState } from '../../../../../src/model/forwarding.js';
+import { portSetOf } from '../../../../../src/model/ports.js';
 import { eventually } from '../../../../support/deadline.js';
 import { AZURE_POLICY, testState, type TestStateParts } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';

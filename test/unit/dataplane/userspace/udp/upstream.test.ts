@@ -1,17 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import {
+  HeldMemory,
+  SendQueueGuard,
+  Upstream,
+  UpstreamDialer,
   bindNow,
   connectNow,
   createDatagramSocket,
-} from '../../../../../src/dataplane/userspace/udp/datagram-socket.js';
-import { HeldMemory } from '../../../../../src/dataplane/userspace/udp/held-memory.js';
-import { SendQueueGuard } from '../../../../../src/dataplane/userspace/udp/send-queue-guard.js';
-import {
-  UpstreamDialer,
+  type UpstreamOwner,
   type UpstreamTarget,
-} from '../../../../../src/dataplane/userspace/udp/upstream-dialer.js';
-import { Upstream, type UpstreamOwner } from '../../../../../src/dataplane/userspace/udp/upstream.js';
+} from '../../../../../src/planes/userspace/udp/upstream.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import { eventually } from '../../../../support/deadline.js';
 import { loopbackBlock } from '../../../../support/loopback.js';

@@ -1,0 +1,287 @@
+import { networkInterfaces } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import type { CaptureOptions, CapturePlan } from '../model/capture.js';
+import type { Configuration } from '../model/configuration.js';
+import { BalancerError, type ErrorCode } from '../model/errors.js';
+import { decideCapture, type DecidedCapture, type HandedTcpSocket } from '../planes/capture/plan.js';
+import { CapturedPlane, setupText } from '../planes/capture/plane.js';
+import {
+  captureInputs,
+  handedDescriptors,
+  handedListeners,
+  ownSockets,
+  portsInUse,
+} from '../planes/capture/ports-in-use.js';
+import { captureSetup } from '../planes/capture/table.js';
+import type { DataPlane, HandOverPlane } from '../planes/contract.js';
+import { FlowMirror } from '../planes/kernel/nat/kernel-flows.js';
+import { KernelPlane } from '../planes/kernel/plane.js';
+import { kernelInput, ownNetworks } from '../planes/kernel/program.js';
+import { setupOf } from '../planes/kernel/setup-of.js';
+import { ConntrackEvents } from '../planes/netfilter/conntrack.js';
+import { InstanceLock } from '../planes/netfilter/instance-lock.js';
+import { flushInstance } from '../planes/netfilter/nft.js';
+import { Reconciler } from '../planes/netfilter/reconciler.js';
+import { systemTools, toolFailure, type Tool } from '../planes/netfilter/tools.js';
+import { ownAddresses, rendezvousOwner, tcpOwner } from '../planes/userspace/listen-plan.js';
+import { socketBudget, type SocketBudget } from '../planes/userspace/node-handles.js';
+import { UserspacePlane, type UserspacePlaneDeps } from '../planes/userspace/plane.js';
+import { tryTcpPort } from '../planes/userspace/tcp/listener.js';
+import { WorkerGroup } from '../planes/workers/group.js';
+import { forkSharingWorker, forkWorker, handedOn, parentChannel } from '../planes/workers/process.js';
+import { PlaneHost, RemotePortGate, type WorkerOptions } from '../planes/workers/rpc.js';
+import { SupervisedPlane } from '../planes/workers/supervisor.js';
+import { systemClock as clock } from '../runtime/clock.js';
+import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
+import type { Logger } from '../runtime/logger.js';
+import { descriptorLimit } from '../runtime/machine.js';
+import { ForwardingCompiler } from '../selection/compiler.js';
+import { createHasher, type Hash32 } from '../selection/flow-hash.js';
+import { createPicker } from '../selection/picker.js';
+
+/** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
+export function budgetFor(configuration: Configuration, capture?: CapturePlan): SocketBudget {
+  const { workers, kernel } = configuration;
+  if (kernel !== undefined) return { tcpPorts: 'shared', sockets: 0 };
+  const limit = descriptorLimit();
+  return socketBudget({ configuration, workers, limit, ownAddresses, ...(capture && { capture }) });
+}
+
+/**
+ * The data plane that a configuration asks for: the kernel, or in this process, in one worker, or in several.
+ * `capture`: how ports are captured; absent: they are bound.
+ */
+export function createPlane(
+  configuration: Configuration,
+  hash: Hash32,
+  {
+    tcpPorts,
+    capture,
+    logger,
+  }: Pick<SocketBudget, 'tcpPorts'> & {
+    readonly capture?: DecidedCapture | undefined;
+    readonly logger: Logger;
+  },
+): DataPlane {
+  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, logger);
+  const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture?.plan });
+  return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
+}
+
+function createServingPlane(
+  configuration: Configuration,
+  hash: Hash32,
+  { tcpPorts, plan }: Pick<SocketBudget, 'tcpPorts'> & { readonly plan: CapturePlan | undefined },
+): HandOverPlane {
+  const { workers } = configuration;
+  const flowEvents = configuration.flowLog !== undefined;
+  const handed = plan === undefined ? undefined : handedOn(plan);
+  const descriptors = handed?.descriptors ?? [];
+  const capture = handed === undefined ? {} : { capture: handed.plan };
+  const script = fileURLToPath(new URL('../worker.js', import.meta.url));
+  switch (workers) {
+    case 0:
+      return createUserspacePlane(
+        { hash, limit: descriptorLimit() },
+        {
+          ...{ flowEvents, worker: 0, workers: 1 },
+          ...(plan === undefined ? {} : { capture: plan }),
+        },
+      );
+    case 1:
+      return new SupervisedPlane(
+        { clock, launch: () => forkWorker(script, descriptors) },
+        { flowEvents, worker: 0, workers, ...capture },
+      );
+    default: {
+      const ownerOf = rendezvousOwner(hash, workers);
+      const owned = { launch: () => forkWorker(script, descriptors), tcpOwnerOf: tcpOwner(ownerOf) };
+      const shared = { launch: () => forkSharingWorker(script, descriptors) };
+      return new WorkerGroup(
+        { clock, tryTcpPort, ownerOf, ...(tcpPorts === 'owned' ? owned : shared) },
+        { flowEvents, workers, tcpPorts, ...capture },
+      );
+    }
+  }
+}
+
+/** The data worker's process: serves the process that forked it, and ends when that says so or is gone. */
+export async function serveAsWorker(): Promise<void> {
+  // Signals of the terminal reach the whole process group; what to do about them is the control process's decision.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const)
+    process.on(signal, () => undefined);
+  // Now, for with sockets in this process the question takes seconds: see descriptorLimit.
+  const limit = descriptorLimit();
+  // The first message may come at any time from now on, and waits for the hasher.
+  const channel = parentChannel();
+  const hash = await createHasher();
+  const tcpGate = new RemotePortGate(channel);
+  new PlaneHost({
+    channel,
+    clock,
+    createPlane: (options) =>
+      createUserspacePlane({ hash, limit, ...(sharesTcp(options) ? { tcpGate } : {}) }, options),
+    onStopped: () => {
+      if (process.connected) process.disconnect();
+    },
+  });
+}
+
+function sharesTcp({ workers, tcpPorts }: WorkerOptions): boolean {
+  return workers > 1 && tcpPorts !== 'owned';
+}
+
+function createUserspacePlane(
+  { limit, ...deps }: Pick<UserspacePlaneDeps, 'hash' | 'tcpGate'> & { readonly limit: number | undefined },
+  options: WorkerOptions,
+): UserspacePlane {
+  const origins = new ConntrackEvents({ clock, tools: systemTools() });
+  return new UserspacePlane({ clock, ownAddresses, descriptorLimit: limit, origins, ...deps }, options);
+}
+
+/** Of a configuration that asks for it. */
+export function createKernelPlane(
+  { instance, flowLog }: Configuration,
+  hash: Hash32,
+  logger: Logger,
+): KernelPlane {
+  const tools = systemTools();
+  const mirror = { clock, tools, files, picker: createPicker(hash) };
+  return new KernelPlane({
+    ...{ clock, tools },
+    createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance, adopts: true }),
+    lock: new InstanceLock({ clock }, { instance }),
+    flows: new FlowMirror(mirror, { flowEvents: flowLog !== undefined }),
+    setupOf: (input) => setupOf(input, { networks: ownNetworks() }),
+    interfaces: () =>
+      Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
+        entries?.some(({ internal }) => internal) === true ? [] : [name],
+      ),
+    onWarning: (text) => logger.warn({ event: 'kernel-machine' }, text),
+  });
+}
+
+/** What a start would write where all probes say up, as text. Not `full`: the first elements of each set. */
+export async function kernelRuleset(
+  configuration: Configuration,
+  { full }: { readonly full: boolean },
+): Promise<string> {
+  const state = new ForwardingCompiler(await createHasher()).compile(configuration, {
+    health: () => ({ state: 'up' }),
+    adminState: ({ adminState }) => adminState,
+    draining: () => false,
+  });
+  return setupText(setupOf(kernelInput(state), { networks: ownNetworks() }), { full });
+}
+
+/** What `fallback: bind` is for. Anything else is a mistake, or may pass. */
+const IMPOSSIBLE: readonly ErrorCode[] = [
+  'LB_KERNEL_DENIED',
+  'LB_KERNEL_TOOL_MISSING',
+  'LB_KERNEL_UNSUPPORTED',
+];
+
+/**
+ * How this process captures; undefined: it does not, since nobody asked for it, or since it is impossible and the
+ * configuration says to bind then. Rejects with a BalancerError where it is impossible otherwise.
+ */
+export async function decideCaptureHere(
+  configuration: Configuration,
+  logger: Logger,
+): Promise<DecidedCapture | undefined> {
+  const { capture } = configuration;
+  if (capture === undefined) return undefined;
+  const decided = decideCapture({
+    options: capture,
+    families: familiesOf(configuration),
+    handed: await handedSockets(),
+  });
+  try {
+    await assertPossible(configuration, decided.plan);
+    return decided;
+  } catch (error) {
+    if (!(error instanceof BalancerError) || !isPassable(error, capture)) throw error;
+    logger.warn(
+      { event: 'capture-impossible', code: error.code },
+      `Ports are bound one by one, for capture is impossible: ${error.message}`,
+    );
+    return undefined;
+  }
+}
+
+/** `inner` has the same plan. */
+export function createCapturedPlane(
+  { instance, workers }: Configuration,
+  inner: HandOverPlane,
+  decided: DecidedCapture,
+): CapturedPlane {
+  const tools = systemTools();
+  return new CapturedPlane(
+    {
+      ...{ clock, inner },
+      createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance }),
+      lock: new InstanceLock({ clock }, { instance }),
+      portsInUse: () => portsInUse(readChunks),
+      ownSockets: () =>
+        ownSockets({ readText: (path) => systemFiles.readText(path), readLinks }, process.pid),
+    },
+    { ...decided, workers },
+  );
+}
+
+/** What operators do about the kernel from the command line. */
+export const kernelOperations = {
+  /** What a start would write, as text. Rejects with `LB_USAGE` where nothing is written. */
+  ruleset(configuration: Configuration, { full }: { readonly full: boolean }): string | Promise<string> {
+    const { capture, kernel } = configuration;
+    if (kernel !== undefined) return kernelRuleset(configuration, { full });
+    if (capture === undefined) {
+      throw new BalancerError('Nothing is captured: dataPlane.capture is not there, must be', {
+        code: 'LB_USAGE',
+        source: 'usage',
+      });
+    }
+    const { udp, port, block, mode } = capture;
+    const plan: CapturePlan = { tcp: mode === 'tproxy' ? mode : 'dnat-map', udp, port, block };
+    return setupText(captureSetup(captureInputs(configuration, plan, []).input), { full });
+  },
+
+  /** Takes away what an instance has left. Rejects with `LB_INSTANCE_RUNNING` where it runs. */
+  async flush(instance: string): Promise<readonly string[]> {
+    const lock = new InstanceLock({ clock }, { instance });
+    await lock.take();
+    try {
+      return await flushInstance(systemTools(), instance);
+    } finally {
+      lock.release();
+    }
+  },
+};
+
+function isPassable({ code }: BalancerError, { fallback }: CaptureOptions): boolean {
+  return fallback === 'bind' && IMPOSSIBLE.includes(code);
+}
+
+function familiesOf({ frontends }: Configuration): ReadonlySet<4 | 6> {
+  return new Set(frontends.map(({ address }) => address.family));
+}
+
+async function handedSockets(): Promise<readonly HandedTcpSocket[]> {
+  const handed = handedDescriptors(process.env, process.pid);
+  if (handed.length === 0) return [];
+  return handedListeners(handed, await readLinks('/proc/self/fd'), await portsInUse(readChunks));
+}
+
+/** Tries everything but the elements, which are many. */
+async function assertPossible(configuration: Configuration, plan: CapturePlan): Promise<void> {
+  const tools = systemTools();
+  const needed: readonly Tool[] = plan.udp === 'redirect' ? ['ip', 'conntrack'] : ['ip'];
+  for (const tool of needed) {
+    const outcome = await tools.run(tool, [tool === 'ip' ? '-V' : '--version']);
+    if (outcome.exitCode !== 0) throw toolFailure(tool, outcome);
+  }
+  const setup = captureSetup(captureInputs(configuration, plan, []).input);
+  const { instance } = configuration;
+  const trial = new Reconciler({ clock, tools, onChange: () => undefined }, { instance });
+  await trial.check({ ...setup, sets: new Map() });
+}

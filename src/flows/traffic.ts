@@ -1,0 +1,246 @@
+import type { IpAddress, Protocol } from '../model/address.js';
+import type { DropReason, PlaneEvent } from '../model/events.js';
+import type { FlowEndReason } from '../model/flow.js';
+import type { Clock } from '../runtime/clock.js';
+import { mix32, type Flow } from './flow.js';
+
+/** Running totals of one (rule, backend, protocol). */
+export interface TrafficTotals {
+  readonly rule: string;
+  readonly backendId: string;
+  readonly protocol: Protocol;
+  flowsOpened: number;
+  flowsActive: number;
+  /** Wall clock; 0: none yet. */
+  lastFlowAtMs: number;
+  readonly flowsEnded: Partial<Record<FlowEndReason, number>>;
+  bytesToBackend: number;
+  packetsToBackend: number;
+  bytesToClient: number;
+  packetsToClient: number;
+  connectRetries: number;
+  connectFailures: number;
+  resets: number;
+}
+
+type TotalsByProtocol = Partial<Record<Protocol, TrafficTotals>>;
+
+/** Running totals of one (rule, protocol) before a backend is chosen. */
+export interface ArrivalTotals {
+  readonly rule: string;
+  readonly protocol: Protocol;
+  arrivals: number;
+  readonly drops: Partial<Record<DropReason, number>>;
+  /** Undefined until the first flow. */
+  sources: SourceSketch | undefined;
+}
+
+/**
+ * Totals since the start. Bytes and packets are counted once, on the flow; they reach the totals when the flow ends,
+ * moves, or when somebody asks.
+ */
+export class Traffic {
+  /** By rule, backend, protocol: joining them to one key would cost every new flow several strings. */
+  readonly #traffic = new Map<string, Map<string, TotalsByProtocol>>();
+  readonly #arrivals = new Map<string, Partial<Record<Protocol, ArrivalTotals>>>();
+
+  of(rule: string, backendId: string, protocol: Protocol): TrafficTotals {
+    let byBackend = this.#traffic.get(rule);
+    if (byBackend === undefined) {
+      byBackend = new Map<string, TotalsByProtocol>();
+      this.#traffic.set(rule, byBackend);
+    }
+    let byProtocol = byBackend.get(backendId);
+    if (byProtocol === undefined) byBackend.set(backendId, (byProtocol = {}));
+    return (byProtocol[protocol] ??= {
+      rule,
+      backendId,
+      protocol,
+      flowsOpened: 0,
+      flowsActive: 0,
+      lastFlowAtMs: 0,
+      flowsEnded: {},
+      bytesToBackend: 0,
+      packetsToBackend: 0,
+      bytesToClient: 0,
+      packetsToClient: 0,
+      connectRetries: 0,
+      connectFailures: 0,
+      resets: 0,
+    });
+  }
+
+  arrivals(rule: string, protocol: Protocol): ArrivalTotals {
+    let byProtocol = this.#arrivals.get(rule);
+    if (byProtocol === undefined) this.#arrivals.set(rule, (byProtocol = {}));
+    return (byProtocol[protocol] ??= { rule, protocol, arrivals: 0, drops: {}, sources: undefined });
+  }
+
+  countDrop(rule: string, protocol: Protocol, reason: DropReason): void {
+    const { drops } = this.arrivals(rule, protocol);
+    drops[reason] = (drops[reason] ?? 0) + 1;
+  }
+
+  /** Notes the client of a new flow. */
+  countSource(rule: string, protocol: Protocol, source: IpAddress): void {
+    const totals = this.arrivals(rule, protocol);
+    (totals.sources ??= new SourceSketch()).add(hashAddress(source));
+  }
+
+  /** Counts a live flow for another rule from now on: its own, under another name. What it carried so far stays. */
+  rename(flow: Flow, rule: string): void {
+    const { placement, tuple } = flow;
+    if (placement === undefined) return;
+    this.settle(flow);
+    this.of(flow.rule.name, placement.backendId, tuple.protocol).flowsActive--;
+    this.of(rule, placement.backendId, tuple.protocol).flowsActive++;
+  }
+
+  /** Adds what the flow has carried since it was last settled to its present backend's totals. */
+  settle(flow: Flow): void {
+    if (flow.placement === undefined) return;
+    const totals = this.of(flow.rule.name, flow.placement.backendId, flow.tuple.protocol);
+    totals.bytesToBackend += flow.bytesToBackend - flow.settledBytesToBackend;
+    totals.packetsToBackend += flow.packetsToBackend - flow.settledPacketsToBackend;
+    totals.bytesToClient += flow.bytesToClient - flow.settledBytesToClient;
+    totals.packetsToClient += flow.packetsToClient - flow.settledPacketsToClient;
+    flow.settledBytesToBackend = flow.bytesToBackend;
+    flow.settledPacketsToBackend = flow.packetsToBackend;
+    flow.settledBytesToClient = flow.bytesToClient;
+    flow.settledPacketsToClient = flow.packetsToClient;
+  }
+
+  allTraffic(): readonly TrafficTotals[] {
+    return [...this.#traffic.values()].flatMap((byBackend) =>
+      [...byBackend.values()].flatMap((byProtocol) => Object.values(byProtocol)),
+    );
+  }
+
+  allArrivals(): readonly ArrivalTotals[] {
+    return [...this.#arrivals.values()].flatMap((byProtocol) => Object.values(byProtocol));
+  }
+}
+
+/** A row of totals as whoever asks gets it. */
+export function trafficRow({ lastFlowAtMs, ...totals }: TrafficTotals): Omit<
+  TrafficTotals,
+  'lastFlowAtMs'
+> & {
+  readonly lastFlowAtMs?: number;
+} {
+  const copy = { ...totals, flowsEnded: { ...totals.flowsEnded } };
+  return lastFlowAtMs === 0 ? copy : { ...copy, lastFlowAtMs };
+}
+
+/** As trafficRow, of arrivals. */
+export function arrivalRow({ sources, ...totals }: ArrivalTotals): Omit<ArrivalTotals, 'sources'> & {
+  readonly sourceSketch?: Uint8Array;
+} {
+  const copy = { ...totals, drops: { ...totals.drops } };
+  return sources === undefined ? copy : { ...copy, sourceSketch: sources.registers.slice() };
+}
+
+/** Events are handed on at least this often. */
+const FLUSH_MS = 100;
+
+/** A batch this full goes at once, so that memory stays bounded. */
+const MOST_EVENTS = 1024;
+
+/** Collects events and hands them on in batches. */
+export class EventBatches {
+  readonly #clock: Clock;
+  readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
+  #batch: PlaneEvent[] = [];
+  #cancel: (() => void) | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  push(event: PlaneEvent): void {
+    this.#batch.push(event);
+    if (this.#batch.length >= MOST_EVENTS) this.flush();
+    else this.#cancel ??= this.#clock.setTimer(FLUSH_MS, () => this.flush(), { unref: true });
+  }
+
+  /** Hands on what is there now. */
+  flush(): void {
+    this.#cancel?.();
+    this.#cancel = undefined;
+    if (this.#batch.length === 0) return;
+    const batch = this.#batch;
+    this.#batch = [];
+    for (const listener of this.#listeners) listener(batch);
+  }
+}
+
+/*
+ * HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, "HyperLogLog: the analysis of a near-optimal cardinality estimation
+ * algorithm", 2007): how many different clients there were, in a kilobyte, whatever their number. Standard error
+ * 1.04 / sqrt(1024), about 3 %. Registers are filled by flow/source-sketch.ts.
+ */
+
+/** A power of two: the first bits of a hash choose one. */
+export const SKETCH_REGISTERS = 1024;
+
+/** Figure 3 of the paper, for 128 registers or more. */
+const ALPHA = 0.7213 / (1 + 1.079 / SKETCH_REGISTERS);
+
+const HASHES = 2 ** 32;
+
+/** How many different things were added, about. Few are counted by the registers still empty (linear counting). */
+export function estimateSources(registers: Uint8Array): number {
+  let sum = 0;
+  let empty = 0;
+  for (const register of registers) {
+    sum += 2 ** -register;
+    if (register === 0) empty++;
+  }
+  const { length } = registers;
+  if (length === 0) return 0;
+  const estimate = (ALPHA * length * length) / sum;
+  if (estimate <= 2.5 * length && empty > 0) return length * Math.log(length / empty);
+  // So many that two of them may well have had the same hash.
+  return estimate > HASHES / 30 ? -HASHES * Math.log(1 - estimate / HASHES) : estimate;
+}
+
+/** The sketch of all that was added to either. Both have the same number of registers. */
+export function mergeSketches(a: Uint8Array, b: Uint8Array): Uint8Array {
+  return a.map((register, index) => Math.max(register, b[index] ?? 0));
+}
+
+/** Bits of a hash that choose the register; the others are looked at for zeros. */
+const INDEX_BITS = Math.log2(SKETCH_REGISTERS);
+
+/** Fills the registers that estimateSources reads; see model/source-sketch.ts. */
+export class SourceSketch {
+  /** Each holds the most leading zeros, plus one, among the hashes that chose it; 0: none did. */
+  readonly registers = new Uint8Array(SKETCH_REGISTERS);
+
+  /** Adding the same again changes nothing. */
+  add(hash32: number): void {
+    const index = hash32 >>> (32 - INDEX_BITS);
+    // The bit put in behind the hash ends the zeros there.
+    const rank = Math.clz32((hash32 << INDEX_BITS) | (1 << (INDEX_BITS - 1))) + 1;
+    if (rank > (this.registers[index] ?? 0)) this.registers[index] = rank;
+  }
+}
+
+/** Of the address alone, without its zone; unsigned 32 bits. Different IPv4 addresses have different hashes. */
+export function hashAddress({ bytes }: IpAddress): number {
+  let hash = 0;
+  for (let index = 0; index < bytes.length; index += 4) {
+    const word =
+      ((bytes[index] ?? 0) << 24) |
+      ((bytes[index + 1] ?? 0) << 16) |
+      ((bytes[index + 2] ?? 0) << 8) |
+      (bytes[index + 3] ?? 0);
+    hash = mix32(hash ^ word ^ 0x9e3779b9);
+  }
+  return hash;
+}

@@ -1,0 +1,378 @@
+import { PROTOCOLS, PROTOCOL_NUMBER, formatEndpoint, type Protocol } from '../../../model/address.js';
+import type { Distribution } from '../../../model/configuration.js';
+import { fnv1a } from '../../../model/fnv1a.js';
+import type { Tools } from '../../netfilter/tools.js';
+import { frontendGroups, type FrontendGroup } from '../nat/dispatch.js';
+import type { EntrySource, KernelFlowEntry } from '../nat/mirrored-flow.js';
+import { hex32, ipWord } from '../nat/nft-text.js';
+import type { KernelInput, KernelRule } from '../program.js';
+
+/*
+ * Keys of the maps that packets of floating modes fill. Each is two hashes of the same fields: nft 1.0.6 takes no longer
+ * keys there than 16 bytes, which IPv6 exceeds, and only hashes can be made of a packet inside an ICMP error. Maps are
+ * one for each frontend address, so that it need not be in the key.
+ */
+
+/** Any two, other than those of tables: with 64 bits, a million flows share a key once in 37 million times. */
+const SEEDS = [0x68617031, 0x68617032] as const;
+const HASHES = 4_294_967_295;
+
+/** How a map is declared whose keys these are. */
+export const KEYED_MARKS = `typeof numgen inc mod ${HASHES} . numgen inc mod ${HASHES} : meta mark`;
+
+/** Of a packet with ports. */
+export function flowKey(family: 4 | 6): string {
+  return twoHashes([`${ipWord(family)} saddr`, 'meta l4proto', 'th sport', 'th dport']);
+}
+
+/** Of a packet of another protocol. */
+export function pairKey(family: 4 | 6): string {
+  return twoHashes([`${ipWord(family)} saddr`, 'meta l4proto']);
+}
+
+/** Of all fragments of a packet. */
+export function fragmentKey(family: 4 | 6): string {
+  return twoHashes(
+    family === 4 ? ['ip saddr', 'ip daddr', 'ip id', 'ip protocol'] : ['ip6 saddr', 'ip6 daddr', 'frag id'],
+  );
+}
+
+/** Where the fields of the packet are that an ICMP error is about: bits from the ICMP header on, and how many. */
+const EMBEDDED = {
+  4: { protocol: '@th,136,8', frontend: '@th,160,32', client: '@th,192,32', ports: 64 + 160 },
+  6: { protocol: '@th,112,8', frontend: '@th,128,128', client: '@th,256,128', ports: 64 + 320 },
+} as const;
+
+/** What an ICMP error says about the packet that a backend has sent: it is read the other way round. */
+export function embeddedFields(family: 4 | 6): {
+  readonly protocol: string;
+  readonly client: string;
+  readonly frontend: string;
+  readonly clientPort: string;
+  readonly frontendPort: string;
+} {
+  const { ports, ...fields } = EMBEDDED[family];
+  return { ...fields, frontendPort: `@th,${ports},16`, clientPort: `@th,${ports + 16},16` };
+}
+
+/** The key of the flow that an ICMP error is about. */
+export function embeddedKey(family: 4 | 6, ports: 'with-ports' | 'without-ports'): string {
+  const { client, protocol, clientPort, frontendPort } = embeddedFields(family);
+  return twoHashes([client, protocol, ...(ports === 'with-ports' ? [clientPort, frontendPort] : [])]);
+}
+
+export interface EmbeddedHash {
+  readonly family: 4 | 6;
+  readonly distribution: Distribution;
+  readonly ports: 'with-ports' | 'without-ports';
+  readonly size: number;
+  readonly seed: number;
+}
+
+/** The slot of the flow that an ICMP error is about: hashText of its first packet. */
+export function embeddedHash({ family, distribution, ports, size, seed }: EmbeddedHash): string {
+  const { client, frontend, protocol, clientPort, frontendPort } = embeddedFields(family);
+  const fields = [
+    ...[client, frontend],
+    ...(distribution === 'source-ip' ? [] : [protocol]),
+    ...(distribution === 'five-tuple' && ports === 'with-ports' ? [clientPort, frontendPort] : []),
+  ];
+  return `jhash ${fields.join(' . ')} mod ${size} seed ${hex32(seed >>> 0)}`;
+}
+
+function twoHashes(fields: readonly string[]): string {
+  return SEEDS.map((seed) => `jhash ${fields.join(' . ')} mod ${HASHES} seed ${hex32(seed)}`).join(' . ');
+}
+
+/*
+ * What packets of floating modes write down, since conntrack sees but one direction there and cannot follow:
+ *
+ *   pins-<frontend>    which backend a flow has
+ *   ends-<frontend>    the same of TCP flows whose client has closed them: they go soon, and a new connection with the same
+ *                      ports is placed anew
+ *   flows-<frontend>   the TCP and UDP flows in pins, for people: client, ports, backend, packets and bytes to the backend
+ *   parts              which backend the fragments of a packet go to (floating-l2 only: else the kernel puts them together)
+ *   settling           holds tcp while pins may miss flows: after the table was made, and when a map was full. Until then TCP
+ *                      packets without a pin are placed by their hash; later they are refused, as the idle policy says
+ */
+
+/** A hash table of this length takes 4 MiB from the start, and as much again and again while it fills. */
+const MOST_FLOWS = 262_144;
+const MOST_PARTS = 16_384;
+/** A SYN that nobody answers, or that nobody follows up. */
+const OPENING_SECONDS = 20;
+/** What may still come of a connection that its client has closed: the other half, segments sent twice. */
+const CLOSING_SECONDS = 30;
+/** RFC 8200, section 4.5: 60 s. All fragments of a packet are sent at once, and identifications come again in seconds. */
+const PARTS_SECONDS = 5;
+const FULL_SECONDS = 60;
+
+export const PARTS = 'parts';
+export const SETTLING = 'settling';
+
+export function pinsMap({ name }: Pick<FrontendGroup, 'name'>): string {
+  return `pins-${name}`;
+}
+
+export function endsMap({ name }: Pick<FrontendGroup, 'name'>): string {
+  return `ends-${name}`;
+}
+
+/** What another table of the same instance goes on with. */
+export function carriedSets(input: KernelInput): readonly string[] {
+  if (input.options.flowState === 'stateless') return [];
+  return frontendGroups(input).flatMap((group) => [pinsMap(group), endsMap(group), flowsSet(group)]);
+}
+
+/** FLOW_SET_PREFIX + the first frontend with the address. Elements: client, protocol, its port, the frontend's port, mark. */
+export function flowsSet({ name }: Pick<FrontendGroup, 'name'>): string {
+  return `${FLOW_SET_PREFIX}${name}`;
+}
+
+export const FLOW_SET_PREFIX = 'flows-';
+
+export function flowDeclarations(input: KernelInput): string[] {
+  if (input.options.flowState === 'stateless') return [];
+  const map = (name: string): string =>
+    `  map ${name} { ${KEYED_MARKS}; size ${MOST_FLOWS}; flags dynamic,timeout; timeout 4m; }`;
+  return [
+    ...frontendGroups(input).flatMap((group) => {
+      const address = group.address.family === 4 ? 'ipv4_addr' : 'ipv6_addr';
+      const flow = `${address} . inet_proto . inet_service . inet_service . mark`;
+      return [
+        map(pinsMap(group)),
+        map(endsMap(group)),
+        `  set ${flowsSet(group)} { type ${flow}; size ${MOST_FLOWS}; flags dynamic,timeout; timeout 4m; }`,
+      ];
+    }),
+    `  set ${SETTLING} { type inet_proto; flags dynamic,timeout; size 2; elements = { tcp timeout ${settlingSeconds(input)}s } }`,
+  ];
+}
+
+export function partsDeclaration(): string {
+  return `  map ${PARTS} { ${KEYED_MARKS}; size ${MOST_PARTS}; flags dynamic,timeout; timeout ${PARTS_SECONDS}s; }`;
+}
+
+/** Statements about the maps of one frontend; `key` as in floating-keys.ts. */
+export class FlowStatements {
+  readonly #group: FrontendGroup;
+
+  constructor(group: FrontendGroup) {
+    this.#group = group;
+  }
+
+  /** Gives a packet the mark of its flow's backend, where it has one. */
+  recall(key: string, from: 'pins' | 'ends' = 'pins'): string {
+    return `meta mark set ${key} map @${this.#map(from)}`;
+  }
+
+  /** Writes the backend down, or keeps it for longer; then `next`, unless the map is full. */
+  pin(key: string, seconds: number, next: string): string {
+    return `update @${pinsMap(this.#group)} { ${key} timeout ${seconds}s : meta mark } ${next}`;
+  }
+
+  unpin(key: string): string {
+    return `delete @${pinsMap(this.#group)} { ${key} : meta mark }`;
+  }
+
+  closing(key: string, next: string): string {
+    return `update @${endsMap(this.#group)} { ${key} timeout ${CLOSING_SECONDS}s : meta mark } ${next}`;
+  }
+
+  /** For people. */
+  list(seconds: number): string {
+    return `update @${flowsSet(this.#group)} { ${this.#flow()} timeout ${seconds}s counter }`;
+  }
+
+  unlist(): string {
+    return `delete @${flowsSet(this.#group)} { ${this.#flow()} }`;
+  }
+
+  #map(which: 'pins' | 'ends'): string {
+    return which === 'pins' ? pinsMap(this.#group) : endsMap(this.#group);
+  }
+
+  #flow(): string {
+    const { family } = this.#group.address;
+    return `${ipWord(family)} saddr . meta l4proto . th sport . th dport . meta mark`;
+  }
+}
+
+/** Rules for what follows when a map was full: from then on flows are placed by their hashes alone, for a while. */
+export function whenFull(): string {
+  return `update @${SETTLING} { meta l4proto timeout ${FULL_SECONDS}s }`;
+}
+
+export const OPENING = { seconds: OPENING_SECONDS } as const;
+
+export function idleSeconds({ rule }: KernelRule, protocol: 'tcp' | 'udp'): number {
+  return Math.max(1, Math.ceil(rule.idleTimeoutMs[protocol].value / 1000));
+}
+
+/** A flow that was there before the table is in pins once it has sent a packet, or it was idle for too long. */
+function settlingSeconds({ rules }: KernelInput): number {
+  return Math.max(1, ...rules.map((rule) => idleSeconds(rule, 'tcp')));
+}
+
+/** A flow as packets have written it down: FLOW_SET_PREFIX of floating-flows.ts. */
+export interface FloatingFlow {
+  /** Text of an address. */
+  readonly client: string;
+  readonly clientPort: number;
+  /** Of the frontend that the set is of. */
+  readonly frontendPort: number;
+  readonly protocol: Protocol;
+  /** Of its backend. */
+  readonly mark: number;
+  /** From the client to the backend: answers do not come this way. */
+  readonly packets: number;
+  readonly bytes: number;
+  /** Until it is forgotten if no packet comes. */
+  readonly expiresMs: number;
+  /** What that starts from with each packet: its idle time is the difference. */
+  readonly timeoutMs: number;
+}
+
+/** `10.1.0.2 . tcp . 40000 . 443 . 0x00a10001 timeout 4m expires 3m59s990ms counter packets 3 bytes 180` */
+const FLOW =
+  /([0-9a-fA-F.:]+) \. (tcp|udp) \. (\d+) \. (\d+) \. (0x[0-9a-f]+)((?: (?:timeout|expires) \w+| counter packets \d+ bytes \d+)*)/g;
+const TIME = /(\d+)(ms|[dhms])/g;
+const UNIT_MS = new Map([
+  ['d', 86_400_000],
+  ['h', 3_600_000],
+  ['m', 60_000],
+  ['s', 1000],
+  ['ms', 1],
+]);
+
+/** What `nft list set inet haports flows-<frontend>` says. Elements that it does not understand are left out. */
+export function floatingFlows(listing: string): readonly FloatingFlow[] {
+  return Array.from(listing.matchAll(FLOW), (match): FloatingFlow => {
+    const [, client = '', protocol, clientPort, frontendPort, mark, rest = ''] = match;
+    const counted = / packets (\d+) bytes (\d+)/.exec(rest);
+    return {
+      client,
+      clientPort: Number(clientPort),
+      frontendPort: Number(frontendPort),
+      protocol: protocol === 'udp' ? 'udp' : 'tcp',
+      mark: Number(mark),
+      packets: Number(counted?.[1] ?? 0),
+      bytes: Number(counted?.[2] ?? 0),
+      expiresMs: durationMs(/ expires (\w+)/.exec(rest)?.[1]),
+      timeoutMs: durationMs(/ timeout (\w+)/.exec(rest)?.[1]),
+    };
+  });
+}
+
+/** `3m59s996ms`. */
+function durationMs(text = ''): number {
+  let sum = 0;
+  for (const [, number, unit = ''] of text.matchAll(TIME)) sum += Number(number) * (UNIT_MS.get(unit) ?? 0);
+  return sum;
+}
+
+/*
+ * How long conntrack keeps a flow without packets. States that are not named keep the machine's own times.
+ *
+ * A SYN that nobody answers keeps its flow on the same backend, and clients try again after 1, 3, 7, 15 and 31 s: with
+ * 10 s the try at 31 s is placed anew. A flow that was closed stays only for segments that were sent twice.
+ */
+const TCP_SECONDS = { syn_sent: 10, syn_recv: 30, time_wait: 5, close: 5 };
+
+/** Objects that rules of the table assign to new flows: one for each idle timeout, protocol and family. */
+export function ageingObjects(rules: readonly KernelRule[]): string[] {
+  const objects = new Map<string, string[]>();
+  for (const rule of rules) {
+    for (const protocol of PROTOCOLS) objects.set(objectOf(rule, protocol), ageingObject(rule, protocol));
+  }
+  return [...objects.values()].flat();
+}
+
+/** Gives a new flow its times. Only before conntrack has confirmed it. */
+export function ageingRules(rule: KernelRule): string[] {
+  return PROTOCOLS.map((protocol) => `meta l4proto ${protocol} ct timeout set "${objectOf(rule, protocol)}"`);
+}
+
+function ageingObject(rule: KernelRule, protocol: Protocol): string[] {
+  const seconds = secondsOf(rule, protocol);
+  // Of a flow that one end has closed the other may send for as long as it likes.
+  const times =
+    protocol === 'tcp'
+      ? { ...TCP_SECONDS, established: seconds, close_wait: seconds }
+      : { unreplied: seconds, replied: seconds };
+  const policy = Object.entries(times).map(([state, time]) => `${state} : ${time}`);
+  return [
+    `  ct timeout ${objectOf(rule, protocol)} {`,
+    `    protocol ${protocol}`,
+    `    l3proto ${ipWord(rule.frontend.address.family)}`,
+    `    policy = { ${policy.join(', ')} }`,
+    '  }',
+  ];
+}
+
+function objectOf(rule: KernelRule, protocol: Protocol): string {
+  return `${protocol}${rule.frontend.address.family}-${secondsOf(rule, protocol)}`;
+}
+
+function secondsOf({ rule }: KernelRule, protocol: Protocol): number {
+  return Math.max(1, Math.ceil(rule.idleTimeoutMs[protocol].value / 1000));
+}
+
+/**
+ * Flows of the floating modes, which packets write down in sets of the table: conntrack sees but one direction there.
+ * Nobody tells when they come and go, and what backends answer is not counted.
+ */
+export class FloatingEntries implements EntrySource {
+  readonly #tools: Tools;
+  readonly #input: () => KernelInput;
+
+  /** `input`: the present one. */
+  constructor(tools: Tools, input: () => KernelInput) {
+    this.#tools = tools;
+    this.#input = input;
+  }
+
+  async list(onEntries: (entries: readonly KernelFlowEntry[]) => void): Promise<boolean> {
+    const input = this.#input();
+    if (input.options.flowState === 'stateless') return true;
+    const family = input.options.mode === 'floating-l2' ? 'netdev' : 'inet';
+    for (const group of frontendGroups(input)) {
+      const args = ['list', 'set', family, input.instance, flowsSet(group)];
+      const { exitCode, stdout } = await this.#tools.run('nft', args);
+      if (exitCode !== 0) return false;
+      onEntries(entriesOf(floatingFlows(stdout), group));
+    }
+    return true;
+  }
+}
+
+/** A flow that has moved is there once more, with its old backend, until that element's time is up. */
+function entriesOf(flows: readonly FloatingFlow[], group: FrontendGroup): readonly KernelFlowEntry[] {
+  const newest = new Map<number, KernelFlowEntry>();
+  for (const flow of flows) {
+    const entry = entryOf(flow, group);
+    const other = newest.get(entry.id);
+    if (other === undefined || (entry.idleMs ?? 0) < (other.idleMs ?? 0)) newest.set(entry.id, entry);
+  }
+  return [...newest.values()];
+}
+
+function entryOf(flow: FloatingFlow, { address }: FrontendGroup): KernelFlowEntry {
+  const { client, clientPort, frontendPort, protocol, mark, packets, bytes } = flow;
+  const ends = { source: client, sourcePort: clientPort };
+  const frontend = { destination: address.text, destinationPort: frontendPort };
+  return {
+    event: 'listed',
+    protocol: PROTOCOL_NUMBER[protocol],
+    remainingSeconds: Math.ceil(flow.expiresMs / 1000),
+    state: protocol === 'tcp' ? 'ESTABLISHED' : '',
+    original: { ...ends, ...frontend, packets, bytes },
+    reply: {
+      ...{ source: address.text, sourcePort: frontendPort, destination: client, destinationPort: clientPort },
+      ...{ packets: 0, bytes: 0 },
+    },
+    ...{ unreplied: false, byProgram: false, mark, ageSeconds: undefined },
+    id: fnv1a(Buffer.from(`${protocol} ${client} ${clientPort} ${formatEndpoint(address, frontendPort)}`)),
+    idleMs: Math.max(0, flow.timeoutMs - flow.expiresMs),
+  };
+}

@@ -1,0 +1,365 @@
+import type { Flow, FlowTransport } from '../../../flows/flow.js';
+import type { FiveTuple } from '../../../model/address.js';
+import type { Rule } from '../../../model/configuration.js';
+import type { PlacementReason } from '../../../model/flow.js';
+import type { ForwardingState } from '../../../model/forwarding.js';
+import type { Clock } from '../../../runtime/clock.js';
+import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
+import type { UdpFlowState } from '../../contract.js';
+import type { FlowKeeper } from '../flow-keeper.js';
+import type { ListenerBinding } from '../listener.js';
+import type { RelatedEnds } from './answers-from-address.js';
+import {
+  FailedBackends,
+  Upstream,
+  type DialRefusal,
+  type HeldMemory,
+  type UpstreamDialer,
+  type UpstreamOwner,
+  type UpstreamSource,
+  type UpstreamTarget,
+  type UpstreamTargets,
+} from './upstream.js';
+
+/** What UDP flows work with: one set a worker. */
+export interface UdpTools {
+  readonly keeper: FlowKeeper;
+  readonly picker: Picker;
+  readonly dialer: UpstreamDialer;
+  readonly related: RelatedEnds;
+  readonly targets: UpstreamTargets;
+  readonly heldMemory: HeldMemory;
+}
+
+/** A client's end of a flow, as its listener knows it. */
+export interface ClientEnd {
+  /** From ClientKeys. */
+  readonly key: number;
+  /** As the system writes it. */
+  readonly address: string;
+  readonly port: number;
+}
+
+/** A client's flow as its listener sees it. */
+export interface ClientFlow extends FlowTransport {
+  fromClient(datagram: Buffer): void;
+  /** Ends the flow since its listener goes. */
+  shutDown(): void;
+  /** What another process needs to go on with it; undefined where a new flow serves as well. */
+  record(): UdpFlowState | undefined;
+}
+
+/** What a flow asks of the listener it came in by. */
+export interface FlowHost {
+  /** Sends from the frontend's address and port. */
+  reply(datagram: Buffer, client: ClientEnd): void;
+  /** The flow has ended: datagrams of its client start a new one. */
+  forget(client: ClientEnd): void;
+}
+
+/** What a new flow starts with. */
+export interface FlowStart {
+  readonly tuple: FiveTuple;
+  readonly rule: Rule;
+  readonly pick: Picked;
+  readonly client: ClientEnd;
+}
+
+/** For placements that passed nobody over: one list for all. */
+export const NOBODY: readonly string[] = Object.freeze([]);
+
+/** Where a rule stands in the configuration now; -1 if it is gone. `hint` is looked at first. */
+export function ruleIndexIn(state: ForwardingState, name: string, hint: number): number {
+  const { rules } = state.configuration;
+  return rules[hint]?.name === name ? hint : rules.findIndex((rule) => rule.name === name);
+}
+
+const NO_ROUTE = 'no route to backend';
+
+/** One client's flow through one connected socket to one backend at a time. */
+export class UdpFlow implements ClientFlow, UpstreamOwner {
+  readonly #tools: UdpTools;
+  readonly #host: FlowHost;
+  readonly #client: ClientEnd;
+  // Set before anybody else sees this: a Flow needs its transport first.
+  #flow!: Flow;
+  #upstream: Upstream | undefined;
+  /** The present backend has answered, the flow may stay on it, and none has failed it lately: nothing to look after. */
+  #steady = false;
+  #unpinned = false;
+  /** The last datagram to a backend that has not answered yet, for the next backend should this one turn it away. */
+  #held: Buffer | undefined;
+  #failed: FailedBackends | undefined;
+
+  private constructor(tools: UdpTools, host: FlowHost, client: ClientEnd) {
+    this.#tools = tools;
+    this.#host = host;
+    this.#client = client;
+  }
+
+  /** Takes a flow in and puts it on the picked backend. Undefined where that is refused, which is counted. */
+  static open(start: FlowStart, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
+    const opened = new UdpFlow(tools, host, start.client);
+    const flow = tools.keeper.open(start.tuple, start.rule, opened);
+    if (typeof flow === 'string') return undefined;
+    opened.#flow = flow;
+    opened.#goTo(start.pick, start.pick.reason);
+    return flow.slot < 0 ? undefined : opened;
+  }
+
+  /** Goes on with a flow of another process, on the same backend and local port. Undefined where that is refused. */
+  static resume(
+    record: UdpFlowState,
+    start: FlowStart,
+    tools: UdpTools,
+    host: FlowHost,
+  ): UdpFlow | undefined {
+    const resumed = new UdpFlow(tools, host, start.client);
+    const { keeper, targets } = tools;
+    const flow = keeper.open(start.tuple, start.rule, resumed, record);
+    if (typeof flow === 'string') return undefined;
+    resumed.#flow = flow;
+    const target = targets.of(keeper.state, start.pick, flow.tuple.destinationPort);
+    const { backendId, endpoint } = target;
+    const epoch = keeper.state.revision;
+    keeper.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
+    resumed.#upstream = new Upstream(target, resumed.#way(), resumed, record);
+    resumed.#upstream.start();
+    return flow.slot < 0 ? undefined : resumed;
+  }
+
+  record(): UdpFlowState | undefined {
+    const flow = this.#flow;
+    const { localEnd, target } = this.#upstream ?? {};
+    if (localEnd === undefined || target === undefined || this.#unpinned) return undefined;
+    if (flow.state !== 'established') return undefined;
+    return {
+      tuple: flow.tuple,
+      clientAddress: this.#client.address,
+      rule: flow.rule.name,
+      backendId: target.backendId,
+      endpoint: target.endpoint,
+      source: localEnd.source,
+      sourcePort: localEnd.sourcePort,
+      openedAtMs: flow.openedAtWallMs,
+      bytesToBackend: flow.bytesToBackend,
+      packetsToBackend: flow.packetsToBackend,
+      bytesToClient: flow.bytesToClient,
+      packetsToClient: flow.packetsToClient,
+    };
+  }
+
+  fromClient(datagram: Buffer): void {
+    this.#flow.lastActivityMs = this.#tools.keeper.clock.monotonicMs();
+    if (this.#steady) this.#upstream?.send(datagram);
+    else if (!this.#prepare(datagram)) return;
+    this.#flow.bytesToBackend += datagram.length;
+    this.#flow.packetsToBackend++;
+  }
+
+  shutDown(): void {
+    this.#tools.keeper.end(this.#flow, 'shutdown', 'close');
+  }
+
+  close(): void {
+    this.#leave();
+    this.#host.forget(this.#client);
+  }
+
+  blackhole(): void {
+    this.#leave();
+  }
+
+  unpin(): void {
+    this.#unpinned = true;
+    this.#steady = false;
+  }
+
+  onConnected(): void {
+    if (this.#flow.state === 'embryonic') this.#tools.keeper.establish(this.#flow);
+  }
+
+  onRefused(refusal: DialRefusal, by: Upstream): void {
+    const { keeper } = this.#tools;
+    if (refusal === 'unreachable') {
+      this.#failures(keeper.clock).add(by.target.backendId);
+      keeper.backendFailed(this.#flow, NO_ROUTE);
+      if (this.#goElsewhere() || this.#flow.slot < 0) return;
+    }
+    keeper.dropped(this.#flow.rule, 'udp', refusal === 'unreachable' ? 'send-failed' : refusal);
+    keeper.end(this.#flow, 'connect-failed', 'gone');
+  }
+
+  onReply(datagram: Buffer): void {
+    const flow = this.#flow;
+    const { keeper } = this.#tools;
+    flow.lastActivityMs = keeper.clock.monotonicMs();
+    if (!this.#steady) this.#answered();
+    const { expectedResponses } = flow.rule.udp;
+    if (expectedResponses === 0) {
+      keeper.dropped(flow.rule, 'udp', 'unexpected-reply');
+      return;
+    }
+    flow.bytesToClient += datagram.length;
+    flow.packetsToClient++;
+    this.#host.reply(datagram, this.#client);
+    if (expectedResponses === undefined) return;
+    if (flow.packetsToClient >= flow.packetsToBackend * expectedResponses) {
+      keeper.end(flow, 'responses-complete', 'close');
+    }
+  }
+
+  onUnreachable(evidence: string, by: Upstream): void {
+    const { keeper } = this.#tools;
+    // One that has failed in this round was the last resort then, and still is.
+    if (!this.#failures(keeper.clock).add(by.target.backendId)) return;
+    keeper.backendFailed(this.#flow, evidence);
+    this.#goElsewhere();
+  }
+
+  onSendFailed(): void {
+    this.#tools.keeper.dropped(this.#flow.rule, 'udp', 'send-failed');
+  }
+
+  /** Sends while something needs to be looked after. False: the datagram was thrown away, which is counted. */
+  #prepare(datagram: Buffer): boolean {
+    const flow = this.#flow;
+    if (flow.state === 'blackholed') {
+      this.#tools.keeper.dropped(flow.rule, 'udp', 'blackholed');
+      return false;
+    }
+    if (this.#unpinned && !this.#placeAnew()) return false;
+    this.#hold(datagram);
+    this.#upstream?.send(datagram);
+    return true;
+  }
+
+  /** Picks a backend by the present state. False: the flow has ended. */
+  #placeAnew(): boolean {
+    const { keeper, picker } = this.#tools;
+    const flow = this.#flow;
+    const { state } = keeper;
+    const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
+    const pick = ruleIndex < 0 ? undefined : picker.pickForRule(state, ruleIndex, flow.tuple, NONE_EXCLUDED);
+    if (pick?.kind !== 'picked') {
+      keeper.dropped(flow.rule, 'udp', 'no-backend');
+      keeper.end(flow, 'no-backend', 'gone');
+      return false;
+    }
+    this.#failed = undefined;
+    this.#goTo(pick, pick.reason === 'fail-open' ? 'fail-open' : 'rebalanced');
+    return flow.slot >= 0;
+  }
+
+  /** After a backend has failed the flow: on to another, with what is held. False: nobody else takes it. */
+  #goElsewhere(): boolean {
+    const { keeper, picker } = this.#tools;
+    const flow = this.#flow;
+    const { state } = keeper;
+    this.#steady = false;
+    const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
+    if (ruleIndex < 0) return false;
+    const pick = picker.pickForRule(state, ruleIndex, flow.tuple, this.#excluded());
+    if (pick.kind !== 'picked') return false;
+    keeper.retried(flow);
+    const datagram = this.#held;
+    this.#goTo(pick, 'retry');
+    if (flow.slot < 0) return false;
+    if (datagram !== undefined) {
+      this.#hold(datagram);
+      this.#upstream?.send(datagram);
+    }
+    return true;
+  }
+
+  #goTo(pick: Picked, reason: PlacementReason): void {
+    const { keeper, targets } = this.#tools;
+    const flow = this.#flow;
+    const { state } = keeper;
+    const target = targets.of(state, pick, flow.tuple.destinationPort);
+    this.#unpinned = false;
+    if (this.#upstream !== undefined && sameEndpoint(this.#upstream.target, target)) return;
+    this.#leave();
+    const { backendId, endpoint } = target;
+    const excludedNow = this.#excluded();
+    const excluded = excludedNow.size === 0 ? NOBODY : [...excludedNow];
+    const placement = { backendId, endpoint, reason, epoch: state.revision, excluded };
+    if (flow.state === 'embryonic') keeper.place(flow, placement);
+    else keeper.move(flow, placement);
+    this.#upstream = new Upstream(target, this.#way(), this);
+    this.#upstream.start();
+  }
+
+  /** How it gets to its backends. */
+  #way(): UpstreamSource {
+    const { dialer, related } = this.#tools;
+    const flow = this.#flow;
+    if (flow.rule.udp.answersFrom !== 'address') return dialer;
+    const { address: clientAddress } = this.#client;
+    return related.wayFor({ flow, clientAddress, receive: (datagram) => this.onReply(datagram) });
+  }
+
+  /** Lets go of the backend side. */
+  #leave(): void {
+    this.#upstream?.close();
+    this.#upstream = undefined;
+    this.#steady = false;
+    this.#hold(undefined);
+  }
+
+  #answered(): void {
+    this.#failed = undefined;
+    this.#hold(undefined);
+    this.#steady = !this.#unpinned;
+  }
+
+  #excluded(): ReadonlySet<string> {
+    return this.#failed?.present() ?? NONE_EXCLUDED;
+  }
+
+  #failures(clock: Clock): FailedBackends {
+    return (this.#failed ??= new FailedBackends(clock));
+  }
+
+  #hold(datagram: Buffer | undefined): void {
+    const { heldMemory } = this.#tools;
+    if (this.#held !== undefined) heldMemory.give(this.#held);
+    this.#held = datagram !== undefined && heldMemory.take(datagram) ? datagram : undefined;
+  }
+}
+
+function sameEndpoint(a: UpstreamTarget, b: UpstreamTarget): boolean {
+  return (
+    a.backendId === b.backendId &&
+    a.endpoint.port === b.endpoint.port &&
+    a.endpoint.address.text === b.endpoint.address.text
+  );
+}
+
+/**
+ * The backend that a flow of another process was on, as a pick of the present state. Undefined where the rule there is
+ * another one now, or the backend may not keep flows: a new flow finds its place then.
+ */
+export function pickOfRecord(
+  { rule, backendId }: UdpFlowState,
+  state: ForwardingState,
+  binding: Pick<ListenerBinding, 'rule' | 'ruleIndex'>,
+): Picked | undefined {
+  if (rule !== binding.rule.name || binding.rule.udp.perPacket) return undefined;
+  const ruleIndex = ruleIndexIn(state, rule, binding.ruleIndex);
+  const viewIndex = state.viewOfRule[ruleIndex] ?? -1;
+  const backends = state.views[viewIndex]?.backends ?? [];
+  const backendIndex = backends.findIndex(({ backend }) => backend.id === backendId);
+  if (backends[backendIndex]?.valid !== true) return undefined;
+  return {
+    kind: 'picked',
+    ruleIndex,
+    viewIndex,
+    backendIndex,
+    backendId,
+    hash: 0,
+    slot: 0,
+    reason: 'hash',
+    skipped: 0,
+  };
+}
