@@ -125,7 +125,7 @@ describe('src/README.md', () => {
     );
     assert.deepEqual(
       [...folders]
-        .map((folder) => folder.split('/').slice(0, 2).join('/'))
+        .map((folder) => folder.split('/')[0] ?? '')
         .filter((folder) => !readme.includes(folder)),
       [],
     );
