@@ -124,9 +124,7 @@ describe('src/README.md', () => {
       sources.map((file) => file.path.split('/').slice(0, -1).join('/')).filter(Boolean),
     );
     assert.deepEqual(
-      [...folders]
-        .map((folder) => folder.split('/')[0] ?? '')
-        .filter((folder) => !readme.includes(folder)),
+      [...folders].map((folder) => folder.split('/')[0] ?? '').filter((folder) => !readme.includes(folder)),
       [],
     );
   });
