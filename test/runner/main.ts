@@ -16,6 +16,12 @@ const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((f
 const groups = planGroups(files, selection);
 const everyTest = selection.parts.length > 0;
 
+const env = {
+  ...process.env,
+  TEST_SEED: `${selection.seed}`,
+  ...(selection.long && { TEST_CAMPAIGN: 'whole' }),
+};
+
 const stop = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop.abort());
 
@@ -29,7 +35,7 @@ async function work(): Promise<void> {
       {
         silenceMs: selection.long ? SILENCE_MS.whole : SILENCE_MS.share,
         nodeOptions: selection.name === undefined ? [] : [`--test-name-pattern=${selection.name}`],
-        env: { ...process.env, ...(selection.long && { TEST_CAMPAIGN: 'whole' }) },
+        env,
       },
       stop.signal,
     );
@@ -40,6 +46,7 @@ async function work(): Promise<void> {
 await Promise.all(Array.from({ length: selection.concurrency }, work));
 
 const totals = totalsOf(results);
+if (!selection.long) process.stdout.write(`ℹ seed ${selection.seed}: TEST_SEED=${selection.seed} repeats it\n`);
 process.stdout.write(failureLines(results) + totalLines(totals, performance.now() - startedMs));
 if (totals.tests === 0) process.stderr.write(`No compiled test matches: run npm run build:tests first\n`);
 if (totals.tests === 0 || totals.fail + totals.cancelled > 0 || stop.signal.aborted) process.exitCode = 1;

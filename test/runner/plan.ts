@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import { availableParallelism } from 'node:os';
 
 /** Test files that share one process, and what that process is called in the output. */
@@ -17,8 +18,10 @@ export interface Selection {
   readonly long: boolean;
   /** Only tests whose name matches this regular expression. */
   readonly name: string | undefined;
-  /** Test processes at a time. */
+  /** Test processes at a time: one more than there are processors, since many tests wait for something. */
   readonly concurrency: number;
+  /** Decides which share of each campaign runs. */
+  readonly seed: number;
 }
 
 /**
@@ -40,7 +43,8 @@ export function parseSelection(args: readonly string[], env: Readonly<NodeJS.Pro
     quick: options.includes('--quick'),
     long: options.includes('--long'),
     name: options.find((option) => option.startsWith('--name='))?.slice('--name='.length),
-    concurrency: Number(env['TEST_CONCURRENCY'] ?? Math.max(2, availableParallelism())),
+    concurrency: Number(env['TEST_CONCURRENCY'] ?? availableParallelism() + 1),
+    seed: Number(env['TEST_SEED'] ?? randomInt(1_000_000)),
   };
 }
 

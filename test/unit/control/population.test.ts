@@ -82,12 +82,12 @@ describe('generatedTuples()', () => {
       protocols: ['tcp'],
     });
     const configuration = aConfiguration({ rules: [aRule(), named] });
-    const matchRule = createRuleMatcher(configuration);
+    const matcher = createRuleMatcher(configuration);
     for (const ruleIndex of [0, 1]) {
       const tuples = drawn(configuration, ruleIndex);
       assert.equal(tuples.length, 2000);
       for (const { protocol, destination, destinationPort } of tuples) {
-        assert.equal(matchRule(protocol, destination, destinationPort), ruleIndex);
+        assert.equal(matcher.match(protocol, destination, destinationPort), ruleIndex);
       }
     }
     const hidden = aConfiguration({ rules: [aRule(), aRule({ name: 'twin' })] });
