@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import type { Browser } from 'playwright-core';
 import { eventually } from '../support/deadline.js';
-import { launchChromium, noChromium, openPage, tabTo, type Viewer, type ViewerOptions } from '../unit/admin/dashboard/chromium.js';
+import {
+  launchChromium,
+  noChromium,
+  openPage,
+  tabTo,
+  type Viewer,
+  type ViewerOptions,
+} from '../unit/admin/dashboard/chromium.js';
 import { FakeApi } from '../unit/admin/dashboard/fake-api.js';
 import { HOSTILE, backend, feedEvent } from '../unit/admin/dashboard/fixtures.js';
 

@@ -12,7 +12,9 @@ const SILENCE_MS = { share: 300_000, whole: 3_600_000 };
 const startedMs = performance.now();
 const root = fileURLToPath(new URL('..', import.meta.url));
 const selection = parseSelection(process.argv.slice(2), process.env);
-const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.test.js'));
+const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((file) =>
+  file.endsWith('.test.js'),
+);
 const groups = planGroups(files, selection);
 const everyTest = selection.parts.length > 0;
 
@@ -46,7 +48,8 @@ async function work(): Promise<void> {
 await Promise.all(Array.from({ length: selection.concurrency }, work));
 
 const totals = totalsOf(results);
-if (!selection.long) process.stdout.write(`ℹ seed ${selection.seed}: TEST_SEED=${selection.seed} repeats it\n`);
+if (!selection.long)
+  process.stdout.write(`ℹ seed ${selection.seed}: TEST_SEED=${selection.seed} repeats it\n`);
 process.stdout.write(failureLines(results) + totalLines(totals, performance.now() - startedMs));
 if (totals.tests === 0) process.stderr.write(`No compiled test matches: run npm run build:tests first\n`);
 if (totals.tests === 0 || totals.fail + totals.cancelled > 0 || stop.signal.aborted) process.exitCode = 1;

@@ -68,7 +68,10 @@ export function failureLines(results: readonly GroupResult[]): string {
     ...messages
       .filter(isResult)
       .filter(hasFailed)
-      .map(({ test, path, error }) => `✖ ${path.join(' > ')}\n  at ${test.file}:${test.line}\n${indented(error)}\n`),
+      .map(
+        ({ test, path, error }) =>
+          `✖ ${path.join(' > ')}\n  at ${test.file}:${test.line}\n${indented(error)}\n`,
+      ),
     ...(trouble === undefined ? [] : [`✖ ${group.name}: ${trouble}\n`]),
   ]);
   return failures.length === 0 ? '' : `\nFailed:\n\n${failures.join('\n')}\n`;
