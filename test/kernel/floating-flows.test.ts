@@ -113,9 +113,7 @@ for (const mode of MODES) {
       const all = state(configuration({}));
       const two = state(configuration({ backends: ['b1', 'b3'] }));
       const gone = all.views.flatMap(({ pool, backends }) =>
-        backends
-          .filter(({ backend }) => backend.name === 'b2')
-          .map(({ backend }) => ({ ...backend, pool: pool.name })),
+        backends.filter(({ backend }) => backend.name === 'b2').map(({ backend }) => ({ ...backend, pool })),
       );
       await lab.load(all);
       const open = await another(family, 300);

@@ -390,14 +390,16 @@ export class UpstreamTargets {
 }
 
 function targetOf(state: ForwardingState, pick: Picked, destinationPort: number): UpstreamTarget {
-  const rule = state.configuration.rules[pick.ruleIndex];
+  const { rules, backendPools } = state.configuration;
+  const rule = rules[pick.ruleIndex];
   const view = state.views[pick.viewIndex];
   const backend = view?.backends[pick.backendIndex]?.backend;
-  if (rule === undefined || view === undefined || backend === undefined) {
-    throw new RangeError(`No backend or rule for "${pick.backendId}" in state ${state.revision}`);
+  const pool = backendPools.find(({ name }) => name === view?.pool);
+  if (rule === undefined || backend === undefined || pool === undefined) {
+    throw new RangeError(`No backend, rule or pool for "${pick.backendId}" in state ${state.revision}`);
   }
-  const endpoint = backendEndpoint(rule, backend, rule.frontend.name, destinationPort);
-  return { backendId: pick.backendId, endpoint, pool: view.pool };
+  const endpoint = backendEndpoint(rule, backend, rule.frontend, destinationPort);
+  return { backendId: pick.backendId, endpoint, pool };
 }
 
 /*
