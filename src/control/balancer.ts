@@ -282,7 +282,17 @@ export function servingChanges(
     const eligible = backends.filter((member) => member.eligible).length;
     const wasDown = known?.backends.every((member) => !member.eligible) === true;
     const total = backends.length;
-    return [{ type: 'pool-serving-changed', pool, probe, servingPriority, eligible, total, wasDown }];
+    return [
+      {
+        type: 'pool-serving-changed',
+        pool: pool.name,
+        probe: probe?.name,
+        servingPriority,
+        eligible,
+        total,
+        wasDown,
+      },
+    ];
   });
 }
 

@@ -38,7 +38,7 @@ export class AzureHealthEvents implements Monitor {
   }
 
   observe({ atMs, counters }: MonitorSample, state: ForwardingState): readonly MonitorReading[] {
-    const frontends = new Set(state.configuration.rules.map(({ frontend }) => frontend));
+    const frontends = new Set(state.configuration.rules.map(({ frontend }) => frontend.name));
     for (const name of this.#availability.keys()) if (!frontends.has(name)) this.#availability.delete(name);
     const listeners = new Map(Object.entries(counters?.listeners ?? {}));
     return [
@@ -106,10 +106,10 @@ function portUse(use: SourcePortUse): readonly MonitorReading[] {
 }
 
 /** Unclear while a backend waits for its first verdict. */
-function healthyBackends({ pool: subject, probe, backends }: PoolView): MonitorReading {
+function healthyBackends({ pool, probe, backends }: PoolView): MonitorReading {
   const eligible = backends.filter((member) => member.eligible).length;
   const isWaiting = backends.some(({ exclusion }) => exclusion === 'probe-unknown');
-  const by = probe === undefined ? '' : ` by probe "${probe}"`;
+  const by = probe === undefined ? '' : ` by probe "${probe.name}"`;
   const counts = new Map<string, number>();
   for (const { eligible: isEligible, exclusion } of backends) {
     if (!isEligible && exclusion !== undefined) counts.set(exclusion, (counts.get(exclusion) ?? 0) + 1);
@@ -117,7 +117,7 @@ function healthyBackends({ pool: subject, probe, backends }: PoolView): MonitorR
   const reasons = [...counts].map(([exclusion, count]) => `${count} ${exclusion}`).join(', ');
   return {
     name: 'NoHealthyBackends',
-    subject,
+    subject: pool.name,
     status: eligible > 0 ? 'fine' : isWaiting ? 'unclear' : 'bad',
     evidence: `${eligible} of ${backends.length} backends may get new flows${by}${reasons && `: ${reasons}`}`,
   };

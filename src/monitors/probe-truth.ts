@@ -50,7 +50,7 @@ export class ProbeTruthMonitor implements Monitor {
   }
 
   #readings(view: PoolView, index: number, state: ForwardingState, atMs: number): readonly MonitorReading[] {
-    const probe = state.configuration.probes.find(({ name }) => name === view.probe);
+    const { probe } = view;
     if (probe === undefined) return [];
     const sinceMs = (member: BackendState): number =>
       this.#opinions.get(opinionKey(view, member))?.sinceMs ?? atMs;

@@ -159,7 +159,7 @@ function perMember(name: string, help: string, value: (member: BackendState) => 
 
 function perPool(name: string, help: string, value: (view: PoolView) => number): Metric {
   return metric(name, ['pool', 'probe'], help, ({ state }) =>
-    (state?.views ?? []).map((view) => [view.pool, view.probe ?? '', value(view)]),
+    (state?.views ?? []).map((view) => [view.pool.name, view.probe?.name ?? '', value(view)]),
   );
 }
 
@@ -386,7 +386,7 @@ export const METRICS: readonly MetricSection[] = [
         'Always 1; what the rule balances, and by which fields of a flow, is in the labels',
         ({ state }) =>
           (state?.configuration.rules ?? []).map((rule) => {
-            return [rule.name, rule.frontend, rule.backendPool, rule.distribution, 1];
+            return [rule.name, rule.frontend.name, rule.pool.name, rule.distribution, 1];
           }),
         '`distribution`: `five-tuple`, `source-ip-protocol`, `source-ip`',
       ),
@@ -596,7 +596,7 @@ function upstreamConnections(s: MetricsSnapshot) {
 
 function arrivals({ state, counters }: MetricsSnapshot) {
   const frontends = new Map(
-    state?.configuration.rules.map(({ name, frontend }) => [name, frontend] as const),
+    state?.configuration.rules.map(({ name, frontend }) => [name, frontend.name] as const),
   );
   // A rule that was removed no longer names its frontend.
   return (counters?.arrivals ?? []).map(
@@ -623,8 +623,8 @@ function lastFlows(s: MetricsSnapshot) {
 }
 
 function members({ state }: MetricsSnapshot) {
-  return (state?.views ?? []).flatMap(({ pool, probe = '', backends }) =>
-    backends.map((member) => [[pool, member.backend.name, probe], member] as const),
+  return (state?.views ?? []).flatMap(({ pool, probe, backends }) =>
+    backends.map((member) => [[pool.name, member.backend.name, probe?.name ?? ''], member] as const),
   );
 }
 
@@ -642,7 +642,7 @@ function drainFlows(s: MetricsSnapshot) {
 /** Azure's data path availability. A frontend that wants no listeners has none. */
 function availability({ state, counters }: MetricsSnapshot) {
   if (counters === undefined) {
-    const frontends = new Set(state?.configuration.rules.map(({ frontend }) => frontend));
+    const frontends = new Set(state?.configuration.rules.map(({ frontend }) => frontend.name));
     return [...frontends].map((frontend) => [frontend, 0] as const);
   }
   return Object.entries(counters.listeners).flatMap(([frontend, { open, wanted }]) =>

@@ -1,6 +1,6 @@
 import type { LoggedEpoch, LoggedMember } from '../api/flow-log.js';
-import type { Backend, BackendPool, Configuration } from '../model/configuration.js';
-import type { BackendState, ForwardingState, PoolView } from '../model/forwarding.js';
+import type { Backend, BackendPool, Configuration, Rule } from '../model/configuration.js';
+import { viewKey, type BackendState, type ForwardingState, type PoolView } from '../model/forwarding.js';
 import type { CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../selection/maglev.js';
@@ -158,16 +158,14 @@ export class RecordedStates {
   }
 
   #build(configuration: Configuration, { revision, views }: LoggedEpoch): ForwardingState {
-    const backends = new Map(
-      configuration.backendPools.flatMap((pool) => pool.backends.map((backend) => [backend.id, backend])),
-    );
     const indexes = new Map(views.map(({ key }, index) => [key, index]));
+    const rules = new Map(configuration.rules.map((rule) => [viewKey(rule), rule]));
     return {
       revision,
       configuration,
-      views: views.map((view) => this.#view(view, backends, configuration.tableSize)),
+      views: views.map((view) => this.#view(view, rules.get(view.key), configuration.tableSize)),
       viewOfRule: configuration.rules.map((rule) => {
-        const index = indexes.get(`${rule.backendPool}|${rule.probe ?? ''}`);
+        const index = indexes.get(viewKey(rule));
         if (index === undefined) throw new TypeError(`Epoch ${revision} has no view for rule "${rule.name}"`);
         return index;
       }),
@@ -176,24 +174,26 @@ export class RecordedStates {
 
   #view(
     { key, servingPriority, backends: recorded }: LoggedEpoch['views'][number],
-    backends: ReadonlyMap<string, Backend>,
+    rule: Rule | undefined,
     size: number,
   ): PoolView {
+    if (rule === undefined) throw new TypeError(`No rule sees its pool as view "${key}"`);
+    const { pool, probe } = rule;
+    const backends = new Map(pool.backends.map((backend) => [backend.id, backend]));
     const members = recorded.map((member) => memberOfRecordedState(member, backends));
     const weights = members.map(({ backend, effectiveWeight, serving }) => ({
       id: backend.id,
       weight: serving ? effectiveWeight : 0,
     }));
     const table = this.#table(weights, size);
-    const [pool = '', probe = ''] = key.split('|');
     return {
       key,
       pool,
-      ...(probe === '' ? {} : { probe }),
-      ...(servingPriority === undefined ? {} : { servingPriority }),
+      probe,
+      servingPriority,
       backends: members,
       table,
-      ...(table.length > 0 ? {} : { failOpenTable: this.#table(failOpenWeights(members), size) }),
+      failOpenTable: table.length > 0 ? undefined : this.#table(failOpenWeights(members), size),
     };
   }
 
