@@ -95,7 +95,7 @@ export async function startBalancer(
   const entry =
     configuration.kernel !== undefined ? 'kernel' : capture === undefined ? 'port-sockets' : 'captured';
   const eventLog = new EventLog({ logger, clock }, { entry });
-  const budget = budgetFor(configuration, capture?.plan);
+  const budget = budgetFor(configuration, capture);
   const plane = createPlane(configuration, hash, { ...budget, capture, logger });
   const health = new ProbeHealth(
     new ProbeScheduler({

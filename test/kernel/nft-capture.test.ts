@@ -65,7 +65,7 @@ describe('captureSetup(), in the kernel', { skip }, () => {
     assert.ok(block);
     setup = captureSetup({
       instance: 'haports',
-      plan: { tcp: 'dnat-map', udp: 'redirect', port: 61000, block },
+      plan: { udp: 'redirect', port: 61000, block },
       workers: 2,
       frontends: ([4, 6] as const).map((family) => ({
         name: 'hub',

@@ -24,7 +24,7 @@ const plane = new UserspacePlane(
   },
   {
     ...{ flowEvents: false, worker: 0, workers: 1 },
-    capture: { tcp: 'dnat-map', udp: 'redirect', port: Number(port), block },
+    capture: { udp: 'redirect', port: Number(port), block },
   },
 );
 const report = await plane.start(
