@@ -1,38 +1,114 @@
 import type { Protocol } from '../model/address.js';
 import type { Configuration, FlowAction, FlowTrigger, KernelOptions, Rule } from '../model/configuration.js';
-import type { PoolView } from '../model/forwarding.js';
+import type { FlowState } from '../model/flow.js';
+import type { BackendState, ForwardingState, PoolView } from '../model/forwarding.js';
 import { formatPortSet } from '../model/ports.js';
 
-/** Whether a TCP flow can go on with another backend: where packets only pass through it, as they are. */
-export type TcpRebalance = 'resets' | 'moves';
+/** What becomes of a flow that may not stay as it is, and why. Every trigger is also a FlowEndReason. */
+export interface Verdict {
+  readonly trigger: FlowTrigger | 'rule-removed';
+  readonly action: FlowAction;
+}
 
-export function tcpRebalance(kernel: Pick<KernelOptions, 'mode'> | undefined): TcpRebalance {
-  return kernel === undefined || kernel.mode === 'nat' ? 'resets' : 'moves';
+/** The facts about a flow that its fate depends on. */
+export interface JudgedFlow {
+  readonly protocol: Protocol;
+  /** Undefined or empty: it has no backend yet. */
+  readonly backendId: string | undefined;
+  readonly state: FlowState;
+}
+
+const RULE_REMOVED: Verdict = { trigger: 'rule-removed', action: 'reset' };
+
+/** Says what a forwarding state means for existing flows. Immutable; make one per state. */
+export class FlowJudge {
+  readonly #state: ForwardingState;
+  /** By view, then backend id. */
+  readonly #members: readonly ReadonlyMap<string, BackendState>[];
+
+  constructor(state: ForwardingState) {
+    this.#state = state;
+    this.#members = state.views.map(
+      ({ backends }) => new Map(backends.map((member) => [member.backend.id, member])),
+    );
+  }
+
+  /** `ruleIndex`: of the flow's rule in this state, -1 if it is gone. Undefined: the flow stays as it is. */
+  judge(ruleIndex: number, { protocol, backendId, state }: JudgedFlow): Verdict | undefined {
+    const { configuration, viewOfRule, views } = this.#state;
+    const viewIndex = viewOfRule[ruleIndex] ?? -1;
+    const rule = configuration.rules[ruleIndex];
+    const view = views[viewIndex];
+    if (rule === undefined || view === undefined) return RULE_REMOVED;
+    if (backendId === undefined || backendId === '' || state === 'blackholed') return undefined;
+    const member = this.#members[viewIndex]?.get(backendId);
+    return memberVerdict(rule, protocol, { view, member, kernel: configuration.kernel });
+  }
+
+  /** Whether flows on this backend need to be judged: some view holds it invalid, or none knows it. */
+  isSuspect(backendId: string): boolean {
+    let known = false;
+    for (const view of this.#members) {
+      const member = view.get(backendId);
+      if (member === undefined) continue;
+      known = true;
+      if (!member.valid) return true;
+    }
+    return !known;
+  }
+
+  /** Drained backends past their deadline: by id, over how many milliseconds their flows end; 0: at once. */
+  drained(): ReadonlyMap<string, number> {
+    const drained = new Map<string, number>();
+    for (const view of this.#members) {
+      for (const [backendId, { invalidBecause, endSpreadMs }] of view) {
+        if (invalidBecause === 'drain-deadline') drained.set(backendId, endSpreadMs ?? 0);
+      }
+    }
+    return drained;
+  }
+}
+
+/** What flow policy says of a rule's flows on a member of its pool; `member` undefined: it was removed. */
+export function memberVerdict(
+  rule: Rule,
+  protocol: Protocol,
+  seen: {
+    readonly view: PoolView;
+    readonly member: BackendState | undefined;
+    readonly kernel: Pick<KernelOptions, 'mode'> | undefined;
+  },
+): Verdict | undefined {
+  const { view, member, kernel } = seen;
+  const trigger = member === undefined ? 'removed' : member.valid ? undefined : member.invalidBecause;
+  return trigger && { trigger, action: policyAction(rule, protocol, trigger, view, kernel) };
 }
 
 /**
  * What happens to a flow whose backend met the trigger. A TCP stream that its backend ends cannot be moved, so
- * `rebalance` resets it. Under `allDown: fail-open` a UDP flow that would move stays while there is nowhere better to go.
+ * `rebalance` resets it; only kernel modes that forward packets unchanged move TCP. Under `allDown: fail-open` a UDP
+ * flow that would move stays while no backend is better.
  */
-export function policyVerdict(
+export function policyAction(
   rule: Rule,
   protocol: Protocol,
   trigger: FlowTrigger,
   view: PoolView,
-  tcp: TcpRebalance = 'resets',
+  kernel: Pick<KernelOptions, 'mode'> | undefined,
 ): FlowAction {
   const configured = rule.flowPolicy[trigger][protocol];
   if (configured !== 'rebalance') return configured;
-  if (protocol === 'tcp' && tcp === 'resets') return 'reset';
+  const movesTcp = kernel !== undefined && kernel.mode !== 'nat';
+  if (protocol === 'tcp' && !movesTcp) return 'reset';
   const nowhereBetter = view.table.length === 0 && rule.allDown === 'fail-open' && trigger === 'probe-down';
   return nowhereBetter ? 'persist' : 'rebalance';
 }
 
 /**
- * Which rule of another configuration a rule goes on as: the one of its name, and else, if the name is gone, one whose
- * name is new and that is the same otherwise (frontend address, pool, ports, HA ports, a protocol in common; of several
- * the one with most protocols in common, then the first). Old name to new name; rules that end are missing. Flows of a
- * protocol that the new rule no longer has end all the same where the name has changed.
+ * The rule of another configuration that takes over a rule's flows: the one of its name, and else, if the name is gone,
+ * one whose name is new and that is the same otherwise (frontend address, pool, ports, HA ports, a protocol in common;
+ * of several the one with most protocols in common, then the first). Old name to new name; rules that end are missing.
+ * Flows of a protocol that the new rule no longer has end all the same where the name has changed.
  */
 export function ruleSuccessors(before: Configuration, after: Configuration): ReadonlyMap<string, string> {
   const namesBefore = new Set(before.rules.map(({ name }) => name));

@@ -1,9 +1,9 @@
 import { isDeepStrictEqual } from 'node:util';
-import { policyVerdict, ruleSuccessors, tcpRebalance } from '../flows/judge.js';
+import { FlowJudge, ruleSuccessors, type Verdict } from '../flows/judge.js';
 import type { Protocol } from '../model/address.js';
 import type { Configuration, FlowAction, Rule } from '../model/configuration.js';
-import type { FlowRecord, FlowState } from '../model/flow.js';
-import type { BackendState, ForwardingState, PoolView } from '../model/forwarding.js';
+import type { FlowRecord } from '../model/flow.js';
+import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { FlowFates, PlanReport, PlannedBackend, PlannedRule } from '../model/plan-report.js';
 import { NONE_EXCLUDED, ruleAndView, tableInUse, type Picker } from '../selection/picker.js';
 import { backendChanges, listenerChanges, lostProbeState, restartKeys, ruleChanges } from './diff.js';
@@ -56,8 +56,8 @@ async function judgeFlows(
   successors: ReadonlyMap<string, string>,
   flows: AsyncIterable<FlowRecord>,
 ): Promise<ReadonlyMap<string, FateTally>> {
-  const judge = new FlowFateJudge(after);
-  const judgeOfNow = new FlowFateJudge(before);
+  const judge = new FlowJudge(after);
+  const judgeOfNow = new FlowJudge(before);
   const indexes = indexByName(after.configuration);
   const indexesNow = indexByName(before.configuration);
   const tallies = new Map<string, FateTally>();
@@ -72,8 +72,9 @@ async function judgeFlows(
       ruleIndex !== undefined &&
       (name === rule || after.configuration.rules[ruleIndex]?.protocols.includes(protocol) === true);
     const atStake = { protocol, backendId, state };
-    const fate = judge.fateOf(goesOn ? ruleIndex : undefined, atStake);
-    tally.count(protocol, fate === judgeOfNow.fateOf(indexesNow.get(rule), atStake) ? 'stay' : fate);
+    const fate = fateOf(judge.judge(goesOn ? ruleIndex : -1, atStake));
+    const fateAnyway = fateOf(judgeOfNow.judge(indexesNow.get(rule) ?? -1, atStake));
+    tally.count(protocol, fate === fateAnyway ? 'stay' : fate);
   }
   return tallies;
 }
@@ -300,14 +301,6 @@ function shareOfSlots(
 
 export type Fate = keyof FlowFates;
 
-/** What of a flow decides on its fate. */
-export interface FlowAtStake {
-  readonly protocol: Protocol;
-  /** Empty: it has none yet. */
-  readonly backendId: string;
-  readonly state: FlowState;
-}
-
 const FATE_OF: Readonly<Record<FlowAction, Fate>> = {
   persist: 'stay',
   rebalance: 'move',
@@ -315,35 +308,9 @@ const FATE_OF: Readonly<Record<FlowAction, Fate>> = {
   drop: 'drop',
 };
 
-/**
- * What a data plane will do to flows when it gets a state: the same questions in the same order as it asks when it
- * holds its flows against one (dataplane/userspace/flow-enforcement.ts).
- */
-export class FlowFateJudge {
-  readonly #state: ForwardingState;
-  readonly #members: readonly ReadonlyMap<string, BackendState>[];
-
-  constructor(state: ForwardingState) {
-    this.#state = state;
-    this.#members = state.views.map(
-      ({ backends }) => new Map(backends.map((member) => [member.backend.id, member])),
-    );
-  }
-
-  /** `ruleIndex`: of the flow's rule in this state; undefined: it is gone. */
-  fateOf(ruleIndex: number | undefined, { protocol, backendId, state }: FlowAtStake): Fate {
-    if (ruleIndex === undefined) return 'reset';
-    const { configuration, viewOfRule, views } = this.#state;
-    const viewIndex = viewOfRule[ruleIndex] ?? -1;
-    const rule = configuration.rules[ruleIndex];
-    const view = views[viewIndex];
-    if (rule === undefined || view === undefined) return 'reset';
-    if (backendId === '' || state === 'blackholed') return 'stay';
-    const member = this.#members[viewIndex]?.get(backendId);
-    const trigger = member === undefined ? 'removed' : member.valid ? undefined : member.invalidBecause;
-    if (trigger === undefined) return 'stay';
-    return FATE_OF[policyVerdict(rule, protocol, trigger, view, tcpRebalance(configuration.kernel))];
-  }
+/** `undefined`: the flow stays as it is. */
+export function fateOf(verdict: Verdict | undefined): Fate {
+  return FATE_OF[verdict?.action ?? 'persist'];
 }
 
 /** Counts fates of flows by protocol. */

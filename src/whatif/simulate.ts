@@ -6,6 +6,7 @@ import type {
   SimulationRequest,
   Supposition,
 } from '../api/views.js';
+import { FlowJudge } from '../flows/judge.js';
 import { formatFiveTuple, type FiveTuple, type IpAddress } from '../model/address.js';
 import { findBackend, type Configuration } from '../model/configuration.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
@@ -22,7 +23,7 @@ import {
   type RecordedDecision,
   type RecordedEpoch,
 } from './flow-log-format.js';
-import { FateTally, FlowFateJudge } from './plan.js';
+import { FateTally, fateOf } from './plan.js';
 import { generatedTuples } from './population.js';
 
 export interface SimulationDeps {
@@ -69,7 +70,7 @@ export async function simulate(request: SimulationRequest, deps: SimulationDeps)
   assertPopulation(request.population);
   const before = compile(configuration, inputs);
   const after = compile(configuration, supposing(inputs, suppositions));
-  const judge = new FlowFateJudge(after);
+  const judge = new FlowJudge(after);
   const tallies = configuration.rules.map(() => new RuleTally());
   let followed = 0;
   for await (const { ruleIndex, tuple, state, backendId } of populationOf(request.population, deps)) {
@@ -80,7 +81,8 @@ export async function simulate(request: SimulationRequest, deps: SimulationDeps)
     const tally = tallies[ruleIndex];
     tally?.followed(from, to);
     if (from !== '') {
-      tally?.fates.count(protocol, judge.fateOf(ruleIndex, { protocol, backendId: from, state }));
+      const verdict = judge.judge(ruleIndex, { protocol, backendId: from, state });
+      tally?.fates.count(protocol, fateOf(verdict));
     }
   }
   return {

@@ -12,7 +12,7 @@ import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker } from '../../src/selection/picker.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { testState, type TestBackend } from '../support/forwarding-state.js';
-import { aTuple, placementOn, RecordingTransport } from '../unit/flow/flow-fixtures.js';
+import { aTuple, placementOn, RecordingTransport } from '../unit/flows/flow-fixtures.js';
 
 const picker = createPicker(await createHasher());
 const ADDRESSES = ['10.0.0.1', '10.0.0.2', '10.0.0.3'];

@@ -1,5 +1,5 @@
 import { networkInterfaces } from 'node:os';
-import { policyVerdict, tcpRebalance } from '../../flows/judge.js';
+import { policyAction } from '../../flows/judge.js';
 import {
   PROTOCOLS,
   fromBytes,
@@ -13,6 +13,7 @@ import type {
   Backend,
   Configuration,
   FlowAction,
+  FlowTrigger,
   Frontend,
   KernelOptions,
   Rule,
@@ -125,8 +126,8 @@ function actionsOf(
 ): KernelRule['actions'] {
   const of = (protocol: Protocol): KernelActions => {
     const actions = { rebalance: [] as number[], reset: [] as number[], drop: [] as number[] };
-    const add = (trigger: Parameters<typeof policyVerdict>[2], mark: number): void => {
-      const action = policyVerdict(rule, protocol, trigger, view, tcpRebalance(options));
+    const add = (trigger: FlowTrigger, mark: number): void => {
+      const action = policyAction(rule, protocol, trigger, view, options);
       if (action !== 'persist') actions[action].push(mark);
     };
     for (const { backend, valid, invalidBecause } of view.backends) {

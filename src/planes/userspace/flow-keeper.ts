@@ -9,13 +9,14 @@ import {
   type Placement,
 } from '../../flows/flow.js';
 import { IdleWheel } from '../../flows/idle-wheel.js';
-import { policyVerdict, ruleSuccessors } from '../../flows/judge.js';
+import { EndPacer } from '../../flows/end-pacer.js';
+import { FlowJudge, ruleSuccessors, type Verdict } from '../../flows/judge.js';
 import { EventBatches, Traffic } from '../../flows/traffic.js';
 import type { FiveTuple, Protocol } from '../../model/address.js';
-import type { Configuration, FlowAction, FlowTrigger, Rule } from '../../model/configuration.js';
+import type { Configuration, Rule } from '../../model/configuration.js';
 import type { DropReason, PlaneEvent } from '../../model/events.js';
 import type { FlowEndReason } from '../../model/flow.js';
-import type { BackendState, ForwardingState, PoolView } from '../../model/forwarding.js';
+import type { ForwardingState } from '../../model/forwarding.js';
 import type { Clock } from '../../runtime/clock.js';
 import { backendCapName, type CapShares, type CapUse, type CapUses } from '../contract.js';
 import { BackendCaps, WorkerCaps } from './limits.js';
@@ -299,12 +300,6 @@ export class FlowKeeper {
   }
 }
 
-/** What flow policy wants of a flow. */
-interface Verdict {
-  readonly trigger: FlowTrigger;
-  readonly action: FlowAction;
-}
-
 /**
  * Holds flows against newly adopted states. Flows whose rule goes on under another name go with it; flows whose rule is
  * gone end; flows whose backend is no longer valid meet their rule's flow policy: at once, or, after a drain, one
@@ -312,13 +307,20 @@ interface Verdict {
  */
 export class FlowEnforcement {
   readonly #keeper: FlowKeeper;
-  readonly #endings: DrainEndings;
-  #situation: Situation;
+  readonly #pacer: EndPacer<Flow>;
+  #judge: FlowJudge;
+  #ruleIndexes: ReadonlyMap<string, number>;
 
   constructor(keeper: FlowKeeper) {
     this.#keeper = keeper;
-    this.#situation = new Situation(keeper.state);
-    this.#endings = new DrainEndings(keeper.clock, (flow) => this.#endDrained(flow));
+    this.#judge = new FlowJudge(keeper.state);
+    this.#ruleIndexes = ruleIndexes(keeper.state);
+    this.#pacer = new EndPacer<Flow>(keeper.clock, {
+      endBatch: (flows) => {
+        for (const flow of flows) this.#endDrained(flow);
+      },
+      rank: ({ id }) => mix32(id),
+    });
   }
 
   /**
@@ -327,37 +329,40 @@ export class FlowEnforcement {
    */
   enforce(previous: Configuration): void {
     const { state, table } = this.#keeper;
-    const situation = new Situation(state);
-    this.#situation = situation;
+    const judge = new FlowJudge(state);
+    this.#judge = judge;
+    this.#ruleIndexes = ruleIndexes(state);
     const changed = state.configuration.digest !== previous.digest;
     const successors = changed ? ruleSuccessors(previous, state.configuration) : undefined;
     const flows = changed
       ? [...table.all()]
       : table
           .backendIds()
-          .filter((id) => situation.isSuspect(id))
+          .filter((id) => judge.isSuspect(id))
           .flatMap((id) => table.flowsOn(id));
-    const drained = situation.drained();
+    const drained = new Map(
+      [...judge.drained()].map(([id, spreadMs]) => [id, { spreadMs, items: [] as Flow[] }]),
+    );
     for (const flow of flows) {
       if (successors !== undefined && !this.#succeed(flow, successors)) continue;
-      const verdict = situation.judge(flow);
-      const group =
+      const verdict = this.#verdictOn(flow);
+      const ending =
         verdict?.trigger === 'drain-deadline' ? drained.get(flow.placement?.backendId ?? '') : undefined;
-      if (group !== undefined && verdict?.action !== 'persist') group.flows.push(flow);
+      if (ending !== undefined && verdict?.action !== 'persist') ending.items.push(flow);
       else if (verdict !== undefined) act(this.#keeper, flow, verdict);
     }
-    this.#endings.replace(drained);
+    this.#pacer.replace(drained);
   }
 
   /** Ends nothing any more that is not ended yet. */
   stop(): void {
-    this.#endings.stop();
+    this.#pacer.stop();
   }
 
   /** Hands the flow its rule as it is now. False: there is none, and the flow has ended. */
   #succeed(flow: Flow, successors: ReadonlyMap<string, string>): boolean {
     const name = successors.get(flow.rule.name);
-    const rule = name === undefined ? undefined : this.#situation.rule(name);
+    const rule = this.#keeper.state.configuration.rules[this.#ruleIndexes.get(name ?? '') ?? -1];
     const renamed = name !== flow.rule.name;
     if (rule === undefined || (renamed && !rule.protocols.includes(flow.tuple.protocol))) {
       this.#keeper.end(flow, 'rule-removed', 'reset');
@@ -367,68 +372,22 @@ export class FlowEnforcement {
     return true;
   }
 
+  #verdictOn({ rule, tuple, placement, state }: Flow): Verdict | undefined {
+    const ruleIndex = this.#ruleIndexes.get(rule.name) ?? -1;
+    const { protocol } = tuple;
+    return this.#judge.judge(ruleIndex, { protocol, backendId: placement?.backendId, state });
+  }
+
   /** Its turn has come; by now it may have finished, or moved. */
   #endDrained(flow: Flow): void {
     if (flow.slot < 0) return;
-    const verdict = this.#situation.judge(flow);
+    const verdict = this.#verdictOn(flow);
     if (verdict?.trigger === 'drain-deadline') act(this.#keeper, flow, verdict);
   }
 }
 
-/** A state, with what is looked up in it flow by flow. */
-class Situation {
-  readonly #state: ForwardingState;
-  /** By view, then backend id. */
-  readonly #members: readonly ReadonlyMap<string, BackendState>[];
-  readonly #ruleIndexByName: ReadonlyMap<string, number>;
-
-  constructor(state: ForwardingState) {
-    this.#state = state;
-    this.#members = state.views.map(
-      (view) => new Map(view.backends.map((member) => [member.backend.id, member])),
-    );
-    this.#ruleIndexByName = new Map(state.configuration.rules.map((rule, index) => [rule.name, index]));
-  }
-
-  rule(name: string): Rule | undefined {
-    return this.#state.configuration.rules[this.#ruleIndexByName.get(name) ?? -1];
-  }
-
-  /** Whether flows on this backend need a look: some view holds it invalid, or none knows it. */
-  isSuspect(backendId: string): boolean {
-    let known = false;
-    for (const view of this.#members) {
-      const member = view.get(backendId);
-      if (member === undefined) continue;
-      known = true;
-      if (!member.valid) return true;
-    }
-    return !known;
-  }
-
-  /** Backends whose flows are to be ended since they were drained; which flows is not said yet. */
-  drained(): Map<string, Drained> {
-    const drained = new Map<string, Drained>();
-    for (const view of this.#members) {
-      for (const [backendId, { invalidBecause, endSpreadMs }] of view) {
-        if (invalidBecause !== 'drain-deadline') continue;
-        drained.set(backendId, { spreadMs: endSpreadMs ?? 0, flows: [] });
-      }
-    }
-    return drained;
-  }
-
-  /** Undefined: the flow may stay as it is. */
-  judge(flow: Flow): Verdict | undefined {
-    const ruleIndex = this.#ruleIndexByName.get(flow.rule.name) ?? -1;
-    const viewIndex = this.#state.viewOfRule[ruleIndex] ?? -1;
-    const view: PoolView | undefined = this.#state.views[viewIndex];
-    if (view === undefined || flow.placement === undefined || flow.state === 'blackholed') return undefined;
-    const member = this.#members[viewIndex]?.get(flow.placement.backendId);
-    const trigger = member === undefined ? 'removed' : member.valid ? undefined : member.invalidBecause;
-    if (trigger === undefined) return undefined;
-    return { trigger, action: policyVerdict(flow.rule, flow.tuple.protocol, trigger, view) };
-  }
+function ruleIndexes({ configuration }: ForwardingState): ReadonlyMap<string, number> {
+  return new Map(configuration.rules.map(({ name }, index) => [name, index]));
 }
 
 function act(keeper: FlowKeeper, flow: Flow, { trigger, action }: Verdict): void {
@@ -449,113 +408,6 @@ function act(keeper: FlowKeeper, flow: Flow, { trigger, action }: Verdict): void
       keeper.blackhole(flow);
       return;
   }
-}
-
-/** Flows end in batches this far apart. */
-const STEP_MS = 100;
-
-/** What is to end on a backend that was drained. */
-export interface Drained {
-  /** 0: at once. */
-  readonly spreadMs: number;
-  readonly flows: Flow[];
-}
-
-interface Due {
-  readonly flow: Flow;
-  readonly dueMs: number;
-}
-
-/** The endings of one backend. */
-interface Schedule {
-  readonly spreadMs: number;
-  readonly untilMs: number;
-  /** The next is the last. */
-  queue: Due[];
-  /** Every flow that was ever in the queue: what stays in spite of its end, as UDP that is to move, has had its turn. */
-  readonly known: WeakSet<Flow>;
-  cancel: () => void;
-}
-
-/**
- * Ends the flows of drained backends one after another, evenly over the time asked for, so that their clients do not
- * all come back at once. The order follows from the flows' ids alone and is as good as random.
- */
-export class DrainEndings {
-  readonly #clock: Clock;
-  readonly #end: (flow: Flow) => void;
-  readonly #schedules = new Map<string, Schedule>();
-  #stopped = false;
-
-  /** `end` is called once for each flow when its turn comes; the flow may be gone by then. */
-  constructor(clock: Clock, end: (flow: Flow) => void) {
-    this.#clock = clock;
-    this.#end = end;
-  }
-
-  /**
-   * What is to end now, by backend id. A backend that was there before goes on as it began, with the flows that have
-   * come since; one that is missing has its endings called off.
-   */
-  replace(drained: ReadonlyMap<string, Drained>): void {
-    for (const [id, schedule] of this.#schedules) {
-      if (drained.get(id)?.spreadMs === schedule.spreadMs) continue;
-      schedule.cancel();
-      this.#schedules.delete(id);
-    }
-    if (this.#stopped) return;
-    for (const [id, { spreadMs, flows }] of drained) this.#add(this.#scheduleOf(id, spreadMs), flows);
-  }
-
-  /** For good. */
-  stop(): void {
-    this.#stopped = true;
-    this.replace(new Map());
-  }
-
-  #scheduleOf(backendId: string, spreadMs: number): Schedule {
-    let schedule = this.#schedules.get(backendId);
-    if (schedule === undefined) {
-      const untilMs = this.#clock.monotonicMs() + spreadMs;
-      schedule = { spreadMs, untilMs, queue: [], known: new WeakSet(), cancel: nothing };
-      this.#schedules.set(backendId, schedule);
-    }
-    return schedule;
-  }
-
-  #add(schedule: Schedule, flows: readonly Flow[]): void {
-    const added = flows.filter((flow) => !schedule.known.has(flow));
-    if (added.length === 0) return;
-    for (const flow of added) schedule.known.add(flow);
-    const nowMs = this.#clock.monotonicMs();
-    const leftMs = Math.max(0, schedule.untilMs - nowMs);
-    added.sort((a, b) => mix32(a.id) - mix32(b.id));
-    const dues = added.map((flow, index) => ({
-      flow,
-      dueMs: nowMs + (leftMs * (index + 0.5)) / added.length,
-    }));
-    schedule.queue = [...schedule.queue, ...dues].sort((a, b) => b.dueMs - a.dueMs);
-    this.#advance(schedule);
-  }
-
-  #advance(schedule: Schedule): void {
-    schedule.cancel();
-    schedule.cancel = nothing;
-    const nowMs = this.#clock.monotonicMs();
-    const { queue } = schedule;
-    for (let next = queue.at(-1); next !== undefined && next.dueMs <= nowMs; next = queue.at(-1)) {
-      queue.pop();
-      this.#end(next.flow);
-    }
-    const next = queue.at(-1);
-    if (next === undefined) return;
-    const delayMs = Math.max(next.dueMs - nowMs, Math.min(STEP_MS, schedule.untilMs - nowMs));
-    schedule.cancel = this.#clock.setTimer(delayMs, () => this.#advance(schedule));
-  }
-}
-
-function nothing(): void {
-  // Nothing is scheduled.
 }
 
 /** An overload has ended when its reason has not come up for this long. */

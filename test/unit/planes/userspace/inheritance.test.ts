@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Inheritance } from '../../../../src/planes/userspace/node-handles.js';
-import { aUdpFlow, FakeSocket } from '../hand-over-fixtures.js';
+import { aUdpFlow, FakeSocket } from '../../dataplane/hand-over-fixtures.js';
 
 const HOST = '198.51.100.1';
 

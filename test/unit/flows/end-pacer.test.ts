@@ -1,21 +1,24 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { DrainEndings } from '../../../../src/planes/userspace/flow-keeper.js';
-import type { Flow } from '../../../../src/flows/flow.js';
-import { FakeClock } from '../../../support/fake-clock.js';
-import { aFlow } from '../../flow/flow-fixtures.js';
+import { EndPacer } from '../../../src/flows/end-pacer.js';
+import { mix32, type Flow } from '../../../src/flows/flow.js';
+import { FakeClock } from '../../support/fake-clock.js';
+import { aFlow } from './flow-fixtures.js';
 
 const BACKEND = 'nvas/10.0.0.1';
 
 class Lab {
   readonly clock = new FakeClock();
   readonly ended: { readonly id: number; readonly atMs: number }[] = [];
-  readonly endings = new DrainEndings(this.clock, ({ id }) =>
-    this.ended.push({ id, atMs: this.clock.monotonicMs() }),
-  );
+  readonly pacer = new EndPacer<Flow>(this.clock, {
+    endBatch: (batch) => {
+      for (const { id } of batch) this.ended.push({ id, atMs: this.clock.monotonicMs() });
+    },
+    rank: ({ id }) => mix32(id),
+  });
 
   drain(flows: readonly Flow[], spreadMs: number, backendId = BACKEND): void {
-    this.endings.replace(new Map([[backendId, { spreadMs, flows: [...flows] }]]));
+    this.pacer.replace(new Map([[backendId, { spreadMs, items: [...flows] }]]));
   }
 
   ids(): readonly number[] {
@@ -27,7 +30,7 @@ function flows(count: number, firstId = 1): readonly Flow[] {
   return Array.from({ length: count }, (_, index) => aFlow(firstId + index, 'tcp'));
 }
 
-describe('DrainEndings', () => {
+describe('EndPacer', () => {
   test('flows end evenly over the time asked for, each once, in batches, and in no order of age', () => {
     const lab = new Lab();
     lab.drain(flows(1000), 10_000);
@@ -107,7 +110,7 @@ describe('DrainEndings', () => {
     lab.drain(all, 1000);
     lab.clock.advance(500);
     const before = lab.ended.length;
-    lab.endings.replace(new Map());
+    lab.pacer.replace(new Map());
     assert.equal(lab.clock.pendingTimers, 0);
     lab.clock.advance(5000);
     assert.equal(lab.ended.length, before);
@@ -124,12 +127,12 @@ describe('DrainEndings', () => {
     const [a, b] = [flows(10), flows(10, 11)];
     const drained = (spreadOfA: number) =>
       new Map([
-        ['a', { spreadMs: spreadOfA, flows: [...a] }],
-        ['b', { spreadMs: 2000, flows: [...b] }],
+        ['a', { spreadMs: spreadOfA, items: [...a] }],
+        ['b', { spreadMs: 2000, items: [...b] }],
       ]);
-    lab.endings.replace(drained(60_000));
+    lab.pacer.replace(drained(60_000));
     lab.clock.advance(1000);
-    lab.endings.replace(drained(0));
+    lab.pacer.replace(drained(0));
     assert.deepEqual(lab.ids().filter((id) => id <= 10).length, 10);
     const ofB = lab.ids().filter((id) => id > 10).length;
     assert.ok(ofB >= 4 && ofB <= 6, `${ofB}`);
@@ -142,10 +145,72 @@ describe('DrainEndings', () => {
     lab.drain(flows(10), 1000);
     lab.clock.advance(400);
     const before = lab.ended.length;
-    lab.endings.stop();
+    lab.pacer.stop();
     lab.drain(flows(10, 11), 1000);
     assert.equal(lab.clock.pendingTimers, 0);
     lab.clock.advance(5000);
     assert.equal(lab.ended.length, before);
+  });
+
+  test('a batch that takes its time delays the next, which then holds all that is due', async () => {
+    const clock = new FakeClock();
+    const batches: number[] = [];
+    let finish = (): void => undefined;
+    const pacer = new EndPacer<Flow>(clock, {
+      endBatch: (batch) => {
+        batches.push(batch.length);
+        return new Promise<void>((resolve) => (finish = resolve));
+      },
+      rank: ({ id }) => mix32(id),
+    });
+    pacer.replace(new Map([[BACKEND, { spreadMs: 10_000, items: flows(2000) }]]));
+    await clock.advanceAsync(100);
+    assert.equal(batches.length, 1);
+    await clock.advanceAsync(5000);
+    assert.equal(batches.length, 1, 'the first is still on its way');
+    finish();
+    await clock.advanceAsync(0.1);
+    assert.equal(batches.length, 2);
+    const done = batches.reduce((sum, length) => sum + length, 0);
+    assert.ok(done >= 1000 && done <= 1040, `${done}`);
+    finish();
+    pacer.stop();
+    await clock.advanceAsync(10_000);
+    assert.equal(batches.length, 2);
+  });
+
+  test('onOver() is called once, at the end of the time and after the last batch', async () => {
+    const clock = new FakeClock();
+    const told: string[] = [];
+    let finish = (): void => undefined;
+    const pacer = new EndPacer<Flow>(clock, {
+      endBatch: (_batch, backendId) => {
+        told.push(`batch of ${backendId}`);
+        return new Promise<void>((resolve) => (finish = resolve));
+      },
+      rank: ({ id }) => mix32(id),
+      onOver: (backendId) => told.push(`${backendId} is over`),
+    });
+    const empty = { spreadMs: 1000, items: [] };
+    pacer.replace(
+      new Map([
+        ['a', empty],
+        ['b', empty],
+      ]),
+    );
+    clock.advance(500);
+    pacer.add('b', flows(1));
+    pacer.add('unknown', flows(1));
+    clock.advance(250);
+    assert.deepEqual(told, ['batch of b']);
+    clock.advance(250);
+    assert.deepEqual(told, ['batch of b', 'a is over']);
+    finish();
+    await clock.advanceAsync(5000);
+    assert.deepEqual(told, ['batch of b', 'a is over', 'b is over']);
+    pacer.replace(new Map([['a', empty]]));
+    await clock.advanceAsync(5000);
+    assert.equal(told.length, 3);
+    assert.equal(clock.pendingTimers, 0);
   });
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { policyVerdict, tcpRebalance } from '../../../src/flows/judge.js';
+import { policyAction } from '../../../src/flows/judge.js';
 import type { Protocol } from '../../../src/model/address.js';
 import type { PoolView } from '../../../src/model/forwarding.js';
 import {
@@ -12,6 +12,8 @@ import {
 import { AZURE_POLICY, testRule, testState } from '../../support/forwarding-state.js';
 
 const gone = { address: '10.0.0.1', valid: false };
+
+const NEXT_HOP = { mode: 'next-hop' } as const;
 
 function view(situation: 'one of two down' | 'all of two down' | 'the only one down'): PoolView {
   const rest = {
@@ -32,7 +34,7 @@ function ruleThat(action: FlowAction, overrides: Partial<Rule> = {}): Rule {
   });
 }
 
-describe('policyVerdict()', () => {
+describe('policyAction()', () => {
   // Azure, "Probe down behavior" and "Admin state": field.md 1.3.
   for (const [situation, protocol, trigger, verdict] of [
     ['one of two down', 'tcp', 'probe-down', 'persist'],
@@ -49,62 +51,70 @@ describe('policyVerdict()', () => {
     FlowTrigger,
     FlowAction,
   ])[]) {
-    test(`policyVerdict() as Azure: ${protocol}, ${trigger}, ${situation}: ${verdict}`, () => {
+    test(`policyAction() as Azure: ${protocol}, ${trigger}, ${situation}: ${verdict}`, () => {
       assert.equal(
-        policyVerdict(testRule({ flowPolicy: AZURE_POLICY }), protocol, trigger, view(situation)),
+        policyAction(testRule({ flowPolicy: AZURE_POLICY }), protocol, trigger, view(situation), undefined),
         verdict,
       );
     });
   }
 
-  test('policyVerdict() resets TCP that cannot be moved', () => {
+  test('policyAction() resets TCP that cannot be moved', () => {
     for (const trigger of FLOW_TRIGGERS) {
-      assert.equal(policyVerdict(ruleThat('rebalance'), 'tcp', trigger, view('one of two down')), 'reset');
       assert.equal(
-        policyVerdict(ruleThat('rebalance'), 'udp', trigger, view('one of two down')),
+        policyAction(ruleThat('rebalance'), 'tcp', trigger, view('one of two down'), undefined),
+        'reset',
+      );
+      assert.equal(
+        policyAction(ruleThat('rebalance'), 'udp', trigger, view('one of two down'), undefined),
         'rebalance',
       );
     }
   });
 
-  test('policyVerdict() moves TCP where backends only pass it on', () => {
+  test('policyAction() moves TCP where backends only forward its packets', () => {
     for (const trigger of FLOW_TRIGGERS) {
       assert.equal(
-        policyVerdict(ruleThat('rebalance'), 'tcp', trigger, view('one of two down'), 'moves'),
+        policyAction(ruleThat('rebalance'), 'tcp', trigger, view('one of two down'), NEXT_HOP),
         'rebalance',
       );
       assert.equal(
-        policyVerdict(ruleThat('reset'), 'tcp', trigger, view('one of two down'), 'moves'),
+        policyAction(ruleThat('reset'), 'tcp', trigger, view('one of two down'), NEXT_HOP),
         'reset',
       );
     }
-    assert.equal(tcpRebalance(undefined), 'resets');
-    assert.equal(tcpRebalance({ mode: 'nat' }), 'resets');
-    assert.equal(tcpRebalance({ mode: 'next-hop' }), 'moves');
+    const inNat = policyAction(ruleThat('rebalance'), 'tcp', 'removed', view('one of two down'), {
+      mode: 'nat',
+    });
+    assert.equal(inNat, 'reset');
   });
 
-  test('policyVerdict() gives what is configured otherwise', () => {
+  test('policyAction() gives what is configured otherwise', () => {
     for (const action of ['persist', 'reset', 'drop'] as const) {
       for (const trigger of FLOW_TRIGGERS) {
         for (const protocol of ['tcp', 'udp'] as const) {
-          assert.equal(policyVerdict(ruleThat(action), protocol, trigger, view('all of two down')), action);
+          assert.equal(
+            policyAction(ruleThat(action), protocol, trigger, view('all of two down'), undefined),
+            action,
+          );
         }
       }
     }
   });
 
-  test('policyVerdict() leaves flows where they are when a rule that fails open has nowhere better', () => {
+  test('policyAction() leaves flows where they are when a rule that fails open has nowhere better', () => {
     const failOpen = { allDown: 'fail-open' } as const;
     const verdict = (
       action: FlowAction,
       protocol: Protocol,
       situation: Parameters<typeof view>[0],
-    ): FlowAction => policyVerdict(ruleThat(action, failOpen), protocol, 'probe-down', view(situation));
+    ): FlowAction =>
+      policyAction(ruleThat(action, failOpen), protocol, 'probe-down', view(situation), undefined);
     assert.equal(verdict('rebalance', 'udp', 'all of two down'), 'persist');
     assert.equal(verdict('rebalance', 'udp', 'one of two down'), 'rebalance');
     assert.equal(verdict('persist', 'tcp', 'the only one down'), 'persist');
     assert.equal(
-      policyVerdict(ruleThat('rebalance', failOpen), 'udp', 'admin-down', view('all of two down')),
+      policyAction(ruleThat('rebalance', failOpen), 'udp', 'admin-down', view('all of two down'), undefined),
       'rebalance',
     );
   });
