@@ -7,11 +7,11 @@ import { CapturedPlane, setupText } from '../planes/capture/plane.js';
 import { captureInputs, ownSockets, portsInUse } from '../planes/capture/ports-in-use.js';
 import { captureSetup } from '../planes/capture/table.js';
 import type { DataPlane, HandOverPlane } from '../planes/contract.js';
-import { FlowMirror } from '../planes/kernel/nat/kernel-flows.js';
+import { ConntrackFlows } from '../planes/kernel/nat/kernel-flows.js';
 import { KernelPlane } from '../planes/kernel/plane.js';
 import { kernelInput, ownNetworks } from '../planes/kernel/program.js';
 import { setupOf } from '../planes/kernel/setup-of.js';
-import { ConntrackEvents } from '../planes/netfilter/conntrack.js';
+import { Conntrack, conntrackOrigins } from '../planes/netfilter/conntrack.js';
 import { InstanceLock } from '../planes/netfilter/instance-lock.js';
 import { flushInstance } from '../planes/netfilter/nft.js';
 import { Reconciler } from '../planes/netfilter/reconciler.js';
@@ -123,7 +123,7 @@ function createUserspacePlane(
   { limit, ...deps }: Pick<UserspacePlaneDeps, 'hash' | 'tcpGate'> & { readonly limit: number | undefined },
   options: WorkerOptions,
 ): UserspacePlane {
-  const origins = new ConntrackEvents({ clock, tools: systemTools() });
+  const origins = conntrackOrigins(new Conntrack({ clock, tools: systemTools() }));
   return new UserspacePlane({ clock, ownAddresses, descriptorLimit: limit, origins, ...deps }, options);
 }
 
@@ -134,12 +134,14 @@ export function createKernelPlane(
   logger: Logger,
 ): KernelPlane {
   const tools = systemTools();
-  const mirror = { clock, tools, files, picker: createPicker(hash) };
   return new KernelPlane({
     ...{ clock, tools },
     createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance, adopts: true }),
     lock: new InstanceLock({ clock }, { instance }),
-    flows: new FlowMirror(mirror, { flowEvents: flowLog !== undefined }),
+    flows: new ConntrackFlows(
+      { clock, tools, files, picker: createPicker(hash) },
+      { flowEvents: flowLog !== undefined },
+    ),
     setupOf: (input) => setupOf(input, { networks: ownNetworks() }),
     interfaces: () =>
       Object.entries(networkInterfaces()).flatMap(([name, entries]) =>

@@ -115,7 +115,13 @@ export interface FlowSource {
   /** By what flows are told from now on. Called before it is written to the kernel; the first time before `start`. */
   update(state: ForwardingState, input: KernelInput): void;
 
-  /** The table is in the kernel: takes up the flows that are there. */
+  /**
+   * Has flows that come and go reported until the returned function is called: event consumers, and counters of what
+   * opened and ended. Without consumers flows are only listed when somebody asks.
+   */
+  consume(): () => void;
+
+  /** The table is in the kernel: adopts the flows that are there. */
   start(): Promise<void>;
 
   stop(): Promise<void>;
@@ -145,6 +151,7 @@ export interface FlowSource {
 /** Knows none. */
 export const NO_FLOWS: FlowSource = {
   update: () => undefined,
+  consume: () => () => undefined,
   start: () => Promise.resolve(),
   stop: () => Promise.resolve(),
   page: () => Promise.resolve({ flows: [] }),

@@ -1,9 +1,10 @@
 import { PROTOCOLS, PROTOCOL_NUMBER, formatEndpoint, type Protocol } from '../../../model/address.js';
 import type { Distribution } from '../../../model/configuration.js';
 import { fnv1a } from '../../../model/fnv1a.js';
+import { tableOf } from '../../netfilter/routing.js';
 import type { Tools } from '../../netfilter/tools.js';
 import { frontendGroups, type FrontendGroup } from '../nat/dispatch.js';
-import type { EntrySource, KernelFlowEntry } from '../nat/mirrored-flow.js';
+import type { EntrySource, KernelFlowEntry } from '../nat/kernel-flows.js';
 import { hex32, ipWord } from '../nat/nft-text.js';
 import type { KernelInput, KernelRule } from '../program.js';
 
@@ -324,20 +325,20 @@ function secondsOf({ rule }: KernelRule, protocol: Protocol): number {
  */
 export class FloatingEntries implements EntrySource {
   readonly #tools: Tools;
-  readonly #input: () => KernelInput;
+  readonly #input: () => KernelInput | undefined;
 
   /** `input`: the present one. */
-  constructor(tools: Tools, input: () => KernelInput) {
+  constructor(tools: Tools, input: () => KernelInput | undefined) {
     this.#tools = tools;
     this.#input = input;
   }
 
   async list(onEntries: (entries: readonly KernelFlowEntry[]) => void): Promise<boolean> {
     const input = this.#input();
-    if (input.options.flowState === 'stateless') return true;
+    if (input === undefined || input.options.flowState === 'stateless') return true;
     const family = input.options.mode === 'floating-l2' ? 'netdev' : 'inet';
     for (const group of frontendGroups(input)) {
-      const args = ['list', 'set', family, input.instance, flowsSet(group)];
+      const args = ['list', 'set', family, tableOf(input.instance), flowsSet(group)];
       const { exitCode, stdout } = await this.#tools.run('nft', args);
       if (exitCode !== 0) return false;
       onEntries(entriesOf(floatingFlows(stdout), group));

@@ -1,4 +1,4 @@
-import type { EntrySource } from '../../../../src/planes/kernel/nat/mirrored-flow.js';
+import type { EntrySource } from '../../../../src/planes/kernel/nat/kernel-flows.js';
 import {
   parseConntrackEntry,
   type ConntrackEntry,
@@ -55,6 +55,10 @@ export class FakeEntries implements EntrySource {
   /** Called when a listing has told all but not ended. */
   beforeEnd: () => void = () => undefined;
   #follower: EntryFollower | undefined;
+
+  get isFollowed(): boolean {
+    return this.#follower !== undefined;
+  }
 
   follow(follower: EntryFollower): () => void {
     this.#follower = follower;

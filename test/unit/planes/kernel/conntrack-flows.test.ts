@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FlowMirror } from '../../../../src/planes/kernel/nat/kernel-flows.js';
+import { ConntrackFlows } from '../../../../src/planes/kernel/nat/kernel-flows.js';
 import { kernelInput } from '../../../../src/planes/kernel/program.js';
 import type { TrafficCounters } from '../../../../src/planes/contract.js';
 import { ipAddress } from '../../../../src/model/address.js';
@@ -45,9 +45,13 @@ function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '
       ),
   };
   const { picker } = states;
-  const mirror = new FlowMirror({ clock, tools: NO_TOOLS, files, picker, source: entries }, { flowEvents });
+  const mirror = new ConntrackFlows(
+    { clock, tools: NO_TOOLS, files, picker, source: entries },
+    { flowEvents },
+  );
   const events: PlaneEvent[] = [];
   mirror.subscribe((batch) => events.push(...batch));
+  const release = mirror.consume();
   let revision = 1;
   const update = (now: object, conditions: Conditions = {}) => {
     const state = { ...states.state(now, {}, conditions), revision: revision++ };
@@ -74,7 +78,7 @@ function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '
     await mirror.start();
     told();
   };
-  return { clock, entries, mirror, update, state, marks, placed, told, started, sysctls };
+  return { clock, entries, mirror, release, update, state, marks, placed, told, started, sysctls };
 }
 
 /** Seconds in which lists that are due are made. */
@@ -92,7 +96,7 @@ function sum(
   return traffic.reduce((total, entry) => total + entry[key], 0);
 }
 
-describe('FlowMirror', () => {
+describe('ConntrackFlows', () => {
   test('tells of a flow that comes and goes, with what it carried', async () => {
     const { entries, mirror, placed, told, started, clock } = setUp();
     await started();
@@ -521,5 +525,32 @@ describe('FlowMirror', () => {
     entries.begin(placed({ id: 6, sourcePort: 7 }));
     assert.equal(told().length, 1);
     assert.equal(mirror.count(), 1);
+  });
+
+  test('follows flows only while somebody consumes them, and counts what it missed meanwhile', async () => {
+    const { clock, entries, mirror, release, placed, started, told } = setUp();
+    await started();
+    const [first, second] = [placed({ id: 5 }), placed({ id: 6, sourcePort: 7 })];
+    entries.begin(first);
+    const other = mirror.consume();
+    release();
+    release();
+    assert.equal(entries.isFollowed, true);
+    other();
+    assert.equal(entries.isFollowed, false);
+    told();
+    entries.begin(second);
+    entries.end(first);
+    assert.deepEqual(told(), []);
+    // Ends are not reported: one list that lacks a flow is enough.
+    await rounds(clock, 1);
+    const { traffic } = await mirror.counters();
+    assert.deepEqual([sum(traffic, 'flowsOpened'), sum(traffic, 'flowsActive')], [2, 1]);
+    mirror.consume();
+    assert.equal(entries.isFollowed, true);
+    entries.present = [second, placed({ id: 7, sourcePort: 8 })];
+    await rounds(clock, 2);
+    assert.equal(mirror.count(), 2);
+    assert.equal((await mirror.counters()).kernelFlows?.gaps, 0);
   });
 });
