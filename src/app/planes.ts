@@ -22,8 +22,8 @@ import { UserspacePlane, type UserspacePlaneDeps } from '../planes/userspace/pla
 import { tryTcpPort } from '../planes/userspace/tcp/listener.js';
 import { WorkerGroup } from '../planes/workers/group.js';
 import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
-import { PlaneHost, RemotePortGate, type WorkerOptions } from '../planes/workers/rpc.js';
-import { SupervisedPlane } from '../planes/workers/supervisor.js';
+import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
+import { WorkerSupervisor } from '../planes/workers/supervisor.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
 import type { Logger } from '../runtime/logger.js';
@@ -77,7 +77,7 @@ function createServingPlane(
         { flowEvents, worker: 0, workers: 1, ...capture },
       );
     case 1:
-      return new SupervisedPlane(
+      return new WorkerSupervisor(
         { clock, launch: () => forkWorker(script) },
         { flowEvents, worker: 0, workers, ...capture },
       );
@@ -103,20 +103,14 @@ export async function serveAsWorker(): Promise<void> {
   // The first message may come at any time from now on, and waits for the hasher.
   const channel = parentChannel();
   const hash = await createHasher();
-  const tcpGate = new RemotePortGate(channel);
   new PlaneHost({
     channel,
     clock,
-    createPlane: (options) =>
-      createUserspacePlane({ hash, limit, ...(sharesTcp(options) ? { tcpGate } : {}) }, options),
+    createPlane: (options, tcpGate) => createUserspacePlane({ hash, limit, tcpGate }, options),
     onStopped: () => {
       if (process.connected) process.disconnect();
     },
   });
-}
-
-function sharesTcp({ workers, tcpPorts }: WorkerOptions): boolean {
-  return workers > 1 && tcpPorts !== 'owned';
 }
 
 function createUserspacePlane(

@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { SupervisedPlane } from '../../src/planes/workers/supervisor.js';
+import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker, forkWorker, type WorkerProcess } from '../../src/planes/workers/process.js';
 import { tryTcpPort } from '../../src/planes/userspace/tcp/listener.js';
@@ -10,7 +10,7 @@ import { ipAddress, parseCidr } from '../../src/model/address.js';
 import type { CapturePlan } from '../../src/model/capture.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { testFrontend, testRule, testState } from './forwarding-state.js';
+import { relinked, testFrontend, testRule, testState } from './forwarding-state.js';
 
 /*
  * A userspace plane that serves all TCP ports of two captured frontends, inside a namespace. Prints `ready`; then a line of JSON for each line that it reads: drops by reason, flows,
@@ -30,12 +30,12 @@ const block = parseCidr('240.0.0.0/4');
 if (block === undefined) throw new Error('No block');
 const capture: CapturePlan = { udp: 'bind', port, block };
 const state = testState({ backends: [backend] });
-const configuration = {
+const configuration = relinked({
   ...state.configuration,
   workers,
   frontends: frontends.map((text) => testFrontend({ name: text, address: ipAddress(text) })),
   rules: frontends.map((text) => testRule({ name: text, frontend: text, protocols: ['tcp'] })),
-};
+});
 const launched: WorkerProcess[] = [];
 const script = fileURLToPath(new URL('../../src/worker.js', import.meta.url));
 const hash = await createHasher();
@@ -46,13 +46,13 @@ function launch(fork: typeof forkWorker): WorkerProcess {
   return worker;
 }
 
-function createPlane(): UserspacePlane | SupervisedPlane | WorkerGroup {
+function createPlane(): UserspacePlane | WorkerSupervisor | WorkerGroup {
   const options = { flowEvents: false, worker: 0, workers };
   if (workers === 0) {
     return new UserspacePlane({ clock, hash, ownAddresses: () => [] }, { ...options, workers: 1, capture });
   }
   if (workers === 1)
-    return new SupervisedPlane({ clock, launch: () => launch(forkWorker) }, { ...options, capture });
+    return new WorkerSupervisor({ clock, launch: () => launch(forkWorker) }, { ...options, capture });
   const ownerOf = rendezvousOwner(hash, workers);
   return new WorkerGroup(
     { clock, launch: () => launch(forkSharingWorker), tryTcpPort, ownerOf },

@@ -75,7 +75,7 @@ export class Placements {
 
   /** The rule that a flow belongs to: of the newest state in which that rule has its backend. */
   ruleOf(tuple: FiveTuple, { id }: KernelBackend): Pick<Rule, 'name' | 'portOffset'> {
-    const hasBackend = ({ backendPool }: Rule): boolean => id.startsWith(`${backendPool}/`);
+    const hasBackend = ({ pool }: Rule): boolean => id.startsWith(`${pool.name}/`);
     let matched: Rule | undefined;
     for (const { state } of this.#epochs) {
       const rule = state.configuration.rules[this.#picker.matchRule(state, tuple)];

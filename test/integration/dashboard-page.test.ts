@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test, type TestContext } from 'node:test';
 import type { Browser } from 'playwright-core';
-import { eventually } from '../../../support/deadline.js';
-import { launchChromium, noChromium, openPage, tabTo, type Viewer, type ViewerOptions } from './chromium.js';
-import { FakeApi } from './fake-api.js';
-import { HOSTILE, backend, feedEvent } from './fixtures.js';
+import { eventually } from '../support/deadline.js';
+import {
+  launchChromium,
+  noChromium,
+  openPage,
+  tabTo,
+  type Viewer,
+  type ViewerOptions,
+} from '../unit/admin/dashboard/chromium.js';
+import { FakeApi } from '../unit/admin/dashboard/fake-api.js';
+import { HOSTILE, backend, feedEvent } from '../unit/admin/dashboard/fixtures.js';
 
 /** The page in a real browser, over an admin API with made-up answers. */
 describe('the page of the dashboard', { skip: noChromium() }, () => {

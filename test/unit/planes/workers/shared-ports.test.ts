@@ -1,30 +1,36 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { PortClaims } from '../../../../src/planes/workers/limit-broker.js';
-import { RemotePortGate } from '../../../../src/planes/workers/rpc.js';
+import { SharedPortArbiter } from '../../../../src/planes/workers/limit-broker.js';
+import { ControlPortGate, type ControlApi } from '../../../../src/planes/workers/host.js';
+import { expose, remote } from '../../../../src/planes/workers/rpc.js';
+import { FakeClock } from '../../../support/fake-clock.js';
 import { channelPair, turn } from './channel-pair.js';
 
 class Lab {
   /** Every port tried, and what came of it; none: it may be listened on. */
   readonly tried: number[] = [];
   readonly verdicts = new Map<number, string>();
-  readonly claims = new PortClaims((_address, port) => {
+  readonly claims = new SharedPortArbiter((_address, port) => {
     this.tried.push(port);
     return Promise.resolve(this.verdicts.get(port));
   });
 
-  worker(index: number): { gate: RemotePortGate; die: () => void; hangUp: () => void } {
+  worker(index: number): { gate: ControlPortGate; die: () => void; hangUp: () => void } {
     const { control, worker } = channelPair();
-    let die: () => void = () => undefined;
-    const exited = new Promise<string>((resolve) => (die = () => resolve('exit code 1')));
-    this.claims.serve(index, { channel: control, exited });
-    return { gate: new RemotePortGate(worker), die, hangUp: () => worker.close() };
+    const ports = this.claims.join(index, { inherit: () => undefined });
+    expose<Pick<ControlApi, 'claim' | 'release'>>(control, ports);
+    const api = remote<Pick<ControlApi, 'claim' | 'release'>>(
+      worker,
+      { claim: 1000, release: 'one-way' },
+      { clock: new FakeClock() },
+    );
+    return { gate: new ControlPortGate(api), die: () => ports.left(), hangUp: () => worker.close() };
   }
 }
 
 const ADDRESS = '127.0.0.1';
 
-void describe('PortClaims and RemotePortGate', () => {
+void describe('SharedPortArbiter and ControlPortGate', () => {
   test('a port is tried for the first worker only, and again after all have left it', async () => {
     const lab = new Lab();
     const [one, two] = [lab.worker(0), lab.worker(1)];

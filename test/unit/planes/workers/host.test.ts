@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { PlaneHost, RemotePlane, type WorkerOptions } from '../../../../src/planes/workers/rpc.js';
+import {
+  PlaneHost,
+  WORKER_DEADLINES,
+  type ControlApi,
+  type WorkerApi,
+  type WorkerOptions,
+} from '../../../../src/planes/workers/host.js';
+import { expose, remote } from '../../../../src/planes/workers/rpc.js';
 import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import { FakeClock } from '../../../support/fake-clock.js';
@@ -9,6 +16,7 @@ import { channelPair, turn } from './channel-pair.js';
 import { ScriptedPlane } from './scripted-plane.js';
 
 const OPTIONS: WorkerOptions = { flowEvents: true, worker: 2, workers: 4 };
+const STOP = [1500, 'lame-duck'] as const;
 const state = (revision: number) => ({ ...aState(), revision });
 
 class Lab {
@@ -28,12 +36,29 @@ class Lab {
       this.stopped++;
     },
   });
-  readonly remote = new RemotePlane(this.ends.control, OPTIONS);
+  readonly batches: (readonly PlaneEvent[])[] = [];
+  /** As of the last pulse. */
+  flows = 0;
+  readonly overdue: string[] = [];
+  readonly remote = remote<WorkerApi>(this.ends.control, WORKER_DEADLINES, {
+    clock: this.clock,
+    onOverdue: ({ message }) => this.overdue.push(message),
+  });
+
+  constructor() {
+    expose<ControlApi>(this.ends.control, {
+      events: (events) => void this.batches.push(events),
+      pulse: ({ flows }) => (this.flows = flows),
+      claim: () => assert.fail('one worker alone shares no port'),
+      release: () => assert.fail('one worker alone shares no port'),
+      lent: () => assert.fail('nothing is lent here'),
+    });
+  }
 }
 
 async function started(): Promise<Lab> {
   const lab = new Lab();
-  await lab.remote.start(state(1));
+  await lab.remote.start(state(1), OPTIONS, []);
   return lab;
 }
 
@@ -43,17 +68,17 @@ const lost: Partial<BalancerError> = {
   source: 'system',
 };
 
-describe('RemotePlane and PlaneHost', () => {
+describe('WorkerApi over a channel', () => {
   test('every call reaches the plane with its arguments, and its answer comes back', async () => {
     const lab = new Lab();
     const { remote, inner } = lab;
     const report = { listeners: { tcp: 2, udp: 1 }, failures: [] };
-    assert.deepEqual(await remote.start(state(1)), { revision: 1, ...report });
+    assert.deepEqual(await remote.start(state(1), OPTIONS, []), { revision: 1, ...report });
     assert.deepEqual(lab.created, [OPTIONS]);
     assert.deepEqual(await remote.apply(state(2)), { revision: 2, ...report });
     assert.deepEqual(await remote.flows({ limit: 7 }), { flows: [], next: 9 });
     assert.deepEqual(await remote.counters(), inner.present);
-    assert.deepEqual(await remote.stop(1500), { finished: 3, reset: 1 });
+    assert.deepEqual(await remote.stop(...STOP), { finished: 3, reset: 1 });
     assert.deepEqual(inner.calls, ['start 1', 'apply 2', 'flows 7', 'counters', 'stop 1500 lame-duck']);
   });
 
@@ -81,7 +106,7 @@ describe('RemotePlane and PlaneHost', () => {
       source: 'system',
       cause: new Error('not sent'),
     });
-    await assert.rejects(lab.remote.start(state(1)), (error) => {
+    await assert.rejects(lab.remote.start(state(1), OPTIONS, []), (error) => {
       assert.ok(error instanceof BalancerError);
       assert.deepEqual(
         [error.code, error.source, error.message],
@@ -114,52 +139,65 @@ describe('RemotePlane and PlaneHost', () => {
     const lab = new Lab();
     await assert.rejects(lab.remote.counters(), { code: 'LB_INTERNAL', message: /"counters"/ });
     await assert.rejects(lab.remote.apply(state(1)), { code: 'LB_INTERNAL', message: /"apply"/ });
-    assert.equal((await lab.remote.start(state(1))).revision, 1);
+    assert.equal((await lab.remote.start(state(1), OPTIONS, [])).revision, 1);
     assert.equal(lab.stopped, 0);
   });
 
-  test('events cross in their batches, to every subscriber until it leaves', async () => {
-    const { remote, inner } = await started();
-    const first: (readonly PlaneEvent[])[] = [];
-    const second: (readonly PlaneEvent[])[] = [];
-    const leave = remote.subscribe((events) => first.push(events));
-    remote.subscribe((events) => second.push(events));
+  test('events cross in their batches', async () => {
+    const { batches, inner } = await started();
     const batch: PlaneEvent[] = [
       { type: 'passive-failure', atMs: 1, backendId: 'nvas/10.0.0.1', evidence: 'ECONNREFUSED' },
       { type: 'overload', atMs: 2, phase: 'started', reason: 'table-full' },
     ];
     inner.emit(...batch);
     await turn();
-    leave();
     inner.emit(batch[1]!);
     await turn();
-    assert.deepEqual(first, [batch]);
-    assert.deepEqual(second, [batch, [batch[1]]]);
+    assert.deepEqual(batches, [batch, [batch[1]]]);
   });
 
-  test('flowCount() follows the worker four times a second', async () => {
-    const { remote, inner, clock } = await started();
+  test('a pulse tells four times a second how many flows there are', async () => {
+    const lab = await started();
+    const { inner, clock } = lab;
     inner.live = 41;
-    assert.equal(remote.flowCount(), 0);
     await clock.advanceAsync(249);
-    assert.equal(remote.flowCount(), 0);
+    assert.equal(lab.flows, 0);
     await clock.advanceAsync(1);
-    assert.equal(remote.flowCount(), 41);
+    assert.equal(lab.flows, 41);
     inner.live = 5;
     await clock.advanceAsync(250);
-    assert.equal(remote.flowCount(), 5);
-  });
-
-  test('flowCount() after the end is what was there last', async () => {
-    const { remote, inner, clock, ends } = await started();
-    inner.live = 41;
-    await clock.advanceAsync(1000);
-    ends.control.close();
-    assert.equal(remote.flowCount(), 41);
+    assert.equal(lab.flows, 5);
   });
 });
 
-describe('RemotePlane of a lost worker', () => {
+describe('A call that is not answered by its deadline', () => {
+  test('rejects as one to a lost worker and is reported, and its late answer is ignored', async () => {
+    const { remote, inner, clock, overdue } = await started();
+    inner.frozen = true;
+    const call = assert.rejects(remote.counters(), lost);
+    await clock.advanceAsync(9999);
+    assert.deepEqual(overdue, []);
+    await clock.advanceAsync(1);
+    await call;
+    assert.deepEqual(overdue, ['The data worker did not answer "counters" within 10 s']);
+    inner.thaw();
+    await turn();
+    assert.deepEqual(await remote.flows({ limit: 7 }), { flows: [], next: 9 });
+  });
+
+  test('has its deadline from its arguments where they say how long it takes', async () => {
+    const { remote, inner, clock, overdue } = await started();
+    inner.frozen = true;
+    const call = assert.rejects(remote.stop(30_000), lost);
+    await clock.advanceAsync(31_999);
+    assert.deepEqual(overdue, []);
+    await clock.advanceAsync(1);
+    await call;
+    assert.equal(overdue.length, 1);
+  });
+});
+
+describe('WorkerApi of a lost worker', () => {
   test('calls under way and calls after reject with LB_WORKER_LOST', async () => {
     const { remote, inner, ends } = await started();
     inner.frozen = true;
@@ -169,7 +207,7 @@ describe('RemotePlane of a lost worker', () => {
     ends.control.close();
     await outcomes;
     const later = [
-      remote.start(state(3)),
+      remote.start(state(3), OPTIONS, []),
       remote.apply(state(3)),
       remote.flows({ limit: 1 }),
       remote.stop(0),
@@ -179,8 +217,8 @@ describe('RemotePlane of a lost worker', () => {
 
   test('an answer that nobody waits for is ignored', async () => {
     const { remote, ends } = await started();
-    ends.control.receive({ kind: 'reply', id: 999, value: 1 });
-    ends.control.receive({ kind: 'failure', id: 999, error: { message: '', code: 'LB_INTERNAL' } });
+    ends.control.receive({ answer: 999, value: 1 });
+    ends.control.receive({ answer: 999, error: { message: '', code: 'LB_INTERNAL', source: 'internal' } });
     assert.equal((await remote.apply(state(2))).revision, 2);
   });
 });

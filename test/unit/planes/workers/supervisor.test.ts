@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SupervisedPlane } from '../../../../src/planes/workers/supervisor.js';
+import { WorkerSupervisor } from '../../../../src/planes/workers/supervisor.js';
 import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import { FakeClock } from '../../../support/fake-clock.js';
@@ -21,7 +21,7 @@ class Lab {
   readonly events: PlaneEvent[] = [];
   /** Applied to the next workers launched. */
   prepare: (worker: FakeWorker) => void = () => undefined;
-  readonly plane = new SupervisedPlane(
+  readonly plane = new WorkerSupervisor(
     {
       clock: this.clock,
       launch: () => {
@@ -62,7 +62,7 @@ async function started(): Promise<Lab> {
   return lab;
 }
 
-describe('SupervisedPlane', () => {
+describe('WorkerSupervisor', () => {
   test('start() launches one worker and gives its answer; calls go to it', async () => {
     const lab = new Lab();
     const report = await lab.plane.start(state(1));
@@ -119,7 +119,7 @@ describe('SupervisedPlane', () => {
   });
 });
 
-describe('SupervisedPlane replaces a dead worker', () => {
+describe('WorkerSupervisor replaces a dead worker', () => {
   test('the loss is told with evidence and flows, and the replacement starts with the newest state', async () => {
     const lab = await started();
     await lab.plane.apply(state(2));
@@ -249,7 +249,7 @@ describe('SupervisedPlane replaces a dead worker', () => {
   });
 });
 
-describe('SupervisedPlane with another configuration', () => {
+describe('WorkerSupervisor with another configuration', () => {
   const other = (revision: number) => {
     const { configuration, ...rest } = aState();
     return { ...rest, configuration: { ...configuration, digest: 'other' }, revision };
@@ -271,7 +271,7 @@ describe('SupervisedPlane with another configuration', () => {
     const applied = lab.plane.apply(other(2));
     await lab.clock.advanceAsync(50);
     assert.equal((await applied).revision, 2);
-    assert.deepEqual(lab.worker(2).plane.calls, ['start 1', 'apply 2']);
+    assert.deepEqual(lab.worker(2).plane.calls, ['start 1', 'prepare 2', 'apply 2']);
     await lab.kill();
     await lab.clock.advanceAsync(100);
     assert.deepEqual(lab.worker(3).plane.calls, ['start 2']);
@@ -301,7 +301,7 @@ describe('SupervisedPlane with another configuration', () => {
   });
 });
 
-describe('SupervisedPlane with a worker that never answers its start', () => {
+describe('WorkerSupervisor with a worker that never answers its start', () => {
   /** What the fixture's rule listens on. */
   const SOCKETS = 2 * 65_535;
   const LIMIT_MS = 60_000 + 2 * SOCKETS;
@@ -311,7 +311,7 @@ describe('SupervisedPlane with a worker that never answers its start', () => {
     lab.prepare = ({ plane }) => (plane.frozen = true);
     const start = assert.rejects(lab.plane.start(state(1)), {
       code: 'LB_INTERNAL',
-      message: `The data worker has not started in ${Math.round(LIMIT_MS / 1000)} s`,
+      message: `The data worker did not answer "start" within ${Math.round(LIMIT_MS / 1000)} s`,
     });
     await lab.clock.advanceAsync(LIMIT_MS - 1);
     assert.equal(lab.worker(1).kills, 0);
@@ -332,7 +332,7 @@ describe('SupervisedPlane with a worker that never answers its start', () => {
     assert.equal(lab.worker(2).kills > 0, true);
     const [, second] = lab.events;
     assert.ok(second?.type === 'worker-lost');
-    assert.match(second.evidence, /signal SIGKILL: The data worker has not started in \d+ s/);
+    assert.match(second.evidence, /signal SIGKILL: The data worker did not answer "start" within \d+ s/);
     await lab.clock.advanceAsync(100);
     assert.deepEqual(lab.worker(3).plane.calls, ['start 2']);
     assert.equal((await applied).revision, 2);
@@ -345,7 +345,35 @@ describe('SupervisedPlane with a worker that never answers its start', () => {
   });
 });
 
-describe('SupervisedPlane.answer()', () => {
+describe('WorkerSupervisor with a worker that stops answering', () => {
+  test('apply() past its deadline has it killed and replaced, with the call in the evidence', async () => {
+    const lab = await started();
+    lab.worker(1).plane.frozen = true;
+    const applied = lab.plane.apply(state(2));
+    await turn();
+    await lab.clock.advanceAsync(10_000);
+    assert.equal(lab.worker(1).kills, 1);
+    await lab.clock.advanceAsync(50);
+    assert.equal((await applied).revision, 2);
+    assert.deepEqual(lab.worker(2).plane.calls, ['start 2']);
+    const [lost] = lab.events;
+    assert.ok(lost?.type === 'worker-lost');
+    assert.match(lost.evidence, /signal SIGKILL: The data worker did not answer "apply" within 10 s/);
+  });
+
+  test('counters() past its deadline is answered from the last reading', async () => {
+    const lab = await started();
+    lab.worker(1).plane.present = countersOf(10);
+    assert.equal(await lab.arrivals(), 10);
+    lab.worker(1).plane.frozen = true;
+    const scrape = lab.arrivals();
+    await lab.clock.advanceAsync(10_000);
+    assert.equal(await scrape, 10);
+    assert.equal(lab.worker(1).kills, 1);
+  });
+});
+
+describe('WorkerSupervisor.answer()', () => {
   test('answer() comes from the worker, and in the gap there is nobody who must answer', async () => {
     const lab = await started();
     lab.worker(1).plane.frozen = true;
@@ -360,7 +388,7 @@ describe('SupervisedPlane.answer()', () => {
   });
 });
 
-describe('SupervisedPlane counters', () => {
+describe('WorkerSupervisor counters', () => {
   test('counters() go on from the dead worker`s totals, less what lived and was open in it', async () => {
     const lab = await started();
     lab.worker(1).plane.present = countersOf(10, 4);
@@ -439,7 +467,7 @@ describe('SupervisedPlane counters', () => {
   });
 });
 
-describe('SupervisedPlane.stop()', () => {
+describe('WorkerSupervisor.stop()', () => {
   test('stop() gives the worker`s report once its process is gone, and replaces nobody', async () => {
     const lab = await started();
     assert.deepEqual(await lab.plane.stop(1500), { finished: 3, reset: 1 });

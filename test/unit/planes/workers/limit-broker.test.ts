@@ -1,35 +1,28 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { CapDesk } from '../../../../src/planes/workers/limit-broker.js';
-import type { SharesMessage } from '../../../../src/planes/workers/rpc.js';
-import { firstShare } from '../../../../src/planes/contract.js';
-import { channelPair, turn, type PairEnd } from './channel-pair.js';
+import { LimitBroker } from '../../../../src/planes/workers/limit-broker.js';
+import { firstShare, type CapShares } from '../../../../src/planes/contract.js';
 
 /** A worker that uses what it wants, as far as its share goes; it keeps what it has. */
 class Member {
-  readonly control: PairEnd;
-  readonly #end: PairEnd;
-  readonly exited: Promise<string>;
-  die: () => void = () => undefined;
+  readonly #peer: ReturnType<LimitBroker['join']>;
   share: number;
   used = 0;
   seen = 0;
   #refused = false;
   /** Shares that have been sent and not been read yet. */
-  readonly inbox: SharesMessage[] = [];
+  readonly inbox: { readonly sequence: number; readonly shares: CapShares }[] = [];
 
-  constructor(share: number) {
-    const { control, worker } = channelPair();
-    this.control = control;
-    this.#end = worker;
+  constructor(share: number, broker: LimitBroker, worker: number) {
     this.share = share;
-    this.exited = new Promise((resolve) => (this.die = () => resolve('exit code 1')));
-    worker.onMessage((message) => this.inbox.push(message as SharesMessage));
+    this.#peer = broker.join(worker, {
+      allow: (sequence, shares) => void this.inbox.push({ sequence, shares }),
+    });
   }
 
-  get channel(): PairEnd {
-    return this.control;
+  die(): void {
+    this.#peer.left();
   }
 
   read(): void {
@@ -53,8 +46,7 @@ class Member {
   pulse(): void {
     const wanting = this.#refused;
     this.#refused = false;
-    this.#end.send({
-      kind: 'pulse',
+    this.#peer.pulse({
       flows: this.used,
       uses: new Map([['tcp', { used: this.used, wanting }]]),
       sharesSeen: this.seen,
@@ -63,13 +55,13 @@ class Member {
 }
 
 class Lab {
-  readonly desk: CapDesk;
+  readonly desk: LimitBroker;
   readonly members: Member[];
   readonly cap: number;
 
   constructor(cap: number, workers: number) {
     this.cap = cap;
-    this.desk = new CapDesk(workers);
+    this.desk = new LimitBroker(workers);
     this.desk.setCaps(new Map([['tcp', cap]]));
     this.members = Array.from({ length: workers }, (_, worker) =>
       this.#launch(worker, firstShare(cap, worker, workers)),
@@ -81,41 +73,36 @@ class Lab {
   }
 
   #launch(worker: number, share: number): Member {
-    const member = new Member(share);
-    this.desk.serve(worker, member);
-    return member;
+    return new Member(share, this.desk, worker);
   }
 
-  async replace(worker: number): Promise<void> {
+  replace(worker: number): void {
     this.members[worker]!.die();
-    await turn();
     this.members[worker] = this.#launch(worker, 0);
-    await turn();
     this.members[worker].read();
   }
 
   /** A round in which each worker asks for what it lacks of this use. */
-  fill(use: readonly number[]): Promise<void> {
-    return this.round(this.members.map(({ used }, worker) => (use[worker] ?? 0) - used));
+  fill(use: readonly number[]): void {
+    this.round(this.members.map(({ used }, worker) => (use[worker] ?? 0) - used));
   }
 
   /** Every worker reads, opens what is asked of it, and pulses. */
-  async round(opening: readonly number[]): Promise<void> {
+  round(opening: readonly number[]): void {
     for (const [worker, member] of this.members.entries()) {
       member.read();
       member.open(opening[worker] ?? 0);
       member.pulse();
     }
-    await turn();
   }
 }
 
-void describe('CapDesk', () => {
-  test('a worker that alone has traffic gets nine tenths within six pulses and all in the end', async () => {
+void describe('LimitBroker', () => {
+  test('a worker that alone has traffic gets nine tenths within six pulses and all in the end', () => {
     const lab = new Lab(1000, 2);
     const rounds: number[] = [];
     for (let n = 0; n < 20; n++) {
-      await lab.round([1000, 0]);
+      lab.round([1000, 0]);
       rounds.push(lab.used);
     }
     assert.equal(rounds[0], 500, 'the first share is half');
@@ -123,65 +110,64 @@ void describe('CapDesk', () => {
     assert.equal(rounds.at(-1), 1000);
   });
 
-  test('the only place of a cap of one goes to the worker that refused somebody', async () => {
+  test('the only place of a cap of one goes to the worker that refused somebody', () => {
     const lab = new Lab(1, 3);
     assert.deepEqual(
       lab.members.map(({ share }) => share),
       [1, 0, 0],
     );
     // Asked once, not again before five pulses later.
-    await lab.round([0, 0, 1]);
-    for (let n = 0; n < 4; n++) await lab.round([0, 0, 0]);
-    await lab.round([0, 0, 1]);
+    lab.round([0, 0, 1]);
+    for (let n = 0; n < 4; n++) lab.round([0, 0, 0]);
+    lab.round([0, 0, 1]);
     assert.deepEqual(
       lab.members.map(({ used }) => used),
       [0, 0, 1],
     );
   });
 
-  test('places that nobody asked for do not wander', async () => {
+  test('places that nobody asked for do not wander', () => {
     const lab = new Lab(7, 3);
-    await lab.round([0, 0, 0]);
+    lab.round([0, 0, 0]);
     for (let n = 0; n < 5; n++) {
-      await lab.round([0, 0, 0]);
+      lab.round([0, 0, 0]);
       for (const { inbox } of lab.members) assert.deepEqual(inbox, []);
     }
   });
 
-  test('a lowered cap lets nobody in until it is kept again, and then again as many', async () => {
+  test('a lowered cap lets nobody in until it is kept again, and then again as many', () => {
     const lab = new Lab(100, 2);
-    for (let n = 0; n < 8; n++) await lab.round([100, 100]);
+    for (let n = 0; n < 8; n++) lab.round([100, 100]);
     assert.equal(lab.used, 100);
     lab.desk.setCaps(new Map([['tcp', 10]]));
-    for (let n = 0; n < 3; n++) await lab.round([0, 0]);
+    for (let n = 0; n < 3; n++) lab.round([0, 0]);
     for (const member of lab.members) member.close(10);
-    for (let n = 0; n < 6; n++) await lab.round([100, 100]);
+    for (let n = 0; n < 6; n++) lab.round([100, 100]);
     assert.equal(lab.used, 80);
     for (const member of lab.members) member.close(40);
-    for (let n = 0; n < 10; n++) await lab.round([100, 100]);
+    for (let n = 0; n < 10; n++) lab.round([100, 100]);
     assert.equal(lab.used, 10);
   });
 
-  test('the replacement of a dead worker starts with what is free, and what the dead one had is free', async () => {
+  test('the replacement of a dead worker starts with what is free, and what the dead one had is free', () => {
     const lab = new Lab(100, 2);
-    for (let n = 0; n < 12; n++) await lab.fill([80, 20]);
+    for (let n = 0; n < 12; n++) lab.fill([80, 20]);
     assert.equal(lab.used, 100);
-    await lab.replace(0);
+    lab.replace(0);
     assert.equal(lab.used, 20);
-    for (let n = 0; n < 12; n++) await lab.fill([10, 100]);
+    for (let n = 0; n < 12; n++) lab.fill([10, 100]);
     assert.deepEqual(
       lab.members.map(({ used }) => used),
       [10, 90],
     );
   });
 
-  test('a smaller share frees nothing before its worker has read it', async () => {
+  test('a smaller share frees nothing before its worker has read it', () => {
     const lab = new Lab(100, 2);
     const [idle, busy] = [lab.members[0]!, lab.members[1]!];
     busy.open(100);
     for (const member of [busy, idle, idle, busy]) {
       member.pulse();
-      await turn();
     }
     assert.equal(idle.inbox.length, 1);
     busy.read();
@@ -192,13 +178,12 @@ void describe('CapDesk', () => {
     for (const member of [idle, busy]) {
       idle.read();
       member.pulse();
-      await turn();
     }
     busy.read();
     assert.ok(busy.share > 50);
   });
 
-  test('whatever happens, all workers together never use more than the cap', async () => {
+  test('whatever happens, all workers together never use more than the cap', () => {
     const step = fc.oneof(
       fc.record({ kind: fc.constant('open' as const), worker: fc.nat(3), count: fc.nat(30) }),
       fc.record({ kind: fc.constant('close' as const), worker: fc.nat(3), count: fc.nat(30) }),
@@ -206,12 +191,12 @@ void describe('CapDesk', () => {
       fc.record({ kind: fc.constant('pulse' as const), worker: fc.nat(3), count: fc.constant(0) }),
       fc.record({ kind: fc.constant('die' as const), worker: fc.nat(3), count: fc.constant(0) }),
     );
-    await fc.assert(
-      fc.asyncProperty(
+    fc.assert(
+      fc.property(
         fc.integer({ min: 1, max: 40 }),
         fc.integer({ min: 2, max: 4 }),
         fc.array(step, { maxLength: 60 }),
-        async (cap, workers, steps) => {
+        (cap, workers, steps) => {
           const lab = new Lab(cap, workers);
           for (const { kind, worker, count } of steps) {
             const member = lab.members[worker % workers]!;
@@ -220,13 +205,12 @@ void describe('CapDesk', () => {
             else if (kind === 'read') member.read();
             else if (kind === 'pulse') {
               member.pulse();
-              await turn();
-            } else await lab.replace(worker % workers);
+            } else lab.replace(worker % workers);
             assert.ok(lab.used <= cap, `${lab.used} of ${cap} after ${kind}`);
           }
           // And with demand at the first worker only, it ends up with all.
           for (const member of lab.members) member.close(1000);
-          for (let n = 0; n < 25; n++) await lab.round([1000]);
+          for (let n = 0; n < 25; n++) lab.round([1000]);
           assert.equal(lab.members[0]!.used, cap);
         },
       ),

@@ -9,7 +9,7 @@ import type {
   TableUse,
   TrafficCounters,
 } from '../../../../src/planes/contract.js';
-import { mergeCounters, totalsOnly } from '../../../../src/planes/workers/merge-counters.js';
+import { mergeCounters, totalsOnly } from '../../../../src/planes/workers/counters.js';
 import { countersOf, NO_COUNTERS } from './scripted-plane.js';
 
 const BOUNDS = [0.001, 0.01, 0.1];

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SupervisedPlane } from '../../../../src/planes/workers/supervisor.js';
+import { WorkerSupervisor } from '../../../../src/planes/workers/supervisor.js';
 import type { ListeningSocket } from '../../../../src/planes/contract.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
-import { aUdpFlow, FakeSocket } from '../hand-over-fixtures.js';
+import { aUdpFlow, FakeSocket } from '../../dataplane/hand-over-fixtures.js';
 import { FakeWorker } from './fake-worker.js';
 
 const OPTIONS = { flowEvents: false, worker: 0, workers: 1 };
@@ -17,10 +17,10 @@ function setUp() {
     workers.push(worker);
     return worker;
   };
-  return { clock, workers, plane: new SupervisedPlane({ clock, launch }, OPTIONS) };
+  return { clock, workers, plane: new WorkerSupervisor({ clock, launch }, OPTIONS) };
 }
 
-describe('SupervisedPlane, handing over', () => {
+describe('WorkerSupervisor, handing over', () => {
   test('inherit() has the sockets in the worker before it starts, and keeps no copy here', async () => {
     const { plane, workers } = setUp();
     const sockets = [new FakeSocket('tcp', 80), new FakeSocket('udp', 53)];

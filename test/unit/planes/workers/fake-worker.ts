@@ -1,4 +1,4 @@
-import { PlaneHost } from '../../../../src/planes/workers/rpc.js';
+import { PlaneHost } from '../../../../src/planes/workers/host.js';
 import type { WorkerProcess } from '../../../../src/planes/workers/process.js';
 import type { FakeClock } from '../../../support/fake-clock.js';
 import { channelPair } from './channel-pair.js';

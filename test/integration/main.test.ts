@@ -8,12 +8,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { eventually, within } from '../../support/deadline.js';
-import { labConfig } from '../../support/lab-config.js';
-import { loopbackBlock } from '../../support/loopback.js';
-import { TcpClient } from '../../support/tcp-client.js';
+import { eventually, within } from '../support/deadline.js';
+import { labConfig } from '../support/lab-config.js';
+import { loopbackBlock } from '../support/loopback.js';
+import { TcpClient } from '../support/tcp-client.js';
 
-const MAIN = fileURLToPath(new URL('../../../src/main.js', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../src/main.js', import.meta.url));
 const host = loopbackBlock();
 
 let folder: string;
