@@ -4,6 +4,7 @@ import type { FlowEndReason } from '../../model/flow.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { FlowPage, FlowQuery, PlaneCounters, StopReport } from '../contract.js';
+import type { ConntrackEntry, EntryFollower } from '../netfilter/conntrack.js';
 import type { KernelInput } from './program.js';
 
 /** How often it is looked whether flows have finished. */
@@ -108,6 +109,20 @@ export interface EndingFlows {
   readonly protocol?: Protocol;
   /** Only of that rule. @default all rules */
   readonly rule?: string;
+}
+
+/** An entry of conntrack, or what is made to look like one. */
+export interface KernelFlowEntry extends ConntrackEntry {
+  /** Since its last packet; absent: it follows from the time that is left. */
+  readonly idleMs?: number;
+}
+
+/** Where the kernel's flows are read from. */
+export interface EntrySource {
+  /** Follows flows that come and go until the returned function is called; absent: they can only be listed. */
+  follow?(follower: EntryFollower): () => void;
+  /** All there are now, in batches. False: they could not be read. Never rejects. */
+  list(onEntries: (entries: readonly KernelFlowEntry[]) => void): Promise<boolean>;
 }
 
 /** Who knows the flows that the kernel has: conntrack's events, or flow maps. Never rejects but where it says so. */

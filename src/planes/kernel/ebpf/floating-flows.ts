@@ -4,7 +4,7 @@ import { fnv1a } from '../../../model/fnv1a.js';
 import { tableOf } from '../../netfilter/routing.js';
 import type { Tools } from '../../netfilter/tools.js';
 import { frontendGroups, type FrontendGroup } from '../nat/dispatch.js';
-import type { EntrySource, KernelFlowEntry } from '../nat/kernel-flows.js';
+import type { EntrySource, KernelFlowEntry } from '../stop.js';
 import { hex32, ipWord } from '../nat/nft-text.js';
 import type { KernelInput, KernelRule } from '../program.js';
 

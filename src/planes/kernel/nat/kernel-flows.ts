@@ -8,33 +8,13 @@ import type { Clock } from '../../../runtime/clock.js';
 import type { Files } from '../../../runtime/files.js';
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowPage, FlowQuery, OtherFlowCount, PlaneCounters } from '../../contract.js';
-import {
-  Conntrack,
-  copied,
-  markFilter,
-  type ConntrackEntry,
-  type EntryFollower,
-} from '../../netfilter/conntrack.js';
+import { Conntrack, copied, markFilter, type ConntrackEntry } from '../../netfilter/conntrack.js';
 import type { Tools } from '../../netfilter/tools.js';
 import { FloatingEntries } from '../ebpf/floating-flows.js';
 import { ConntrackUse, missingAccounts } from '../machine.js';
 import { INSTANCE_MASK, markTag, type KernelInput } from '../program.js';
-import type { EndingFlows, FlowSource } from '../stop.js';
+import type { EndingFlows, EntrySource, FlowSource, KernelFlowEntry } from '../stop.js';
 import { Placements, type Placement } from './placements.js';
-
-/** An entry of conntrack, or what is made to look like one. */
-export interface KernelFlowEntry extends ConntrackEntry {
-  /** Since its last packet; absent: it follows from the time that is left. */
-  readonly idleMs?: number;
-}
-
-/** Where the kernel's flows are read from. */
-export interface EntrySource {
-  /** Follows flows that come and go until the returned function is called; absent: they can only be listed. */
-  follow?(follower: EntryFollower): () => void;
-  /** All there are now, in batches. False: they could not be read. Never rejects. */
-  list(onEntries: (entries: readonly KernelFlowEntry[]) => void): Promise<boolean>;
-}
 
 /** IANA numbers. */
 const [TCP, UDP] = [6, 17];

@@ -1,4 +1,4 @@
-import type { EntrySource } from '../../../../src/planes/kernel/nat/kernel-flows.js';
+import type { EntrySource } from '../../../../src/planes/kernel/stop.js';
 import {
   parseConntrackEntry,
   type ConntrackEntry,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FloatingEntries } from '../../../../src/planes/kernel/ebpf/floating-flows.js';
-import type { KernelFlowEntry } from '../../../../src/planes/kernel/nat/kernel-flows.js';
+import type { KernelFlowEntry } from '../../../../src/planes/kernel/stop.js';
 import { kernelInput } from '../../../../src/planes/kernel/program.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
 import type { Tool, ToolOutcome, Tools } from '../../../../src/planes/netfilter/tools.js';
