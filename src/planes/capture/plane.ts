@@ -19,7 +19,7 @@ import {
   type UdpFlowState,
   type UdpStop,
 } from '../contract.js';
-import { replaceTableText, routingText, type KernelSetup } from '../netfilter/nft.js';
+import { replaceTableText, routingText, type KernelSetup } from '../netfilter/setup.js';
 import { sameEntry } from '../netfilter/routing.js';
 import { captureInputs, wantsPort, type CaptureInputs, type PortInUse } from './ports-in-use.js';
 import { captureSetup } from './table.js';

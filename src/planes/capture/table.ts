@@ -1,7 +1,15 @@
 import type { IpAddress } from '../../model/address.js';
 import { captureAddress, type CapturePlan } from '../../model/capture.js';
 import { portSetSize, portsOf, type PortSet } from '../../model/ports.js';
-import type { Elements, KernelSetup } from '../netfilter/nft.js';
+import {
+  addressText,
+  addressType,
+  chainText,
+  ipWord,
+  tableText,
+  type Elements,
+  type KernelSetup,
+} from '../netfilter/setup.js';
 import {
   anyIpRoute,
   instanceTag,
@@ -32,27 +40,28 @@ export function captureStructure(table: string, input: CaptureInput): string {
   const ageing = udp.map(
     (frontend) => `${udpMatch(frontend)} ct state new ct timeout set "${timeoutOf(frontend)}"`,
   );
-  const lines = [
-    `table inet ${table} {`,
-    '  comment "All of it is haports\' own: changes by others are undone"',
+  return tableText(table, [
     ...frontends.flatMap((frontend) => setDeclarations(frontend, plan)),
     ...timeouts(udp, input.udpEntrySeconds),
-    ...(steered.length === 0 ? [] : chain('steer', undefined, steered)),
-    ...(ageing.length === 0 ? [] : chain('ageing', undefined, ageing)),
+    ...(steered.length === 0 ? [] : chainText('steer', undefined, steered)),
+    ...(ageing.length === 0 ? [] : chainText('ageing', undefined, ageing)),
     ...(steered.length === 0 ? [] : natHooks()),
     ...(ageing.length === 0 ? [] : ageingHooks()),
-    ...chain('guard', `type filter hook input priority ${GUARD_PRIORITY}; policy accept;`, guardRules(input)),
-    '}',
-  ];
-  return lines.join('\n');
+    ...chainText(
+      'guard',
+      `type filter hook input priority ${GUARD_PRIORITY}; policy accept;`,
+      guardRules(input),
+    ),
+  ]);
 }
 
 function setDeclarations(frontend: CapturedFrontend, plan: CapturePlan): string[] {
   const names = captureSetNames(frontend);
-  const value = frontend.address.family === 4 ? 'ipv4_addr' : 'ipv6_addr';
   const intervalSet = '{ type inet_service; flags interval; }';
   return [
-    ...(tcpPorts(frontend) ? [`  map ${names.tcp} { type inet_service : ${value}; }`] : []),
+    ...(tcpPorts(frontend)
+      ? [`  map ${names.tcp} { type inet_service : ${addressType(frontend.address.family)}; }`]
+      : []),
     ...(udpPorts(frontend, plan) ? [`  set ${names.udp} ${intervalSet}`] : []),
   ];
 }
@@ -62,7 +71,7 @@ function timeouts(udp: readonly CapturedFrontend[], seconds: number): string[] {
   return families.flatMap((family) => [
     `  ct timeout udp-${family} {`,
     '    protocol udp',
-    `    l3proto ${family === 4 ? 'ip' : 'ip6'}`,
+    `    l3proto ${ipWord(family)}`,
     `    policy = { unreplied : ${seconds}, replied : ${seconds} }`,
     '  }',
   ]);
@@ -96,7 +105,9 @@ function udpPort(family: 4 | 6, port: number, workers: number): string {
 function natHooks(): string[] {
   // Packets of this machine's own clients meet the output hook instead.
   return (['prerouting', 'output'] as const).flatMap((hook) =>
-    chain(`nat-${hook}`, `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`, ['jump steer']),
+    chainText(`nat-${hook}`, `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`, [
+      'jump steer',
+    ]),
   );
 }
 
@@ -104,8 +115,8 @@ function ageingHooks(): string[] {
   const hook = (name: string): string =>
     `type filter hook ${name} priority ${AGEING_PRIORITY}; policy accept;`;
   return [
-    ...chain('divert', hook('prerouting'), ['jump ageing']),
-    ...chain('age-output', hook('output'), ['jump ageing']),
+    ...chainText('divert', hook('prerouting'), ['jump ageing']),
+    ...chainText('age-output', hook('output'), ['jump ageing']),
   ];
 }
 
@@ -131,30 +142,16 @@ function strayRule(frontend: CapturedFrontend): string {
   return `${daddr(frontend)} tcp dport @${captureSetNames(frontend).tcp} ct state invalid drop`;
 }
 
-function chain(name: string, hook: string | undefined, rules: readonly string[]): string[] {
-  return [
-    `  chain ${name} {`,
-    ...(hook === undefined ? [] : [`    ${hook}`]),
-    ...rules.map((rule) => `    ${rule}`),
-    '  }',
-  ];
-}
-
 function udpMatch(frontend: CapturedFrontend): string {
   return `${daddr(frontend)} udp dport @${captureSetNames(frontend).udp}`;
 }
 
 function daddr({ address }: CapturedFrontend): string {
-  // The table has no place for a zone, `%eth0`.
-  return `${ipWord(address.family)} daddr ${address.text.split('%', 1)[0]}`;
+  return `${ipWord(address.family)} daddr ${addressText(address)}`;
 }
 
 function timeoutOf({ address }: CapturedFrontend): string {
   return `udp-${address.family}`;
-}
-
-function ipWord(family: 4 | 6): 'ip' | 'ip6' {
-  return family === 4 ? 'ip' : 'ip6';
 }
 
 /** What the kernel needs to steer the frontends' ports as the plan says. */
@@ -184,13 +181,13 @@ function staleFlows({ frontends, plan }: CaptureInput): string[][] {
 function tcpElements(frontend: CapturedFrontend, plan: CapturePlan): Elements {
   const { address, slot } = frontend;
   const elements = new Map<string, string>();
-  const textOf = addressText(captureAddress(address.family, slot, 0, plan.block));
+  const textOf = portAddressText(captureAddress(address.family, slot, 0, plan.block));
   for (const port of portsOf(frontend.tcpPorts)) elements.set(String(port), textOf(port));
   return elements;
 }
 
 /** The text of `captureAddress` for a port, without a parsed address for each of 65,535. */
-function addressText(zero: IpAddress): (port: number) => string {
+function portAddressText(zero: IpAddress): (port: number) => string {
   if (zero.family === 4) {
     const prefix = zero.bytes.slice(0, 2).join('.');
     return (port) => `${prefix}.${port >> 8}.${port & 0xff}`;

@@ -16,7 +16,7 @@ import type {
   StopReport,
   UdpStop,
 } from '../contract.js';
-import type { KernelSetup } from '../netfilter/nft.js';
+import type { KernelSetup } from '../netfilter/setup.js';
 import { KernelChanges, type SetupWriter } from './changes.js';
 import { FlowEvictor } from './enforce.js';
 import { prepareMachine, type MachineDeps } from './machine.js';

@@ -275,13 +275,6 @@ export class Conntrack {
     return undefined;
   }
 
-  /** Deletes entries. The failure, if there is one; that there were none is no failure. Never rejects. */
-  async forget(filter: EntryFilter): Promise<BalancerError | undefined> {
-    const outcome = await this.#tools.run('conntrack', ['-D', ...filter]);
-    const isDone = succeeded(outcome) || outcome.stderr.includes(' 0 flow entries');
-    return isDone ? undefined : toolFailure('conntrack', outcome);
-  }
-
   #list(
     args: readonly string[],
     onEntries: (entries: readonly ConntrackEntry[]) => void,
@@ -305,6 +298,25 @@ export class Conntrack {
       });
     });
   }
+}
+
+/**
+ * Deletes the entries of each filter: the next packet of their flows is the first of a flow. That there are none is no
+ * failure. Never rejects.
+ *
+ * @returns the failure of the first that could not be deleted.
+ */
+export async function forgetFlows(
+  tools: Tools,
+  filters: readonly EntryFilter[],
+): Promise<BalancerError | undefined> {
+  let first: BalancerError | undefined;
+  for (const filter of filters) {
+    const outcome = await tools.run('conntrack', ['-D', ...filter]);
+    if (succeeded(outcome) || outcome.stderr.includes(' 0 flow entries')) continue;
+    first ??= toolFailure('conntrack', outcome);
+  }
+  return first;
 }
 
 /** Addresses of this machine that are shared by many origins. */

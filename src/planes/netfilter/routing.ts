@@ -1,3 +1,4 @@
+import type { IpAddress } from '../../model/address.js';
 import type { BalancerError } from '../../model/errors.js';
 import { fnv1a } from '../../model/fnv1a.js';
 import { succeeded, toolFailure, type Tools } from './tools.js';
@@ -227,6 +228,13 @@ export function backendRule(family: 4 | 6, mark: number, table: number): Routing
       ...['lookup', String(table), 'protocol', ROUTE_PROTOCOL],
     ],
   };
+}
+
+/** The policy rule and the route by which packets with exactly that mark go to the backend. */
+export function routingTo(address: IpAddress, mark: number, tag: number): RoutingEntry[] {
+  const table = backendTable(tag, mark);
+  const [gateway = ''] = address.text.split('%', 1);
+  return [backendRoute(address.family, gateway, table), backendRule(address.family, mark, table)];
 }
 
 /** All that is routed by the backend's table goes to the backend. */

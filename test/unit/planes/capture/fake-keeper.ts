@@ -1,5 +1,5 @@
 import type { OnKernelChange, SetupKeeper } from '../../../../src/planes/capture/plane.js';
-import type { KernelSetup } from '../../../../src/planes/netfilter/nft.js';
+import type { KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 
 /** A kernel in memory. What it is told goes into a log that the inner plane of a test writes into too. */
 export class FakeKeeper implements SetupKeeper {

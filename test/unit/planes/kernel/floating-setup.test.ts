@@ -3,7 +3,7 @@ import { before, describe, test } from 'node:test';
 import { kernelInput } from '../../../../src/planes/kernel/program.js';
 import { floatingSetup } from '../../../../src/planes/kernel/ebpf/floating.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
-import { deltaText, routingText, type KernelSetup } from '../../../../src/planes/netfilter/nft.js';
+import { deltaText, routingText, type KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 import { KernelStates } from '../../../support/kernel-states.js';
 
 const RAW = {

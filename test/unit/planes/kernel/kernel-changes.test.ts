@@ -4,7 +4,7 @@ import { FlowEvictor } from '../../../../src/planes/kernel/enforce.js';
 import { NO_FLOWS } from '../../../../src/planes/kernel/stop.js';
 import { KernelChanges } from '../../../../src/planes/kernel/changes.js';
 import { setupOf } from '../../../../src/planes/kernel/setup-of.js';
-import type { KernelSetup } from '../../../../src/planes/netfilter/nft.js';
+import type { KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 import type { ToolOutcome, Tools } from '../../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { KernelStates } from '../../../support/kernel-states.js';

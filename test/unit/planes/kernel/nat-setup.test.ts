@@ -4,7 +4,7 @@ import { kernelInput, type KernelInput } from '../../../../src/planes/kernel/pro
 import { natSetup } from '../../../../src/planes/kernel/nat/rules.js';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
-import { deltaText } from '../../../../src/planes/netfilter/nft.js';
+import { deltaText } from '../../../../src/planes/netfilter/setup.js';
 import { KernelStates } from '../../../support/kernel-states.js';
 import type { Conditions } from '../../../support/state-factory.js';
 

@@ -4,7 +4,7 @@ import { backendMarks, kernelInput } from '../../../../src/planes/kernel/program
 import { nextHopSetup } from '../../../../src/planes/kernel/ebpf/next-hop.js';
 import { parseCidr } from '../../../../src/model/address.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
-import { deltaText, type KernelSetup } from '../../../../src/planes/netfilter/nft.js';
+import { deltaText, type KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 import { ipCommandLine } from '../../../../src/planes/netfilter/routing.js';
 import { KernelStates } from '../../../support/kernel-states.js';
 import type { Conditions } from '../../../support/state-factory.js';

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { carriedText, replaceTable, type KernelSetup } from '../../../../src/planes/netfilter/nft.js';
+import { carriedText, replaceTable } from '../../../../src/planes/netfilter/nft.js';
+import { type KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 import { FakeKernel } from './fake-kernel.js';
 
 const SETUP: KernelSetup = {

@@ -6,7 +6,7 @@ import {
   replaceTableText,
   routingText,
   type KernelSetup,
-} from '../../../../src/planes/netfilter/nft.js';
+} from '../../../../src/planes/netfilter/setup.js';
 import { anyIpRoute, backendRule } from '../../../../src/planes/netfilter/routing.js';
 
 function setup(

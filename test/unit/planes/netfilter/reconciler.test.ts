@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
-import type { KernelSetup } from '../../../../src/planes/netfilter/nft.js';
+import type { KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 import { Reconciler } from '../../../../src/planes/netfilter/reconciler.js';
 import { anyIpRoute, instanceTag } from '../../../../src/planes/netfilter/routing.js';
 import { FakeClock } from '../../../support/fake-clock.js';
