@@ -26,7 +26,6 @@ import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
 import { WorkerSupervisor } from '../planes/workers/supervisor.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
-import type { Logger } from '../runtime/logger.js';
 import { descriptorLimit } from '../runtime/machine.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher, type Hash32 } from '../selection/flow-hash.js';
@@ -50,13 +49,14 @@ export function createPlane(
   {
     tcpPorts,
     capture,
-    logger,
+    onWarning,
   }: Pick<SocketBudget, 'tcpPorts'> & {
     readonly capture?: CapturePlan | undefined;
-    readonly logger: Logger;
+    /** Told of what the kernel plane can live with. */
+    readonly onWarning: (warning: string) => void;
   },
 ): DataPlane {
-  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, logger);
+  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, onWarning);
   const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture });
   return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
 }
@@ -125,7 +125,7 @@ function createUserspacePlane(
 export function createKernelPlane(
   { instance, flowLog }: Configuration,
   hash: Hash32,
-  logger: Logger,
+  onWarning: (warning: string) => void,
 ): KernelPlane {
   const tools = systemTools();
   return new KernelPlane({
@@ -141,7 +141,7 @@ export function createKernelPlane(
       Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
         entries?.some(({ internal }) => internal) === true ? [] : [name],
       ),
-    onWarning: (text) => logger.warn({ event: 'kernel-machine' }, text),
+    onWarning,
   });
 }
 
@@ -166,13 +166,12 @@ const IMPOSSIBLE: readonly ErrorCode[] = [
 ];
 
 /**
- * How this process captures; undefined: it does not, since nobody asked for it, or since it is impossible and the
- * configuration says to bind then. Rejects with a BalancerError where it is impossible otherwise.
+ * How this process captures; undefined: it is not asked to. An error: capture is impossible, and the configuration says
+ * to bind then. Rejects with a BalancerError where it is impossible otherwise.
  */
 export async function decideCaptureHere(
   configuration: Configuration,
-  logger: Logger,
-): Promise<CapturePlan | undefined> {
+): Promise<CapturePlan | BalancerError | undefined> {
   const { capture } = configuration;
   if (capture === undefined) return undefined;
   const { udp, port, block, fallback } = capture;
@@ -183,11 +182,7 @@ export async function decideCaptureHere(
   } catch (error) {
     const isPassable = error instanceof BalancerError && IMPOSSIBLE.includes(error.code);
     if (!isPassable || fallback !== 'bind') throw error;
-    logger.warn(
-      { event: 'capture-impossible', code: error.code },
-      `Ports are bound one by one, for capture is impossible: ${error.message}`,
-    );
-    return undefined;
+    return error;
   }
 }
 

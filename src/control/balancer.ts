@@ -247,8 +247,8 @@ export class Balancer {
   #withNewcomersUp(): CompilerInputs {
     const inputs = this.inputs();
     const probed = new Set(
-      this.#state?.views.flatMap(({ backends, probe }) =>
-        backends.map(({ backend }) => `${backend.id} ${probe?.name ?? ''}`),
+      this.#state?.views.flatMap(({ backends, probe = '' }) =>
+        backends.map(({ backend }) => `${backend.id} ${probe}`),
       ),
     );
     return {
@@ -274,17 +274,26 @@ export function servingChanges(
   before: ForwardingState | undefined,
   after: ForwardingState,
 ): readonly PoolServingChanged[] {
-  const previous = new Map(before?.views.map((view) => [view.key, servingIds(view)]));
-  return after.views
-    .filter((view) => previous.get(view.key) !== servingIds(view))
-    .map((view) => ({
-      type: 'pool-serving-changed',
-      pool: view.pool.name,
-      ...(view.probe === undefined ? {} : { probe: view.probe.name }),
-      ...(view.servingPriority === undefined ? {} : { servingPriority: view.servingPriority }),
-      eligible: view.backends.filter(({ eligible }) => eligible).length,
-      total: view.backends.length,
-    }));
+  const previous = new Map(before?.views.map((view) => [view.key, view]));
+  return after.views.flatMap((view) => {
+    const known = previous.get(view.key);
+    if (known !== undefined && servingIds(known) === servingIds(view)) return [];
+    const { pool, probe, servingPriority, backends } = view;
+    const eligible = backends.filter((member) => member.eligible).length;
+    const wasDown = known?.backends.every((member) => !member.eligible) === true;
+    const total = backends.length;
+    return [
+      {
+        type: 'pool-serving-changed',
+        pool: pool.name,
+        probe: probe?.name,
+        servingPriority,
+        eligible,
+        total,
+        wasDown,
+      },
+    ];
+  });
 }
 
 function servingIds(view: PoolView): string {

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Monitors } from '../../../../src/monitors/monitors.js';
-import type { HealthEvent } from '../../../../src/model/events.js';
-import { FakeClock } from '../../../support/fake-clock.js';
+import { Monitors } from '../../../src/monitors/alerts.js';
+import { AzureHealthEvents } from '../../../src/monitors/azure.js';
+import { ProbeTruthMonitor } from '../../../src/monitors/probe-truth.js';
+import type { HealthEvent } from '../../../src/model/events.js';
+import { FakeClock } from '../../support/fake-clock.js';
 import { probedState, row, sample } from './monitor-fixtures.js';
 
 const A = { address: '127.0.0.11' };
@@ -10,7 +12,10 @@ const A = { address: '127.0.0.11' };
 function setUp() {
   const clock = new FakeClock();
   const events: HealthEvent[] = [];
-  const monitors = new Monitors({ clock, onEvent: (event) => events.push(event) });
+  const monitors = new Monitors({ clock, onEvent: (event) => events.push(event) }, [
+    new AzureHealthEvents(),
+    new ProbeTruthMonitor(),
+  ]);
   const told = () => events.map(({ phase, name, subject }) => `${phase} ${name} ${subject}`);
   return { clock, events, monitors, told };
 }
@@ -84,10 +89,10 @@ describe('Monitors', () => {
     assert.equal(clock.pendingTimers, 0);
   });
 
-  test('plane() passes on that ports ran out between samples', () => {
+  test('portPressure() passes on that ports ran out between samples', () => {
     const { monitors, told } = setUp();
     const base = { atMs: 0, backendId: 'nvas/127.0.0.11', sourceAddress: '127.0.0.2', used: 0, available: 0 };
-    monitors.plane([{ type: 'source-port-pressure', level: 'exhausted', ...base }]);
+    monitors.portPressure({ type: 'source-port-pressure', level: 'exhausted', ...base });
     monitors.observe(sample(0), probedState([A]));
     assert.deepEqual(told(), ['raised SnatPortExhaustion nvas/127.0.0.11']);
     monitors.stop();

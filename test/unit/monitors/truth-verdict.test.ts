@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { assess, type TruthWindow } from '../../../../src/monitors/probe-truth.js';
+import { assess, type TruthWindow } from '../../../src/monitors/probe-truth.js';
 
 function window(changes: Partial<TruthWindow> = {}): TruthWindow {
   return {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ProbeTruthMonitor } from '../../../../src/monitors/probe-truth.js';
-import type { TrafficCounters } from '../../../../src/planes/contract.js';
-import type { ForwardingState } from '../../../../src/model/forwarding.js';
+import { ProbeTruthMonitor } from '../../../src/monitors/probe-truth.js';
+import type { TrafficCounters } from '../../../src/planes/contract.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { probedState, row, sample, statusOf, type MemberSketch } from './monitor-fixtures.js';
 
 const A = '127.0.0.11';

@@ -1,8 +1,8 @@
-import type { Finding, MonitorSample } from '../../../../src/monitors/alerts.js';
-import type { PlaneCounters, TrafficCounters } from '../../../../src/planes/contract.js';
-import type { HealthState, Probe } from '../../../../src/model/configuration.js';
-import type { ForwardingState } from '../../../../src/model/forwarding.js';
-import { testState, type RuleParts } from '../../../support/forwarding-state.js';
+import type { MonitorReading, MonitorSample } from '../../../src/monitors/alerts.js';
+import type { PlaneCounters, TrafficCounters } from '../../../src/planes/contract.js';
+import type { HealthState, Probe } from '../../../src/model/configuration.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { testState, type RuleParts } from '../../support/forwarding-state.js';
 
 /** Needs 2 x 5 s + 5 s to notice. */
 export const ALIVE: Probe = {
@@ -84,10 +84,10 @@ export function sample(atMs: number, changes: Partial<PlaneCounters> = {}): Moni
 
 /** `status` of the one finding of this name and subject. */
 export function statusOf(
-  findings: readonly Finding[] | undefined,
-  name: Finding['name'],
+  findings: readonly MonitorReading[] | undefined,
+  name: MonitorReading['name'],
   subject: string,
-): Finding['status'] | undefined {
+): MonitorReading['status'] | undefined {
   const found = (findings ?? []).filter((finding) => finding.name === name && finding.subject === subject);
   if (found.length > 1) throw new Error(`${found.length} findings ${name} of ${subject}`);
   return found[0]?.status;

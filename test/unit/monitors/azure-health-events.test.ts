@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { AzureHealthEvents } from '../../../../src/monitors/azure.js';
-import type { PlaneCounters, SourcePortUse } from '../../../../src/planes/contract.js';
-import type { HealthEventName, SourcePortPressure } from '../../../../src/model/events.js';
+import { AzureHealthEvents } from '../../../src/monitors/azure.js';
+import type { PlaneCounters, SourcePortUse } from '../../../src/planes/contract.js';
+import type { HealthEventName, SourcePortPressure } from '../../../src/model/events.js';
 import { counters, probedState, sample, statusOf } from './monitor-fixtures.js';
 
 const A = { address: '127.0.0.11' };
@@ -130,9 +130,9 @@ describe('AzureHealthEvents.observe() of source ports', () => {
     assert.equal(worst(new AzureHealthEvents(), 0, [use(1000)], name), 'bad');
     assert.equal(worst(new AzureHealthEvents(), 0, [use(999)], name), 'fine');
     const monitor = new AzureHealthEvents();
-    monitor.plane([pressure('high'), pressure('normal')]);
+    for (const level of ['high', 'normal'] as const) monitor.portPressure(pressure(level));
     assert.equal(worst(monitor, 0, [use(1)], name), 'fine');
-    monitor.plane([pressure('exhausted'), pressure('normal')]);
+    for (const level of ['exhausted', 'normal'] as const) monitor.portPressure(pressure(level));
     assert.equal(worst(monitor, 1000, [use(1)], name), 'bad');
     assert.equal(worst(monitor, 60_999, [], name), 'bad');
     assert.equal(worst(monitor, 61_000, [use(1)], name), 'fine');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { TrafficWindow } from '../../../../src/monitors/probe-truth.js';
+import { TrafficWindow } from '../../../src/monitors/probe-truth.js';
 import { row } from './monitor-fixtures.js';
 
 const A = row('127.0.0.11');
