@@ -86,11 +86,7 @@ try {
   await logged('move', 3);
   await flows();
   await haports.call('PUT', '/v1/backends/nvas/nva-2/admin-state', { adminState: 'none' });
-  await haports.call('POST', '/v1/reload', {
-    ...configuration(5),
-    flowLog: { file: join(haports.folder, 'flows.jsonl') },
-    admin: { socket: join(haports.folder, 's') },
-  });
+  await haports.reload(configuration(5));
   await flows();
   await haports.call('POST', '/v1/backends/nvas/nva-3/drain', { deadline: '1h' });
   await flows();

@@ -29,8 +29,7 @@ export class RunningHaports {
   static async start({ main, configuration, prefix = [], env = {} }: StartOptions): Promise<RunningHaports> {
     const folder = await mkdtemp(join(tmpdir(), 'haports-corpus-'));
     const path = join(folder, 'config.json');
-    const text = JSON.stringify({ ...configuration, admin: { socket: join(folder, 's') } });
-    await writeFile(path, text.replaceAll('DIR', folder));
+    await writeFile(path, JSON.stringify(completed(configuration, folder)));
     const command: string[] = [...prefix, process.execPath, resolve(main), 'run', '-c', path];
     const [program = '', ...args] = command;
     const child = spawn(program, args, {
@@ -46,7 +45,7 @@ export class RunningHaports {
           if (child.exitCode !== null) throw new Error(`haports ended with ${child.exitCode}`);
           return (await started.call('GET', '/v1/status')) !== undefined;
         },
-        30_000,
+        60_000,
         'haports to answer',
       );
     } catch (cause) {
@@ -71,8 +70,13 @@ export class RunningHaports {
           else fail(new Error(`${method} ${path}: ${statusCode} ${text}`));
         });
       });
-      call.once('error', fail).end(payload);
+      call.on('error', fail).end(payload);
     });
+  }
+
+  /** Takes a configuration over, completed as that of the start. */
+  async reload(configuration: object): Promise<void> {
+    await this.call('POST', '/v1/reload', completed(configuration, this.folder));
   }
 
   /** SIGTERM, and waits; SIGKILL after ten seconds. */
@@ -87,4 +91,9 @@ export class RunningHaports {
     }
     await rm(this.folder, { recursive: true, force: true });
   }
+}
+
+function completed(configuration: object, folder: string): object {
+  const text = JSON.stringify({ ...configuration, admin: { socket: join(folder, 's') } });
+  return JSON.parse(text.replaceAll('DIR', folder)) as object;
 }

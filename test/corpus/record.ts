@@ -1,6 +1,8 @@
 import { parseArgs } from 'node:util';
 import { acceptedDifferences, differences, formatDifferences, unaccepted } from './compare.js';
 import { measureOffline } from './measure.js';
+import { measureKernel, whyNoKernel } from './kernel.js';
+import type { Observation } from './observe.js';
 import { measurePicks } from './picks.js';
 import { classOf, readFacts, readWording, wordingOf, writeRecorded } from './recorded.js';
 
@@ -26,7 +28,15 @@ const wanted = (id: string) => classes?.includes(classOf(id)) ?? true;
 const say = (text: string) => process.stdout.write(`${text}\n`);
 
 const observed = new Map(await measureOffline(values, wanted));
-if (wanted('picks/')) for (const [id, one] of await measurePicks(values.main, false)) observed.set(id, one);
+const add = (more: ReadonlyMap<string, Observation>) => {
+  for (const [id, one] of more) if (wanted(id)) observed.set(id, one);
+};
+if (wanted('picks/')) add(await measurePicks(values.main, false));
+if (wanted('kernel/') || wanted('commands/')) {
+  const why = whyNoKernel();
+  if (why !== undefined) say(`No kernel stories: ${why}`);
+  else add(await measureKernel(values.main, values.compare ? readFacts(() => true) : undefined));
+}
 if (!values.compare) {
   writeRecorded(observed);
   say(`${observed.size} cases recorded`);
