@@ -33,8 +33,8 @@ export function differences(
     if (now === undefined) found.push({ id, path: '', was: 'recorded', is: undefined });
     else found.push(...leafDifferences(id, leaves(facts), leaves(now.facts)));
   }
-  for (const id of observed.keys()) {
-    if (!recorded.has(id)) found.push({ id, path: '', was: undefined, is: 'not recorded' });
+  for (const [id, { facts }] of observed) {
+    if (!recorded.has(id)) found.push({ id, path: '', was: undefined, is: JSON.stringify(facts) });
   }
   return found;
 }

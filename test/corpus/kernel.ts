@@ -71,6 +71,8 @@ export async function measureKernel(
       const stage = await Stage.set(story.name);
       try {
         told.push(...(await tell(story, stage, main, recorded)));
+      } catch (error) {
+        told.push([`kernel/${story.name} failed`, { facts: String(error), wording: [] }]);
       } finally {
         await stage.clear();
       }

@@ -18,10 +18,12 @@ export interface StartOptions {
 export class RunningHaports {
   readonly folder: string;
   readonly #child: ChildProcess;
+  readonly #atExit = (): void => void this.#child.kill('SIGKILL');
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 4 });
 
   private constructor(child: ChildProcess, folder: string) {
     this.#child = child;
+    process.once('exit', this.#atExit);
     this.folder = folder;
   }
 
@@ -82,6 +84,7 @@ export class RunningHaports {
   /** SIGTERM, and waits; SIGKILL after ten seconds. */
   async close(): Promise<void> {
     this.#agent.destroy();
+    process.off('exit', this.#atExit);
     if (this.#child.exitCode === null && this.#child.signalCode === null) {
       const gone = new Promise((done) => this.#child.once('exit', done));
       this.#child.kill('SIGTERM');
