@@ -44,17 +44,6 @@ export function listenRaw(server: Server, handle: unknown, backlog: number): voi
   raw._listen2(null, -1, -1, backlog);
 }
 
-/**
- * Listens on a descriptor of this process, which is closed with the server. `server.listen({ fd })` would ask the cluster
- * for it in a cluster worker, whatever `exclusive` says (lib/net.js); see listenRaw.
- */
-export function listenDescriptor(server: Server, descriptor: number, backlog: number): void {
-  const raw = server as unknown as {
-    _listen2(address: null, port: null, addressType: null, backlog: number, fd: number): void;
-  };
-  raw._listen2(null, null, null, backlog, descriptor);
-}
-
 /** Binds a socket to what came from another process: it reads from now on. The system's error where that failed. */
 export function bindRaw(socket: Socket, handle: unknown): NodeJS.ErrnoException | undefined {
   let failure: NodeJS.ErrnoException | undefined;

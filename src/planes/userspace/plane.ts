@@ -29,12 +29,11 @@ import {
 import { EventQueue, FlowEnforcement, FlowKeeper } from './flow-keeper.js';
 import { ConnectLatency } from './limits.js';
 import { rendezvousOwner, type PlanShare } from './listen-plan.js';
-import type { ListenerFactory } from './listener.js';
 import { ListenerSet, Listening, gatedListeners } from './listeners.js';
 import { Inheritance } from './node-handles.js';
 import { RouteSource } from './source-address.js';
 import { SourcePorts } from './source-ports.js';
-import { TransparentSockets, createTcpListenerFactory } from './tcp/listener.js';
+import { createTcpListenerFactory } from './tcp/listener.js';
 import { createUdpListenerFactory } from './udp/listener.js';
 
 export interface UserspacePlaneDeps {
@@ -68,7 +67,6 @@ export class UserspacePlane implements WorkerPlane {
   readonly #loopDelay: LoopDelay;
   readonly #share: PlanShare;
   readonly #inheritance = new Inheritance();
-  readonly #transparent: TransparentSockets;
   #running: Running | undefined;
   #shutdown: Shutdown | undefined;
   /** Start and applies run one after another. */
@@ -82,7 +80,6 @@ export class UserspacePlane implements WorkerPlane {
     const { worker, workers, capture, tcpPorts } = options;
     const ownerOf = rendezvousOwner(deps.hash, workers);
     this.#share = { worker, ownerOf, tcpPorts, ...(capture === undefined ? {} : { capture }) };
-    this.#transparent = new TransparentSockets(capture ?? {});
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
@@ -207,7 +204,6 @@ export class UserspacePlane implements WorkerPlane {
   async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
     const running = this.#running;
     if (running === undefined) return { finished: 0, reset: 0 };
-    this.#transparent.retire();
     running.listening.close();
     this.#shutdown ??= new Shutdown(this.#deps.clock, running.keeper);
     if (udp === 'at-once') this.#shutdown.endUdp();
@@ -231,18 +227,17 @@ export class UserspacePlane implements WorkerPlane {
     };
     const { descriptorLimit, origins, ownAddresses, tcpGate } = this.#deps;
     const inheritance = this.#inheritance;
-    const transparent = this.#transparent;
     const { capture } = this.#options;
     const tcp = createTcpListenerFactory(
       { ...shared, onConnectLatency },
-      { inheritance, transparent, ...(capture === undefined ? {} : { capture }) },
+      { inheritance, ...(capture === undefined ? {} : { capture }) },
     );
     const isElsewhere = (address: string, port: number): boolean => listening.isUdpElsewhere(address, port);
     const listeners = new ListenerSet(
       {
         clock,
         factories: {
-          tcp: tcpGate === undefined ? tcp : gatedUnless(transparent, tcp, tcpGate),
+          tcp: tcpGate === undefined ? tcp : gatedListeners(tcp, tcpGate),
           udp: createUdpListenerFactory({ ...shared, isElsewhere, inheritance, origins }),
         },
       },
@@ -272,12 +267,6 @@ export class UserspacePlane implements WorkerPlane {
     this.#queue = result.catch(() => undefined);
     return result;
   }
-}
-
-/** Sockets that were handed in need no gate, which would try to bind them. */
-function gatedUnless(transparent: TransparentSockets, tcp: ListenerFactory, gate: PortGate): ListenerFactory {
-  const gated = gatedListeners(tcp, gate);
-  return { open: (binding) => (transparent.has(binding) ? tcp : gated).open(binding) };
 }
 
 function notStarted(): TypeError {

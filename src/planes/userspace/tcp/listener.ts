@@ -13,7 +13,7 @@ import { errorCode, errorMessage } from '../../../model/errors.js';
 import { isAdmitted, judgeAccess } from '../../../selection/access.js';
 import type { CapturedEnd, CapturedEnds } from '../captured-ports.js';
 import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
-import { listenDescriptor, listenRaw, rawTcp, type Inheritance } from '../node-handles.js';
+import { listenRaw, rawTcp, type Inheritance } from '../node-handles.js';
 import { ipv4Number } from '../udp/client-map.js';
 import { TcpConnection, type TcpDeps } from './connection.js';
 import { LoopTurn, SPLICE_HIGH_WATER_MARK } from './splice.js';
@@ -31,8 +31,6 @@ export interface TcpListenerOptions {
   readonly inheritance?: Pick<Inheritance, 'takeSocket'>;
   /** How captured connections tell where they were made to. Absent: none is captured. */
   readonly capture?: CapturePlan;
-  /** Handed in from outside; captured listeners of these families use them. @default none */
-  readonly transparent?: TransparentSockets;
 }
 
 /**
@@ -54,8 +52,6 @@ class TcpListener implements Listener {
   readonly #server: Server;
   readonly #isWildcard: boolean;
   readonly #capture: CapturePlan | undefined;
-  /** Where the server goes when this listener is closed; undefined: nobody else wants it. */
-  readonly #owner: TransparentSockets | undefined;
   /** Accepted, until it serves. */
   #held: Socket[] | undefined = [];
   #closed = false;
@@ -63,20 +59,16 @@ class TcpListener implements Listener {
   static open(
     deps: TcpDeps,
     binding: ListenerBinding,
-    { inheritance, capture, transparent }: TcpListenerOptions,
+    { inheritance, capture }: TcpListenerOptions,
   ): Promise<Listener> {
     if (binding.captured !== undefined && capture === undefined) return Promise.reject(noCapture());
     const plan = binding.captured === undefined ? undefined : capture;
-    const { family, text } = binding.address;
+    const { text } = binding.address;
     const inherited = inheritance?.takeSocket('tcp', text, binding.port);
-    const isBound = inherited !== undefined || plan?.tcp !== 'tproxy';
-    const source = isBound ? createServer(SERVER) : transparent?.take(family);
-    if (source === undefined) return Promise.reject(noTransparentSocket(family));
-    const server = typeof source === 'number' ? createServer(SERVER) : source;
-    const listener = new TcpListener(deps, binding, server, plan, isBound ? undefined : transparent);
+    const server = createServer(SERVER);
+    const listener = new TcpListener(deps, binding, server, plan);
     return listener.#listen(() => {
       if (inherited !== undefined) listenRaw(server, inherited, BACKLOG);
-      else if (typeof source === 'number') listenDescriptor(server, source, BACKLOG);
       else server.listen({ host: text, port: binding.port, backlog: BACKLOG, ipv6Only: true });
     });
   }
@@ -86,13 +78,11 @@ class TcpListener implements Listener {
     binding: ListenerBinding,
     server: Server,
     capture: CapturePlan | undefined,
-    owner: TransparentSockets | undefined,
   ) {
     this.#deps = deps;
     this.binding = binding;
     this.#server = server;
     this.#capture = capture;
-    this.#owner = owner;
     this.#isWildcard = capture === undefined && isWildcard(binding.address);
   }
 
@@ -103,7 +93,7 @@ class TcpListener implements Listener {
   }
 
   close(): void {
-    if (!this.#closed && this.#server.listening) this.#letGo();
+    if (!this.#closed && this.#server.listening) this.#server.close();
     this.#closed = true;
     for (const socket of this.#held?.splice(0) ?? []) refuse(socket);
   }
@@ -117,22 +107,8 @@ class TcpListener implements Listener {
     return rawTcp(this.#server);
   }
 
-  #letGo(): void {
-    if (this.#owner === undefined) {
-      this.#server.close();
-      return;
-    }
-    this.#server.removeAllListeners('connection');
-    this.#server.on('connection', refuse);
-    this.#owner.keep(this.binding.address.family, this.#server);
-  }
-
   #listen(start: () => void): Promise<Listener> {
     const server = this.#server;
-    if (server.listening) {
-      this.#attach();
-      return Promise.resolve(this);
-    }
     return new Promise((resolve, reject) => {
       server.once('error', reject);
       server.once('listening', () => {
@@ -143,11 +119,9 @@ class TcpListener implements Listener {
     });
   }
 
-  /** A server that was kept has listeners of its former owner. */
   #attach(): void {
     const server = this.#server;
     server.removeAllListeners('error');
-    server.removeAllListeners('connection');
     server.on('error', () => this.#acceptFailed());
     server.on('connection', (socket) => {
       if (this.#held === undefined) this.#accept(socket);
@@ -216,10 +190,6 @@ function noCapture(): TypeError {
   return new TypeError('A captured listener needs the capture plan');
 }
 
-function noTransparentSocket(family: 4 | 6): Error {
-  return Object.assign(new Error(`No transparent IPv${family} socket was handed in`), { code: 'EBADF' });
-}
-
 /** Whether this peer must send a PROXY header. */
 function isTrusted({ proxyProtocol }: Frontend, peer: IpAddress): boolean {
   return proxyProtocol?.trustedSources.some((block) => cidrContains(block, peer)) === true;
@@ -255,79 +225,23 @@ export function tryTcpPort(address: string, port: number): Promise<string | unde
 }
 
 /**
- * The transparent listening sockets that were handed in, for as long as the plane takes flows. A descriptor can be used
- * once only: with the server on it the descriptor is closed. So a server that nobody wants for now is kept.
- */
-export class TransparentSockets {
-  readonly #descriptors: NonNullable<CapturePlan['descriptors']>;
-  readonly #kept = new Map<4 | 6, Server>();
-  #retired = false;
-
-  constructor({ descriptors = {} }: Pick<CapturePlan, 'descriptors'>) {
-    this.#descriptors = descriptors;
-  }
-
-  /** Whether the binding's socket was handed in, so that nobody needs to bind one. */
-  has({ captured, address }: ListenerBinding): boolean {
-    return captured?.protocol === 'tcp' && this.#descriptors[address.family] !== undefined;
-  }
-
-  /** What to listen on: a server that listens already, or a descriptor; undefined: there is none. */
-  take(family: 4 | 6): Server | number | undefined {
-    const kept = this.#kept.get(family);
-    this.#kept.delete(family);
-    return kept ?? this.#descriptors[family];
-  }
-
-  /** A server that is no longer wanted. Nothing is steered to it then; what still comes is for the caller to refuse. */
-  keep(family: 4 | 6, server: Server): void {
-    if (this.#retired) server.close();
-    else this.#kept.set(family, server);
-  }
-
-  /** No flows are taken any more: from now on servers are closed. Other processes go on with the same sockets. */
-  retire(): void {
-    this.#retired = true;
-    for (const server of this.#kept.values()) server.close();
-    this.#kept.clear();
-  }
-}
-
-/** How a socket that listens on both families writes IPv4 addresses (RFC 4291, 2.5.5.2). */
-const MAPPED = '::ffff:';
-
-/**
  * Whose port a captured connection was made to, as the binding that a socket of that port alone would have; undefined:
  * nobody's. One system call.
  */
 export function captureOf(
   socket: Socket,
   listener: ListenerBinding,
-  { tcp, block }: CapturePlan,
+  { block }: CapturePlan,
 ): ListenerBinding | undefined {
   const { localAddress } = socket;
   const ends = endsOf(listener);
   if (localAddress === undefined || ends === undefined) return undefined;
-  if (tcp === 'tproxy') {
-    const { localPort = 0 } = socket;
-    const address = localAddress.startsWith(MAPPED) ? localAddress.slice(MAPPED.length) : localAddress;
-    return bindingAt(ends.of(address)?.at(localPort), localPort, listener);
-  }
   const captured = capturedPortOfText(localAddress, block);
   if (captured < 0) return undefined;
   const port = captured & 0xffff;
   const end = ends.ofSlot(captured >>> 16)?.at(port);
-  return end?.frontend.address.family === listener.address.family
-    ? bindingAt(end, port, listener)
-    : undefined;
-}
-
-function bindingAt(
-  end: CapturedEnd | undefined,
-  port: number,
-  listener: ListenerBinding,
-): ListenerBinding | undefined {
-  return end === undefined ? undefined : new CapturedBinding(end, port, listener);
+  if (end?.frontend.address.family !== listener.address.family) return undefined;
+  return new CapturedBinding(end, port, listener);
 }
 
 function endsOf({ captured }: ListenerBinding): CapturedEnds | undefined {

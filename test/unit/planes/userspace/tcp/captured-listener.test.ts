@@ -1,13 +1,10 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { connect, createServer, type Server } from 'node:net';
-import { join } from 'node:path';
+import { connect } from 'node:net';
+import { within } from '../../../../support/deadline.js';
 import { after, before, describe, test } from 'node:test';
 import { CapturedPorts, type CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
 import type { CapturePlan } from '../../../../../src/model/capture.js';
 import { parseCidr } from '../../../../../src/model/address.js';
-import { within } from '../../../../support/deadline.js';
 import {
   aState,
   backendOn,
@@ -27,7 +24,7 @@ import { freePort, receive, type TestServer } from './tcp-lab.js';
 
 void describe('a captured TCP listener with private addresses', () => {
   const block = `${host(1).split('.').slice(0, 2).join('.')}.0.0/16`;
-  const plan: CapturePlan = { tcp: 'dnat-map', udp: 'bind', port: 0, block: parseCidr(block)! };
+  const plan: CapturePlan = { udp: 'bind', port: 0, block: parseCidr(block)! };
   const prefix = block.split('.').slice(0, 2).join('.');
   const privateAddress = (port: number): string => `${prefix}.${port >> 8}.${port & 0xff}`;
   let backendPort = 0;
@@ -96,32 +93,5 @@ void describe('a captured TCP listener with private addresses', () => {
     const state = aState(ports('1'), ports('1'));
     const without = new CaptureLab(state, {});
     await assert.rejects(without.open(bindingOf(state, 0, endsOf(state))), TypeError);
-  });
-});
-
-void describe('a captured TCP listener with a transparent socket', () => {
-  test('serves by the address that was dialled, is kept while not wanted, and closes for good', async () => {
-    const outside = createServer();
-    outside.listen({ host: '0.0.0.0', port: 0 });
-    await once(outside, 'listening');
-    const { _handle: handle } = outside as Server & { readonly _handle: { readonly fd: number } };
-    const { port } = outside.address() as { readonly port: number };
-    const child = spawn(
-      process.execPath,
-      [join(import.meta.dirname, 'captured-transparent-child.js'), `${port}`],
-      {
-        stdio: ['ignore', 'pipe', 'pipe', handle.fd],
-      },
-    );
-    outside.close();
-    let said = '';
-    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => (said += String(chunk)));
-    try {
-      const [code] = (await within(once(child, 'exit'), 20_000, 'the child to end')) as [number | null];
-      assert.equal(code, 0, said);
-    } finally {
-      child.kill('SIGKILL');
-    }
-    assert.match(said, /all is well/);
   });
 });

@@ -71,7 +71,7 @@ async function lab(t: TestContext) {
   const [rule] = STATE.configuration.rules;
   const [frontend] = STATE.configuration.frontends;
   assert.ok(block && rule && frontend);
-  const plan = { tcp: 'dnat-map', udp: 'redirect', port: 61_000, block } as const;
+  const plan = { udp: 'redirect', port: 61_000, block } as const;
   const ports = new CapturedEnds(STATE.configuration, 'udp', plan).of(FRONTEND);
   assert.ok(ports);
   const listener = await factory.open({
