@@ -1,11 +1,14 @@
 import { availableParallelism, loadavg } from 'node:os';
 
+const MOST_PATIENCE = 6;
+
 /**
- * A deadline of a quiet machine, made longer on a busy one: by how many processes there are for each processor. Promises
- * of how fast something is are so held to in full where they can be.
+ * A deadline of a quiet machine, made up to six times as long on a busy one: by how many processes there are for each
+ * processor. Promises of how fast something is are so held to in full where they can be.
  */
 export function patience(quietMs: number): number {
-  return Math.round(quietMs * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism()));
+  const perProcessor = (loadavg()[0] ?? 0) / availableParallelism();
+  return Math.round(quietMs * Math.min(Math.max(1, perProcessor), MOST_PATIENCE));
 }
 
 /** Rejects with `what` if the promise has not settled after {@link patience} of `timeoutMs`. */
