@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import { planChange } from '../../src/whatif/plan.js';
-import { EventQueue, FlowEnforcement, FlowKeeper } from '../../src/planes/userspace/flow-keeper.js';
+import { EventQueue, FlowEnforcement, FlowManager } from '../../src/planes/userspace/flow-manager.js';
 import { Flow, flowRecord } from '../../src/flows/flow.js';
 import type { Protocol } from '../../src/model/address.js';
 import type { FlowRecord } from '../../src/model/flow.js';
@@ -47,25 +47,25 @@ function backendsAfter(fates: readonly string[]): TestBackend[] {
 /** What the plane's own enforcement does to one flow, seen from outside: what its transport is told. */
 function enforced(before: ForwardingState, after: ForwardingState) {
   const clock = new FakeClock();
-  const keeper = new FlowKeeper(
+  const manager = new FlowManager(
     { clock, events: new EventQueue(clock) },
     { flowEvents: false, worker: 0, workers: 1 },
     before,
   );
-  const enforcement = new FlowEnforcement(keeper);
+  const enforcement = new FlowEnforcement(manager);
   const [rule] = before.configuration.rules;
   assert.ok(rule !== undefined);
   const flows = PROTOCOLS.flatMap((protocol) =>
     ADDRESSES.map((address, index) => {
       const transport = new RecordingTransport();
-      const flow = keeper.open(aTuple(protocol, '192.0.2.1', 4000 + index), rule, transport);
+      const flow = manager.open(aTuple(protocol, '192.0.2.1', 4000 + index), rule, transport);
       assert.ok(flow instanceof Flow);
-      keeper.place(flow, placementOn(`nvas/${address}`));
-      keeper.establish(flow);
+      manager.place(flow, placementOn(`nvas/${address}`));
+      manager.establish(flow);
       return { record: flowRecord(flow, 0), transport };
     }),
   );
-  keeper.adopt(after);
+  manager.adopt(after);
   enforcement.enforce(before.configuration);
   clock.advance(1000);
   enforcement.stop();

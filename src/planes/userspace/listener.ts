@@ -30,7 +30,7 @@ export interface ListenerBinding {
   readonly reportedElsewhere?: boolean;
 }
 
-/** A listening socket. Its flows are not its own: they end through the flow keeper. */
+/** A listening socket. Its flows are not its own: they end through the flow manager. */
 export interface Listener {
   readonly binding: ListenerBinding;
   /** Takes new flows from now on, those that came since it was bound first. Idempotent; not after `close`. */

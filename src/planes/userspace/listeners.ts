@@ -10,7 +10,7 @@ import {
   type PlaneCounters,
   type PortGate,
 } from '../contract.js';
-import type { EventQueue } from './flow-keeper.js';
+import type { EventQueue } from './flow-manager.js';
 import {
   isPlanned,
   ownFailures,

@@ -26,7 +26,7 @@ import {
   type UdpStop,
   type WorkerPlane,
 } from '../contract.js';
-import { EventQueue, FlowEnforcement, FlowKeeper } from './flow-keeper.js';
+import { EventQueue, FlowEnforcement, FlowManager } from './flow-manager.js';
 import { ConnectLatency } from './limits.js';
 import { rendezvousOwner, type PlanShare } from './listen-plan.js';
 import type { ListenerFactory } from './listener.js';
@@ -105,17 +105,17 @@ export class UserspacePlane implements WorkerPlane {
 
   prepare({ configuration }: ForwardingState): Promise<void> {
     return this.#inTurn(async () => {
-      const { keeper, listening } = this.#require();
+      const { manager, listening } = this.#require();
       if (this.#shutdown !== undefined) return;
-      if (keeper.state.configuration.digest === configuration.digest) listening.abandon();
+      if (manager.state.configuration.digest === configuration.digest) listening.abandon();
       else await listening.prepare(configuration);
     });
   }
 
   apply(state: ForwardingState): Promise<ApplyReport> {
     return this.#inTurn(async () => {
-      const { keeper, listening, enforcement } = this.#require();
-      const { configuration: previous } = keeper.state;
+      const { manager, listening, enforcement } = this.#require();
+      const { configuration: previous } = manager.state;
       const { configuration, revision } = state;
       // What could not be bound is tried again by timer, not with every probe result.
       const opens = previous.digest !== configuration.digest && this.#shutdown === undefined;
@@ -125,7 +125,7 @@ export class UserspacePlane implements WorkerPlane {
       } else {
         listening.abandon();
       }
-      keeper.adopt(state);
+      manager.adopt(state);
       if (previous.digest !== configuration.digest) listening.adopt(configuration);
       enforcement.enforce(previous);
       if (opens) await listening.follow();
@@ -136,8 +136,8 @@ export class UserspacePlane implements WorkerPlane {
   flows(query: FlowQuery): Promise<FlowPage> {
     const running = this.#running;
     if (running === undefined) return Promise.resolve({ flows: [] });
-    const { keeper } = running;
-    const page = keeper.table.page(query, query.after ?? 0, query.limit);
+    const { manager } = running;
+    const page = manager.table.page(query, query.after ?? 0, query.limit);
     const nowMs = this.#deps.clock.monotonicMs();
     const flows = page.flows.map((flow) => flowRecord(flow, nowMs));
     return Promise.resolve(page.next === undefined ? { flows } : { flows, next: page.next });
@@ -189,15 +189,15 @@ export class UserspacePlane implements WorkerPlane {
   }
 
   allow(shares: CapShares): void {
-    this.#running?.keeper.allow(shares);
+    this.#running?.manager.allow(shares);
   }
 
   capUses(): CapUses {
-    return this.#running?.keeper.capUses() ?? new Map();
+    return this.#running?.manager.capUses() ?? new Map();
   }
 
   flowCount(): number {
-    return this.#running?.keeper.table.size ?? 0;
+    return this.#running?.manager.table.size ?? 0;
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
@@ -209,7 +209,7 @@ export class UserspacePlane implements WorkerPlane {
     if (running === undefined) return { finished: 0, reset: 0 };
     this.#transparent.retire();
     running.listening.close();
-    this.#shutdown ??= new Shutdown(this.#deps.clock, running.keeper);
+    this.#shutdown ??= new Shutdown(this.#deps.clock, running.manager);
     if (udp === 'at-once') this.#shutdown.endUdp();
     const report = await this.#shutdown.within(deadlineMs);
     running.cancelTimers();
@@ -221,11 +221,11 @@ export class UserspacePlane implements WorkerPlane {
 
   #run(state: ForwardingState): Running {
     const { clock, hash } = this.#deps;
-    const keeper = new FlowKeeper({ clock, events: this.#events }, this.#options, state);
+    const manager = new FlowManager({ clock, events: this.#events }, this.#options, state);
     const picker = createPicker(hash);
     const sourcePorts = new SourcePorts({ clock, events: this.#events }, this.#options);
     const routeSource = new RouteSource({ clock });
-    const shared = { keeper, picker, sourcePorts, routeSource };
+    const shared = { manager, picker, sourcePorts, routeSource };
     const onConnectLatency = (backendId: string, seconds: number): void => {
       this.#connectLatency.observe(backendId, seconds);
     };
@@ -259,7 +259,7 @@ export class UserspacePlane implements WorkerPlane {
       },
       { share: this.#share, workers: this.#options.workers, descriptorLimit },
     );
-    return new Running({ clock, keeper, listening, sourcePorts });
+    return new Running({ clock, manager, listening, sourcePorts });
   }
 
   #require(): Running {
@@ -286,26 +286,26 @@ function notStarted(): TypeError {
 
 export interface RunningParts {
   readonly clock: Clock;
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly listening: Listening;
   readonly sourcePorts: SourcePorts;
 }
 
 /** What a userspace plane has between start and stop. Its clock ticks from the beginning until cancelTimers. */
 export class Running {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly listening: Listening;
   readonly sourcePorts: SourcePorts;
   readonly enforcement: FlowEnforcement;
   #cancelTick: () => void;
 
-  constructor({ clock, keeper, listening, sourcePorts }: RunningParts) {
-    this.keeper = keeper;
+  constructor({ clock, manager, listening, sourcePorts }: RunningParts) {
+    this.manager = manager;
     this.listening = listening;
     this.sourcePorts = sourcePorts;
-    this.enforcement = new FlowEnforcement(keeper);
+    this.enforcement = new FlowEnforcement(manager);
     const tick = (): void => {
-      keeper.tick();
+      manager.tick();
       this.#cancelTick = clock.setTimer(WHEEL_TICK_MS, tick);
     };
     this.#cancelTick = clock.setTimer(WHEEL_TICK_MS, tick);
@@ -319,12 +319,12 @@ export class Running {
 
 /** Copies of all totals of a worker as they are now, but for what others measure. */
 export function planeCounters({
-  keeper,
+  manager,
   listening,
   sourcePorts,
 }: Running): Omit<PlaneCounters, 'connectSeconds' | 'eventLoopDelaySeconds'> {
-  keeper.settleAll();
-  const { table, traffic } = keeper;
+  manager.settleAll();
+  const { table, traffic } = manager;
   return {
     traffic: traffic.allTraffic().map(trafficRow),
     arrivals: traffic.allArrivals().map(arrivalRow),
@@ -391,16 +391,16 @@ const UDP_QUIET_MS = 1000;
 /** Lets flows finish until a deadline, then resets the rest. The listeners are closed by then. */
 export class Shutdown {
   readonly #clock: Clock;
-  readonly #keeper: FlowKeeper;
+  readonly #manager: FlowManager;
   readonly #flowsAtStart: number;
   #deadlineMs = Infinity;
   #done: Promise<StopReport> | undefined;
   #wake: (() => void) | undefined;
 
-  constructor(clock: Clock, keeper: FlowKeeper) {
+  constructor(clock: Clock, manager: FlowManager) {
     this.#clock = clock;
-    this.#keeper = keeper;
-    this.#flowsAtStart = keeper.table.size;
+    this.#manager = manager;
+    this.#flowsAtStart = manager.table.size;
   }
 
   /** May be called again with a shorter deadline; every call resolves with the one report. */
@@ -414,13 +414,13 @@ export class Shutdown {
   async #run(): Promise<StopReport> {
     for (;;) {
       this.#endUdpQuietSince(this.#clock.monotonicMs() - UDP_QUIET_MS);
-      if (this.#keeper.table.size === 0) return { finished: this.#flowsAtStart, reset: 0 };
+      if (this.#manager.table.size === 0) return { finished: this.#flowsAtStart, reset: 0 };
       if (this.#clock.monotonicMs() >= this.#deadlineMs) break;
       await this.#pause();
     }
     let reset = 0;
-    for (const flow of this.#keeper.table.all()) {
-      this.#keeper.end(flow, 'shutdown', 'reset');
+    for (const flow of this.#manager.table.all()) {
+      this.#manager.end(flow, 'shutdown', 'reset');
       reset++;
     }
     return { finished: Math.max(0, this.#flowsAtStart - reset), reset };
@@ -432,9 +432,9 @@ export class Shutdown {
   }
 
   #endUdpQuietSince(quietSinceMs: number): void {
-    for (const flow of this.#keeper.table.all()) {
+    for (const flow of this.#manager.table.all()) {
       if (flow.tuple.protocol === 'udp' && flow.lastActivityMs <= quietSinceMs) {
-        this.#keeper.end(flow, 'shutdown', 'close');
+        this.#manager.end(flow, 'shutdown', 'close');
       }
     }
   }

@@ -3,7 +3,7 @@ import type { SourcePortPressure } from '../../model/events.js';
 import { portSetContains, portSetSize, type PortSet } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { SourcePortUse } from '../contract.js';
-import type { EventQueue } from './flow-keeper.js';
+import type { EventQueue } from './flow-manager.js';
 import { portShares } from './listen-plan.js';
 
 /** Where a socket will connect from and to. The same source port serves different destinations at the same time. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue, FlowEnforcement, FlowKeeper } from '../../../src/planes/userspace/flow-keeper.js';
+import { EventQueue, FlowEnforcement, FlowManager } from '../../../src/planes/userspace/flow-manager.js';
 import { Flow } from '../../../src/flows/flow.js';
 import type { Protocol } from '../../../src/model/address.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
@@ -15,32 +15,32 @@ const DOWN = { address: '10.0.0.1', valid: false } as const;
 
 class Bench {
   readonly clock = new FakeClock();
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly enforcement: FlowEnforcement;
 
   constructor(parts: Partial<TestStateParts> = {}) {
     const { clock } = this;
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock, events: new EventQueue(clock) },
       { flowEvents: false, worker: 0, workers: 1 },
       testState({ backends: ADDRESSES, ...parts }),
     );
-    this.enforcement = new FlowEnforcement(this.keeper);
+    this.enforcement = new FlowEnforcement(this.manager);
   }
 
   flow(protocol: Protocol, address: string): { readonly flow: Flow; readonly calls: readonly string[] } {
     const transport = new RecordingTransport();
-    const [rule = testRule()] = this.keeper.state.configuration.rules;
-    const flow = this.keeper.open(aTuple(protocol), rule, transport);
+    const [rule = testRule()] = this.manager.state.configuration.rules;
+    const flow = this.manager.open(aTuple(protocol), rule, transport);
     assert.ok(flow instanceof Flow);
-    this.keeper.place(flow, placementOn(`nvas/${address}`));
-    this.keeper.establish(flow);
+    this.manager.place(flow, placementOn(`nvas/${address}`));
+    this.manager.establish(flow);
     return { flow, calls: transport.calls };
   }
 
   apply(state: ForwardingState): void {
-    const { configuration } = this.keeper.state;
-    this.keeper.adopt(state);
+    const { configuration } = this.manager.state;
+    this.manager.adopt(state);
     this.enforcement.enforce(configuration);
   }
 }
@@ -79,7 +79,7 @@ describe('FlowEnforcement', () => {
       bench.apply(state);
       bench.apply(state);
       assert.deepEqual(made, calls);
-      const ended = bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded;
+      const ended = bench.manager.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded;
       assert.deepEqual(ended, calls.includes('close reset' as never) ? { 'admin-down': 1 } : {});
     });
   }
@@ -91,7 +91,7 @@ describe('FlowEnforcement', () => {
       testState({ backends: ADDRESSES, rule: { name: 'another', ports: portSetOf(80) }, digest: 'b' }),
     );
     assert.deepEqual(calls, ['close reset']);
-    const { flowsEnded } = bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp');
+    const { flowsEnded } = bench.manager.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp');
     assert.deepEqual(flowsEnded, { 'rule-removed': 1 });
   });
 
@@ -110,9 +110,9 @@ describe('FlowEnforcement', () => {
       assert.deepEqual(calls, []);
       assert.equal(flow.rule, renamed.configuration.rules[0]);
       flow.bytesToBackend = 130;
-      bench.keeper.settleAll();
+      bench.manager.settleAll();
       const totals = (rule: string) => {
-        const { flowsOpened, flowsActive, bytesToBackend } = bench.keeper.traffic.of(
+        const { flowsOpened, flowsActive, bytesToBackend } = bench.manager.traffic.of(
           rule,
           'nvas/10.0.0.1',
           protocol,
@@ -169,9 +169,9 @@ describe('FlowEnforcement', () => {
   test('FlowEnforcement lets a flow be that has no backend yet, or is blackholed', () => {
     const bench = new Bench();
     const transport = new RecordingTransport();
-    bench.keeper.open(aTuple('tcp'), testRule(), transport);
+    bench.manager.open(aTuple('tcp'), testRule(), transport);
     const { flow, calls } = bench.flow('udp', '10.0.0.1');
-    bench.keeper.blackhole(flow);
+    bench.manager.blackhole(flow);
     bench.apply(testState({ backends: [], digest: 'b' }));
     assert.deepEqual(transport.calls, []);
     assert.deepEqual(calls, ['blackhole']);
@@ -201,7 +201,7 @@ describe('FlowEnforcement after a drain', () => {
     Array.from({ length: count }, () => bench.flow('tcp', '10.0.0.1'));
 
   const endedOf = (bench: Bench): number =>
-    bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded['drain-deadline'] ?? 0;
+    bench.manager.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded['drain-deadline'] ?? 0;
 
   test('flows of the backend end over the time asked for, whatever is applied meanwhile, and no others', () => {
     const bench = new Bench();
@@ -216,7 +216,7 @@ describe('FlowEnforcement after a drain', () => {
     }
     assert.equal(endedOf(bench), 40);
     assert.deepEqual(other.calls, []);
-    assert.equal(bench.keeper.table.size, 1);
+    assert.equal(bench.manager.table.size, 1);
   });
 
   for (const [action, calls] of [
@@ -273,8 +273,8 @@ describe('FlowEnforcement after a drain', () => {
     const bench = new Bench();
     const [finished, moved] = [bench.flow('tcp', '10.0.0.1'), bench.flow('tcp', '10.0.0.1')];
     bench.apply(drained(1000));
-    bench.keeper.end(finished.flow, 'closed', 'gone');
-    bench.keeper.move(moved.flow, placementOn('nvas/10.0.0.2'));
+    bench.manager.end(finished.flow, 'closed', 'gone');
+    bench.manager.move(moved.flow, placementOn('nvas/10.0.0.2'));
     bench.clock.advance(2000);
     assert.deepEqual([finished.calls, moved.calls], [['close gone'], []]);
     assert.equal(endedOf(bench), 0);

@@ -1,4 +1,4 @@
-import { EventBatches } from '../../../flows/traffic.js';
+import { EventQueue } from '../../../flows/event-queue.js';
 import type { Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
 import type { FlowEndReason } from '../../../model/flow.js';
@@ -51,7 +51,7 @@ interface Running {
  */
 export class FlowMirror implements FlowSource {
   readonly #deps: FlowMirrorDeps;
-  readonly #events: EventBatches;
+  readonly #events: EventQueue;
   readonly #history: StateHistory;
   readonly #ledger: FlowLedger;
   readonly #table: TableWatch;
@@ -62,7 +62,7 @@ export class FlowMirror implements FlowSource {
   constructor(deps: FlowMirrorDeps, options: FlowMirrorOptions) {
     const { clock, picker } = deps;
     this.#deps = deps;
-    this.#events = new EventBatches(clock);
+    this.#events = new EventQueue(clock);
     const emit = (event: PlaneEvent): void => this.#events.push(event);
     this.#history = new StateHistory(picker);
     this.#ledger = new FlowLedger({ clock, history: this.#history, emit }, options);

@@ -15,7 +15,7 @@ import {
   type Picked,
   type Picker,
 } from '../../../selection/picker.js';
-import type { FlowKeeper } from '../flow-keeper.js';
+import type { FlowManager } from '../flow-manager.js';
 import type { ListenerBinding } from '../listener.js';
 import type { RouteSource } from '../source-address.js';
 import type { SourcePortRequest, SourcePorts } from '../source-ports.js';
@@ -30,7 +30,7 @@ import {
 } from './splice.js';
 
 export interface TcpDeps {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly picker: Picker;
   readonly sourcePorts: SourcePorts;
   readonly routeSource: RouteSource;
@@ -90,7 +90,7 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
       return;
     }
     const options = { accept: proxyProtocol.accept, timeoutMs: proxyProtocol.headerTimeoutMs };
-    this.#stopWaiting = readProxyHeader(this.#client, this.#deps.keeper.clock, options, (outcome) => {
+    this.#stopWaiting = readProxyHeader(this.#client, this.#deps.manager.clock, options, (outcome) => {
       this.#stopWaiting = nothing;
       this.#identify(flow, outcome);
     });
@@ -128,35 +128,35 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
   }
 
   #identify(flow: Flow, outcome: ProxyHeaderOutcome): void {
-    const { keeper } = this.#deps;
+    const { manager } = this.#deps;
     if (outcome.kind === 'bad') {
-      keeper.dropped(flow.rule, 'tcp', 'bad-proxy-header');
-      keeper.end(flow, 'bad-proxy-header', 'reset');
+      manager.dropped(flow.rule, 'tcp', 'bad-proxy-header');
+      manager.end(flow, 'bad-proxy-header', 'reset');
       return;
     }
     if (outcome.identity !== undefined) {
-      if (keeper.identify(flow, { protocol: 'tcp', ...outcome.identity }) !== undefined) {
-        keeper.end(flow, 'error', 'reset');
+      if (manager.identify(flow, { protocol: 'tcp', ...outcome.identity }) !== undefined) {
+        manager.end(flow, 'error', 'reset');
         return;
       }
     }
     if (!isAdmitted(this.#binding.frontend, flow.tuple.source)) {
-      keeper.dropped(flow.rule, 'tcp', 'denied');
-      keeper.end(flow, 'error', 'reset');
+      manager.dropped(flow.rule, 'tcp', 'denied');
+      manager.end(flow, 'error', 'reset');
       return;
     }
     this.#place(flow);
   }
 
   #place(flow: Flow): void {
-    const { keeper, picker } = this.#deps;
-    const { state } = keeper;
+    const { manager, picker } = this.#deps;
+    const { state } = manager;
     const ruleIndex = this.#ruleIndexOf(flow, state);
     if (ruleIndex < 0) {
-      keeper.end(flow, 'rule-removed', 'reset');
+      manager.end(flow, 'rule-removed', 'reset');
       return;
     }
-    const excluded = keeper.caps.excluded('tcp', this.#tried);
+    const excluded = manager.caps.excluded('tcp', this.#tried);
     const pick = picker.pickForRule(state, ruleIndex, flow.tuple, excluded);
     if (pick.kind === 'none') this.#refuse(flow, pick);
     else this.#placeOn(flow, state, pick, excluded);
@@ -170,28 +170,28 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
   }
 
   #refuse(flow: Flow, { cause, action }: NoBackend): void {
-    const { keeper } = this.#deps;
+    const { manager } = this.#deps;
     if (this.#tried.size > 0) {
-      keeper.end(flow, 'connect-failed', 'reset');
+      manager.end(flow, 'connect-failed', 'reset');
       return;
     }
-    keeper.dropped(flow.rule, 'tcp', cause === 'all-excluded' ? 'backends-full' : 'no-backend');
-    if (action === 'drop') keeper.blackhole(flow);
-    else keeper.end(flow, 'no-backend', 'reset');
+    manager.dropped(flow.rule, 'tcp', cause === 'all-excluded' ? 'backends-full' : 'no-backend');
+    if (action === 'drop') manager.blackhole(flow);
+    else manager.end(flow, 'no-backend', 'reset');
   }
 
   #placeOn(flow: Flow, state: ForwardingState, pick: Picked, excluded: ReadonlySet<string>): void {
-    const { keeper } = this.#deps;
+    const { manager } = this.#deps;
     const view = state.views[pick.viewIndex];
     const backend = view?.backends[pick.backendIndex]?.backend;
     const pool = state.configuration.backendPools.find(({ name }) => name === flow.rule.backendPool);
     if (view === undefined || backend === undefined || pool === undefined) {
       throw new RangeError(`No backend "${pick.backendId}" in forwarding state ${state.revision}`);
     }
-    if (this.#tried.size === 0) this.#firstAttemptAtMs = keeper.clock.monotonicMs();
-    else keeper.retried(flow);
+    if (this.#tried.size === 0) this.#firstAttemptAtMs = manager.clock.monotonicMs();
+    else manager.retried(flow);
     const endpoint = backendEndpoint(flow.rule, backend, flow.rule.frontend, this.#binding.port);
-    keeper.place(flow, {
+    manager.place(flow, {
       backendId: pick.backendId,
       endpoint,
       reason: pick.reason,
@@ -200,7 +200,7 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
     });
     const { sourcePorts, routeSource } = this.#deps;
     const attempt = new UpstreamConnect(
-      { clock: keeper.clock, sourcePorts, routeSource },
+      { clock: manager.clock, sourcePorts, routeSource },
       { backendId: pick.backendId, endpoint, pool, tcp: flow.rule.tcp, hash: pick.hash },
       this,
     );
@@ -214,39 +214,39 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
     const attempt = this.#attempt;
     if (flow === undefined || attempt === undefined) return;
     this.#stopWaiting = nothing;
-    const { keeper } = this.#deps;
+    const { manager } = this.#deps;
     switch (outcome.kind) {
       case 'connected':
         this.#connected(flow, attempt.pool, attempt.backendId, outcome.socket);
         return;
       case 'local-fault':
-        keeper.dropped(flow.rule, 'tcp', outcome.reason);
-        keeper.end(flow, 'connect-failed', 'reset');
+        manager.dropped(flow.rule, 'tcp', outcome.reason);
+        manager.end(flow, 'connect-failed', 'reset');
         return;
       case 'backend-failed':
-        keeper.backendFailed(flow, outcome.evidence);
+        manager.backendFailed(flow, outcome.evidence);
         this.#tried = new Set([...this.#tried, attempt.backendId]);
         if (this.#tried.size < attempt.pool.connectAttempts) this.#place(flow);
-        else keeper.end(flow, 'connect-failed', 'reset');
+        else manager.end(flow, 'connect-failed', 'reset');
         return;
     }
   }
 
   finPassed(): void {
-    if (this.#flow !== undefined) this.#deps.keeper.halfClosed(this.#flow);
+    if (this.#flow !== undefined) this.#deps.manager.halfClosed(this.#flow);
   }
 
   #connected(flow: Flow, pool: BackendPool, backendId: string, backend: Socket): void {
-    const { keeper, turn, onConnectLatency } = this.#deps;
+    const { manager, turn, onConnectLatency } = this.#deps;
     this.#backend = backend;
     this.#watch(backend);
-    onConnectLatency(backendId, (keeper.clock.monotonicMs() - this.#firstAttemptAtMs) / 1000);
-    keeper.establish(flow);
+    onConnectLatency(backendId, (manager.clock.monotonicMs() - this.#firstAttemptAtMs) / 1000);
+    manager.establish(flow);
     if (pool.proxyProtocol !== 'none') backend.write(writeProxyHeader(pool.proxyProtocol, flow.tuple));
     const { noDelay, keepAliveMs } = flow.rule.tcp;
     if (noDelay) this.#client.setNoDelay(true);
     if (keepAliveMs !== undefined) this.#client.setKeepAlive(true, keepAliveMs);
-    this.#splice = new Splice(this.#client, backend, flow, { clock: keeper.clock, turn }, this);
+    this.#splice = new Splice(this.#client, backend, flow, { clock: manager.clock, turn }, this);
     this.#splice.start();
   }
 
@@ -260,16 +260,16 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
   sideFailed(side: Socket, error: Error): void {
     const flow = this.#flow;
     if (this.#closed || flow === undefined || this.#isFormer(side)) return;
-    const { keeper } = this.#deps;
+    const { manager } = this.#deps;
     const reason = endReason(error, side === this.#client);
     const other = side === this.#client ? this.#backend : this.#client;
     if (this.#splice === undefined || other === undefined || this.#failure !== undefined) {
-      keeper.end(flow, this.#failure ?? reason, 'reset');
+      manager.end(flow, this.#failure ?? reason, 'reset');
       return;
     }
     this.#failure = reason;
     this.#splice.stop();
-    this.#stopWaiting = flushBeforeReset(other, keeper.clock, () => keeper.end(flow, reason, 'reset'));
+    this.#stopWaiting = flushBeforeReset(other, manager.clock, () => manager.end(flow, reason, 'reset'));
   }
 
   /** A socket closes by itself when FIN has been received and sent on it; after an error `#failure` is set. */
@@ -277,7 +277,7 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
     const flow = this.#flow;
     if (this.#closed || flow === undefined || this.#failure !== undefined || this.#isFormer(side)) return;
     this.#sidesOpen--;
-    if (this.#sidesOpen === 0 || this.#splice === undefined) this.#deps.keeper.end(flow, 'closed', 'gone');
+    if (this.#sidesOpen === 0 || this.#splice === undefined) this.#deps.manager.end(flow, 'closed', 'gone');
   }
 
   /** Whether this is the backend's socket from before the flow was blackholed. */

@@ -157,7 +157,7 @@ class TcpListener implements Listener {
 
   /** After `listening`, the only errors are failures to accept: no descriptors, or no memory. It goes on listening. */
   #acceptFailed(): void {
-    this.#deps.keeper.dropped(this.binding.rule, 'tcp', 'descriptors-exhausted');
+    this.#deps.manager.dropped(this.binding.rule, 'tcp', 'descriptors-exhausted');
   }
 
   /** It is paused and not read, so it cannot end before it is accepted. */
@@ -168,15 +168,15 @@ class TcpListener implements Listener {
   }
 
   #accept(socket: Socket): void {
-    const { keeper } = this.#deps;
+    const { manager } = this.#deps;
     const binding = this.#bindingOf(socket);
     if (binding === undefined) {
-      keeper.dropped(this.binding.rule, 'tcp', 'unknown-origin');
+      manager.dropped(this.binding.rule, 'tcp', 'unknown-origin');
       refuse(socket);
       return;
     }
     const { rule, frontend } = binding;
-    keeper.arrived(rule, 'tcp');
+    manager.arrived(rule, 'tcp');
     const tuple = this.#tupleOf(socket, binding);
     if (tuple === undefined) {
       socket.on('error', ignore);
@@ -185,12 +185,12 @@ class TcpListener implements Listener {
     }
     const expectsProxyHeader = isTrusted(frontend, tuple.source);
     if (!mayConnect(frontend, tuple.source, expectsProxyHeader)) {
-      keeper.dropped(rule, 'tcp', 'denied');
+      manager.dropped(rule, 'tcp', 'denied');
       refuse(socket);
       return;
     }
     const connection = new TcpConnection(this.#deps, binding, socket);
-    const flow = keeper.open(tuple, rule, connection);
+    const flow = manager.open(tuple, rule, connection);
     if (typeof flow === 'string') refuse(socket);
     else connection.serve(flow, expectsProxyHeader);
   }

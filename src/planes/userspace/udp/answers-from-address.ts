@@ -3,7 +3,7 @@ import type { Flow } from '../../../flows/flow.js';
 import { formatEndpoint, type IpAddress } from '../../../model/address.js';
 import type { Rule } from '../../../model/configuration.js';
 import type { UdpFlowState } from '../../contract.js';
-import type { FlowKeeper } from '../flow-keeper.js';
+import type { FlowManager } from '../flow-manager.js';
 import {
   bindNow,
   createDatagramSocket,
@@ -38,7 +38,7 @@ export interface AnswerPorts {
 }
 
 export interface RelatedEndsDeps {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly dialer: UpstreamDialer;
   readonly answerPorts: AnswerPorts;
 }
@@ -145,7 +145,7 @@ export class RelatedEnds {
     const key = endpointOf(local);
     const present = this.#companions.get(key);
     if (present !== undefined) return present;
-    const companion = Companion.open(local, this.#deps.keeper);
+    const companion = Companion.open(local, this.#deps.manager);
     if (companion !== undefined) this.#companions.set(key, companion);
     return companion;
   }
@@ -187,7 +187,7 @@ class RelatedEnd implements CompanionEnd {
   }
 
   #begin(datagram: Buffer, port: number): void {
-    const { keeper, answerPorts } = this.#deps;
+    const { manager, answerPorts } = this.#deps;
     const member = this.#anyMember();
     if (member === undefined) return;
     const { tuple, rule } = member.flow;
@@ -197,7 +197,7 @@ class RelatedEnd implements CompanionEnd {
         ? undefined
         : answerPorts.hostAt(tuple.destination, destinationPort, rule);
     if (host === undefined || !isSameWay(host.rule, rule)) {
-      keeper.dropped(rule, 'udp', 'unexpected-reply');
+      manager.dropped(rule, 'udp', 'unexpected-reply');
       return;
     }
     const { backendId, endpoint } = this.#target;
@@ -208,7 +208,7 @@ class RelatedEnd implements CompanionEnd {
       backendId,
       endpoint: { address: endpoint.address, port },
       ...this.local,
-      openedAtMs: keeper.clock.wallMs(),
+      openedAtMs: manager.clock.wallMs(),
       bytesToBackend: 0,
       packetsToBackend: 0,
       bytesToClient: 0,
@@ -257,22 +257,22 @@ export interface CompanionEnd {
  */
 export class Companion {
   readonly #socket: Socket;
-  readonly #keeper: Pick<FlowKeeper, 'dropped'>;
+  readonly #manager: Pick<FlowManager, 'dropped'>;
   /** By the backend's address as the system writes it. */
   readonly #ends = new Map<string, CompanionEnd>();
 
-  private constructor(socket: Socket, keeper: Pick<FlowKeeper, 'dropped'>) {
+  private constructor(socket: Socket, manager: Pick<FlowManager, 'dropped'>) {
     this.#socket = socket;
-    this.#keeper = keeper;
+    this.#manager = manager;
     socket.on('message', (datagram, from) => this.#received(datagram, from));
     // A failed receive concerns one datagram; the socket goes on.
     socket.on('error', () => undefined);
   }
 
   /** Undefined where the system has no socket for it. */
-  static open({ source, sourcePort }: LocalEnd, keeper: Pick<FlowKeeper, 'dropped'>): Companion | undefined {
+  static open({ source, sourcePort }: LocalEnd, manager: Pick<FlowManager, 'dropped'>): Companion | undefined {
     const socket = createDatagramSocket(source.family, 'shared');
-    if (bindNow(socket, source, sourcePort) === undefined) return new Companion(socket, keeper);
+    if (bindNow(socket, source, sourcePort) === undefined) return new Companion(socket, manager);
     socket.close();
     return undefined;
   }
@@ -296,6 +296,6 @@ export class Companion {
       return;
     }
     const [anyEnd] = this.#ends.values();
-    if (anyEnd?.rule !== undefined) this.#keeper.dropped(anyEnd.rule, 'udp', 'unexpected-reply');
+    if (anyEnd?.rule !== undefined) this.#manager.dropped(anyEnd.rule, 'udp', 'unexpected-reply');
   }
 }

@@ -6,7 +6,7 @@ import type { ForwardingState } from '../../../model/forwarding.js';
 import type { Clock } from '../../../runtime/clock.js';
 import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
 import type { UdpFlowState } from '../../contract.js';
-import type { FlowKeeper } from '../flow-keeper.js';
+import type { FlowManager } from '../flow-manager.js';
 import type { ListenerBinding } from '../listener.js';
 import type { RelatedEnds } from './answers-from-address.js';
 import {
@@ -23,7 +23,7 @@ import {
 
 /** What UDP flows work with: one set a worker. */
 export interface UdpTools {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly picker: Picker;
   readonly dialer: UpstreamDialer;
   readonly related: RelatedEnds;
@@ -100,7 +100,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   /** Takes a flow in and puts it on the picked backend. Undefined where that is refused, which is counted. */
   static open(start: FlowStart, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
     const opened = new UdpFlow(tools, host, start.client);
-    const flow = tools.keeper.open(start.tuple, start.rule, opened);
+    const flow = tools.manager.open(start.tuple, start.rule, opened);
     if (typeof flow === 'string') return undefined;
     opened.#flow = flow;
     opened.#goTo(start.pick, start.pick.reason);
@@ -115,14 +115,14 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     host: FlowHost,
   ): UdpFlow | undefined {
     const resumed = new UdpFlow(tools, host, start.client);
-    const { keeper, targets } = tools;
-    const flow = keeper.open(start.tuple, start.rule, resumed, record);
+    const { manager, targets } = tools;
+    const flow = manager.open(start.tuple, start.rule, resumed, record);
     if (typeof flow === 'string') return undefined;
     resumed.#flow = flow;
-    const target = targets.of(keeper.state, start.pick, flow.tuple.destinationPort);
+    const target = targets.of(manager.state, start.pick, flow.tuple.destinationPort);
     const { backendId, endpoint } = target;
-    const epoch = keeper.state.revision;
-    keeper.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
+    const epoch = manager.state.revision;
+    manager.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
     resumed.#upstream = new Upstream(target, resumed.#way(), resumed, record);
     resumed.#upstream.start();
     return flow.slot < 0 ? undefined : resumed;
@@ -150,7 +150,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   fromClient(datagram: Buffer): void {
-    this.#flow.lastActivityMs = this.#tools.keeper.clock.monotonicMs();
+    this.#flow.lastActivityMs = this.#tools.manager.clock.monotonicMs();
     if (this.#steady) this.#upstream?.send(datagram);
     else if (!this.#prepare(datagram)) return;
     this.#flow.bytesToBackend += datagram.length;
@@ -158,7 +158,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   shutDown(): void {
-    this.#tools.keeper.end(this.#flow, 'shutdown', 'close');
+    this.#tools.manager.end(this.#flow, 'shutdown', 'close');
   }
 
   close(): void {
@@ -176,28 +176,28 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   onConnected(): void {
-    if (this.#flow.state === 'embryonic') this.#tools.keeper.establish(this.#flow);
+    if (this.#flow.state === 'embryonic') this.#tools.manager.establish(this.#flow);
   }
 
   onRefused(refusal: DialRefusal, by: Upstream): void {
-    const { keeper } = this.#tools;
+    const { manager } = this.#tools;
     if (refusal === 'unreachable') {
-      this.#failures(keeper.clock).add(by.target.backendId);
-      keeper.backendFailed(this.#flow, NO_ROUTE);
+      this.#failures(manager.clock).add(by.target.backendId);
+      manager.backendFailed(this.#flow, NO_ROUTE);
       if (this.#goElsewhere() || this.#flow.slot < 0) return;
     }
-    keeper.dropped(this.#flow.rule, 'udp', refusal === 'unreachable' ? 'send-failed' : refusal);
-    keeper.end(this.#flow, 'connect-failed', 'gone');
+    manager.dropped(this.#flow.rule, 'udp', refusal === 'unreachable' ? 'send-failed' : refusal);
+    manager.end(this.#flow, 'connect-failed', 'gone');
   }
 
   onReply(datagram: Buffer): void {
     const flow = this.#flow;
-    const { keeper } = this.#tools;
-    flow.lastActivityMs = keeper.clock.monotonicMs();
+    const { manager } = this.#tools;
+    flow.lastActivityMs = manager.clock.monotonicMs();
     if (!this.#steady) this.#answered();
     const { expectedResponses } = flow.rule.udp;
     if (expectedResponses === 0) {
-      keeper.dropped(flow.rule, 'udp', 'unexpected-reply');
+      manager.dropped(flow.rule, 'udp', 'unexpected-reply');
       return;
     }
     flow.bytesToClient += datagram.length;
@@ -205,27 +205,27 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     this.#host.reply(datagram, this.#client);
     if (expectedResponses === undefined) return;
     if (flow.packetsToClient >= flow.packetsToBackend * expectedResponses) {
-      keeper.end(flow, 'responses-complete', 'close');
+      manager.end(flow, 'responses-complete', 'close');
     }
   }
 
   onUnreachable(evidence: string, by: Upstream): void {
-    const { keeper } = this.#tools;
+    const { manager } = this.#tools;
     // One that has failed in this round was the last resort then, and still is.
-    if (!this.#failures(keeper.clock).add(by.target.backendId)) return;
-    keeper.backendFailed(this.#flow, evidence);
+    if (!this.#failures(manager.clock).add(by.target.backendId)) return;
+    manager.backendFailed(this.#flow, evidence);
     this.#goElsewhere();
   }
 
   onSendFailed(): void {
-    this.#tools.keeper.dropped(this.#flow.rule, 'udp', 'send-failed');
+    this.#tools.manager.dropped(this.#flow.rule, 'udp', 'send-failed');
   }
 
   /** Sends while something needs to be looked after. False: the datagram was thrown away, which is counted. */
   #prepare(datagram: Buffer): boolean {
     const flow = this.#flow;
     if (flow.state === 'blackholed') {
-      this.#tools.keeper.dropped(flow.rule, 'udp', 'blackholed');
+      this.#tools.manager.dropped(flow.rule, 'udp', 'blackholed');
       return false;
     }
     if (this.#unpinned && !this.#placeAnew()) return false;
@@ -236,14 +236,14 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
 
   /** Picks a backend by the present state. False: the flow has ended. */
   #placeAnew(): boolean {
-    const { keeper, picker } = this.#tools;
+    const { manager, picker } = this.#tools;
     const flow = this.#flow;
-    const { state } = keeper;
+    const { state } = manager;
     const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
     const pick = ruleIndex < 0 ? undefined : picker.pickForRule(state, ruleIndex, flow.tuple, NONE_EXCLUDED);
     if (pick?.kind !== 'picked') {
-      keeper.dropped(flow.rule, 'udp', 'no-backend');
-      keeper.end(flow, 'no-backend', 'gone');
+      manager.dropped(flow.rule, 'udp', 'no-backend');
+      manager.end(flow, 'no-backend', 'gone');
       return false;
     }
     this.#failed = undefined;
@@ -253,15 +253,15 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
 
   /** After a backend has failed the flow: on to another, with what is held. False: nobody else takes it. */
   #goElsewhere(): boolean {
-    const { keeper, picker } = this.#tools;
+    const { manager, picker } = this.#tools;
     const flow = this.#flow;
-    const { state } = keeper;
+    const { state } = manager;
     this.#steady = false;
     const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
     if (ruleIndex < 0) return false;
     const pick = picker.pickForRule(state, ruleIndex, flow.tuple, this.#excluded());
     if (pick.kind !== 'picked') return false;
-    keeper.retried(flow);
+    manager.retried(flow);
     const datagram = this.#held;
     this.#goTo(pick, 'retry');
     if (flow.slot < 0) return false;
@@ -273,9 +273,9 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   #goTo(pick: Picked, reason: PlacementReason): void {
-    const { keeper, targets } = this.#tools;
+    const { manager, targets } = this.#tools;
     const flow = this.#flow;
-    const { state } = keeper;
+    const { state } = manager;
     const target = targets.of(state, pick, flow.tuple.destinationPort);
     this.#unpinned = false;
     if (this.#upstream !== undefined && sameEndpoint(this.#upstream.target, target)) return;
@@ -284,8 +284,8 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     const excludedNow = this.#excluded();
     const excluded = excludedNow.size === 0 ? NOBODY : [...excludedNow];
     const placement = { backendId, endpoint, reason, epoch: state.revision, excluded };
-    if (flow.state === 'embryonic') keeper.place(flow, placement);
-    else keeper.move(flow, placement);
+    if (flow.state === 'embryonic') manager.place(flow, placement);
+    else manager.move(flow, placement);
     this.#upstream = new Upstream(target, this.#way(), this);
     this.#upstream.start();
   }

@@ -14,7 +14,7 @@ import {
   type Arrival,
   type Arrivals,
 } from '../captured-udp.js';
-import type { FlowKeeper } from '../flow-keeper.js';
+import type { FlowManager } from '../flow-manager.js';
 import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
 import { bindRaw, rawUdp, type Inheritance } from '../node-handles.js';
 import type { RouteSource } from '../source-address.js';
@@ -41,7 +41,7 @@ import {
 } from './upstream.js';
 
 export interface UdpListenerDeps {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly picker: Picker;
   readonly sourcePorts: Pick<SourcePorts, 'take' | 'claim' | 'release'>;
   readonly routeSource: Pick<RouteSource, 'known' | 'sourceFor'>;
@@ -83,7 +83,7 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
   });
 
   constructor({
-    keeper,
+    manager,
     picker,
     sourcePorts,
     routeSource,
@@ -96,10 +96,10 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
     this.#origins = origins;
     const dialer = new UpstreamDialer({ sourcePorts, routeSource });
     this.#tools = {
-      keeper,
+      manager,
       picker,
       dialer,
-      related: new RelatedEnds({ keeper, dialer, answerPorts: this }),
+      related: new RelatedEnds({ manager, dialer, answerPorts: this }),
       heldMemory: new HeldMemory(HELD_BYTES),
       targets: new UpstreamTargets(),
     };
@@ -172,8 +172,8 @@ class UdpListenerFactory implements ListenerFactory, Neighbourhood, AnswerPorts 
   /** On a socket that gets all ports of a frontend. */
   #capturedListener(binding: ListenerBinding, socket: Socket, origins: OriginFeed): BoundListener {
     const { address, port } = binding;
-    const { keeper, heldMemory } = this.#tools;
-    const { clock } = keeper;
+    const { manager, heldMemory } = this.#tools;
+    const { clock } = manager;
     const feed = this.#feeds.get(port) ?? new CapturedFeed({ feed: origins, clock }, port);
     this.#feeds.set(port, feed);
     const keys = new ClientKeys(address.family);
@@ -305,7 +305,7 @@ export class BoundListener implements Listener, FlowHost, AnswerHost {
     const { tuple, clientAddress: address, clientPort: port = tuple.sourcePort } = record;
     const { captured } = this.#binding;
     const end = captured?.protocol === 'udp' ? captured.ports.at(tuple.destinationPort) : this.#binding;
-    const pick = end && pickOfRecord(record, this.#tools.keeper.state, end);
+    const pick = end && pickOfRecord(record, this.#tools.manager.state, end);
     if (end === undefined || pick === undefined) return undefined;
     const key = this.#keys.hold(address, port);
     const start = { tuple, pick, rule: end.rule, client: { key, address, port } };
@@ -320,11 +320,11 @@ export class BoundListener implements Listener, FlowHost, AnswerHost {
   }
 
   begin(record: UdpFlowState, datagram: Buffer): void {
-    const { keeper } = this.#tools;
-    keeper.arrived(this.#binding.rule, 'udp');
+    const { manager } = this.#tools;
+    manager.arrived(this.#binding.rule, 'udp');
     const present = this.#flows.get(this.#keys.find(record.clientAddress, record.tuple.sourcePort));
     const isOpen = this.#phase !== 'closed' && present === undefined;
-    const pick = pickOfRecord(record, keeper.state, this.#binding);
+    const pick = pickOfRecord(record, manager.state, this.#binding);
     // A flow of that client with another backend stays as it is.
     if (!isOpen || pick === undefined) this.#drop('unexpected-reply');
     else this.resume(record)?.onReply(datagram);
@@ -414,13 +414,13 @@ export class BoundListener implements Listener, FlowHost, AnswerHost {
     arrival: Arrival,
     from: RemoteInfo,
   ): { readonly tuple: FiveTuple; readonly pick: Picked } | DropReason {
-    const { keeper, picker } = this.#tools;
+    const { manager, picker } = this.#tools;
     const { rule, frontend, sourcePort, destination, destinationPort } = arrival;
     // An answer to the one would be the first step of a loop, to the other it cannot be sent.
     if (this.#neighbourhood.isOwn(arrival.source, sourcePort)) return 'own-listener';
     if (from.port === 0) return 'send-failed';
-    keeper.arrived(rule, 'udp');
-    const { state } = keeper;
+    manager.arrived(rule, 'udp');
+    const { state } = manager;
     const ruleIndex = ruleIndexIn(state, rule.name, arrival.ruleIndex);
     if (this.#phase !== 'open' || ruleIndex < 0) return 'stopping';
     const source = ipAddress(arrival.source);
@@ -440,7 +440,7 @@ export class BoundListener implements Listener, FlowHost, AnswerHost {
   }
 
   #drop(reason: DropReason, rule = this.#binding.rule): void {
-    this.#tools.keeper.dropped(rule, 'udp', reason);
+    this.#tools.manager.dropped(rule, 'udp', reason);
   }
 
   #closeIfDone(): void {

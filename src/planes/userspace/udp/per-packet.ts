@@ -48,43 +48,43 @@ export class PerPacketFlow implements ClientFlow {
     host: FlowHost,
     upstreams: SharedUpstreams,
   ): PerPacketFlow | undefined {
-    const { keeper } = tools;
+    const { manager } = tools;
     const opened = new PerPacketFlow(tools, host, start.client, upstreams);
-    const flow = keeper.open(start.tuple, start.rule, opened);
+    const flow = manager.open(start.tuple, start.rule, opened);
     if (typeof flow === 'string') return undefined;
     opened.#flow = flow;
-    const { backendId, endpoint } = tools.targets.of(keeper.state, start.pick, start.tuple.destinationPort);
+    const { backendId, endpoint } = tools.targets.of(manager.state, start.pick, start.tuple.destinationPort);
     const { reason } = start.pick;
-    keeper.place(flow, { backendId, endpoint, reason, epoch: keeper.state.revision, excluded: NOBODY });
-    keeper.establish(flow);
+    manager.place(flow, { backendId, endpoint, reason, epoch: manager.state.revision, excluded: NOBODY });
+    manager.establish(flow);
     upstreams.enter();
     opened.#inside = true;
     return opened;
   }
 
   fromClient(datagram: Buffer): void {
-    const { keeper } = this.#tools;
+    const { manager } = this.#tools;
     const flow = this.#flow;
-    flow.lastActivityMs = keeper.clock.monotonicMs();
+    flow.lastActivityMs = manager.clock.monotonicMs();
     if (flow.state === 'blackholed') {
-      keeper.dropped(flow.rule, 'udp', 'blackholed');
+      manager.dropped(flow.rule, 'udp', 'blackholed');
       return;
     }
     const target = this.#upstreams.send(datagram, flow, this.#sequence++);
     if (target === undefined) {
-      keeper.dropped(flow.rule, 'udp', 'no-backend');
-      keeper.end(flow, 'no-backend', 'gone');
+      manager.dropped(flow.rule, 'udp', 'no-backend');
+      manager.end(flow, 'no-backend', 'gone');
       return;
     }
     if (!this.#unpinned) return;
     this.#unpinned = false;
     const { backendId, endpoint } = target;
-    const epoch = keeper.state.revision;
-    keeper.move(flow, { backendId, endpoint, reason: 'rebalanced', epoch, excluded: NOBODY });
+    const epoch = manager.state.revision;
+    manager.move(flow, { backendId, endpoint, reason: 'rebalanced', epoch, excluded: NOBODY });
   }
 
   shutDown(): void {
-    this.#tools.keeper.end(this.#flow, 'shutdown', 'close');
+    this.#tools.manager.end(this.#flow, 'shutdown', 'close');
   }
 
   /** The next datagram goes anywhere anyway. */
@@ -129,7 +129,7 @@ export class SharedUpstreams implements UpstreamOwner {
   constructor(tools: UdpTools, serving: { readonly rule: Rule }) {
     this.#tools = tools;
     this.#serving = serving;
-    this.#failed = new FailedBackends(tools.keeper.clock);
+    this.#failed = new FailedBackends(tools.manager.clock);
   }
 
   /** One more flow, which leaves once. */
@@ -143,7 +143,7 @@ export class SharedUpstreams implements UpstreamOwner {
 
   /** Sends the datagram to the backend it is hashed to, and says which; undefined where there is none. */
   send(datagram: Buffer, flow: Flow, sequence: number): UpstreamTarget | undefined {
-    const { state } = this.#tools.keeper;
+    const { state } = this.#tools.manager;
     if (state.configuration.digest !== this.#configurationDigest) {
       // Endpoints may have changed; what is still right opens again with the next datagram.
       this.#closeAll();
@@ -175,7 +175,7 @@ export class SharedUpstreams implements UpstreamOwner {
   onUnreachable(evidence: string, by: Upstream): void {
     const { backendId } = by.target;
     if (!this.#failed.add(backendId)) return;
-    this.#tools.keeper.backendUnreachable(this.#serving.rule, 'udp', backendId, evidence);
+    this.#tools.manager.backendUnreachable(this.#serving.rule, 'udp', backendId, evidence);
   }
 
   onSendFailed(): void {
@@ -183,8 +183,8 @@ export class SharedUpstreams implements UpstreamOwner {
   }
 
   #pick(flow: Flow, sequence: number): RulePickResult | undefined {
-    const { keeper, picker } = this.#tools;
-    const { state } = keeper;
+    const { manager, picker } = this.#tools;
+    const { state } = manager;
     const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
     if (ruleIndex < 0) return undefined;
     const failed = this.#failed.present();
@@ -195,11 +195,11 @@ export class SharedUpstreams implements UpstreamOwner {
   }
 
   #open(state: ForwardingState, pick: Picked, flow: Flow): Way {
-    const { keeper, dialer, targets } = this.#tools;
+    const { manager, dialer, targets } = this.#tools;
     const target = targets.of(state, pick, flow.tuple.destinationPort);
     const way = {
       upstream: new Upstream(target, dialer, this),
-      totals: keeper.traffic.of(flow.rule.name, target.backendId, 'udp'),
+      totals: manager.traffic.of(flow.rule.name, target.backendId, 'udp'),
     };
     this.#ways.set(target.backendId, way);
     way.upstream.start();
@@ -212,7 +212,7 @@ export class SharedUpstreams implements UpstreamOwner {
   }
 
   #drop(reason: 'send-failed' | 'unexpected-reply' | 'ports-exhausted' | 'descriptors-exhausted'): void {
-    this.#tools.keeper.dropped(this.#serving.rule, 'udp', reason);
+    this.#tools.manager.dropped(this.#serving.rule, 'udp', reason);
   }
 }
 

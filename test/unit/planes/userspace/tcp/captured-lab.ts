@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { connect, type Socket } from 'node:net';
 import type { CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
-import { EventQueue, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
+import { EventQueue, FlowManager } from '../../../../../src/planes/userspace/flow-manager.js';
 import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
@@ -40,21 +40,21 @@ export function aState(hub: PortSet, spoke: PortSet, { digest = 'a'.repeat(64), 
 export type State = ReturnType<typeof aState>;
 
 export class CaptureLab {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly #factory;
   readonly #queue = new EventQueue(clock);
   readonly listeners: Listener[] = [];
 
   constructor(state: State, options: TcpListenerOptions) {
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock, events: this.#queue },
       { flowEvents: false, worker: 0, workers: 1 },
       state,
     );
-    this.keeper.adopt(state);
+    this.manager.adopt(state);
     this.#factory = createTcpListenerFactory(
       {
-        keeper: this.keeper,
+        manager: this.manager,
         picker: createPicker(() => 0),
         sourcePorts: new SourcePorts({ clock, events: this.#queue }),
         routeSource: new RouteSource({ clock }),
@@ -71,16 +71,16 @@ export class CaptureLab {
   }
 
   drops(rule: string): object {
-    return { ...this.keeper.traffic.arrivals(rule, 'tcp').drops };
+    return { ...this.manager.traffic.arrivals(rule, 'tcp').drops };
   }
 
   arrivals(rule: string): number {
-    return this.keeper.traffic.arrivals(rule, 'tcp').arrivals;
+    return this.manager.traffic.arrivals(rule, 'tcp').arrivals;
   }
 
   close(): void {
     for (const listener of this.listeners) listener.destroy();
-    for (const flow of this.keeper.table.all()) this.keeper.end(flow, 'shutdown', 'reset');
+    for (const flow of this.manager.table.all()) this.manager.end(flow, 'shutdown', 'reset');
   }
 }
 

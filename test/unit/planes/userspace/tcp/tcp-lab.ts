@@ -1,5 +1,5 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
-import { EventQueue, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
+import { EventQueue, FlowManager } from '../../../../../src/planes/userspace/flow-manager.js';
 import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
@@ -18,7 +18,7 @@ const RULE = 'ha-ports';
  * backend of the state is everybody's first choice, the second the next one, and so on.
  */
 export class TcpLab {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly events: PlaneEvent[] = [];
   readonly latencies: { readonly backendId: string; readonly seconds: number }[] = [];
   readonly sourcePorts: SourcePorts;
@@ -30,12 +30,12 @@ export class TcpLab {
   private constructor(state: ForwardingState, clock: Clock, port: number) {
     this.#queue = new EventQueue(clock);
     this.#queue.subscribe((events) => this.events.push(...events));
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock, events: this.#queue },
       { flowEvents: true, worker: 0, workers: 1 },
       state,
     );
-    this.keeper.adopt(state);
+    this.manager.adopt(state);
     this.sourcePorts = new SourcePorts({ clock, events: this.#queue });
     this.port = port;
     this.host = state.configuration.frontends[0]!.address.text;
@@ -50,7 +50,7 @@ export class TcpLab {
     const host = state.configuration.frontends[0]!.address.text;
     const lab = new TcpLab(state, clock, options.port ?? (await freePort(host)));
     const factory = createTcpListenerFactory({
-      keeper: lab.keeper,
+      manager: lab.manager,
       picker: createPicker(() => 0),
       sourcePorts: lab.sourcePorts,
       routeSource: new RouteSource({ clock }),
@@ -70,19 +70,19 @@ export class TcpLab {
   }
 
   get flowCount(): number {
-    return this.keeper.table.size;
+    return this.manager.table.size;
   }
 
   drops(): Readonly<Record<string, number>> {
-    return { ...this.keeper.traffic.arrivals(RULE, 'tcp').drops };
+    return { ...this.manager.traffic.arrivals(RULE, 'tcp').drops };
   }
 
   arrivals(): number {
-    return this.keeper.traffic.arrivals(RULE, 'tcp').arrivals;
+    return this.manager.traffic.arrivals(RULE, 'tcp').arrivals;
   }
 
   endsOf(backendAddress: string): Readonly<Record<string, number>> {
-    return { ...this.keeper.traffic.of(RULE, `nvas/${backendAddress}`, 'tcp').flowsEnded };
+    return { ...this.manager.traffic.of(RULE, `nvas/${backendAddress}`, 'tcp').flowsEnded };
   }
 
   flushEvents(): readonly PlaneEvent[] {
@@ -96,7 +96,7 @@ export class TcpLab {
 
   close(): void {
     this.#listener?.destroy();
-    for (const flow of this.keeper.table.all()) this.keeper.end(flow, 'shutdown', 'reset');
+    for (const flow of this.manager.table.all()) this.manager.end(flow, 'shutdown', 'reset');
     this.#queue.flush();
   }
 }

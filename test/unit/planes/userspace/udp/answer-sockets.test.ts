@@ -61,7 +61,7 @@ async function lab(t: TestContext) {
   const rig = await Rig.create(t, STATE);
   const kernel = new Redirected();
   const factory = createUdpListenerFactory({
-    keeper: rig.keeper,
+    manager: rig.manager,
     picker: createPicker(await createHasher()),
     sourcePorts: rig.sourcePorts,
     routeSource: rig.routeSource,
@@ -86,7 +86,7 @@ async function lab(t: TestContext) {
   listener.serve();
   t.after(() => {
     // As a plane that stops does: these sockets go with their flows.
-    for (const flow of [...rig.keeper.table.all()]) rig.keeper.end(flow, 'shutdown', 'close');
+    for (const flow of [...rig.manager.table.all()]) rig.manager.end(flow, 'shutdown', 'close');
     listener.destroy();
   });
   const backend = await Peer.open(t, BACKEND, ASKED);
@@ -147,8 +147,8 @@ describe('answers from captured ports', () => {
     client.send('more', captured);
     await backend.count(2);
     rig.clock.advance(11_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 1);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 1);
     await eventually(() => openDescriptors() === before, 5000, 'the sockets to close');
     answering.send('again', from);
     assert.equal((await client.count(2))[1]?.from.port, ANSWERING);
@@ -160,6 +160,6 @@ describe('answers from captured ports', () => {
     answering.send('block 1', from);
     await eventually(() => rig.drops('unexpected-reply') === 1, 5000, 'the drop');
     assert.equal(service.received.length, 0);
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
   });
 });

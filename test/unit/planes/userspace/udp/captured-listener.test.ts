@@ -86,7 +86,7 @@ async function setUp(t: TestContext, inheritance?: Inheritance): Promise<Lab> {
 }
 
 function tuples({ rig }: Lab): readonly string[] {
-  return [...rig.keeper.table.all()]
+  return [...rig.manager.table.all()]
     .map(
       ({ tuple }) =>
         `${tuple.source.text} ${tuple.sourcePort} ${tuple.destination.text} ${tuple.destinationPort}`,
@@ -228,8 +228,8 @@ describe('a captured UDP listener', () => {
       '198.51.100.7 5002 127.0.0.1 20053',
     ]);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 0);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 0);
   });
 
   test('an origin that has not been used for long is looked up again', async (t) => {
@@ -241,11 +241,11 @@ describe('a captured UDP listener', () => {
     feed.follower?.onNew(feed.origin(client, ASKED));
     await client.ask('a', to);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     await client.ask('within the time that entries outlive flows', to);
     assert.equal(feed.lists, 0);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     rig.clock.advance(46_000);
     client.send('after it', to);
     await lab.fence();

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { isIPv6, type AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
-import { EventQueue, FlowEnforcement, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
+import { EventQueue, FlowEnforcement, FlowManager } from '../../../../../src/planes/userspace/flow-manager.js';
 import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
@@ -29,7 +29,7 @@ export type RigOverrides = Partial<
 /** A UDP data plane on real sockets and a clock that stands still. */
 export class Rig {
   readonly clock: FakeClock;
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly sourcePorts: SourcePorts;
   readonly routeSource: RouteSource;
   readonly events: PlaneEvent[] = [];
@@ -50,24 +50,24 @@ export class Rig {
     this.clock = new FakeClock();
     this.#queue = new EventQueue(this.clock);
     this.#queue.subscribe((events) => this.events.push(...events));
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock: this.clock, events: this.#queue },
       { flowEvents: true, worker: 0, workers: 1 },
       state,
     );
-    this.#enforcement = new FlowEnforcement(this.keeper);
+    this.#enforcement = new FlowEnforcement(this.manager);
     this.sourcePorts = new SourcePorts({ clock: this.clock, events: this.#queue });
     this.routeSource = new RouteSource({ clock: this.clock });
     const factory = createUdpListenerFactory({
-      keeper: this.keeper,
+      manager: this.manager,
       sourcePorts: this.sourcePorts,
       routeSource: this.routeSource,
       ...deps,
       ...overrides,
     });
     this.open = async (address, port = 0, rest = {}) => {
-      const [rule] = this.keeper.state.configuration.rules;
-      const [frontend] = this.keeper.state.configuration.frontends;
+      const [rule] = this.manager.state.configuration.rules;
+      const [frontend] = this.manager.state.configuration.frontends;
       if (rule === undefined || frontend === undefined) throw new Error('No rule or frontend');
       const listener = await factory.open({
         protocol: 'udp',
@@ -92,8 +92,8 @@ export class Rig {
 
   /** What the plane does with a new state. */
   apply(state: ForwardingState): void {
-    const previous = this.keeper.state;
-    this.keeper.adopt(state);
+    const previous = this.manager.state;
+    this.manager.adopt(state);
     for (const { binding } of this.#listeners) {
       const rule = state.configuration.rules[binding.ruleIndex];
       const [frontend] = state.configuration.frontends;
@@ -104,11 +104,11 @@ export class Rig {
   }
 
   drops(reason: DropReason): number {
-    return this.keeper.traffic.arrivals('ha-ports', 'udp').drops[reason] ?? 0;
+    return this.manager.traffic.arrivals('ha-ports', 'udp').drops[reason] ?? 0;
   }
 
   arrivals(): number {
-    return this.keeper.traffic.arrivals('ha-ports', 'udp').arrivals;
+    return this.manager.traffic.arrivals('ha-ports', 'udp').arrivals;
   }
 
   /** All events so far of one type. */
@@ -118,7 +118,7 @@ export class Rig {
   }
 
   flows(): readonly { readonly backendId: string | undefined; readonly reason: string | undefined }[] {
-    return [...this.keeper.table.all()].map(({ placement }) => ({
+    return [...this.manager.table.all()].map(({ placement }) => ({
       backendId: placement?.backendId,
       reason: placement?.reason,
     }));
