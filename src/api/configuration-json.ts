@@ -1,5 +1,5 @@
 import { ipAddress, parseCidr, type Cidr, type IpAddress } from '../model/address.js';
-import type { Configuration } from '../model/configuration.js';
+import { linkRules, type Configuration, type NamedRule, type Rule } from '../model/configuration.js';
 
 /** Anything that JSON can carry. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
@@ -8,16 +8,19 @@ export type Json = string | number | boolean | null | readonly Json[] | { readon
 export const HIDDEN = '(hidden)';
 
 /**
- * The configuration as JSON: addresses and address blocks as their canonical text, everything else as it is, but for
- * what is secret: the admin token and TLS key, and the path of the webhook (it often holds a key), are HIDDEN.
+ * The configuration as JSON: addresses and address blocks as their canonical text, what a rule is linked to by name,
+ * everything else as it is, but for what is secret: the admin token and TLS key, and the path of the webhook (it often holds a key), are HIDDEN.
  * `configurationFromJson` is its inverse, secrets aside.
  */
 export function configurationToJson(configuration: Configuration): Json {
+  const named = { ...withoutSecrets(configuration), rules: configuration.rules.map(namedRule) };
   return JSON.parse(
-    JSON.stringify(withoutSecrets(configuration), (_key, value: unknown) =>
-      isAddressOrBlock(value) ? value.text : value,
-    ),
+    JSON.stringify(named, (_key, value: unknown) => (isAddressOrBlock(value) ? value.text : value)),
   ) as Json;
+}
+
+function namedRule({ name, frontend, pool, probe, ...rest }: Rule): NamedRule {
+  return { name, frontend: frontend.name, backendPool: pool.name, probe: probe?.name, ...rest };
 }
 
 /** The same configuration with HIDDEN in place of what is secret: for everything that is written or sent. */
@@ -47,10 +50,11 @@ const BLOCK_LIST_KEYS: ReadonlySet<string> = new Set(['trustedSources', 'allow',
 
 /**
  * Rebuilds what `configurationToJson` wrote. The input is trusted to be that: nothing but addresses is checked.
- * Throws TypeError on text that is no address or block.
+ * Throws TypeError on text that is no address or block, and on a rule that names something missing.
  */
 export function configurationFromJson(json: Json): Configuration {
-  return revive(json) as Configuration;
+  const read = revive(json) as Omit<Configuration, 'rules'> & { readonly rules: readonly NamedRule[] };
+  return { ...read, rules: linkRules(read.rules, read) };
 }
 
 function revive(json: Json): unknown {

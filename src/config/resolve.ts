@@ -1,15 +1,16 @@
 import { X509Certificate, createHash, createPrivateKey } from 'node:crypto';
-import type {
-  AdminOptions,
-  Backend,
-  BackendPool,
-  Configuration,
-  FlapDamping,
-  Frontend,
-  KernelOptions,
-  Probe,
-  Rule,
-  UdpOptions,
+import {
+  linkRules,
+  type AdminOptions,
+  type Backend,
+  type BackendPool,
+  type Configuration,
+  type FlapDamping,
+  type Frontend,
+  type KernelOptions,
+  type NamedRule,
+  type Probe,
+  type UdpOptions,
 } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import { answersFromOf, flowPolicyOf, idleTimeoutOf, type BoundRule } from './bind-rules.js';
@@ -34,6 +35,9 @@ export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInp
   const { root } = draft;
   const { embryonicTimeout, ...limits } = root.limits;
   const kernel = draft.plane.kind === 'kernel' ? draft.plane.options : undefined;
+  const frontends = draft.frontends.map(({ value }) => frontend(value));
+  const probes = draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name)));
+  const backendPools = draft.pools.map(({ value }) => pool(value, floatingAddressesOf(value, rules, kernel)));
   return deepFreeze<Configuration>({
     digest,
     compat: root.compat,
@@ -44,10 +48,11 @@ export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInp
     instance: root.dataPlane.instance,
     ...(root.dataPlane.capture === undefined ? {} : { capture: root.dataPlane.capture }),
     ...(kernel === undefined ? {} : { kernel: kernelOptions(kernel) }),
-    frontends: draft.frontends.map(({ value }) => frontend(value)),
-    probes: draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name))),
-    backendPools: draft.pools.map(({ value }) => pool(value, floatingAddressesOf(value, rules, kernel))),
-    rules: rules.map((bound) => rule(bound, kernel)),
+    ...{ frontends, probes, backendPools },
+    rules: linkRules(
+      rules.map((bound) => rule(bound, kernel)),
+      { frontends, probes, backendPools },
+    ),
     limits: { ...limits, embryonicTimeoutMs: embryonicTimeout },
     logging: root.logging,
     ...(root.flowLog === undefined ? {} : { flowLog: root.flowLog }),
@@ -165,7 +170,7 @@ function flapDamping(input: NonNullable<ProbeInput['flapDamping']>): FlapDamping
   return { transitions: input.transitions, windowMs: input.window, holdMs: input.hold };
 }
 
-function rule(bound: BoundRule, kernel: KernelInput | undefined): Rule {
+function rule(bound: BoundRule, kernel: KernelInput | undefined): NamedRule {
   const { input, protocols, haPorts, ports, portOffset } = bound;
   const { keepAlive, noDelay } = input.tcp ?? { noDelay: true, keepAlive: 'off' };
   return {

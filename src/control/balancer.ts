@@ -246,8 +246,8 @@ export class Balancer {
   #withNewcomersUp(): CompilerInputs {
     const inputs = this.inputs();
     const probed = new Set(
-      this.#state?.views.flatMap(({ backends, probe = '' }) =>
-        backends.map(({ backend }) => `${backend.id} ${probe}`),
+      this.#state?.views.flatMap(({ backends, probe }) =>
+        backends.map(({ backend }) => `${backend.id} ${probe?.name ?? ''}`),
       ),
     );
     return {
@@ -284,8 +284,8 @@ export function servingChanges(
     .filter((view) => previous.get(view.key) !== servingIds(view))
     .map((view) => ({
       type: 'pool-serving-changed',
-      pool: view.pool,
-      ...(view.probe === undefined ? {} : { probe: view.probe }),
+      pool: view.pool.name,
+      ...(view.probe === undefined ? {} : { probe: view.probe.name }),
       ...(view.servingPriority === undefined ? {} : { servingPriority: view.servingPriority }),
       eligible: view.backends.filter(({ eligible }) => eligible).length,
       total: view.backends.length,

@@ -68,7 +68,7 @@ export class Operator {
 
   /** In the view where the fewest would be left. */
   #assertEnoughLeft(pool: BackendPool, backend: Backend): void {
-    const views = this.#deps.balancer.state?.views.filter((view) => view.pool === pool.name) ?? [];
+    const views = this.#deps.balancer.state?.views.filter((view) => view.pool === pool) ?? [];
     for (const view of views) {
       const left = view.backends.filter(
         (member) => member.eligible && member.backend.id !== backend.id,

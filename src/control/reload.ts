@@ -165,13 +165,11 @@ function backendIds({ backendPools }: Configuration): ReadonlySet<string> {
 }
 
 /** What is asked of whom: the questions of all probes that a rule sees backends through. */
-function probeQuestions({ rules, backendPools, probes }: Configuration): ReadonlySet<string> {
+function probeQuestions({ rules }: Configuration): ReadonlySet<string> {
   const questions = new Set<string>();
-  for (const rule of rules) {
-    const probe = probes.find(({ name }) => name === rule.probe);
-    const pool = backendPools.find(({ name }) => name === rule.backendPool);
+  for (const { pool, probe } of rules) {
     if (probe === undefined) continue;
-    for (const { address } of pool?.backends ?? []) questions.add(questionKey(address, probe));
+    for (const { address } of pool.backends) questions.add(questionKey(address, probe));
   }
   return questions;
 }

@@ -1,7 +1,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { formatEndpoint, type IpAddress } from '../model/address.js';
-import type { Configuration, Frontend, Rule } from '../model/configuration.js';
+import type { Configuration, Rule } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { formatPortSet, portSetContains, unionPorts, type PortSet } from '../model/ports.js';
 import type { NvaMessage } from './nva-main.js';
@@ -93,20 +93,18 @@ export interface DemoBackend {
 export function demoBackends(configuration: Configuration): readonly DemoBackend[] {
   const backends = new Map<string, DemoBackend>();
   for (const rule of configuration.rules) {
-    const pool = configuration.backendPools.find(({ name }) => name === rule.backendPool);
-    const probe = configuration.probes.find(({ name }) => name === rule.probe);
     const ports = rule.ports.map(({ first, last }) => ({
       first: first + rule.portOffset,
       last: last + rule.portOffset,
     }));
-    for (const { id, name, address } of pool?.backends ?? []) {
+    for (const { id, name, address } of rule.pool.backends) {
       const before = backends.get(address.text);
       backends.set(address.text, {
         backendId: before?.backendId ?? id,
         name: before?.name ?? name,
         address,
         ports: unionPorts(before?.ports ?? [], ports),
-        healthPort: before?.healthPort || (probe?.port ?? 0),
+        healthPort: before?.healthPort || (rule.probe?.port ?? 0),
       });
     }
   }
@@ -121,9 +119,9 @@ export interface BannerOptions {
 /** What `haports demo` prints: what runs, what to try, where to look. Ends with a line feed. */
 export function demoBanner(configuration: Configuration, options: BannerOptions): string {
   const backends = demoBackends(configuration);
-  const lines = configuration.rules.map((rule) => ruleLine(configuration, rule));
+  const lines = configuration.rules.map((rule) => ruleLine(rule));
   const rule = bestToTry(configuration);
-  const frontend = rule === undefined ? undefined : frontendOf(configuration, rule);
+  const frontend = rule?.frontend;
   const port = rule?.ports[0]?.first;
   lines.push('');
   if (rule !== undefined && frontend !== undefined && port !== undefined) {
@@ -159,21 +157,15 @@ export function demoBanner(configuration: Configuration, options: BannerOptions)
   return lines.join('\n');
 }
 
-function ruleLine(configuration: Configuration, rule: Rule): string {
-  const pool = configuration.backendPools.find(({ name }) => name === rule.backendPool);
-  const names = (pool?.backends ?? []).map(({ name }) => name).join(', ');
-  const address = frontendOf(configuration, rule)?.address.text ?? rule.frontend;
+function ruleLine(rule: Rule): string {
+  const names = rule.pool.backends.map(({ name }) => name).join(', ');
   const protocols = rule.protocols.map((protocol) => protocol.toUpperCase()).join(' and ');
-  return `haports balances ${address}, ${protocols}, ports ${formatPortSet(rule.ports)}, over ${names}`;
+  return `haports balances ${rule.frontend.address.text}, ${protocols}, ports ${formatPortSet(rule.ports)}, over ${names}`;
 }
 
 /** A rule on IPv4 that serves both protocols is the easiest to type for. */
 function bestToTry(configuration: Configuration): Rule | undefined {
-  const score = (rule: Rule) =>
-    rule.protocols.length * 2 + (frontendOf(configuration, rule)?.address.family === 4 ? 1 : 0);
+  const score = ({ protocols, frontend }: Rule) =>
+    protocols.length * 2 + (frontend.address.family === 4 ? 1 : 0);
   return configuration.rules.toSorted((a, b) => score(b) - score(a))[0];
-}
-
-function frontendOf(configuration: Configuration, rule: Rule): Frontend | undefined {
-  return configuration.frontends.find(({ name }) => name === rule.frontend);
 }

@@ -189,7 +189,7 @@ async function mtuFindings(
 
 function portOf({ configuration, pool, options }: OneBackend): number {
   const [probe] = probesOf(configuration, pool);
-  const rule = configuration.rules.find(({ backendPool, haPorts }) => backendPool === pool.name && !haPorts);
+  const rule = configuration.rules.find((one) => one.pool.name === pool.name && !one.haPorts);
   const [range] = rule?.ports ?? [];
   return options.port ?? probe?.port ?? (range === undefined ? 80 : range.first + (rule?.portOffset ?? 0));
 }
@@ -430,8 +430,8 @@ export function frontendsOf(
   { frontends, rules }: Configuration,
   pool: Pick<BackendPool, 'name'>,
 ): readonly Frontend[] {
-  return frontends.filter(({ name }) =>
-    rules.some((rule) => rule.frontend === name && rule.backendPool === pool.name),
+  return frontends.filter((frontend) =>
+    rules.some((rule) => rule.frontend === frontend && rule.pool.name === pool.name),
   );
 }
 
@@ -440,9 +440,7 @@ export function probesOf(
   { probes, rules }: Configuration,
   pool: Pick<BackendPool, 'name'>,
 ): readonly Probe[] {
-  return probes.filter(({ name }) =>
-    rules.some((rule) => rule.probe === name && rule.backendPool === pool.name),
-  );
+  return probes.filter((probe) => rules.some((rule) => rule.probe === probe && rule.pool.name === pool.name));
 }
 
 /**

@@ -116,12 +116,12 @@ export function ruleSuccessors(before: Configuration, after: Configuration): Rea
   const heirs = new Map<string, Rule[]>();
   for (const rule of after.rules) {
     if (namesBefore.has(rule.name)) continue;
-    const key = identityOf(rule, after);
+    const key = identityOf(rule);
     heirs.set(key, [...(heirs.get(key) ?? []), rule]);
   }
   const successors = new Map<string, string>();
   for (const rule of before.rules) {
-    const heir = namesAfter.has(rule.name) ? rule : nearest(rule, heirs.get(identityOf(rule, before)) ?? []);
+    const heir = namesAfter.has(rule.name) ? rule : nearest(rule, heirs.get(identityOf(rule)) ?? []);
     if (heir !== undefined) successors.set(rule.name, heir.name);
   }
   return successors;
@@ -134,7 +134,6 @@ function nearest({ protocols }: Rule, heirs: readonly Rule[]): Rule | undefined 
 }
 
 /** All that makes a rule what it is but for its name and protocols, as one word. */
-function identityOf(rule: Rule, { frontends }: Configuration): string {
-  const frontend = frontends.find(({ name }) => name === rule.frontend);
-  return [frontend?.address.text, rule.backendPool, rule.haPorts, formatPortSet(rule.ports)].join(' ');
+function identityOf({ frontend, pool, haPorts, ports }: Rule): string {
+  return [frontend.address.text, pool.name, haPorts, formatPortSet(ports)].join(' ');
 }

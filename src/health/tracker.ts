@@ -251,12 +251,8 @@ function memberKey(backend: Backend, probe: string): string {
 function probedMembers(configurations: readonly Configuration[]): readonly ProbedMember[] {
   const members = new Map<string, ProbedMember>();
   for (const configuration of configurations) {
-    const probes = new Map(configuration.probes.map((probe) => [probe.name, probe]));
-    const pools = new Map(configuration.backendPools.map((pool) => [pool.name, pool]));
-    for (const rule of configuration.rules) {
-      const pool = pools.get(rule.backendPool);
-      const probe = rule.probe === undefined ? undefined : probes.get(rule.probe);
-      if (pool === undefined || probe === undefined) continue;
+    for (const { pool, probe } of configuration.rules) {
+      if (probe === undefined) continue;
       for (const backend of pool.backends) {
         const key = probeKey(backend.address, probe);
         members.set(`${memberKey(backend, probe.name)} ${key}`, { pool: pool.name, backend, probe, key });

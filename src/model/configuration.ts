@@ -191,9 +191,9 @@ export interface TcpOptions {
 
 export interface Rule {
   readonly name: string;
-  readonly frontend: string;
-  readonly backendPool: string;
-  readonly probe?: string;
+  readonly frontend: Frontend;
+  readonly pool: BackendPool;
+  readonly probe?: Probe;
   readonly protocols: readonly Protocol[];
   /** An HA-ports rule: every port, port kept. It yields to any rule that names the port. */
   readonly haPorts: boolean;
@@ -211,6 +211,40 @@ export interface Rule {
   readonly allDown: AllDownAction;
   readonly tcp: TcpOptions;
   readonly udp: UdpOptions;
+}
+
+/** A rule as text has it: with the names of what it is linked to. */
+export type NamedRule = Omit<Rule, 'frontend' | 'pool' | 'probe'> & {
+  readonly frontend: string;
+  readonly backendPool: string;
+  readonly probe?: string;
+};
+
+/** Looks up what rules name. Throws TypeError on a name that nothing has. */
+export function linkRules(
+  rules: readonly NamedRule[],
+  lists: Pick<Configuration, 'frontends' | 'backendPools' | 'probes'>,
+): readonly Rule[] {
+  const frontends = finder(lists.frontends);
+  const pools = finder(lists.backendPools);
+  const probes = finder(lists.probes);
+  return rules.map(({ frontend, backendPool, probe, ...rest }) => ({
+    ...rest,
+    frontend: frontends(frontend, rest),
+    pool: pools(backendPool, rest),
+    ...(probe === undefined ? {} : { probe: probes(probe, rest) }),
+  }));
+}
+
+function finder<T extends { readonly name: string }>(
+  items: readonly T[],
+): (name: string, rule: Pick<Rule, 'name'>) => T {
+  const byName = new Map(items.map((item) => [item.name, item]));
+  return (name, rule) => {
+    const found = byName.get(name);
+    if (found === undefined) throw new TypeError(`Rule "${rule.name}" names "${name}", which does not exist`);
+    return found;
+  };
 }
 
 export type HealthState = 'unknown' | 'up' | 'down';

@@ -2,10 +2,13 @@ import type { Protocol } from './address.js';
 import type {
   AdminState,
   Backend,
+  BackendPool,
   Configuration,
   HealthState,
   HealthTransition,
+  Probe,
   ProbeResult,
+  Rule,
 } from './configuration.js';
 import type { FlowRecord } from './flow.js';
 
@@ -46,14 +49,19 @@ export const NO_BACKEND = 0xffff;
 export interface PoolView {
   /** `pool|probe`, or `pool|` without a probe. */
   readonly key: string;
-  readonly pool: string;
-  readonly probe?: string;
+  readonly pool: BackendPool;
+  readonly probe?: Probe;
   readonly backends: readonly BackendState[];
   readonly table: Uint16Array;
   /** Priority of the group that serves. */
   readonly servingPriority?: number;
   /** Only while `table` is empty: all members but those switched down, for `allDown: fail-open`. */
   readonly failOpenTable?: Uint16Array;
+}
+
+/** The key of the view that a rule sees its pool through. */
+export function viewKey({ pool, probe }: Pick<Rule, 'pool' | 'probe'>): string {
+  return `${pool.name}|${probe?.name ?? ''}`;
 }
 
 /**

@@ -49,7 +49,7 @@ export class AzureHealthEvents implements Monitor {
   }
 
   #dataPath(atMs: number, counters: PlaneCounters | undefined, state: ForwardingState): readonly Finding[] {
-    const frontends = new Set(state.configuration.rules.map(({ frontend }) => frontend));
+    const frontends = new Set(state.configuration.rules.map(({ frontend }) => frontend.name));
     return this.#availability.observe(atMs, counters?.listeners, frontends).flatMap((frontend) => {
       const { name: subject, average, isWhole } = frontend;
       const evidence = `${percent(average)} % of the wanted ports were listened on over the last minute`;
@@ -97,13 +97,13 @@ function portUse({
 }
 
 /** While a backend waits for its first verdict, nobody knows. */
-function healthyBackends({ pool: subject, probe, backends }: PoolView): Finding {
+function healthyBackends({ pool, probe, backends }: PoolView): Finding {
   const eligible = backends.filter((member) => member.eligible).length;
   const isWaiting = backends.some(({ exclusion }) => exclusion === 'probe-unknown');
-  const by = probe === undefined ? '' : ` by probe "${probe}"`;
+  const by = probe === undefined ? '' : ` by probe "${probe.name}"`;
   return {
     name: 'NoHealthyBackends',
-    subject,
+    subject: pool.name,
     status: eligible > 0 ? 'fine' : isWaiting ? 'unclear' : 'bad',
     evidence: `${eligible} of ${backends.length} backends may get new flows${by}${reasons(backends)}`,
   };

@@ -51,7 +51,7 @@ export class ProbeTruthMonitor implements Monitor {
   }
 
   #findings(view: PoolView, index: number, state: ForwardingState, atMs: number): readonly Finding[] {
-    const probe = state.configuration.probes.find(({ name }) => name === view.probe);
+    const { probe } = view;
     if (probe === undefined) return [];
     const rules = state.configuration.rules.filter((_, rule) => state.viewOfRule[rule] === index);
     // The facts of all members, so that one can be compared with the others.

@@ -112,7 +112,7 @@ function probeLabels(snapshot: MetricsSnapshot, status: ProbeStatus): Labels {
 }
 
 function memberLabels(view: PoolView, member: BackendState): Labels {
-  return { pool: view.pool, backend: member.backend.name, probe: view.probe ?? '' };
+  return { pool: view.pool.name, backend: member.backend.name, probe: view.probe?.name ?? '' };
 }
 
 function perProbe(snapshot: MetricsSnapshot, value: (status: ProbeStatus) => number): readonly Sample[] {
@@ -127,7 +127,7 @@ function perMember(snapshot: MetricsSnapshot, value: (member: BackendState) => n
 
 function perView(snapshot: MetricsSnapshot, value: (view: PoolView) => number): readonly Sample[] {
   return views(snapshot).map((view) => ({
-    labels: { pool: view.pool, probe: view.probe ?? '' },
+    labels: { pool: view.pool.name, probe: view.probe?.name ?? '' },
     value: value(view),
   }));
 }
@@ -292,7 +292,7 @@ function vipAvailability(snapshot: MetricsSnapshot): readonly Sample[] {
   const silent = counters === undefined ? { open: 0, wanted: 1 } : { open: 0, wanted: 0 };
   const uses = new Map(Object.entries(counters?.listeners ?? {}));
   return (state?.configuration.frontends ?? []).flatMap(({ name: frontend, address }) => {
-    const isUsed = state?.configuration.rules.some((rule) => rule.frontend === frontend) ?? false;
+    const isUsed = state?.configuration.rules.some((rule) => rule.frontend.name === frontend) ?? false;
     const { open, wanted } = uses.get(frontend) ?? silent;
     if (!isUsed || wanted === 0) return [];
     return [{ labels: { frontend, frontend_ip_address: address.text }, value: (100 * open) / wanted }];
@@ -365,12 +365,10 @@ function snatPorts(snapshot: MetricsSnapshot, value: (use: SourcePortUse) => num
 
 /** Labels of a rule's frontend; a rule that was removed no longer names it. */
 function frontendLabeller({ state }: MetricsSnapshot): (rule: string) => Labels {
-  const { frontends, rules } = state?.configuration ?? { frontends: [], rules: [] };
-  const addresses = new Map(frontends.map(({ name, address }) => [name, address.text]));
-  const frontendOf = new Map(rules.map(({ name, frontend }) => [name, frontend]));
+  const frontends = new Map(state?.configuration.rules.map(({ name, frontend }) => [name, frontend]));
   return (rule) => {
-    const frontend = frontendOf.get(rule) ?? '';
-    return { frontend, frontend_ip_address: addresses.get(frontend) ?? '' };
+    const frontend = frontends.get(rule);
+    return { frontend: frontend?.name ?? '', frontend_ip_address: frontend?.address.text ?? '' };
   };
 }
 

@@ -143,7 +143,7 @@ function upstreamConnections(snapshot: MetricsSnapshot): readonly Sample[] {
 
 function arrivals(snapshot: MetricsSnapshot) {
   const frontends = new Map(
-    snapshot.state?.configuration.rules.map((rule) => [rule.name, rule.frontend] as const),
+    snapshot.state?.configuration.rules.map((rule) => [rule.name, rule.frontend.name] as const),
   );
   return (snapshot.counters?.arrivals ?? []).map((entry) => {
     // A rule that was removed no longer names its frontend.
@@ -269,7 +269,7 @@ function perFrontend(snapshot: MetricsSnapshot, value: (use: ListenerUse) => num
 /** Azure's data path availability: a frontend without listeners of its own has none to speak of. */
 function availability(snapshot: MetricsSnapshot): readonly Sample[] {
   if (snapshot.counters === undefined) {
-    const frontends = new Set(snapshot.state?.configuration.rules.map((rule) => rule.frontend));
+    const frontends = new Set(snapshot.state?.configuration.rules.map((rule) => rule.frontend.name));
     return [...frontends].map((frontend) => ({ labels: { frontend }, value: 0 }));
   }
   return perFrontend(snapshot, ({ open, wanted }) => (wanted === 0 ? Number.NaN : open / wanted)).filter(

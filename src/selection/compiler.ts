@@ -1,5 +1,12 @@
-import type { AdminState, Backend, BackendPool, Configuration, HealthState } from '../model/configuration.js';
-import type { ForwardingState, PoolView } from '../model/forwarding.js';
+import type {
+  AdminState,
+  Backend,
+  BackendPool,
+  Configuration,
+  HealthState,
+  Probe,
+} from '../model/configuration.js';
+import { viewKey, type ForwardingState, type PoolView } from '../model/forwarding.js';
 import type { Hash32 } from './flow-hash.js';
 import { buildMaglevTable } from './maglev.js';
 import { evaluatePool, type BackendInputs } from './pool.js';
@@ -52,20 +59,18 @@ export class ForwardingCompiler {
     configuration: Configuration,
     inputs: CompilerInputs,
   ): { readonly built: Omit<ForwardingState, 'revision'>; readonly used: Map<string, Uint16Array> } {
-    const pools = new Map(configuration.backendPools.map((pool) => [pool.name, pool]));
     const views: PoolView[] = [];
     const indexByKey = new Map<string, number>();
     const used = new Map<string, Uint16Array>();
     const viewOfRule = configuration.rules.map((rule) => {
-      const key = `${rule.backendPool}|${rule.probe ?? ''}`;
+      const key = viewKey(rule);
       const known = indexByKey.get(key);
       if (known !== undefined) return known;
-      const pool = pools.get(rule.backendPool);
-      if (pool === undefined) throw new TypeError(`Rule "${rule.name}" names no pool that exists`);
+      const { pool, probe } = rule;
       indexByKey.set(key, views.length);
       const table = (members: readonly TableMember[]): Uint16Array =>
         this.#table(pool.name, members, configuration.tableSize, used);
-      return views.push(buildView(key, pool, rule.probe, inputs, table)) - 1;
+      return views.push(buildView(key, pool, probe, inputs, table)) - 1;
     });
     return { built: { configuration, views, viewOfRule }, used };
   }
@@ -94,13 +99,13 @@ interface TableMember {
 function buildView(
   key: string,
   pool: BackendPool,
-  probe: string | undefined,
+  probe: Probe | undefined,
   inputs: CompilerInputs,
   table: (members: readonly TableMember[]) => Uint16Array,
 ): PoolView {
   const ramps = pool.backends.some((backend) => rampOf(inputs, backend) < 100);
   const ask = (backend: Backend): BackendInputs => {
-    const verdict = probe === undefined ? { state: 'up' as const } : inputs.health(backend, probe);
+    const verdict = probe === undefined ? { state: 'up' as const } : inputs.health(backend, probe.name);
     const weight = weightOf(inputs, backend, verdict.weight);
     const endSpreadMs = inputs.endSpreadMs?.(backend);
     return {
@@ -118,7 +123,7 @@ function buildView(
       weight: member.serving ? member.effectiveWeight : 0,
     })),
   );
-  const base = { key, pool: pool.name, backends, table: serving };
+  const base = { key, pool, backends, table: serving };
   return {
     ...base,
     ...(probe === undefined ? {} : { probe }),

@@ -4,7 +4,6 @@ import {
   formatFiveTuple,
   isWildcard,
   type FiveTuple,
-  type IpAddress,
   type Protocol,
 } from '../model/address.js';
 import type {
@@ -214,12 +213,11 @@ export function explain(
     otherRules: otherRules(configuration, ruleIndex, tuple),
   };
   const rule = ruleIndex === NO_RULE ? undefined : configuration.rules[ruleIndex];
-  const frontend = configuration.frontends.find(({ name }) => name === rule?.frontend);
-  const pool = configuration.backendPools.find(({ name }) => name === rule?.backendPool);
   const view = state.views[state.viewOfRule[ruleIndex] ?? -1];
-  if (rule === undefined || frontend === undefined || pool === undefined || view === undefined) {
+  if (rule === undefined || view === undefined) {
     return { ...head, candidates: [], timeouts: [] };
   }
+  const { frontend, pool } = rule;
   const withRule = {
     ...head,
     rule: {
@@ -228,8 +226,8 @@ export function explain(
       ports: formatPortSet(rule.ports),
       frontend: frontend.name,
       frontendAddress: frontend.address.text,
-      backendPool: rule.backendPool,
-      ...(rule.probe === undefined ? {} : { probe: rule.probe }),
+      backendPool: pool.name,
+      ...(rule.probe === undefined ? {} : { probe: rule.probe.name }),
     },
     access: explainAccess(frontend, tuple),
   };
@@ -401,38 +399,24 @@ export function otherRules(
   winnerIndex: number,
   tuple: FiveTuple,
 ): readonly OtherRule[] {
-  const addresses = new Map(configuration.frontends.map(({ name, address }) => [name, address]));
   const winner = configuration.rules[winnerIndex];
   return configuration.rules.flatMap((rule): OtherRule[] => {
     if (rule === winner) return [];
-    const address = addresses.get(rule.frontend);
-    const misfit = whatMisfits(rule, address, tuple);
+    const misfit = whatMisfits(rule, tuple);
     if (winner === undefined) return misfit === undefined ? [] : [{ name: rule.name, why: misfit }];
-    if (misfit !== undefined || address === undefined) return [];
-    const winnerAddress = addresses.get(winner.frontend);
-    return [{ name: rule.name, why: whyItYields(rule, address, winner, winnerAddress) }];
+    if (misfit !== undefined) return [];
+    return [{ name: rule.name, why: whyItYields(rule, winner) }];
   });
 }
 
-function whatMisfits(
-  rule: Rule,
-  address: IpAddress | undefined,
-  tuple: FiveTuple,
-): OtherRule['why'] | undefined {
-  if (address === undefined || !frontendCovers(address, tuple.destination)) return 'other-address';
+function whatMisfits(rule: Rule, tuple: FiveTuple): OtherRule['why'] | undefined {
+  if (!frontendCovers(rule.frontend.address, tuple.destination)) return 'other-address';
   if (!rule.protocols.includes(tuple.protocol)) return 'other-protocol';
   return portSetContains(rule.ports, tuple.destinationPort) ? undefined : 'other-port';
 }
 
-function whyItYields(
-  rule: Rule,
-  address: IpAddress,
-  winner: Rule,
-  winnerAddress: IpAddress | undefined,
-): OtherRule['why'] {
-  if (isWildcard(address) && winnerAddress !== undefined && !isWildcard(winnerAddress)) {
-    return 'exact-address-wins';
-  }
+function whyItYields(rule: Rule, winner: Rule): OtherRule['why'] {
+  if (isWildcard(rule.frontend.address) && !isWildcard(winner.frontend.address)) return 'exact-address-wins';
   return rule.haPorts && !winner.haPorts ? 'named-port-wins' : 'earlier-rule-wins';
 }
 

@@ -132,10 +132,8 @@ class HashPicker implements Picker {
   pick(state: ForwardingState, tuple: FiveTuple, excluded: ReadonlySet<string>): PickResult {
     const ruleIndex = this.matchRule(state, tuple);
     if (ruleIndex === NO_RULE) return { kind: 'no-rule' };
-    const { frontends } = state.configuration;
-    const { rule } = ruleAndView(state, ruleIndex);
-    const frontend = frontends.find(({ name }) => name === rule.frontend);
-    if (frontend === undefined || !isAdmitted(frontend, tuple.source)) return { kind: 'denied', ruleIndex };
+    const { frontend } = ruleAndView(state, ruleIndex).rule;
+    if (!isAdmitted(frontend, tuple.source)) return { kind: 'denied', ruleIndex };
     return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
   }
 

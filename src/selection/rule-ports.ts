@@ -40,14 +40,11 @@ interface FrontendEntry {
  * Precedence: a frontend with exactly the destination address before a wildcard one of the same family (as sockets
  * have it), within that a rule that names the port before an HA-ports rule, within that the earlier rule.
  */
-export function createRuleMatcher(configuration: Pick<Configuration, 'frontends' | 'rules'>): RuleMatcher {
+export function createRuleMatcher(configuration: Pick<Configuration, 'rules'>): RuleMatcher {
   const claims = new Map<string, { zone: string | undefined; claims: PortClaim[] }>();
-  const frontends = new Map(configuration.frontends.map((frontend) => [frontend.name, frontend]));
   for (const [ruleIndex, rule] of configuration.rules.entries()) {
-    const frontend = frontends.get(rule.frontend);
-    if (frontend === undefined) continue;
+    const { address } = rule.frontend;
     for (const protocol of rule.protocols) {
-      const { address } = frontend;
       const wildcard = isWildcard(address);
       const key = `${protocol} ${wildcard ? wildcardKey(address) : address.text}`;
       const entry = claims.get(key) ?? { zone: wildcard ? undefined : address.zone, claims: [] };
@@ -74,7 +71,7 @@ export function createRuleMatcher(configuration: Pick<Configuration, 'frontends'
 
 /** As RuleMatcher.match, for a single question. */
 export function matchRule(
-  configuration: Pick<Configuration, 'frontends' | 'rules'>,
+  configuration: Pick<Configuration, 'rules'>,
   protocol: Protocol,
   destination: IpAddress,
   port: number,

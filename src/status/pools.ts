@@ -28,7 +28,7 @@ export function poolViews(inputs: PoolViewInputs): readonly BackendPoolView[] {
   const traffic = trafficBy(samples, ({ backendId }) => backendId);
   const lastFlows = lastFlowTimes(samples);
   return state.configuration.backendPools.map((pool) => {
-    const views = state.views.filter((view) => view.pool === pool.name);
+    const views = state.views.filter((view) => view.pool === pool);
     const [first] = views;
     const weights = first === undefined ? [] : weightsIn(first, inputs);
     const shares = first === undefined ? [] : hashShares(state, first);
@@ -55,9 +55,7 @@ export function poolViews(inputs: PoolViewInputs): readonly BackendPoolView[] {
       minimumHealthy: pool.minimumHealthy,
       ...(first?.servingPriority === undefined ? {} : { servingPriority: first.servingPriority }),
       serving: backends.filter(({ serving }) => serving).length,
-      rules: state.configuration.rules
-        .filter(({ backendPool }) => backendPool === pool.name)
-        .map(({ name }) => name),
+      rules: state.configuration.rules.filter((rule) => rule.pool === pool).map(({ name }) => name),
       backends,
     };
   });
@@ -103,7 +101,7 @@ function bestHealth(states: readonly BackendState[]): HealthState {
 function weightsIn(view: PoolView, { operator, probes }: PoolViewInputs): readonly ShownWeight[] {
   const headers = new Map<string, number | undefined>();
   for (const { backend, probe, health } of probes) {
-    if (probe.name === view.probe) headers.set(backend.id, health?.weight);
+    if (probe.name === view.probe?.name) headers.set(backend.id, health?.weight);
   }
   return shownWeights(view, {
     operator: (backend) => operator.weight(backend),

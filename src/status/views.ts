@@ -246,9 +246,9 @@ function kernelProblems({ state, table, lastFailure }: KernelReport): readonly s
 }
 
 function poolProblems(state: ForwardingState, view: PoolView): readonly string[] {
-  const { rules, backendPools } = state.configuration;
-  const name =
-    view.probe === undefined ? `Pool "${view.pool}"` : `Pool "${view.pool}" by probe "${view.probe}"`;
+  const { rules } = state.configuration;
+  const { pool, probe } = view;
+  const name = probe === undefined ? `Pool "${pool.name}"` : `Pool "${pool.name}" by probe "${probe.name}"`;
   const serving = view.backends.filter((member) => member.serving).length;
   if (serving === 0) {
     const failsOpen = rules.some(
@@ -257,7 +257,7 @@ function poolProblems(state: ForwardingState, view: PoolView): readonly string[]
     );
     return [`${name}: no backend serves${failsOpen ? ', new flows fail open' : ''}`];
   }
-  const minimum = backendPools.find((pool) => pool.name === view.pool)?.minimumHealthy ?? 1;
+  const minimum = pool.minimumHealthy;
   return serving < minimum ? [`${name}: ${serving} of at least ${minimum} backends serve`] : [];
 }
 
@@ -281,14 +281,14 @@ export function frontendViews(
   { configuration }: ForwardingState,
   samples: ViewSamples,
 ): readonly FrontendView[] {
-  const frontendOf = new Map(configuration.rules.map(({ name, frontend }) => [name, frontend]));
+  const frontendOf = new Map(configuration.rules.map(({ name, frontend }) => [name, frontend.name]));
   const traffic = trafficBy(samples, ({ rule }) => frontendOf.get(rule));
   // A frontend may well be named "constructor", which every plain object seems to have.
   const listeners = new Map(Object.entries(samples.latest?.counters.listeners ?? {}));
   return configuration.frontends.map(({ name, address }) => ({
     name,
     address: address.text,
-    rules: configuration.rules.filter(({ frontend }) => frontend === name).map((rule) => rule.name),
+    rules: configuration.rules.filter(({ frontend }) => frontend.name === name).map((rule) => rule.name),
     listeners: listeners.get(name) ?? { open: 0, wanted: 0 },
     traffic: traffic.get(name) ?? NO_TRAFFIC,
   }));
@@ -302,9 +302,9 @@ export function ruleViews(state: ForwardingState, samples: ViewSamples): readonl
     const view = state.views[state.viewOfRule[index] ?? -1];
     return {
       name: rule.name,
-      frontend: rule.frontend,
-      backendPool: rule.backendPool,
-      ...(rule.probe === undefined ? {} : { probe: rule.probe }),
+      frontend: rule.frontend.name,
+      backendPool: rule.pool.name,
+      ...(rule.probe === undefined ? {} : { probe: rule.probe.name }),
       protocols: rule.protocols,
       haPorts: rule.haPorts,
       ports: formatPortSet(rule.ports),

@@ -15,10 +15,8 @@ import type { PortSet } from '../model/ports.js';
 /** Fields of a resolved thing, and the key of the configuration that each comes from. */
 type Keys<T> = Readonly<Partial<Record<keyof T, string>>>;
 
+/** What it names is compared by itself. */
 const RULE_KEYS: Keys<Rule> = {
-  frontend: 'frontend',
-  backendPool: 'backendPool',
-  probe: 'probe',
   protocols: 'protocol',
   haPorts: 'haPorts',
   ports: 'listenPorts',
@@ -102,19 +100,23 @@ export function ruleChanges(
   after: Configuration,
   ruleAfter: Rule,
 ): readonly string[] {
-  const own = differingKeys(RULE_KEYS, ruleBefore, ruleAfter);
-  const named = <T extends object>(key: string, from: T | undefined, to: T | undefined, keys: Keys<T>) =>
-    from === undefined || to === undefined || own.includes(key)
-      ? []
-      : differingKeys(keys, from, to).map((inner) => `${key}.${inner}`);
+  const pairs = [
+    ['frontend', ruleBefore.frontend, ruleAfter.frontend],
+    ['backendPool', ruleBefore.pool, ruleAfter.pool],
+    ['probe', ruleBefore.probe, ruleAfter.probe],
+  ] as const;
+  const others = pairs.filter(([, from, to]) => from?.name !== to?.name).map(([key]) => key);
+  const inside = <T extends object>(key: (typeof pairs)[number][0], keys: Keys<T>, from: T, to: T) =>
+    others.includes(key) ? [] : differingKeys(keys, from, to).map((inner) => `${key}.${inner}`);
   return [
     ...(ruleBefore.name === ruleAfter.name ? [] : ['name']),
-    ...own,
-    ...named('frontend', frontendOf(before, ruleBefore), frontendOf(after, ruleAfter), FRONTEND_KEYS),
-    ...named('backendPool', poolOf(before, ruleBefore), poolOf(after, ruleAfter), POOL_KEYS),
-    ...(own.includes('probe')
+    ...others,
+    ...differingKeys(RULE_KEYS, ruleBefore, ruleAfter),
+    ...inside('frontend', FRONTEND_KEYS, ruleBefore.frontend, ruleAfter.frontend),
+    ...inside('backendPool', POOL_KEYS, ruleBefore.pool, ruleAfter.pool),
+    ...(others.includes('probe')
       ? []
-      : probeChanges(probeOf(before, ruleBefore), probeOf(after, ruleAfter)).map((key) => `probe.${key}`)),
+      : probeChanges(ruleBefore.probe, ruleAfter.probe).map((key) => `probe.${key}`)),
     ...differingKeys(HASH_KEYS, before, after),
     ...kernelChanges(KERNEL_KEYS, before, after),
   ];
@@ -217,26 +219,13 @@ function probedBackends(
   configuration: Configuration,
 ): readonly { readonly backend: Backend; readonly probe: Probe }[] {
   const seen = new Map<string, { readonly backend: Backend; readonly probe: Probe }>();
-  for (const rule of configuration.rules) {
-    const probe = probeOf(configuration, rule);
+  for (const { pool, probe } of configuration.rules) {
     if (probe === undefined) continue;
-    for (const backend of poolOf(configuration, rule)?.backends ?? []) {
+    for (const backend of pool.backends) {
       seen.set(`${backend.id} ${probe.name}`, { backend, probe });
     }
   }
   return [...seen.values()];
-}
-
-function frontendOf({ frontends }: Configuration, rule: Rule): Frontend | undefined {
-  return frontends.find(({ name }) => name === rule.frontend);
-}
-
-function poolOf({ backendPools }: Configuration, rule: Rule): BackendPool | undefined {
-  return backendPools.find(({ name }) => name === rule.backendPool);
-}
-
-function probeOf({ probes }: Configuration, rule: Rule): Probe | undefined {
-  return probes.find(({ name }) => name === rule.probe);
 }
 
 interface PortsOfGroup {
@@ -270,13 +259,12 @@ export function listenerChanges(before: Configuration, after: Configuration): Pl
 
 function collect(
   groups: Map<string, PortsOfGroup>,
-  { frontends, rules }: Configuration,
+  { rules }: Configuration,
   side: keyof PortsOfGroup,
 ): void {
-  const addresses = new Map(frontends.map(({ name, address }) => [name, address.text]));
   for (const { frontend, protocols, ports } of rules) {
     for (const protocol of protocols) {
-      const key = `${protocol} ${addresses.get(frontend) ?? ''}`;
+      const key = `${protocol} ${frontend.address.text}`;
       const group = groups.get(key) ?? { before: [], after: [] };
       groups.set(key, group);
       group[side].push(ports);

@@ -1,9 +1,16 @@
 import { configurationFromJson, type Json } from '../api/configuration-json.js';
 import { parseIpAddress, type FiveTuple } from '../model/address.js';
-import type { AdminState, Backend, BackendPool, Configuration, HealthState } from '../model/configuration.js';
+import type {
+  AdminState,
+  Backend,
+  BackendPool,
+  Configuration,
+  HealthState,
+  Rule,
+} from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import type { PlacementReason } from '../model/flow.js';
-import type { BackendState, ForwardingState, PoolView } from '../model/forwarding.js';
+import { viewKey, type BackendState, type ForwardingState, type PoolView } from '../model/forwarding.js';
 import type { CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../selection/maglev.js';
@@ -386,16 +393,14 @@ export class RecordedStates {
   }
 
   #build(configuration: Configuration, { revision, views }: RecordedEpoch): ForwardingState {
-    const backends = new Map(
-      configuration.backendPools.flatMap((pool) => pool.backends.map((backend) => [backend.id, backend])),
-    );
     const indexes = new Map(views.map(({ key }, index) => [key, index]));
+    const rules = new Map(configuration.rules.map((rule) => [viewKey(rule), rule]));
     return {
       revision,
       configuration,
-      views: views.map((view) => this.#view(view, backends, configuration.tableSize)),
+      views: views.map((view) => this.#view(view, rules.get(view.key), configuration.tableSize)),
       viewOfRule: configuration.rules.map((rule) => {
-        const index = indexes.get(`${rule.backendPool}|${rule.probe ?? ''}`);
+        const index = indexes.get(viewKey(rule));
         if (index === undefined) throw new TypeError(`Epoch ${revision} has no view for rule "${rule.name}"`);
         return index;
       }),
@@ -404,20 +409,22 @@ export class RecordedStates {
 
   #view(
     { key, servingPriority, backends: recorded }: RecordedView,
-    backends: ReadonlyMap<string, Backend>,
+    rule: Rule | undefined,
     size: number,
   ): PoolView {
+    if (rule === undefined) throw new TypeError(`No rule sees its pool as view "${key}"`);
+    const { pool, probe } = rule;
+    const backends = new Map(pool.backends.map((backend) => [backend.id, backend]));
     const members = recorded.map((member) => memberOfRecordedState(member, backends));
     const weights = members.map(({ backend, effectiveWeight, serving }) => ({
       id: backend.id,
       weight: serving ? effectiveWeight : 0,
     }));
     const table = this.#table(weights, size);
-    const [pool = '', probe = ''] = key.split('|');
     return {
       key,
       pool,
-      ...(probe === '' ? {} : { probe }),
+      ...(probe === undefined ? {} : { probe }),
       ...(servingPriority === undefined ? {} : { servingPriority }),
       backends: members,
       table,

@@ -7,7 +7,7 @@ import {
   type IpAddress,
   type Protocol,
 } from '../model/address.js';
-import type { Configuration, Frontend } from '../model/configuration.js';
+import type { Configuration, Frontend, Rule } from '../model/configuration.js';
 import { portSetSize, subtractPorts, type PortSet } from '../model/ports.js';
 
 export interface PopulationSize {
@@ -45,10 +45,10 @@ export function* generatedTuples(
   { flows, sources, seed }: PopulationSize,
 ): Generator<FiveTuple> {
   const rule = configuration.rules[ruleIndex];
-  const frontend = configuration.frontends.find(({ name }) => name === rule?.frontend);
-  if (rule === undefined || frontend === undefined) return;
+  if (rule === undefined) return;
+  const { frontend } = rule;
   const targets = rule.protocols.flatMap((protocol) => {
-    const ports = portsOf(configuration, ruleIndex, frontend, protocol);
+    const ports = portsOf(configuration, ruleIndex, protocol);
     return ports.length === 0 ? [] : [{ protocol, ports, size: portSetSize(ports) }];
   });
   if (targets.length === 0) return;
@@ -107,20 +107,13 @@ function within({ address, prefixLength }: Cidr, value: number): IpAddress {
 }
 
 /** Ports of a rule less those that a stronger rule of the same address takes (selection/rule-matcher.ts). */
-function portsOf(
-  { rules, frontends }: Configuration,
-  ruleIndex: number,
-  frontend: Frontend,
-  protocol: Protocol,
-): PortSet {
+function portsOf({ rules }: Configuration, ruleIndex: number, protocol: Protocol): PortSet {
   const rule = rules[ruleIndex];
   if (rule === undefined) return [];
-  const here = new Set(
-    frontends.filter(({ address }) => address.text === frontend.address.text).map(({ name }) => name),
-  );
+  const isHere = ({ frontend }: Rule) => frontend.address.text === rule.frontend.address.text;
   let { ports } = rule;
   for (const [index, other] of rules.entries()) {
-    if (index === ruleIndex || !here.has(other.frontend) || !other.protocols.includes(protocol)) continue;
+    if (index === ruleIndex || !isHere(other) || !other.protocols.includes(protocol)) continue;
     const stronger = other.haPorts === rule.haPorts ? index < ruleIndex : rule.haPorts;
     if (stronger) ports = subtractPorts(ports, other.ports);
   }

@@ -1,7 +1,6 @@
 import { formatFiveTuple } from '../model/address.js';
 import type { Rule } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
-import type { ForwardingState } from '../model/forwarding.js';
 import { portSetContains } from '../model/ports.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import type { Picker } from '../selection/picker.js';
@@ -204,7 +203,7 @@ class Replayer {
     if (rule.udp.perPacket && decision.tuple.protocol === 'udp' && decision.kind === 'move') {
       return { kind: 'not-checked', reason: 'per-packet' };
     }
-    if (isPlainArrival(decision) && !covers(state, rule, decision)) {
+    if (isPlainArrival(decision) && !covers(rule, decision)) {
       return { kind: 'differs', recomputed: `rule "${rule.name}" does not cover it` };
     }
     const pick = this.#picker.pickForRule(state, ruleIndex, decision.tuple, new Set(decision.excluded));
@@ -224,9 +223,8 @@ function isPlainArrival({ kind, reason }: RecordedDecision): boolean {
 }
 
 /** Whether a rule's listeners could have got the flow. With PROXY protocol the tuple says what a proxy saw. */
-function covers({ configuration }: ForwardingState, rule: Rule, { tuple }: RecordedDecision): boolean {
-  const frontend = configuration.frontends.find(({ name }) => name === rule.frontend);
-  if (frontend === undefined) return false;
+function covers(rule: Rule, { tuple }: RecordedDecision): boolean {
+  const { frontend } = rule;
   if (frontend.proxyProtocol !== undefined) return true;
   return (
     rule.protocols.includes(tuple.protocol) &&

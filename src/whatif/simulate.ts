@@ -109,12 +109,12 @@ class RuleTally {
 }
 
 function simulatedRule(
-  { rules, backendPools }: Configuration,
+  { rules }: Configuration,
   index: number,
   { count, before, after, fates }: RuleTally,
 ): SimulatedRule {
   const rule = rules[index];
-  const members = backendPools.find(({ name }) => name === rule?.backendPool)?.backends ?? [];
+  const members = rule?.pool.backends ?? [];
   const names = new Map(members.map(({ id, name }) => [id, name]));
   // Flows may still be on backends that the pool no longer has.
   for (const id of before.keys()) if (id !== '' && !names.has(id)) names.set(id, id);

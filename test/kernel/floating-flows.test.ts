@@ -113,7 +113,9 @@ for (const mode of MODES) {
       const all = state(configuration({}));
       const two = state(configuration({ backends: ['b1', 'b3'] }));
       const gone = all.views.flatMap(({ pool, backends }) =>
-        backends.filter(({ backend }) => backend.name === 'b2').map(({ backend }) => ({ ...backend, pool })),
+        backends
+          .filter(({ backend }) => backend.name === 'b2')
+          .map(({ backend }) => ({ ...backend, pool: pool.name })),
       );
       await lab.load(all);
       const open = await another(family, 300);

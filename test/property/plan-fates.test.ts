@@ -11,7 +11,7 @@ import type { FlowAction, FlowPolicy, Rule } from '../../src/model/configuration
 import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker } from '../../src/selection/picker.js';
 import { FakeClock } from '../support/fake-clock.js';
-import { testState, type TestBackend } from '../support/forwarding-state.js';
+import { testState, type TestBackend, type RuleParts } from '../support/forwarding-state.js';
 import { aTuple, placementOn, RecordingTransport } from '../unit/flows/flow-fixtures.js';
 
 const picker = createPicker(await createHasher());
@@ -89,7 +89,7 @@ test('planChange() foretells what the userspace plane does to its flows', async 
       fc.array(fortunes, { minLength: 3, maxLength: 3 }),
       policies,
       fc.constantFrom<Rule['allDown']>('reset', 'drop', 'fail-open'),
-      fc.constantFrom<Partial<Rule>>(
+      fc.constantFrom<RuleParts>(
         {},
         { name: 'renamed' },
         { name: 'renamed', protocols: ['tcp'] },

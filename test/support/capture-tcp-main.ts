@@ -15,7 +15,7 @@ import { ipAddress, parseCidr } from '../../src/model/address.js';
 import type { CapturePlan, TcpCapture } from '../../src/model/capture.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { testFrontend, testRule, testState } from './forwarding-state.js';
+import { relinked, testFrontend, testRule, testState } from './forwarding-state.js';
 
 /*
  * A userspace plane that serves all TCP ports of two captured frontends, inside a namespace. With tproxy, descriptors 3
@@ -40,12 +40,12 @@ const plan: CapturePlan = {
   ...(tcp === 'tproxy' ? { descriptors: { 4: 3, 6: 4 } } : {}),
 };
 const state = testState({ backends: [backend] });
-const configuration = {
+const configuration = relinked({
   ...state.configuration,
   workers,
   frontends: frontends.map((text) => testFrontend({ name: text, address: ipAddress(text) })),
   rules: frontends.map((text) => testRule({ name: text, frontend: text, protocols: ['tcp'] })),
-};
+});
 const launched: WorkerProcess[] = [];
 const handed = handedOn(plan);
 const script = fileURLToPath(new URL('../../src/worker.js', import.meta.url));

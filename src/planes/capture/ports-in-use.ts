@@ -188,7 +188,7 @@ function isOwn({ protocol, address, port }: PortInUse, plan: CapturePlan): boole
 }
 
 function rulesOf({ rules }: Configuration, frontend: Frontend, protocol: Protocol): Configuration['rules'] {
-  return rules.filter((rule) => rule.frontend === frontend.name && rule.protocols.includes(protocol));
+  return rules.filter((rule) => rule.frontend === frontend && rule.protocols.includes(protocol));
 }
 
 function portsWanted(configuration: Configuration, frontend: Frontend, protocol: Protocol): PortSet {

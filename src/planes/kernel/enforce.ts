@@ -59,7 +59,7 @@ export function isShared({ rule, protocol, mark }: Eviction, all: Evictions, inp
       other !== rule &&
       other.frontend.address.family === rule.frontend.address.family &&
       (isWildcard(rule.frontend.address) || other.frontend.address.text === rule.frontend.address.text) &&
-      other.rule.backendPool === rule.rule.backendPool &&
+      other.rule.pool === rule.rule.pool &&
       other.rule.protocols.includes(protocol) &&
       !all.has(keyOf(other, protocol, mark)),
   );
@@ -202,7 +202,6 @@ export class FlowEvictor {
     { rules }: KernelInput,
   ): Promise<(readonly string[])[]> {
     const matcher = createRuleMatcher({
-      frontends: [...new Set(rules.map(({ frontend }) => frontend))],
       rules: rules.map((one) => one.rule),
     });
     const ports = new Set<number>();

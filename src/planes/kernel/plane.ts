@@ -297,7 +297,9 @@ export function listening(
   const { frontends = [], rules = [] } = state?.configuration ?? {};
   return Object.fromEntries(
     frontends.map(({ name }) => {
-      const protocols = rules.filter(({ frontend }) => frontend === name).flatMap((rule) => rule.protocols);
+      const protocols = rules
+        .filter(({ frontend }) => frontend.name === name)
+        .flatMap((rule) => rule.protocols);
       const wanted = new Set(protocols).size;
       return [name, { open: kernel === 'in-place' ? wanted : 0, wanted }];
     }),

@@ -85,12 +85,18 @@ export function kernelInput(
     .sort((a, b) => Number(a.rule.haPorts) - Number(b.rule.haPorts));
   const rules = ranked.flatMap(({ rule, ruleIndex }): KernelRule[] => {
     const view = views[viewOfRule[ruleIndex] ?? -1];
-    const frontend = frontends.find(({ name }) => name === rule.frontend);
-    if (view === undefined || frontend === undefined) return [];
+    if (view === undefined) return [];
     const table = tableOf(rule, view, markOf);
     tables.set(table.name, table);
-    const gone = removed.filter(({ pool }) => pool === rule.backendPool).map(({ id }) => markOf(id));
-    return [{ rule, frontend, table, actions: actionsOf(rule, view, { markOf, gone, spreading, options }) }];
+    const gone = removed.filter(({ pool }) => pool === rule.pool.name).map(({ id }) => markOf(id));
+    return [
+      {
+        rule,
+        frontend: rule.frontend,
+        table,
+        actions: actionsOf(rule, view, { markOf, gone, spreading, options }),
+      },
+    ];
   });
   return {
     ...{ instance, options, seed, tableSize, frontends, rules },
@@ -102,7 +108,7 @@ export function kernelInput(
 function tableOf(rule: Rule, view: PoolView, markOf: (id: string) => number): KernelTable {
   const inUse = tableInUse(rule, view);
   // Of rules that share a view some may fail open.
-  const name = [view.pool, view.probe, rule.allDown === 'fail-open' ? 'open' : undefined]
+  const name = [view.pool.name, view.probe?.name, rule.allDown === 'fail-open' ? 'open' : undefined]
     .filter((part) => part !== undefined)
     .join('.');
   const members = view.backends.map(({ backend }) => markOf(backend.id));

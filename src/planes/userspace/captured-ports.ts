@@ -66,7 +66,7 @@ export class CapturedEnds {
     for (const frontend of frontends) {
       const ports = new CapturedPorts(frontend);
       for (const { rule, ruleIndex } of ranked) {
-        if (rule.frontend === frontend.name && rule.protocols.includes(protocol)) ports.add(rule, ruleIndex);
+        if (rule.frontend === frontend && rule.protocols.includes(protocol)) ports.add(rule, ruleIndex);
       }
       if (!ports.isEmpty) this.#byAddress.set(frontend.address.text, ports);
     }

@@ -56,14 +56,12 @@ export function planListeners(
   share: PlanShare = ALONE,
 ): ListenerPlan {
   const plan = new Map<string, Map<number, ListenerBinding>>();
-  const frontends = new Map(configuration.frontends.map((frontend) => [frontend.name, frontend]));
   const ranked = configuration.rules
     .map((rule, ruleIndex) => ({ rule, ruleIndex }))
     .sort((a, b) => Number(a.rule.haPorts) - Number(b.rule.haPorts));
   const { capture } = share;
   for (const { rule, ruleIndex } of ranked) {
-    const frontend = frontends.get(rule.frontend);
-    if (frontend === undefined) continue;
+    const { frontend } = rule;
     for (const protocol of rule.protocols) {
       if (capture !== undefined && isCaptured(protocol, capture)) continue;
       for (const address of addressesFor(frontend, protocol, ownAddresses)) {
@@ -121,11 +119,9 @@ export function plannedUdpPorts(
   ownAddresses: (family: 4 | 6) => readonly IpAddress[],
 ): ReadonlyMap<string, PortSet> {
   const planned = new Map<string, PortSet>();
-  const frontends = new Map(configuration.frontends.map((frontend) => [frontend.name, frontend]));
   for (const rule of configuration.rules) {
-    const frontend = frontends.get(rule.frontend);
-    if (frontend === undefined || !rule.protocols.includes('udp')) continue;
-    for (const { text } of addressesFor(frontend, 'udp', ownAddresses)) {
+    if (!rule.protocols.includes('udp')) continue;
+    for (const { text } of addressesFor(rule.frontend, 'udp', ownAddresses)) {
       planned.set(text, unionPorts(planned.get(text) ?? [], rule.ports));
     }
   }

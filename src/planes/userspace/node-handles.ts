@@ -238,10 +238,12 @@ function countPorts({ configuration, capture, ownAddresses }: BudgetRequest, pro
   // Two for TCP, one for each worker and frontend for UDP.
   if (capture !== undefined && (protocol === 'tcp' || capture.udp === 'redirect')) return 2;
   let count = 0;
-  for (const { name, address } of configuration.frontends) {
+  for (const frontend of configuration.frontends) {
+    const { address } = frontend;
     let ports: PortSet = [];
     for (const rule of configuration.rules) {
-      if (rule.frontend === name && rule.protocols.includes(protocol)) ports = unionPorts(ports, rule.ports);
+      if (rule.frontend === frontend && rule.protocols.includes(protocol))
+        ports = unionPorts(ports, rule.ports);
     }
     const addresses = protocol === 'udp' && isWildcard(address) ? ownAddresses(address.family).length : 1;
     count += portSetSize(ports) * addresses;

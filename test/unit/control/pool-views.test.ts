@@ -138,8 +138,8 @@ describe('poolViews()', () => {
     const state: ForwardingState = {
       ...aState({ configuration: { backendPools: [pool], rules: [aRule(), aRule({ name: 'second' })] } }),
       views: [
-        aView({ backends: members({ 0: DOWN, 1: DOWN, 2: DOWN }) }),
-        aView({ backends: members({ 1: standby, 2: DOWN }) }),
+        aView({ pool, backends: members({ 0: DOWN, 1: DOWN, 2: DOWN }) }),
+        aView({ pool, backends: members({ 1: standby, 2: DOWN }) }),
       ],
       viewOfRule: [0, 1],
     };
@@ -201,7 +201,7 @@ describe('poolViews()', () => {
       const health = known({ weight: 5 });
       const state = aState({
         configuration: { backendPools: [pool] },
-        view: { probe: 'alive', backends: members({ 0: { effectiveWeight: 5 } }) },
+        view: { probe: tcpProbe({ name: 'alive' }), backends: members({ 0: { effectiveWeight: 5 } }) },
       });
       const probes = [{ pool: 'nvas', backend, probe: tcpProbe({ name }), key: 'key', health }];
       return backendsOf({ state, probes })[0]?.weightOrigin;

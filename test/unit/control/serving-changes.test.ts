@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { servingChanges } from '../../../src/control/balancer.js';
 import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
+import { testPool } from '../../support/forwarding-state.js';
+import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aBackend, aBackendState, aState, aView } from '../selection/fixtures.js';
 
 /** Members by number; those in `serving` serve, those in `standby` are eligible but do not. */
@@ -23,8 +25,16 @@ function state(...views: readonly PoolView[]): ForwardingState {
 }
 
 test('servingChanges() tells every view of the first state', () => {
-  const nobody: PoolView = { key: 'b|', pool: 'b', backends: view([]).backends, table: new Uint16Array() };
-  const first = state(view([1, 2], { key: 'nvas|alive', probe: 'alive', servingPriority: 4 }, [3]), nobody);
+  const nobody: PoolView = {
+    key: 'b|',
+    pool: testPool({ name: 'b' }),
+    backends: view([]).backends,
+    table: new Uint16Array(),
+  };
+  const first = state(
+    view([1, 2], { key: 'nvas|alive', probe: tcpProbe({ name: 'alive' }), servingPriority: 4 }, [3]),
+    nobody,
+  );
   assert.deepEqual(servingChanges(undefined, first), [
     {
       type: 'pool-serving-changed',
@@ -51,7 +61,7 @@ test('servingChanges() tells only the views whose serving members changed', () =
   const before = state(view([1, 2], { key: 'a|' }), view([1], { key: 'b|' }), view([], { key: 'c|' }));
   const after = state(
     view([1, 2], { key: 'a|' }),
-    view([2], { key: 'b|', pool: 'b' }),
+    view([2], { key: 'b|', pool: testPool({ name: 'b' }) }),
     view([], { key: 'c|' }),
   );
   assert.deepEqual(
@@ -61,8 +71,11 @@ test('servingChanges() tells only the views whose serving members changed', () =
 });
 
 test('servingChanges() tells a view that is new, and one that nobody serves any more', () => {
-  const before = state(view([1], { key: 'a|', pool: 'a' }));
-  const after = state(view([], { key: 'a|', pool: 'a' }), view([], { key: 'new|', pool: 'new' }));
+  const before = state(view([1], { key: 'a|', pool: testPool({ name: 'a' }) }));
+  const after = state(
+    view([], { key: 'a|', pool: testPool({ name: 'a' }) }),
+    view([], { key: 'new|', pool: testPool({ name: 'new' }) }),
+  );
   assert.deepEqual(
     servingChanges(before, after).map(({ pool, eligible }) => ({ pool, eligible })),
     [

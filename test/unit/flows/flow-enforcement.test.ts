@@ -5,9 +5,15 @@ import { Flow } from '../../../src/flows/flow.js';
 import type { Protocol } from '../../../src/model/address.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { portSetOf } from '../../../src/model/ports.js';
-import type { FlowAction, Rule } from '../../../src/model/configuration.js';
+import type { FlowAction } from '../../../src/model/configuration.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { AZURE_POLICY, testRule, testState, type TestStateParts } from '../../support/forwarding-state.js';
+import {
+  AZURE_POLICY,
+  testRule,
+  testState,
+  type TestStateParts,
+  type RuleParts,
+} from '../../support/forwarding-state.js';
 import { aTuple, placementOn, RecordingTransport } from './flow-fixtures.js';
 
 const ADDRESSES = ['10.0.0.1', '10.0.0.2'] as const;
@@ -179,7 +185,7 @@ describe('FlowEnforcement', () => {
 });
 
 describe('FlowEnforcement after a drain', () => {
-  const drained = (endSpreadMs?: number, rule: Partial<Rule> = {}): ForwardingState =>
+  const drained = (endSpreadMs?: number, rule: RuleParts = {}): ForwardingState =>
     testState({
       backends: [
         {
@@ -193,7 +199,7 @@ describe('FlowEnforcement after a drain', () => {
       rule,
     });
 
-  const policy = (action: FlowAction): Partial<Rule> => ({
+  const policy = (action: FlowAction): RuleParts => ({
     flowPolicy: { ...AZURE_POLICY, 'drain-deadline': { tcp: action, udp: action } },
   });
 

@@ -9,7 +9,7 @@ import {
   type FlowTrigger,
   type Rule,
 } from '../../../src/model/configuration.js';
-import { AZURE_POLICY, testRule, testState } from '../../support/forwarding-state.js';
+import { AZURE_POLICY, testRule, testState, type RuleParts } from '../../support/forwarding-state.js';
 
 const gone = { address: '10.0.0.1', valid: false };
 
@@ -26,7 +26,7 @@ function view(situation: 'one of two down' | 'all of two down' | 'the only one d
   return made;
 }
 
-function ruleThat(action: FlowAction, overrides: Partial<Rule> = {}): Rule {
+function ruleThat(action: FlowAction, overrides: RuleParts = {}): Rule {
   const actions = { tcp: action, udp: action };
   return testRule({
     flowPolicy: Object.fromEntries(FLOW_TRIGGERS.map((trigger) => [trigger, actions])) as Rule['flowPolicy'],

@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ruleSuccessors } from '../../../src/flows/judge.js';
 import { ipAddress } from '../../../src/model/address.js';
-import type { Configuration, Rule } from '../../../src/model/configuration.js';
+import type { Configuration } from '../../../src/model/configuration.js';
 import { portSetOf } from '../../../src/model/ports.js';
 import { aConfiguration, aFrontend, aRule } from '../selection/fixtures.js';
+import type { RuleParts } from '../../support/forwarding-state.js';
 
-function rules(...overrides: readonly Partial<Rule>[]): Configuration {
+function rules(...overrides: readonly RuleParts[]): Configuration {
   return aConfiguration({ rules: overrides.map((rule) => aRule(rule)) });
 }
 
@@ -55,7 +56,7 @@ describe('ruleSuccessors()', () => {
     ['ports', { ports: portSetOf(80) }],
     ['being an HA-ports rule', { haPorts: false }],
     ['protocols, with none in common', { protocols: ['udp'] }],
-  ] as const satisfies readonly (readonly [string, Partial<Rule>])[]) {
+  ] as const satisfies readonly (readonly [string, RuleParts])[]) {
     test(`a rule of another name and ${what} is another rule`, () => {
       const before = rules({ name: 'old', protocols: ['tcp'] });
       assert.deepEqual(successors(before, rules({ name: 'new', protocols: ['tcp'], ...change })), {});

@@ -207,7 +207,7 @@ export function placementPart(input: KernelInput): TablePart {
 }
 
 function outOf(table: KernelTable, { rules, backends }: KernelInput): number[] {
-  const pool = rules.find((rule) => rule.table.name === table.name)?.rule.backendPool ?? '';
+  const pool = rules.find((rule) => rule.table.name === table.name)?.rule.pool.name ?? '';
   const inUse = new Set(table.marks);
   return backends
     .filter(({ id, mark }) => id.startsWith(`${pool}/`) && !inUse.has(mark))

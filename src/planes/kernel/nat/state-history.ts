@@ -151,7 +151,7 @@ export class StateHistory {
     const { rules } = state.configuration;
     const rule =
       rules[this.#picker.matchRule(state, tuple)] ??
-      rules.find(({ backendPool }) => backend.id.startsWith(`${backendPool}/`));
+      rules.find(({ pool }) => backend.id.startsWith(`${pool.name}/`));
     return {
       rule: rule ?? { name: NO_RULE_NAME, portOffset: 0 },
       ...{ backend, reason: 'pinned', epoch: state.revision, excluded: [] },

@@ -184,13 +184,13 @@ export class TcpConnection implements FlowTransport, SpliceOwner, UpstreamOwner 
     const { manager } = this.#deps;
     const view = state.views[pick.viewIndex];
     const backend = view?.backends[pick.backendIndex]?.backend;
-    const pool = state.configuration.backendPools.find(({ name }) => name === flow.rule.backendPool);
-    if (view === undefined || backend === undefined || pool === undefined) {
+    if (view === undefined || backend === undefined) {
       throw new RangeError(`No backend "${pick.backendId}" in forwarding state ${state.revision}`);
     }
+    const { pool } = view;
     if (this.#tried.size === 0) this.#firstAttemptAtMs = manager.clock.monotonicMs();
     else manager.retried(flow);
-    const endpoint = backendEndpoint(flow.rule, backend, flow.rule.frontend, this.#binding.port);
+    const endpoint = backendEndpoint(flow.rule, backend, flow.rule.frontend.name, this.#binding.port);
     manager.place(flow, {
       backendId: pick.backendId,
       endpoint,

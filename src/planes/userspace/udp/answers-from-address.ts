@@ -226,7 +226,7 @@ class RelatedEnd implements CompanionEnd {
 /** Whether flows of both rules to the same frontend port end on the same port of the same backends. */
 function isSameWay(a: Rule, b: Rule): boolean {
   if (a.name === b.name) return true;
-  return a.udp.answersFrom === 'address' && a.backendPool === b.backendPool && a.portOffset === b.portOffset;
+  return a.udp.answersFrom === 'address' && a.pool.name === b.pool.name && a.portOffset === b.portOffset;
 }
 
 function keyOf({ flow, clientAddress }: RelatedMember, { backendId, endpoint }: UpstreamTarget): string {

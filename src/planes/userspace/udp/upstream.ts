@@ -390,16 +390,14 @@ export class UpstreamTargets {
 }
 
 function targetOf(state: ForwardingState, pick: Picked, destinationPort: number): UpstreamTarget {
-  const { rules, backendPools } = state.configuration;
-  const rule = rules[pick.ruleIndex];
+  const rule = state.configuration.rules[pick.ruleIndex];
   const view = state.views[pick.viewIndex];
   const backend = view?.backends[pick.backendIndex]?.backend;
-  const pool = backendPools.find(({ name }) => name === view?.pool);
-  if (rule === undefined || backend === undefined || pool === undefined) {
-    throw new RangeError(`No backend, rule or pool for "${pick.backendId}" in state ${state.revision}`);
+  if (rule === undefined || view === undefined || backend === undefined) {
+    throw new RangeError(`No backend or rule for "${pick.backendId}" in state ${state.revision}`);
   }
-  const endpoint = backendEndpoint(rule, backend, rule.frontend, destinationPort);
-  return { backendId: pick.backendId, endpoint, pool };
+  const endpoint = backendEndpoint(rule, backend, rule.frontend.name, destinationPort);
+  return { backendId: pick.backendId, endpoint, pool: view.pool };
 }
 
 /*

@@ -1,8 +1,8 @@
 import type { Finding, MonitorSample } from '../../../../src/monitors/alerts.js';
 import type { PlaneCounters, TrafficCounters } from '../../../../src/planes/contract.js';
-import type { HealthState, Probe, Rule } from '../../../../src/model/configuration.js';
+import type { HealthState, Probe } from '../../../../src/model/configuration.js';
 import type { ForwardingState } from '../../../../src/model/forwarding.js';
-import { testState } from '../../../support/forwarding-state.js';
+import { testState, type RuleParts } from '../../../support/forwarding-state.js';
 
 /** Needs 2 x 5 s + 5 s to notice. */
 export const ALIVE: Probe = {
@@ -24,8 +24,9 @@ export interface MemberSketch {
 }
 
 /** Rule `ha-ports` on frontend `hub` over pool `nvas`, probed by `alive`; a backend's id is `nvas/` and its address. */
-export function probedState(members: readonly MemberSketch[], rule: Partial<Rule> = {}): ForwardingState {
-  const state = testState({
+export function probedState(members: readonly MemberSketch[], rule: RuleParts = {}): ForwardingState {
+  return testState({
+    probes: [ALIVE],
     rule: { probe: 'alive', ...rule },
     backends: members.map(({ address, health = 'up', admin = 'none', weight = 1 }) => ({
       address,
@@ -41,11 +42,6 @@ export function probedState(members: readonly MemberSketch[], rule: Partial<Rule
           } as const)),
     })),
   });
-  return {
-    ...state,
-    configuration: { ...state.configuration, probes: [ALIVE] },
-    views: state.views.map((view) => ({ ...view, key: 'nvas|alive', probe: 'alive' })),
-  };
 }
 
 export function row(address: string, changes: Partial<TrafficCounters> = {}): TrafficCounters {

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { SkewAdvisor } from '../../../../src/monitors/skew.js';
 import type { ForwardingState } from '../../../../src/model/forwarding.js';
-import type { Rule } from '../../../../src/model/configuration.js';
 import { SKETCH_REGISTERS } from '../../../../src/flows/traffic.js';
 import { probedState, row, sample, statusOf } from './monitor-fixtures.js';
+import type { RuleParts } from '../../../support/forwarding-state.js';
 
 const A = '127.0.0.11';
 const B = '127.0.0.12';
@@ -16,7 +16,7 @@ function sketch(sources: number, from = 0): Uint8Array {
   );
 }
 
-function state(rule: Partial<Rule> = { distribution: 'source-ip' }, weightOfB = 1): ForwardingState {
+function state(rule: RuleParts = { distribution: 'source-ip' }, weightOfB = 1): ForwardingState {
   return probedState([{ address: A }, { address: B, weight: weightOfB }], rule);
 }
 

@@ -153,11 +153,14 @@ describe('ListenerSet', () => {
     const { set, tcp } = new Lab();
     await set.apply(tcpPlan(80));
     const other = aRule({ name: 'other', protocols: ['udp'], ports: portSetOf(1) });
-    const rule = aRule({ name: 'web', frontend: 'renamed', protocols: ['tcp'], ports: portSetOf(80) });
-    const frontends = [aFrontend(), aFrontend({ name: 'renamed' })];
-    const applied = set.apply(plan({ frontends, rules: [other, rule] }));
+    const web = aRule({ name: 'web', frontend: 'renamed', protocols: ['tcp'], ports: portSetOf(80) });
+    const { frontends, rules } = aConfiguration({
+      frontends: [aFrontend(), aFrontend({ name: 'renamed' })],
+      rules: [other, web],
+    });
+    const applied = set.apply(plan({ frontends, rules }));
     const { binding } = tcp.on(80);
-    assert.deepEqual([binding.rule, binding.ruleIndex, binding.frontend], [rule, 1, frontends[1]]);
+    assert.deepEqual([binding.rule, binding.ruleIndex, binding.frontend], [rules[1], 1, frontends[1]]);
     await applied;
     assert.equal(tcp.opened.length, 1);
     assert.deepEqual(set.census(), { hub: { open: 1, wanted: 1 }, renamed: { open: 1, wanted: 1 } });

@@ -9,11 +9,10 @@ import { ipAddress } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../src/model/forwarding.js';
 import { portSetOf, type PortSet } from '../../../../src/model/ports.js';
-import type { Rule } from '../../../../src/model/configuration.js';
 import { createHasher } from '../../../../src/selection/flow-hash.js';
 import { eventually, within } from '../../../support/deadline.js';
 import { FakeClock } from '../../../support/fake-clock.js';
-import { testState } from '../../../support/forwarding-state.js';
+import { testState, type RuleParts } from '../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../support/loopback.js';
 import { TcpClient } from '../../../support/tcp-client.js';
 import { UdpClient } from '../../../support/udp-client.js';
@@ -50,7 +49,7 @@ function lab(): Lab {
 /** Listens on these TCP ports of host(1); the backend is host(11), where nobody answers. */
 function state(
   ports: PortSet,
-  overrides: { rule?: Partial<Rule>; digest?: string; revision?: number } = {},
+  overrides: { rule?: RuleParts; digest?: string; revision?: number } = {},
 ): ForwardingState {
   return testState({
     backends: [host(11)],

@@ -11,16 +11,16 @@ import {
   portRules,
 } from '../../../../../src/planes/kernel/nat/dispatch.js';
 import { ipAddress, parseCidr, type Cidr } from '../../../../../src/model/address.js';
-import type { Frontend, Rule } from '../../../../../src/model/configuration.js';
+import type { Frontend } from '../../../../../src/model/configuration.js';
 import { formatPortSet, parsePortSet } from '../../../../../src/model/ports.js';
-import { testFrontend, testRule } from '../../../../support/forwarding-state.js';
+import { testFrontend, testRule, type RuleParts } from '../../../../support/forwarding-state.js';
 
 const NOTHING = { rebalance: [], reset: [], drop: [] };
 
 function kernelRule(
   name: string,
   ports: string,
-  rule: Partial<Rule> = {},
+  rule: RuleParts = {},
   frontend: Partial<Frontend> = {},
 ): KernelRule {
   return {

@@ -14,7 +14,7 @@ import { parsePortSet, type PortSet } from '../../../../../src/model/ports.js';
 import { systemClock as clock } from '../../../../../src/runtime/clock.js';
 import { createPicker } from '../../../../../src/selection/picker.js';
 import { within } from '../../../../support/deadline.js';
-import { testFrontend, testRule, testState } from '../../../../support/forwarding-state.js';
+import { relinked, testFrontend, testRule, testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
 import { receive, TestServer } from './tcp-lab.js';
 
@@ -33,7 +33,7 @@ export function aState(hub: PortSet, spoke: PortSet, { digest = 'a'.repeat(64), 
     testRule({ name: 'spoke-rule', frontend: 'spoke', ports: spoke, portOffset }),
   ];
   const state = testState({ backends: [BACKEND], digest, pool: { proxyProtocol: 'v1' } });
-  const configuration = { ...state.configuration, frontends, rules };
+  const configuration = relinked({ ...state.configuration, frontends, rules });
   return { ...state, configuration, viewOfRule: [0, 0] };
 }
 

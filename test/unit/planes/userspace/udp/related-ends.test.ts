@@ -2,9 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { ipAddress } from '../../../../../src/model/address.js';
 import { portSetOf } from '../../../../../src/model/ports.js';
-import type { Rule } from '../../../../../src/model/configuration.js';
 import { eventually } from '../../../../support/deadline.js';
-import { testState, type TestStateParts } from '../../../../support/forwarding-state.js';
+import { testState, type TestStateParts, type RuleParts } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
 import { openDescriptors, Peer, Rig, type Received } from './rig.js';
 
@@ -15,7 +14,7 @@ const BACKENDS = [at(11), at(12)] as const;
 const ASKED = 6900;
 const ANSWERING = 6901;
 
-const BY_ADDRESS: Partial<Rule> = {
+const BY_ADDRESS: RuleParts = {
   distribution: 'source-ip',
   udp: { perPacket: false, answersFrom: 'address' },
 };
@@ -33,7 +32,7 @@ const answering = { address: FRONTEND, port: ANSWERING };
 /** A frontend with listeners on `ports`, and backends that wait on both ports. Nobody answers by himself. */
 async function lab(
   t: TestContext,
-  rule: Partial<Rule> = BY_ADDRESS,
+  rule: RuleParts = BY_ADDRESS,
   ports: readonly number[] = [ASKED, ANSWERING],
   parts: Partial<TestStateParts> = {},
 ): Promise<Lab> {
