@@ -19,7 +19,7 @@ import { createLogger } from '../observe/log.js';
 import { ReloadTally } from '../observe/metric-family.js';
 import { Webhook } from '../observe/webhook.js';
 import type { ApplyReport, DataPlane, StopReport } from '../planes/contract.js';
-import { shortageAdvice } from '../planes/userspace/node-handles.js';
+import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
 import type { Logger } from '../runtime/logger.js';

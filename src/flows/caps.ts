@@ -5,7 +5,7 @@ import type { BackendPool, Configuration } from '../model/configuration.js';
  * Limits hold over all data workers together: the control process gives each worker shares of them.
  */
 
-/** How much of a cap a worker uses, and whether it has refused somebody for want of a larger share since last asked. */
+/** How much of a cap a worker uses, and whether it has refused a flow for want of a larger share since last asked. */
 export interface CapUse {
   readonly used: number;
   readonly wanting: boolean;
@@ -47,10 +47,6 @@ export function firstShare(cap: number, worker: number, workers: number): number
   return Math.floor(cap / workers) + (worker < cap % workers ? 1 : 0);
 }
 
-const NONE: ReadonlySet<string> = new Set();
-
-export type ShareOf = (backendId: string, cap: number) => number;
-
 /** Which backends are at their connection cap. Only TCP flows count, as operators of HAProxy's maxconn expect. */
 export class BackendCaps {
   readonly #caps = new Map<string, number>();
@@ -58,8 +54,8 @@ export class BackendCaps {
   readonly #full = new Set<string>();
   #askedWhileFull = false;
 
-  /** `shareOf` says what part of a backend's cap is this worker's. @default all of it */
-  setCaps(pools: readonly BackendPool[], shareOf: ShareOf = (_id, cap) => cap): void {
+  /** `shareOf` says what part of a backend's cap is this worker's. */
+  setCaps(pools: readonly BackendPool[], shareOf: (backendId: string, cap: number) => number): void {
     this.#caps.clear();
     this.#full.clear();
     for (const { backends } of pools) {
@@ -91,9 +87,9 @@ export class BackendCaps {
     if (protocol === 'tcp') this.#count(backendId, -1);
   }
 
-  /** Backends a new flow must not go to: those at their cap, and those it has tried. Nothing is copied if one is empty. */
-  excluded(protocol: Protocol, tried: ReadonlySet<string> = NONE): ReadonlySet<string> {
-    if (protocol === 'udp' || this.#full.size === 0) return tried;
+  /** Backends a new TCP flow must not go to: those at their cap, and those it has tried. Nothing is copied if one is empty. */
+  excluded(tried: ReadonlySet<string>): ReadonlySet<string> {
+    if (this.#full.size === 0) return tried;
     this.#askedWhileFull = true;
     return tried.size === 0 ? this.#full : new Set([...this.#full, ...tried]);
   }

@@ -19,6 +19,7 @@ import {
   Flow,
   flowRecord,
   mix32,
+  ruleSlots,
   type CloseStyle,
   type FlowPast,
   type FlowTransport,
@@ -78,7 +79,7 @@ export class FlowManager {
       rank: ({ id }) => mix32(id),
     });
     this.#state = state;
-    this.#slots = slotsOf(state.configuration);
+    this.#slots = ruleSlots(state.configuration);
     this.#judge = new FlowJudge(state);
     this.#takeOver(state);
   }
@@ -92,7 +93,7 @@ export class FlowManager {
   slotsFor(configuration: Configuration): readonly RuleSlot[] {
     const { digest } = configuration;
     if (digest === this.#state.configuration.digest) return this.#slots;
-    if (this.#stagedSlots?.digest !== digest) this.#stagedSlots = { digest, slots: slotsOf(configuration) };
+    if (this.#stagedSlots?.digest !== digest) this.#stagedSlots = { digest, slots: ruleSlots(configuration) };
     return this.#stagedSlots.slots;
   }
 
@@ -394,8 +395,4 @@ export class FlowManager {
   #record(flow: Flow): ReturnType<typeof flowRecord> {
     return flowRecord(flow, this.clock.monotonicMs());
   }
-}
-
-function slotsOf({ rules }: Configuration): readonly RuleSlot[] {
-  return rules.map((rule, index): RuleSlot => ({ rule, index, view: undefined }));
 }

@@ -1,5 +1,5 @@
 import { formatEndpoint, type FiveTuple, type IpAddress } from '../model/address.js';
-import type { Rule } from '../model/configuration.js';
+import type { Configuration, Rule } from '../model/configuration.js';
 import type { FlowRecord, FlowState, PlacementReason } from '../model/flow.js';
 import type { PoolView } from '../model/forwarding.js';
 import type { WheelEntry } from './idle-wheel.js';
@@ -15,6 +15,11 @@ export interface RuleSlot {
   readonly index: number;
   /** Undefined before the configuration is in force. */
   view: PoolView | undefined;
+}
+
+/** Slots of a configuration that is not in force yet. */
+export function ruleSlots({ rules }: Pick<Configuration, 'rules'>): readonly RuleSlot[] {
+  return rules.map((rule, index): RuleSlot => ({ rule, index, view: undefined }));
 }
 
 /** How a flow's sockets go: RST both ways, an orderly close, or already gone. */

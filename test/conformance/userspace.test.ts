@@ -5,7 +5,7 @@ import { PlaneHost, RemotePlane, type Channel } from '../../src/planes/workers/r
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker } from '../../src/planes/workers/process.js';
 import { ownAddresses } from '../../src/planes/userspace/listen-plan.js';
-import { tryTcpPort } from '../../src/planes/userspace/tcp/listener.js';
+import { tryTcpPort } from '../../src/planes/userspace/sockets/net.js';
 import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { systemClock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/flow-hash.js';

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import { planChange } from '../../src/whatif/plan.js';
-import { EventQueue, FlowEnforcement, FlowManager } from '../../src/planes/userspace/flow-manager.js';
+import { EventQueue } from '../../src/flows/event-queue.js';
+import { FlowManager } from '../../src/flows/flow-manager.js';
 import { Flow, flowRecord } from '../../src/flows/flow.js';
 import type { Protocol } from '../../src/model/address.js';
 import type { FlowRecord } from '../../src/model/flow.js';
@@ -52,23 +53,21 @@ function enforced(before: ForwardingState, after: ForwardingState) {
     { flowEvents: false, worker: 0, workers: 1 },
     before,
   );
-  const enforcement = new FlowEnforcement(manager);
-  const [rule] = before.configuration.rules;
-  assert.ok(rule !== undefined);
+  const [slot] = manager.slotsFor(before.configuration);
+  assert.ok(slot !== undefined);
   const flows = PROTOCOLS.flatMap((protocol) =>
     ADDRESSES.map((address, index) => {
       const transport = new RecordingTransport();
-      const flow = manager.open(aTuple(protocol, '192.0.2.1', 4000 + index), rule, transport);
+      const flow = manager.open(aTuple(protocol, '192.0.2.1', 4000 + index), slot, transport);
       assert.ok(flow instanceof Flow);
       manager.place(flow, placementOn(`nvas/${address}`));
       manager.establish(flow);
       return { record: flowRecord(flow, 0), transport };
     }),
   );
-  manager.adopt(after);
-  enforcement.enforce(before.configuration);
+  manager.apply(after);
   clock.advance(1000);
-  enforcement.stop();
+  manager.stop();
   const done = { stay: 0, move: 0, reset: 0, drop: 0 };
   for (const { transport } of flows) {
     if (transport.calls.includes('unpin')) done.move++;

@@ -8,7 +8,7 @@ import {
   handedOn,
   type WorkerProcess,
 } from '../../src/planes/workers/process.js';
-import { tryTcpPort } from '../../src/planes/userspace/tcp/listener.js';
+import { tryTcpPort } from '../../src/planes/userspace/sockets/net.js';
 import { rendezvousOwner } from '../../src/planes/userspace/listen-plan.js';
 import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { ipAddress, parseCidr } from '../../src/model/address.js';

@@ -1,4 +1,5 @@
-import { EventQueue, FlowManager } from '../../../src/planes/userspace/flow-manager.js';
+import { EventQueue } from '../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../src/flows/flow-manager.js';
 import { ClientKeys, ClientMap } from '../../../src/planes/userspace/udp/client-map.js';
 import { Flow, type Placement } from '../../../src/flows/flow.js';
 import { WHEEL_TICK_MS } from '../../../src/flows/idle-wheel.js';
@@ -65,10 +66,10 @@ class Flows {
       destination: this.#destination,
       destinationPort: 53,
     };
-    const [rule] = this.#manager.state.configuration.rules;
+    const [slot] = this.#manager.slotsFor(this.#manager.state.configuration);
     const placement = this.#placements[key % this.#placements.length];
-    if (rule === undefined || placement === undefined) return undefined;
-    const flow = this.#manager.open(tuple, rule, { close, blackhole: nothing, unpin: nothing });
+    if (slot === undefined || placement === undefined) return undefined;
+    const flow = this.#manager.open(tuple, slot, { close, blackhole: nothing, unpin: nothing });
     if (!(flow instanceof Flow)) return undefined;
     this.#manager.place(flow, placement);
     this.#manager.establish(flow);

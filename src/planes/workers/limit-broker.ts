@@ -1,4 +1,5 @@
-import { firstShare, type CapShare, type CapUse, type CapUses, type ListeningSocket } from '../contract.js';
+import { firstShare, type CapShare, type CapUse, type CapUses } from '../../flows/caps.js';
+import type { ListeningSocket } from '../contract.js';
 import type { WorkerProcess } from './process.js';
 import type { SharesMessage, SocketMessage, TcpEnd, VerdictsMessage, WorkerMessage } from './rpc.js';
 

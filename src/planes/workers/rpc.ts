@@ -1,3 +1,4 @@
+import type { CapShares, CapUses } from '../../flows/caps.js';
 import type { Protocol } from '../../model/address.js';
 import { BalancerError, errorMessage, type ErrorCode, type ErrorSource } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
@@ -7,8 +8,6 @@ import type { Clock } from '../../runtime/clock.js';
 import {
   receivedSocket,
   type ApplyReport,
-  type CapShares,
-  type CapUses,
   type FlowPage,
   type FlowQuery,
   type HandOverPlane,

@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue, FlowManager } from '../../../src/planes/userspace/flow-manager.js';
+import { EventQueue } from '../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../src/flows/flow-manager.js';
 import { WHEEL_TICK_MS } from '../../../src/flows/idle-wheel.js';
 import { Flow } from '../../../src/flows/flow.js';
 import type { PlaneEvent } from '../../../src/model/events.js';
 import type { Protocol } from '../../../src/model/address.js';
 import { estimateSources } from '../../../src/flows/traffic.js';
+import { NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { AZURE_POLICY, testRule, testState, type TestStateParts } from '../../support/forwarding-state.js';
-import { aTuple, placementOn, RecordingTransport } from './flow-fixtures.js';
+import { aTuple, placementOn, RecordingTransport, slotOf } from './flow-fixtures.js';
 
 const A = 'nvas/10.0.0.1';
 const B = 'nvas/10.0.0.2';
@@ -31,8 +33,8 @@ class Bench {
 
   open(protocol: Protocol, source?: string): { readonly flow: Flow; readonly transport: RecordingTransport } {
     const transport = new RecordingTransport();
-    const [rule = testRule()] = this.manager.state.configuration.rules;
-    const flow = this.manager.open(aTuple(protocol, source, this.#ports++), rule, transport);
+    const [slot = slotOf(testRule())] = this.manager.slotsFor(this.manager.state.configuration);
+    const flow = this.manager.open(aTuple(protocol, source, this.#ports++), slot, transport);
     assert.ok(flow instanceof Flow);
     return { flow, transport };
   }
@@ -76,7 +78,7 @@ describe('FlowManager', () => {
   test('open() refuses and counts what is over a limit', () => {
     const bench = new Bench({ limits: { udpFlows: 1 } });
     bench.open('udp');
-    const refusal = bench.manager.open(aTuple('udp'), testRule(), new RecordingTransport());
+    const refusal = bench.manager.open(aTuple('udp'), slotOf(testRule()), new RecordingTransport());
     assert.equal(refusal, 'table-full');
     assert.deepEqual(bench.manager.traffic.arrivals('ha-ports', 'udp').drops, { 'table-full': 1 });
     assert.equal(bench.manager.table.size, 1);
@@ -137,23 +139,30 @@ describe('FlowManager', () => {
     const { caps } = bench.manager;
     const [one, two] = [bench.open('tcp').flow, bench.open('tcp').flow];
     bench.manager.place(one, placementOn(A));
-    assert.deepEqual([...caps.excluded('tcp')], []);
+    assert.deepEqual([...caps.excluded(NONE_EXCLUDED)], []);
     bench.manager.place(two, placementOn(A));
-    assert.deepEqual([...caps.excluded('tcp')], [A]);
-    assert.deepEqual([...caps.excluded('udp')], []);
-    assert.deepEqual([...caps.excluded('tcp', new Set([B]))].sort(), [A, B]);
+    assert.deepEqual([...caps.excluded(NONE_EXCLUDED)], [A]);
+    assert.deepEqual([...caps.excluded(new Set([B]))].sort(), [A, B]);
     bench.manager.place(two, placementOn(B));
-    assert.deepEqual([...caps.excluded('tcp')], []);
-    assert.deepEqual([...caps.excluded('tcp', new Set([B]))], [B]);
+    assert.deepEqual([...caps.excluded(NONE_EXCLUDED)], []);
+    assert.deepEqual([...caps.excluded(new Set([B]))], [B]);
     bench.manager.place(two, placementOn(A));
-    bench.manager.adopt(testState({ backends: ['10.0.0.1'] }));
-    assert.deepEqual([...caps.excluded('tcp')], []);
-    bench.manager.adopt(testState({ backends: [{ address: '10.0.0.1', backend: { maxConnections: 1 } }] }));
-    assert.deepEqual([...caps.excluded('tcp')], [A]);
+    bench.manager.apply(testState({ backends: ['10.0.0.1'] }));
+    assert.deepEqual([...caps.excluded(NONE_EXCLUDED)], []);
+    bench.manager.apply(testState({ backends: [{ address: '10.0.0.1', backend: { maxConnections: 1 } }] }));
+    assert.deepEqual([...caps.excluded(NONE_EXCLUDED)], [A]);
     bench.manager.end(one, 'closed', 'gone');
-    assert.deepEqual([...caps.excluded('tcp')], [A]);
+    assert.deepEqual([...caps.excluded(NONE_EXCLUDED)], [A]);
     bench.manager.end(two, 'closed', 'gone');
-    assert.deepEqual([...caps.excluded('tcp')], []);
+    assert.deepEqual([...caps.excluded(NONE_EXCLUDED)], []);
+  });
+
+  test('place() does not count UDP against a cap', () => {
+    const bench = new Bench({
+      backends: [{ address: '10.0.0.1', backend: { maxConnections: 1 } }, '10.0.0.2'],
+    });
+    bench.manager.place(bench.open('udp').flow, placementOn(A));
+    assert.deepEqual([...bench.manager.caps.excluded(NONE_EXCLUDED)], []);
   });
 
   test('identify() holds the true source to its cap, even while the embryonic budget is full', () => {
@@ -221,11 +230,13 @@ describe('FlowManager', () => {
     assert.deepEqual(bench.events().slice(2), ['flow-ended embryonic-timeout', 'flow-ended idle']);
   });
 
-  test('adoptRule() makes a shorter idle timeout hold at once', () => {
+  test('apply() makes a shorter idle timeout hold at once', () => {
     const bench = new Bench();
     const { flow } = bench.established('tcp');
     const idleTimeoutMs = { ...flow.rule.idleTimeoutMs, tcp: { value: 5000, origin: 'rule' } } as const;
-    bench.manager.adoptRule(flow, testRule({ idleTimeoutMs }));
+    bench.manager.apply(
+      testState({ backends: ['10.0.0.1', '10.0.0.2'], rule: { idleTimeoutMs }, digest: 'b' }),
+    );
     bench.pass(6000);
     assert.equal(bench.manager.table.size, 0);
   });
@@ -233,11 +244,10 @@ describe('FlowManager', () => {
   test('backendFailed() and retried() count for the backend that failed', () => {
     const bench = new Bench();
     const { flow } = bench.open('tcp');
-    bench.manager.backendFailed(flow, 'ECONNREFUSED');
     bench.manager.retried(flow);
     assert.deepEqual(bench.events(), []);
     bench.manager.place(flow, placementOn(A));
-    bench.manager.backendFailed(flow, 'ECONNREFUSED');
+    bench.manager.backendFailed(flow.rule, 'tcp', A, 'ECONNREFUSED');
     bench.manager.retried(flow);
     bench.manager.place(flow, placementOn(B));
     assert.deepEqual([bench.totals(A, 'tcp').connectFailures, bench.totals(A, 'tcp').connectRetries], [1, 1]);

@@ -11,7 +11,7 @@ export interface StreamHandler {
   onConnect(stream: ByteStream): void;
   /** The chunk is the handler's to keep. Only while the stream is resumed. */
   onData(stream: ByteStream, chunk: Buffer): void;
-  /** The peer has sent FIN, and certainly no RST. */
+  /** The peer has sent FIN, and certainly no RST. Only while the stream is resumed. */
   onEnd(stream: ByteStream): void;
   /** After a write that returned false, and after `notifyDrained`: nothing waits in this process any more. */
   onDrain(stream: ByteStream): void;

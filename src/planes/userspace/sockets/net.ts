@@ -127,6 +127,8 @@ class NetStream implements ByteStream {
   #isPaused = true;
   #isPullScheduled = false;
   #awaitsDrain = false;
+  /** The end came while it was paused: Node tells of it nevertheless. */
+  #holdsEnd = false;
   /** By `reset` or `destroy`: the handler hears only of the close. */
   #isAbandoned = false;
 
@@ -166,6 +168,11 @@ class NetStream implements ByteStream {
 
   resume(): void {
     this.#isPaused = false;
+    if (this.#holdsEnd) {
+      this.#holdsEnd = false;
+      process.nextTick(tellEnd, this);
+      return;
+    }
     if (this.#reading === 'careful') {
       this.#schedulePull();
       return;
@@ -227,10 +234,10 @@ class NetStream implements ByteStream {
    * ECONNRESET or EPIPE, and the socket emits `error`. An end in a poll of its own was read from the socket: it is FIN.
    */
   ended(): void {
-    if (this.#socket.writableEnded || this.#dataTurn !== this.#turn.now()) this.#tellEnd();
+    if (this.#socket.writableEnded || this.#dataTurn !== this.#turn.now()) this.tellEnd();
     else
       this.#socket.write(NOTHING, (error) => {
-        if (error === undefined || error === null) this.#tellEnd();
+        if (error === undefined || error === null) this.tellEnd();
       });
   }
 
@@ -263,8 +270,9 @@ class NetStream implements ByteStream {
     this.handler.onClose(this);
   }
 
-  #tellEnd(): void {
-    if (!this.#isAbandoned) this.handler.onEnd(this);
+  tellEnd(): void {
+    if (this.#isPaused) this.#holdsEnd = true;
+    else if (!this.#isAbandoned) this.handler.onEnd(this);
   }
 
   /**
@@ -314,6 +322,10 @@ function onError(this: OwnedSocket, error: Error): void {
 
 function onClose(this: OwnedSocket): void {
   this[STREAM]?.closed();
+}
+
+function tellEnd(stream: NetStream): void {
+  stream.tellEnd();
 }
 
 function pull(stream: NetStream): void {

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { CapDesk } from '../../../../src/planes/workers/limit-broker.js';
 import type { SharesMessage } from '../../../../src/planes/workers/rpc.js';
-import { firstShare } from '../../../../src/planes/contract.js';
+import { firstShare } from '../../../../src/flows/caps.js';
 import { channelPair, turn, type PairEnd } from './channel-pair.js';
 
 /** A worker that uses what it wants, as far as its share goes; it keeps what it has. */

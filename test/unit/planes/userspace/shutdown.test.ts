@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue, FlowManager } from '../../../../src/planes/userspace/flow-manager.js';
+import { EventQueue } from '../../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../../src/flows/flow-manager.js';
 import { Shutdown } from '../../../../src/planes/userspace/plane.js';
 import type { StopReport } from '../../../../src/planes/contract.js';
 import type { CloseStyle, Flow, FlowTransport } from '../../../../src/flows/flow.js';
@@ -34,8 +35,8 @@ class Lab {
       unpin: () => undefined,
     };
     const tuple = aTuple(`127.0.0.1:${this.#nextPort++}`, '127.0.0.1:8080', protocol);
-    const [rule] = this.manager.state.configuration.rules;
-    const flow = this.manager.open(tuple, rule!, transport);
+    const [slot] = this.manager.slotsFor(this.manager.state.configuration);
+    const flow = this.manager.open(tuple, slot!, transport);
     assert.ok(typeof flow !== 'string', 'The flow was refused');
     id = flow.id;
     this.manager.place(flow, {

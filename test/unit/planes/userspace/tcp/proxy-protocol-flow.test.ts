@@ -172,7 +172,7 @@ describe('PROXY protocol in', () => {
       frontend: { proxyProtocol: TRUSTING },
       limits: { tcpFlowsPerSource: 1 },
     });
-    lab.manager.adopt(state);
+    lab.manager.apply(state);
     const header = (source: string): string => `PROXY TCP4 ${source} 198.51.100.1 1234 443\r\n`;
     const first = await dial();
     first.write(header('203.0.113.9'));

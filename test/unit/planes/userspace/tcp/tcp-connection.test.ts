@@ -276,7 +276,7 @@ describe('TCP connection', () => {
         lab.manager.end(half, 'removed', 'reset');
       };
       assert.equal((await within(receive(client), 5000, 'RST')).end, 'reset');
-      assert.equal(flow.slot, -1);
+      assert.equal(flow.tableIndex, -1);
     }
     await eventually(() => first.sockets.size === 0, 5000, 'the backend side to go');
   });

@@ -1,6 +1,10 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
-import { EventQueue, FlowManager } from '../../../../../src/planes/userspace/flow-manager.js';
-import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
+import { EventQueue } from '../../../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../../../src/flows/flow-manager.js';
+import type { ListenerBinding } from '../../../../../src/planes/userspace/listen-plan.js';
+import type { Listener } from '../../../../../src/planes/userspace/listeners.js';
+import type { Inherited } from '../../../../../src/planes/userspace/handover-state.js';
+import { NetSockets } from '../../../../../src/planes/userspace/sockets/net.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
 import { createTcpListenerFactory } from '../../../../../src/planes/userspace/tcp/listener.js';
@@ -12,6 +16,8 @@ import { createPicker } from '../../../../../src/selection/picker.js';
 import { CAREFUL, readCarefully } from '../../../../support/careful-reading.js';
 
 const RULE = 'ha-ports';
+
+export const NOTHING_INHERITED: Inherited = { handle: undefined, flows: [] };
 
 /**
  * One TCP listener on real sockets; the clock may be a fake. The hash is 0 for everybody, so that the first eligible
@@ -35,7 +41,6 @@ export class TcpLab {
       { flowEvents: true, worker: 0, workers: 1 },
       state,
     );
-    this.manager.adopt(state);
     this.sourcePorts = new SourcePorts({ clock, events: this.#queue });
     this.port = port;
     this.host = state.configuration.frontends[0]!.address.text;
@@ -52,6 +57,7 @@ export class TcpLab {
     const factory = createTcpListenerFactory({
       manager: lab.manager,
       picker: createPicker(() => 0),
+      sockets: new NetSockets(),
       sourcePorts: lab.sourcePorts,
       routeSource: new RouteSource({ clock }),
       onConnectLatency: (backendId, seconds) => lab.latencies.push({ backendId, seconds }),
@@ -60,11 +66,9 @@ export class TcpLab {
       protocol: 'tcp',
       address: ipAddress(host),
       port: lab.port,
-      rule: state.configuration.rules[0]!,
-      ruleIndex: 0,
-      frontend: state.configuration.frontends[0]!,
+      slot: lab.manager.slotsFor(state.configuration)[0]!,
     };
-    lab.#listener = await factory.open(binding);
+    lab.#listener = await factory.open(binding, NOTHING_INHERITED);
     lab.#listener.serve();
     return lab;
   }

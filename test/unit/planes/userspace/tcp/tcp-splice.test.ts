@@ -81,7 +81,11 @@ describe('TCP splice', () => {
     });
     const client = await here.dial();
     assert.deepEqual(await within(receive(client), 5000, 'FIN'), { bytes: 7, text: 'goodbye', end: 'fin' });
-    await eventually(() => [...here.lab.manager.table.all()][0]?.state === 'half-closed', 5000, 'half-closed');
+    await eventually(
+      () => [...here.lab.manager.table.all()][0]?.state === 'half-closed',
+      5000,
+      'half-closed',
+    );
     client.end('but I have more');
     assert.ok(heard !== undefined);
     assert.deepEqual(await within(heard, 5000, 'the rest'), {
