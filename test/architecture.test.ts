@@ -92,7 +92,7 @@ const ONLY_IN: Layout['onlyIn'] = {
   'prom-client': ['observe/'],
   'xxhash-wasm': ['selection/flow-hash.ts'],
   // One contract a thing: the configuration, the admin API, the flow log.
-  zod: ['config/', 'api/', 'whatif/flow-log-format.ts'],
+  zod: ['config/', 'api/'],
 };
 
 const sources = scanFolder(join(process.cwd(), 'src'));

@@ -34,11 +34,10 @@ import { UserspacePlane, type UserspacePlaneDeps } from '../planes/userspace/pla
 import { tryTcpPort } from '../planes/userspace/sockets/net.js';
 import { WorkerGroup } from '../planes/workers/group.js';
 import { forkSharingWorker, forkWorker, handedOn, parentChannel } from '../planes/workers/process.js';
-import { PlaneHost, RemotePortGate, type WorkerOptions } from '../planes/workers/rpc.js';
-import { SupervisedPlane } from '../planes/workers/supervisor.js';
+import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
+import { WorkerSupervisor } from '../planes/workers/supervisor.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
-import type { Logger } from '../runtime/logger.js';
 import { descriptorLimit } from '../runtime/machine.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher, type Hash32 } from '../selection/flow-hash.js';
@@ -62,13 +61,14 @@ export function createPlane(
   {
     tcpPorts,
     capture,
-    logger,
+    onWarning,
   }: Pick<SocketBudget, 'tcpPorts'> & {
     readonly capture?: DecidedCapture | undefined;
-    readonly logger: Logger;
+    /** Told of what the kernel plane can live with. */
+    readonly onWarning: (warning: string) => void;
   },
 ): DataPlane {
-  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, logger);
+  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, onWarning);
   const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture?.plan });
   return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
 }
@@ -94,7 +94,7 @@ function createServingPlane(
         },
       );
     case 1:
-      return new SupervisedPlane(
+      return new WorkerSupervisor(
         { clock, launch: () => forkWorker(script, descriptors) },
         { flowEvents, worker: 0, workers, ...capture },
       );
@@ -120,20 +120,14 @@ export async function serveAsWorker(): Promise<void> {
   // The first message may come at any time from now on, and waits for the hasher.
   const channel = parentChannel();
   const hash = await createHasher();
-  const tcpGate = new RemotePortGate(channel);
   new PlaneHost({
     channel,
     clock,
-    createPlane: (options) =>
-      createUserspacePlane({ hash, limit, ...(sharesTcp(options) ? { tcpGate } : {}) }, options),
+    createPlane: (options, tcpGate) => createUserspacePlane({ hash, limit, tcpGate }, options),
     onStopped: () => {
       if (process.connected) process.disconnect();
     },
   });
-}
-
-function sharesTcp({ workers, tcpPorts }: WorkerOptions): boolean {
-  return workers > 1 && tcpPorts !== 'owned';
 }
 
 function createUserspacePlane(
@@ -148,7 +142,7 @@ function createUserspacePlane(
 export function createKernelPlane(
   { instance, flowLog }: Configuration,
   hash: Hash32,
-  logger: Logger,
+  onWarning: (warning: string) => void,
 ): KernelPlane {
   const tools = systemTools();
   const mirror = { clock, tools, files, picker: createPicker(hash) };
@@ -162,7 +156,7 @@ export function createKernelPlane(
       Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
         entries?.some(({ internal }) => internal) === true ? [] : [name],
       ),
-    onWarning: (text) => logger.warn({ event: 'kernel-machine' }, text),
+    onWarning,
   });
 }
 
@@ -187,13 +181,12 @@ const IMPOSSIBLE: readonly ErrorCode[] = [
 ];
 
 /**
- * How this process captures; undefined: it does not, since nobody asked for it, or since it is impossible and the
- * configuration says to bind then. Rejects with a BalancerError where it is impossible otherwise.
+ * How this process captures; undefined: it is not asked to. An error: capture is impossible, and the configuration says
+ * to bind then. Rejects with a BalancerError where it is impossible otherwise.
  */
 export async function decideCaptureHere(
   configuration: Configuration,
-  logger: Logger,
-): Promise<DecidedCapture | undefined> {
+): Promise<DecidedCapture | BalancerError | undefined> {
   const { capture } = configuration;
   if (capture === undefined) return undefined;
   const decided = decideCapture({
@@ -206,11 +199,7 @@ export async function decideCaptureHere(
     return decided;
   } catch (error) {
     if (!(error instanceof BalancerError) || !isPassable(error, capture)) throw error;
-    logger.warn(
-      { event: 'capture-impossible', code: error.code },
-      `Ports are bound one by one, for capture is impossible: ${error.message}`,
-    );
-    return undefined;
+    return error;
   }
 }
 

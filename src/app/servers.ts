@@ -13,20 +13,21 @@ import { Operator } from '../control/operator.js';
 import { Reloader } from '../control/reload.js';
 import type { ProbeHealth } from '../health/tracker.js';
 import type { Configuration } from '../model/configuration.js';
-import { BalancerError, errorMessage } from '../model/errors.js';
+import { BalancerError } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import { VERSION } from '../model/version.js';
-import { Monitors } from '../monitors/monitors.js';
-import type { EventFeed } from '../observe/bus.js';
+import { Monitors } from '../monitors/alerts.js';
+import { AzureHealthEvents } from '../monitors/azure.js';
+import { ProbeTruthMonitor } from '../monitors/probe-truth.js';
+import type { EventBus, EventFeed } from '../observe/bus.js';
 import type { FlowLog } from '../observe/flow-log.js';
-import type { ReloadTally } from '../observe/metric-family.js';
-import { Metrics } from '../observe/metrics.js';
+import { Metrics, type ReloadTally } from '../observe/metrics.js';
 import { allFlows, type DataPlane } from '../planes/contract.js';
 import { ownAddresses } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { systemFiles, systemSocketFiles } from '../runtime/files.js';
-import type { Logger } from '../runtime/logger.js';
+import { silentLogger } from '../runtime/logger.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { createPicker } from '../selection/picker.js';
 import { CounterSampler } from '../status/counters.js';
@@ -48,7 +49,7 @@ export interface ServersParts {
   readonly monitors: Monitors;
   readonly reloads: ReloadTally;
   readonly operations: Operations;
-  readonly logger: Logger;
+  readonly onEvent: (event: ControlEvent) => void;
 }
 
 /** The metrics server and the admin API, as far as they are configured. It owns them. */
@@ -73,7 +74,11 @@ export class Servers {
   async startAdmin(takeOver = false): Promise<{ readonly adminPort?: number | undefined }> {
     const { admin: listen } = this.#configuration;
     if (listen === undefined) return {};
-    const { operations, logger } = this.#parts;
+    const { operations, onEvent } = this.#parts;
+    const logger = {
+      ...silentLogger,
+      error: (fields: object, message: string) => onEvent({ type: 'request-failed', fields, message }),
+    };
     // One that has failed to start has closed for good.
     this.#admin = new AdminServer(
       { operations, clock, logger, files: systemSocketFiles },
@@ -104,7 +109,7 @@ export class Servers {
         return await start();
       } catch (error) {
         if (clock.monotonicMs() >= untilMs) {
-          this.#parts.logger.error({ event: 'server-failed' }, errorMessage(error));
+          this.#parts.onEvent({ type: 'server-failed', error });
           return undefined;
         }
       }
@@ -163,7 +168,7 @@ export interface OperationsParts {
   readonly feed: EventFeed;
   /** Path of the configuration file: files that a configuration names are relative to it. */
   readonly source: string;
-  readonly onEvent: (event: ControlEvent) => void;
+  readonly bus: EventBus;
   readonly upgrade: Operations['upgrade'];
 }
 
@@ -173,8 +178,6 @@ export interface RunningOperations {
   readonly reloader: Reloader;
   readonly monitors: Monitors;
   readonly drains: Drains;
-  /** Takes every event of the control plane. */
-  onEvent(event: ControlEvent): void;
   /** Once the plane has started. */
   start(): void;
   stop(): void;
@@ -190,7 +193,8 @@ function thisMachine(): LoadOptions {
 }
 
 export function createOperations(parts: OperationsParts): RunningOperations {
-  const { balancer, plane, health, hash, feed, source, onEvent } = parts;
+  const { balancer, plane, health, hash, feed, source, bus } = parts;
+  const onEvent = bus.emit;
   const picker = createPicker(hash);
   const sampler = new CounterSampler({ clock, plane });
   const drains = new Drains({
@@ -215,11 +219,12 @@ export function createOperations(parts: OperationsParts): RunningOperations {
   const parse = (text: string): Promise<LoadResult> =>
     loadConfigurationText(text, dirname(source), systemFiles, thisMachine());
   const reloader = new Reloader({ clock, balancer, plane, drains, picker, parse, onEvent });
-  const monitors = new Monitors({ clock, onEvent });
+  const monitors = new Monitors({ clock, onEvent }, [new AzureHealthEvents(), new ProbeTruthMonitor()]);
   sampler.subscribe((sample) => {
     if (balancer.state !== undefined) monitors.observe(sample, balancer.state);
   });
-  plane.subscribe((events) => monitors.plane(events));
+  bus.on(['source-port-pressure'], (event) => monitors.portPressure(event));
+  bus.on(['applied', 'apply-failed', 'reloaded', 'reload-failed'], (event) => views.onEvent(event));
 
   const operations: Operations = {
     status: () => views.status(),
@@ -251,7 +256,6 @@ export function createOperations(parts: OperationsParts): RunningOperations {
     reloader,
     monitors,
     drains,
-    onEvent: (event) => views.onEvent(event),
     start: () => sampler.start(),
     stop() {
       sampler.stop();

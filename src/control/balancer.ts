@@ -5,6 +5,7 @@ import type { ControlEvent, PlaneEvent, PoolServingChanged } from '../model/even
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
+import { SerialQueue } from '../runtime/queue.js';
 import type { CompilerInputs, ForwardingCompiler } from '../selection/compiler.js';
 import { OperatorState } from './overrides.js';
 import { SlowStart } from './slow-start.js';
@@ -42,8 +43,8 @@ export class Balancer {
   #begun = false;
   #stopping = false;
   #stopped = false;
-  /** Applies and reconfigurations run one after another. */
-  #queue: Promise<unknown> = Promise.resolve();
+  /** Applies and reconfigurations. */
+  readonly #queue = new SerialQueue();
   /** An apply that has not begun: it will compile whatever is known by then. */
   #next: Promise<void> | undefined;
   #cancelRetry: () => void = () => undefined;
@@ -95,7 +96,7 @@ export class Balancer {
     health.watch([this.#configuration]);
     await this.#firstVerdicts();
     // Changes from here on wait until the plane has started, and then make a second revision.
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       this.#begun = true;
       const state = this.#compile(this.#configuration);
       this.#deps.onState(state);
@@ -109,7 +110,7 @@ export class Balancer {
   /** Resolves when the plane has a state that knows of everything set until now. Rejects if it refused it. */
   refresh(): Promise<void> {
     if (this.#stopping) return Promise.resolve();
-    this.#next ??= this.#inTurn(async () => {
+    this.#next ??= this.#queue.run(async () => {
       this.#next = undefined;
       // Without a state the start has failed.
       if (!this.#stopping && this.#state !== undefined) await this.#apply(this.#configuration);
@@ -127,7 +128,7 @@ export class Balancer {
     // While both are probed, what is known of a backend is what the probe of the last one named says.
     health.watch([configuration, before]);
     await this.#firstVerdicts();
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       try {
         health.watch([before, configuration]);
         const report = await this.#apply(configuration);
@@ -173,7 +174,7 @@ export class Balancer {
 
   /** Resolves when no apply is under way: the sign of life of the control loop. */
   async settled(): Promise<void> {
-    await this.#queue;
+    await this.#queue.idle();
   }
 
   #onPlaneEvents(events: readonly PlaneEvent[]): void {
@@ -246,8 +247,8 @@ export class Balancer {
   #withNewcomersUp(): CompilerInputs {
     const inputs = this.inputs();
     const probed = new Set(
-      this.#state?.views.flatMap(({ backends, probe }) =>
-        backends.map(({ backend }) => `${backend.id} ${probe?.name ?? ''}`),
+      this.#state?.views.flatMap(({ backends, probe = '' }) =>
+        backends.map(({ backend }) => `${backend.id} ${probe}`),
       ),
     );
     return {
@@ -255,12 +256,6 @@ export class Balancer {
       health: (backend, probe) =>
         probed.has(`${backend.id} ${probe}`) ? inputs.health(backend, probe) : { state: 'up' },
     };
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#queue.then(work);
-    this.#queue = turn.catch(() => undefined);
-    return turn;
   }
 
   async #firstVerdicts(): Promise<void> {
@@ -279,17 +274,26 @@ export function servingChanges(
   before: ForwardingState | undefined,
   after: ForwardingState,
 ): readonly PoolServingChanged[] {
-  const previous = new Map(before?.views.map((view) => [view.key, servingIds(view)]));
-  return after.views
-    .filter((view) => previous.get(view.key) !== servingIds(view))
-    .map((view) => ({
-      type: 'pool-serving-changed',
-      pool: view.pool.name,
-      ...(view.probe === undefined ? {} : { probe: view.probe.name }),
-      ...(view.servingPriority === undefined ? {} : { servingPriority: view.servingPriority }),
-      eligible: view.backends.filter(({ eligible }) => eligible).length,
-      total: view.backends.length,
-    }));
+  const previous = new Map(before?.views.map((view) => [view.key, view]));
+  return after.views.flatMap((view) => {
+    const known = previous.get(view.key);
+    if (known !== undefined && servingIds(known) === servingIds(view)) return [];
+    const { pool, probe, servingPriority, backends } = view;
+    const eligible = backends.filter((member) => member.eligible).length;
+    const wasDown = known?.backends.every((member) => !member.eligible) === true;
+    const total = backends.length;
+    return [
+      {
+        type: 'pool-serving-changed',
+        pool: pool.name,
+        probe: probe?.name,
+        servingPriority,
+        eligible,
+        total,
+        wasDown,
+      },
+    ];
+  });
 }
 
 function servingIds(view: PoolView): string {

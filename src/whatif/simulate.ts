@@ -1,4 +1,5 @@
 import { setImmediate } from 'node:timers/promises';
+import { readFlowLog, type LoggedEpoch, type LoggedLine, type LoggedPlacement } from '../api/flow-log.js';
 import type {
   Population,
   SimulatedRule,
@@ -15,16 +16,9 @@ import type { ForwardingState } from '../model/forwarding.js';
 import { ForwardingCompiler, type CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { NONE_EXCLUDED, type Picker } from '../selection/picker.js';
-import {
-  RecordedStates,
-  inputsOfEpoch,
-  readFlowLog,
-  type LogEntry,
-  type RecordedDecision,
-  type RecordedEpoch,
-} from './flow-log-format.js';
 import { FateTally, fateOf } from './plan.js';
 import { generatedTuples } from './population.js';
+import { RecordedStates, inputsOfEpoch } from './recorded-states.js';
 
 export interface SimulationDeps {
   readonly configuration: Configuration;
@@ -314,7 +308,7 @@ export interface RecordedFlows {
   readonly isCut: boolean;
   /** The last of each that could be read. */
   readonly configuration?: Configuration;
-  readonly epoch?: RecordedEpoch;
+  readonly epoch?: LoggedEpoch;
   /** Lines that the log says are missing from it. */
   readonly lost: number;
   readonly damaged: number;
@@ -329,7 +323,7 @@ export async function readRecordedFlows(
   { most }: { readonly most: number },
 ): Promise<RecordedFlows> {
   const reader = new RecordedFlowsReader(most);
-  for await (const lines of readFlowLog(chunks)) for (const { entry } of lines) reader.take(entry);
+  for await (const lines of readFlowLog(chunks)) for (const { line } of lines) reader.take(line);
   return reader.result();
 }
 
@@ -340,30 +334,30 @@ class RecordedFlowsReader {
   readonly #shared = { text: new Shared<string>(), address: new Shared<IpAddress>() };
   readonly #counts = { started: 0, lost: 0, damaged: 0, isCut: false };
   #configuration: Configuration | undefined;
-  #epoch: RecordedEpoch | undefined;
+  #epoch: LoggedEpoch | undefined;
 
   constructor(most: number) {
     this.#most = most;
   }
 
-  take(entry: LogEntry): void {
-    switch (entry.kind) {
+  take(line: LoggedLine): void {
+    switch (line.type) {
       case 'config':
-        this.#configuration = entry.configuration;
+        this.#configuration = line.configuration;
         return;
       case 'epoch':
-        this.#epoch = entry.epoch;
+        this.#epoch = line;
         return;
-      case 'decision':
-        this.#decision(entry.decision);
+      case 'start':
+      case 'move':
+        this.#placement(line);
         return;
       case 'lost':
-        this.#counts.lost += entry.lines;
+        this.#counts.lost += line.lines;
         return;
       case 'damaged':
         this.#counts.damaged++;
         return;
-      case 'end':
       case 'other':
         return;
     }
@@ -379,12 +373,12 @@ class RecordedFlowsReader {
     };
   }
 
-  #decision({ kind, tuple, rule, backendId }: RecordedDecision): void {
+  #placement({ type, tuple, rule, backend }: LoggedPlacement): void {
     const key = formatFiveTuple(tuple);
     const isKnown = this.#flows.has(key);
     // Of a flow that started in a file before this one, or was left out, nothing is known.
-    if (kind === 'move' && !isKnown) return;
-    if (kind === 'start') {
+    if (type === 'move' && !isKnown) return;
+    if (type === 'start') {
       this.#counts.started++;
       this.#flows.delete(key);
     }
@@ -392,7 +386,7 @@ class RecordedFlowsReader {
     this.#flows.set(key, {
       tuple: { ...tuple, destination: address.of(tuple.destination.text, tuple.destination) },
       rule: text.of(rule, rule),
-      backendId: text.of(backendId, backendId),
+      backendId: text.of(backend, backend),
     });
     // Many at once: a Map looks through the places of all that were taken out since it last grew.
     if (this.#flows.size > this.#most * SLACK) this.#trim();

@@ -1,7 +1,9 @@
 import { EventEmitter } from 'node:events';
 import { join } from 'node:path';
 import type { DataPlane } from '../../src/planes/contract.js';
-import { PlaneHost, RemotePlane, type Channel } from '../../src/planes/workers/rpc.js';
+import { PlaneHost } from '../../src/planes/workers/host.js';
+import type { Channel } from '../../src/planes/workers/rpc.js';
+import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker } from '../../src/planes/workers/process.js';
 import { ownAddresses } from '../../src/planes/userspace/listen-plan.js';
@@ -36,13 +38,16 @@ function channelPair(): readonly [Channel, Channel] {
 async function createRemotePlane(): Promise<DataPlane> {
   const hash = await createHasher();
   const [control, worker] = channelPair();
-  new PlaneHost({
-    channel: worker,
-    clock: systemClock,
-    createPlane: (options) => new UserspacePlane({ clock: systemClock, hash, ownAddresses }, options),
-    onStopped: () => undefined,
+  const exited = new Promise<string>((resolve) => {
+    new PlaneHost({
+      channel: worker,
+      clock: systemClock,
+      createPlane: (options) => new UserspacePlane({ clock: systemClock, hash, ownAddresses }, options),
+      onStopped: () => resolve('exit code 0'),
+    });
   });
-  return new RemotePlane(control, OPTIONS);
+  const launch = () => ({ pid: 1, channel: control, exited, kill: () => undefined });
+  return new WorkerSupervisor({ clock: systemClock, launch }, OPTIONS);
 }
 
 /** On real processes of the built worker. */

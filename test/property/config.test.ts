@@ -7,6 +7,7 @@ import { formatFindings } from '../../src/config/findings.js';
 import { parseConfiguration, type ParseResult } from '../../src/config/load.js';
 import { editDistance } from '../../src/config/text.js';
 import { example, haExample } from '../unit/config/example.js';
+import { campaign } from '../support/campaign.js';
 
 /** What must hold of every result, whatever the text. */
 function assertSane(text: string, result: ParseResult): void {
@@ -127,7 +128,7 @@ describe('config, any input', () => {
         const text = JSON.stringify(raw, null, 1);
         assertSane(text, parseConfiguration(text));
       }),
-      { numRuns: 500 },
+      { numRuns: campaign({ share: 200, whole: 2000 }) },
     );
   });
 
@@ -181,7 +182,7 @@ describe('config, any input', () => {
           for (const { code } of result.findings) seen.add(code);
         },
       ),
-      { numRuns: 500 },
+      { numRuns: campaign({ share: 200, whole: 2000 }) },
     );
     for (const code of ['LB_CAPTURE_WILDCARD', 'LB_CAPTURE_ADDRESS', 'LB_CAPTURE_PORT', 'LB_VALUE']) {
       assert.ok(seen.has(code), `${code} was never met`);

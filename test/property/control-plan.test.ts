@@ -13,11 +13,12 @@ import { createPicker } from '../../src/selection/picker.js';
 import { inPieces, LogRecorder, randomFlows } from '../unit/control/recorded-flows.js';
 import { aPool, settings } from '../unit/control/settings.js';
 import { aRule } from '../unit/selection/fixtures.js';
+import { campaign } from '../support/campaign.js';
 
 const hash = await createHasher();
 const picker = createPicker(hash);
 /** Building tables and hashing populations takes time; each case is a whole configuration. */
-const RUNS = { numRuns: 40 };
+const RUNS = { numRuns: campaign({ share: 20, whole: 200 }) };
 
 const members = fc.array(
   fc.record({

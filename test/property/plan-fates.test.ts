@@ -11,8 +11,9 @@ import type { ForwardingState } from '../../src/model/forwarding.js';
 import type { FlowAction, FlowPolicy, Rule } from '../../src/model/configuration.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker } from '../../src/selection/picker.js';
+import { campaign } from '../support/campaign.js';
 import { FakeClock } from '../support/fake-clock.js';
-import { testState, type TestBackend, type RuleParts } from '../support/forwarding-state.js';
+import { testState, type RuleParts, type TestBackend } from '../support/forwarding-state.js';
 import { aTuple, placementOn, RecordingTransport } from '../unit/flows/flow-fixtures.js';
 
 const picker = createPicker(await createHasher());
@@ -107,6 +108,6 @@ test('planChange() foretells what the userspace plane does to its flows', async 
         assert.deepEqual(report.flows, done);
       },
     ),
-    { numRuns: 200 },
+    { numRuns: campaign({ share: 80, whole: 500 }) },
   );
 });

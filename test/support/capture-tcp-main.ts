@@ -1,6 +1,6 @@
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { SupervisedPlane } from '../../src/planes/workers/supervisor.js';
+import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import {
   forkSharingWorker,
@@ -57,7 +57,7 @@ function launch(fork: typeof forkWorker): WorkerProcess {
   return worker;
 }
 
-function createPlane(): UserspacePlane | SupervisedPlane | WorkerGroup {
+function createPlane(): UserspacePlane | WorkerSupervisor | WorkerGroup {
   const options = { flowEvents: false, worker: 0, workers };
   if (workers === 0) {
     return new UserspacePlane(
@@ -67,7 +67,7 @@ function createPlane(): UserspacePlane | SupervisedPlane | WorkerGroup {
   }
   const capture = handed.plan;
   if (workers === 1)
-    return new SupervisedPlane({ clock, launch: () => launch(forkWorker) }, { ...options, capture });
+    return new WorkerSupervisor({ clock, launch: () => launch(forkWorker) }, { ...options, capture });
   const ownerOf = rendezvousOwner(hash, workers);
   return new WorkerGroup(
     { clock, launch: () => launch(forkSharingWorker), tryTcpPort, ownerOf },

@@ -3,6 +3,7 @@ import { ipAddress, type IpAddress } from '../../model/address.js';
 import type { DropReason, ListeningChanged, Overload, PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import type { Clock } from '../../runtime/clock.js';
+import { SerialQueue } from '../../runtime/queue.js';
 import {
   isDeaf,
   listenFailed,
@@ -17,11 +18,12 @@ import {
   type UdpFlowState,
   type UdpStop,
 } from '../contract.js';
-import { CapDesk, PortClaims, type PortTrial } from './limit-broker.js';
-import { mergeCounters } from './merge-counters.js';
+import { mergeCounters } from './counters.js';
+import type { WorkerApi } from './host.js';
+import { LimitBroker, SharedPortArbiter, type PortTrial } from './limit-broker.js';
 import type { WorkerLauncher } from './process.js';
 import { workerLost } from './rpc.js';
-import { SupervisedPlane } from './supervisor.js';
+import { WorkerSupervisor, type WorkerPeers } from './supervisor.js';
 
 export interface WorkerGroupDeps {
   readonly clock: Clock;
@@ -42,41 +44,41 @@ export interface WorkerGroupOptions extends PlaneOptions {
 
 /**
  * One data plane over several data workers, each of which is replaced when it dies. TCP sockets are shared by all, or
- * belong to one worker, as UDP sockets do, and to its replacement after it. Caps hold over all workers, see CapDesk;
+ * belong to one worker, as UDP sockets do, and to its replacement after it. Caps hold over all workers, see LimitBroker;
  * those per client address hold in each.
  */
 export class WorkerGroup implements HandOverPlane {
-  readonly #workers: readonly SupervisedPlane[];
-  readonly #desk: CapDesk;
-  readonly #claims: PortClaims;
+  readonly #workers: readonly WorkerSupervisor[];
+  readonly #limits: LimitBroker;
+  readonly #ports: SharedPortArbiter;
   readonly #ownerOf: WorkerGroupDeps['ownerOf'];
   readonly #tcpOwnerOf: WorkerGroupDeps['tcpOwnerOf'];
   readonly #events: GroupEvents;
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
   #state: ForwardingState | undefined;
-  /** Applies run one after another. */
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #applies = new SerialQueue();
 
   constructor(
     { clock, launch, tryTcpPort, ownerOf, tcpOwnerOf }: WorkerGroupDeps,
     options: WorkerGroupOptions,
   ) {
     const { workers } = options;
-    const desk = new CapDesk(workers);
-    const claims = new PortClaims(tryTcpPort);
-    this.#desk = desk;
-    this.#claims = claims;
+    this.#limits = new LimitBroker(workers);
+    this.#ports = new SharedPortArbiter(tryTcpPort);
     this.#ownerOf = ownerOf;
     this.#tcpOwnerOf = tcpOwnerOf;
     this.#events = new GroupEvents(workers);
     this.#workers = Array.from({ length: workers }, (_, worker) => {
-      const launchServed: WorkerLauncher = () => {
-        const process = launch();
-        desk.serve(worker, process);
-        claims.serve(worker, process);
-        return process;
+      const join = (api: WorkerApi): WorkerPeers => {
+        const limits = this.#limits.join(worker, api);
+        const ports = this.#ports.join(worker, api);
+        const left = (): void => {
+          limits.left();
+          ports.left();
+        };
+        return { ...limits, ...ports, left };
       };
-      const plane = new SupervisedPlane({ clock, launch: launchServed }, { ...options, worker });
+      const plane = new WorkerSupervisor({ clock, launch, join }, { ...options, worker });
       plane.subscribe((events) => this.#relay(this.#events.merge(worker, events)));
       return plane;
     });
@@ -85,7 +87,7 @@ export class WorkerGroup implements HandOverPlane {
   async start(state: ForwardingState): Promise<ApplyReport> {
     this.#adopt(state);
     const outcomes = await Promise.allSettled(this.#workers.map((worker) => worker.start(state)));
-    this.#claims.discard();
+    this.#ports.discard();
     const reports = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
     const failure = outcomes.find((outcome) => outcome.status === 'rejected');
     const report = this.#merge(state, reports);
@@ -99,9 +101,7 @@ export class WorkerGroup implements HandOverPlane {
    * configuration is prepared by all workers before any of them takes it over; if one cannot, all are as before.
    */
   apply(state: ForwardingState): Promise<ApplyReport> {
-    const applied = this.#queue.then(() => this.#apply(state));
-    this.#queue = applied.catch(() => undefined);
-    return applied;
+    return this.#applies.run(() => this.#apply(state));
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {
@@ -161,7 +161,7 @@ export class WorkerGroup implements HandOverPlane {
   async inherit(sockets: readonly ListeningSocket[]): Promise<void> {
     const isShared = ({ protocol }: ListeningSocket): boolean =>
       protocol === 'tcp' && this.#tcpOwnerOf === undefined;
-    this.#claims.inherit(sockets.filter(isShared));
+    this.#ports.inherit(sockets.filter(isShared));
     const parts = this.#workers.map((): ListeningSocket[] => []);
     for (const socket of sockets) {
       if (isShared(socket)) continue;
@@ -197,7 +197,7 @@ export class WorkerGroup implements HandOverPlane {
 
   #adopt(state: ForwardingState): void {
     this.#state = state;
-    this.#desk.setCaps(capsOf(state.configuration));
+    this.#limits.setCaps(capsOf(state.configuration));
   }
 
   async #apply(state: ForwardingState): Promise<ApplyReport> {

@@ -1,7 +1,6 @@
-import { firstShare, type CapShare, type CapUse, type CapUses } from '../../flows/caps.js';
+import { firstShare, type CapShare, type CapShares, type CapUse, type CapUses } from '../../flows/caps.js';
 import type { ListeningSocket } from '../contract.js';
-import type { WorkerProcess } from './process.js';
-import type { SharesMessage, SocketMessage, TcpEnd, VerdictsMessage, WorkerMessage } from './rpc.js';
+import type { Pulse, TcpEnd, WorkerApi } from './host.js';
 
 /**
  * How long a worker that refused somebody comes first, in pulses: clients that try again a second or two later find
@@ -38,7 +37,7 @@ interface Member {
  * flow early, while others have room, until one or two pulses later. Places that do not divide go to workers that
  * refused somebody. A cap that was lowered below what is in use lets nobody in until it is kept again.
  */
-export class CapDesk {
+export class LimitBroker {
   readonly #members: readonly Member[];
   readonly #accounts = new Map<string, readonly Account[]>();
   #caps: ReadonlyMap<string, number> = new Map();
@@ -61,21 +60,23 @@ export class CapDesk {
     }
   }
 
-  /** Hands out shares to a worker as long as it lives; to be called before it is started. */
-  serve(worker: number, { channel, exited }: Pick<WorkerProcess, 'channel' | 'exited'>): void {
+  /** To be called before the worker is started. Its pulses go to the result, and `left` when its process has exited. */
+  join(worker: number, { allow }: Pick<WorkerApi, 'allow'>): { pulse(pulse: Pulse): void; left(): void } {
     const member = this.#memberOf(worker);
-    const send = (message: SharesMessage | undefined): void => {
-      if (message !== undefined) channel.send(message);
+    const handOut = (which: 'all' | 'changed'): void => {
+      const shares = this.#handOut(worker, which);
+      if (shares.size > 0) allow(++member.sequence, shares);
     };
     member.lives = true;
-    if (member.hasDied) send(this.#handOut(worker, 'all'));
-    channel.onMessage((message) => {
-      const heard = message as WorkerMessage;
-      if (heard.kind !== 'pulse' || heard.uses === undefined || !member.lives) return;
-      this.#note(worker, heard.uses, heard.sharesSeen);
-      send(this.#handOut(worker, 'changed'));
-    });
-    void exited.then(() => this.#bury(worker));
+    if (member.hasDied) handOut('all');
+    return {
+      pulse: ({ uses, sharesSeen }) => {
+        if (uses === undefined || !member.lives) return;
+        this.#note(worker, uses, sharesSeen);
+        handOut('changed');
+      },
+      left: () => this.#bury(worker),
+    };
   }
 
   #note(worker: number, uses: CapUses, sharesSeen: number): void {
@@ -90,7 +91,7 @@ export class CapDesk {
     }
   }
 
-  #handOut(worker: number, which: 'all' | 'changed'): SharesMessage | undefined {
+  #handOut(worker: number, which: 'all' | 'changed'): CapShares {
     const shares = new Map<string, CapShare>();
     for (const [name, cap] of this.#caps) {
       const accounts = this.#accounts.get(name);
@@ -104,8 +105,7 @@ export class CapDesk {
       account.charge = Math.max(account.charge, share);
       shares.set(name, { cap, share });
     }
-    if (shares.size === 0) return undefined;
-    return { kind: 'shares', sequence: ++this.#memberOf(worker).sequence, shares };
+    return shares;
   }
 
   #bury(worker: number): void {
@@ -176,7 +176,7 @@ interface Claim {
  * socket of its own from then on, which cannot be bound beside the shared one, and the failed one would never be
  * closed (lib/internal/cluster/child.js, `indexes`, in Node 20).
  */
-export class PortClaims {
+export class SharedPortArbiter {
   readonly #trial: PortTrial;
   readonly #claims = new Map<string, Claim>();
 
@@ -202,27 +202,31 @@ export class PortClaims {
     }
   }
 
-  /** Answers a worker's claims as long as it lives, and forgets them when it dies. */
-  serve(worker: number, { channel, exited }: Pick<WorkerProcess, 'channel' | 'exited'>): void {
-    channel.onMessage((message) => {
-      const heard = message as WorkerMessage;
-      if (heard.kind === 'release') this.#release(worker, keyOf(heard.end));
-      if (heard.kind !== 'claim') return;
-      void Promise.all(heard.ends.map((end) => this.#judge(worker, end))).then((errorCodes) => {
-        for (const end of heard.ends) {
+  /** `left`: to be called when the worker's process has exited, which releases what it had. */
+  join(
+    worker: number,
+    { inherit }: Pick<WorkerApi, 'inherit'>,
+  ): {
+    claim(ends: readonly TcpEnd[]): Promise<readonly (string | undefined)[]>;
+    release(end: TcpEnd): void;
+    left(): void;
+  } {
+    return {
+      claim: async (ends) => {
+        const errorCodes = await Promise.all(ends.map((end) => this.#judge(worker, end)));
+        for (const end of ends) {
           const { inherited, workers } = this.#claims.get(keyOf(end)) ?? {};
-          if (inherited === undefined || workers?.has(worker) !== true) continue;
-          const { protocol, address, port, handle } = inherited;
-          const message: SocketMessage = { kind: 'socket', protocol, address, port };
-          channel.send(message, { handle, release: () => undefined });
+          // The worker gets a copy: this process keeps the socket for the next worker.
+          if (inherited !== undefined && workers?.has(worker) === true)
+            inherit({ ...inherited, release: () => undefined });
         }
-        const verdicts: VerdictsMessage = { kind: 'verdicts', id: heard.id, errorCodes };
-        channel.send(verdicts);
-      });
-    });
-    void exited.then(() => {
-      for (const key of [...this.#claims.keys()]) this.#release(worker, key);
-    });
+        return errorCodes;
+      },
+      release: (end) => this.#release(worker, keyOf(end)),
+      left: () => {
+        for (const key of [...this.#claims.keys()]) this.#release(worker, key);
+      },
+    };
   }
 
   async #judge(worker: number, end: TcpEnd): Promise<string | undefined> {

@@ -1,5 +1,5 @@
 import type { Protocol } from '../../model/address.js';
-import { BalancerError, errorMessage } from '../../model/errors.js';
+import { errorMessage, type BalancerError } from '../../model/errors.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import { Backoff } from '../../runtime/backoff.js';
@@ -15,15 +15,32 @@ import type {
   UdpFlowState,
   UdpStop,
 } from '../contract.js';
-import { NO_COUNTERS, mergeCounters, totalsOnly } from './merge-counters.js';
+import { NO_COUNTERS, mergeCounters, totalsOnly } from './counters.js';
+import {
+  EXIT_GRACE_MS,
+  WORKER_DEADLINES,
+  type ControlApi,
+  type WorkerApi,
+  type WorkerOptions,
+} from './host.js';
 import type { WorkerLauncher, WorkerProcess } from './process.js';
-import { RemotePlane, notStartedWithin, startLimitMs, workerLost, type WorkerOptions } from './rpc.js';
+import { expose, isWorkerLost, remote, workerLost } from './rpc.js';
 
 /** A worker that has lived this long was no failed start: the next death is replaced at once. */
 const STABLE_MS = 30_000;
 
-/** A worker that does not answer so long after a stop's deadline, or does not exit so long after its answer, is killed. */
-const EXIT_GRACE_MS = 2000;
+/** What a worker asks of the group it belongs to. */
+export interface WorkerPeers extends Pick<ControlApi, 'pulse' | 'claim' | 'release'> {
+  /** The worker's process has exited. */
+  left(): void;
+}
+
+export interface WorkerSupervisorDeps {
+  readonly clock: Clock;
+  readonly launch: WorkerLauncher;
+  /** Called before a worker starts. Absent: it is the only one. */
+  readonly join?: (worker: WorkerApi) => WorkerPeers;
+}
 
 /** An apply that waits for a replacement. */
 interface Waiting {
@@ -33,22 +50,30 @@ interface Waiting {
 
 interface Life {
   readonly process: WorkerProcess;
-  readonly plane: RemotePlane;
-  readonly startedAtMs: number;
+  readonly worker: WorkerApi;
+  readonly launchedAtMs: number;
+  /** Rejects with `LB_WORKER_LOST` where the start fails. Until then it is asked for nothing else. */
+  serving?: Promise<unknown>;
+  hasStarted: boolean;
+  /** As of its last pulse. */
+  flows: number;
+  /** Why it was killed: it left a call unanswered. */
+  failure?: BalancerError;
 }
 
 /**
- * A data plane in a child process that is replaced when it dies. Its flows die with it, which is told by a
- * `worker-lost` event; totals go on from where they were last read.
+ * A data plane in a child process that is replaced when it dies or leaves a call unanswered. Its flows die with it,
+ * which a `worker-lost` event reports; totals continue from the last reading.
  */
-export class SupervisedPlane implements HandOverPlane {
-  readonly #clock: Clock;
-  readonly #launch: WorkerLauncher;
+export class WorkerSupervisor implements HandOverPlane {
+  readonly #deps: WorkerSupervisorDeps;
   readonly #options: WorkerOptions;
   readonly #backoff = new Backoff({ firstMs: 50, maxMs: 5000 });
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
   #life: Life | undefined;
   #state: ForwardingState | undefined;
+  #udpFlows: readonly UdpFlowState[] = [];
+  #onLent: (socket: ListeningSocket) => void = (socket) => socket.release();
   #stopping = false;
   #cancelRestart: () => void = () => undefined;
   #workersLost = 0;
@@ -58,38 +83,41 @@ export class SupervisedPlane implements HandOverPlane {
   readonly #waiting: Waiting[] = [];
   #stopped: Promise<StopReport> | undefined;
 
-  constructor(deps: { readonly clock: Clock; readonly launch: WorkerLauncher }, options: WorkerOptions) {
-    this.#clock = deps.clock;
-    this.#launch = deps.launch;
+  constructor(deps: WorkerSupervisorDeps, options: WorkerOptions) {
+    this.#deps = deps;
     this.#options = options;
   }
 
   async start(state: ForwardingState): Promise<ApplyReport> {
     this.#state = state;
-    const life = this.#life ?? this.#beginLife();
+    const life = this.#life ?? this.#launch();
     try {
-      const report = await this.#startPlane(life, state);
+      const report = await this.#startWorker(life, state);
       void this.#watch(life);
       return report;
     } catch (error) {
       this.#stopping = true;
       life.process.kill();
       await life.process.exited;
-      throw error;
+      throw life.failure ?? error;
     }
   }
 
   async inherit(sockets: readonly ListeningSocket[]): Promise<void> {
-    await (this.#life ?? this.#beginLife()).plane.inherit(sockets);
+    const { worker } = this.#life ?? this.#launch();
+    for (const socket of sockets) worker.inherit(socket);
+    await worker.inherited();
   }
 
   /** A worker that is replaced later has none of them. */
   inheritFlows(flows: readonly UdpFlowState[]): void {
-    this.#life?.plane.inheritFlows(flows);
+    this.#udpFlows = flows;
   }
 
+  /** `only`: sockets of this protocol. */
   async lend(onSocket: (socket: ListeningSocket) => void, only?: Protocol): Promise<void> {
-    return this.#living().lend(onSocket, only);
+    this.#onLent = onSocket;
+    return this.#living().lend(only);
   }
 
   async freezeUdp(): Promise<readonly UdpFlowState[]> {
@@ -98,16 +126,12 @@ export class SupervisedPlane implements HandOverPlane {
 
   /** A worker that has been replaced since reads already. */
   async thawUdp(): Promise<void> {
-    await this.#life?.plane.thawUdp();
+    await this.#life?.worker.thawUdp();
   }
 
   /** See WorkerPlane.prepare; does nothing where there is no worker now. */
   async prepareIfAlive(state: ForwardingState): Promise<void> {
-    try {
-      await this.#life?.plane.prepare(state);
-    } catch (error) {
-      if (!isWorkerLost(error)) throw error;
-    }
+    await this.#whenServing((worker) => worker.prepare(state));
   }
 
   /** As apply, but resolves with undefined where there is no worker now: its successor starts with this state. */
@@ -115,9 +139,8 @@ export class SupervisedPlane implements HandOverPlane {
     const before = this.#state;
     this.#state = state;
     try {
-      return await this.#life?.plane.apply(state);
+      return await this.#whenServing((worker) => worker.apply(state));
     } catch (error) {
-      if (isWorkerLost(error)) return undefined;
       this.#state = before;
       throw error;
     }
@@ -128,6 +151,7 @@ export class SupervisedPlane implements HandOverPlane {
     const before = this.#state;
     const isKnown = before?.configuration.digest === state.configuration.digest;
     if (isKnown || this.#life !== undefined) {
+      if (!isKnown) await this.prepareIfAlive(state);
       const report = await this.applyIfAlive(state);
       if (report !== undefined) return report;
       if (isKnown) return this.#replaced();
@@ -139,27 +163,18 @@ export class SupervisedPlane implements HandOverPlane {
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {
-    try {
-      return (await this.#life?.plane.flows(query)) ?? { flows: [] };
-    } catch (error) {
-      if (isWorkerLost(error)) return { flows: [] };
-      throw error;
-    }
+    return (await unlessLost(this.#serving()?.flows(query))) ?? { flows: [] };
   }
 
   async counters(): Promise<PlaneCounters> {
     const life = this.#life;
-    try {
-      const own = await life?.plane.counters();
-      // A late answer of a worker that is buried by now must not count beside what was inherited from it.
-      if (own !== undefined && life === this.#life) {
-        this.#lastCounters = own;
-        return this.#total(own);
-      }
-    } catch (error) {
-      if (!isWorkerLost(error)) throw error;
+    const own = await unlessLost(this.#serving()?.counters());
+    // A late answer of a worker that is gone by now must not count beside what was inherited from it.
+    if (own !== undefined && life === this.#life) {
+      this.#lastCounters = own;
+      return this.#total(own);
     }
-    // Dead, but not buried yet: its last reading stands for it.
+    // Dead, but its exit is not known yet: its last reading stands for it.
     return this.#total(this.#lastCounters === undefined ? undefined : totalsOnly(this.#lastCounters));
   }
 
@@ -168,7 +183,7 @@ export class SupervisedPlane implements HandOverPlane {
   }
 
   flowCount(): number {
-    return this.#life?.plane.flowCount() ?? 0;
+    return this.#life?.flows ?? 0;
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
@@ -182,48 +197,86 @@ export class SupervisedPlane implements HandOverPlane {
     for (const { reject } of this.#waiting.splice(0)) reject(workerLost());
     const life = this.#life;
     if (life === undefined) return { finished: 0, reset: 0 };
-    const lost = life.plane.flowCount();
-    const asked = life.plane.stop(deadlineMs, udp).catch(() => ({ finished: 0, reset: lost }));
-    // A frozen worker keeps no deadline.
-    const cancelKill = this.#clock.setTimer(deadlineMs + EXIT_GRACE_MS, () => life.process.kill());
+    const lost = life.flows;
+    const asked = life.worker.stop(deadlineMs, udp).catch(() => ({ finished: 0, reset: lost }));
     // A second stop only shortens the deadline: the worker may be gone before it can answer both.
     this.#stopped ??= this.#end(life, asked);
-    const report = await this.#stopped;
-    cancelKill();
-    return report;
+    return this.#stopped;
   }
 
   async #end(life: Life, asked: Promise<StopReport>): Promise<StopReport> {
     const report = await asked;
-    const cancelKill = this.#clock.setTimer(EXIT_GRACE_MS, () => life.process.kill());
+    const cancelKill = this.#deps.clock.setTimer(EXIT_GRACE_MS, () => life.process.kill());
     await life.process.exited;
     cancelKill();
     return report;
   }
 
-  #living(): RemotePlane {
+  #living(): WorkerApi {
     if (this.#life === undefined) throw workerLost();
-    return this.#life.plane;
+    return this.#life.worker;
   }
 
-  #beginLife(): Life {
-    const process = this.#launch();
-    const plane = new RemotePlane(process.channel, this.#options);
-    plane.subscribe((events) => this.#emit(events));
-    const life = { process, plane, startedAtMs: this.#clock.monotonicMs() };
+  #launch(): Life {
+    const { clock, launch, join } = this.#deps;
+    const process = launch();
+    const worker = remote<WorkerApi>(process.channel, WORKER_DEADLINES, {
+      clock,
+      onOverdue: (error) => {
+        life.failure ??= error;
+        process.kill();
+      },
+    });
+    const life: Life = { process, worker, launchedAtMs: clock.monotonicMs(), hasStarted: false, flows: 0 };
+    const peers = join?.(worker);
+    expose<ControlApi>(process.channel, {
+      events: (events) => this.#emit(events),
+      pulse: (pulse) => {
+        life.flows = pulse.flows;
+        peers?.pulse(pulse);
+      },
+      claim: (ends) => peers?.claim(ends) ?? Promise.resolve([]),
+      release: (end) => peers?.release(end),
+      lent: (socket) => this.#onLent(socket),
+    });
+    void process.exited.then(() => peers?.left());
     this.#life = life;
     return life;
   }
 
-  async #watch(life: Life, failure?: string): Promise<void> {
+  async #startWorker(life: Life, state: ForwardingState): Promise<ApplyReport> {
+    const starting = life.worker.start(state, this.#options, this.#udpFlows);
+    this.#udpFlows = [];
+    life.serving = starting.catch(() => {
+      throw workerLost();
+    });
+    // Only those who wait for it need to know.
+    life.serving.catch(() => undefined);
+    const report = await starting;
+    life.hasStarted = true;
+    return report;
+  }
+
+  /** Undefined between two workers, and while one starts. */
+  #serving(): WorkerApi | undefined {
+    return this.#life?.hasStarted === true ? this.#life.worker : undefined;
+  }
+
+  /** Undefined where there is no worker now, or where it dies first. */
+  #whenServing<T>(call: (worker: WorkerApi) => Promise<T>): Promise<T | undefined> {
+    const life = this.#life;
+    return unlessLost(life?.serving?.then(() => call(life.worker)));
+  }
+
+  async #watch(life: Life): Promise<void> {
     const exit = await life.process.exited;
     if (this.#stopping) return;
     this.#life = undefined;
     const inherited = [this.#inherited, this.#lastCounters].filter((part) => part !== undefined);
     if (inherited.length > 0) this.#inherited = totalsOnly(mergeCounters(inherited));
     this.#lastCounters = undefined;
-    if (this.#clock.monotonicMs() - life.startedAtMs >= STABLE_MS) this.#backoff.reset();
-    this.#replace(failure === undefined ? exit : `${exit}: ${failure}`, life.plane.flowCount());
+    if (this.#deps.clock.monotonicMs() - life.launchedAtMs >= STABLE_MS) this.#backoff.reset();
+    this.#replace(life.failure === undefined ? exit : `${exit}: ${life.failure.message}`, life.flows);
   }
 
   async #restart(): Promise<void> {
@@ -231,35 +284,22 @@ export class SupervisedPlane implements HandOverPlane {
     if (state === undefined || this.#stopping) return;
     let life: Life;
     try {
-      life = this.#beginLife();
+      life = this.#launch();
     } catch (error) {
-      // No memory for another process, for one; there may be some later.
+      // No memory for another process, for example; there may be some later.
       this.#replace(`Cannot be launched: ${errorMessage(error)}`, 0);
       return;
     }
-    let failure: string | undefined;
     try {
-      // Revisions that come while it starts go to it directly: it serves them after its start.
-      const report = await this.#startPlane(life, state);
+      // Revisions that arrive while it starts go to it directly: it serves them after its start.
+      const report = await this.#startWorker(life, state);
       for (const { resolve } of this.#waiting.splice(0)) resolve(report);
     } catch (error) {
-      // A worker that cannot listen is as good as dead; #watch tries again with the next back-off.
-      if (!isWorkerLost(error)) failure = errorMessage(error);
+      // A worker that cannot listen is as good as dead; #watch tries again after the next back-off.
+      if (!isWorkerLost(error)) life.failure ??= error as BalancerError;
       life.process.kill();
     }
-    void this.#watch(life, failure);
-  }
-
-  /** Rejects, and the worker is killed, if it takes too long. */
-  #startPlane({ plane, process }: Life, state: ForwardingState): Promise<ApplyReport> {
-    const limitMs = startLimitMs(state);
-    return new Promise((resolve, reject) => {
-      const cancel = this.#clock.setTimer(limitMs, () => {
-        reject(notStartedWithin(limitMs));
-        process.kill();
-      });
-      plane.start(state).finally(cancel).then(resolve, reject);
-    });
+    void this.#watch(life);
   }
 
   /** The report of the next worker that has started. */
@@ -268,12 +308,13 @@ export class SupervisedPlane implements HandOverPlane {
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  /** Tells the loss and has the next worker launched after the back-off. */
+  /** Reports the loss and has the next worker launched after the back-off. */
   #replace(evidence: string, flowsLost: number): void {
-    this.#workersLost++;
+    const { clock } = this.#deps;
     const { worker } = this.#options;
-    this.#emit([{ type: 'worker-lost', atMs: this.#clock.wallMs(), worker, evidence, flowsLost }]);
-    this.#cancelRestart = this.#clock.setTimer(this.#backoff.nextMs(), () => void this.#restart());
+    this.#workersLost++;
+    this.#emit([{ type: 'worker-lost', atMs: clock.wallMs(), worker, evidence, flowsLost }]);
+    this.#cancelRestart = clock.setTimer(this.#backoff.nextMs(), () => void this.#restart());
   }
 
   #total(own: PlaneCounters | undefined): PlaneCounters {
@@ -287,6 +328,12 @@ export class SupervisedPlane implements HandOverPlane {
   }
 }
 
-function isWorkerLost(error: unknown): boolean {
-  return error instanceof BalancerError && error.code === 'LB_WORKER_LOST';
+/** Undefined where there is no worker, or where it died before it answered. */
+async function unlessLost<T>(call: Promise<T> | undefined): Promise<T | undefined> {
+  try {
+    return await call;
+  } catch (error) {
+    if (isWorkerLost(error)) return undefined;
+    throw error;
+  }
 }

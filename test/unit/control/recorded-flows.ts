@@ -3,7 +3,7 @@ import { fromBytes, type FiveTuple } from '../../../src/model/address.js';
 import type { Configuration, HealthState } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
-import { configLine, epochLine, startLine } from '../../../src/observe/flow-log.js';
+import { configLine, epochLine, flowLine } from '../../../src/observe/flow-log.js';
 import type { Picker } from '../../../src/selection/picker.js';
 
 /** Writes a flow log as a running process does: states from the compiler, decisions from the picker. */
@@ -59,7 +59,7 @@ export class LogRecorder {
       ...flow,
     };
     this.lines.push(
-      startLine({ type: 'flow-started', atMs: 1000, flow: record }, this.state.configuration.digest),
+      flowLine({ type: 'flow-started', atMs: 1000, flow: record }, this.state.configuration.digest),
     );
   }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ForwardingCompiler, type CompilerInputs } from '../../../src/selection/compiler.js';
 import { readRecordedFlows } from '../../../src/whatif/simulate.js';
-import { inputsOfEpoch } from '../../../src/whatif/flow-log-format.js';
+import { inputsOfEpoch } from '../../../src/whatif/recorded-states.js';
 import type { Configuration } from '../../../src/model/configuration.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { epochLine } from '../../../src/observe/flow-log.js';
@@ -114,7 +114,7 @@ describe('inputsOfEpoch()', () => {
   test('takes backends for up that the epoch does not have', () => {
     const state = new ForwardingCompiler(hash).compile(
       settings(),
-      inputsOfEpoch({ revision: 1, digest: '', views: [] }, []),
+      inputsOfEpoch({ type: 'epoch', revision: 1, digest: '', views: [] }, []),
     );
     assert.ok(state.views[0]?.backends.every(({ serving }) => serving));
   });

@@ -6,8 +6,8 @@ import { Upgrader } from '../../../src/upgrade/old-process.js';
 import type { ControlEvent } from '../../../src/model/events.js';
 import type { PeerChannel, SuccessorProcess } from '../../../src/runtime/peer.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { channelPair, turn, type PairEnd } from '../dataplane/remote/channel-pair.js';
-import { ScriptedPlane } from '../dataplane/remote/scripted-plane.js';
+import { channelPair, turn, type PairEnd } from '../planes/workers/channel-pair.js';
+import { ScriptedPlane } from '../planes/workers/scripted-plane.js';
 import { aUdpFlow, FakeSocket } from '../dataplane/hand-over-fixtures.js';
 
 const LEGACY: Legacy = {

@@ -1,8 +1,7 @@
 import type { PlaneCounters } from '../../../src/planes/contract.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { SKETCH_REGISTERS } from '../../../src/flows/traffic.js';
-import { Metrics } from '../../../src/observe/metrics.js';
-import type { MetricsSource } from '../../../src/observe/metric-family.js';
+import { Metrics, type MetricsSource } from '../../../src/observe/metrics.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { parseScrape } from '../../support/prometheus-text.js';
 import { sampleMember, sampleState } from '../observe/sample-state.js';

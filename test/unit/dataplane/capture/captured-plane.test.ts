@@ -7,7 +7,7 @@ import { ipAddress } from '../../../../src/model/address.js';
 import type { PortInUse } from '../../../../src/planes/capture/ports-in-use.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { StateFactory } from '../../../support/state-factory.js';
-import { ScriptedPlane } from '../remote/scripted-plane.js';
+import { ScriptedPlane } from '../../planes/workers/scripted-plane.js';
 import { captured, capturedConfig } from './capture-fixtures.js';
 import { FakeKeeper } from './fake-keeper.js';
 
