@@ -1,9 +1,8 @@
-import { formatEndpoint, type FiveTuple, type IpAddress } from '../model/address.js';
+import { formatEndpoint, type FiveTuple, type IpAddress, type Protocol } from '../model/address.js';
 import type { Configuration, Rule } from '../model/configuration.js';
-import type { FlowRecord, FlowState, PlacementReason } from '../model/flow.js';
+import type { FlowEndReason, FlowRecord, FlowState, PlacementReason } from '../model/flow.js';
 import type { PoolView } from '../model/forwarding.js';
 import type { WheelEntry } from './idle-wheel.js';
-import type { TrafficTotals } from './traffic.js';
 
 /**
  * A rule of a configuration, and what its new flows are placed with at present. Flows and listeners hold the slot of
@@ -42,6 +41,25 @@ export interface Placement {
   readonly reason: PlacementReason;
   readonly epoch: number;
   readonly excluded: readonly string[];
+}
+
+/** Running totals of one (rule, backend, protocol). */
+export interface TrafficTotals {
+  readonly rule: string;
+  readonly backendId: string;
+  readonly protocol: Protocol;
+  flowsOpened: number;
+  flowsActive: number;
+  /** Wall clock; 0: none yet. */
+  lastFlowAtMs: number;
+  readonly flowsEnded: Partial<Record<FlowEndReason, number>>;
+  bytesToBackend: number;
+  packetsToBackend: number;
+  bytesToClient: number;
+  packetsToClient: number;
+  connectRetries: number;
+  connectFailures: number;
+  resets: number;
 }
 
 /**

@@ -1,26 +1,6 @@
 import type { IpAddress, Protocol } from '../model/address.js';
 import type { DropReason } from '../model/events.js';
-import type { FlowEndReason } from '../model/flow.js';
-import { mix32, type Flow } from './flow.js';
-
-/** Running totals of one (rule, backend, protocol). */
-export interface TrafficTotals {
-  readonly rule: string;
-  readonly backendId: string;
-  readonly protocol: Protocol;
-  flowsOpened: number;
-  flowsActive: number;
-  /** Wall clock; 0: none yet. */
-  lastFlowAtMs: number;
-  readonly flowsEnded: Partial<Record<FlowEndReason, number>>;
-  bytesToBackend: number;
-  packetsToBackend: number;
-  bytesToClient: number;
-  packetsToClient: number;
-  connectRetries: number;
-  connectFailures: number;
-  resets: number;
-}
+import { mix32, type Flow, type TrafficTotals } from './flow.js';
 
 type TotalsByProtocol = Partial<Record<Protocol, TrafficTotals>>;
 

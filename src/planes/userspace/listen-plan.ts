@@ -154,7 +154,8 @@ function addPorts(
   const isOwnedByOne = protocol === 'udp' || share.tcpPorts === 'owned';
   const ownerOf = protocol === 'tcp' && isOwnedByOne ? tcpOwner(share.ownerOf) : share.ownerOf;
   for (const segment of segments) {
-    const slot = slots[segment.rule]!;
+    const slot = slots[segment.rule];
+    if (slot === undefined) throw new RangeError(`No slot for rule ${segment.rule}`);
     for (const port of portsOf([segment])) {
       const binding = { protocol, address, port, slot };
       if (plan.get(binding) !== undefined) continue;

@@ -296,7 +296,7 @@ interface StagedSockets {
   readonly plan: ListenerPlan;
   readonly open: EndpointMap<Listener>;
   /** Only own listeners that go are in their way. */
-  obstructed: readonly ListenerBinding[];
+  readonly obstructed: ListenerBinding[];
 }
 
 /** All listening sockets of a worker, kept equal to a plan. Sockets that stay are never closed. */
@@ -351,17 +351,14 @@ export class ListenerSet {
       beyond.length > 0
         ? beyond.map(beyondLimit)
         : await this.#openBatches(added, (listener) => staged.open.set(listener.binding, listener));
-    const obstructed = failures.flatMap((failure) => {
+    const lasting = failures.filter((failure) => {
       const binding = isInUse(failure) ? plan.get(failure) : undefined;
-      return binding !== undefined && this.#obstructing(binding, plan).length > 0 ? [binding] : [];
+      if (binding === undefined || this.#obstructing(binding, plan).length === 0) return true;
+      staged.obstructed.push(binding);
+      return false;
     });
-    if (obstructed.length === failures.length) {
-      staged.obstructed = obstructed;
-      return [];
-    }
-    this.discard();
-    const passing = new Set(obstructed);
-    return failures.filter((failure) => !passing.has(plan.get(failure)!));
+    if (lasting.length > 0) this.discard();
+    return lasting;
   }
 
   /**
@@ -387,7 +384,7 @@ export class ListenerSet {
       });
       return failures;
     }
-    staged.obstructed = [];
+    staged.obstructed.length = 0;
     return [];
   }
 

@@ -1,4 +1,5 @@
-import { Traffic, arrivalRow, trafficRow, type TrafficTotals } from '../../../flows/traffic.js';
+import type { TrafficTotals } from '../../../flows/flow.js';
+import { Traffic, arrivalRow, trafficRow } from '../../../flows/traffic.js';
 import { PROTOCOLS, ipAddress, type Protocol } from '../../../model/address.js';
 import type { Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';

@@ -1,4 +1,4 @@
-import type { TrafficTotals } from '../../../flows/traffic.js';
+import type { TrafficTotals } from '../../../flows/flow.js';
 import { formatEndpoint, ipAddress, type IpAddress } from '../../../model/address.js';
 import { errorCode } from '../../../model/errors.js';
 import type { FlowEndReason, FlowRecord, FlowState, PlacementReason } from '../../../model/flow.js';

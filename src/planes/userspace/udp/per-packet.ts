@@ -1,5 +1,4 @@
-import type { Flow, RuleSlot } from '../../../flows/flow.js';
-import type { TrafficTotals } from '../../../flows/traffic.js';
+import type { Flow, RuleSlot, TrafficTotals } from '../../../flows/flow.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
 import { NONE_EXCLUDED, type Picked, type RulePickResult } from '../../../selection/picker.js';
 import {
