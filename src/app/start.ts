@@ -88,7 +88,7 @@ export async function startBalancer(
   bus.on(['health-event'], (event) => webhook?.post(event));
   const summaries = new EventSummaries(bus, clock);
   if (decided instanceof BalancerError) onEvent({ type: 'capture-impossible', error: decided });
-  const budget = budgetFor(configuration, capture?.plan);
+  const budget = budgetFor(configuration, capture);
   const plane = createPlane(configuration, hash, {
     ...budget,
     capture,

@@ -366,10 +366,7 @@ export const dataPlaneSchema = z
       .default('haports'),
     capture: z
       .strictObject({
-        mode: z
-          .enum(['auto', 'dnat-map', 'tproxy'])
-          .describe('How TCP is steered. auto: tproxy where transparent sockets are handed in, else dnat-map')
-          .default('auto'),
+        mode: z.enum(['dnat-map']).describe('How TCP is steered').exactOptional(),
         udp: z
           .enum(['redirect', 'bind'])
           .describe('redirect: one UDP socket a frontend. bind: one a port, not captured')

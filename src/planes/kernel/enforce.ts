@@ -5,8 +5,7 @@ import type { ForwardingState } from '../../model/forwarding.js';
 import { portSetSize } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
 import { NO_RULE, RulePorts } from '../../selection/rule-ports.js';
-import { parseConntrackEntry, type ConntrackEntry } from '../netfilter/conntrack.js';
-import { forgetFlows } from '../netfilter/nft.js';
+import { forgetFlows, parseConntrackEntry, type ConntrackEntry } from '../netfilter/conntrack.js';
 import type { Tools } from '../netfilter/tools.js';
 import { INSTANCE_MASK, markTag, type KernelInput, type KernelRule } from './program.js';
 

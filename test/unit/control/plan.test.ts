@@ -366,7 +366,7 @@ describe('planChange() the rest', () => {
 
   test('names capture and the instance, but not for excluded ports', async () => {
     const capture: CaptureOptions = {
-      ...{ mode: 'auto', udp: 'redirect', fallback: 'none', port: 61_000 },
+      ...{ udp: 'redirect', fallback: 'none', port: 61_000 },
       excludedPorts: portSetOf(22),
       block: { address: ipAddress('240.0.0.0'), prefixLength: 4, text: '240.0.0.0/4' },
     };
@@ -375,8 +375,8 @@ describe('planChange() the rest', () => {
     assert.deepEqual(await restarts({}, { instance: 'other' }), ['dataPlane.instance']);
     assert.deepEqual(await restarts({}, { capture }), ['dataPlane.capture']);
     assert.deepEqual(await restarts({ capture }, {}), ['dataPlane.capture']);
-    const mode = { capture: { ...capture, mode: 'tproxy' as const } };
-    assert.deepEqual(await restarts({ capture }, mode), ['dataPlane.capture']);
+    const bound = { capture: { ...capture, udp: 'bind' as const } };
+    assert.deepEqual(await restarts({ capture }, bound), ['dataPlane.capture']);
     const excluded = { capture: { ...capture, excludedPorts: portSetOf(22, 23) } };
     assert.deepEqual(await restarts({ capture }, excluded), []);
     const both = { capture: { ...excluded.capture, port: 62_000 } };

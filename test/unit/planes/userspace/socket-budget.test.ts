@@ -76,7 +76,7 @@ void describe('socketBudget()', () => {
 
   test('needs a handful of sockets where ports are captured', () => {
     const block = parseCidr('240.0.0.0/4') ?? assert.fail();
-    const capture = { tcp: 'dnat-map', udp: 'redirect', port: 61_000, block } as const;
+    const capture = { udp: 'redirect', port: 61_000, block } as const;
     const { tcpPorts, sockets } = budget('1-65535', 8, 1024, { capture });
     assert.equal(tcpPorts, 'shared');
     assert.ok(sockets < 20, `${sockets} sockets`);

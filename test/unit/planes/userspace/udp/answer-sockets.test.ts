@@ -74,7 +74,7 @@ async function lab(t: TestContext) {
   const slots = rig.manager.slotsFor(STATE.configuration);
   const [slot] = slots;
   assert.ok(block && slot);
-  const plan = { tcp: 'dnat-map', udp: 'redirect', port: 61_000, block } as const;
+  const plan = { udp: 'redirect', port: 61_000, block } as const;
   const rulePorts = new RulePorts(STATE.configuration.rules);
   const frontends = new CapturedFrontends(STATE.configuration, { slots, rulePorts }, 'udp', plan);
   const ports = frontends.of(FRONTEND);
