@@ -12,7 +12,7 @@ import { openLog } from '../observe/log.js';
 import { ReloadTally } from '../observe/metrics.js';
 import { Webhook } from '../observe/webhook.js';
 import type { ApplyReport, DataPlane, StopReport } from '../planes/contract.js';
-import { shortageAdvice } from '../planes/userspace/node-handles.js';
+import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
 import { residentMemory } from '../runtime/machine.js';
@@ -124,7 +124,7 @@ export async function startBalancer(
     },
   });
   const running = createOperations({
-    ...{ balancer, plane, health, hash, feed, source, bus },
+    ...{ balancer, plane, health, hash, source, bus },
     upgrade: (request) => succession.upgrade(request),
   });
   onEvent({ type: 'starting', version: VERSION, workers: configuration.workers });
@@ -137,7 +137,7 @@ export async function startBalancer(
 
   const { monitors, operations, reloader } = running;
   const servers = new Servers(configuration, {
-    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, onEvent },
+    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, feed, onEvent },
   });
   const closeAll = async (): Promise<void> => {
     running.stop();
