@@ -61,7 +61,7 @@ describe('haports status', () => {
       `haports        0.1.0, pid 4711, up 3h05m
 Workers        2, 1 worker lost so far
 Configuration  config.json, digest abcdef012345, loaded 12m00s ago
-Last reload    12m00s ago, taken over: revision 17
+Last reload    12m00s ago, applied: revision 17
 Revision       17
 Listeners      100 TCP, 100 UDP
 Backends       2 of 3 serving
@@ -376,7 +376,7 @@ describe('haports drain', () => {
     );
     admin.answers.set(`GET ${DRAIN}`, { json: { ...aDrain(), predictedFinishAtMs: undefined } });
     await deps.run('drain', 'nvas/nva-1', '--show');
-    assert.match(deps.stdout, /nothing to go by yet/);
+    assert.match(deps.stdout, /no prediction yet/);
     assert.ok(
       admin.asked.every((asked) => asked === `GET ${DRAIN}`),
       '--show starts nothing',
@@ -455,7 +455,7 @@ describe('haports drain', () => {
         return { json: aDrain() };
       });
       assert.equal(await within(deps.run('drain', 'nvas/nva-1', '--watch'), 5000, 'the end of watching'), 0);
-      assert.match(deps.stdout, /The drain goes on; .*--show --watch.*--cancel/);
+      assert.match(deps.stdout, /The drain continues; .*--show --watch.*--cancel/);
       assert.ok(!admin.asked.includes(`DELETE ${DRAIN}`));
       assert.deepEqual([deps.signalListeners, deps.outputListeners], [0, 0]);
     });
@@ -464,6 +464,6 @@ describe('haports drain', () => {
   test('a drain that somebody else cancels ends --watch with exit code 1', async () => {
     admin.answers.set(`POST ${DRAIN}`, { status: 202, json: aDrain() });
     assert.equal(await within(deps.run('drain', 'nvas/nva-1', '--watch'), 5000, 'the end of watching'), 1);
-    assert.match(deps.stdout, /somebody cancelled it/);
+    assert.match(deps.stdout, /no longer being drained: the drain was cancelled/);
   });
 });

@@ -78,7 +78,7 @@ const COMMANDS: Readonly<Record<string, readonly string[]>> = {
     '--seed <number>',
   ],
   replay: ['--json', '<flow.log>'],
-  completion: ['<shell>', 'bash or zsh', 'source <(haports completion bash)'],
+  completion: ['<shell>', 'bash, zsh or fish', 'source <(haports completion bash)'],
 };
 
 function withConfig(raw: object | string): FakeDeps {
@@ -310,7 +310,7 @@ describe('haports explain', () => {
     const text = folded(deps.stdout);
     assert.match(text, /10\.0\.1\.[12]:6443/);
     assert.match(text, /web/);
-    assert.match(text, /Every probe is taken for up/);
+    assert.match(text, /Every probe is assumed up/);
     assert.deepEqual([deps.stderr, deps.started], ['', []]);
   });
 
@@ -330,7 +330,7 @@ describe('haports explain', () => {
     const first = withConfig(example());
     await first.run('explain', ...FLOW, ...down('nvas/10.0.1.1'));
     assert.match(folded(first.stdout), /10\.0\.1\.2:6443/);
-    assert.match(folded(first.stdout), /Every other probe is taken for up/);
+    assert.match(folded(first.stdout), /Every other probe is assumed up/);
     const second = withConfig(
       example((raw) => {
         raw.backendPools[0]!.backends[1]!['name'] = 'two';
