@@ -57,7 +57,7 @@ Examines tools, privilege, sysctls, the interface, frontends' addresses, and eac
 the kernel data plane whether flows reach it and come back. With a floating mode a connection to the frontend's address
 is sent to each backend in turn, by its source port; with nat one comes from an unused address. For that, routes of
 this machine are changed for a moment, for that connection alone: --no-paths leaves that out. Below each problem stands
-what to do about it, on this machine and on backends (Linux).`,
+what to do about it, on backends for Linux, Windows and FreeBSD.`,
   exitCodes: '0 no problem (there may be warnings); 1 a problem was found; 2 bad configuration or usage',
   define: (command, { deps, run }) =>
     command
