@@ -57,7 +57,7 @@ Examines tools, privilege, sysctls, the interface, frontends' addresses, and eac
 the kernel data plane whether flows reach it and come back. With a floating mode a connection to the frontend's address
 is sent to each backend in turn, by its source port; with nat one comes from an unused address. For that, routes of
 this machine are changed for a moment, for that connection alone: --no-paths leaves that out. Below each problem stands
-what to do about it, on backends for Linux, Windows and FreeBSD.`,
+what to do about it, on this machine and on backends (Linux).`,
   exitCodes: '0 no problem (there may be warnings); 1 a problem was found; 2 bad configuration or usage',
   define: (command, { deps, run }) =>
     command
@@ -72,7 +72,10 @@ what to do about it, on backends for Linux, Windows and FreeBSD.`,
       .action(run((options: DoctorOptions) => examineMachine(deps, options))),
 };
 
-async function examineMachine(deps: CliDeps, { config, json, paths, port }: DoctorOptions): Promise<ExitCode> {
+async function examineMachine(
+  deps: CliDeps,
+  { config, json, paths, port }: DoctorOptions,
+): Promise<ExitCode> {
   const usable = await loadUsable(deps, config);
   if (usable === undefined) return EXIT.badInput;
   // Signals wait: the routes that a test adds are removed within seconds, before the process ends.

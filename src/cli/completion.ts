@@ -102,7 +102,8 @@ async function completions(
   const typed = words.at(-1) ?? '';
   const commands = program.createHelp().visibleCommands(program);
   const names = commands.map((one) => described(one.name(), one.description()));
-  const offer = (lines: readonly string[]): readonly string[] => lines.filter((line) => line.startsWith(typed));
+  const offer = (lines: readonly string[]): readonly string[] =>
+    lines.filter((line) => line.startsWith(typed));
   const [name, ...rest] = before;
   if (name === undefined) return offer([...names, '--help', '--version']);
   const command = commands.find((one) => one.name() === name);
@@ -112,7 +113,8 @@ async function completions(
   let place = 0;
   for (const word of rest) {
     if (waiting !== undefined) waiting = undefined;
-    else if (word.startsWith('-')) waiting = options.find((one) => takesValue(one) && [one.short, one.long].includes(word));
+    else if (word.startsWith('-'))
+      waiting = options.find((one) => takesValue(one) && [one.short, one.long].includes(word));
     else place++;
   }
   if (waiting === undefined && typed.startsWith('-')) {
@@ -126,7 +128,7 @@ async function completions(
   const expected = waiting ?? command.registeredArguments[place];
   if (expected === undefined) return [];
   const values = await valuesOf(deps, expected, () => {
-    command.parseOptions([...rest]);
+    command.parseOptions(waiting === undefined ? [...rest] : rest.slice(0, -1));
     return command.opts();
   });
   return values === FILES ? [FILES] : offer(values);
@@ -146,7 +148,7 @@ async function valuesOf(
   connection: () => ConnectionOptions,
 ): Promise<typeof FILES | readonly string[]> {
   if (expected.argChoices !== undefined) return expected.argChoices;
-  const what = 'flags' in expected ? /[<[]([^>\]]+)/.exec(expected.flags)?.[1] : expected.name();
+  const what = 'flags' in expected ? (/<([^>]+)/.exec(expected.flags)?.[1] ?? '') : expected.name();
   switch (what) {
     case 'file':
     case 'path':

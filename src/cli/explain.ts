@@ -77,7 +77,13 @@ it. With -c or --down, or where no process runs, the configuration alone is expl
       )
       .action(
         run(
-          async (protocol: string, source: string, destination: string, options: ExplainOptions, self: Command) => {
+          async (
+            protocol: string,
+            source: string,
+            destination: string,
+            options: ExplainOptions,
+            self: Command,
+          ) => {
             const isNamed = options.socket !== undefined || options.http !== undefined;
             const offline =
               options.down.length > 0 || (!isNamed && self.getOptionValueSource('config') === 'cli');
@@ -408,7 +414,8 @@ function candidateText(candidate: Candidate, probe: string | undefined): string[
 
 /** Conntrack tells neither end that a flow is over: the end that sends again learns it. */
 function idleEnd({ tcpReset }: ExplainedBehaviour, kernelMode: Explanation['kernelMode']): string {
-  if (kernelMode !== undefined) return tcpReset ? 'forgotten; RST to the end that sends again' : 'forgotten, no RST';
+  if (kernelMode !== undefined)
+    return tcpReset ? 'forgotten; RST to the end that sends again' : 'forgotten, no RST';
   return tcpReset ? 'RST to both ends' : 'FIN to both ends, no RST';
 }
 

@@ -199,11 +199,15 @@ const CONNECTION = {
   restarted: 'Another haports process answers now; its events from the first on',
 } as const;
 
-async function showEvents(deps: CliDeps, { json, follow, since, ...options }: EventsOptions): Promise<ExitCode> {
+async function showEvents(
+  deps: CliDeps,
+  { json, follow, since, ...options }: EventsOptions,
+): Promise<ExitCode> {
   const client = await clientFor(deps, options);
   const interrupt = interruptible(deps);
   const { signal } = interrupt;
-  const onConnection = (change: keyof typeof CONNECTION): void => deps.err(`haports: ${CONNECTION[change]}\n`);
+  const onConnection = (change: keyof typeof CONNECTION): void =>
+    deps.err(`haports: ${CONNECTION[change]}\n`);
   try {
     const source = follow
       ? followEvents(client, deps.clock, { since, signal, onConnection })

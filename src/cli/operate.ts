@@ -148,9 +148,7 @@ async function watchDrain(watching: Watching, first: DrainStatus, { json }: Live
       if (!signal.aborted) throw error;
     }
     if (signal.aborted) {
-      say(
-        `The drain continues; "haports drain ${name} --show --watch" shows it again, --cancel cancels it`,
-      );
+      say(`The drain continues; "haports drain ${name} --show --watch" shows it again, --cancel cancels it`);
       return EXIT.fine;
     }
   }
@@ -308,11 +306,7 @@ Whenever the exit code is not 0, nothing has changed.`,
     '0 applied; 1 not applied: no process answers, a restart is needed, another reload is under way; 2 the ' +
     'configuration cannot be used, or bad usage; 3 more would move than --max-moved',
   define: (command, { deps, run }) =>
-    addConnection(
-      command,
-      'the report as JSON',
-      'configuration file to apply; its admin.socket says where',
-    )
+    addConnection(command, 'the report as JSON', 'configuration file to apply; its admin.socket says where')
       .option('--max-moved <share>', 'refuse to move more of the hash space of a rule, as 2%', share)
       .action(run((options: ReloadOptions) => reloadProcess(deps, options))),
 };
@@ -348,8 +342,7 @@ function formatReload(
 ): readonly string[] {
   const { stay, move, reset, drop } = plan.flows;
   const { added, removed, changed } = plan.backends;
-  type Named = { readonly pool: string; readonly name: string };
-  const names = (list: readonly Named[]): string | false =>
+  const names = (list: readonly Readonly<Record<'pool' | 'name', string>>[]): string | false =>
     list.length > 0 && list.map(({ pool, name }) => `${pool}/${name}`).join(', ');
   const counts = ({ flows, listeners, probeTargets }: Omit<ReloadReport['lost'], 'overrides'>): string =>
     `${plural(flows, 'flow')}, ${plural(listeners, 'listener')}, ${plural(probeTargets, 'probe target')}`;

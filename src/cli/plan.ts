@@ -177,12 +177,7 @@ function heading({ fromDigest, toDigest, revision }: PlanReport, { live }: PlanT
 }
 
 function ruleCells({ name, change, movedShare, flows: { tcp, udp } }: PlannedRule): readonly string[] {
-  return [
-    name,
-    change,
-    formatShare(movedShare),
-    ...FATES.map((fate) => formatCount(tcp[fate] + udp[fate])),
-  ];
+  return [name, change, formatShare(movedShare), ...FATES.map((fate) => formatCount(tcp[fate] + udp[fate]))];
 }
 
 function changeLines({ name, renamedFrom, changes }: PlannedRule): string[] {
@@ -220,7 +215,10 @@ function backendLines({ backends: { added, removed, changed } }: PlanReport, row
 }
 
 function probeLines({ probeStateLost: lost }: PlanReport, row: Row): string[] {
-  const text = lost.length === 0 ? 'no health history is discarded' : `health history is discarded for ${plural(lost.length, 'backend')}`;
+  const text =
+    lost.length === 0
+      ? 'no health history is discarded'
+      : `health history is discarded for ${plural(lost.length, 'backend')}`;
   const items = lost.map(({ backendId, probe }) => `${backendId} by "${probe}"`);
   return [...row('Probes', text), ...shortList(items, BACKENDS_SHOWN)];
 }

@@ -4,7 +4,12 @@ import { BalancerError, errorMessage } from '../model/errors.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
 import { createPicker } from '../selection/picker.js';
-import { NOT_CHECKED_REASONS, replay as replayLog, type NotCheckedReason, type ReplayReport } from '../whatif/replay.js';
+import {
+  NOT_CHECKED_REASONS,
+  replay as replayLog,
+  type NotCheckedReason,
+  type ReplayReport,
+} from '../whatif/replay.js';
 import {
   simulate as simulateFlows,
   simulateRecorded,

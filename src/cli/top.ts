@@ -54,7 +54,8 @@ Where the output is not a terminal, one snapshot is printed.`,
 async function showTop(deps: CliDeps, { json, sort, filter, ...connection }: TopOptions): Promise<ExitCode> {
   const client = await clientFor(deps, connection);
   const interrupt = interruptible(deps);
-  const ask = (asked: TopModel, signal: AbortSignal): Promise<TopData> => askProcess(deps, client, asked, signal);
+  const ask = (asked: TopModel, signal: AbortSignal): Promise<TopData> =>
+    askProcess(deps, client, asked, signal);
   try {
     const start: TopModel = { ...TOP_START, sort, filter };
     // Before the terminal is taken over: that no process answers is one line.
@@ -188,19 +189,16 @@ export function pressKey(model: TopModel, key: Key): TopStep {
 }
 
 function typeFilter(model: TopModel, typed: string, key: Key): TopStep {
-  const typing = (text: string | undefined): TopStep => ({ model: { ...model, typing: text }, effect: 'none' });
-  switch (key.name) {
-    case 'enter':
-      return { model: { ...model, typing: undefined, filter: typed.trim(), scroll: 0 }, effect: 'ask' };
-    case 'escape':
-      return typing(undefined);
-    case 'backspace':
-      return typing(typed.slice(0, -1));
-    case 'character':
-      return typing(`${typed}${key.text}`.slice(0, FILTER_LENGTH));
-    default:
-      return typing(typed);
+  const typing = (text: string | undefined): TopStep => ({
+    model: { ...model, typing: text },
+    effect: 'none',
+  });
+  if (key.name === 'enter') {
+    return { model: { ...model, typing: undefined, filter: typed.trim(), scroll: 0 }, effect: 'ask' };
   }
+  if (key.name === 'escape') return typing(undefined);
+  if (key.name === 'backspace') return typing(typed.slice(0, -1));
+  return typing(key.name === 'character' ? `${typed}${key.text}`.slice(0, FILTER_LENGTH) : typed);
 }
 
 /** One look at the running process. */

@@ -27,7 +27,9 @@ const START_TIMEOUT_MS = 30_000;
  */
 export async function startDemoBackends(configuration: Configuration): Promise<RunningDemo> {
   const children: ChildProcess[] = [];
-  const stop = async () => void (await Promise.all(children.map(end)));
+  const stop = async () => {
+    await Promise.all(children.map(end));
+  };
   try {
     return {
       nvas: await Promise.all(demoBackends(configuration).map((backend) => launch(backend, children))),
@@ -62,7 +64,8 @@ function firstMessage(name: string, child: ChildProcess): Promise<NvaMessage> {
       clearTimeout(timer);
       resolve(message);
     };
-    const failed = (what: string): void => settle({ type: 'failed', message: `Sample NVA "${name}" ${what}` });
+    const failed = (what: string): void =>
+      settle({ type: 'failed', message: `Sample NVA "${name}" ${what}` });
     const timer = setTimeout(() => failed(`has not started in ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS);
     child.once('message', (message) => settle(message as NvaMessage));
     child.once('error', (error) => failed(`cannot be started: ${error.message}`));

@@ -116,10 +116,11 @@ _describe() { print -l "\${(@)offers%%:*}" }
 source completion.zsh
 words=(${words(line)})
 CURRENT=${line.split(' ').length}
-_haports`,
+_haports || true`,
   fish: (line) => `
 source completion.fish
-complete --do-complete '${line}' | string replace -r '\\t.*' ''`,
+complete --do-complete '${line}' | string replace -r '\\t.*' ''
+true`,
 };
 
 function words(line: string): string {

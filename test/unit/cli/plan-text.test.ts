@@ -55,7 +55,7 @@ Steps
         changes: ['weight', 'priority'],
       },
     }));
-    const [rule] = outcome().report?.rules ?? [];
+    const [rule] = outcome().report.rules;
     assert.ok(rule !== undefined);
     const changes = Array.from({ length: 30 }, (_, index) => `key${index}`);
     const text = formatPlan(
