@@ -142,9 +142,7 @@ export function usageError(message: string): BalancerError {
   return new BalancerError(message, { code: 'LB_USAGE', source: 'usage' });
 }
 
-/** Where no process is asked: every probe up, admin states as configured, no backend draining. */
+/** Where no process is asked: every probe up, nothing overridden. */
 export const ALL_UP: CompilerInputs = {
   health: () => ({ state: 'up' }),
-  adminState: ({ adminState }) => adminState,
-  draining: () => false,
 };

@@ -20,7 +20,7 @@ import { createHasher } from '../selection/flow-hash.js';
 import { createPicker, type Picked } from '../selection/picker.js';
 import { adminClient, adminTarget, configuredSocket, describeTarget, type LiveOptions } from './client.js';
 import { addConnection, repeatable, type CliCommand } from './command.js';
-import { ALL_UP, EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
+import { EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
 import {
   formatBytes,
   formatShare,
@@ -108,7 +108,6 @@ async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainO
   const down = downIds(configuration, options.down);
   const hash = await createHasher();
   const state = new ForwardingCompiler(hash).compile(configuration, {
-    ...ALL_UP,
     health: ({ id }) => ({ state: down.has(id) ? 'down' : 'up' }),
   });
   printAnswer(deps, options, explainFlow(createPicker(hash), state, tuple), (explanation) => [
