@@ -368,21 +368,10 @@ export class EventStreamParser {
   #data: string[] = [];
 
   feed(piece: string): readonly ServerSentEvent[] {
-    const events: ServerSentEvent[] = [];
-    const text = this.#rest + piece;
-    let from = 0;
-    for (;;) {
-      const end = /\r\n|\n|\r/g;
-      end.lastIndex = from;
-      const match = end.exec(text);
-      // A CR at the very end may be the first half of CRLF.
-      if (match === null || (match[0] === '\r' && match.index === text.length - 1)) break;
-      const done = this.#line(text.slice(from, match.index));
-      if (done !== undefined) events.push(done);
-      from = match.index + match[0].length;
-    }
-    this.#rest = text.slice(from);
-    return events;
+    // A CR at the very end may be the first half of CRLF.
+    const lines = `${this.#rest}${piece}`.split(/\r\n|\n|\r(?=[^])/);
+    this.#rest = lines.pop() ?? '';
+    return lines.flatMap((line) => this.#line(line) ?? []);
   }
 
   #line(line: string): ServerSentEvent | undefined {

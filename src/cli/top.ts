@@ -97,11 +97,6 @@ async function askProcess(
   return { status, pools, flows, atMs: clock.wallMs() };
 }
 
-/** A key by name, or the character that it types. */
-type Key =
-  | { readonly name: 'ctrl-c' | 'enter' | 'escape' | 'backspace' | 'up' | 'down' | 'page-up' | 'page-down' }
-  | { readonly name: 'character'; readonly text: string };
-
 /** What must be done besides showing the new model. `ask`: the data does not fit it any more. */
 export type TopEffect = 'none' | 'ask' | 'quit';
 
@@ -113,92 +108,83 @@ interface TopStep {
 const FILTER_LENGTH = 64;
 const PAGE = 10;
 
-const SEQUENCES: Readonly<Record<string, Key>> = {
-  '\u001b[A': { name: 'up' },
-  '\u001bOA': { name: 'up' },
-  '\u001b[B': { name: 'down' },
-  '\u001bOB': { name: 'down' },
-  '\u001b[5~': { name: 'page-up' },
-  '\u001b[6~': { name: 'page-down' },
-  '\u0003': { name: 'ctrl-c' },
-  '\r': { name: 'enter' },
-  '\n': { name: 'enter' },
-  '\u001b': { name: 'escape' },
-  '\u007f': { name: 'backspace' },
-  '\b': { name: 'backspace' },
+const SEQUENCES: Readonly<Record<string, string>> = {
+  '\u001b[A': 'up',
+  '\u001bOA': 'up',
+  '\u001b[B': 'down',
+  '\u001bOB': 'down',
+  '\u001b[5~': 'page-up',
+  '\u001b[6~': 'page-down',
+  '\u0003': 'ctrl-c',
+  '\r': 'enter',
+  '\n': 'enter',
+  '\u001b': 'escape',
+  '\u007f': 'backspace',
+  '\b': 'backspace',
 };
 
 // CSI and SS3 sequences (ECMA-48, 5.4), else one character.
 const TOKEN = /\u001b\[[0-?]*[ -/]*[@-~]|\u001bO[A-Za-z]|[^]/gu;
 
-/** Keys in what a terminal in raw mode sent; sequences of keys that mean nothing here are left out. */
-export function decodeKeys(input: string): readonly Key[] {
-  return (input.match(TOKEN) ?? []).flatMap((token): readonly Key[] => {
-    const known = SEQUENCES[token];
-    if (known !== undefined) return [known];
-    return /^[\u0000-\u001f]/.test(token) ? [] : [{ name: 'character', text: token }];
-  });
+/**
+ * Keys in what a terminal in raw mode sent: the name of a key, or the one character that it types. Sequences of keys that
+ * mean nothing here are left out.
+ */
+export function decodeKeys(input: string): readonly string[] {
+  return (input.match(TOKEN) ?? [])
+    .map((token) => SEQUENCES[token] ?? token)
+    .filter((key) => !/^[\u0000-\u001f]/.test(key));
 }
+
+type Pressed = (model: TopModel) => readonly [change: Partial<TopModel>, effect?: TopEffect];
+
+const scroll =
+  (by: number): Pressed =>
+  ({ data, scroll: from }) => {
+    const last = Math.max(0, (data?.flows.flows.length ?? 0) - 1);
+    return [{ scroll: Math.min(last, Math.max(0, from + by)) }];
+  };
+
+const KEYS: Readonly<Record<string, Pressed>> = {
+  q: () => [{}, 'quit'],
+  b: ({ panes }) => [{ panes: panes === 'backends' ? 'both' : 'backends' }],
+  f: ({ panes }) => [{ panes: panes === 'flows' ? 'both' : 'flows' }],
+  s: ({ sort }) => [{ sort: SORTS[(SORTS.indexOf(sort) + 1) % SORTS.length] ?? 'age', scroll: 0 }, 'ask'],
+  '/': ({ filter }) => [{ typing: filter }],
+  escape: ({ filter }) => (filter === '' ? [{}] : [{ filter: '', scroll: 0 }, 'ask']),
+  p: ({ paused }) => [{ paused: !paused }, paused ? 'ask' : 'none'],
+  '?': () => [{ help: true }],
+  h: () => [{ help: true }],
+  k: scroll(-1),
+  up: scroll(-1),
+  j: scroll(1),
+  down: scroll(1),
+  'page-up': scroll(-PAGE),
+  'page-down': scroll(PAGE),
+};
+
+/** While a filter is typed. */
+const TYPING_KEYS: Readonly<Record<string, Pressed>> = {
+  enter: ({ typing = '' }) => [{ typing: undefined, filter: typing.trim(), scroll: 0 }, 'ask'],
+  escape: () => [{ typing: undefined }],
+  backspace: ({ typing = '' }) => [{ typing: typing.slice(0, -1) }],
+};
 
 /** What a key does. Pure. */
-export function pressKey(model: TopModel, key: Key): TopStep {
-  if (key.name === 'ctrl-c') return { model, effect: 'quit' };
-  if (model.typing !== undefined) return typeFilter(model, model.typing, key);
-  const text = key.name === 'character' ? key.text : key.name;
-  if (model.help) return { model: { ...model, help: false }, effect: text === 'q' ? 'quit' : 'none' };
-  const { panes, sort, filter, paused } = model;
-  const show = (change: Partial<TopModel>, effect: TopEffect = 'none'): TopStep => ({
-    model: { ...model, ...change },
-    effect,
-  });
-  const scroll = (by: number): TopStep => {
-    const last = Math.max(0, (model.data?.flows.flows.length ?? 0) - 1);
-    return show({ scroll: Math.min(last, Math.max(0, model.scroll + by)) });
-  };
-  switch (text) {
-    case 'q':
-      return show({}, 'quit');
-    case 'b':
-      return show({ panes: panes === 'backends' ? 'both' : 'backends' });
-    case 'f':
-      return show({ panes: panes === 'flows' ? 'both' : 'flows' });
-    case 's':
-      return show({ sort: SORTS[(SORTS.indexOf(sort) + 1) % SORTS.length] ?? 'age', scroll: 0 }, 'ask');
-    case '/':
-      return show({ typing: filter });
-    case 'escape':
-      return filter === '' ? show({}) : show({ filter: '', scroll: 0 }, 'ask');
-    case 'p':
-      return show({ paused: !paused }, paused ? 'ask' : 'none');
-    case '?':
-    case 'h':
-      return show({ help: true });
-    case 'k':
-    case 'up':
-      return scroll(-1);
-    case 'j':
-    case 'down':
-      return scroll(1);
-    case 'page-up':
-      return scroll(-PAGE);
-    case 'page-down':
-      return scroll(PAGE);
-    default:
-      return show({});
-  }
+export function pressKey(model: TopModel, key: string): TopStep {
+  const [change, effect = 'none'] = pressed(model, key);
+  return { model: { ...model, ...change }, effect };
 }
 
-function typeFilter(model: TopModel, typed: string, key: Key): TopStep {
-  const typing = (text: string | undefined): TopStep => ({
-    model: { ...model, typing: text },
-    effect: 'none',
-  });
-  if (key.name === 'enter') {
-    return { model: { ...model, typing: undefined, filter: typed.trim(), scroll: 0 }, effect: 'ask' };
-  }
-  if (key.name === 'escape') return typing(undefined);
-  if (key.name === 'backspace') return typing(typed.slice(0, -1));
-  return typing(key.name === 'character' ? `${typed}${key.text}`.slice(0, FILTER_LENGTH) : typed);
+function pressed(model: TopModel, key: string): ReturnType<Pressed> {
+  if (key === 'ctrl-c') return [{}, 'quit'];
+  if (model.help) return [{ help: false }, key === 'q' ? 'quit' : 'none'];
+  const { typing } = model;
+  if (typing === undefined) return KEYS[key]?.(model) ?? [{}];
+  const isCharacter = [...key].length === 1;
+  return (
+    TYPING_KEYS[key]?.(model) ?? [isCharacter ? { typing: `${typing}${key}`.slice(0, FILTER_LENGTH) } : {}]
+  );
 }
 
 /** One look at the running process. */

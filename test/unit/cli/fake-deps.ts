@@ -210,6 +210,13 @@ export class FakeDeps implements CliDeps {
     for (const listener of [...this.#listeners]) listener(signal);
   }
 
+  /** With this as config.json. */
+  static with(configuration: object | string): FakeDeps {
+    const deps = new FakeDeps();
+    deps.files.set('config.json', configuration);
+    return deps;
+  }
+
   /** Runs one command line; the bundled configuration is `bundled.json`. */
   run(...args: readonly string[]): Promise<number> {
     return runCli(this, args, 'bundled.json');
