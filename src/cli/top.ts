@@ -181,7 +181,7 @@ function pressed(model: TopModel, key: string): ReturnType<Pressed> {
   if (model.help) return [{ help: false }, key === 'q' ? 'quit' : 'none'];
   const { typing } = model;
   if (typing === undefined) return KEYS[key]?.(model) ?? [{}];
-  const isCharacter = [...key].length === 1;
+  const isCharacter = /^.$/su.test(key);
   return (
     TYPING_KEYS[key]?.(model) ?? [isCharacter ? { typing: `${typing}${key}`.slice(0, FILTER_LENGTH) } : {}]
   );
