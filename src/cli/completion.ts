@@ -1,7 +1,7 @@
-import { Argument, type Argument as CliArgument, type Command, type Option } from 'commander';
+import type { Argument, Command, Option } from 'commander';
 import { clientFor, type ConnectionOptions } from './client.js';
 import type { CliCommand } from './command.js';
-import { EXIT, type CliDeps } from './deps.js';
+import { EXIT, usageError, type CliDeps } from './deps.js';
 
 const FILES = ':files';
 
@@ -71,9 +71,12 @@ export const completion: CliCommand = {
   ],
   exitCodes: '0 printed; 2 another shell',
   define: (command, { deps, program, run }) => {
-    command.addArgument(new Argument('<shell>', 'bash, zsh or fish').choices(Object.keys(STUBS))).action(
-      run((shell: keyof typeof STUBS) => {
-        deps.out(STUBS[shell]);
+    command.argument('<shell>', 'bash, zsh or fish').action(
+      run((shell: string) => {
+        const stub = Object.entries(STUBS).find(([name]) => name === shell)?.[1];
+        if (stub === undefined)
+          throw usageError(`Cannot complete in "${shell}": it must be bash, zsh or fish`);
+        deps.out(stub);
         return EXIT.fine;
       }),
     );
@@ -144,7 +147,7 @@ function described(word: string, description: string): string {
 
 async function valuesOf(
   deps: CliDeps,
-  expected: Option | CliArgument,
+  expected: Option | Argument,
   connection: () => ConnectionOptions,
 ): Promise<typeof FILES | readonly string[]> {
   if (expected.argChoices !== undefined) return expected.argChoices;
@@ -154,6 +157,8 @@ async function valuesOf(
     case 'path':
     case 'flow.log':
       return FILES;
+    case 'shell':
+      return Object.keys(STUBS);
     case 'pool':
       return (await backendNames(deps, connection)).map(([pool]) => pool).filter(isFirst);
     case 'pool/backend':

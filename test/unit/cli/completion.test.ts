@@ -183,5 +183,5 @@ for (const [shell, driver] of Object.entries(DRIVERS)) {
 test('haports completion of another shell is exit code 2', async () => {
   const deps = new FakeDeps();
   assert.equal(await deps.run('completion', 'tcsh'), 2);
-  assert.match(deps.stderr, /'tcsh' is invalid .*Allowed choices are bash, zsh, fish/);
+  assert.match(deps.stderr, /LB_USAGE: .*"tcsh": it must be bash, zsh or fish/);
 });
