@@ -27,13 +27,13 @@ const MAY_IMPORT: Layout['mayImport'] = {
   'runtime/': ['model/'],
 
   'config/': PURE,
-  'selection/': PURE,
+  'selection/': [...PURE, 'api/'],
   'flows/': PURE,
   'health/': PURE,
   'api/': ['model/'],
 
   // Planes know neither the configuration's text, nor who controls them, nor each other.
-  'planes/contract.ts': ['model/'],
+  'planes/contract.ts': ['model/', 'flows/'],
   'planes/netfilter/': PURE,
   'planes/userspace/': PLANE_PARTS,
   'planes/kernel/': [...PLANE_PARTS, 'planes/netfilter/'],
@@ -42,7 +42,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
 
   // Control sees only the contract of a plane.
   'whatif/': [...PURE, 'config/', 'selection/', 'flows/', 'health/', 'api/'],
-  'control/': [...PURE, 'config/', 'selection/', 'health/', 'whatif/', 'planes/contract.ts'],
+  'control/': [...PURE, 'config/', 'selection/', 'health/', 'whatif/', 'api/', 'planes/contract.ts'],
   'status/': [...PURE, 'selection/', 'flows/', 'health/', 'control/', 'api/', 'planes/contract.ts'],
   'monitors/': [...PURE, 'flows/', 'planes/contract.ts'],
   'doctor/': PURE,
@@ -63,9 +63,16 @@ const MAY_IMPORT: Layout['mayImport'] = {
 /** Node's modules and packages that only these parts may import. Other modules of Node are free, except to model. */
 const ONLY_IN: Layout['onlyIn'] = {
   'node:net': [
-    ...['planes/userspace/', 'planes/netfilter/instance-lock.ts', 'health/', 'admin/', 'cli/', 'demo/'],
+    ...[
+      'planes/userspace/sockets/',
+      'planes/netfilter/instance-lock.ts',
+      'health/',
+      'admin/',
+      'cli/',
+      'demo/',
+    ],
   ],
-  'node:dgram': ['planes/userspace/', 'demo/'],
+  'node:dgram': ['planes/userspace/sockets/', 'planes/userspace/source-address.ts', 'demo/'],
   'node:tls': ['health/', 'admin/'],
   'node:http': ['health/', 'admin/', 'cli/', 'demo/', 'observe/webhook.ts'],
   'node:https': ['health/', 'admin/', 'cli/', 'demo/', 'observe/webhook.ts'],
@@ -92,7 +99,7 @@ const ONLY_IN: Layout['onlyIn'] = {
   'prom-client': ['observe/'],
   'xxhash-wasm': ['selection/flow-hash.ts'],
   // One contract a thing: the configuration, the admin API, the flow log.
-  zod: ['config/', 'api/', 'whatif/flow-log-format.ts'],
+  zod: ['config/', 'api/'],
 };
 
 const sources = scanFolder(join(process.cwd(), 'src'));

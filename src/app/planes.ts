@@ -1,39 +1,36 @@
 import { networkInterfaces } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import type { CaptureOptions, CapturePlan } from '../model/capture.js';
+import type { CapturePlan } from '../model/capture.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError, type ErrorCode } from '../model/errors.js';
-import { decideCapture, type DecidedCapture, type HandedTcpSocket } from '../planes/capture/plan.js';
 import { CapturedPlane, setupText } from '../planes/capture/plane.js';
-import {
-  captureInputs,
-  handedDescriptors,
-  handedListeners,
-  ownSockets,
-  portsInUse,
-} from '../planes/capture/ports-in-use.js';
+import { captureInputs, ownSockets, portsInUse } from '../planes/capture/ports-in-use.js';
 import { captureSetup } from '../planes/capture/table.js';
 import type { DataPlane, HandOverPlane } from '../planes/contract.js';
-import { FlowMirror } from '../planes/kernel/nat/kernel-flows.js';
+import { ConntrackFlows } from '../planes/kernel/nat/kernel-flows.js';
 import { KernelPlane } from '../planes/kernel/plane.js';
 import { kernelInput, ownNetworks } from '../planes/kernel/program.js';
 import { setupOf } from '../planes/kernel/setup-of.js';
-import { ConntrackEvents } from '../planes/netfilter/conntrack.js';
+import { Conntrack, conntrackOrigins } from '../planes/netfilter/conntrack.js';
 import { InstanceLock } from '../planes/netfilter/instance-lock.js';
 import { flushInstance } from '../planes/netfilter/nft.js';
 import { Reconciler } from '../planes/netfilter/reconciler.js';
 import { systemTools, toolFailure, type Tool } from '../planes/netfilter/tools.js';
-import { ownAddresses, rendezvousOwner, tcpOwner } from '../planes/userspace/listen-plan.js';
-import { socketBudget, type SocketBudget } from '../planes/userspace/node-handles.js';
+import {
+  ownAddresses,
+  rendezvousOwner,
+  socketBudget,
+  tcpOwner,
+  type SocketBudget,
+} from '../planes/userspace/listen-plan.js';
 import { UserspacePlane, type UserspacePlaneDeps } from '../planes/userspace/plane.js';
-import { tryTcpPort } from '../planes/userspace/tcp/listener.js';
+import { tryTcpPort } from '../planes/userspace/sockets/net.js';
 import { WorkerGroup } from '../planes/workers/group.js';
-import { forkSharingWorker, forkWorker, handedOn, parentChannel } from '../planes/workers/process.js';
+import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
 import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
 import { WorkerSupervisor } from '../planes/workers/supervisor.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
-import type { Logger } from '../runtime/logger.js';
 import { descriptorLimit } from '../runtime/machine.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher, type Hash32 } from '../selection/flow-hash.js';
@@ -57,14 +54,15 @@ export function createPlane(
   {
     tcpPorts,
     capture,
-    logger,
+    onWarning,
   }: Pick<SocketBudget, 'tcpPorts'> & {
-    readonly capture?: DecidedCapture | undefined;
-    readonly logger: Logger;
+    readonly capture?: CapturePlan | undefined;
+    /** Told of what the kernel plane can live with. */
+    readonly onWarning: (warning: string) => void;
   },
 ): DataPlane {
-  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, logger);
-  const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture?.plan });
+  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, onWarning);
+  const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture });
   return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
 }
 
@@ -75,28 +73,23 @@ function createServingPlane(
 ): HandOverPlane {
   const { workers } = configuration;
   const flowEvents = configuration.flowLog !== undefined;
-  const handed = plan === undefined ? undefined : handedOn(plan);
-  const descriptors = handed?.descriptors ?? [];
-  const capture = handed === undefined ? {} : { capture: handed.plan };
+  const capture = plan === undefined ? {} : { capture: plan };
   const script = fileURLToPath(new URL('../worker.js', import.meta.url));
   switch (workers) {
     case 0:
       return createUserspacePlane(
         { hash, limit: descriptorLimit() },
-        {
-          ...{ flowEvents, worker: 0, workers: 1 },
-          ...(plan === undefined ? {} : { capture: plan }),
-        },
+        { flowEvents, worker: 0, workers: 1, ...capture },
       );
     case 1:
       return new WorkerSupervisor(
-        { clock, launch: () => forkWorker(script, descriptors) },
+        { clock, launch: () => forkWorker(script) },
         { flowEvents, worker: 0, workers, ...capture },
       );
     default: {
       const ownerOf = rendezvousOwner(hash, workers);
-      const owned = { launch: () => forkWorker(script, descriptors), tcpOwnerOf: tcpOwner(ownerOf) };
-      const shared = { launch: () => forkSharingWorker(script, descriptors) };
+      const owned = { launch: () => forkWorker(script), tcpOwnerOf: tcpOwner(ownerOf) };
+      const shared = { launch: () => forkSharingWorker(script) };
       return new WorkerGroup(
         { clock, tryTcpPort, ownerOf, ...(tcpPorts === 'owned' ? owned : shared) },
         { flowEvents, workers, tcpPorts, ...capture },
@@ -129,7 +122,7 @@ function createUserspacePlane(
   { limit, ...deps }: Pick<UserspacePlaneDeps, 'hash' | 'tcpGate'> & { readonly limit: number | undefined },
   options: WorkerOptions,
 ): UserspacePlane {
-  const origins = new ConntrackEvents({ clock, tools: systemTools() });
+  const origins = conntrackOrigins(new Conntrack({ clock, tools: systemTools() }));
   return new UserspacePlane({ clock, ownAddresses, descriptorLimit: limit, origins, ...deps }, options);
 }
 
@@ -137,21 +130,23 @@ function createUserspacePlane(
 export function createKernelPlane(
   { instance, flowLog }: Configuration,
   hash: Hash32,
-  logger: Logger,
+  onWarning: (warning: string) => void,
 ): KernelPlane {
   const tools = systemTools();
-  const mirror = { clock, tools, files, picker: createPicker(hash) };
   return new KernelPlane({
     ...{ clock, tools },
     createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance, adopts: true }),
     lock: new InstanceLock({ clock }, { instance }),
-    flows: new FlowMirror(mirror, { flowEvents: flowLog !== undefined }),
+    flows: new ConntrackFlows(
+      { clock, tools, files, picker: createPicker(hash) },
+      { flowEvents: flowLog !== undefined },
+    ),
     setupOf: (input) => setupOf(input, { networks: ownNetworks() }),
     interfaces: () =>
       Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
         entries?.some(({ internal }) => internal) === true ? [] : [name],
       ),
-    onWarning: (text) => logger.warn({ event: 'kernel-machine' }, text),
+    onWarning,
   });
 }
 
@@ -162,8 +157,6 @@ export async function kernelRuleset(
 ): Promise<string> {
   const state = new ForwardingCompiler(await createHasher()).compile(configuration, {
     health: () => ({ state: 'up' }),
-    adminState: ({ adminState }) => adminState,
-    draining: () => false,
   });
   return setupText(setupOf(kernelInput(state), { networks: ownNetworks() }), { full });
 }
@@ -176,30 +169,23 @@ const IMPOSSIBLE: readonly ErrorCode[] = [
 ];
 
 /**
- * How this process captures; undefined: it does not, since nobody asked for it, or since it is impossible and the
- * configuration says to bind then. Rejects with a BalancerError where it is impossible otherwise.
+ * How this process captures; undefined: it is not asked to. An error: capture is impossible, and the configuration says
+ * to bind then. Rejects with a BalancerError where it is impossible otherwise.
  */
 export async function decideCaptureHere(
   configuration: Configuration,
-  logger: Logger,
-): Promise<DecidedCapture | undefined> {
+): Promise<CapturePlan | BalancerError | undefined> {
   const { capture } = configuration;
   if (capture === undefined) return undefined;
-  const decided = decideCapture({
-    options: capture,
-    families: familiesOf(configuration),
-    handed: await handedSockets(),
-  });
+  const { udp, port, block, fallback } = capture;
+  const plan: CapturePlan = { udp, port, block };
   try {
-    await assertPossible(configuration, decided.plan);
-    return decided;
+    await assertPossible(configuration, plan);
+    return plan;
   } catch (error) {
-    if (!(error instanceof BalancerError) || !isPassable(error, capture)) throw error;
-    logger.warn(
-      { event: 'capture-impossible', code: error.code },
-      `Ports are bound one by one, for capture is impossible: ${error.message}`,
-    );
-    return undefined;
+    const isPassable = error instanceof BalancerError && IMPOSSIBLE.includes(error.code);
+    if (!isPassable || fallback !== 'bind') throw error;
+    return error;
   }
 }
 
@@ -207,7 +193,7 @@ export async function decideCaptureHere(
 export function createCapturedPlane(
   { instance, workers }: Configuration,
   inner: HandOverPlane,
-  decided: DecidedCapture,
+  plan: CapturePlan,
 ): CapturedPlane {
   const tools = systemTools();
   return new CapturedPlane(
@@ -219,7 +205,7 @@ export function createCapturedPlane(
       ownSockets: () =>
         ownSockets({ readText: (path) => systemFiles.readText(path), readLinks }, process.pid),
     },
-    { ...decided, workers },
+    { plan, workers },
   );
 }
 
@@ -235,9 +221,7 @@ export const kernelOperations = {
         source: 'usage',
       });
     }
-    const { udp, port, block, mode } = capture;
-    const plan: CapturePlan = { tcp: mode === 'tproxy' ? mode : 'dnat-map', udp, port, block };
-    return setupText(captureSetup(captureInputs(configuration, plan, []).input), { full });
+    return setupText(captureSetup(captureInputs(configuration, capture, []).input), { full });
   },
 
   /** Takes away what an instance has left. Rejects with `LB_INSTANCE_RUNNING` where it runs. */
@@ -251,20 +235,6 @@ export const kernelOperations = {
     }
   },
 };
-
-function isPassable({ code }: BalancerError, { fallback }: CaptureOptions): boolean {
-  return fallback === 'bind' && IMPOSSIBLE.includes(code);
-}
-
-function familiesOf({ frontends }: Configuration): ReadonlySet<4 | 6> {
-  return new Set(frontends.map(({ address }) => address.family));
-}
-
-async function handedSockets(): Promise<readonly HandedTcpSocket[]> {
-  const handed = handedDescriptors(process.env, process.pid);
-  if (handed.length === 0) return [];
-  return handedListeners(handed, await readLinks('/proc/self/fd'), await portsInUse(readChunks));
-}
 
 /** Tries everything but the elements, which are many. */
 async function assertPossible(configuration: Configuration, plan: CapturePlan): Promise<void> {

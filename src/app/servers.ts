@@ -1,6 +1,6 @@
 import { dirname } from 'node:path';
-import type { Operations } from '../admin/operations.js';
 import { AdminServer, MetricsServer } from '../admin/server.js';
+import type { Operations } from '../api/contract.js';
 import {
   loadConfiguration,
   loadConfigurationText,
@@ -13,20 +13,20 @@ import { Operator } from '../control/operator.js';
 import { Reloader } from '../control/reload.js';
 import type { ProbeHealth } from '../health/tracker.js';
 import type { Configuration } from '../model/configuration.js';
-import { BalancerError, errorMessage } from '../model/errors.js';
+import { BalancerError } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import { VERSION } from '../model/version.js';
-import { Monitors } from '../monitors/monitors.js';
-import type { EventFeed } from '../observe/bus.js';
+import { Monitors } from '../monitors/alerts.js';
+import { AzureHealthEvents } from '../monitors/azure.js';
+import { ProbeTruthMonitor } from '../monitors/probe-truth.js';
+import type { EventBus, EventFeed } from '../observe/bus.js';
 import type { FlowLog } from '../observe/flow-log.js';
-import type { ReloadTally } from '../observe/metric-family.js';
-import { Metrics } from '../observe/metrics.js';
+import { Metrics, type ReloadTally } from '../observe/metrics.js';
 import { allFlows, type DataPlane } from '../planes/contract.js';
 import { ownAddresses } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { systemFiles, systemSocketFiles } from '../runtime/files.js';
-import type { Logger } from '../runtime/logger.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { createPicker } from '../selection/picker.js';
 import { CounterSampler } from '../status/counters.js';
@@ -48,7 +48,8 @@ export interface ServersParts {
   readonly monitors: Monitors;
   readonly reloads: ReloadTally;
   readonly operations: Operations;
-  readonly logger: Logger;
+  readonly feed: EventFeed;
+  readonly onEvent: (event: ControlEvent) => void;
 }
 
 /** The metrics server and the admin API, as far as they are configured. It owns them. */
@@ -73,10 +74,10 @@ export class Servers {
   async startAdmin(takeOver = false): Promise<{ readonly adminPort?: number | undefined }> {
     const { admin: listen } = this.#configuration;
     if (listen === undefined) return {};
-    const { operations, logger } = this.#parts;
+    const { operations, feed, onEvent } = this.#parts;
     // One that has failed to start has closed for good.
     this.#admin = new AdminServer(
-      { operations, clock, logger, files: systemSocketFiles },
+      { operations, events: feed, clock, onEvent, files: systemSocketFiles },
       { listen, takeOver },
     );
     return { adminPort: (await this.#admin.start()).httpPort };
@@ -104,7 +105,7 @@ export class Servers {
         return await start();
       } catch (error) {
         if (clock.monotonicMs() >= untilMs) {
-          this.#parts.logger.error({ event: 'server-failed' }, errorMessage(error));
+          this.#parts.onEvent({ type: 'server-failed', error });
           return undefined;
         }
       }
@@ -160,10 +161,9 @@ export interface OperationsParts {
   readonly plane: DataPlane;
   readonly health: ProbeHealth;
   readonly hash: Hash32;
-  readonly feed: EventFeed;
   /** Path of the configuration file: files that a configuration names are relative to it. */
   readonly source: string;
-  readonly onEvent: (event: ControlEvent) => void;
+  readonly bus: EventBus;
   readonly upgrade: Operations['upgrade'];
 }
 
@@ -173,8 +173,6 @@ export interface RunningOperations {
   readonly reloader: Reloader;
   readonly monitors: Monitors;
   readonly drains: Drains;
-  /** Takes every event of the control plane. */
-  onEvent(event: ControlEvent): void;
   /** Once the plane has started. */
   start(): void;
   stop(): void;
@@ -190,13 +188,14 @@ function thisMachine(): LoadOptions {
 }
 
 export function createOperations(parts: OperationsParts): RunningOperations {
-  const { balancer, plane, health, hash, feed, source, onEvent } = parts;
+  const { balancer, plane, health, hash, source, bus } = parts;
+  const onEvent = bus.emit;
   const picker = createPicker(hash);
   const sampler = new CounterSampler({ clock, plane });
   const drains = new Drains({
     clock,
     plane,
-    operator: balancer.operator,
+    overrides: balancer.overrides,
     refresh: () => balancer.refresh(),
     onEvent,
   });
@@ -215,26 +214,40 @@ export function createOperations(parts: OperationsParts): RunningOperations {
   const parse = (text: string): Promise<LoadResult> =>
     loadConfigurationText(text, dirname(source), systemFiles, thisMachine());
   const reloader = new Reloader({ clock, balancer, plane, drains, picker, parse, onEvent });
-  const monitors = new Monitors({ clock, onEvent });
+  const monitors = new Monitors({ clock, onEvent }, [new AzureHealthEvents(), new ProbeTruthMonitor()]);
   sampler.subscribe((sample) => {
     if (balancer.state !== undefined) monitors.observe(sample, balancer.state);
   });
-  plane.subscribe((events) => monitors.plane(events));
+  bus.on(['source-port-pressure'], (event) => monitors.portPressure(event));
+  bus.on(['applied', 'apply-failed', 'reloaded', 'reload-failed'], (event) => views.onEvent(event));
 
   const operations: Operations = {
     status: () => views.status(),
     frontends: () => views.frontends(),
     rules: () => views.rules(),
     pools: () => views.pools(),
+    pool: async ({ pool }) =>
+      found(
+        (await views.pools()).find(({ name }) => name === pool),
+        `There is no backend pool ${JSON.stringify(pool)}`,
+      ),
     flows: (query) => lister.list(query),
     explain: (tuple) => liveExplain({ picker, plane, tuple, state: stateOf(balancer) }),
-    setAdminState: (backend, state) => operator.setAdminState(backend, state),
-    setWeight: (backend, weight) => operator.setWeight(backend, weight),
-    drain: (backend, request) => operator.drain(backend, request),
-    cancelDrain: (backend) => operator.cancelDrain(backend),
-    drains: () => operator.drains(),
-    plan: (text) => reloader.plan(text),
-    reload: (text, options) => reloader.reload(text, { cause: 'admin API', ...options }),
+    setAdminState: ({ adminState, ...named }) => operator.setAdminState(idOf(named), adminState),
+    setWeight: ({ weight, ...named }) => operator.setWeight(idOf(named), weight),
+    drain: ({ pool, backend, ...request }) => operator.drain(idOf({ pool, backend }), request),
+    drainStatus: async (named) =>
+      found(
+        (await drains.statuses()).find(
+          ({ backendId, backendName, pool }) =>
+            backendId === idOf(named) || `${pool}/${backendName}` === idOf(named),
+        ),
+        `Backend ${JSON.stringify(idOf(named))} is not being drained`,
+      ),
+    cancelDrain: (named) => operator.cancelDrain(idOf(named)),
+    drains: () => drains.statuses(),
+    plan: ({ configuration }) => reloader.plan(configuration),
+    reload: ({ configuration, maxMoved }) => reloader.reload(configuration, { cause: 'admin API', maxMoved }),
     simulate: (request) =>
       simulate(request, {
         picker,
@@ -244,14 +257,12 @@ export function createOperations(parts: OperationsParts): RunningOperations {
         flows: () => allFlows(plane),
       }),
     upgrade: parts.upgrade,
-    events: feed,
   };
   return {
     operations,
     reloader,
     monitors,
     drains,
-    onEvent: (event) => views.onEvent(event),
     start: () => sampler.start(),
     stop() {
       sampler.stop();
@@ -259,6 +270,15 @@ export function createOperations(parts: OperationsParts): RunningOperations {
       drains.stop();
     },
   };
+}
+
+function idOf({ pool, backend }: { readonly pool: string; readonly backend: string }): string {
+  return `${pool}/${backend}`;
+}
+
+function found<T>(value: T | undefined, otherwise: string): T {
+  if (value !== undefined) return value;
+  throw new BalancerError(otherwise, { code: 'LB_NOT_FOUND', source: 'usage' });
 }
 
 function stateOf({ state }: Balancer): ForwardingState {

@@ -3,26 +3,18 @@ import { createProbeRunner } from '../health/probes.js';
 import { ProbeScheduler } from '../health/scheduler.js';
 import { ProbeHealth, initialHealth, observe } from '../health/tracker.js';
 import type { Configuration } from '../model/configuration.js';
-import { errorCode, errorMessage } from '../model/errors.js';
-import type { ControlEvent } from '../model/events.js';
+import { BalancerError } from '../model/errors.js';
+import { listeningSentence, type ControlEvent, type IngressMode } from '../model/events.js';
 import { VERSION } from '../model/version.js';
-import { EventFeed } from '../observe/bus.js';
-import {
-  EventLog,
-  listeningSentence,
-  logDescriptorShortage,
-  logListening,
-  type TrafficEntry,
-} from '../observe/event-text.js';
+import { EventBus, EventFeed, EventSummaries } from '../observe/bus.js';
 import { FlowLog } from '../observe/flow-log.js';
-import { createLogger } from '../observe/log.js';
-import { ReloadTally } from '../observe/metric-family.js';
+import { openLog } from '../observe/log.js';
+import { ReloadTally } from '../observe/metrics.js';
 import { Webhook } from '../observe/webhook.js';
 import type { ApplyReport, DataPlane, StopReport } from '../planes/contract.js';
-import { shortageAdvice } from '../planes/userspace/node-handles.js';
+import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
-import type { Logger } from '../runtime/logger.js';
 import { residentMemory } from '../runtime/machine.js';
 import type { PeerChannel } from '../runtime/peer.js';
 import { createSystemdNotifier, systemdNotifyProgram, type SystemdNotifier } from '../runtime/systemd.js';
@@ -74,29 +66,34 @@ export async function startBalancer(
   const takeover = predecessor === undefined ? undefined : new Takeover(predecessor);
   const hash = await createHasher();
   const feed = new EventFeed({ clock });
-  const logger = feed.wrap(await createLogger(configuration.logging, process.stderr));
+  const log = await openLog(configuration.logging, process.stderr);
+  const bus = new EventBus();
+  const onEvent = bus.emit;
   const reloads = new ReloadTally({ clock });
   const { webhook: webhookOptions } = configuration;
-  const webhook = webhookOptions === undefined ? undefined : new Webhook({ clock, logger }, webhookOptions);
+  const webhook = webhookOptions === undefined ? undefined : new Webhook({ clock, onEvent }, webhookOptions);
   const systemd = createSystemdNotifier(process.env, systemdNotifyProgram(process.env), {
-    onFailure: (message) => logger.warn({ event: 'systemd-notify-failed' }, message),
+    onFailure: (message) => onEvent({ type: 'systemd-notify-failed', message }),
   });
-  const onEvent = (event: ControlEvent): void => {
-    eventLog.control(event);
-    reloads.control(event);
-    running.onEvent(event);
-    if (event.type === 'health-event') webhook?.post(event);
-  };
 
-  const capture = await decideCaptureHere(configuration, logger).catch((error: unknown) => {
+  const decided = await decideCaptureHere(configuration).catch((error: unknown) => {
     takeover?.failed(error);
     throw error;
   });
-  const entry =
+  const capture = decided instanceof BalancerError ? undefined : decided;
+  const ingress =
     configuration.kernel !== undefined ? 'kernel' : capture === undefined ? 'port-sockets' : 'captured';
-  const eventLog = new EventLog({ logger, clock }, { entry });
-  const budget = budgetFor(configuration, capture?.plan);
-  const plane = createPlane(configuration, hash, { ...budget, capture, logger });
+  bus.onLine(ingress, [log, feed.add]);
+  bus.on(['config-loaded', 'reloaded', 'reload-failed'], (event) => reloads.observe(event));
+  bus.on(['health-event'], (event) => webhook?.post(event));
+  const summaries = new EventSummaries(bus, clock);
+  if (decided instanceof BalancerError) onEvent({ type: 'capture-impossible', error: decided });
+  const budget = budgetFor(configuration, capture);
+  const plane = createPlane(configuration, hash, {
+    ...budget,
+    capture,
+    onWarning: (warning) => onEvent({ type: 'kernel-machine', warning }),
+  });
   const health = new ProbeHealth(
     new ProbeScheduler({
       clock,
@@ -105,7 +102,7 @@ export async function startBalancer(
       random: Math.random,
     }),
   );
-  const flowLog = createFlowLog(configuration, logger);
+  const flowLog = createFlowLog(configuration, onEvent);
   const balancer = new Balancer(
     {
       clock,
@@ -127,28 +124,27 @@ export async function startBalancer(
     },
   });
   const running = createOperations({
-    ...{ balancer, plane, health, hash, feed, source, onEvent },
+    ...{ balancer, plane, health, hash, source, bus },
     upgrade: (request) => succession.upgrade(request),
   });
   onEvent({ type: 'starting', version: VERSION, workers: configuration.workers });
   onEvent({ type: 'config-loaded', configuration, ...origin });
-  if (budget.shortage !== undefined)
-    logDescriptorShortage(logger, budget.shortage, shortageAdvice(budget.shortage));
-  plane.subscribe((events) => {
-    eventLog.plane(events);
-    flowLog?.plane(events);
-  });
+  if (budget.shortage !== undefined) {
+    onEvent({ type: 'descriptors-short', ...budget.shortage, advice: shortageAdvice(budget.shortage) });
+  }
+  bus.on(['flow-started', 'flow-moved', 'flow-ended'], (event) => flowLog?.flow(event));
+  plane.subscribe((events) => events.forEach(onEvent));
 
   const { monitors, operations, reloader } = running;
   const servers = new Servers(configuration, {
-    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, logger },
+    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, feed, onEvent },
   });
   const closeAll = async (): Promise<void> => {
     running.stop();
     await servers.stop();
     await webhook?.stop();
     await flowLog?.stop();
-    eventLog.stop();
+    summaries.stop();
     systemd.stop();
   };
   const start = async (): Promise<Started> => {
@@ -180,8 +176,8 @@ export async function startBalancer(
     const { listeners } = report;
     const [durationMs, memory] = [clock.monotonicMs() - startedAtMs, await residentMemory()];
     const { workers } = configuration;
-    logListening(logger, { listeners, entry, durationMs, workers, tcpPorts, memory });
-    void systemd.ready(statusLine(balancer, entry));
+    onEvent({ type: 'listening', listeners, durationMs, workers, tcpPorts, memory });
+    void systemd.ready(statusLine(balancer, ingress));
     systemd.watch(() => isAlive(balancer, plane));
     return {
       report,
@@ -190,9 +186,7 @@ export async function startBalancer(
       superseded: succession.superseded,
       async upgrade() {
         // The log tells the outcome, but for a refusal.
-        await succession.upgrade({}).catch((error: unknown) => {
-          logger.warn({ event: 'upgrade-refused', code: errorCode(error) }, errorMessage(error));
-        });
+        await succession.upgrade({}).catch((error: unknown) => onEvent({ type: 'upgrade-refused', error }));
       },
       async stop(cause, deadlineMs) {
         // The service goes on in another process, which tells systemd of itself.
@@ -205,7 +199,8 @@ export async function startBalancer(
       async reopenLogs() {
         await flowLog?.reopen();
       },
-      reload: (text, cause) => withSystemd(systemd, balancer, entry, () => reloader.reload(text, { cause })),
+      reload: (text, cause) =>
+        withSystemd(systemd, balancer, ingress, () => reloader.reload(text, { cause })),
       reloadRefused: (error, cause) => onEvent({ type: 'reload-failed', cause, error }),
     };
   } catch (error) {
@@ -223,8 +218,8 @@ interface Started {
 }
 
 /** What `systemctl status` shows. */
-function statusLine({ report, configuration }: Balancer, entry: TrafficEntry): string {
-  const listeners = listeningSentence(entry, report?.listeners ?? { tcp: 0, udp: 0 });
+function statusLine({ report, configuration }: Balancer, ingress: IngressMode): string {
+  const listeners = listeningSentence(ingress, report?.listeners ?? { tcp: 0, udp: 0 });
   const backends = configuration.backendPools.reduce((sum, pool) => sum + pool.backends.length, 0);
   return `${listeners}; ${configuration.rules.length} rules, ${backends} backends`;
 }
@@ -232,14 +227,14 @@ function statusLine({ report, configuration }: Balancer, entry: TrafficEntry): s
 async function withSystemd(
   systemd: SystemdNotifier,
   balancer: Balancer,
-  entry: TrafficEntry,
+  ingress: IngressMode,
   reload: () => Promise<unknown>,
 ): Promise<void> {
   void systemd.reloading();
   try {
     await reload();
   } finally {
-    void systemd.ready(statusLine(balancer, entry));
+    void systemd.ready(statusLine(balancer, ingress));
   }
 }
 
@@ -248,7 +243,10 @@ async function isAlive(balancer: Balancer, plane: DataPlane): Promise<boolean> {
   return true;
 }
 
-function createFlowLog(configuration: Configuration, logger: Logger): FlowLog | undefined {
+function createFlowLog(
+  configuration: Configuration,
+  onEvent: (event: ControlEvent) => void,
+): FlowLog | undefined {
   const { flowLog } = configuration;
-  return flowLog === undefined ? undefined : new FlowLog({ files: nodeAppendFiles, logger, clock }, flowLog);
+  return flowLog === undefined ? undefined : new FlowLog({ files: nodeAppendFiles, onEvent, clock }, flowLog);
 }

@@ -140,8 +140,8 @@ const CHECKS: readonly Check[] = [
   ...[...ROOT_CHECKS, ...CAPTURE_CHECKS, ...KERNEL_CHECKS, ...AZURE_CHECKS],
 ];
 
-/** Checks a parsed configuration in every respect and tells everything at once. Never throws on any JSON value. */
-function validate(
+/** Checks a parsed configuration in every respect and reports everything at once. Never throws on any JSON value. */
+export function validate(
   raw: unknown,
   { ownAddresses = [], readFile }: Surroundings,
 ): { readonly configuration?: Configuration; readonly issues: readonly Issue[] } {
@@ -188,8 +188,17 @@ function withoutToken(admin: unknown): unknown {
   return Object.fromEntries(Object.entries(admin).filter(([key]) => key !== 'token'));
 }
 
-const CERTIFICATE = { holds: 'certificate', pem: /-----BEGIN (?:TRUSTED )?CERTIFICATE-----/ };
-const KEY = { holds: 'private key without a passphrase', pem: /-----BEGIN (?:EC |RSA )?PRIVATE KEY-----/ };
+interface PemKind {
+  /** `certificate` */
+  readonly holds: string;
+  readonly pem: RegExp;
+}
+
+const CERTIFICATE: PemKind = { holds: 'certificate', pem: /-----BEGIN (?:TRUSTED )?CERTIFICATE-----/ };
+const KEY: PemKind = {
+  holds: 'private key without a passphrase',
+  pem: /-----BEGIN (?:EC |RSA )?PRIVATE KEY-----/,
+};
 
 /**
  * Reads every file that the configuration names.
@@ -200,20 +209,12 @@ function readNamedFiles(
   readFile: Surroundings['readFile'],
 ): NamedTexts & { readonly issues: readonly Issue[] } {
   const issues: Issue[] = [];
-  const read = (file: string, path: Path, { holds, pem }: typeof CERTIFICATE): string | undefined => {
-    const refuse = (message: string, expected: string) => {
+  const read = (file: string, path: Path, kind: PemKind): string | undefined => {
+    const { text, message, expected = `no "${String(path.at(-1))}" here` } = readPem(file, kind, readFile);
+    if (message !== undefined) {
       issues.push(error('LB_CONFIG_UNREADABLE', path, message, { found: `"${file}"`, expected }));
-      return undefined;
-    };
-    if (readFile === undefined) {
-      return refuse('Files can only be named in a configuration file', `no "${String(path.at(-1))}" here`);
     }
-    try {
-      const text = readFile(file);
-      return pem.test(text) ? text : refuse(`File "${file}" holds no ${holds}`, `a PEM file with a ${holds}`);
-    } catch (thrown) {
-      return refuse(`File "${file}" cannot be read: ${errorMessage(thrown)}`, 'a PEM file that can be read');
-    }
+    return text;
   };
 
   const authorities = new Map<string, string>();
@@ -233,6 +234,22 @@ function readNamedFiles(
   const expected = 'a certificate and its own private key';
   issues.push(error('LB_TLS_PAIR', ['admin', 'tls'], message, { found, expected }));
   return { authorities, issues };
+}
+
+function readPem(
+  file: string,
+  { holds, pem }: PemKind,
+  readFile: Surroundings['readFile'],
+): { readonly text?: string; readonly message?: string; readonly expected?: string } {
+  if (readFile === undefined) return { message: 'Files can only be named in a configuration file' };
+  try {
+    const text = readFile(file);
+    if (pem.test(text)) return { text };
+    return { message: `File "${file}" holds no ${holds}`, expected: `a PEM file with a ${holds}` };
+  } catch (thrown) {
+    const message = `File "${file}" cannot be read: ${errorMessage(thrown)}`;
+    return { message, expected: 'a PEM file that can be read' };
+  }
 }
 
 function pairProblem(certificate: string, key: string): string | undefined {

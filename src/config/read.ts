@@ -187,14 +187,17 @@ function isType(issue: z.core.$ZodIssue): boolean {
 }
 
 /** Keys that there were, and what to use instead. */
-const DROPPED: Readonly<Record<string, string>> = {
-  'dataPlane.capture.mode': 'no "mode": in place of tproxy use the kernel data plane, dataPlane.kind "kernel"',
-};
+const DROPPED: ReadonlyMap<string, string> = new Map([
+  [
+    'dataPlane.capture.mode',
+    'no "mode"; in place of tproxy use the kernel data plane, dataPlane.kind "kernel"',
+  ],
+]);
 
 function unknownKey(parent: Path, key: string, known: readonly string[]): Issue {
   const path = [...parent, key];
   const found = JSON.stringify(key);
-  const instead = DROPPED[path.join('.')];
+  const instead = DROPPED.get(path.join('.'));
   if (instead !== undefined) {
     const message = `Key "${key}" no longer exists`;
     return error('LB_UNKNOWN_KEY', path, message, { atKey: true, found, expected: instead });

@@ -59,11 +59,11 @@ export interface Draft {
   /** Addresses of this machine. */
   readonly ownAddresses: readonly IpAddress[];
   /** Where a thing of this draft was written, or a key of it. Throws TypeError on anything else. */
-  path(thing: object, ...keys: Path): Path;
+  readonly path: (thing: object, ...keys: Path) => Path;
   /** Whether a key was written, not left to its default. */
-  given(thing: object, ...keys: Path): boolean;
+  readonly given: (thing: object, ...keys: Path) => boolean;
   /** As it was written: the data plane may have no use for some of it. */
-  input(rule: Rule): RuleInput;
+  readonly input: (rule: Rule) => RuleInput;
 }
 
 /** The texts of the files that a configuration names. */
@@ -149,14 +149,14 @@ export function isFloating(kernel: Pick<KernelInput, 'mode'> | undefined): boole
   return kernel?.mode === 'floating-l2' || kernel?.mode === 'floating-routed';
 }
 
-function frontendOf({ idleTimeout: _rules, ...frontend }: FrontendInput): Frontend {
+function frontendOf({ idleTimeout: _, ...frontend }: FrontendInput): Frontend {
   return frontend;
 }
 
 /** Azure's cap on the time of an HTTP probe. */
 const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
 
-function probeOf({ threshold, ca: _file, ...input }: ProbeInput, ca: string | undefined): Probe {
+function probeOf({ threshold, ca: _, ...input }: ProbeInput, ca: string | undefined): Probe {
   const { protocol, intervalMs } = input;
   const thresholds = { upThreshold: threshold.up, downThreshold: threshold.down };
   if (protocol === 'tcp') return { timeoutMs: intervalMs, ...input, ...thresholds, protocol };
@@ -413,13 +413,13 @@ export function ownListensAt(
 export function configurationOf(draft: Draft, texts: NamedTexts, digest: string): Configuration {
   const { root, kernel, frontends, probes, pools: backendPools, rules, tableSize } = draft;
   const { dataPlane, limits, logging, flowLog, metrics, admin, events, shutdown } = root;
-  const { tableSize: _slots, ...options } = kernel ?? KERNEL_DEFAULTS;
+  const { tableSize: _, ...options } = kernel ?? KERNEL_DEFAULTS;
   return deepFreeze<Configuration>({
     ...{ digest, compat: root.compat, seed: root.seed, tableSize },
     // The kernel data plane lives in the control process.
     workers: kernel === undefined ? dataPlane.workers : 0,
     instance: dataPlane.instance,
-    ...(dataPlane.capture === undefined ? {} : { capture: { mode: 'auto' as const, ...dataPlane.capture } }),
+    ...(dataPlane.capture === undefined ? {} : { capture: dataPlane.capture }),
     ...(kernel === undefined ? {} : { kernel: options }),
     ...{ frontends, probes, backendPools, rules, limits, logging },
     ...(flowLog === undefined ? {} : { flowLog }),
@@ -431,7 +431,7 @@ export function configurationOf(draft: Draft, texts: NamedTexts, digest: string)
 }
 
 function adminOf(
-  { tls: _files, ...admin }: NonNullable<RootInput['admin']>,
+  { tls: _, ...admin }: NonNullable<RootInput['admin']>,
   { adminTls }: NamedTexts,
 ): AdminOptions {
   return { ...admin, ...(adminTls === undefined ? {} : { tls: adminTls }) };

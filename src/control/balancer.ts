@@ -7,7 +7,7 @@ import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../planes/cont
 import type { Clock } from '../runtime/clock.js';
 import { SerialQueue } from '../runtime/queue.js';
 import type { CompilerInputs, ForwardingCompiler } from '../selection/compiler.js';
-import { OperatorState } from './overrides.js';
+import { Overrides } from './overrides.js';
 import { SlowStart } from './slow-start.js';
 
 /** A state that the plane has refused is compiled and tried anew so much later. */
@@ -33,7 +33,7 @@ export interface BalancerDeps {
  */
 export class Balancer {
   /** What operators have set; call `refresh` after a change. */
-  readonly operator = new OperatorState();
+  readonly overrides = new Overrides();
   readonly #deps: BalancerDeps;
   readonly #slowStart: SlowStart;
   #configuration: Configuration;
@@ -230,16 +230,9 @@ export class Balancer {
 
   /** What sways a forwarding state now. */
   inputs(): CompilerInputs {
-    const { operator } = this;
     return {
       health: (backend, probe) => this.#deps.health.healthOf(backend, probe),
-      adminState: (backend) => operator.adminState(backend),
-      draining: ({ id }) => operator.drainStage(id) !== undefined,
-      endSpreadMs: ({ id }) => {
-        const stage = operator.drainStage(id);
-        return stage?.ending === true ? stage.spreadMs : undefined;
-      },
-      weight: (backend) => operator.weight(backend),
+      override: ({ id }) => this.overrides.of(id),
       rampPercent: (backend) => this.#slowStart.percent(backend),
     };
   }
@@ -274,17 +267,26 @@ export function servingChanges(
   before: ForwardingState | undefined,
   after: ForwardingState,
 ): readonly PoolServingChanged[] {
-  const previous = new Map(before?.views.map((view) => [view.key, servingIds(view)]));
-  return after.views
-    .filter((view) => previous.get(view.key) !== servingIds(view))
-    .map((view) => ({
-      type: 'pool-serving-changed',
-      pool: view.pool.name,
-      ...(view.probe === undefined ? {} : { probe: view.probe.name }),
-      ...(view.servingPriority === undefined ? {} : { servingPriority: view.servingPriority }),
-      eligible: view.backends.filter(({ eligible }) => eligible).length,
-      total: view.backends.length,
-    }));
+  const previous = new Map(before?.views.map((view) => [view.key, view]));
+  return after.views.flatMap((view) => {
+    const known = previous.get(view.key);
+    if (known !== undefined && servingIds(known) === servingIds(view)) return [];
+    const { pool, probe, servingPriority, backends } = view;
+    const eligible = backends.filter((member) => member.eligible).length;
+    const wasDown = known?.backends.every((member) => !member.eligible) === true;
+    const total = backends.length;
+    return [
+      {
+        type: 'pool-serving-changed',
+        pool: pool.name,
+        probe: probe?.name,
+        servingPriority,
+        eligible,
+        total,
+        wasDown,
+      },
+    ];
+  });
 }
 
 function servingIds(view: PoolView): string {

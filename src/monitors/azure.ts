@@ -1,7 +1,7 @@
-import type { HealthEventName, PlaneEvent } from '../model/events.js';
+import type { EventOf, HealthEventName } from '../model/events.js';
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { PlaneCounters, SourcePortUse } from '../planes/contract.js';
-import type { Finding, Monitor, MonitorSample } from './alerts.js';
+import type { Monitor, MonitorReading, MonitorSample } from './alerts.js';
 
 /*
  * Thresholds and the window of a minute: Azure, load-balancer-health-event-logs.
@@ -9,6 +9,7 @@ import type { Finding, Monitor, MonitorSample } from './alerts.js';
 const WARNING_AVAILABILITY = 0.9;
 const CRITICAL_AVAILABILITY = 0.25;
 const HIGH_PORT_USAGE = 0.75;
+const WINDOW_MS = 60_000;
 
 /** Below this, usage is no longer high: the gap keeps the event from coming and going (see source-ports.ts). */
 const NORMAL_PORT_USAGE = 0.7;
@@ -25,70 +26,78 @@ export class AzureHealthEvents implements Monitor {
     'HighSnatPortUsage',
     'SnatPortExhaustion',
   ];
-  readonly #availability = new AvailabilityWindow();
+  /** By frontend: the share of its wanted sockets that were open, over the last minute. */
+  readonly #availability = new Map<string, AvailabilityWindow>();
   /** Backend ids told as exhausted since the last sample. */
   readonly #justExhausted = new Set<string>();
   /** By backend id: monotonic time of the sample after it. */
   readonly #exhaustedAtMs = new Map<string, number>();
 
-  /** Takes what the data plane tells between samples. */
-  plane(events: readonly PlaneEvent[]): void {
-    for (const event of events) {
-      if (event.type === 'source-port-pressure' && event.level === 'exhausted') {
-        this.#justExhausted.add(event.backendId);
-      }
-    }
+  portPressure({ level, backendId }: EventOf<'source-port-pressure'>): void {
+    if (level === 'exhausted') this.#justExhausted.add(backendId);
   }
 
-  observe({ atMs, counters }: MonitorSample, state: ForwardingState): readonly Finding[] {
+  observe({ atMs, counters }: MonitorSample, state: ForwardingState): readonly MonitorReading[] {
+    const frontends = new Set(state.configuration.rules.map(({ frontend }) => frontend.name));
+    for (const name of this.#availability.keys()) if (!frontends.has(name)) this.#availability.delete(name);
+    const listeners = new Map(Object.entries(counters?.listeners ?? {}));
     return [
-      ...this.#dataPath(atMs, counters, state),
+      ...[...frontends].flatMap((frontend) => this.#dataPath(frontend, listeners.get(frontend), atMs)),
       ...state.views.map(healthyBackends),
       ...this.#sourcePorts(atMs, counters?.sourcePorts ?? []),
     ];
   }
 
-  #dataPath(atMs: number, counters: PlaneCounters | undefined, state: ForwardingState): readonly Finding[] {
-    const frontends = new Set(state.configuration.rules.map(({ frontend }) => frontend.name));
-    return this.#availability.observe(atMs, counters?.listeners, frontends).flatMap((frontend) => {
-      const { name: subject, average, isWhole } = frontend;
-      const evidence = `${percent(average)} % of the wanted ports were listened on over the last minute`;
-      const status = (limit: number) => (average >= limit ? 'fine' : isWhole ? 'bad' : 'unclear');
-      return [
-        { name: 'DataPathAvailabilityWarning', subject, status: status(WARNING_AVAILABILITY), evidence },
-        { name: 'DataPathAvailabilityCritical', subject, status: status(CRITICAL_AVAILABILITY), evidence },
-      ] as const;
-    });
+  /** `use` undefined for a frontend that had listeners: nothing is available now. */
+  #dataPath(
+    frontend: string,
+    use: PlaneCounters['listeners'][string] | undefined,
+    atMs: number,
+  ): readonly MonitorReading[] {
+    const wanted = use?.wanted ?? 0;
+    const before = this.#availability.get(frontend);
+    // It never had any to open.
+    if (wanted === 0 && (use !== undefined || before === undefined)) return [];
+    const window = before ?? { firstAtMs: atMs, readings: [] };
+    window.readings = window.readings.filter((reading) => reading.atMs > atMs - WINDOW_MS);
+    window.readings.push({ atMs, ratio: use === undefined || wanted === 0 ? 0 : use.open / wanted });
+    this.#availability.set(frontend, window);
+    const sum = window.readings.reduce((total, { ratio }) => total + ratio, 0);
+    // Sixty times 0.9 is a little less than 54 in floating point, and 90 % are not less than 90 %.
+    const average = Number((sum / window.readings.length).toFixed(9));
+    const isWhole = atMs - window.firstAtMs >= WINDOW_MS;
+    const evidence = `${percent(average)} % of the wanted ports were listened on over the last minute`;
+    const status = (limit: number) => (average >= limit ? 'fine' : isWhole ? 'bad' : 'unclear');
+    const subject = frontend;
+    return [
+      { name: 'DataPathAvailabilityWarning', subject, status: status(WARNING_AVAILABILITY), evidence },
+      { name: 'DataPathAvailabilityCritical', subject, status: status(CRITICAL_AVAILABILITY), evidence },
+    ];
   }
 
-  #sourcePorts(atMs: number, uses: readonly SourcePortUse[]): readonly Finding[] {
+  #sourcePorts(atMs: number, uses: readonly SourcePortUse[]): readonly MonitorReading[] {
     for (const id of this.#justExhausted) this.#exhaustedAtMs.set(id, atMs);
     this.#justExhausted.clear();
     for (const [id, sinceMs] of this.#exhaustedAtMs) {
       if (atMs - sinceMs >= EXHAUSTION_HOLD_MS) this.#exhaustedAtMs.delete(id);
     }
-    const inUse = uses.filter(({ available }) => available > 0);
-    const held = [...this.#exhaustedAtMs.keys()].map((subject): Finding => {
-      return {
-        name: 'SnatPortExhaustion',
-        subject,
-        status: 'bad',
-        evidence: 'No local port was left within the last minute',
-      };
+    const evidence = 'No source port was left within the last minute';
+    const held = [...this.#exhaustedAtMs.keys()].map((subject) => {
+      return { name: 'SnatPortExhaustion', subject, status: 'bad', evidence } as const;
     });
-    return [...inUse.flatMap(portUse), ...held];
+    return [...uses.filter(({ available }) => available > 0).flatMap(portUse), ...held];
   }
 }
 
-function portUse({
-  backendId: subject,
-  protocol,
-  sourceAddress,
-  used,
-  available,
-}: SourcePortUse): readonly Finding[] {
+interface AvailabilityWindow {
+  readonly firstAtMs: number;
+  readings: { readonly atMs: number; readonly ratio: number }[];
+}
+
+function portUse(use: SourcePortUse): readonly MonitorReading[] {
+  const { backendId: subject, protocol, sourceAddress, used, available } = use;
   const share = used / available;
-  const evidence = `${used} of ${available} local ports (${percent(share)} %) from ${sourceAddress} are in use for ${protocol.toUpperCase()}`;
+  const evidence = `${used} of ${available} source ports (${percent(share)} %) from ${sourceAddress} are in use for ${protocol.toUpperCase()}`;
   const high = share > HIGH_PORT_USAGE ? 'bad' : share < NORMAL_PORT_USAGE ? 'fine' : 'unclear';
   return [
     { name: 'HighSnatPortUsage', subject, status: high, evidence },
@@ -96,83 +105,25 @@ function portUse({
   ];
 }
 
-/** While a backend waits for its first verdict, nobody knows. */
-function healthyBackends({ pool, probe, backends }: PoolView): Finding {
+/** Unclear while a backend waits for its first verdict. */
+function healthyBackends({ pool, probe, backends }: PoolView): MonitorReading {
   const eligible = backends.filter((member) => member.eligible).length;
   const isWaiting = backends.some(({ exclusion }) => exclusion === 'probe-unknown');
   const by = probe === undefined ? '' : ` by probe "${probe.name}"`;
+  const counts = new Map<string, number>();
+  for (const { eligible: isEligible, exclusion } of backends) {
+    if (!isEligible && exclusion !== undefined) counts.set(exclusion, (counts.get(exclusion) ?? 0) + 1);
+  }
+  const reasons = [...counts].map(([exclusion, count]) => `${count} ${exclusion}`).join(', ');
   return {
     name: 'NoHealthyBackends',
     subject: pool.name,
     status: eligible > 0 ? 'fine' : isWaiting ? 'unclear' : 'bad',
-    evidence: `${eligible} of ${backends.length} backends may get new flows${by}${reasons(backends)}`,
+    evidence: `${eligible} of ${backends.length} backends may get new flows${by}${reasons && `: ${reasons}`}`,
   };
-}
-
-function reasons(backends: PoolView['backends']): string {
-  const counts = new Map<string, number>();
-  for (const { eligible, exclusion } of backends) {
-    if (!eligible && exclusion !== undefined) counts.set(exclusion, (counts.get(exclusion) ?? 0) + 1);
-  }
-  if (counts.size === 0) return '';
-  return `: ${[...counts].map(([exclusion, count]) => `${count} ${exclusion}`).join(', ')}`;
 }
 
 /** Rounded down: 89.99 % is not 90 %. */
 function percent(share: number): number {
   return Math.floor(share * 1000) / 10;
-}
-
-/** Azure's detection window of data path availability. */
-const WINDOW_MS = 60_000;
-
-interface Reading {
-  readonly atMs: number;
-  readonly ratio: number;
-}
-
-export interface FrontendAvailability {
-  readonly name: string;
-  /** Share of wanted sockets that were open, 0 to 1. */
-  readonly average: number;
-  /** The window is as long as it should be. */
-  readonly isWhole: boolean;
-}
-
-/** Listeners open of those wanted, by frontend, on average over the last minute. */
-export class AvailabilityWindow {
-  readonly #readings = new Map<string, { readonly firstAtMs: number; list: readonly Reading[] }>();
-
-  /**
-   * `listeners` undefined, or without a frontend that had some: nobody serves it now. Frontends that never had any to
-   * open are left out, and those that no rule names are forgotten.
-   */
-  observe(
-    atMs: number,
-    listeners: PlaneCounters['listeners'] | undefined,
-    frontends: ReadonlySet<string>,
-  ): readonly FrontendAvailability[] {
-    const uses = new Map(Object.entries(listeners ?? {}));
-    for (const name of this.#readings.keys()) if (!frontends.has(name)) this.#readings.delete(name);
-    const found: FrontendAvailability[] = [];
-    for (const name of frontends) {
-      const { open, wanted } = uses.get(name) ?? { open: 0, wanted: 0 };
-      const before = this.#readings.get(name);
-      if (wanted === 0 && (uses.has(name) || before === undefined)) continue;
-      const entry = before ?? { firstAtMs: atMs, list: [] };
-      this.#readings.set(name, entry);
-      entry.list = [
-        ...entry.list.filter((reading) => reading.atMs > atMs - WINDOW_MS),
-        { atMs, ratio: wanted === 0 ? 0 : open / wanted },
-      ];
-      const sum = entry.list.reduce((total, { ratio }) => total + ratio, 0);
-      found.push({
-        name,
-        // Sixty times 0.9 is a little less than 54 in floating point, and 90 % are not less than 90 %.
-        average: Number((sum / entry.list.length).toFixed(9)),
-        isWhole: atMs - entry.firstAtMs >= WINDOW_MS,
-      });
-    }
-    return found;
-  }
 }

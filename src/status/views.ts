@@ -1,4 +1,4 @@
-import type { BackendPoolView, FrontendView, RuleView, StatusView } from '../api/views.js';
+import type { BackendPoolView, DrainStatus, FrontendView, RuleView, StatusView } from '../api/views.js';
 import type { Balancer } from '../control/balancer.js';
 import type { Drains } from '../control/drains.js';
 import { estimateSources, mergeSketches } from '../flows/traffic.js';
@@ -6,7 +6,7 @@ import type { ProbeHealth } from '../health/tracker.js';
 import type { Configuration, Rule } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
-import type { DrainStatus, ForwardingState, PoolView } from '../model/forwarding.js';
+import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { KernelReport } from '../model/kernel-report.js';
 import { formatPortSet } from '../model/ports.js';
 import type { ApplyReport, ArrivalCounters } from '../planes/contract.js';
@@ -30,7 +30,7 @@ const DRAINS_MS = 1000;
 
 export interface ViewsDeps {
   readonly clock: Clock;
-  readonly balancer: Pick<Balancer, 'configuration' | 'state' | 'report' | 'stopping' | 'operator'>;
+  readonly balancer: Pick<Balancer, 'configuration' | 'state' | 'report' | 'stopping' | 'overrides'>;
   readonly sampler: Pick<CounterSampler, 'samples' | 'latest'>;
   readonly health: Pick<ProbeHealth, 'statuses'>;
   readonly drains: Pick<Drains, 'statuses'>;
@@ -115,10 +115,10 @@ export class Views {
   async pools(): Promise<readonly BackendPoolView[]> {
     const [{ samples }, drains] = await Promise.all([this.#samples(), this.#drains()]);
     const { balancer, clock, health } = this.#deps;
-    const { state, operator } = balancer;
+    const { state, overrides } = balancer;
     if (state === undefined) return [];
     const monotonicMs = clock.monotonicMs();
-    return poolViews({ state, samples, probes: health.statuses(), operator, drains, monotonicMs });
+    return poolViews({ state, samples, probes: health.statuses(), overrides, drains, monotonicMs });
   }
 
   /** Where the plane does not answer, the last totals there are, and why. */
@@ -331,7 +331,7 @@ function takersOf(rule: Rule, view: PoolView): number {
 
 /** Both protocols in one: a client that uses both is one source. */
 function arrived(rows: readonly ArrivalCounters[]): Pick<RuleView, 'arrivals' | 'drops' | 'distinctSources'> {
-  const drops: Partial<Record<string, number>> = {};
+  const drops: Record<string, number> = {};
   let sketch: Uint8Array | undefined;
   for (const row of rows) {
     for (const [reason, count] of Object.entries(row.drops)) drops[reason] = (drops[reason] ?? 0) + count;

@@ -1,3 +1,4 @@
+import { readFlowLog, type LoggedLine, type LoggedPlacement } from '../api/flow-log.js';
 import { formatFiveTuple } from '../model/address.js';
 import type { Rule } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
@@ -5,7 +6,7 @@ import { portSetContains } from '../model/ports.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import type { Picker } from '../selection/picker.js';
 import { frontendCovers } from '../selection/rule-ports.js';
-import { RecordedStates, readFlowLog, type LogEntry, type RecordedDecision } from './flow-log-format.js';
+import { RecordedStates } from './recorded-states.js';
 
 /** Why a decision could not be made again. */
 export type NotCheckedReason =
@@ -81,7 +82,7 @@ export async function replay(
 ): Promise<ReplayReport> {
   const replayer = new Replayer(deps.hash, deps.picker);
   for await (const lines of readFlowLog(chunks)) {
-    for (const { number, entry } of lines) replayer.take(number, entry);
+    for (const { number, line } of lines) replayer.take(number, line);
   }
   return replayer.report();
 }
@@ -122,13 +123,13 @@ class Replayer {
     };
   }
 
-  take(line: number, entry: LogEntry): void {
+  take(number: number, line: LoggedLine): void {
     this.#counts.lines++;
     try {
-      this.#take(line, entry);
+      this.#take(number, line);
     } catch (error) {
       // A record that contradicts itself: what can be read need not make sense.
-      this.#damaged(line, errorMessage(error));
+      this.#damaged(number, errorMessage(error));
     }
   }
 
@@ -143,32 +144,32 @@ class Replayer {
     };
   }
 
-  #take(line: number, entry: LogEntry): void {
-    switch (entry.kind) {
+  #take(number: number, line: LoggedLine): void {
+    switch (line.type) {
       case 'config':
         this.#counts.configurations++;
-        this.#states.addConfiguration(entry.configuration);
+        this.#states.addConfiguration(line.configuration);
         return;
       case 'epoch':
         this.#counts.epochs++;
-        this.#states.addEpoch(entry.epoch);
+        this.#states.addEpoch(line);
         return;
-      case 'decision':
-        this.#decision(line, entry.decision);
+      case 'start':
+      case 'move':
+        this.#decision(number, line);
         return;
       case 'lost':
-        this.#counts.lost += entry.lines;
+        this.#counts.lost += line.lines;
         return;
       case 'damaged':
-        this.#damaged(line, entry.evidence);
+        this.#damaged(number, line.evidence);
         return;
-      case 'end':
       case 'other':
         return;
     }
   }
 
-  #decision(line: number, decision: RecordedDecision): void {
+  #decision(line: number, decision: LoggedPlacement): void {
     const outcome = this.#outcomeOf(decision);
     this.#counts.decisions++;
     if (outcome.kind === 'agrees') this.#counts.agree++;
@@ -176,7 +177,7 @@ class Replayer {
     else {
       this.#counts.differ++;
       if (this.#differences.length >= SHOWN) return;
-      const { flowId, tuple, rule, epoch, backendId } = decision;
+      const { id: flowId, tuple, rule, epoch, backend } = decision;
       const { recomputed } = outcome;
       this.#differences.push({
         line,
@@ -184,13 +185,13 @@ class Replayer {
         tuple: formatFiveTuple(tuple),
         rule,
         epoch,
-        recorded: backendId,
+        recorded: backend,
         recomputed,
       });
     }
   }
 
-  #outcomeOf(decision: RecordedDecision): Outcome {
+  #outcomeOf(decision: LoggedPlacement): Outcome {
     if (decision.reason === 'pinned') return { kind: 'not-checked', reason: 'pinned' };
     const state = this.#states.state(decision.epoch);
     if (typeof state === 'string') return { kind: 'not-checked', reason: state };
@@ -200,7 +201,7 @@ class Replayer {
     const rule = rules[ruleIndex];
     if (rule === undefined) return { kind: 'not-checked', reason: 'unknown-rule' };
     // The first datagram of such a flow is placed as any other flow is.
-    if (rule.udp.perPacket && decision.tuple.protocol === 'udp' && decision.kind === 'move') {
+    if (rule.udp.perPacket && decision.tuple.protocol === 'udp' && decision.type === 'move') {
       return { kind: 'not-checked', reason: 'per-packet' };
     }
     if (isPlainArrival(decision) && !covers(rule, decision)) {
@@ -208,7 +209,7 @@ class Replayer {
     }
     const pick = this.#picker.pickForRule(state, ruleIndex, decision.tuple, new Set(decision.excluded));
     const recomputed = pick.kind === 'picked' ? pick.backendId : `nobody (${pick.cause})`;
-    return recomputed === decision.backendId ? { kind: 'agrees' } : { kind: 'differs', recomputed };
+    return recomputed === decision.backend ? { kind: 'agrees' } : { kind: 'differs', recomputed };
   }
 
   #damaged(line: number, evidence: string): void {
@@ -218,12 +219,12 @@ class Replayer {
 }
 
 /** Placed as it came in. A flow that is placed anew may have outlived its listener. */
-function isPlainArrival({ kind, reason }: RecordedDecision): boolean {
-  return kind === 'start' && reason === 'hash';
+function isPlainArrival({ type, reason }: LoggedPlacement): boolean {
+  return type === 'start' && reason === 'hash';
 }
 
 /** Whether a rule's listeners could have got the flow. With PROXY protocol the tuple says what a proxy saw. */
-function covers(rule: Rule, { tuple }: RecordedDecision): boolean {
+function covers(rule: Rule, { tuple }: LoggedPlacement): boolean {
   const { frontend } = rule;
   if (frontend.proxyProtocol !== undefined) return true;
   return (

@@ -1,11 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
-import type {
-  Population,
-  SimulatedRule,
-  SimulationReport,
-  SimulationRequest,
-  Supposition,
-} from '../api/views.js';
+import { readFlowLog, type LoggedEpoch, type LoggedLine, type LoggedPlacement } from '../api/flow-log.js';
+import type { Parsed } from '../api/contract.js';
+import type { SimulatedRule, SimulationReport } from '../api/views.js';
 import { FlowJudge } from '../flows/judge.js';
 import { formatFiveTuple, type FiveTuple, type IpAddress } from '../model/address.js';
 import { findBackend, type Configuration } from '../model/configuration.js';
@@ -15,16 +11,48 @@ import type { ForwardingState } from '../model/forwarding.js';
 import { ForwardingCompiler, type CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { NONE_EXCLUDED, type Picker } from '../selection/picker.js';
-import {
-  RecordedStates,
-  inputsOfEpoch,
-  readFlowLog,
-  type LogEntry,
-  type RecordedDecision,
-  type RecordedEpoch,
-} from './flow-log-format.js';
 import { FateTally, fateOf } from './plan.js';
 import { generatedTuples } from './population.js';
+import { RecordedStates, inputsOfEpoch } from './recorded-states.js';
+
+type Request = Parsed<'simulate'>;
+
+/** What is supposed about a backend; what is absent stays as it is. */
+export type Supposition = Request['suppose'][number];
+
+/**
+ * Which flows are followed. `generated`: random clients, the same for the same seed, spread over all rules. `recorded`:
+ * the last so many distinct five-tuples of a flow log that started, from where they were last; never over the admin API.
+ */
+export type Population = Request['population'] | { readonly kind: 'recorded'; readonly last: number };
+
+/** A what-if question. */
+export interface SimulationRequest {
+  readonly suppose: readonly Supposition[];
+  readonly population: Population;
+}
+
+/** What a flow log gave to follow. */
+export interface RecordedPopulation {
+  /** Flows that started, those of the same five-tuple and older ones that were left out included. */
+  readonly started: number;
+  /** Distinct five-tuples, the last ones. */
+  readonly distinct: number;
+  /** Whether there were older ones. */
+  readonly isCut: boolean;
+  /** Of `distinct`, those of rules that the configuration does not have: not followed. */
+  readonly ofOtherRules: number;
+  /** Lines that the log says are missing from it, and lines that cannot be read. */
+  readonly lost: number;
+  readonly damaged: number;
+  /** `epoch`: backends serve as in the last epoch of the log. `configuration`: as in a file, with every probe up. */
+  readonly start: 'epoch' | 'configuration';
+}
+
+export interface SimulationOutcome extends SimulationReport {
+  /** Only where the flows of a flow log were followed. */
+  readonly recorded?: RecordedPopulation;
+}
 
 export interface SimulationDeps {
   readonly configuration: Configuration;
@@ -180,10 +208,16 @@ function supposing(inputs: CompilerInputs, byId: ReadonlyMap<string, Supposition
       const known = inputs.health(backend, probe);
       return { ...known, state: byId.get(backend.id)?.health ?? known.state };
     },
-    adminState: (backend) => byId.get(backend.id)?.adminState ?? inputs.adminState(backend),
-    draining: (backend) => byId.get(backend.id)?.draining ?? inputs.draining(backend),
-    endSpreadMs: (backend) => inputs.endSpreadMs?.(backend),
-    weight: (backend) => byId.get(backend.id)?.weight ?? inputs.weight?.(backend),
+    override(backend) {
+      const now = inputs.override?.(backend);
+      const supposed = byId.get(backend.id);
+      const { draining = now?.drain !== undefined } = supposed ?? {};
+      return {
+        adminState: supposed?.adminState ?? now?.adminState,
+        weight: supposed?.weight ?? now?.weight,
+        drain: draining ? (now?.drain ?? { ending: false }) : undefined,
+      };
+    },
     rampPercent: (backend) => inputs.rampPercent?.(backend) ?? 100,
   };
 }
@@ -232,7 +266,7 @@ export async function simulateRecorded(
   chunks: AsyncIterable<Uint8Array>,
   { suppose, last, start }: RecordedSimulation,
   { hash, picker }: { readonly hash: Hash32; readonly picker: Picker },
-): Promise<SimulationReport> {
+): Promise<SimulationOutcome> {
   const recorded = await readRecordedFlows(chunks, { most: last });
   const revision = start === undefined ? (recorded.epoch?.revision ?? 0) : 0;
   const { configuration, inputs } = start ?? startOf(recorded, hash);
@@ -314,7 +348,7 @@ export interface RecordedFlows {
   readonly isCut: boolean;
   /** The last of each that could be read. */
   readonly configuration?: Configuration;
-  readonly epoch?: RecordedEpoch;
+  readonly epoch?: LoggedEpoch;
   /** Lines that the log says are missing from it. */
   readonly lost: number;
   readonly damaged: number;
@@ -329,7 +363,7 @@ export async function readRecordedFlows(
   { most }: { readonly most: number },
 ): Promise<RecordedFlows> {
   const reader = new RecordedFlowsReader(most);
-  for await (const lines of readFlowLog(chunks)) for (const { entry } of lines) reader.take(entry);
+  for await (const lines of readFlowLog(chunks)) for (const { line } of lines) reader.take(line);
   return reader.result();
 }
 
@@ -340,30 +374,30 @@ class RecordedFlowsReader {
   readonly #shared = { text: new Shared<string>(), address: new Shared<IpAddress>() };
   readonly #counts = { started: 0, lost: 0, damaged: 0, isCut: false };
   #configuration: Configuration | undefined;
-  #epoch: RecordedEpoch | undefined;
+  #epoch: LoggedEpoch | undefined;
 
   constructor(most: number) {
     this.#most = most;
   }
 
-  take(entry: LogEntry): void {
-    switch (entry.kind) {
+  take(line: LoggedLine): void {
+    switch (line.type) {
       case 'config':
-        this.#configuration = entry.configuration;
+        this.#configuration = line.configuration;
         return;
       case 'epoch':
-        this.#epoch = entry.epoch;
+        this.#epoch = line;
         return;
-      case 'decision':
-        this.#decision(entry.decision);
+      case 'start':
+      case 'move':
+        this.#placement(line);
         return;
       case 'lost':
-        this.#counts.lost += entry.lines;
+        this.#counts.lost += line.lines;
         return;
       case 'damaged':
         this.#counts.damaged++;
         return;
-      case 'end':
       case 'other':
         return;
     }
@@ -379,12 +413,12 @@ class RecordedFlowsReader {
     };
   }
 
-  #decision({ kind, tuple, rule, backendId }: RecordedDecision): void {
+  #placement({ type, tuple, rule, backend }: LoggedPlacement): void {
     const key = formatFiveTuple(tuple);
     const isKnown = this.#flows.has(key);
     // Of a flow that started in a file before this one, or was left out, nothing is known.
-    if (kind === 'move' && !isKnown) return;
-    if (kind === 'start') {
+    if (type === 'move' && !isKnown) return;
+    if (type === 'start') {
       this.#counts.started++;
       this.#flows.delete(key);
     }
@@ -392,7 +426,7 @@ class RecordedFlowsReader {
     this.#flows.set(key, {
       tuple: { ...tuple, destination: address.of(tuple.destination.text, tuple.destination) },
       rule: text.of(rule, rule),
-      backendId: text.of(backendId, backendId),
+      backendId: text.of(backend, backend),
     });
     // Many at once: a Map looks through the places of all that were taken out since it last grew.
     if (this.#flows.size > this.#most * SLACK) this.#trim();

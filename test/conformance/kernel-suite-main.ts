@@ -1,5 +1,5 @@
 import type { DataPlane } from '../../src/planes/contract.js';
-import { FlowMirror } from '../../src/planes/kernel/nat/kernel-flows.js';
+import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
 import { KernelPlane } from '../../src/planes/kernel/plane.js';
 import { setupOf } from '../../src/planes/kernel/setup-of.js';
 import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
@@ -21,7 +21,7 @@ async function createKernelPlane(): Promise<DataPlane> {
     createKeeper: (onChange) =>
       new Reconciler({ clock, tools, onChange }, { instance: 'haports', adopts: true }),
     lock: { take: () => Promise.resolve(), release: () => undefined },
-    flows: new FlowMirror({ clock, tools, files, picker }, { flowEvents: true }),
+    flows: new ConntrackFlows({ clock, tools, files, picker }, { flowEvents: true }),
     setupOf: (input) => setupOf(input, { networks: [] }),
     interfaces: () => [],
     onWarning: () => undefined,

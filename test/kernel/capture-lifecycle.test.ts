@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { reachedBy, type AskedFlow, type FlowAnswer } from '../support/capture-flows.js';
 import {
@@ -21,7 +20,6 @@ const OWN_TABLE = 'inet haports';
 /** Time in which a table that somebody has removed must be back. */
 const REPAIR_MS = 5000;
 const [EXIT_FAILED, NOBODY] = [1, '65534'];
-const LAUNCHER = ['perl', join(process.cwd(), 'test', 'support', 'launch-transparent.pl'), '61000', '46'];
 /** As nobody; `capabilities` as setpriv(1) takes them. */
 const asNobody = (capabilities: string): readonly string[] => [
   ...['setpriv', '--reuid', NOBODY, '--regid', NOBODY, '--clear-groups'],
@@ -96,49 +94,44 @@ void describe('life cycle of capture', { skip: whyNoNamespaces('perl', 'setpriv'
     }
   }
 
-  for (const mode of ['dnat-map', 'tproxy'] as const) {
-    const launcher = mode === 'tproxy' ? LAUNCHER : [];
-    const both = captureConfig({ mode }, { families: [4, 6] });
+  const both = captureConfig({}, { families: [4, 6] });
 
-    void test(`${mode}: SIGTERM removes tables, addresses, routes and rules`, async () => {
-      const clean = await lab.kernelState();
-      const haports = await start(both, { launcher });
-      await assertServes(FRONTEND[4], PORTS, haports.log());
-      await assertServes(FRONTEND[6], PORTS, haports.log());
-      assert.notEqual(await lab.kernelState(), clean);
-      assert.equal(await haports.stop(), 0);
+  void test('SIGTERM removes tables, addresses, routes and rules', async () => {
+    const clean = await lab.kernelState();
+    const haports = await start(both);
+    await assertServes(FRONTEND[4], PORTS, haports.log());
+    await assertServes(FRONTEND[6], PORTS, haports.log());
+    assert.notEqual(await lab.kernelState(), clean);
+    assert.equal(await haports.stop(), 0);
+    assert.equal(await lab.kernelState(), clean);
+  });
+
+  void test('kill -9 and a restart with less leave nothing stale, and foreign tables are untouched', async () => {
+    await lab.spaces.nft('lb', FOREIGN);
+    const foreign = await lab.ruleset();
+    const clean = await lab.kernelState();
+    const untouched = async (when: string): Promise<void> =>
+      assert.equal(await lab.ruleset([OWN_TABLE]), foreign, when);
+    try {
+      const first = await start(both);
+      await assertServes(FRONTEND[4], [80], first.log());
+      await untouched('while it runs');
+      await first.kill();
+      await untouched('after kill -9');
+      assert.ok((await lab.ruleset()).includes(OWN_TABLE), 'the killed one has left its table');
+
+      const second = await start(captureConfig({}, { rule: { listenPorts: '80,443' } }));
+      await assertServes(FRONTEND[4], [80, 443], second.log());
+      await untouched('after a restart');
+      const [gone] = await ask(FRONTEND[4], [8000], ['tcp']);
+      assert.match(JSON.stringify(gone?.answer), /ECONNREFUSED/, 'a port of the first is free again');
+      assert.ok(!(await lab.ruleset()).includes(FRONTEND[6]), 'nothing of the first frontend is left');
+      assert.equal(await second.stop(), 0);
       assert.equal(await lab.kernelState(), clean);
-    });
-
-    void test(`${mode}: kill -9 and a restart with less leave nothing stale, and foreign tables are untouched`, async () => {
-      await lab.spaces.nft('lb', FOREIGN);
-      const foreign = await lab.ruleset();
-      const clean = await lab.kernelState();
-      const untouched = async (when: string): Promise<void> =>
-        assert.equal(await lab.ruleset([OWN_TABLE]), foreign, when);
-      try {
-        const first = await start(both, { launcher });
-        await assertServes(FRONTEND[4], [80], first.log());
-        await untouched('while it runs');
-        await first.kill();
-        await untouched('after kill -9');
-        assert.ok((await lab.ruleset()).includes(OWN_TABLE), 'the killed one has left its table');
-
-        const second = await start(captureConfig({ mode }, { rule: { listenPorts: '80,443' } }), {
-          launcher,
-        });
-        await assertServes(FRONTEND[4], [80, 443], second.log());
-        await untouched('after a restart');
-        const [gone] = await ask(FRONTEND[4], [8000], ['tcp']);
-        assert.match(JSON.stringify(gone?.answer), /ECONNREFUSED/, 'a port of the first is free again');
-        assert.ok(!(await lab.ruleset()).includes(FRONTEND[6]), 'nothing of the first frontend is left');
-        assert.equal(await second.stop(), 0);
-        assert.equal(await lab.kernelState(), clean);
-      } finally {
-        await lab.spaces.nft('lb', 'delete table ip foreign\ndelete table inet firewall');
-      }
-    });
-  }
+    } finally {
+      await lab.spaces.nft('lb', 'delete table ip foreign\ndelete table inet firewall');
+    }
+  });
 
   void test('excluded ports, ports of other processes and the own metrics stay where they are', async () => {
     const ssh = await lab.startEcho('lb', [22, 7777], [FRONTEND[4]]);

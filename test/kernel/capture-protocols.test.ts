@@ -38,7 +38,7 @@ void describe('protocols of more than one port, captured, source-ip', { skip }, 
     await lab.startBackends([SIP, RTP, RTCP]);
     for (const address of BACKENDS[4]) await startServers(address);
     const rule = { distribution: 'source-ip' };
-    haports = await lab.start(captureConfig({ mode: 'dnat-map' }, { rule, dataPlane: { workers: 2 } }));
+    haports = await lab.start(captureConfig({}, { rule, dataPlane: { workers: 2 } }));
   });
   after(async () => {
     await lab.close();

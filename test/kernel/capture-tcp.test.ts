@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 import { ipAddress, parseCidr } from '../../src/model/address.js';
-import { captureAddress, captureSlots, type TcpCapture } from '../../src/model/capture.js';
+import { captureAddress, captureSlots } from '../../src/model/capture.js';
 import { randomPorts, reachedBy, type AskedFlow, type FlowAnswer } from '../support/capture-flows.js';
 import type { TcpPlaneOptions } from '../support/capture-tcp-main.js';
 import { eventually, within } from '../support/deadline.js';
@@ -18,7 +18,6 @@ import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
  */
 
 const SUPPORT = join(import.meta.dirname, '..', 'support');
-const LAUNCHER = join(process.cwd(), 'test', 'support', 'launch-transparent.pl');
 const CLIENT = { 4: '10.62.1.2', 6: 'fd00:62:1::2' } as const;
 const FRONTEND = { 4: '10.62.0.9', 6: 'fd00:62::9' } as const;
 const BACKEND = '10.62.2.2';
@@ -81,50 +80,45 @@ describe('captured TCP', { skip: whyNoNamespaces() }, () => {
     return (await lab.must(from, process.execPath, ['-e', script], { timeoutMs: 10_000 })).trim();
   }
 
-  async function serve(tcp: TcpCapture, workers: number): Promise<ServedPlane> {
-    await lab.nft('lb', await ruleset(lab, tcp));
+  async function serve(workers: number): Promise<ServedPlane> {
+    await lab.nft('lb', await ruleset(lab));
     const options: TcpPlaneOptions = {
-      ...{ tcp, workers, port: PORT, backend: BACKEND },
+      ...{ workers, port: PORT, backend: BACKEND },
       frontends: Object.values(FRONTEND),
     };
     const main = [process.execPath, join(SUPPORT, 'capture-tcp-main.js'), JSON.stringify(options)];
-    const child =
-      tcp === 'tproxy'
-        ? lab.spawn('lb', 'perl', [LAUNCHER, String(PORT), '46', ...main])
-        : lab.spawn('lb', main[0] ?? '', main.slice(1));
+    const child = lab.spawn('lb', main[0] ?? '', main.slice(1));
     return new ServedPlane(child, await ready(child));
   }
 
-  for (const tcp of ['dnat-map', 'tproxy'] as const) {
-    for (const workers of [0, 1, 2]) {
-      test(`${tcp}, ${workers} workers: every port over IPv4 and IPv6 reaches its port`, async () => {
-        const plane = await serve(tcp, workers);
-        try {
-          await askAll('c');
-          if (tcp === 'dnat-map') await askAll('lb');
-          const { drops } = await plane.tell();
-          assert.deepEqual(drops, { [FRONTEND[4]]: {}, [FRONTEND[6]]: {} });
-          for (const family of [4, 6] as const) {
-            // Past the steering, from this machine itself: 127.0.0.1 is nobody's frontend.
-            const host = family === 4 ? '127.0.0.1' : '::1';
-            assert.equal(await knock('lb', host, PORT), 'ECONNRESET');
-          }
-          const { drops: dropsAfter } = await plane.tell();
-          assert.equal(sum(dropsAfter), 2);
-          if (workers === 0) return;
-          const { workersLost } = await plane.tell('kill');
-          assert.equal(workersLost, 1);
-          if (tcp === 'dnat-map' && workers === 1) {
-            // Its socket died with it. A transparent one is the control process's too: connections wait there.
-            const served = async (): Promise<boolean> => (await knock('c', FRONTEND[4], 1)) === 'data';
-            await eventually(served, 10_000, 'the next worker');
-          }
-          await askAll('c');
-        } finally {
-          await plane.end();
+  for (const workers of [0, 1, 2]) {
+    test(`${workers} workers: every port over IPv4 and IPv6 reaches its port`, async () => {
+      const plane = await serve(workers);
+      try {
+        await askAll('c');
+        await askAll('lb');
+        const { drops } = await plane.tell();
+        assert.deepEqual(drops, { [FRONTEND[4]]: {}, [FRONTEND[6]]: {} });
+        for (const family of [4, 6] as const) {
+          // Past the steering, from this machine itself: 127.0.0.1 is nobody's frontend.
+          const host = family === 4 ? '127.0.0.1' : '::1';
+          assert.equal(await knock('lb', host, PORT), 'ECONNRESET');
         }
-      });
-    }
+        const { drops: dropsAfter } = await plane.tell();
+        assert.equal(sum(dropsAfter), 2);
+        if (workers === 0) return;
+        const { workersLost } = await plane.tell('kill');
+        assert.equal(workersLost, 1);
+        if (workers === 1) {
+          // Its socket died with it.
+          const served = async (): Promise<boolean> => (await knock('c', FRONTEND[4], 1)) === 'data';
+          await eventually(served, 10_000, 'the next worker');
+        }
+        await askAll('c');
+      } finally {
+        await plane.end();
+      }
+    });
   }
 });
 
@@ -156,7 +150,7 @@ function sum(drops: Told['drops']): number {
 }
 
 /** In place of the one before. */
-async function ruleset(lab: NamespaceLab, tcp: TcpCapture): Promise<string> {
+async function ruleset(lab: NamespaceLab): Promise<string> {
   const block = parseCidr('240.0.0.0/4');
   assert.ok(block);
   const slots = captureSlots(Object.values(FRONTEND).map(ipAddress), block);
@@ -172,16 +166,9 @@ async function ruleset(lab: NamespaceLab, tcp: TcpCapture): Promise<string> {
     }`);
     const zero = captureAddress(family, slot, 0, block).text;
     await lab.ip('lb', `route replace local ${zero}/${family === 4 ? 16 : 80} dev lo`);
-    steer.push(
-      tcp === 'tproxy'
-        ? `${ip} daddr ${FRONTEND[family]} meta l4proto tcp meta mark set 0x64 tproxy ${ip} to :${PORT} accept`
-        : `${ip} daddr ${FRONTEND[family]} dnat ${ip} to tcp dport map @hub${family} : ${PORT}`,
-    );
+    steer.push(`${ip} daddr ${FRONTEND[family]} dnat ${ip} to tcp dport map @hub${family} : ${PORT}`);
   }
-  const hooks =
-    tcp === 'tproxy'
-      ? 'chain divert { type filter hook prerouting priority mangle; jump steer; }'
-      : `chain prerouting { type nat hook prerouting priority dstnat - 5; jump steer; }
+  const hooks = `chain prerouting { type nat hook prerouting priority dstnat - 5; jump steer; }
          chain output { type nat hook output priority -105; jump steer; }`;
   const parts = [...maps, `chain steer {\n${steer.join('\n')}\n}`, hooks].join('\n');
   return `table inet trial\ndelete table inet trial\ntable inet trial {\n${parts}\n}\n`;

@@ -5,7 +5,7 @@ import { floatingSetup } from '../../src/planes/kernel/ebpf/floating.js';
 import { ipAddress } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import type { KernelMode } from '../../src/model/configuration.js';
-import { replaceTableText } from '../../src/planes/netfilter/nft.js';
+import { replaceTableText } from '../../src/planes/netfilter/setup.js';
 import { NONE_EXCLUDED } from '../../src/selection/picker.js';
 import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
 import { KernelStates } from '../support/kernel-states.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { FlowMirror } from '../../src/planes/kernel/nat/kernel-flows.js';
+import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
 import { kernelInput } from '../../src/planes/kernel/program.js';
 import type { PlaneEvent } from '../../src/model/events.js';
 import type { KernelMode } from '../../src/model/configuration.js';
@@ -34,7 +34,7 @@ const configuration = {
 };
 
 for (const mode of MODES) {
-  describe(`FlowMirror of a kernel, ${mode}`, { skip: whyNoNamespaces() }, () => {
+  describe(`ConntrackFlows of a kernel, ${mode}`, { skip: whyNoNamespaces() }, () => {
     let lab: FloatingLab;
     let states: KernelStates;
 
@@ -49,9 +49,10 @@ for (const mode of MODES) {
       await lab.load(state);
       const tools = systemTools({ namespace: lab.namespaces.full('lb') });
       const files = { readText: (path: string) => lab.namespaces.must('lb', 'cat', [path]) };
-      const mirror = new FlowMirror({ clock, tools, files, picker: states.picker }, { flowEvents: true });
+      const mirror = new ConntrackFlows({ clock, tools, files, picker: states.picker }, { flowEvents: true });
       const events: PlaneEvent[] = [];
       mirror.subscribe((batch) => events.push(...batch));
+      mirror.consume();
       mirror.update(state, kernelInput(state));
       await mirror.start();
       const flows: ClientFlow[] = Array.from({ length: 120 }, (_, index) => ({

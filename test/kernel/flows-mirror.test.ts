@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { FlowMirror } from '../../src/planes/kernel/nat/kernel-flows.js';
+import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
 import { kernelInput, type KernelInput } from '../../src/planes/kernel/program.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import type { PlaneEvent } from '../../src/model/events.js';
@@ -70,13 +70,13 @@ async function until(
   }
 }
 
-describe('FlowMirror of a kernel', { skip: whyNoNamespaces() }, () => {
+describe('ConntrackFlows of a kernel', { skip: whyNoNamespaces() }, () => {
   let lab: NatLab;
   let client: LabClient;
   let states: KernelStates;
   let state: ForwardingState;
   let input: KernelInput;
-  const running: FlowMirror[] = [];
+  const running: ConntrackFlows[] = [];
 
   before(async () => {
     states = await KernelStates.create();
@@ -98,15 +98,16 @@ describe('FlowMirror of a kernel', { skip: whyNoNamespaces() }, () => {
     await lab.close();
   });
 
-  async function mirrored(): Promise<{ readonly mirror: FlowMirror; readonly events: PlaneEvent[] }> {
+  async function mirrored(): Promise<{ readonly mirror: ConntrackFlows; readonly events: PlaneEvent[] }> {
     const files = {
       readText: (path: string) => lab.namespaces.must('lb', 'cat', [path]),
     };
     const tools = systemTools({ namespace: lab.namespaces.full('lb') });
-    const mirror = new FlowMirror({ clock, tools, files, picker: states.picker }, { flowEvents: true });
+    const mirror = new ConntrackFlows({ clock, tools, files, picker: states.picker }, { flowEvents: true });
     running.push(mirror);
     const events: PlaneEvent[] = [];
     mirror.subscribe((batch) => events.push(...batch));
+    mirror.consume();
     mirror.update(state, input);
     await mirror.start();
     // The machine's own sockets are as they are.
@@ -117,7 +118,7 @@ describe('FlowMirror of a kernel', { skip: whyNoNamespaces() }, () => {
     return { mirror, events };
   }
 
-  async function allFlows(mirror: FlowMirror): Promise<FlowRecord[]> {
+  async function allFlows(mirror: ConntrackFlows): Promise<FlowRecord[]> {
     const flows: FlowRecord[] = [];
     let after: number | undefined;
     do {

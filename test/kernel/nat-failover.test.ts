@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
-import { ACTED } from '../../src/planes/kernel/nat/nft-text.js';
+import { ACTED } from '../../src/planes/kernel/nat/policies.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { ipAddress } from '../../src/model/address.js';
-import type { KernelSetup } from '../../src/planes/netfilter/nft.js';
+import type { KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
 import {

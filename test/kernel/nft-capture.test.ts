@@ -5,7 +5,8 @@ import { after, before, describe, test } from 'node:test';
 import { ipAddress, parseCidr } from '../../src/model/address.js';
 import { parsePortSet } from '../../src/model/ports.js';
 import { captureSetup } from '../../src/planes/capture/table.js';
-import { flushInstance, type KernelSetup } from '../../src/planes/netfilter/nft.js';
+import { flushInstance } from '../../src/planes/netfilter/nft.js';
+import { type KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
 import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { eventually, within } from '../support/deadline.js';
@@ -65,7 +66,7 @@ describe('captureSetup(), in the kernel', { skip }, () => {
     assert.ok(block);
     setup = captureSetup({
       instance: 'haports',
-      plan: { tcp: 'dnat-map', udp: 'redirect', port: 61000, block },
+      plan: { udp: 'redirect', port: 61000, block },
       workers: 2,
       frontends: ([4, 6] as const).map((family) => ({
         name: 'hub',

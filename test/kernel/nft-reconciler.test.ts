@@ -4,7 +4,9 @@ import { ipAddress, parseCidr } from '../../src/model/address.js';
 import type { CapturePlan } from '../../src/model/capture.js';
 import { parsePortSet } from '../../src/model/ports.js';
 import { captureSetup, type CaptureInput, type CapturedFrontend } from '../../src/planes/capture/table.js';
-import { flushInstance, type KernelSetup } from '../../src/planes/netfilter/nft.js';
+import { flushInstance } from '../../src/planes/netfilter/nft.js';
+import { type KernelSetup } from '../../src/planes/netfilter/setup.js';
+import { backendRule, backendTable } from '../../src/planes/netfilter/routing.js';
 import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
 import { systemTools, type Tool, type Tools } from '../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../support/fake-clock.js';
@@ -35,7 +37,7 @@ function setup(change: Partial<CaptureInput> = {}, plan: Partial<CapturePlan> = 
   assert.ok(block);
   return captureSetup({
     instance: 'haports',
-    plan: { tcp: 'dnat-map', udp: 'redirect', port: 61000, block, ...plan },
+    plan: { udp: 'redirect', port: 61000, block, ...plan },
     workers: 2,
     frontends: [
       frontend('hub', '10.9.0.1', 5, '1-21,23-2000', '1-21,23-65535'),
@@ -44,6 +46,13 @@ function setup(change: Partial<CaptureInput> = {}, plan: Partial<CapturePlan> = 
     udpEntrySeconds: 90,
     ...change,
   });
+}
+
+/** As with capture, and with the policy rule of a backend. */
+function withBackend(): KernelSetup {
+  const captured = setup();
+  const rule = backendRule(6, 0x68000001, backendTable(captured.tag, 1));
+  return { ...captured, routing: [...captured.routing, rule] };
 }
 
 describe('Reconciler, in a network namespace', { skip }, () => {
@@ -125,11 +134,10 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.deepEqual(changes, ['installed', 'removed']);
   });
 
-  test('install() in tproxy mode adds a policy rule and a routing table, and remove() takes them away', async () => {
+  test('install() adds the policy rule of a backend, and remove() takes it away', async () => {
     const routingBefore = await routing();
-    await reconciler.install(setup({}, { tcp: 'tproxy' }));
-    assert.match(await ruleset(), /tproxy ip6 to :61000 accept/);
-    assert.match(await must('ip', ['-6', 'rule']), /fwmark 0x68000000\/0xff000000 lookup/);
+    await reconciler.install(withBackend());
+    assert.match(await must('ip', ['-6', 'rule']), /fwmark 0x68000001 lookup/);
     await reconciler.install(setup());
     assert.doesNotMatch(await must('ip', ['-6', 'rule']), /fwmark/, 'what is no longer wanted goes');
     await reconciler.remove();
@@ -245,13 +253,12 @@ describe('Reconciler, in a network namespace', { skip }, () => {
   }
 
   test('it puts right a policy rule and the table after `nft flush ruleset`', async () => {
-    const wanted = setup({}, { tcp: 'tproxy' });
-    await reconciler.install(wanted);
+    await reconciler.install(withBackend());
     await must('nft', ['flush', 'ruleset']);
-    await must('ip', ['rule', 'del', 'pref', '680']);
+    await must('ip', ['-6', 'rule', 'del', 'pref', '680']);
     await poll();
-    assert.match(await ruleset(), /tproxy ip to :61000/);
-    assert.match(await must('ip', ['rule']), /fwmark 0x68000000/);
+    assert.match(await ruleset(), /map tcp4-hub/);
+    assert.match(await must('ip', ['-6', 'rule']), /fwmark 0x68000001/);
     await must('nft', ['-f', '-'], FOREIGN);
     await poll();
     assert.equal(reconciler.report().repairs, 1, 'a table of others is no damage');

@@ -2,43 +2,33 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
-import {
-  forkSharingWorker,
-  forkWorker,
-  handedOn,
-  type WorkerProcess,
-} from '../../src/planes/workers/process.js';
-import { tryTcpPort } from '../../src/planes/userspace/tcp/listener.js';
+import { forkSharingWorker, forkWorker, type WorkerProcess } from '../../src/planes/workers/process.js';
+import { tryTcpPort } from '../../src/planes/userspace/sockets/net.js';
 import { rendezvousOwner } from '../../src/planes/userspace/listen-plan.js';
 import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { ipAddress, parseCidr } from '../../src/model/address.js';
-import type { CapturePlan, TcpCapture } from '../../src/model/capture.js';
+import type { CapturePlan } from '../../src/model/capture.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
 import { relinked, testFrontend, testRule, testState } from './forwarding-state.js';
 
 /*
- * A userspace plane that serves all TCP ports of two captured frontends, inside a namespace. With tproxy, descriptors 3
- * and 4 are transparent sockets. Prints `ready`; then a line of JSON for each line that it reads: drops by reason, flows,
+ * A userspace plane that serves all TCP ports of two captured frontends, inside a namespace. Prints `ready`; then a line of JSON for each line that it reads: drops by reason, flows,
  * workers lost. The line `kill` kills a worker first.
  */
 
 /** What stands on the command line, as JSON. */
 export interface TcpPlaneOptions {
-  readonly tcp: TcpCapture;
   readonly workers: number;
   readonly port: number;
   readonly frontends: readonly string[];
   readonly backend: string;
 }
 
-const { tcp, workers, port, frontends, backend } = JSON.parse(process.argv[2] ?? '') as TcpPlaneOptions;
+const { workers, port, frontends, backend } = JSON.parse(process.argv[2] ?? '') as TcpPlaneOptions;
 const block = parseCidr('240.0.0.0/4');
 if (block === undefined) throw new Error('No block');
-const plan: CapturePlan = {
-  ...{ tcp, udp: 'bind', port, block },
-  ...(tcp === 'tproxy' ? { descriptors: { 4: 3, 6: 4 } } : {}),
-};
+const capture: CapturePlan = { udp: 'bind', port, block };
 const state = testState({ backends: [backend] });
 const configuration = relinked({
   ...state.configuration,
@@ -47,12 +37,11 @@ const configuration = relinked({
   rules: frontends.map((text) => testRule({ name: text, frontend: text, protocols: ['tcp'] })),
 });
 const launched: WorkerProcess[] = [];
-const handed = handedOn(plan);
 const script = fileURLToPath(new URL('../../src/worker.js', import.meta.url));
 const hash = await createHasher();
 
 function launch(fork: typeof forkWorker): WorkerProcess {
-  const worker = fork(script, handed.descriptors);
+  const worker = fork(script);
   launched.push(worker);
   return worker;
 }
@@ -60,12 +49,8 @@ function launch(fork: typeof forkWorker): WorkerProcess {
 function createPlane(): UserspacePlane | WorkerSupervisor | WorkerGroup {
   const options = { flowEvents: false, worker: 0, workers };
   if (workers === 0) {
-    return new UserspacePlane(
-      { clock, hash, ownAddresses: () => [] },
-      { ...options, workers: 1, capture: plan },
-    );
+    return new UserspacePlane({ clock, hash, ownAddresses: () => [] }, { ...options, workers: 1, capture });
   }
-  const capture = handed.plan;
   if (workers === 1)
     return new WorkerSupervisor({ clock, launch: () => launch(forkWorker) }, { ...options, capture });
   const ownerOf = rendezvousOwner(hash, workers);

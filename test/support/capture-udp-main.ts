@@ -2,7 +2,7 @@ import { createSocket } from 'node:dgram';
 import { createInterface } from 'node:readline';
 import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { ipAddress, parseCidr } from '../../src/model/address.js';
-import { ConntrackEvents } from '../../src/planes/netfilter/conntrack.js';
+import { Conntrack, conntrackOrigins } from '../../src/planes/netfilter/conntrack.js';
 import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
@@ -20,11 +20,11 @@ if (block === undefined) throw new Error('No block');
 const plane = new UserspacePlane(
   {
     ...{ clock, hash: await createHasher(), ownAddresses: () => [] },
-    origins: new ConntrackEvents({ clock, tools: systemTools() }),
+    origins: conntrackOrigins(new Conntrack({ clock, tools: systemTools() })),
   },
   {
     ...{ flowEvents: false, worker: 0, workers: 1 },
-    capture: { tcp: 'dnat-map', udp: 'redirect', port: Number(port), block },
+    capture: { udp: 'redirect', port: Number(port), block },
   },
 );
 const report = await plane.start(

@@ -5,13 +5,13 @@ import { floatingFlows, type FloatingFlow } from '../../src/planes/kernel/ebpf/f
 import { floatingSetup } from '../../src/planes/kernel/ebpf/floating.js';
 import { kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
+import { replaceTable } from '../../src/planes/netfilter/nft.js';
 import {
   deltaText,
-  replaceTable,
   replaceTableText,
   routingText,
   type KernelSetup,
-} from '../../src/planes/netfilter/nft.js';
+} from '../../src/planes/netfilter/setup.js';
 import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { within } from './deadline.js';
 import { CLIENTS, FRONTEND, LabClient } from './nat-lab.js';

@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
-import { deltaText, replaceTableText, type KernelSetup } from '../../src/planes/netfilter/nft.js';
+import { deltaText, replaceTableText, type KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { within } from './deadline.js';
 import { NamespaceLab } from './namespaces.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { deltaText, replaceTableText, type KernelSetup } from '../../src/planes/netfilter/nft.js';
+import { deltaText, replaceTableText, type KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { addRouting, deleteRouting, without, type RoutingEntry } from '../../src/planes/netfilter/routing.js';
 import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { within } from './deadline.js';

@@ -249,9 +249,8 @@ export const AZURE_CHECKS = [
   }),
   // An error: without an entry in floatingAddresses there is nothing to dial. The kernel data plane has a note instead:
   // there it is the frontend's own address. Whether the alias exists on the backend only a probe can tell.
-  error('V18', TARGETS, '', {
-    when: ({ rule: { floatingIp, frontend }, backend }, { plane }) =>
-      plane === 'userspace' && floatingIp && !Object.hasOwn(backend.floatingAddresses, frontend.name),
+  error('V18', floatingTargets, '', {
+    when: ({ rule: { frontend }, backend }) => !Object.hasOwn(backend.floatingAddresses, frontend.name),
     say: ({ rule, backend }) =>
       `Backend ${backend.address.text} has no floating address for frontend "${rule.frontend.name}"`,
     found: 'nothing',
@@ -280,6 +279,10 @@ export const AZURE_CHECKS = [
       'A flow that is hashed back to its own sender fails where client addresses are kept (Azure hairpin)',
   }),
 ];
+
+function floatingTargets({ plane, rules }: Draft) {
+  return TARGETS({ rules: plane === 'userspace' ? rules.filter(({ floatingIp }) => floatingIp) : [] });
+}
 
 function firstWithOthers(draft: Draft): readonly Rule[] {
   const { rules } = draft;

@@ -6,7 +6,7 @@ import type { Draft } from '../resolve.js';
 export type Check = (draft: Draft) => readonly Issue[];
 
 /** What is looked at, one by one: things of the draft, or items that say which `thing` they are about, and where in it. */
-export type Over<T extends object> = (draft: Draft) => readonly T[];
+export type Over<T extends object> = (draft: Draft) => Iterable<T>;
 
 interface Spot {
   readonly thing?: object;
@@ -43,20 +43,23 @@ function tell(severityOf: (draft: Draft) => Severity): TellOf {
       .replace('@', '')
       .split('.')
       .filter((step) => step !== '');
-    return (draft) =>
-      over(draft).flatMap((item): Issue[] => {
+    return (draft) => {
+      const issues: Issue[] = [];
+      for (const item of over(draft)) {
         const hit = row.when === undefined ? (true as H) : row.when(item, draft);
-        if (hit === undefined || hit === false) return [];
+        if (hit === undefined || hit === false) continue;
         const inWords = (words: Words<T, H> | undefined): string | undefined =>
           typeof words === 'function' ? words(item, hit, draft) : words;
         const { thing = item, at = keys, atKey = key.startsWith('@') }: Spot = item;
         const path = draft.path(thing, ...at);
-        const issue = { severity: severityOf(draft), code, path, message: inWords(row.say) ?? '' };
         const { found, expected, reason } = row;
         const details = { found: inWords(found), expected: inWords(expected), reason: inWords(reason) };
         const told = Object.entries(details).filter(([, words]) => words !== undefined);
-        return [{ ...issue, atKey, ...Object.fromEntries(told) }];
-      });
+        const message = inWords(row.say) ?? '';
+        issues.push({ severity: severityOf(draft), code, path, message, atKey, ...Object.fromEntries(told) });
+      }
+      return issues;
+    };
   };
 }
 
@@ -72,18 +75,26 @@ export const PROBES = ({ probes }: Draft) => probes;
 export const POOLS = ({ pools }: Draft) => pools;
 export const RULES = ({ rules }: Draft) => rules;
 
-/** Every backend and the pool it is a member of. */
-export function MEMBERS({
-  pools,
-}: Draft): readonly { readonly pool: BackendPool; readonly backend: Backend; readonly thing: Backend }[] {
-  return pools.flatMap((pool) => pool.backends.map((backend) => ({ pool, backend, thing: backend })));
+/** A backend and the pool it is a member of. */
+interface Member {
+  readonly pool: BackendPool;
+  readonly backend: Backend;
+  readonly thing: Backend;
 }
 
-/** Every rule with each backend that it may send flows to. */
-export function TARGETS({
-  rules,
-}: Draft): readonly { readonly rule: Rule; readonly backend: Backend; readonly thing: Backend }[] {
-  return rules.flatMap((rule) => rule.pool.backends.map((backend) => ({ rule, backend, thing: backend })));
+export function* MEMBERS({ pools }: Draft): Generator<Member> {
+  for (const pool of pools) for (const backend of pool.backends) yield { pool, backend, thing: backend };
+}
+
+/** A rule and a backend that it may send flows to. There may be millions. */
+interface Target {
+  readonly rule: Rule;
+  readonly backend: Backend;
+  readonly thing: Backend;
+}
+
+export function* TARGETS({ rules }: Pick<Draft, 'rules'>): Generator<Target> {
+  for (const rule of rules) for (const backend of rule.pool.backends) yield { rule, backend, thing: backend };
 }
 
 /** Each rule with the first earlier one that it does not go with. */

@@ -34,7 +34,7 @@ const LINK_LOCAL =
 
 /** The options of the kernel data plane, where it was asked for and they are right. */
 const OPTIONS = ({ kernel }: Draft): readonly KernelInput[] => (kernel === undefined ? [] : [kernel]);
-const BACKENDS = (draft: Draft) => MEMBERS(draft).map(({ backend }) => backend);
+const BACKENDS = ({ pools }: Draft) => pools.flatMap(({ backends }) => backends);
 
 /** What is looked at only where the kernel data plane was asked for. */
 function inKernel<T extends object>(over: Over<T>): Over<T> {
@@ -47,7 +47,7 @@ function where<T extends object>(fits: (kernel: KernelInput) => boolean, over: O
 }
 
 function ofProtocol(protocol: 'tcp' | 'udp', over: Over<Rule>): Over<Rule> {
-  return (draft) => over(draft).filter(({ protocols }) => protocols.includes(protocol));
+  return (draft) => [...over(draft)].filter(({ protocols }) => protocols.includes(protocol));
 }
 
 const isNat = ({ mode }: KernelInput) => mode === 'nat';

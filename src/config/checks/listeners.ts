@@ -18,7 +18,7 @@ import {
 } from '../../model/ports.js';
 import { formatPath, type Issue } from '../findings.js';
 import { addressesOverlap, ownListens, ownListensAt, shiftPorts, type Draft } from '../resolve.js';
-import { TARGETS, error, note, quoted, repeats } from './check.js';
+import { error, note, quoted, repeats } from './check.js';
 
 /** Two rules that have ports in common. */
 interface SharedPorts {
@@ -174,10 +174,10 @@ interface OwnListener {
 }
 
 /**
- * The first of haports' own listeners that gets what is sent to an address. A wildcard listener takes all of this
- * machine's addresses and loopback; `::` takes both families. IPv4-mapped addresses have become IPv4 when they were parsed.
+ * Finds own listeners that get what is sent to an address. A wildcard listener takes all of this machine's addresses and
+ * loopback; `::` takes both families. IPv4-mapped addresses have become IPv4 when they were parsed.
  */
-function ownListenerFinder({ root, rules, ownAddresses }: Draft) {
+function ownListenersNear({ root, rules, pools, ownAddresses }: Draft) {
   const listeners: readonly OwnListener[] = [
     ...rules.map(({ name, frontend, protocols, ports }) => {
       return { what: `the listener of rule "${name}"`, address: frontend.address, protocols, ports };
@@ -186,51 +186,61 @@ function ownListenerFinder({ root, rules, ownAddresses }: Draft) {
       return { what, address, protocols: ['tcp'] as const, ports: portSetOf(port) };
     }),
   ];
-  const known = new Map<string, readonly OwnListener[]>();
-  return (address: IpAddress, protocols: readonly Protocol[], ports: PortSet) => {
-    const there =
-      known.get(address.text) ??
-      listeners.filter((listener) => reaches(listener.address, address, ownAddresses));
-    known.set(address.text, there);
-    for (const listener of there) {
-      const shared = PROTOCOLS.filter((one) => protocols.includes(one) && listener.protocols.includes(one));
-      if (shared.length === 0 || !portSetsMeet(ports, listener.ports)) continue;
-      const common = formatPortSet(intersectPorts(ports, listener.ports));
-      return { place: `${shared.join(' and ')} port ${common}`, what: listener.what };
-    }
-    return undefined;
+  const at = (target: IpAddress) => listeners.filter(({ address }) => reaches(address, target, ownAddresses));
+  // Of millions of pairs of rule and backend, almost all end here.
+  const near = new Map(
+    pools.map((pool) => [pool, pool.backends.filter(({ address }) => at(address).length > 0)]),
+  );
+  return {
+    /** Backends whose own address leads to a listener, on some port. */
+    near: (rule: Rule) => near.get(rule.pool) ?? [],
+    find: (target: IpAddress, protocols: readonly Protocol[], ports: PortSet) => {
+      for (const listener of at(target)) {
+        const shared = PROTOCOLS.filter((one) => protocols.includes(one) && listener.protocols.includes(one));
+        if (shared.length === 0 || !portSetsMeet(ports, listener.ports)) continue;
+        const common = formatPortSet(intersectPorts(ports, listener.ports));
+        return { place: `${shared.join(' and ')} port ${common}`, what: listener.what };
+      }
+      return undefined;
+    },
   };
 }
 
 /** Backends that a rule would dial, and own listeners would answer. */
 function dialLoops(draft: Draft) {
-  const find = ownListenerFinder(draft);
-  return TARGETS(draft).flatMap(({ rule, backend: thing }) => {
+  const { near, find } = ownListenersNear(draft);
+  return draft.rules.flatMap((rule) => {
     // In the kernel packets go to the backend itself, whatever address is on them.
     const floating = draft.plane === 'userspace' && rule.floatingIp;
-    const address = dialled(rule, thing, floating);
-    const hit = address && find(address, rule.protocols, shiftPorts(rule.ports, rule.portOffset));
     const at = floating ? ['floatingAddresses', rule.frontend.name] : ['address'];
-    return address === undefined || hit === undefined ? [] : [{ thing, at, rule, address, ...hit }];
+    const ports = shiftPorts(rule.ports, rule.portOffset);
+    return (floating ? rule.pool.backends : near(rule)).flatMap((thing) => {
+      const address = dialled(rule, thing, floating);
+      const hit = address && find(address, rule.protocols, ports);
+      return hit === undefined ? [] : [{ thing, at, rule, text: address?.text ?? '', ...hit }];
+    });
   });
 }
 
 /** Backends whose probe own listeners would answer. */
 function probeLoops(draft: Draft) {
-  const find = ownListenerFinder(draft);
-  return TARGETS(draft).flatMap(({ rule: { probe }, backend: thing }) => {
-    const hit = probe && find(thing.address, ['tcp'], portSetOf(probe.port));
-    if (probe === undefined || hit === undefined) return [];
-    return [{ thing, probe, target: formatEndpoint(thing.address, probe.port), what: hit.what }];
+  const { near, find } = ownListenersNear(draft);
+  return draft.rules.flatMap((rule) => {
+    const { probe } = rule;
+    if (probe === undefined) return [];
+    return near(rule).flatMap((thing) => {
+      const hit = find(thing.address, ['tcp'], portSetOf(probe.port));
+      const target = formatEndpoint(thing.address, probe.port);
+      return hit === undefined ? [] : [{ thing, probe, target, what: hit.what }];
+    });
   });
 }
 
 /** Backends and probe targets that lead straight back into haports. */
 export const LOOP_CHECKS = [
   error('LB_LOOP', dialLoops, '', {
-    say: ({ rule, place, address, what }) =>
-      `Rule "${rule.name}" would send ${place} of ${address.text} into ${what}`,
-    found: ({ address }) => quoted(address),
+    say: ({ rule, place, text, what }) => `Rule "${rule.name}" would send ${place} of ${text} into ${what}`,
+    found: ({ text }) => quoted(text),
     expected: 'an address and port where haports itself does not listen',
     reason: 'A flow that comes back to its own listener runs in circles until everything is used up',
   }),

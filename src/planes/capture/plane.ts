@@ -19,9 +19,8 @@ import {
   type UdpFlowState,
   type UdpStop,
 } from '../contract.js';
-import { replaceTableText, routingText, type KernelSetup } from '../netfilter/nft.js';
+import { replaceTableText, routingText, type KernelSetup } from '../netfilter/setup.js';
 import { sameEntry } from '../netfilter/routing.js';
-import { captureMode, type DecidedCapture } from './plan.js';
 import { captureInputs, wantsPort, type CaptureInputs, type PortInUse } from './ports-in-use.js';
 import { captureSetup } from './table.js';
 
@@ -49,7 +48,8 @@ export interface CapturedPlaneDeps {
   readonly ownSockets: () => Promise<ReadonlySet<string>>;
 }
 
-export interface CapturedPlaneOptions extends DecidedCapture {
+export interface CapturedPlaneOptions {
+  readonly plan: CapturePlan;
   /** Data workers. */
   readonly workers: number;
 }
@@ -138,8 +138,8 @@ export class CapturedPlane implements HandOverPlane {
   }
 
   kernelReport(): KernelReport {
-    const { plan, why } = this.#options;
-    return { ...this.#keeper.report(), mode: captureMode(plan), why };
+    const mode = `capture dnat-map, udp ${this.#options.plan.udp}`;
+    return { ...this.#keeper.report(), mode, why: 'The configuration asks for capture' };
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
@@ -165,11 +165,8 @@ export class CapturedPlane implements HandOverPlane {
   }
 
   whyNoHandOver(): string | undefined {
-    const { plan, workers } = this.#options;
-    const what =
-      plan.tcp === 'tproxy' ? 'Capture by tproxy' : workers > 1 ? 'Capture with several workers' : undefined;
-    if (what === undefined) return undefined;
-    return `${what} cannot be handed over to another process: restart this one, or use dataPlane.capture.mode "dnat-map" with one worker`;
+    if (this.#options.workers <= 1) return undefined;
+    return 'Capture with several workers cannot be handed over to another process: restart this one, or use one worker';
   }
 
   async lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {

@@ -1,13 +1,19 @@
 import type { IpAddress } from '../../model/address.js';
 import { captureAddress, type CapturePlan } from '../../model/capture.js';
 import { portSetSize, portsOf, type PortSet } from '../../model/ports.js';
-import type { Elements, KernelSetup } from '../netfilter/nft.js';
+import {
+  addressText,
+  addressType,
+  chainText,
+  ipWord,
+  tableText,
+  type Elements,
+  type KernelSetup,
+} from '../netfilter/setup.js';
 import {
   anyIpRoute,
-  everythingLocalRoute,
   instanceTag,
   loopbackAddress,
-  markRule,
   tableOf,
   type RoutingEntry,
 } from '../netfilter/routing.js';
@@ -17,14 +23,13 @@ import {
  *
  *   ageing    conntrack keeps new captured UDP flows longer than haports does, so that what the socket sees as the
  *             sender of a datagram means the same flow as long as haports knows it
- *   divert    TPROXY: every packet of a captured TCP flow
  *   steer     DNAT: the first packet of a captured flow; conntrack does the rest, and undoes it in replies
  *   guard     private addresses and ports are reached only so
  */
 
 /** Before the usual `dstnat` (-100), so that a port of ours is ours; `mangle` (-150) comes after conntrack (-200). */
 const STEER_PRIORITY = -105;
-const DIVERT_PRIORITY = -150;
+const AGEING_PRIORITY = -150;
 const GUARD_PRIORITY = -5;
 
 /** The table of captureSetup, without elements. */
@@ -32,35 +37,31 @@ export function captureStructure(table: string, input: CaptureInput): string {
   const { frontends, plan } = input;
   const udp = frontends.filter((frontend) => udpPorts(frontend, plan));
   const steered = frontends.flatMap((frontend) => steerRules(frontend, input));
-  const diverted = frontends.flatMap((frontend) => divertRules(frontend, plan));
   const ageing = udp.map(
     (frontend) => `${udpMatch(frontend)} ct state new ct timeout set "${timeoutOf(frontend)}"`,
   );
-  const lines = [
-    `table inet ${table} {`,
-    '  comment "All of it is haports\' own: changes by others are undone"',
+  return tableText(table, [
     ...frontends.flatMap((frontend) => setDeclarations(frontend, plan)),
     ...timeouts(udp, input.udpEntrySeconds),
-    ...(steered.length === 0 ? [] : chain('steer', undefined, steered)),
-    ...(ageing.length === 0 ? [] : chain('ageing', undefined, ageing)),
+    ...(steered.length === 0 ? [] : chainText('steer', undefined, steered)),
+    ...(ageing.length === 0 ? [] : chainText('ageing', undefined, ageing)),
     ...(steered.length === 0 ? [] : natHooks()),
-    ...filterHooks(ageing.length > 0, diverted),
-    ...chain('guard', `type filter hook input priority ${GUARD_PRIORITY}; policy accept;`, guardRules(input)),
-    '}',
-  ];
-  return lines.join('\n');
+    ...(ageing.length === 0 ? [] : ageingHooks()),
+    ...chainText(
+      'guard',
+      `type filter hook input priority ${GUARD_PRIORITY}; policy accept;`,
+      guardRules(input),
+    ),
+  ]);
 }
 
 function setDeclarations(frontend: CapturedFrontend, plan: CapturePlan): string[] {
   const names = captureSetNames(frontend);
-  const value = frontend.address.family === 4 ? 'ipv4_addr' : 'ipv6_addr';
   const intervalSet = '{ type inet_service; flags interval; }';
-  const tcp =
-    plan.tcp === 'tproxy'
-      ? `set ${names.tcp} ${intervalSet}`
-      : `map ${names.tcp} { type inet_service : ${value}; }`;
   return [
-    ...(tcpPorts(frontend) ? [`  ${tcp}`] : []),
+    ...(tcpPorts(frontend)
+      ? [`  map ${names.tcp} { type inet_service : ${addressType(frontend.address.family)}; }`]
+      : []),
     ...(udpPorts(frontend, plan) ? [`  set ${names.udp} ${intervalSet}`] : []),
   ];
 }
@@ -70,7 +71,7 @@ function timeouts(udp: readonly CapturedFrontend[], seconds: number): string[] {
   return families.flatMap((family) => [
     `  ct timeout udp-${family} {`,
     '    protocol udp',
-    `    l3proto ${family === 4 ? 'ip' : 'ip6'}`,
+    `    l3proto ${ipWord(family)}`,
     `    policy = { unreplied : ${seconds}, replied : ${seconds} }`,
     '  }',
   ]);
@@ -80,7 +81,7 @@ function steerRules(frontend: CapturedFrontend, { plan, workers }: CaptureInput)
   const { address, slot } = frontend;
   const { family } = address;
   const rules: string[] = [];
-  if (plan.tcp === 'dnat-map' && tcpPorts(frontend)) {
+  if (tcpPorts(frontend)) {
     const map = `tcp dport map @${captureSetNames(frontend).tcp}`;
     rules.push(`${daddr(frontend)} dnat ${ipWord(family)} to ${map} : ${plan.port}`);
   }
@@ -101,49 +102,35 @@ function udpPort(family: 4 | 6, port: number, workers: number): string {
   return `jhash ${ipWord(family)} saddr mod ${workers} seed 0x0 map { ${ports.join(', ')} }`;
 }
 
-function divertRules(frontend: CapturedFrontend, plan: CapturePlan): string[] {
-  if (plan.tcp !== 'tproxy' || !tcpPorts(frontend)) return [];
-  const others = hex(~CAPTURE_MARK.mask >>> 0);
-  const mark = `meta mark set meta mark & ${others} | ${hex(CAPTURE_MARK.value)}`;
-  const match = `${daddr(frontend)} tcp dport @${captureSetNames(frontend).tcp}`;
-  return [`${match} ${mark} tproxy ${ipWord(frontend.address.family)} to :${plan.port} accept`];
-}
-
 function natHooks(): string[] {
   // Packets of this machine's own clients meet the output hook instead.
   return (['prerouting', 'output'] as const).flatMap((hook) =>
-    chain(`nat-${hook}`, `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`, ['jump steer']),
+    chainText(`nat-${hook}`, `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`, [
+      'jump steer',
+    ]),
   );
 }
 
-function filterHooks(ageing: boolean, diverted: readonly string[]): string[] {
-  const jump = ageing ? ['jump ageing'] : [];
+function ageingHooks(): string[] {
   const hook = (name: string): string =>
-    `type filter hook ${name} priority ${DIVERT_PRIORITY}; policy accept;`;
+    `type filter hook ${name} priority ${AGEING_PRIORITY}; policy accept;`;
   return [
-    ...(ageing || diverted.length > 0 ? chain('divert', hook('prerouting'), [...jump, ...diverted]) : []),
-    ...(ageing ? chain('age-output', hook('output'), jump) : []),
+    ...chainText('divert', hook('prerouting'), ['jump ageing']),
+    ...chainText('age-output', hook('output'), ['jump ageing']),
   ];
 }
 
 function guardRules({ frontends, plan }: CaptureInput): string[] {
-  const { value, mask } = CAPTURE_MARK;
-  const direct =
-    plan.tcp === 'tproxy'
-      ? `meta mark & ${hex(mask)} != ${hex(value)}`
-      : 'ct direction original ct status & dnat == 0';
+  const direct = 'ct direction original ct status & dnat == 0';
   const prefixes = new Map(
     frontends
       .filter((frontend) => needsPrivateAddresses(frontend, plan))
       .map((frontend) => [slotPrefix(frontend, plan), ipWord(frontend.address.family)]),
   );
   return [
-    ...(plan.tcp === 'dnat-map' ? frontends.filter(tcpPorts).map(strayRule) : []),
+    ...frontends.filter(tcpPorts).map(strayRule),
     ...(frontends.some(tcpPorts) ? [`tcp dport ${plan.port} ${direct} reject with tcp reset`] : []),
-    ...Array.from(
-      prefixes,
-      ([prefix, ip]) => `${ip} daddr ${prefix} ct direction original ct status & dnat == 0 reject`,
-    ),
+    ...Array.from(prefixes, ([prefix, ip]) => `${ip} daddr ${prefix} ${direct} reject`),
   ];
 }
 
@@ -155,34 +142,16 @@ function strayRule(frontend: CapturedFrontend): string {
   return `${daddr(frontend)} tcp dport @${captureSetNames(frontend).tcp} ct state invalid drop`;
 }
 
-function chain(name: string, hook: string | undefined, rules: readonly string[]): string[] {
-  return [
-    `  chain ${name} {`,
-    ...(hook === undefined ? [] : [`    ${hook}`]),
-    ...rules.map((rule) => `    ${rule}`),
-    '  }',
-  ];
-}
-
 function udpMatch(frontend: CapturedFrontend): string {
   return `${daddr(frontend)} udp dport @${captureSetNames(frontend).udp}`;
 }
 
 function daddr({ address }: CapturedFrontend): string {
-  // The table has no place for a zone, `%eth0`.
-  return `${ipWord(address.family)} daddr ${address.text.split('%', 1)[0]}`;
+  return `${ipWord(address.family)} daddr ${addressText(address)}`;
 }
 
 function timeoutOf({ address }: CapturedFrontend): string {
   return `udp-${address.family}`;
-}
-
-function ipWord(family: 4 | 6): 'ip' | 'ip6' {
-  return family === 4 ? 'ip' : 'ip6';
-}
-
-function hex(value: number): string {
-  return `0x${value.toString(16)}`;
 }
 
 /** What the kernel needs to steer the frontends' ports as the plan says. */
@@ -210,16 +179,15 @@ function staleFlows({ frontends, plan }: CaptureInput): string[][] {
 }
 
 function tcpElements(frontend: CapturedFrontend, plan: CapturePlan): Elements {
-  if (plan.tcp === 'tproxy') return intervals(frontend.tcpPorts);
   const { address, slot } = frontend;
   const elements = new Map<string, string>();
-  const textOf = addressText(captureAddress(address.family, slot, 0, plan.block));
+  const textOf = portAddressText(captureAddress(address.family, slot, 0, plan.block));
   for (const port of portsOf(frontend.tcpPorts)) elements.set(String(port), textOf(port));
   return elements;
 }
 
 /** The text of `captureAddress` for a port, without a parsed address for each of 65,535. */
-function addressText(zero: IpAddress): (port: number) => string {
+function portAddressText(zero: IpAddress): (port: number) => string {
   if (zero.family === 4) {
     const prefix = zero.bytes.slice(0, 2).join('.');
     return (port) => `${prefix}.${port >> 8}.${port & 0xff}`;
@@ -243,18 +211,8 @@ function captureRouting({ frontends, plan }: CaptureInput, tag: number): Routing
     if (family === 6 && udpPorts(frontend, plan)) {
       add(loopbackAddress(6, captureAddress(6, frontend.slot, 0, plan.block).text, tag));
     }
-    if (plan.tcp === 'tproxy' && tcpPorts(frontend)) {
-      add(everythingLocalRoute(family, tag));
-      add(
-        markRule(family, `${hexCaptureSetup(CAPTURE_MARK.value)}/${hexCaptureSetup(CAPTURE_MARK.mask)}`, tag),
-      );
-    }
   }
   return [...entries.values()];
-}
-
-function hexCaptureSetup(value: number): string {
-  return `0x${value.toString(16)}`;
 }
 
 /** A frontend whose ports are captured. */
@@ -280,12 +238,6 @@ export interface CaptureInput {
   readonly udpEntrySeconds: number;
 }
 
-/**
- * Packets that TPROXY takes have this mark, under this mask: 0x68 is the h of haports. Other bits stay as they are:
- * kube-proxy and Calico, Cilium and Tailscale use bits of the lower three bytes unless told otherwise.
- */
-export const CAPTURE_MARK = { value: 0x6800_0000, mask: 0xff00_0000 };
-
 /** The names of a frontend's sets, or maps, in the table. */
 export function captureSetNames({ name, address }: CapturedFrontend): {
   readonly tcp: string;
@@ -306,7 +258,7 @@ export function udpPorts(frontend: CapturedFrontend, plan: CapturePlan): boolean
 
 /** Whether it needs its private addresses. */
 export function needsPrivateAddresses(frontend: CapturedFrontend, plan: CapturePlan): boolean {
-  return (plan.tcp === 'dnat-map' && tcpPorts(frontend)) || udpPorts(frontend, plan);
+  return tcpPorts(frontend) || udpPorts(frontend, plan);
 }
 
 /** All private addresses of a frontend: an IPv4 slot is a /16, an IPv6 one a /80. */

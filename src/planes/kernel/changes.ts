@@ -1,7 +1,7 @@
 import { errorMessage } from '../../model/errors.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import type { Clock } from '../../runtime/clock.js';
-import { sameStructure, type KernelSetup } from '../netfilter/nft.js';
+import { sameStructure, type KernelSetup } from '../netfilter/setup.js';
 import {
   DrainSpread,
   evictionsWithout,
@@ -13,7 +13,8 @@ import {
   type FlowEvictor,
   type Spreading,
 } from './enforce.js';
-import { ACTED, actionSet, slotMap } from './nat/nft-text.js';
+import { slotMap } from './nat/placement.js';
+import { ACTED, actionSet } from './nat/policies.js';
 import { RemovedBackends, kernelInput, type KernelInput } from './program.js';
 import type { FlowSource } from './stop.js';
 

@@ -1,5 +1,9 @@
 import { isLoopback } from '../../model/address.js';
-import { BalancerError } from '../../model/errors.js';
+import { BalancerError, errorCode } from '../../model/errors.js';
+import type { TablePressure } from '../../model/events.js';
+import type { Clock } from '../../runtime/clock.js';
+import type { Files } from '../../runtime/files.js';
+import type { TableUse } from '../contract.js';
 import type { ToolOutcome, Tools } from '../netfilter/tools.js';
 import type { KernelInput } from './program.js';
 
@@ -136,4 +140,100 @@ export async function prepareMachine(
   if (error !== undefined) throw error;
   // Whoever tells of flows says what he misses of these.
   for (const one of wrong) if (!one.key.startsWith('net.netfilter.')) onWarning(sysctlText(one));
+}
+
+const FOLDER = '/proc/sys/net/netfilter';
+
+/** What a socket of conntrack may hold before events are lost: it does not get the buffer that conntrack -b asks for. */
+const BUFFER = '/proc/sys/net/core/rmem_default';
+
+/** An event takes 1,280 bytes of it, as measured: room for 6,500, a third of a second of 20,000 new flows a second. */
+const WANTED_BUFFER_BYTES = 8_388_608;
+const EVENT_BYTES = 1280;
+
+/** What flows cannot tell of themselves for want of a sysctl, a sentence each. Never rejects. */
+export async function missingAccounts(files: Files): Promise<readonly string[]> {
+  const wanted = [
+    ['nf_conntrack_acct', 'Bytes and packets of flows are not counted'],
+    ['nf_conntrack_events', 'Flows are seen when they are looked for, not when they come and go'],
+    ['nf_conntrack_timestamp', 'Flows older than this process seem to begin with it'],
+  ] as const;
+  const missing = await Promise.all(
+    wanted.map(async ([name, effect]) => {
+      const value = await readNumber(files, `${FOLDER}/${name}`);
+      return value === undefined || value > 0 ? [] : [`${effect}: net.netfilter.${name} is 0, must be 1`];
+    }),
+  );
+  const bytes = await readNumber(files, BUFFER);
+  if (bytes === undefined || bytes >= WANTED_BUFFER_BYTES) return missing.flat();
+  const events = Math.floor(bytes / EVENT_BYTES);
+  const late = `Of more than ${events} flows that come or go at once some are found late, and short ones never`;
+  return [...missing.flat(), `${late}: net.core.rmem_default is ${bytes}, should be ${WANTED_BUFFER_BYTES}`];
+}
+
+async function readNumber(files: Files, path: string): Promise<number | undefined> {
+  try {
+    const value = Number((await files.readText(path)).trim());
+    return Number.isFinite(value) ? value : undefined;
+  } catch (error) {
+    // Conntrack is a module that may not be loaded yet.
+    if (errorCode(error) !== undefined) return undefined;
+    throw error;
+  }
+}
+
+const LOOK_MS = 1000;
+
+/** Early enough to do something about it; as for source ports. */
+const HIGH = 0.75;
+/** Lower, so that it does not come and go. */
+const NORMAL = 0.7;
+
+/** Looks every second how full the machine's conntrack is, and reports when that becomes, or ceases to be, a danger. */
+export class ConntrackUse {
+  readonly #deps: { readonly clock: Clock; readonly files: Files };
+  readonly #emit: (event: TablePressure) => void;
+  #level: TablePressure['level'] = 'normal';
+  #use: TableUse | undefined;
+  #cancel: (() => void) | undefined;
+
+  constructor(deps: { readonly clock: Clock; readonly files: Files }, emit: (event: TablePressure) => void) {
+    this.#deps = deps;
+    this.#emit = emit;
+  }
+
+  /** All entries, everybody's, when last looked; undefined: there is no conntrack. */
+  get use(): TableUse | undefined {
+    return this.#use;
+  }
+
+  /** Resolves when it has looked for the first time. Does not keep the process alive. */
+  async start(): Promise<void> {
+    this.#cancel = () => undefined;
+    await this.#look();
+  }
+
+  stop(): void {
+    this.#cancel?.();
+    this.#cancel = undefined;
+  }
+
+  async #look(): Promise<void> {
+    const [used, limit] = await Promise.all(
+      ['count', 'max'].map((name) => readNumber(this.#deps.files, `${FOLDER}/nf_conntrack_${name}`)),
+    );
+    if (this.#cancel === undefined) return;
+    this.#use = used === undefined || limit === undefined ? undefined : { used, limit };
+    if (this.#use !== undefined) this.#judge(this.#use);
+    this.#cancel = this.#deps.clock.setTimer(LOOK_MS, () => void this.#look(), { unref: true });
+  }
+
+  #judge({ used, limit }: TableUse): void {
+    const share = limit === 0 ? 0 : used / limit;
+    const calm = this.#level === 'normal' ? HIGH : NORMAL;
+    const level = share >= 1 ? 'exhausted' : share >= calm ? 'high' : 'normal';
+    if (level === this.#level) return;
+    this.#level = level;
+    this.#emit({ type: 'table-pressure', atMs: this.#deps.clock.wallMs(), level, used, limit });
+  }
 }

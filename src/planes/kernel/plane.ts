@@ -16,7 +16,7 @@ import type {
   StopReport,
   UdpStop,
 } from '../contract.js';
-import type { KernelSetup } from '../netfilter/nft.js';
+import type { KernelSetup } from '../netfilter/setup.js';
 import { KernelChanges, type SetupWriter } from './changes.js';
 import { FlowEvictor } from './enforce.js';
 import { prepareMachine, type MachineDeps } from './machine.js';
@@ -91,6 +91,8 @@ export class KernelPlane implements DataPlane {
     const put = (input: KernelInput): Promise<void> => this.#keeper.update(setupOf(input));
     this.#stopping = new Stopping({ clock, flows, put });
     flows.subscribe((events) => this.#tell(events));
+    // Counters of flows that open and end, and failed connections, which have their backends probed at once.
+    flows.consume();
   }
 
   /** Rejects with `LB_INSTANCE_RUNNING` or `LB_KERNEL_...`. What a process before has left goes on all the same. */

@@ -1,5 +1,5 @@
 import type { Cidr } from '../../model/address.js';
-import type { KernelSetup } from '../netfilter/nft.js';
+import type { KernelSetup } from '../netfilter/setup.js';
 import { floatingSetup } from './ebpf/floating.js';
 import { nextHopSetup } from './ebpf/next-hop.js';
 import { natSetup } from './nat/rules.js';

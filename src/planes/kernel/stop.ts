@@ -4,6 +4,7 @@ import type { FlowEndReason } from '../../model/flow.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { FlowPage, FlowQuery, PlaneCounters, StopReport } from '../contract.js';
+import type { ConntrackEntry, EntryFollower } from '../netfilter/conntrack.js';
 import type { KernelInput } from './program.js';
 
 /** How often it is looked whether flows have finished. */
@@ -110,12 +111,32 @@ export interface EndingFlows {
   readonly rule?: string;
 }
 
+/** An entry of conntrack, or what is made to look like one. */
+export interface KernelFlowEntry extends ConntrackEntry {
+  /** Since its last packet; absent: it follows from the time that is left. */
+  readonly idleMs?: number;
+}
+
+/** Where the kernel's flows are read from. */
+export interface EntrySource {
+  /** Follows flows that come and go until the returned function is called; absent: they can only be listed. */
+  follow?(follower: EntryFollower): () => void;
+  /** All there are now, in batches. False: they could not be read. Never rejects. */
+  list(onEntries: (entries: readonly KernelFlowEntry[]) => void): Promise<boolean>;
+}
+
 /** Who knows the flows that the kernel has: conntrack's events, or flow maps. Never rejects but where it says so. */
 export interface FlowSource {
   /** By what flows are told from now on. Called before it is written to the kernel; the first time before `start`. */
   update(state: ForwardingState, input: KernelInput): void;
 
-  /** The table is in the kernel: takes up the flows that are there. */
+  /**
+   * Has flows that come and go reported until the returned function is called: event consumers, and counters of what
+   * opened and ended. Without consumers flows are only listed when somebody asks.
+   */
+  consume(): () => void;
+
+  /** The table is in the kernel: adopts the flows that are there. */
   start(): Promise<void>;
 
   stop(): Promise<void>;
@@ -145,6 +166,7 @@ export interface FlowSource {
 /** Knows none. */
 export const NO_FLOWS: FlowSource = {
   update: () => undefined,
+  consume: () => () => undefined,
   start: () => Promise.resolve(),
   stop: () => Promise.resolve(),
   page: () => Promise.resolve({ flows: [] }),

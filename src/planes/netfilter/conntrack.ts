@@ -1,12 +1,13 @@
-import type { FlowOrigin, OriginFeed, OriginFollower } from '../../model/flow.js';
+import type { BalancerError } from '../../model/errors.js';
+import type { FlowOrigin, OriginFeed } from '../../model/flow.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
-import type { Tools } from './tools.js';
+import { succeeded, toolFailure, type Tools } from './tools.js';
 
-/** What became of an entry; `listed`: nothing, it is there. */
+/** What happened to an entry. `listed`: nothing, it was asked for. */
 export type EntryEvent = 'new' | 'updated' | 'gone' | 'listed';
 
-/** One way of an entry. Bytes and packets are 0 where the kernel does not count them. */
+/** One direction of an entry. Bytes and packets are 0 where the kernel does not count them. */
 export interface EntryDirection {
   readonly source: string;
   readonly destination: string;
@@ -18,49 +19,43 @@ export interface EntryDirection {
   readonly bytes: number;
 }
 
-/** An entry of the kernel's connection tracking. Texts may be windows on what they were read from: copy what you keep. */
+/** An entry of the kernel's connection tracking. Its texts may be views into a batch of lines: see `copied`. */
 export interface ConntrackEntry {
   readonly event: EntryEvent;
   /** IP protocol number. */
   readonly protocol: number;
-  /** Seconds until it goes, if no packet comes; -1 where that was not told. */
+  /** Seconds until it expires if no packet comes; -1 where the line does not say. */
   readonly remainingSeconds: number;
   /** `ESTABLISHED`, `TIME_WAIT` ...; '' where the protocol has no states. */
   readonly state: string;
   readonly original: EntryDirection;
   readonly reply: EntryDirection;
-  /** Never answered; what refused a connection has not answered either. */
+  /** Never answered; a reset that refuses a connection is no answer either. */
   readonly unreplied: boolean;
   /** Deleted by a program, not by time or by a packet. */
   readonly byProgram: boolean;
   readonly mark: number;
-  /** Seconds since its first packet; undefined where the kernel does not note that. */
+  /** Seconds since its first packet; undefined where the kernel does not record that. */
   readonly ageSeconds: number | undefined;
-  /** 32 bits, the same from first to last; two entries may have the same. */
+  /** 32 bits, the same for its whole life; two entries may share one. */
   readonly id: number;
 }
 
-interface Direction {
-  source: string;
-  destination: string;
-  sourcePort: number;
-  destinationPort: number;
-  packets: number;
-  bytes: number;
-}
+type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
 
 /**
  * Parses a line of `conntrack -E` or `-L`, with `-o id`:
  *
  *     [NEW] tcp      6 120 SYN_SENT src=C dst=F sport=CP dport=FP [UNREPLIED] src=B dst=C sport=BP dport=CP mark=1 id=2
  *
- * Fields that it does not know are passed over, since versions and options differ in them. Undefined: it is no such line.
+ * Unknown fields are skipped, since they differ between versions and options. Undefined: it is no such line. There are
+ * tens of thousands of lines a second in a storm, hence no regular expressions.
  */
 export function parseConntrackEntry(line: string): ConntrackEntry | undefined {
   const event = eventOf(line);
   let at = event === 'listed' ? 0 : line.indexOf(']') + 1;
-  const ways: Direction[] = [];
-  let way: Direction | undefined;
+  let original: Mutable<EntryDirection> | undefined;
+  let reply: Mutable<EntryDirection> | undefined;
   let [protocol, remainingSeconds, mark, id] = [-1, -1, 0, -1];
   let [state, unreplied, byProgram] = ['', false, false];
   let ageSeconds: number | undefined;
@@ -71,34 +66,34 @@ export function parseConntrackEntry(line: string): ConntrackEntry | undefined {
     const end = endOfWord(line, at);
     const equals = line.indexOf('=', at);
     if (equals < 0 || equals >= end) {
-      if (ways.length === 0) {
+      if (original === undefined) {
         if (words === 1) protocol = number(line, at);
         else if (words > 1 && isDigit(line, at)) remainingSeconds = number(line, at);
         else if (words > 1) state = line.slice(at, end);
       } else if (line.startsWith('[UNREPLIED]', at)) unreplied = true;
       else if (line.startsWith('[USERSPACE]', at)) byProgram = true;
     } else {
+      const key = line.slice(at, equals);
       const value = equals + 1;
-      switch (line.slice(at, equals)) {
-        case 'src':
-          way = { source: '', destination: '', sourcePort: 0, destinationPort: 0, packets: 0, bytes: 0 };
-          way.source = word(line, value);
-          ways.push(way);
-          break;
+      if (key === 'src') {
+        const direction = { ...NO_DIRECTION, source: line.slice(value, end) };
+        if (original === undefined) original = direction;
+        else reply = direction;
+      }
+      const direction = reply ?? original;
+      switch (key) {
         case 'dst':
-          if (way !== undefined) way.destination = word(line, value);
+          if (direction !== undefined) direction.destination = line.slice(value, end);
           break;
         case 'sport':
-          if (way !== undefined) way.sourcePort = number(line, value);
+          if (direction !== undefined) direction.sourcePort = number(line, value);
           break;
         case 'dport':
-          if (way !== undefined) way.destinationPort = number(line, value);
+          if (direction !== undefined) direction.destinationPort = number(line, value);
           break;
         case 'packets':
-          if (way !== undefined) way.packets = number(line, value);
-          break;
         case 'bytes':
-          if (way !== undefined) way.bytes = number(line, value);
+          if (direction !== undefined) direction[key] = number(line, value);
           break;
         case 'mark':
           mark = number(line, value);
@@ -114,13 +109,21 @@ export function parseConntrackEntry(line: string): ConntrackEntry | undefined {
     }
     at = end;
   }
-  const [original, reply] = ways;
   if (original === undefined || reply === undefined || protocol < 0 || id < 0) return undefined;
   return {
     ...{ event, protocol, remainingSeconds, state, original, reply, unreplied, byProgram, mark },
     ...{ ageSeconds, id },
   };
 }
+
+const NO_DIRECTION: EntryDirection = {
+  source: '',
+  destination: '',
+  sourcePort: 0,
+  destinationPort: 0,
+  packets: 0,
+  bytes: 0,
+};
 
 const SPACE = 0x20;
 
@@ -132,6 +135,13 @@ function endOfWord(line: string, at: number): number {
 function isDigit(line: string, at: number): boolean {
   const code = line.charCodeAt(at);
   return code >= 0x30 && code <= 0x39;
+}
+
+/** The decimal number that starts there; 0 if none does. */
+function number(line: string, start: number): number {
+  let value = 0;
+  for (let index = start; isDigit(line, index); index++) value = value * 10 + line.charCodeAt(index) - 0x30;
+  return value;
 }
 
 function eventOf(line: string): EntryEvent {
@@ -149,64 +159,39 @@ function eventOf(line: string): EntryEvent {
   }
 }
 
+function parseEntries(lines: readonly string[]): ConntrackEntry[] {
+  return lines.flatMap((line) => parseConntrackEntry(line) ?? []);
+}
+
+/** V8 copies shorter texts anyway when they are cut out of a line. */
+const LONGEST_COPIED = 12;
+
+/** A text of its own. One that was cut out of a line keeps the whole batch of lines in memory. */
+export function copied(text: string): string {
+  return text.length <= LONGEST_COPIED ? text : Buffer.from(text, 'latin1').toString('latin1');
+}
+
 /** A full table of a million entries takes about that long. */
 const LIST_TIMEOUT_MS = 10_000;
-
-/** UDP origins as `conntrack -E` tells of them, run again whenever it ends. */
-export class ConntrackEvents implements OriginFeed {
-  readonly #deps: ConntrackDeps;
-  readonly #lines = new ConntrackLines();
-
-  constructor(deps: ConntrackDeps) {
-    this.#deps = deps;
-  }
-
-  follow(port: number, follower: OriginFollower): () => void {
-    return followConntrack(this.#deps, filterOf(port), {
-      onLines: (lines) => {
-        for (const line of lines) this.#tell(line, follower);
-      },
-      onGap: () => follower.onGap(),
-    });
-  }
-
-  async list(port: number): Promise<readonly FlowOrigin[] | undefined> {
-    // Without a family, some versions tell of IPv4 alone.
-    const outcomes = await Promise.all(
-      ['ipv4', 'ipv6'].map((family) =>
-        this.#deps.tools.run('conntrack', ['-L', '-f', family, ...filterOf(port)], {
-          timeoutMs: LIST_TIMEOUT_MS,
-        }),
-      ),
-    );
-    if (outcomes.some(({ exitCode }) => exitCode !== 0)) return undefined;
-    return outcomes.flatMap(({ stdout }) =>
-      stdout.split('\n').flatMap((line) => this.#lines.parse(line) ?? []),
-    );
-  }
-
-  #tell(line: string, follower: OriginFollower): void {
-    const kind = line.charAt(line.indexOf('[') + 1);
-    if (kind !== 'N' && kind !== 'D') return;
-    const origin = this.#lines.parse(line);
-    if (origin === undefined) return;
-    if (kind === 'N') follower.onNew(origin);
-    else follower.onGone(origin);
-  }
-}
-
-function filterOf(port: number): readonly string[] {
-  return ['-p', 'udp', '--reply-port-src', `${port}`, '-o', 'id'];
-}
-
-/** A full table of a million entries takes about that long. */
-const CONNTRACK_FLOWS_LIST_TIMEOUT_MS = 10_000;
 
 /** Without a family, some versions list IPv4 alone. */
 const FAMILIES = ['ipv4', 'ipv6'] as const;
 
-/** What `conntrack -L` ends with when all is well. */
-const SUCCESS = 'exit code 0';
+/**
+ * The kernel doubles it. conntrack 1.4.7 gives it to another of its sockets than that of the events, which keeps
+ * net.core.rmem_default: 166 events fit into 208 KiB. More at once are lost if it does not get to run in time: a gap.
+ */
+const BUFFER_BYTES = 8_388_608;
+
+/** conntrack says that it has set its buffer once events come; if it does not, they come after that at the latest. */
+const READY_MS = 3000;
+const READY = 'buffer size has been set';
+const LOST = 'ENOBUFS';
+
+/** Ends of entries are missed meanwhile. */
+const RESTART = { firstMs: 100, maxMs: 2000 };
+/** A run as long as that was a good one. */
+const GOOD_RUN_MS = 1000;
 
 export interface EntryFollower {
   /** Entries that are new or gone, in batches as they come. */
@@ -215,238 +200,171 @@ export interface EntryFollower {
   onGap(): void;
 }
 
-/** Which marks: those that agree with `value` in the bits of `mask`. */
-export interface MarkFilter {
-  readonly value: number;
-  readonly mask: number;
+/** Options of conntrack that say which entries: the kernel applies them. */
+export type EntryFilter = readonly string[];
+
+/** Entries whose marks agree with `value` in the bits of `mask`. */
+export function markFilter(value: number, mask: number): EntryFilter {
+  return ['--mark', `0x${value.toString(16)}/0x${mask.toString(16)}`];
 }
 
-/** Entries of conntrack whose marks pass a filter, which the kernel applies. */
-export class ConntrackFlows {
-  readonly #deps: ConntrackDeps;
-  readonly #filter: readonly string[];
+/** The kernel's connection tracking, by the conntrack tool. */
+export class Conntrack {
+  readonly #clock: Clock;
+  readonly #tools: Tools;
 
-  constructor(deps: ConntrackDeps, { value, mask }: MarkFilter) {
-    this.#deps = deps;
-    this.#filter = ['--mark', `0x${value.toString(16)}/0x${mask.toString(16)}`, '-o', 'id'];
+  constructor({ clock, tools }: { readonly clock: Clock; readonly tools: Tools }) {
+    this.#clock = clock;
+    this.#tools = tools;
   }
 
-  /** Until the returned function is called. */
-  follow(follower: EntryFollower): () => void {
-    return followConntrack(this.#deps, this.#filter, {
-      onLines: (lines) => follower.onEntries(entriesOf(lines)),
-      onGap: () => follower.onGap(),
-    });
-  }
-
-  /** All there are now, a batch at a time: however many, they are not held at once. False: that failed. Never rejects. */
-  async list(onEntries: (entries: readonly ConntrackEntry[]) => void): Promise<boolean> {
-    for (const family of FAMILIES) if (!(await this.#listFamily(family, onEntries))) return false;
-    return true;
-  }
-
-  #listFamily(family: string, onEntries: (entries: readonly ConntrackEntry[]) => void): Promise<boolean> {
-    const { clock, tools } = this.#deps;
-    return new Promise((resolve) => {
-      let stop = (): void => undefined;
-      const cancel = clock.setTimer(CONNTRACK_FLOWS_LIST_TIMEOUT_MS, () => {
-        stop();
-        resolve(false);
-      });
-      stop = tools.follow('conntrack', ['-L', '-f', family, ...this.#filter], {
-        onLines: (lines) => onEntries(entriesOf(lines)),
-        onComplaint: () => undefined,
-        onEnd: (evidence) => {
-          cancel();
-          resolve(evidence === SUCCESS);
+  /** Follows entries that come and go, until the returned function is called; starts again whenever conntrack ends. */
+  follow(filter: EntryFilter, follower: EntryFollower): () => void {
+    const clock = this.#clock;
+    const backoff = new Backoff(RESTART);
+    const args = ['-E', ...filter, '-o', 'id', '-e', 'NEW,DESTROY', '-b', `${BUFFER_BYTES}`];
+    let stopped = false;
+    let stopRun = (): void => undefined;
+    let cancelTimer = (): void => undefined;
+    const run = (): void => {
+      const startedMs = clock.monotonicMs();
+      let isReady = false;
+      const ready = (): void => {
+        if (!isReady) follower.onGap();
+        isReady = true;
+      };
+      cancelTimer = clock.setTimer(READY_MS, ready, { unref: true });
+      stopRun = this.#tools.follow('conntrack', args, {
+        onLines: (lines) => {
+          if (!stopped) follower.onEntries(parseEntries(lines));
+        },
+        onComplaint: (line) => {
+          if (stopped) return;
+          if (line.includes(READY)) ready();
+          else if (line.includes(LOST)) follower.onGap();
+        },
+        onEnd: () => {
+          cancelTimer();
+          if (stopped) return;
+          if (clock.monotonicMs() - startedMs >= GOOD_RUN_MS) backoff.reset();
+          cancelTimer = clock.setTimer(backoff.nextMs(), run, { unref: true });
         },
       });
-    });
-  }
-}
-
-function entriesOf(lines: readonly string[]): ConntrackEntry[] {
-  const entries: ConntrackEntry[] = [];
-  for (const line of lines) {
-    const entry = parseConntrackEntry(line);
-    if (entry !== undefined) entries.push(entry);
-  }
-  return entries;
-}
-
-/**
- * The kernel doubles it. conntrack 1.4.7 gives it to another of its sockets than that of the events, which keeps
- * net.core.rmem_default: 166 events fit into 208 KiB. More at once are lost if it does not get to run in time: a gap.
- */
-const BUFFER_BYTES = 8_388_608;
-
-/** conntrack says that it has set its buffer, once events come; if it does not, they come after that at the latest. */
-const READY_MS = 3000;
-const READY = 'buffer size has been set';
-const LOST = 'ENOBUFS';
-
-/** Meanwhile nobody hears of entries that go. */
-const FIRST_RESTART_MS = 100;
-const MOST_RESTART_MS = 2000;
-/** A run as long as that was a good one. */
-const GOOD_RUN_MS = 1000;
-
-export interface ConntrackFollower {
-  /** Lines of events, in batches as they come. */
-  onLines(lines: readonly string[]): void;
-  /** What is known may be wrong: events were lost. Also once at the start of a run, when events have begun to come. */
-  onGap(): void;
-}
-
-export interface ConntrackDeps {
-  readonly clock: Clock;
-  readonly tools: Tools;
-}
-
-/** Follows entries that come and go, until the returned function is called; begins again whenever conntrack ends. */
-export function followConntrack(
-  { clock, tools }: ConntrackDeps,
-  filter: readonly string[],
-  follower: ConntrackFollower,
-): () => void {
-  const backoff = new Backoff({ firstMs: FIRST_RESTART_MS, maxMs: MOST_RESTART_MS });
-  const args = ['-E', ...filter, '-e', 'NEW,DESTROY', '-b', `${BUFFER_BYTES}`];
-  let stopped = false;
-  let stopRun = (): void => undefined;
-  let cancelTimer = (): void => undefined;
-  const run = (): void => {
-    const startedMs = clock.monotonicMs();
-    const ready = once(() => follower.onGap());
-    cancelTimer = clock.setTimer(READY_MS, ready, { unref: true });
-    stopRun = tools.follow('conntrack', args, {
-      onLines: (lines) => {
-        if (!stopped) follower.onLines(lines);
-      },
-      onComplaint: (line) => {
-        if (stopped) return;
-        if (line.includes(READY)) ready();
-        else if (line.includes(LOST)) follower.onGap();
-      },
-      onEnd: () => {
-        cancelTimer();
-        if (stopped) return;
-        if (clock.monotonicMs() - startedMs >= GOOD_RUN_MS) backoff.reset();
-        cancelTimer = clock.setTimer(backoff.nextMs(), run, { unref: true });
-      },
-    });
-  };
-  run();
-  return () => {
-    stopped = true;
-    cancelTimer();
-    stopRun();
-  };
-}
-
-function once(callback: () => void): () => void {
-  let called = false;
-  return () => {
-    if (called) return;
-    called = true;
-    callback();
-  };
-}
-
-/** Texts kept of which each occurs in many lines. */
-const MOST_SHARED = 1024;
-
-/**
- * Parses lines of `conntrack -E` and `-L`, with `-o id`, of protocols that have ports:
- *
- *     [NEW] udp      17 30 src=C dst=F sport=CP dport=FP [UNREPLIED] src=R dst=S sport=RP dport=SP id=2286605049
- *
- * There may be more fields between, and `[DESTROY]` may lack the seconds.
- */
-export class ConntrackLines {
-  /** Addresses of this machine. What is cut out of a line would keep the whole batch of lines in memory. */
-  readonly #shared = new Map<string, string>();
-
-  /** Undefined: it is no such line. */
-  parse(line: string): FlowOrigin | undefined {
-    const source = line.indexOf('src=');
-    const destination = line.indexOf('dst=', source);
-    const sourcePort = line.indexOf('sport=', destination);
-    const destinationPort = line.indexOf('dport=', sourcePort);
-    const receiver = line.indexOf('src=', destinationPort);
-    const seen = line.indexOf('dst=', receiver);
-    const seenPort = line.indexOf('dport=', seen);
-    const id = line.indexOf(' id=', seenPort);
-    // indexOf starts anew at 0 after a -1, so the order has to be looked at.
-    const isWhole =
-      source >= 0 &&
-      destination > source &&
-      sourcePort > destination &&
-      destinationPort > sourcePort &&
-      receiver > destinationPort &&
-      seen > receiver &&
-      seenPort > seen &&
-      id > seenPort;
-    if (!isWhole) return undefined;
-    const seenAddress = copied(word(line, seen + 4));
-    const client = word(line, source + 4);
-    return {
-      id: number(line, id + 4),
-      receiver: this.#sharedText(word(line, receiver + 4)),
-      seenAddress,
-      seenPort: number(line, seenPort + 6),
-      source: client === seenAddress ? seenAddress : copied(client),
-      sourcePort: number(line, sourcePort + 6),
-      destination: this.#sharedText(word(line, destination + 4)),
-      destinationPort: number(line, destinationPort + 6),
-      remainingMs: numberBefore(line, source - 1) * 1000,
+    };
+    run();
+    return () => {
+      stopped = true;
+      cancelTimer();
+      stopRun();
     };
   }
 
-  #sharedText(text: string): string {
-    let shared = this.#shared.get(text);
-    if (shared === undefined) {
-      if (this.#shared.size >= MOST_SHARED) this.#shared.clear();
-      shared = copied(text);
-      this.#shared.set(shared, shared);
+  /**
+   * All entries there are now, a batch at a time: however many, they are not held at once. Without `-f` in the filter,
+   * of both families. The failure, after which entries may be missing. Never rejects.
+   */
+  async list(
+    filter: EntryFilter,
+    onEntries: (entries: readonly ConntrackEntry[]) => void,
+  ): Promise<BalancerError | undefined> {
+    const families = filter.includes('-f') ? [[]] : FAMILIES.map((family) => ['-f', family]);
+    for (const family of families) {
+      const failure = await this.#list(['-L', ...family, ...filter, '-o', 'id'], onEntries);
+      if (failure !== undefined) return failure;
     }
-    return shared;
+    return undefined;
+  }
+
+  #list(
+    args: readonly string[],
+    onEntries: (entries: readonly ConntrackEntry[]) => void,
+  ): Promise<BalancerError | undefined> {
+    return new Promise((resolve) => {
+      const complaints: string[] = [];
+      const end = (failure: string): void => {
+        cancel();
+        const outcome = { exitCode: undefined, stdout: '', stderr: complaints.join('\n'), failure };
+        resolve(failure === 'exit code 0' ? undefined : toolFailure('conntrack', outcome));
+      };
+      let stop = (): void => undefined;
+      const cancel = this.#clock.setTimer(LIST_TIMEOUT_MS, () => {
+        stop();
+        end('timeout');
+      });
+      stop = this.#tools.follow('conntrack', args, {
+        onLines: (lines) => onEntries(parseEntries(lines)),
+        onComplaint: (line) => complaints.push(line),
+        onEnd: end,
+      });
+    });
   }
 }
 
-/** The decimal number that ends before the space there; 0: there is none, but the protocol's number and spaces. */
-function numberBefore(line: string, space: number): number {
-  const start = line.lastIndexOf(' ', space - 1) + 1;
-  // `udp      17 src=`: that is the protocol's.
-  if (start < 2 || line.charCodeAt(start - 2) === 0x20) return 0;
-  return number(line, start);
-}
-
-/*
- * Pieces of lines that conntrack writes. No regular expressions: there are tens of thousands of lines a second in a
- * storm.
+/**
+ * Deletes the entries of each filter: the next packet of their flows is the first of a flow. That there are none is no
+ * failure. Never rejects.
+ *
+ * @returns the failure of the first that could not be deleted.
  */
-
-/** Texts that V8 copies when it cuts them out, instead of keeping the whole they were cut from. */
-const COPIED_ANYWAY = 12;
-
-/** What stands there up to the next space. */
-export function word(line: string, start: number): string {
-  const end = line.indexOf(' ', start);
-  return line.slice(start, end < 0 ? line.length : end);
-}
-
-/** The decimal number that starts there; 0 if none does. */
-export function number(line: string, start: number): number {
-  let value = 0;
-  for (let index = start; index < line.length; index++) {
-    const digit = line.charCodeAt(index) - 0x30;
-    if (digit < 0 || digit > 9) break;
-    value = value * 10 + digit;
+export async function forgetFlows(
+  tools: Tools,
+  filters: readonly EntryFilter[],
+): Promise<BalancerError | undefined> {
+  let first: BalancerError | undefined;
+  for (const filter of filters) {
+    const outcome = await tools.run('conntrack', ['-D', ...filter]);
+    if (succeeded(outcome) || outcome.stderr.includes(' 0 flow entries')) continue;
+    first ??= toolFailure('conntrack', outcome);
   }
-  return value;
+  return first;
 }
 
-/** A text of its own, not a window on a longer one. */
-export function copied(text: string): string {
-  return text.length <= COPIED_ANYWAY ? text : Buffer.from(text, 'latin1').toString('latin1');
+/** Addresses of this machine that are shared by many origins. */
+const MOST_SHARED = 1024;
+
+/** Where datagrams of captured UDP sockets come from. */
+export function conntrackOrigins(conntrack: Conntrack): OriginFeed {
+  const filterOf = (port: number): EntryFilter => ['-p', 'udp', '--reply-port-src', `${port}`];
+  const shared = new Map<string, string>();
+  const share = (text: string): string => {
+    const known = shared.get(text);
+    if (known !== undefined) return known;
+    if (shared.size >= MOST_SHARED) shared.clear();
+    const own = copied(text);
+    shared.set(own, own);
+    return own;
+  };
+  const originOf = ({ id, original, reply, remainingSeconds }: ConntrackEntry): FlowOrigin => {
+    const seenAddress = copied(reply.destination);
+    return {
+      id,
+      receiver: share(reply.source),
+      seenAddress,
+      seenPort: reply.destinationPort,
+      source: original.source === seenAddress ? seenAddress : copied(original.source),
+      sourcePort: original.sourcePort,
+      destination: share(original.destination),
+      destinationPort: original.destinationPort,
+      remainingMs: Math.max(0, remainingSeconds) * 1000,
+    };
+  };
+  return {
+    follow: (port, follower) =>
+      conntrack.follow(filterOf(port), {
+        onEntries: (entries) => {
+          for (const entry of entries) {
+            if (entry.event === 'new') follower.onNew(originOf(entry));
+            else if (entry.event === 'gone') follower.onGone(originOf(entry));
+          }
+        },
+        onGap: () => follower.onGap(),
+      }),
+    list: async (port) => {
+      const origins: FlowOrigin[] = [];
+      const failure = await conntrack.list(filterOf(port), (entries) =>
+        origins.push(...entries.map(originOf)),
+      );
+      return failure === undefined ? origins : undefined;
+    },
+  };
 }

@@ -3,15 +3,8 @@ import type { KernelChanged } from '../../model/events.js';
 import type { KernelReport } from '../../model/kernel-report.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
-import {
-  TableWriter,
-  findDamage,
-  flushInstance,
-  tableName,
-  type Damage,
-  type Installed,
-  type KernelSetup,
-} from './nft.js';
+import { TableWriter, findDamage, flushInstance, type Damage, type Installed } from './nft.js';
+import { tableName, type KernelSetup } from './setup.js';
 import {
   addRouting,
   deleteRouting,

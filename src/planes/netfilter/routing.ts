@@ -1,9 +1,10 @@
+import type { IpAddress } from '../../model/address.js';
 import type { BalancerError } from '../../model/errors.js';
 import { fnv1a } from '../../model/fnv1a.js';
 import { succeeded, toolFailure, type Tools } from './tools.js';
 
 /** Where entries are looked for. */
-type Place = 'private-routes' | 'own-table' | 'backend-tables' | 'addresses' | 'rules';
+type Place = 'private-routes' | 'backend-tables' | 'addresses' | 'rules';
 
 interface Listing {
   readonly place: Place;
@@ -11,10 +12,7 @@ interface Listing {
 }
 
 const EVERYWHERE: readonly Listing[] = ([4, 6] as const).flatMap((family) =>
-  (['private-routes', 'own-table', 'backend-tables', 'addresses', 'rules'] as const).map((place) => ({
-    place,
-    family,
-  })),
+  (['private-routes', 'backend-tables', 'addresses', 'rules'] as const).map((place) => ({ place, family })),
 );
 
 /**
@@ -75,11 +73,11 @@ async function change(
 }
 
 async function list(tools: Tools, tag: number, { place, family }: Listing): Promise<RoutingEntry[]> {
-  const args = ['-N', '-j', `-${family}`, ...listArgs(place, tag)];
+  const args = ['-N', '-j', `-${family}`, ...listArgs(place)];
   const outcome = await tools.run('ip', args);
   if (!succeeded(outcome)) {
-    // The instance's own table does not exist before its first route; a kernel may be without IPv6.
-    if (/table does not exist|Address family not supported/i.test(outcome.stderr)) return [];
+    // A kernel may be without IPv6.
+    if (/Address family not supported/i.test(outcome.stderr)) return [];
     throw toolFailure('ip', outcome);
   }
   const found = records(outcome.stdout);
@@ -87,12 +85,10 @@ async function list(tools: Tools, tag: number, { place, family }: Listing): Prom
   return found.flatMap((record) => entryOf(record, place, family, tag) ?? []);
 }
 
-function listArgs(place: Place, tag: number): readonly string[] {
+function listArgs(place: Place): readonly string[] {
   switch (place) {
     case 'private-routes':
       return ['route', 'show', 'table', 'local', 'proto', ROUTE_PROTOCOL];
-    case 'own-table':
-      return ['route', 'show', 'table', String(tag)];
     case 'backend-tables':
       return ['route', 'show', 'table', 'all', 'proto', ROUTE_PROTOCOL];
     case 'addresses':
@@ -112,8 +108,6 @@ function entryOf(
   switch (place) {
     case 'private-routes':
       return mine ? anyIpRoute(family, String(record['dst']), tag) : undefined;
-    case 'own-table':
-      return record['dst'] === 'default' ? everythingLocalRoute(family, tag) : undefined;
     case 'backend-tables': {
       const table = Number(record['table']);
       const { gateway } = record;
@@ -124,9 +118,7 @@ function entryOf(
       return mine ? loopbackAddress(family, String(record['local']), tag) : undefined;
     case 'rules': {
       const table = Number(record['table']);
-      if (isBackendTable(tag, table)) return backendRule(family, Number(record['fwmark']), table);
-      const mark = `${String(record['fwmark'])}/${String(record['fwmask'])}`;
-      return record['table'] === String(tag) ? markRule(family, mark, tag) : undefined;
+      return isBackendTable(tag, table) ? backendRule(family, Number(record['fwmark']), table) : undefined;
     }
   }
 }
@@ -134,8 +126,7 @@ function entryOf(
 function placeOf({ object, args }: RoutingEntry): Place {
   if (object === 'addr') return 'addresses';
   if (object === 'rule') return 'rules';
-  if (!args.includes('table')) return 'private-routes';
-  return args.includes('via') ? 'backend-tables' : 'own-table';
+  return args.includes('via') ? 'backend-tables' : 'private-routes';
 }
 
 /** What `ip -j` prints: a list, of devices with lists of addresses for `addr`. Nothing at all where there is nothing. */
@@ -165,9 +156,9 @@ function isRecord(value: unknown): value is Record<string, unknown> {
  * Routes, addresses and policy rules of this machine that belong to one instance. Each carries the instance's tag, so
  * that they are found without a configuration, also after a crash, and two instances never take the other's away:
  *
- *   route     protocol 104, and its metric is the tag, or it is in the routing table with that number
+ *   route     protocol 104, and its metric is the tag, or it is in the routing table of a backend
  *   addr      on lo, its metric is the tag
- *   rule      looks up the routing table with that number
+ *   rule      looks up the routing table of a backend
  *
  * Backends that packets are routed to as they are have a routing table each: 2^31 + the lower 15 bits of the tag + the
  * backend's number.
@@ -205,32 +196,11 @@ export function anyIpRoute(family: 4 | 6, prefix: string, tag: number): RoutingE
   };
 }
 
-/** In the instance's own routing table every address is this machine's own. */
-export function everythingLocalRoute(family: 4 | 6, tag: number): RoutingEntry {
-  return {
-    object: 'route',
-    family,
-    args: ['local', 'default', 'dev', 'lo', 'table', String(tag), 'proto', ROUTE_PROTOCOL],
-  };
-}
-
 /** An address that can be bound, and that is no one's choice as a source: it is deprecated from the start. */
 export function loopbackAddress(family: 4 | 6, address: string, tag: number): RoutingEntry {
   const prefix = `${address}/${family === 4 ? 32 : 128}`;
   const flags = family === 6 ? ['noprefixroute', 'preferred_lft', '0'] : [];
   return { object: 'addr', family, args: [prefix, 'dev', 'lo', 'metric', String(tag), ...flags] };
-}
-
-/** Packets with that mark are routed by the instance's own routing table. `mark`: `0x68000000/0xff000000`. */
-export function markRule(family: 4 | 6, mark: string, tag: number): RoutingEntry {
-  return {
-    object: 'rule',
-    family,
-    args: [
-      ...['pref', RULE_PREFERENCE, 'fwmark', mark],
-      ...['lookup', String(tag), 'protocol', ROUTE_PROTOCOL],
-    ],
-  };
 }
 
 /** The routing table of a backend, by its mark. */
@@ -258,6 +228,13 @@ export function backendRule(family: 4 | 6, mark: number, table: number): Routing
       ...['lookup', String(table), 'protocol', ROUTE_PROTOCOL],
     ],
   };
+}
+
+/** The policy rule and the route by which packets with exactly that mark go to the backend. */
+export function routingTo(address: IpAddress, mark: number, tag: number): RoutingEntry[] {
+  const table = backendTable(tag, mark);
+  const [gateway = ''] = address.text.split('%', 1);
+  return [backendRoute(address.family, gateway, table), backendRule(address.family, mark, table)];
 }
 
 /** All that is routed by the backend's table goes to the backend. */

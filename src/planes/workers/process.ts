@@ -1,6 +1,5 @@
 import { fork, type ChildProcess, type SendHandle } from 'node:child_process';
 import cluster from 'node:cluster';
-import type { CapturePlan } from '../../model/capture.js';
 import type { Channel, SentHandle } from './rpc.js';
 
 /** A data worker's process, as its supervisor sees it. */
@@ -46,36 +45,15 @@ function workerEnvironment(): NodeJS.ProcessEnv {
 
 const STDIO = ['ignore', 'inherit', 'inherit', 'ipc'] as const;
 
-/** What a worker gets of a capture plan. */
-export interface HandedOn {
-  /** As the worker knows them. */
-  readonly plan: CapturePlan;
-  /** As this process knows them, for the launcher. */
-  readonly descriptors: readonly number[];
-}
-
-/** Descriptors are numbered anew in a worker, behind its channel: the same in each, and in each that replaces one. */
-export function handedOn(plan: CapturePlan): HandedOn {
-  const descriptors = [...new Set(Object.values(plan.descriptors ?? {}))];
-  if (plan.descriptors === undefined) return { plan, descriptors };
-  const seen = Object.entries(plan.descriptors).map(
-    ([family, descriptor]) => [family, STDIO.length + descriptors.indexOf(descriptor)] as const,
-  );
-  return { plan: { ...plan, descriptors: Object.fromEntries(seen) }, descriptors };
-}
-
 export type WorkerLauncher = () => WorkerProcess;
 
-/**
- * Starts the script as a child with a structured-clone channel; its output is this process's output. It also gets the
- * descriptors named: see handedOn.
- */
-export function forkWorker(scriptPath: string, descriptors: readonly number[] = []): WorkerProcess {
+/** Starts the script as a child with a structured-clone channel; its output is this process's output. */
+export function forkWorker(scriptPath: string): WorkerProcess {
   const child = fork(scriptPath, [], {
     serialization: 'advanced',
     execArgv: workerOptions(),
     env: workerEnvironment(),
-    stdio: [...STDIO, ...descriptors],
+    stdio: [...STDIO],
   });
   const exited = exitOf(child);
   return { pid: child.pid, channel: childChannel(child), exited, kill: () => child.kill('SIGKILL') };
@@ -86,14 +64,14 @@ export function forkWorker(scriptPath: string, descriptors: readonly number[] = 
  * on it, the workers accept by themselves (SCHED_NONE). A connection that waits to be accepted survives a worker's
  * death. One worker alone is better off with sockets of its own: handing one over takes some 0.3 ms.
  */
-export function forkSharingWorker(scriptPath: string, descriptors: readonly number[] = []): WorkerProcess {
+export function forkSharingWorker(scriptPath: string): WorkerProcess {
   cluster.schedulingPolicy = cluster.SCHED_NONE;
   cluster.setupPrimary({
     exec: scriptPath,
     args: [],
     execArgv: workerOptions(),
     serialization: 'advanced',
-    stdio: [...STDIO, ...descriptors],
+    stdio: [...STDIO],
   });
   const worker = cluster.fork(workerEnvironment());
   const child = worker.process;

@@ -11,7 +11,6 @@ import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { AdminServer } from '../../../src/admin/server.js';
 import { systemClock } from '../../../src/runtime/clock.js';
-import { silentLogger } from '../../../src/runtime/logger.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { within } from '../../support/deadline.js';
 import { adminLab, ask, askRaw, folder, LOOPBACK, problemOf } from './admin-lab.js';
@@ -306,9 +305,15 @@ function makeServer(
   listen: ConstructorParameters<typeof AdminServer>[1]['listen'],
   more: { readonly takeOver?: boolean } = {},
 ): AdminServer {
-  const operations = new FakeOperations().with();
+  const fake = new FakeOperations();
   return new AdminServer(
-    { operations, clock: systemClock, logger: silentLogger, files: systemSocketFiles },
+    {
+      operations: fake.with(),
+      events: fake.events,
+      clock: systemClock,
+      onEvent: () => undefined,
+      files: systemSocketFiles,
+    },
     { listen, ...more },
   );
 }

@@ -67,33 +67,15 @@ class Lab {
 }
 
 function describeEvent(event: ControlEvent): string {
-  switch (event.type) {
-    case 'health-changed':
-      return `${event.backendName} ${event.transition.from}-${event.transition.to}`;
-    case 'pool-serving-changed':
-      return `serving ${event.eligible} of ${event.total}`;
-    case 'applied':
-      return `applied ${event.report.revision}`;
-    case 'apply-failed':
-      return `apply-failed ${event.revision}`;
-    case 'upgrade-started':
-    case 'upgrade-ready':
-    case 'upgrade-failed':
-      return event.type;
-    case 'stopping':
-      return `stopping ${event.cause} ${event.deadlineMs}`;
-    case 'stopped':
-      return `stopped ${event.report.finished} ${event.report.reset}`;
-    case 'admin-changed':
-    case 'config-loaded':
-    case 'drain-changed':
-    case 'health-event':
-    case 'reload-failed':
-    case 'reloaded':
-    case 'starting':
-    case 'weight-changed':
-      return event.type;
-  }
+  const { type } = event;
+  if (type === 'health-changed')
+    return `${event.backendName} ${event.transition.from}-${event.transition.to}`;
+  if (type === 'pool-serving-changed') return `serving ${event.eligible} of ${event.total}`;
+  if (type === 'applied') return `applied ${event.report.revision}`;
+  if (type === 'apply-failed') return `apply-failed ${event.revision}`;
+  if (type === 'stopping') return `stopping ${event.cause} ${event.deadlineMs}`;
+  if (type === 'stopped') return `stopped ${event.report.finished} ${event.report.reset}`;
+  return type;
 }
 
 /** Started, with all three backends up at revision 1. */
@@ -362,7 +344,7 @@ describe('Balancer changes', () => {
 describe('Balancer operators', () => {
   test('refresh() resolves when the plane has what an operator set', async () => {
     const lab = await running();
-    lab.balancer.operator.setAdminState('nvas/10.0.0.2', 'down');
+    lab.balancer.overrides.set('nvas/10.0.0.2', { adminState: 'down' });
     let done = false;
     const refreshed = lab.balancer.refresh().then(() => (done = true));
     await turn();
@@ -377,7 +359,7 @@ describe('Balancer operators', () => {
     const lab = await running();
     lab.health.set(lab.backend(1), 'down');
     await turn();
-    lab.balancer.operator.setWeight('nvas/10.0.0.2', 0);
+    lab.balancer.overrides.set('nvas/10.0.0.2', { weight: 0 });
     let done = false;
     const refreshed = lab.balancer.refresh().then(() => (done = true));
     lab.call(1).accept();
@@ -390,7 +372,7 @@ describe('Balancer operators', () => {
 
   test('refresh() rejects when the plane refuses, and the same is tried again after two seconds', async () => {
     const lab = await running();
-    lab.balancer.operator.setDrainStage('nvas/10.0.0.3', { ending: false });
+    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: false } });
     const refreshed = lab.balancer.refresh();
     await turn();
     lab.call(1).refuse(new Error('Not now'));
@@ -406,7 +388,7 @@ describe('Balancer operators', () => {
 
   test('a drain past its deadline makes its backend invalid, with the time to spread ends over', async () => {
     const lab = await running();
-    lab.balancer.operator.setDrainStage('nvas/10.0.0.3', { ending: true, spreadMs: 5000 });
+    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: true, spreadMs: 5000 } });
     void lab.balancer.refresh();
     await turn();
     const member = lab.call(1).state.views[0]!.backends[2]!;
@@ -469,6 +451,18 @@ describe('Balancer.reconfigure()', () => {
     await turn();
     assert.equal(lab.call(1).state.revision, 2);
     assert.equal(lab.plane.calls.length, 2);
+  });
+
+  test('preview() has what probes know of backends that they have asked', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    const state = lab.balancer.preview(wider);
+    assert.deepEqual(
+      state.views[0]!.backends.map(({ serving }) => serving),
+      [false, true, true, true],
+    );
+    lab.call(1).accept();
   });
 });
 

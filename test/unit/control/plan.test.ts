@@ -6,7 +6,7 @@ import { ipAddress, parseCidr, type Protocol } from '../../../src/model/address.
 import type { CaptureOptions } from '../../../src/model/capture.js';
 import type { Configuration, HealthState, KernelOptions } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { PlanReport } from '../../../src/model/plan-report.js';
+import type { PlanReport } from '../../../src/api/views.js';
 import { portSetOf } from '../../../src/model/ports.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
@@ -28,9 +28,7 @@ const [ONE, TWO, THREE, FOUR] = [1, 2, 3, 4].map((n) => `nvas/10.0.0.${n}`) as [
 function inputs(health: Readonly<Record<string, HealthState>> = {}, ending?: string): CompilerInputs {
   return {
     health: ({ id }) => ({ state: health[id] ?? 'up' }),
-    adminState: ({ adminState }) => adminState,
-    draining: ({ id }) => id === ending,
-    endSpreadMs: ({ id }) => (id === ending ? 5000 : undefined),
+    override: ({ id }) => (id === ending ? { drain: { ending: true, spreadMs: 5000 } } : undefined),
   };
 }
 
@@ -366,7 +364,7 @@ describe('planChange() the rest', () => {
 
   test('names capture and the instance, but not for excluded ports', async () => {
     const capture: CaptureOptions = {
-      ...{ mode: 'auto', udp: 'redirect', fallback: 'none', port: 61_000 },
+      ...{ udp: 'redirect', fallback: 'none', port: 61_000 },
       excludedPorts: portSetOf(22),
       block: { address: ipAddress('240.0.0.0'), prefixLength: 4, text: '240.0.0.0/4' },
     };
@@ -375,8 +373,8 @@ describe('planChange() the rest', () => {
     assert.deepEqual(await restarts({}, { instance: 'other' }), ['dataPlane.instance']);
     assert.deepEqual(await restarts({}, { capture }), ['dataPlane.capture']);
     assert.deepEqual(await restarts({ capture }, {}), ['dataPlane.capture']);
-    const mode = { capture: { ...capture, mode: 'tproxy' as const } };
-    assert.deepEqual(await restarts({ capture }, mode), ['dataPlane.capture']);
+    const bound = { capture: { ...capture, udp: 'bind' as const } };
+    assert.deepEqual(await restarts({ capture }, bound), ['dataPlane.capture']);
     const excluded = { capture: { ...capture, excludedPorts: portSetOf(22, 23) } };
     assert.deepEqual(await restarts({ capture }, excluded), []);
     const both = { capture: { ...excluded.capture, port: 62_000 } };

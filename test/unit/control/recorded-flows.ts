@@ -3,7 +3,7 @@ import { fromBytes, type FiveTuple } from '../../../src/model/address.js';
 import type { Configuration, HealthState } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
-import { configLine, epochLine, startLine } from '../../../src/observe/flow-log.js';
+import { configLine, epochLine, flowLine } from '../../../src/observe/flow-log.js';
 import type { Picker } from '../../../src/selection/picker.js';
 
 /** Writes a flow log as a running process does: states from the compiler, decisions from the picker. */
@@ -33,8 +33,6 @@ export class LogRecorder {
     const isNew = this.#state?.configuration.digest !== configuration.digest;
     this.#state = this.#compiler.compile(configuration, {
       health: ({ id }) => ({ state: health[id] ?? 'up' }),
-      adminState: ({ adminState }) => adminState,
-      draining: () => false,
       ...inputs,
     });
     if (isNew) this.lines.push(configLine(configuration, 1000));
@@ -59,7 +57,7 @@ export class LogRecorder {
       ...flow,
     };
     this.lines.push(
-      startLine({ type: 'flow-started', atMs: 1000, flow: record }, this.state.configuration.digest),
+      flowLine({ type: 'flow-started', atMs: 1000, flow: record }, this.state.configuration.digest),
     );
   }
 

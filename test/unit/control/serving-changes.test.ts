@@ -43,8 +43,12 @@ test('servingChanges() tells every view of the first state', () => {
       servingPriority: 4,
       eligible: 3,
       total: 3,
+      wasDown: false,
     },
-    { type: 'pool-serving-changed', pool: 'b', eligible: 0, total: 3 },
+    {
+      ...{ type: 'pool-serving-changed', pool: 'b', probe: undefined, servingPriority: undefined },
+      ...{ eligible: 0, total: 3, wasDown: false },
+    },
   ]);
 });
 
@@ -84,4 +88,13 @@ test('servingChanges() tells a view that is new, and one that nobody serves any 
     ],
   );
   assert.deepEqual(servingChanges(after, before).length, 1);
+});
+
+test('servingChanges() tells a recovery from another change', () => {
+  const [none, one, two] = [[], [1], [1, 2]].map((serving) => state(view(serving)));
+  const changes = [servingChanges(none, one!), servingChanges(one, two!), servingChanges(two, none!)];
+  assert.deepEqual(
+    changes.map(([change]) => change?.wasDown),
+    [true, false, false],
+  );
 });

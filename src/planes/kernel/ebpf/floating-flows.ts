@@ -1,11 +1,13 @@
-import { PROTOCOLS, PROTOCOL_NUMBER, formatEndpoint, type Protocol } from '../../../model/address.js';
-import type { Distribution } from '../../../model/configuration.js';
+import { PROTOCOL_NUMBER, formatEndpoint, type Protocol } from '../../../model/address.js';
 import { fnv1a } from '../../../model/fnv1a.js';
+import { tableOf } from '../../netfilter/routing.js';
+import { addressType, hex32, ipWord } from '../../netfilter/setup.js';
 import type { Tools } from '../../netfilter/tools.js';
 import { frontendGroups, type FrontendGroup } from '../nat/dispatch.js';
-import type { EntrySource, KernelFlowEntry } from '../nat/mirrored-flow.js';
-import { hex32, ipWord } from '../nat/nft-text.js';
-import type { KernelInput, KernelRule } from '../program.js';
+import type { PacketFields } from '../nat/placement.js';
+import { idleSeconds } from '../nat/policies.js';
+import type { KernelInput } from '../program.js';
+import type { EntrySource, KernelFlowEntry } from '../stop.js';
 
 /*
  * Keys of the maps that packets of floating modes fill. Each is two hashes of the same fields: nft 1.0.6 takes no longer
@@ -21,13 +23,13 @@ const HASHES = 4_294_967_295;
 export const KEYED_MARKS = `typeof numgen inc mod ${HASHES} . numgen inc mod ${HASHES} : meta mark`;
 
 /** Of a packet with ports. */
-export function flowKey(family: 4 | 6): string {
-  return twoHashes([`${ipWord(family)} saddr`, 'meta l4proto', 'th sport', 'th dport']);
+export function flowKey({ source, protocol, sourcePort, destinationPort }: PacketFields): string {
+  return twoHashes([source, protocol, sourcePort, destinationPort]);
 }
 
 /** Of a packet of another protocol. */
-export function pairKey(family: 4 | 6): string {
-  return twoHashes([`${ipWord(family)} saddr`, 'meta l4proto']);
+export function pairKey({ source, protocol }: PacketFields): string {
+  return twoHashes([source, protocol]);
 }
 
 /** Of all fragments of a packet. */
@@ -35,49 +37,6 @@ export function fragmentKey(family: 4 | 6): string {
   return twoHashes(
     family === 4 ? ['ip saddr', 'ip daddr', 'ip id', 'ip protocol'] : ['ip6 saddr', 'ip6 daddr', 'frag id'],
   );
-}
-
-/** Where the fields of the packet are that an ICMP error is about: bits from the ICMP header on, and how many. */
-const EMBEDDED = {
-  4: { protocol: '@th,136,8', frontend: '@th,160,32', client: '@th,192,32', ports: 64 + 160 },
-  6: { protocol: '@th,112,8', frontend: '@th,128,128', client: '@th,256,128', ports: 64 + 320 },
-} as const;
-
-/** What an ICMP error says about the packet that a backend has sent: it is read the other way round. */
-export function embeddedFields(family: 4 | 6): {
-  readonly protocol: string;
-  readonly client: string;
-  readonly frontend: string;
-  readonly clientPort: string;
-  readonly frontendPort: string;
-} {
-  const { ports, ...fields } = EMBEDDED[family];
-  return { ...fields, frontendPort: `@th,${ports},16`, clientPort: `@th,${ports + 16},16` };
-}
-
-/** The key of the flow that an ICMP error is about. */
-export function embeddedKey(family: 4 | 6, ports: 'with-ports' | 'without-ports'): string {
-  const { client, protocol, clientPort, frontendPort } = embeddedFields(family);
-  return twoHashes([client, protocol, ...(ports === 'with-ports' ? [clientPort, frontendPort] : [])]);
-}
-
-export interface EmbeddedHash {
-  readonly family: 4 | 6;
-  readonly distribution: Distribution;
-  readonly ports: 'with-ports' | 'without-ports';
-  readonly size: number;
-  readonly seed: number;
-}
-
-/** The slot of the flow that an ICMP error is about: hashText of its first packet. */
-export function embeddedHash({ family, distribution, ports, size, seed }: EmbeddedHash): string {
-  const { client, frontend, protocol, clientPort, frontendPort } = embeddedFields(family);
-  const fields = [
-    ...[client, frontend],
-    ...(distribution === 'source-ip' ? [] : [protocol]),
-    ...(distribution === 'five-tuple' && ports === 'with-ports' ? [clientPort, frontendPort] : []),
-  ];
-  return `jhash ${fields.join(' . ')} mod ${size} seed ${hex32(seed >>> 0)}`;
 }
 
 function twoHashes(fields: readonly string[]): string {
@@ -137,8 +96,7 @@ export function flowDeclarations(input: KernelInput): string[] {
     `  map ${name} { ${KEYED_MARKS}; size ${MOST_FLOWS}; flags dynamic,timeout; timeout 4m; }`;
   return [
     ...frontendGroups(input).flatMap((group) => {
-      const address = group.address.family === 4 ? 'ipv4_addr' : 'ipv6_addr';
-      const flow = `${address} . inet_proto . inet_service . inet_service . mark`;
+      const flow = `${addressType(group.address.family)} . inet_proto . inet_service . inet_service . mark`;
       return [
         map(pinsMap(group)),
         map(endsMap(group)),
@@ -205,10 +163,6 @@ export function whenFull(): string {
 
 export const OPENING = { seconds: OPENING_SECONDS } as const;
 
-export function idleSeconds({ rule }: KernelRule, protocol: 'tcp' | 'udp'): number {
-  return Math.max(1, Math.ceil(rule.idleTimeoutMs[protocol].value / 1000));
-}
-
 /** A flow that was there before the table is in pins once it has sent a packet, or it was idle for too long. */
 function settlingSeconds({ rules }: KernelInput): number {
   return Math.max(1, ...rules.map((rule) => idleSeconds(rule, 'tcp')));
@@ -271,73 +225,26 @@ function durationMs(text = ''): number {
   return sum;
 }
 
-/*
- * How long conntrack keeps a flow without packets. States that are not named keep the machine's own times.
- *
- * A SYN that nobody answers keeps its flow on the same backend, and clients try again after 1, 3, 7, 15 and 31 s: with
- * 10 s the try at 31 s is placed anew. A flow that was closed stays only for segments that were sent twice.
- */
-const TCP_SECONDS = { syn_sent: 10, syn_recv: 30, time_wait: 5, close: 5 };
-
-/** Objects that rules of the table assign to new flows: one for each idle timeout, protocol and family. */
-export function ageingObjects(rules: readonly KernelRule[]): string[] {
-  const objects = new Map<string, string[]>();
-  for (const rule of rules) {
-    for (const protocol of PROTOCOLS) objects.set(objectOf(rule, protocol), ageingObject(rule, protocol));
-  }
-  return [...objects.values()].flat();
-}
-
-/** Gives a new flow its times. Only before conntrack has confirmed it. */
-export function ageingRules(rule: KernelRule): string[] {
-  return PROTOCOLS.map((protocol) => `meta l4proto ${protocol} ct timeout set "${objectOf(rule, protocol)}"`);
-}
-
-function ageingObject(rule: KernelRule, protocol: Protocol): string[] {
-  const seconds = secondsOf(rule, protocol);
-  // Of a flow that one end has closed the other may send for as long as it likes.
-  const times =
-    protocol === 'tcp'
-      ? { ...TCP_SECONDS, established: seconds, close_wait: seconds }
-      : { unreplied: seconds, replied: seconds };
-  const policy = Object.entries(times).map(([state, time]) => `${state} : ${time}`);
-  return [
-    `  ct timeout ${objectOf(rule, protocol)} {`,
-    `    protocol ${protocol}`,
-    `    l3proto ${ipWord(rule.frontend.address.family)}`,
-    `    policy = { ${policy.join(', ')} }`,
-    '  }',
-  ];
-}
-
-function objectOf(rule: KernelRule, protocol: Protocol): string {
-  return `${protocol}${rule.frontend.address.family}-${secondsOf(rule, protocol)}`;
-}
-
-function secondsOf({ rule }: KernelRule, protocol: Protocol): number {
-  return Math.max(1, Math.ceil(rule.idleTimeoutMs[protocol].value / 1000));
-}
-
 /**
  * Flows of the floating modes, which packets write down in sets of the table: conntrack sees but one direction there.
  * Nobody tells when they come and go, and what backends answer is not counted.
  */
 export class FloatingEntries implements EntrySource {
   readonly #tools: Tools;
-  readonly #input: () => KernelInput;
+  readonly #input: () => KernelInput | undefined;
 
   /** `input`: the present one. */
-  constructor(tools: Tools, input: () => KernelInput) {
+  constructor(tools: Tools, input: () => KernelInput | undefined) {
     this.#tools = tools;
     this.#input = input;
   }
 
   async list(onEntries: (entries: readonly KernelFlowEntry[]) => void): Promise<boolean> {
     const input = this.#input();
-    if (input.options.flowState === 'stateless') return true;
+    if (input === undefined || input.options.flowState === 'stateless') return true;
     const family = input.options.mode === 'floating-l2' ? 'netdev' : 'inet';
     for (const group of frontendGroups(input)) {
-      const args = ['list', 'set', family, input.instance, flowsSet(group)];
+      const args = ['list', 'set', family, tableOf(input.instance), flowsSet(group)];
       const { exitCode, stdout } = await this.#tools.run('nft', args);
       if (exitCode !== 0) return false;
       onEntries(entriesOf(floatingFlows(stdout), group));

@@ -1,12 +1,15 @@
-import type { Elements, KernelSetup } from '../../netfilter/nft.js';
+import { PROTOCOL_NUMBER } from '../../../model/address.js';
+import { instanceTag, routingTo, tableOf } from '../../netfilter/routing.js';
 import {
-  backendRoute,
-  backendRule,
-  backendTable,
-  instanceTag,
-  tableOf,
-  type RoutingEntry,
-} from '../../netfilter/routing.js';
+  addressText,
+  addressType,
+  chainText,
+  hex32,
+  ipWord,
+  tableText,
+  type Elements,
+  type KernelSetup,
+} from '../../netfilter/setup.js';
 import {
   accessRules,
   addressRules,
@@ -18,22 +21,21 @@ import {
   type FrontendGroup,
 } from '../nat/dispatch.js';
 import {
-  ACTED,
+  ICMP_ERRORS,
   WITHOUT_PORTS,
-  actionPart,
-  actionSet,
-  addressText,
-  chainText,
-  hex32,
-  ipWord,
+  embeddedFields,
+  hashText,
   mergeParts,
   outSet,
+  packetFields,
   placeRules,
   placementPart,
+  reversed,
   slotMap,
-  tableText,
+  type PacketFields,
   type TablePart,
-} from '../nat/nft-text.js';
+} from '../nat/placement.js';
+import { ACTED, actionPart, actionSet, idleSeconds } from '../nat/policies.js';
 import type { KernelInput, KernelRule } from '../program.js';
 import {
   FlowStatements,
@@ -41,13 +43,9 @@ import {
   PARTS,
   SETTLING,
   carriedSets,
-  embeddedFields,
-  embeddedHash,
-  embeddedKey,
   flowDeclarations,
   flowKey,
   fragmentKey,
-  idleSeconds,
   pairKey,
   partsDeclaration,
   whenFull,
@@ -127,7 +125,8 @@ function ruleChains(input: KernelInput, group: FrontendGroup, rule: KernelRule):
 /** Gives a packet the mark of a backend, or ends it. */
 function newFlow(input: KernelInput, rule: KernelRule, protocols: 'with-ports' | 'others'): string[] {
   const denied = protocols === 'others' ? 'drop' : 'goto denied';
-  const placed = placeRules({ input, rule, word: 'meta mark', protocols });
+  const packet = packetFields(rule.frontend.address.family);
+  const placed = placeRules({ input, rule, word: 'meta mark', protocols, packet });
   return [
     ...accessRules(rule, denied),
     ...(protocols === 'others' ? placed.filter((text) => !text.startsWith('meta l4proto {')) : placed),
@@ -140,7 +139,7 @@ function newFlow(input: KernelInput, rule: KernelRule, protocols: 'with-ports' |
 function tcpChains(group: FrontendGroup, rule: KernelRule): string[] {
   const { name } = rule.rule;
   const flows = new FlowStatements(group);
-  const key = flowKey(group.address.family);
+  const key = flowKey(packetFields(group.address.family));
   const idle = idleSeconds(rule, 'tcp');
   const out = outSet(rule.table);
   const forget = `${flows.unlist()} ${flows.unpin(key)}`;
@@ -199,8 +198,8 @@ function strayRules({ rule }: KernelRule): string[] {
 function datagram(group: FrontendGroup, rule: KernelRule, lane: Exclude<Lane, 'tcp'>): string[] {
   const { name } = rule.rule;
   const flows = new FlowStatements(group);
-  const { family } = group.address;
-  const key = lane === 'udp' ? flowKey(family) : pairKey(family);
+  const packet = packetFields(group.address.family);
+  const key = lane === 'udp' ? flowKey(packet) : pairKey(packet);
   const idle = idleSeconds(rule, 'udp');
   const listed = lane === 'udp';
   return [
@@ -303,7 +302,13 @@ function routedSetup(input: KernelInput): KernelSetup {
   ]);
   const tag = instanceTag(input.instance);
   return {
-    ...{ table, tag, structure, sets: parts.elements, routing: routing(input, tag) },
+    ...{
+      table,
+      tag,
+      structure,
+      sets: parts.elements,
+      routing: input.backends.flatMap(({ mark, address }) => routingTo(address, mark, tag)),
+    },
     carried: carriedSets(input),
   };
 }
@@ -338,20 +343,9 @@ function addressPart({ backends }: KernelInput): TablePart {
       ADDRESSES[family],
       new Map(own.map(({ mark, address }) => [hex32(mark), addressText(address)])),
     );
-    return `  map ${ADDRESSES[family]} { type mark : ${family === 4 ? 'ipv4_addr' : 'ipv6_addr'}; }`;
+    return `  map ${ADDRESSES[family]} { type mark : ${addressType(family)}; }`;
   });
   return { declarations: sets, elements };
-}
-
-/** A backend is a neighbour: of another the kernel refuses the route. */
-function routing({ backends }: KernelInput, tag: number): RoutingEntry[] {
-  return backends.flatMap(({ mark, address }) => {
-    const table = backendTable(tag, mark);
-    return [
-      backendRoute(address.family, addressText(address), table),
-      backendRule(address.family, mark, table),
-    ];
-  });
 }
 
 /*
@@ -360,70 +354,61 @@ function routing({ backends }: KernelInput, tag: number): RoutingEntry[] {
  * with IP options or extension headers inside is dropped.
  */
 
-const ERRORS = {
-  4: 'icmp type { destination-unreachable, time-exceeded, parameter-problem }',
-  6: 'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }',
-} as const;
-
 /** Neighbours ask for the address itself once they know who has it. */
 const NEIGHBOURS =
   'icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect } accept';
 
-const TCP = '6';
-const UDP = '17';
-
 /** Sends errors to their chain. */
 export function errorRules({ name, address: { family } }: FrontendGroup): string[] {
-  return [...(family === 6 ? [NEIGHBOURS] : []), `${ERRORS[family]} goto e-${name}`];
+  return [...(family === 6 ? [NEIGHBOURS] : []), `${ICMP_ERRORS[family]} goto e-${name}`];
 }
 
 export function errorChain(input: KernelInput, group: FrontendGroup): string[] {
   const { family } = group.address;
-  const { protocol } = embeddedFields(family);
-  const withPorts = `${protocol} { ${TCP}, ${UDP} }`;
-  const withoutPorts = `${protocol} != { ${TCP}, ${UDP} }`;
+  // Of the packet that a backend has sent, as its flow's client would have.
+  const packet = reversed(embeddedFields(family));
   return chainText(`e-${group.name}`, undefined, [
     // An IPv4 header of 20 bytes: otherwise its ports are elsewhere.
     ...(family === 4 ? ['@th,64,8 != 0x45 drop'] : []),
     'meta mark set 0',
-    ...(input.options.flowState === 'pinned' ? recallRules(group, withPorts, withoutPorts) : []),
-    ...group.rules.flatMap((rule) => placeError(input, group, rule)),
+    ...(input.options.flowState === 'pinned' ? recallRules(group, packet) : []),
+    ...group.rules.flatMap((rule) => placeError(input, group, rule, packet)),
     'meta mark 0 drop',
     'goto send',
   ]);
 }
 
-function recallRules(group: FrontendGroup, withPorts: string, withoutPorts: string): string[] {
-  const { family } = group.address;
+function recallRules(group: FrontendGroup, packet: PacketFields): string[] {
   const flows = new FlowStatements(group);
-  const key = embeddedKey(family, 'with-ports');
+  const key = flowKey(packet);
   return [
-    `${withPorts} ${flows.recall(key)}`,
-    `${withPorts} meta mark 0 ${flows.recall(key, 'ends')}`,
-    `${withoutPorts} ${flows.recall(embeddedKey(family, 'without-ports'))}`,
+    `${packet.withPorts} ${flows.recall(key)}`,
+    `${packet.withPorts} meta mark 0 ${flows.recall(key, 'ends')}`,
+    `${packet.withoutPorts} ${flows.recall(pairKey(packet))}`,
     'meta mark != 0 goto send',
   ];
 }
 
 /** Of a flow that is not pinned: where its packets are placed. Rules come in order of precedence. */
-function placeError(input: KernelInput, group: FrontendGroup, one: KernelRule): string[] {
-  const { family } = group.address;
-  const { protocol, frontendPort } = embeddedFields(family);
+function placeError(
+  input: KernelInput,
+  group: FrontendGroup,
+  one: KernelRule,
+  packet: PacketFields,
+): string[] {
   const { rule, table } = one;
-  const set = (ports: 'with-ports' | 'without-ports'): string => {
+  const set = (ports: boolean): string => {
     const { tableSize: size, seed } = input;
-    const slot = embeddedHash({ family, distribution: rule.distribution, ports, size, seed });
+    const slot = hashText(packet, { distribution: rule.distribution, ports, size, seed });
     return `meta mark set ${slot} map @${slotMap(table)}`;
   };
   const lanes = rule.protocols.flatMap((name) => {
     const ports = portTexts(coveredPorts([one], name));
     if (ports.length === 0) return [];
-    const number = name === 'tcp' ? TCP : UDP;
-    return [`${protocol} ${number} ${frontendPort} { ${ports.join(', ')} } meta mark 0 ${set('with-ports')}`];
+    const match = `${packet.protocol} ${PROTOCOL_NUMBER[name]} ${packet.destinationPort} { ${ports.join(', ')} }`;
+    return [`${match} meta mark 0 ${set(true)}`];
   });
   const others =
-    otherProtocolsRule(group.rules) === one
-      ? [`${protocol} != { ${TCP}, ${UDP} } meta mark 0 ${set('without-ports')}`]
-      : [];
+    otherProtocolsRule(group.rules) === one ? [`${packet.withoutPorts} meta mark 0 ${set(false)}`] : [];
   return [...lanes, ...others, `meta mark @${outSet(table)} drop`];
 }

@@ -1,14 +1,16 @@
 import type { Cidr } from '../../../model/address.js';
 import type { KernelOptions } from '../../../model/configuration.js';
-import type { Elements, KernelSetup } from '../../netfilter/nft.js';
+import { instanceTag, routingTo, tableOf } from '../../netfilter/routing.js';
 import {
-  backendRoute,
-  backendRule,
-  backendTable,
-  instanceTag,
-  tableOf,
-  type RoutingEntry,
-} from '../../netfilter/routing.js';
+  addressText,
+  addressType,
+  chainText,
+  hex32,
+  ipWord,
+  tableText,
+  type Elements,
+  type KernelSetup,
+} from '../../netfilter/setup.js';
 import {
   accessRules,
   coveredPorts,
@@ -19,28 +21,22 @@ import {
   type FrontendGroup,
 } from '../nat/dispatch.js';
 import {
-  ACTED,
-  REHASHES,
+  ICMP_ERRORS,
   WITHOUT_PORTS,
-  actionPart,
-  actionSet,
-  addressText,
-  chainText,
-  hex32,
-  ipWord,
+  embeddedFields,
   mergeParts,
-  nfprotoWord,
   outSet,
+  packetFields,
   placeRules,
   placementPart,
-  slotMap,
-  tableText,
+  reversed,
   trafficDeclaration,
   trafficRule,
+  type PacketFields,
   type TablePart,
-} from '../nat/nft-text.js';
-import { INSTANCE_MASK, markTag, type KernelBackend, type KernelInput, type KernelRule } from '../program.js';
-import { ageingObjects, ageingRules } from './floating-flows.js';
+} from '../nat/placement.js';
+import { ACTED, actionPart, actionSet, ageingObjects, ageingRules } from '../nat/policies.js';
+import { INSTANCE_MASK, markTag, type KernelInput, type KernelRule } from '../program.js';
 
 /*
  * Chains of the table, in the order in which a packet meets them:
@@ -77,8 +73,12 @@ export function nextHopChains(input: KernelInput): string[] {
     ...chainText('denied', undefined, ['meta l4proto tcp reject with tcp reset', 'drop']),
     ...(isPinned ? chainText('pass', undefined, ['meta mark set ct mark', trafficRule(), 'accept']) : []),
     ...input.rules.flatMap((rule) => [
-      ...chainText(`r-${rule.rule.name}`, undefined, place(input, rule, false)),
-      ...chainText(`b-${rule.rule.name}`, undefined, place(input, rule, true)),
+      ...chainText(`r-${rule.rule.name}`, undefined, place(input, rule, packetFields(familyOf(rule)))),
+      ...chainText(
+        `b-${rule.rule.name}`,
+        undefined,
+        place(input, rule, reversed(packetFields(familyOf(rule)))),
+      ),
     ]),
     ...groups.flatMap(({ address: { family }, rules }) => [
       ...chainText(`invalid${family}`, undefined, uncertain(rules)),
@@ -97,8 +97,12 @@ export function nextHopChains(input: KernelInput): string[] {
   ];
 }
 
+function familyOf({ frontend }: KernelRule): 4 | 6 {
+  return frontend.address.family;
+}
+
 /** Gives a packet the mark of its backend, and with flow state the flow. */
-function place(input: KernelInput, one: KernelRule, reversed: boolean): string[] {
+function place(input: KernelInput, one: KernelRule, packet: PacketFields): string[] {
   const isPinned = input.options.flowState === 'pinned';
   const { rule, table } = one;
   const protocols = otherProtocolsRule([one]) === undefined ? 'with-ports' : 'others';
@@ -108,7 +112,7 @@ function place(input: KernelInput, one: KernelRule, reversed: boolean): string[]
     ...(isPinned ? access.map((text) => `ct direction original ${text}`) : access),
     ...(isPinned ? [...strayRules(one), ...ageingRules(one)] : []),
     'meta mark set 0',
-    ...placeRules({ input, rule: one, word: 'meta mark', protocols, reversed }),
+    ...placeRules({ input, rule: one, word: 'meta mark', protocols, packet }),
     `meta mark 0 ${rule.allDown === 'drop' ? 'drop' : 'goto refuse'}`,
     // Everybody it was hashed to is out: its sender tries again, and by then the table is another.
     `meta mark @${outSet(table)} drop`,
@@ -146,7 +150,7 @@ function knownChains(groups: readonly FrontendGroup[]): string[] {
     // ICMP errors are related to a flow, and go where it goes.
     ...groups.map(
       ({ address: { family } }) =>
-        `meta nfproto ${nfprotoWord(family)} ct mark @${ACTED} ct state new,established jump policies${family}`,
+        `meta nfproto ipv${family} ct mark @${ACTED} ct state new,established jump policies${family}`,
     ),
     'goto pass',
   ]);
@@ -174,12 +178,12 @@ function hooks(input: KernelInput, groups: readonly FrontendGroup[]): string[] {
       ...(isPinned
         ? [`ct mark & ${mask} == ${ours} goto known`]
         : groups.flatMap(({ address, rules }) => errorRule(address.family, rules))),
-      ...groups.map(({ address: { family } }) => `meta nfproto ${nfprotoWord(family)} goto new${family}`),
+      ...groups.map(({ address: { family } }) => `meta nfproto ipv${family} goto new${family}`),
     ]),
     ...chainText('strict', hook('forward', PINNED_PRIORITY), [
       ...([4, 6] as const).map(
         (family) =>
-          `meta mark & ${mask} == ${ours} meta nfproto ${nfprotoWord(family)} ` +
+          `meta mark & ${mask} == ${ours} meta nfproto ipv${family} ` +
           `meta mark . rt ${ipWord(family)} nexthop != @${NEXT_HOP_SETS.ways[family]} drop`,
       ),
     ]),
@@ -215,7 +219,7 @@ export function nextHopSetup(input: KernelInput): KernelSetup {
     ...parts.declarations,
     ...nextHopChains(input),
   ]);
-  const routing = input.backends.flatMap((backend) => routingTo(backend, tag));
+  const routing = input.backends.flatMap(({ address, mark }) => routingTo(address, mark, tag));
   return { table, tag, structure, sets: parts.elements, routing, carried: [NEXT_HOP_SETS.near] };
 }
 
@@ -227,7 +231,7 @@ function neighbourPart({ backends }: KernelInput): TablePart {
     `  set ${NEXT_HOP_SETS.near} { type ether_addr; size 4096; flags dynamic,timeout; timeout 10m; }`,
   ];
   for (const family of [4, 6] as const) {
-    const type = family === 4 ? 'ipv4_addr' : 'ipv6_addr';
+    const type = addressType(family);
     const own = backends.filter(({ address }) => address.family === family);
     declarations.push(
       `  set ${NEXT_HOP_SETS.backends[family]} { type ${type}; }`,
@@ -241,12 +245,6 @@ function neighbourPart({ backends }: KernelInput): TablePart {
     elements.set(NEXT_HOP_SETS.ways[family], new Map(ways));
   }
   return { declarations, elements };
-}
-
-function routingTo({ mark, address }: KernelBackend, tag: number): RoutingEntry[] {
-  const table = backendTable(tag, mark);
-  const { family } = address;
-  return [backendRoute(family, addressText(address), table), backendRule(family, mark, table)];
 }
 
 /** Sends a packet to the chain of the rule that its flow has: by the port to which the flow was opened. */
@@ -297,40 +295,20 @@ function eitherPort({ rule }: KernelRule, protocol: 'tcp' | 'udp'): string[] {
  * packet. With flow state conntrack knows.
  */
 
-/** Bits from the start of the ICMP header to fields of the packet that is held: 8 bytes, then an IP header without options. */
-const INSIDE = {
-  4: {
-    source: '@th,160,32',
-    destination: '@th,192,32',
-    protocol: '@th,136,8',
-    ports: ['@th,224,16', '@th,240,16'],
-  },
-  6: {
-    source: '@th,128,128',
-    destination: '@th,256,128',
-    protocol: '@th,112,8',
-    ports: ['@th,384,16', '@th,400,16'],
-  },
-} as const;
-
-const ERRORS = {
-  4: 'icmp type { destination-unreachable, time-exceeded, parameter-problem }',
-  6: 'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }',
-} as const;
-
 /** Sends errors to `error4`. Empty where no rule takes other protocols than TCP and UDP. */
 export function errorRule(family: 4 | 6, rules: readonly KernelRule[]): string[] {
-  return otherProtocolsRule(rules) === undefined ? [] : [`${ERRORS[family]} goto error${family}`];
+  return otherProtocolsRule(rules) === undefined ? [] : [`${ICMP_ERRORS[family]} goto error${family}`];
 }
 
 export function errorChains(family: 4 | 6, rules: readonly KernelRule[], input: KernelInput): string[] {
   const rule = otherProtocolsRule(rules);
   if (rule === undefined) return [];
   const spokes = input.options.spokes.filter(({ address }) => address.family === family);
-  const { source, destination } = INSIDE[family];
+  const packet = embeddedFields(family);
+  const { source, destination } = packet;
   return [
-    ...chainText(`error-there${family}`, undefined, placeError(family, rule, input, false)),
-    ...chainText(`error-back${family}`, undefined, placeError(family, rule, input, true)),
+    ...chainText(`error-there${family}`, undefined, placeError(rule, input, packet)),
+    ...chainText(`error-back${family}`, undefined, placeError(rule, input, reversed(packet))),
     ...spokes.flatMap((_, from) =>
       chainText(
         `error${family}-${from}`,
@@ -350,37 +328,12 @@ export function errorChains(family: 4 | 6, rules: readonly KernelRule[], input: 
   ];
 }
 
-function placeError(
-  family: 4 | 6,
-  { rule, table }: KernelRule,
-  input: KernelInput,
-  reversed: boolean,
-): string[] {
-  const { source, destination, protocol, ports } = INSIDE[family];
-  const order = <T>(fields: readonly T[]): readonly T[] => (reversed ? [...fields].reverse() : fields);
-  const set = (round: number, withPorts: boolean): string => {
-    const fields = [
-      ...order([source, destination]),
-      ...(rule.distribution === 'source-ip' ? [] : [protocol]),
-      ...(withPorts ? order(ports) : []),
-    ];
-    const seed = hex32((input.seed + round) >>> 0);
-    const slot = `jhash ${fields.join(' . ')} mod ${input.tableSize} seed ${seed}`;
-    return `meta mark set ${slot} map @${slotMap(table)}`;
-  };
-  const rounds = Array.from({ length: 1 + REHASHES }, (_, round) => {
-    const again = round === 0 ? '' : `meta mark @${outSet(table)} `;
-    if (rule.distribution !== 'five-tuple') return [`${again}${set(round, false)}`];
-    return [
-      `${protocol} { 6, 17 } ${again}${set(round, true)}`,
-      `${protocol} != { 6, 17 } ${again}${set(round, false)}`,
-    ];
-  });
+function placeError(rule: KernelRule, input: KernelInput, packet: PacketFields): string[] {
   return [
     'meta mark set 0',
-    ...rounds.flat(),
+    ...placeRules({ input, rule, word: 'meta mark', protocols: 'others', packet }),
     'meta mark 0 drop',
-    `meta mark @${outSet(table)} drop`,
+    `meta mark @${outSet(rule.table)} drop`,
     'notrack',
     'accept',
   ];

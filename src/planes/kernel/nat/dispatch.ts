@@ -7,8 +7,8 @@ import {
   type Protocol,
 } from '../../../model/address.js';
 import { portSetSize, subtractPorts, unionPorts, type PortSet } from '../../../model/ports.js';
+import { addressText, ipWord } from '../../netfilter/setup.js';
 import type { KernelInput, KernelRule } from '../program.js';
-import { addressText, ipWord } from './nft-text.js';
 
 /** Frontends that share an address, and their rules in order of precedence. */
 export interface FrontendGroup {

@@ -1,8 +1,16 @@
 import { cidrContains, type Cidr, type Protocol } from '../../../model/address.js';
 import { portSetSize, portsOf } from '../../../model/ports.js';
-import type { Elements, KernelSetup } from '../../netfilter/nft.js';
+import {
+  addressText,
+  addressType,
+  chainText,
+  hex32,
+  ipWord,
+  tableText,
+  type Elements,
+  type KernelSetup,
+} from '../../netfilter/setup.js';
 import { instanceTag, tableOf } from '../../netfilter/routing.js';
-import { ageingObjects, ageingRules } from '../ebpf/floating-flows.js';
 import { INSTANCE_MASK, markTag, type KernelInput, type KernelRule } from '../program.js';
 import {
   accessRules,
@@ -16,23 +24,17 @@ import {
   type FrontendGroup,
 } from './dispatch.js';
 import {
-  ACTED,
   WITHOUT_PORTS,
-  actionPart,
-  actionSet,
-  addressText,
-  chainText,
-  hex32,
-  ipWord,
   mergeParts,
   outSet,
+  packetFields,
   placeRules,
   placementPart,
-  tableText,
   trafficDeclaration,
   trafficRule,
   type TablePart,
-} from './nft-text.js';
+} from './placement.js';
+import { ACTED, actionPart, actionSet, ageingObjects, ageingRules } from './policies.js';
 
 /*
  * Chains of the table, in the order in which a packet meets them:
@@ -122,7 +124,10 @@ function newFlow(input: KernelInput, one: KernelRule): string[] {
     ...accessRules(one, 'goto denied'),
     strayRule(one),
     ...ageingRules(one),
-    ...placeRules({ input, rule: one, word: 'ct mark', protocols: others ? 'others' : 'with-ports' }),
+    ...placeRules({
+      ...{ input, rule: one, word: 'ct mark', packet: packetFields(one.frontend.address.family) },
+      protocols: others ? 'others' : 'with-ports',
+    }),
     // Everybody it was hashed to is out: the client tries again, and by then the table is another.
     `ct mark @${outSet(table)} drop`,
     `ct mark ${nobody} ${rule.allDown === 'drop' ? 'drop' : 'accept'}`,
@@ -245,7 +250,7 @@ function addressPart({ backends, options }: KernelInput): TablePart {
   const declarations: string[] = [];
   const elements = new Map<string, Elements>();
   for (const family of [4, 6] as const) {
-    const type = family === 4 ? 'ipv4_addr' : 'ipv6_addr';
+    const type = addressType(family);
     const own = backends.filter(({ address }) => address.family === family);
     const byMark = own.map(({ mark, address }) => [hex32(mark), addressText(address)] as const);
     declarations.push(`  map ${NAT_SETS.address[family]} { type mark : ${type}; }`);

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { planListeners, rendezvousOwner } from '../../../../src/planes/userspace/listen-plan.js';
+import { ruleSlots } from '../../../../src/flows/flow.js';
 import {
+  planListeners,
+  rendezvousOwner,
   shortageAdvice,
   socketBudget,
   type BudgetRequest,
-} from '../../../../src/planes/userspace/node-handles.js';
+} from '../../../../src/planes/userspace/listen-plan.js';
 import { ipAddress, parseCidr } from '../../../../src/model/address.js';
 import { parsePortSet } from '../../../../src/model/ports.js';
 import { createHasher } from '../../../../src/selection/flow-hash.js';
@@ -74,7 +76,7 @@ void describe('socketBudget()', () => {
 
   test('needs a handful of sockets where ports are captured', () => {
     const block = parseCidr('240.0.0.0/4') ?? assert.fail();
-    const capture = { tcp: 'dnat-map', udp: 'redirect', port: 61_000, block } as const;
+    const capture = { udp: 'redirect', port: 61_000, block } as const;
     const { tcpPorts, sockets } = budget('1-65535', 8, 1024, { capture });
     assert.equal(tcpPorts, 'shared');
     assert.ok(sockets < 20, `${sockets} sockets`);
@@ -86,8 +88,8 @@ void describe('socketBudget()', () => {
     const { sockets } = budget('1-65535', 8, 20_000);
     let total = 0;
     for (let worker = 0; worker < 8; worker++) {
-      const plan = planListeners(configuration, () => OWN, { worker, ownerOf, tcpPorts: 'owned' });
-      const own = [...plan.values()].reduce((sum, { size }) => sum + size, 0);
+      const share = { worker, ownerOf, tcpPorts: 'owned' } as const;
+      const own = planListeners(configuration, ruleSlots(configuration), () => OWN, share).size;
       assert.ok(own <= sockets, `${own} of ${sockets}`);
       total += own;
     }

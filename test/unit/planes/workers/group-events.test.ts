@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { GroupEvents } from '../../../../src/planes/workers/group.js';
-import type { ListeningChanged, Overload, PlaneEvent, WorkerLost } from '../../../../src/model/events.js';
+import type { ListeningChanged, Overload, PlaneEvent, EventOf } from '../../../../src/model/events.js';
 
 const overload = (phase: Overload['phase'], reason: Overload['reason'] = 'table-full'): Overload => ({
   type: 'overload',
@@ -9,7 +9,7 @@ const overload = (phase: Overload['phase'], reason: Overload['reason'] = 'table-
   phase,
   reason,
 });
-const lost = (worker: number): WorkerLost => ({
+const lost = (worker: number): EventOf<'worker-lost'> => ({
   type: 'worker-lost',
   atMs: 2,
   worker,

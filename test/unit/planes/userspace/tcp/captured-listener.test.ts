@@ -1,23 +1,13 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { connect, createServer, type Server } from 'node:net';
-import { join } from 'node:path';
+import { connect } from 'node:net';
 import { after, before, describe, test } from 'node:test';
-import { CapturedPorts, type CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
+import { CapturedPorts, type CapturedFrontends } from '../../../../../src/planes/userspace/captured-ports.js';
 import type { CapturePlan } from '../../../../../src/model/capture.js';
 import { parseCidr } from '../../../../../src/model/address.js';
+import { RulePorts } from '../../../../../src/selection/rule-ports.js';
+import { ruleSlots } from '../../../../../src/flows/flow.js';
 import { within } from '../../../../support/deadline.js';
-import {
-  aState,
-  backendOn,
-  bindingOf,
-  CaptureLab,
-  expectedLine,
-  host,
-  ports,
-  type State,
-} from './captured-lab.js';
+import { aState, backendOn, CaptureLab, expectedLine, host, ports, type State } from './captured-lab.js';
 import { freePort, receive, type TestServer } from './tcp-lab.js';
 
 /*
@@ -27,7 +17,7 @@ import { freePort, receive, type TestServer } from './tcp-lab.js';
 
 void describe('a captured TCP listener with private addresses', () => {
   const block = `${host(1).split('.').slice(0, 2).join('.')}.0.0/16`;
-  const plan: CapturePlan = { tcp: 'dnat-map', udp: 'bind', port: 0, block: parseCidr(block)! };
+  const plan: CapturePlan = { udp: 'bind', port: 0, block: parseCidr(block)! };
   const prefix = block.split('.').slice(0, 2).join('.');
   const privateAddress = (port: number): string => `${prefix}.${port >> 8}.${port & 0xff}`;
   let backendPort = 0;
@@ -36,23 +26,25 @@ void describe('a captured TCP listener with private addresses', () => {
   let port = 0;
 
   /** Real slots cannot be in 127.0.0.0/8: here the hub has slot 0. */
-  function endsOf(state: State): CapturedEnds {
-    const captured = new CapturedPorts(state.configuration.frontends[0]!);
-    captured.add(state.configuration.rules[0]!, 0);
-    const ends: Pick<CapturedEnds, 'of' | 'ofSlot'> = {
+  function frontendsOf({ configuration, views }: State): CapturedFrontends {
+    const slots = ruleSlots(configuration).map((slot) => ({ ...slot, view: views[0] }));
+    const hub = configuration.frontends[0]!;
+    const owners = new RulePorts(configuration.rules).at('tcp', hub.address);
+    const captured = new CapturedPorts(hub, slots[0]!, owners, slots);
+    const frontends: Pick<CapturedFrontends, 'of' | 'numbered'> = {
       of: (address) => (address === host(1) ? captured : undefined),
-      ofSlot: (slot) => (slot === 0 ? captured : undefined),
+      numbered: (slot) => (slot === 0 ? captured : undefined),
     };
-    return ends as CapturedEnds;
+    return frontends as CapturedFrontends;
   }
 
   before(async () => {
     backendPort = await freePort(host(200));
     backend = await backendOn(backendPort);
     const state = aState(ports(`${backendPort}`), ports('1'));
-    lab = new CaptureLab(state, { capture: plan });
+    lab = new CaptureLab(state, plan);
     port = await freePort('0.0.0.0');
-    const listener = await lab.open(bindingOf(state, port, endsOf(state)));
+    const listener = await lab.open(lab.binding(port, frontendsOf(state)));
     listener.serve();
   });
 
@@ -83,45 +75,18 @@ void describe('a captured TCP listener with private addresses', () => {
   test('serves what the present configuration has after a reload', async () => {
     const [listener] = lab.listeners;
     const nobody = aState(ports('1'), ports('1'), { digest: 'b'.repeat(64) });
-    listener!.binding.captured = { protocol: 'tcp', ends: endsOf(nobody) };
+    listener!.binding.captured = { protocol: 'tcp', frontends: frontendsOf(nobody) };
     const refused = connect({ host: privateAddress(backendPort), port });
     assert.equal((await within(receive(refused), 5000, 'a reset')).end, 'reset');
     const again = aState(ports(`${backendPort}`), ports('1'));
-    listener!.binding.captured = { protocol: 'tcp', ends: endsOf(again) };
+    listener!.binding.captured = { protocol: 'tcp', frontends: frontendsOf(again) };
     const served = connect({ host: privateAddress(backendPort), port });
     assert.match((await within(receive(served), 5000, 'an answer')).text, expectedLine(host(1), backendPort));
   });
 
   test('is not opened without a plan', async () => {
     const state = aState(ports('1'), ports('1'));
-    const without = new CaptureLab(state, {});
-    await assert.rejects(without.open(bindingOf(state, 0, endsOf(state))), TypeError);
-  });
-});
-
-void describe('a captured TCP listener with a transparent socket', () => {
-  test('serves by the address that was dialled, is kept while not wanted, and closes for good', async () => {
-    const outside = createServer();
-    outside.listen({ host: '0.0.0.0', port: 0 });
-    await once(outside, 'listening');
-    const { _handle: handle } = outside as Server & { readonly _handle: { readonly fd: number } };
-    const { port } = outside.address() as { readonly port: number };
-    const child = spawn(
-      process.execPath,
-      [join(import.meta.dirname, 'captured-transparent-child.js'), `${port}`],
-      {
-        stdio: ['ignore', 'pipe', 'pipe', handle.fd],
-      },
-    );
-    outside.close();
-    let said = '';
-    for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => (said += String(chunk)));
-    try {
-      const [code] = (await within(once(child, 'exit'), 20_000, 'the child to end')) as [number | null];
-      assert.equal(code, 0, said);
-    } finally {
-      child.kill('SIGKILL');
-    }
-    assert.match(said, /all is well/);
+    const without = new CaptureLab(state);
+    await assert.rejects(without.open(without.binding(0, frontendsOf(state))), TypeError);
   });
 });
