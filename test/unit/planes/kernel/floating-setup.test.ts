@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { kernelInput } from '../../../../src/planes/kernel/program.js';
+import { compileProgram } from '../../../../src/planes/kernel/program.js';
 import { floatingSetup } from '../../../../src/planes/kernel/ebpf/floating.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
 import { deltaText, routingText, type KernelSetup } from '../../../../src/planes/netfilter/setup.js';
@@ -41,7 +41,7 @@ describe('floatingSetup()', () => {
     options: Partial<KernelOptions>,
     conditions: Parameters<KernelStates['state']>[2] = {},
   ): KernelSetup {
-    return floatingSetup(kernelInput(states.state(RAW, options, conditions)));
+    return floatingSetup(compileProgram(states.state(RAW, options, conditions)));
   }
 
   const L2 = { mode: 'floating-l2', interface: 'eth0' } as const;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { kernelInput, type KernelInput } from '../../../../src/planes/kernel/program.js';
+import { compileProgram, type KernelProgram } from '../../../../src/planes/kernel/program.js';
 import { natSetup } from '../../../../src/planes/kernel/nat/rules.js';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
@@ -20,7 +20,7 @@ describe('natSetup()', () => {
     rule: object = {},
     conditions: Conditions = {},
     options: Partial<KernelOptions> = {},
-  ): KernelInput {
+  ): KernelProgram {
     const raw = {
       frontends: [{ name: 'hub', address: '10.9.0.10' }],
       probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
@@ -29,7 +29,7 @@ describe('natSetup()', () => {
       ],
       rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true, ...rule }],
     };
-    return kernelInput(states.state(raw, { tableSize: 251, ...options }, conditions));
+    return compileProgram(states.state(raw, { tableSize: 251, ...options }, conditions));
   }
 
   function chain(text: string, name: string): string[] {
@@ -43,7 +43,7 @@ describe('natSetup()', () => {
     return [...(setup.sets.get(name)?.keys() ?? ['not there'])];
   }
 
-  const markOf = (from: KernelInput, address: string): string => {
+  const markOf = (from: KernelProgram, address: string): string => {
     const mark = from.backends.find(({ id }) => id.endsWith(`/${address}`))?.mark ?? 0;
     return `0x${mark.toString(16).padStart(8, '0')}`;
   };

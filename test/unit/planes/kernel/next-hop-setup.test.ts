@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { backendMarks, kernelInput } from '../../../../src/planes/kernel/program.js';
+import { backendMarks, compileProgram } from '../../../../src/planes/kernel/program.js';
 import { nextHopSetup } from '../../../../src/planes/kernel/ebpf/next-hop.js';
 import { parseCidr } from '../../../../src/model/address.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
@@ -38,7 +38,7 @@ function setup({ options = {}, rules = [HA_PORTS], conditions = {} }: Wishes = {
     rules: rules.map((rule) => ({ frontend: 'beyond', backendPool: 'nvas', probe: 'alive', ...rule })),
   };
   return nextHopSetup(
-    kernelInput(states.state(raw, { mode: 'next-hop', spokes: SPOKES, ...options }, conditions)),
+    compileProgram(states.state(raw, { mode: 'next-hop', spokes: SPOKES, ...options }, conditions)),
   );
 }
 
