@@ -27,7 +27,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
   'runtime/': ['model/'],
 
   'config/': PURE,
-  'selection/': PURE,
+  'selection/': [...PURE, 'api/'],
   'flows/': PURE,
   'health/': PURE,
   'api/': ['model/'],
@@ -42,7 +42,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
 
   // Control sees only the contract of a plane.
   'whatif/': [...PURE, 'config/', 'selection/', 'flows/', 'health/', 'api/'],
-  'control/': [...PURE, 'config/', 'selection/', 'health/', 'whatif/', 'planes/contract.ts'],
+  'control/': [...PURE, 'config/', 'selection/', 'health/', 'whatif/', 'api/', 'planes/contract.ts'],
   'status/': [...PURE, 'selection/', 'flows/', 'health/', 'control/', 'api/', 'planes/contract.ts'],
   'monitors/': [...PURE, 'flows/', 'planes/contract.ts'],
   'doctor/': PURE,

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { Hono } from 'hono';
 import { systemFiles, type Files } from '../runtime/files.js';
-import { problem } from './operations.js';
+import { problem } from './problem.js';
 
 /** A file of the dashboard, ready to be sent. */
 export interface DashboardFile {

@@ -11,32 +11,21 @@ import { connect, type Server } from 'node:net';
 import { basename, dirname, join } from 'node:path';
 import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import { Hono } from 'hono';
+import type { Operations } from '../api/contract.js';
 import { formatEndpoint } from '../model/address.js';
 import type { AdminOptions, ListenAddress } from '../model/configuration.js';
 import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
 import type { FileIdentity, SocketFiles } from '../runtime/files.js';
 import type { Logger } from '../runtime/logger.js';
-import { dashboardRoutes } from './dashboard.js';
 import { createRequestGuard, type RequestGuard } from './guard.js';
-import { openApiDocument } from './openapi.js';
-import { errorProblem, isTellable, problem, usageError, type Operations } from './operations.js';
-import {
-  backendRoutes,
-  changeRoutes,
-  eventRoutes,
-  flowRoutes,
-  jsonAnswer,
-  simulateRoutes,
-  upgradeRoutes,
-  viewRoutes,
-  type AdminEnv,
-  type AdminRoutesDependencies,
-} from './routes.js';
-import { EventStreams, type EventStreamsOptions } from './sse.js';
+import { errorProblem, problem, usageError } from './problem.js';
+import { createAdminRoutes, type AdminEnv } from './routes.js';
+import { EventStreams, type EventFeedSource, type EventStreamsOptions } from './sse.js';
 
 export interface AdminServerDependencies {
   readonly operations: Operations;
+  readonly events: EventFeedSource;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly files: SocketFiles;
@@ -71,10 +60,10 @@ export class AdminServer {
   #stopped: Promise<void> | undefined;
 
   constructor(deps: AdminServerDependencies, options: AdminServerOptions) {
-    const { operations, clock, logger, files } = deps;
+    const { operations, events, clock, logger, files } = deps;
     const { listen, takeOver = false } = options;
     this.#listen = listen;
-    this.#streams = new EventStreams({ feed: operations.events, clock }, options.streams);
+    this.#streams = new EventStreams({ feed: events, clock }, options.streams);
     const { socket, tls, token } = listen;
     this.#socket = socket === undefined ? undefined : new UnixSocketPlace(files, { path: socket, takeOver });
     const app = createAdminRoutes({ operations, streams: this.#streams, logger });
@@ -544,66 +533,4 @@ async function livenessReason(
   } finally {
     cancel?.();
   }
-}
-
-const PARTS = [
-  viewRoutes,
-  flowRoutes,
-  backendRoutes,
-  changeRoutes,
-  upgradeRoutes,
-  simulateRoutes,
-  eventRoutes,
-];
-
-/**
- * The admin API and the dashboard. Whoever gets here may do everything: who may is asked before (request-guard.ts).
- * Every error is a problem document with a stable code.
- */
-export function createAdminRoutes(deps: AdminRoutesDependencies): Hono<AdminEnv> {
-  const app = new Hono<AdminEnv>();
-  for (const part of PARTS) app.route('/', part(deps));
-  app.get('/v1/openapi.json', () => jsonAnswer(openApiDocument()));
-  app.route('/', dashboardRoutes());
-  refuseOtherMethods(app);
-  app.notFound(notFound);
-  app.onError((error, { req }) => {
-    if (!isTellable(error)) {
-      deps.logger.error(
-        { error: error.stack ?? error.message },
-        `Admin API: ${req.method} ${req.path} failed`,
-      );
-    }
-    return errorProblem(error);
-  });
-  return app;
-}
-
-function refuseOtherMethods(app: Hono<AdminEnv>): void {
-  const methods = new Map<string, Set<string>>();
-  for (const { path, method } of app.routes) {
-    if (method === 'ALL') continue;
-    const known = methods.get(path) ?? new Set<string>();
-    methods.set(path, known.add(method));
-    if (method === 'GET') known.add('HEAD');
-  }
-  for (const [path, known] of methods) {
-    const allow = [...known].join(', ');
-    app.all(path, ({ req }) => {
-      // A handler that has looked and found nothing.
-      if (known.has(req.method)) return notFound();
-      return problem(405, 'Method not allowed', {
-        detail: `${req.method} is not allowed here, must be one of ${allow}`,
-        code: 'LB_USAGE',
-        headers: { allow },
-      });
-    });
-  }
-}
-
-function notFound(): Response {
-  return problem(404, 'Not found', {
-    detail: 'There is no such path: GET /v1/openapi.json tells which there are',
-    code: 'LB_NOT_FOUND',
-  });
 }

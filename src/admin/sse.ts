@@ -1,7 +1,13 @@
-import { plainJson } from '../api/configuration-json.js';
-import type { FeedEvent } from '../model/events.js';
+import type { FeedEvent } from '../api/views.js';
 import type { Clock } from '../runtime/clock.js';
-import type { EventFeedSource } from './operations.js';
+
+/** Events as they happen, with a short memory. */
+export interface EventFeedSource {
+  /** Remembered events with an id above this one, oldest first. */
+  since(id: number): readonly FeedEvent[];
+  /** Calls the listener with each event until the returned function is called. */
+  subscribe(listener: (event: FeedEvent) => void): () => void;
+}
 
 export interface EventStreamsDependencies {
   readonly feed: EventFeedSource;
@@ -115,7 +121,7 @@ export class EventStreams {
 }
 
 function eventFrame(event: FeedEvent): string {
-  return `id: ${event.id}\nevent: ${event.type}\ndata: ${plainJson(event)}\n\n`;
+  return `id: ${event.id}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`;
 }
 
 function utf8(text: string): Uint8Array {

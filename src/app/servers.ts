@@ -1,6 +1,6 @@
 import { dirname } from 'node:path';
-import type { Operations } from '../admin/operations.js';
 import { AdminServer, MetricsServer } from '../admin/server.js';
+import type { Operations } from '../api/contract.js';
 import {
   loadConfiguration,
   loadConfigurationText,
@@ -49,6 +49,7 @@ export interface ServersParts {
   readonly monitors: Monitors;
   readonly reloads: ReloadTally;
   readonly operations: Operations;
+  readonly feed: EventFeed;
   readonly onEvent: (event: ControlEvent) => void;
 }
 
@@ -74,14 +75,14 @@ export class Servers {
   async startAdmin(takeOver = false): Promise<{ readonly adminPort?: number | undefined }> {
     const { admin: listen } = this.#configuration;
     if (listen === undefined) return {};
-    const { operations, onEvent } = this.#parts;
+    const { operations, feed, onEvent } = this.#parts;
     const logger = {
       ...silentLogger,
       error: (fields: object, message: string) => onEvent({ type: 'request-failed', fields, message }),
     };
     // One that has failed to start has closed for good.
     this.#admin = new AdminServer(
-      { operations, clock, logger, files: systemSocketFiles },
+      { operations, events: feed, clock, logger, files: systemSocketFiles },
       { listen, takeOver },
     );
     return { adminPort: (await this.#admin.start()).httpPort };
@@ -165,7 +166,6 @@ export interface OperationsParts {
   readonly plane: DataPlane;
   readonly health: ProbeHealth;
   readonly hash: Hash32;
-  readonly feed: EventFeed;
   /** Path of the configuration file: files that a configuration names are relative to it. */
   readonly source: string;
   readonly bus: EventBus;
@@ -193,7 +193,7 @@ function thisMachine(): LoadOptions {
 }
 
 export function createOperations(parts: OperationsParts): RunningOperations {
-  const { balancer, plane, health, hash, feed, source, bus } = parts;
+  const { balancer, plane, health, hash, source, bus } = parts;
   const onEvent = bus.emit;
   const picker = createPicker(hash);
   const sampler = new CounterSampler({ clock, plane });
@@ -231,15 +231,28 @@ export function createOperations(parts: OperationsParts): RunningOperations {
     frontends: () => views.frontends(),
     rules: () => views.rules(),
     pools: () => views.pools(),
+    pool: async ({ pool }) =>
+      found(
+        (await views.pools()).find(({ name }) => name === pool),
+        `There is no backend pool ${JSON.stringify(pool)}`,
+      ),
     flows: (query) => lister.list(query),
     explain: (tuple) => liveExplain({ picker, plane, tuple, state: stateOf(balancer) }),
-    setAdminState: (backend, state) => operator.setAdminState(backend, state),
-    setWeight: (backend, weight) => operator.setWeight(backend, weight),
-    drain: (backend, request) => operator.drain(backend, request),
-    cancelDrain: (backend) => operator.cancelDrain(backend),
-    drains: () => operator.drains(),
-    plan: (text) => reloader.plan(text),
-    reload: (text, options) => reloader.reload(text, { cause: 'admin API', ...options }),
+    setAdminState: ({ adminState, ...named }) => operator.setAdminState(idOf(named), adminState),
+    setWeight: ({ weight, ...named }) => operator.setWeight(idOf(named), weight),
+    drain: ({ pool, backend, ...request }) => operator.drain(idOf({ pool, backend }), request),
+    drainStatus: async (named) =>
+      found(
+        (await drains.statuses()).find(
+          ({ backendId, backendName, pool }) =>
+            backendId === idOf(named) || `${pool}/${backendName}` === idOf(named),
+        ),
+        `Backend ${JSON.stringify(idOf(named))} is not being drained`,
+      ),
+    cancelDrain: (named) => operator.cancelDrain(idOf(named)),
+    drains: () => drains.statuses(),
+    plan: ({ configuration }) => reloader.plan(configuration),
+    reload: ({ configuration, maxMoved }) => reloader.reload(configuration, { cause: 'admin API', maxMoved }),
     simulate: (request) =>
       simulate(request, {
         picker,
@@ -249,7 +262,6 @@ export function createOperations(parts: OperationsParts): RunningOperations {
         flows: () => allFlows(plane),
       }),
     upgrade: parts.upgrade,
-    events: feed,
   };
   return {
     operations,
@@ -263,6 +275,15 @@ export function createOperations(parts: OperationsParts): RunningOperations {
       drains.stop();
     },
   };
+}
+
+function idOf({ pool, backend }: { readonly pool: string; readonly backend: string }): string {
+  return `${pool}/${backend}`;
+}
+
+function found<T>(value: T | undefined, otherwise: string): T {
+  if (value !== undefined) return value;
+  throw new BalancerError(otherwise, { code: 'LB_NOT_FOUND', source: 'usage' });
 }
 
 function stateOf({ state }: Balancer): ForwardingState {

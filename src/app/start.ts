@@ -124,7 +124,7 @@ export async function startBalancer(
     },
   });
   const running = createOperations({
-    ...{ balancer, plane, health, hash, feed, source, bus },
+    ...{ balancer, plane, health, hash, source, bus },
     upgrade: (request) => succession.upgrade(request),
   });
   onEvent({ type: 'starting', version: VERSION, workers: configuration.workers });
@@ -137,7 +137,7 @@ export async function startBalancer(
 
   const { monitors, operations, reloader } = running;
   const servers = new Servers(configuration, {
-    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, onEvent },
+    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, feed, onEvent },
   });
   const closeAll = async (): Promise<void> => {
     running.stop();

@@ -1,28 +1,13 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
-import type { AsJson } from '../api/configuration-json.js';
-import type {
-  BackendPoolView,
-  BackendView,
-  FlowList,
-  FlowListQuery,
-  FrontendView,
-  ListedFlow,
-  RuleView,
-  SimulationReport,
-  SimulationRequest,
-  StatusView,
-} from '../api/views.js';
+import { createApiClient, type ApiClient, type ApiRequest } from '../api/client.js';
+import { REFUSALS, ROUTES, type OperationName, type RefusalCode } from '../api/contract.js';
+import type { FindingView, FlowView } from '../api/views.js';
 import { readJsonText } from '../config/text.js';
-import { isLoopback, parseIpAddress, type FiveTuple } from '../model/address.js';
-import type { AdminState } from '../model/configuration.js';
-import { BalancerError, errorCode, errorMessage, type ErrorCode, type ErrorSource } from '../model/errors.js';
-import type { UpgradeOutcome } from '../model/events.js';
-import type { DrainStatus } from '../model/forwarding.js';
-import type { PlanOutcome, ReloadOutcome, ReportedFinding } from '../model/plan-report.js';
+import { isLoopback, parseIpAddress } from '../model/address.js';
+import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
 import { VERSION } from '../model/version.js';
-import type { LiveExplanation } from '../status/explain.js';
-import { usageError, type BackendRef, type CliDeps } from './deps.js';
+import { usageError, type CliDeps } from './deps.js';
 
 /** A read that takes longer than this has met a process that hangs. */
 const READ_TIMEOUT_MS = 15_000;
@@ -30,163 +15,33 @@ const READ_TIMEOUT_MS = 15_000;
 /** Taking over a configuration of all ports may take a while. */
 const WRITE_TIMEOUT_MS = 120_000;
 
-export type QueryValue = string | number | undefined;
-
-/** What a drain is asked for over the API: durations are text, as in the configuration. */
-export interface DrainWishes {
-  readonly deadline: string;
-  readonly then: 'reset' | 'leave';
-  readonly spread: string;
-  readonly force: boolean;
+/**
+ * The admin API of a running process. All methods reject with an AdminProblem where it refuses, and with
+ * `LB_NOT_RUNNING` where nothing answers.
+ */
+export interface AdminClient extends ApiClient {
+  readonly target: AdminTarget;
 }
 
-/**
- * The admin API of a running process, typed. All methods reject with an AdminProblem where it refuses, and with
- * `LB_NOT_RUNNING` where nobody answers. Answers are trusted to have the shape that the API documents.
- */
-export class AdminClient {
-  readonly #target: AdminTarget;
-
-  constructor(target: AdminTarget) {
-    this.#target = target;
-  }
-
-  get target(): AdminTarget {
-    return this.#target;
-  }
-
-  async status(signal?: AbortSignal): Promise<StatusJson> {
-    return (await this.#get('/v1/status', {}, signal)) as StatusJson;
-  }
-
-  async frontends(): Promise<readonly FrontendView[]> {
-    return (await this.#get('/v1/frontends')) as readonly FrontendView[];
-  }
-
-  async rules(): Promise<readonly RuleView[]> {
-    return (await this.#get('/v1/rules')) as readonly RuleView[];
-  }
-
-  async pools(signal?: AbortSignal): Promise<readonly PoolJson[]> {
-    return (await this.#get('/v1/pools', {}, signal)) as readonly PoolJson[];
-  }
-
-  async pool(name: string): Promise<PoolJson> {
-    return (await this.#get(`/v1/pools/${encodeURIComponent(name)}`)) as PoolJson;
-  }
-
-  async flows(query: Partial<FlowListQuery>, signal?: AbortSignal): Promise<FlowListJson> {
-    return (await this.#get('/v1/flows', { ...query }, signal)) as FlowListJson;
-  }
-
-  async explain(query: {
-    readonly protocol: string;
-    readonly source: string;
-    readonly destination: string;
-  }): Promise<ExplanationJson> {
-    return (await this.#get('/v1/explain', query)) as ExplanationJson;
-  }
-
-  async setAdminState(backend: BackendRef, adminState: AdminState | 'configured'): Promise<void> {
-    await this.#write('PUT', `${pathOf(backend)}/admin-state`, JSON.stringify({ adminState }));
-  }
-
-  async setWeight(backend: BackendRef, weight: number | 'configured'): Promise<void> {
-    await this.#write('PUT', `${pathOf(backend)}/weight`, JSON.stringify({ weight }));
-  }
-
-  async drain(backend: BackendRef, wishes: DrainWishes): Promise<DrainJson> {
-    return (await this.#write('POST', `${pathOf(backend)}/drain`, JSON.stringify(wishes))) as DrainJson;
-  }
-
-  async drainStatus(backend: BackendRef, signal?: AbortSignal): Promise<DrainJson> {
-    return (await this.#get(`${pathOf(backend)}/drain`, {}, signal)) as DrainJson;
-  }
-
-  async cancelDrain(backend: BackendRef): Promise<void> {
-    await this.#write('DELETE', `${pathOf(backend)}/drain`);
-  }
-
-  async drains(): Promise<readonly DrainJson[]> {
-    return (await this.#get('/v1/drains')) as readonly DrainJson[];
-  }
-
-  /** `text` is a whole configuration. */
-  async plan(text: string): Promise<PlanOutcome> {
-    return (await this.#write('POST', '/v1/plan', text)) as PlanOutcome;
-  }
-
-  /** `maxMoved`: 0 to 1. */
-  async reload(text: string, options: { readonly maxMoved?: number } = {}): Promise<ReloadOutcome> {
-    const query = queryOf({ maxMoved: options.maxMoved });
-    return (await this.#write('POST', `/v1/reload${query}`, text)) as ReloadOutcome;
-  }
-
-  /** `deadline`: a duration with a unit. */
-  async upgrade(options: { readonly deadline?: string } = {}): Promise<UpgradeOutcome> {
-    return (await this.#write('POST', '/v1/upgrade', JSON.stringify(options))) as UpgradeOutcome;
-  }
-
-  async simulate(request: SimulationRequest): Promise<SimulationReport> {
-    return (await this.#write('POST', '/v1/simulate', JSON.stringify(request))) as SimulationReport;
-  }
-
-  /** Sends JSON text as it is and gives the answer, for commands that look no closer at it. */
-  async post(path: string, text: string): Promise<unknown> {
-    return this.#write('POST', path, text);
-  }
-
-  async #get(
-    path: string,
-    query: Readonly<Record<string, QueryValue>> = {},
-    signal?: AbortSignal,
-  ): Promise<unknown> {
-    return this.#exchange({
-      method: 'GET',
-      path: `${path}${queryOf(query)}`,
-      timeoutMs: READ_TIMEOUT_MS,
-      ...(signal === undefined ? {} : { signal }),
-    });
-  }
-
-  async #write(method: 'PUT' | 'POST' | 'DELETE', path: string, body?: string): Promise<unknown> {
-    // A write without a body states its type too: what has none could have come from a form of any web page.
-    const text = body === undefined ? {} : { body };
-    const headers = { 'content-type': 'application/json' };
-    return this.#exchange({ method, path, timeoutMs: WRITE_TIMEOUT_MS, headers, ...text });
-  }
-
-  async #exchange(request: AdminRequest): Promise<unknown> {
-    const response = await sendRequest(this.#target, request);
-    const text = await readBody(this.#target, response);
+export function adminClient(target: AdminTarget): AdminClient {
+  const send = async (request: ApiRequest): Promise<unknown> => {
+    const timeoutMs = request.method === 'GET' ? READ_TIMEOUT_MS : WRITE_TIMEOUT_MS;
+    const response = await sendRequest(target, { ...request, timeoutMs });
+    const text = await readBody(target, response);
     const status = response.statusCode ?? 0;
     if (status < 200 || status > 299) throw problemOf(status, text);
     if (text === '') return undefined;
     try {
       return JSON.parse(text) as unknown;
-    } catch (error) {
-      throw new BalancerError(
-        `What answers at "${describeTarget(this.#target)}" is not the admin API of haports`,
-        {
-          code: 'LB_NOT_RUNNING',
-          source: 'system',
-          cause: error,
-        },
-      );
+    } catch (cause) {
+      throw new BalancerError(`What answers at "${describeTarget(target)}" is not the admin API of haports`, {
+        code: 'LB_NOT_RUNNING',
+        source: 'system',
+        cause,
+      });
     }
-  }
-}
-
-/** `?a=1&b=2`, or nothing; what is undefined is left out. */
-export function queryOf(query: Readonly<Record<string, QueryValue>>): string {
-  const search = new URLSearchParams();
-  for (const [key, value] of Object.entries(query)) if (value !== undefined) search.set(key, String(value));
-  const text = search.toString();
-  return text === '' ? '' : `?${text}`;
-}
-
-function pathOf({ pool, backend }: BackendRef): string {
-  return `/v1/backends/${encodeURIComponent(pool)}/${encodeURIComponent(backend)}`;
+  };
+  return { ...createApiClient<OperationName>(ROUTES, send), target };
 }
 
 /** Where a running process is asked. */
@@ -269,12 +124,7 @@ async function httpTarget(
   if (token !== undefined && url.protocol === 'http:' && !isOnThisMachine(url.hostname)) {
     throw usageError(`Cannot use "${text}": a token may leave this machine only by https`);
   }
-  return {
-    kind: 'http',
-    url,
-    ...(token === undefined ? {} : { token: token.trim() }),
-    ...(ca === undefined ? {} : { ca }),
-  };
+  return { kind: 'http', url, token: token?.trim(), ca };
 }
 
 async function fileText(
@@ -299,17 +149,11 @@ function member(value: unknown, key: string): unknown {
   return (value as Readonly<Record<string, unknown>>)[key];
 }
 
-/** One request to the admin API. */
-export interface AdminRequest {
-  readonly method: 'GET' | 'PUT' | 'POST' | 'DELETE';
-  /** With the query, escaped. */
-  readonly path: string;
-  /** JSON text. */
-  readonly body?: string;
+/** One request to the admin API, of the client or of the event stream. */
+export interface AdminRequest extends ApiRequest {
   readonly headers?: Readonly<Record<string, string>>;
   /** Given up when nothing came for this long. */
   readonly timeoutMs: number;
-  readonly signal?: AbortSignal;
 }
 
 /**
@@ -317,20 +161,26 @@ export interface AdminRequest {
  * Rejects with `LB_NOT_RUNNING` where nobody answers and `LB_FORBIDDEN` where the socket is somebody else's.
  */
 export function sendRequest(target: AdminTarget, asked: AdminRequest): Promise<IncomingMessage> {
-  const { method, body, timeoutMs } = asked;
-  const headers: Record<string, string> = { 'user-agent': `haports/${VERSION}`, ...asked.headers };
-  if (target.kind === 'http' && target.token !== undefined)
-    headers['authorization'] = `Bearer ${target.token}`;
-  if (body !== undefined) {
-    headers['content-type'] = 'application/json';
-    headers['content-length'] = String(Buffer.byteLength(body));
-  }
-  // A connection of its own for each request: one that was kept may be closed by the server at any time.
-  const options: RequestOptions = { method, headers, agent: false, timeout: timeoutMs };
-  if (asked.signal !== undefined) options.signal = asked.signal;
+  const { method, path, body, timeoutMs, signal } = asked;
+  const token = target.kind === 'http' ? target.token : undefined;
+  const options: RequestOptions = {
+    method,
+    headers: {
+      'user-agent': `haports/${VERSION}`,
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
+      // A write without a body states its type too: what has none could have come from a form of any web page.
+      ...(method !== 'GET' && { 'content-type': 'application/json' }),
+      ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),
+      ...asked.headers,
+    },
+    // A connection of its own for each request: one that was kept may be closed by the server at any time.
+    agent: false,
+    timeout: timeoutMs,
+    signal,
+  };
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => reject(transportError(target, error));
-    const request = open(target, asked.path, options);
+    const request = open(target, path, options);
     request.once('response', (response) => {
       // What goes wrong from here on is told by the body, to whom reads it.
       request.off('error', failed).on('error', () => undefined);
@@ -347,7 +197,7 @@ function open(target: AdminTarget, path: string, options: RequestOptions): Retur
   const { url, ca } = target;
   const full = new URL(path, url);
   if (url.protocol === 'http:') return httpRequest(full, options);
-  return httpsRequest(full, { ...options, ...(ca === undefined ? {} : { ca }) });
+  return httpsRequest(full, { ...options, ca });
 }
 
 /** The whole body. Rejects as sendRequest where the connection breaks. */
@@ -387,67 +237,31 @@ export function transportError(target: AdminTarget, error: unknown): BalancerErr
   );
 }
 
-/** Who is to blame for an answer's code, as the exit code has it: config and usage are the operator's to put right. */
-const SOURCES: Readonly<Record<ErrorCode, ErrorSource>> = {
-  LB_CONFIG_UNREADABLE: 'config',
-  LB_CONFIG_SYNTAX: 'config',
-  LB_CONFIG_INVALID: 'config',
-  LB_USAGE: 'usage',
-  LB_UNKNOWN_BACKEND: 'usage',
-  LB_TOO_LARGE: 'usage',
-  LB_LISTEN_FAILED: 'system',
-  LB_WORKER_LOST: 'system',
-  LB_INSTANCE_RUNNING: 'system',
-  LB_APPLY_FAILED: 'system',
-  LB_RESTART_NEEDED: 'system',
-  LB_UPGRADE_FAILED: 'system',
-  LB_GATE_EXCEEDED: 'system',
-  LB_CONFLICT: 'system',
-  LB_NOT_FOUND: 'system',
-  LB_UNAUTHORIZED: 'system',
-  LB_FORBIDDEN: 'system',
-  LB_NOT_RUNNING: 'system',
-  LB_KERNEL_DENIED: 'system',
-  LB_KERNEL_TOOL_MISSING: 'system',
-  LB_KERNEL_UNSUPPORTED: 'system',
-  LB_KERNEL_FAILED: 'system',
-  LB_INTERNAL: 'internal',
-};
-
 /** What the running process refused, with its own words and code. */
 export class AdminProblem extends BalancerError {
   /** Of HTTP. */
   readonly status: number;
   /** Of a configuration that cannot be used; else empty. */
-  readonly findings: readonly ReportedFinding[];
+  readonly findings: readonly FindingView[];
 
-  constructor(
-    message: string,
-    options: {
-      readonly code: ErrorCode;
-      readonly status: number;
-      readonly findings?: readonly ReportedFinding[];
-    },
-  ) {
-    super(message, { code: options.code, source: SOURCES[options.code] });
-    this.status = options.status;
-    this.findings = options.findings ?? [];
+  constructor(message: string, code: RefusalCode, status: number, findings: readonly FindingView[]) {
+    super(message, { code, source: REFUSALS[code].source });
+    this.status = status;
+    this.findings = findings;
   }
 }
 
 /** An error answer (RFC 9457, application/problem+json) as an error. Takes anything that a server may send. */
 export function problemOf(status: number, body: string): AdminProblem {
   const problem = parsed(body);
-  const code = errorCodeOf(problem['code']);
-  const words = [problem['detail'], problem['title']].find(
-    (text): text is string => typeof text === 'string' && text !== '',
-  );
-  const findings = Array.isArray(problem['findings']) ? (problem['findings'] as ReportedFinding[]) : [];
-  return new AdminProblem(words ?? `The admin API answered with HTTP status ${status}`, {
-    code: code ?? 'LB_INTERNAL',
+  const { code, detail, title, findings } = problem;
+  const words = [detail, title].find((text): text is string => typeof text === 'string' && text !== '');
+  return new AdminProblem(
+    words ?? `The admin API answered with HTTP status ${status}`,
+    typeof code === 'string' && Object.hasOwn(REFUSALS, code) ? (code as RefusalCode) : 'LB_INTERNAL',
     status,
-    findings,
-  });
+    Array.isArray(findings) ? (findings as FindingView[]) : [],
+  );
 }
 
 function parsed(body: string): Readonly<Record<string, unknown>> {
@@ -459,29 +273,12 @@ function parsed(body: string): Readonly<Record<string, unknown>> {
   }
 }
 
-function errorCodeOf(code: unknown): ErrorCode | undefined {
-  return Object.keys(SOURCES).find((one): one is ErrorCode => one === code);
-}
-
-/*
- * The views of model/operator-views.ts as they come over the admin API.
- */
-
-export type TupleJson = AsJson<FiveTuple>;
-export type FlowJson = AsJson<ListedFlow>;
-export type FlowListJson = AsJson<FlowList>;
-export type DrainJson = AsJson<DrainStatus>;
-export type StatusJson = AsJson<StatusView>;
-export type BackendJson = AsJson<BackendView>;
-export type PoolJson = AsJson<BackendPoolView>;
-export type ExplanationJson = LiveExplanation;
-
 /** `192.0.2.7:40000`, `[2001:db8::7]:40000`. */
-export function clientOf({ source, sourcePort }: TupleJson): string {
+export function clientOf({ source, sourcePort }: FlowView['tuple']): string {
   return endpointText(source, sourcePort);
 }
 
-export function frontendOf({ destination, destinationPort }: TupleJson): string {
+export function frontendOf({ destination, destinationPort }: FlowView['tuple']): string {
   return endpointText(destination, destinationPort);
 }
 
@@ -499,7 +296,7 @@ export async function clientFor(
   deps: Pick<CliDeps, 'env' | 'readText'>,
   options: ConnectionOptions,
 ): Promise<AdminClient> {
-  return new AdminClient(await adminTarget(deps, options));
+  return adminClient(await adminTarget(deps, options));
 }
 
 /** One JSON value, set out for people to read too. */

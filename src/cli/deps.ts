@@ -138,7 +138,6 @@ export function usageError(message: string): BalancerError {
 export interface BackendRef {
   readonly pool: string;
   readonly backend: string;
-  readonly text: string;
 }
 
 /** Throws `LB_USAGE` on anything but two parts. Addresses may hold colons, not slashes. */
@@ -149,7 +148,7 @@ export function parseBackendRef(text: string): BackendRef {
       `Cannot read backend "${text}": it must be pool/backend, as nvas/nva-1 or nvas/127.0.0.11`,
     );
   }
-  return { pool, backend, text };
+  return { pool, backend };
 }
 
 /** For commander: a duration as in the configuration, kept as text. */

@@ -1,30 +1,31 @@
+import type {
+  Candidate,
+  ExplainedAccess,
+  ExplainedBehaviour,
+  ExplainedKey,
+  ExplainedTable,
+  Explanation,
+  FlowView,
+  LiveExplanation,
+  OtherRule,
+} from '../api/views.js';
+import type { Request } from '../api/contract.js';
 import { parseEndpoint, type FiveTuple, type Protocol } from '../model/address.js';
 import { FLOW_TRIGGERS, type Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
-import {
-  explain,
-  type Candidate,
-  type ExplainedAccess,
-  type ExplainedBehaviour,
-  type ExplainedKey,
-  type ExplainedTable,
-  type Explanation,
-  type OtherRule,
-} from '../selection/explain.js';
+import { explain } from '../selection/explain.js';
 import { createHasher } from '../selection/flow-hash.js';
 import { createPicker, type Picked } from '../selection/picker.js';
 import {
-  AdminClient,
+  adminClient,
   adminTarget,
   configuredSocket,
+  type ConnectionOptions,
   describeTarget,
+  type LiveOptions,
   printJson,
   printLines,
-  type ConnectionOptions,
-  type ExplanationJson,
-  type FlowJson,
-  type LiveOptions,
 } from './client.js';
 import { EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
 import { formatBytes, formatSpan, plural, printable, wrapWords } from './output.js';
@@ -130,8 +131,8 @@ export interface AskedFlow {
   readonly destination: string;
 }
 
-export interface LiveExplanation {
-  readonly explanation: ExplanationJson;
+export interface AnsweredExplanation {
+  readonly explanation: LiveExplanation;
   /** Who was asked. */
   readonly place: string;
 }
@@ -142,9 +143,9 @@ export interface LiveExplanation {
  */
 export async function explainLive(
   deps: Pick<CliDeps, 'env' | 'readText'>,
-  flow: AskedFlow,
+  flow: Request<'explain'>,
   options: ConnectionOptions,
-): Promise<LiveExplanation | undefined> {
+): Promise<AnsweredExplanation | undefined> {
   const isNamed =
     options.socket !== undefined || options.http !== undefined || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
   const socket = isNamed ? undefined : await configuredSocket(deps, options.config).catch(() => undefined);
@@ -152,7 +153,7 @@ export async function explainLive(
   const target =
     socket === undefined ? await adminTarget(deps, options) : { kind: 'socket' as const, path: socket };
   try {
-    return { explanation: await new AdminClient(target).explain(flow), place: describeTarget(target) };
+    return { explanation: await adminClient(target).explain(flow), place: describeTarget(target) };
   } catch (error) {
     if (!isNamed && error instanceof BalancerError && error.code === 'LB_NOT_RUNNING') return undefined;
     throw error;
@@ -160,7 +161,7 @@ export async function explainLive(
 }
 
 /** A live explanation for people, with the flow itself where there is one. Ends without a newline. */
-export function formatLiveExplanation({ explanation, place }: LiveExplanation, nowMs: number): string {
+export function formatLiveExplanation({ explanation, place }: AnsweredExplanation, nowMs: number): string {
   const { flow, verdict } = explanation;
   return [
     formatExplanation(explanation),
@@ -170,7 +171,7 @@ export function formatLiveExplanation({ explanation, place }: LiveExplanation, n
   ].join('\n');
 }
 
-function flowLines(flow: FlowJson, nowMs: number): readonly string[] {
+function flowLines(flow: FlowView, nowMs: number): readonly string[] {
   return [
     `Live flow    ${flow.state}, with ${flow.backendId} at ${flow.backendEndpoint}`,
     `             ${whyThere(flow)}`,
@@ -181,7 +182,7 @@ function flowLines(flow: FlowJson, nowMs: number): readonly string[] {
   ].map(printable);
 }
 
-function whyThere({ reason }: FlowJson): string {
+function whyThere({ reason }: FlowView): string {
   return {
     hash: 'placed by its hash',
     retry: 'placed with another backend, the first could not be reached or was full',

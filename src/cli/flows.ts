@@ -1,25 +1,20 @@
 import type { IncomingMessage } from 'node:http';
-import type { FlowListQuery } from '../api/views.js';
-import type { Protocol } from '../model/address.js';
-import type { FeedEvent } from '../model/events.js';
-import type { FlowState, PlacementReason } from '../model/flow.js';
+import { ROUTES, type Parsed, type Request } from '../api/contract.js';
+import type { BackendPoolView, FeedEvent, FlowView } from '../api/views.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
 import {
+  type AdminClient,
   clientFor,
   clientOf,
   frontendOf,
+  type LiveOptions,
   printJson,
   printJsonLine,
   printLines,
   problemOf,
-  queryOf,
   readBody,
   sendRequest,
-  type AdminClient,
-  type FlowJson,
-  type LiveOptions,
-  type PoolJson,
 } from './client.js';
 import { EXIT, interruptible, pause, type CliDeps, type ExitCode } from './deps.js';
 import {
@@ -33,31 +28,17 @@ import {
   type TableColumn,
 } from './output.js';
 
-export interface FlowsOptions extends LiveOptions {
-  readonly rule?: string;
-  readonly backend?: string;
-  readonly protocol?: Protocol;
-  readonly source?: string;
-  readonly state?: FlowState;
-  readonly reason?: PlacementReason;
-  readonly sort: FlowListQuery['sort'];
-  readonly limit: number;
+export interface FlowsOptions extends LiveOptions, Omit<Request<'flows'>, 'after'> {
+  readonly sort: FlowSort;
 }
+
+export type FlowSort = Parsed<'flows'>['sort'];
 
 /** `haports flows`: live flows, filtered and sorted by the process. */
 export async function flowsCommand(deps: CliDeps, options: FlowsOptions): Promise<ExitCode> {
   const { rule, backend, protocol, source, state, reason, sort, limit } = options;
   const client = await clientFor(deps, options);
-  const query = {
-    ...(rule === undefined ? {} : { rule }),
-    ...(backend === undefined ? {} : { backend }),
-    ...(protocol === undefined ? {} : { protocol }),
-    ...(source === undefined ? {} : { source }),
-    ...(state === undefined ? {} : { state }),
-    ...(reason === undefined ? {} : { reason }),
-    sort,
-    limit,
-  };
+  const query = { rule, backend, protocol, source, state, reason, sort, limit };
   if (options.json) {
     printJson(deps, await client.flows(query));
     return EXIT.fine;
@@ -101,7 +82,7 @@ const COLUMNS: readonly TableColumn[] = [
 ];
 
 /** Columns that tell why one flow stands before another: they give way last. */
-const SORTED_BY: Readonly<Record<FlowListQuery['sort'], readonly string[]>> = {
+const SORTED_BY: Readonly<Record<FlowSort, readonly string[]>> = {
   age: ['AGE'],
   idle: ['IDLE'],
   bytes: ['TO IT', 'FROM IT'],
@@ -112,7 +93,7 @@ const SORTED_BY: Readonly<Record<FlowListQuery['sort'], readonly string[]>> = {
 const FOREMOST = 13;
 
 /** Names of backends by id, for showing flows. */
-export function backendNames(pools: readonly PoolJson[]): ReadonlyMap<string, string> {
+export function backendNames(pools: readonly BackendPoolView[]): ReadonlyMap<string, string> {
   return new Map(
     pools.flatMap(({ backends }) => backends.map(({ id, pool, name }) => [id, `${pool}/${name}`])),
   );
@@ -120,13 +101,13 @@ export function backendNames(pools: readonly PoolJson[]): ReadonlyMap<string, st
 
 /** A table of flows, title first. Addresses are not shortened before all else is gone. */
 export function formatFlows(
-  flows: readonly FlowJson[],
+  flows: readonly FlowView[],
   options: {
     readonly nowMs: number;
     readonly width: number;
     readonly names: ReadonlyMap<string, string>;
     /** What they are sorted by. @default 'none' */
-    readonly sort?: FlowListQuery['sort'];
+    readonly sort?: FlowSort;
   },
 ): readonly string[] {
   const { nowMs, width, names, sort = 'none' } = options;
@@ -230,7 +211,7 @@ export async function* followEvents(
   const { signal, onConnection } = options;
   const backoff = new Backoff({ firstMs: FIRST_RETRY_MS, maxMs: MAXIMUM_RETRY_MS });
   const isOver = (): boolean => signal.aborted;
-  let server = await client.status(signal);
+  let server = await client.status({}, { signal });
   let last = options.since;
   let connection = await connect(client, last, signal);
   for (;;) {
@@ -251,7 +232,7 @@ export async function* followEvents(
       await pause(clock, backoff.nextMs(), signal);
       if (isOver()) return;
       try {
-        const now = await client.status(signal);
+        const now = await client.status({}, { signal });
         const isAnother = now.pid !== server.pid || now.startedAtMs !== server.startedAtMs;
         server = now;
         if (isAnother) last = 0;
@@ -302,7 +283,7 @@ async function connect(
 ): Promise<IncomingMessage> {
   const response = await sendRequest(client.target, {
     method: 'GET',
-    path: `/v1/events${queryOf({ since })}`,
+    path: `${ROUTES.events.path}${since === undefined ? '' : `?since=${since}`}`,
     headers: {
       accept: 'text/event-stream',
       ...(since === undefined ? {} : { 'last-event-id': String(since) }),

@@ -1,16 +1,15 @@
+import type { Request } from '../api/contract.js';
 import { formatFindings } from '../config/findings.js';
 import { errorMessage } from '../model/errors.js';
-import type { ReloadReport } from '../model/plan-report.js';
+import type { DrainStatus, ReloadReport } from '../api/views.js';
 import {
+  type AdminClient,
   AdminProblem,
   clientFor,
+  type LiveOptions,
   printJson,
   printJsonLine,
   printLines,
-  type AdminClient,
-  type DrainJson,
-  type DrainWishes,
-  type LiveOptions,
 } from './client.js';
 import {
   EXIT,
@@ -32,7 +31,7 @@ const WATCH_MS = 1000;
 /** Where lines cannot be replaced, they are worth a look this often, or when the phase changes. */
 const LINE_MS = 10_000;
 
-export interface DrainOptions extends LiveOptions, DrainWishes {
+export interface DrainOptions extends LiveOptions, Required<Omit<Request<'drain'>, keyof BackendRef>> {
   readonly watch: boolean;
   readonly cancel: boolean;
   /** Shows the drain that is under way instead of starting one. */
@@ -58,8 +57,8 @@ export async function drainCommand(deps: CliDeps, name: string, options: DrainOp
     const { deadline, then, spread, force } = options;
     const drain = options.show
       ? await client.drainStatus(backend)
-      : await client.drain(backend, { deadline, then, spread, force });
-    if (options.watch) return await watchDrain({ deps, client, backend, interrupt }, drain, options);
+      : await client.drain({ ...backend, deadline, then, spread, force });
+    if (options.watch) return await watchDrain({ deps, client, name, backend, interrupt }, drain, options);
     if (options.json) printJson(deps, drain);
     else printLines(deps, formatDrain(drain, placing(deps)));
     return EXIT.fine;
@@ -71,12 +70,13 @@ export async function drainCommand(deps: CliDeps, name: string, options: DrainOp
 interface Watching {
   readonly deps: CliDeps;
   readonly client: AdminClient;
+  readonly name: string;
   readonly backend: BackendRef;
   readonly interrupt: Interrupt;
 }
 
-async function watchDrain(watching: Watching, first: DrainJson, { json }: LiveOptions): Promise<ExitCode> {
-  const { deps, client, backend, interrupt } = watching;
+async function watchDrain(watching: Watching, first: DrainStatus, { json }: LiveOptions): Promise<ExitCode> {
+  const { deps, client, name, backend, interrupt } = watching;
   const shown = progress(deps, json);
   let drain = first;
   for (;;) {
@@ -87,10 +87,10 @@ async function watchDrain(watching: Watching, first: DrainJson, { json }: LiveOp
     }
     await interrupt.pause(WATCH_MS);
     try {
-      if (!interrupt.signal.aborted) drain = await client.drainStatus(backend, interrupt.signal);
+      if (!interrupt.signal.aborted) drain = await client.drainStatus(backend, { signal: interrupt.signal });
     } catch (error) {
       if (error instanceof AdminProblem && error.code === 'LB_NOT_FOUND') {
-        if (!json) printLines(deps, [`${backend.text} is not being drained any more: somebody cancelled it`]);
+        if (!json) printLines(deps, [`${name} is not being drained any more: somebody cancelled it`]);
         return EXIT.failed;
       }
       if (!interrupt.signal.aborted) throw error;
@@ -98,7 +98,7 @@ async function watchDrain(watching: Watching, first: DrainJson, { json }: LiveOp
     if (interrupt.signal.aborted) {
       if (!json) {
         printLines(deps, [
-          `The drain goes on; "haports drain ${backend.text} --show --watch" shows it again, --cancel ends it`,
+          `The drain goes on; "haports drain ${name} --show --watch" shows it again, --cancel ends it`,
         ]);
       }
       return EXIT.fine;
@@ -107,7 +107,7 @@ async function watchDrain(watching: Watching, first: DrainJson, { json }: LiveOp
 }
 
 /** Shows a drain again and again: in place on a terminal, else now and then in one line. */
-function progress(deps: CliDeps, json: boolean): { update(drain: DrainJson): void } {
+function progress(deps: CliDeps, json: boolean): { update(drain: DrainStatus): void } {
   if (json) return { update: (drain) => printJsonLine(deps, drain) };
   if (deps.terminal.isInteractive) {
     let height = 0;
@@ -136,12 +136,12 @@ function placing(deps: CliDeps): { readonly nowMs: number; readonly width: numbe
 }
 
 /** Flows that are left. */
-export function flowsLeft({ flows }: DrainJson): number {
+export function flowsLeft({ flows }: DrainStatus): number {
   return flows.tcp + flows.udp;
 }
 
 /** A drain in one line: `nvas/nva-1 draining: 12 flows left of 300, ...`. */
-export function drainSummary(drain: DrainJson, nowMs: number): string {
+export function drainSummary(drain: DrainStatus, nowMs: number): string {
   const name = `${drain.pool}/${drain.backendName}`;
   const left = flowsLeft(drain);
   if (drain.phase === 'done') {
@@ -155,7 +155,7 @@ export function drainSummary(drain: DrainJson, nowMs: number): string {
 
 /** A drain as it stands, for people: what is left, until when, and which flows take longest. */
 export function formatDrain(
-  drain: DrainJson,
+  drain: DrainStatus,
   options: { readonly nowMs: number; readonly width: number },
 ): readonly string[] {
   const { nowMs, width } = options;
@@ -174,11 +174,14 @@ export function formatDrain(
 }
 
 /** The last words on a drain that is done. */
-export function drainEnd(drain: DrainJson, nowMs: number): string {
+export function drainEnd(drain: DrainStatus, nowMs: number): string {
   return `${drainSummary(drain, nowMs)}, after ${formatSpan(nowMs - drain.startedAtMs)}; ${drain.pool}/${drain.backendName} gets no new flows until --cancel`;
 }
 
-function forecastText({ predictedFinishAtMs, phase, deadlineAtMs, then }: DrainJson, nowMs: number): string {
+function forecastText(
+  { predictedFinishAtMs, phase, deadlineAtMs, then }: DrainStatus,
+  nowMs: number,
+): string {
   if (phase === 'ending') return 'flows are being ended now';
   if (predictedFinishAtMs === undefined) return 'nothing to go by yet: no flow has finished so far';
   const by = `in about ${formatSpan(predictedFinishAtMs - nowMs)} by themselves`;
@@ -188,11 +191,11 @@ function forecastText({ predictedFinishAtMs, phase, deadlineAtMs, then }: DrainJ
     : `${by}, past the deadline`;
 }
 
-function deadlineText({ deadlineAtMs }: DrainJson, nowMs: number): string {
+function deadlineText({ deadlineAtMs }: DrainStatus, nowMs: number): string {
   return deadlineAtMs > nowMs ? `deadline in ${formatSpan(deadlineAtMs - nowMs)}` : 'past its deadline';
 }
 
-function thenText({ then, spreadMs }: DrainJson): string {
+function thenText({ then, spreadMs }: DrainStatus): string {
   if (then === 'leave') return 'flows that are left stay';
   return `flows that are left end as their rule says, over ${formatSpan(spreadMs)}`;
 }
@@ -213,7 +216,7 @@ export async function adminStateCommand(
 ): Promise<ExitCode> {
   const backend = parseBackendRef(name);
   const adminState = parseAdminState(stateText);
-  await (await clientFor(deps, options)).setAdminState(backend, adminState);
+  await (await clientFor(deps, options)).setAdminState({ ...backend, adminState });
   if (options.json) printJson(deps, { backend: name, adminState });
   else printLines(deps, [`${name} ${MEANING[adminState]}, from the next flow on`]);
   return EXIT.fine;
@@ -228,7 +231,7 @@ export async function weightCommand(
 ): Promise<ExitCode> {
   const backend = parseBackendRef(name);
   const weight = parseWeight(weightText);
-  await (await clientFor(deps, options)).setWeight(backend, weight);
+  await (await clientFor(deps, options)).setWeight({ ...backend, weight });
   const zero = weight === 0 ? ': it gets no new flows' : '';
   if (options.json) printJson(deps, { backend: name, weight });
   else
@@ -251,7 +254,7 @@ export async function reloadCommand(deps: CliDeps, options: ReloadOptions): Prom
   });
   const client = await clientFor(deps, options);
   try {
-    const outcome = await client.reload(text, maxMoved === undefined ? {} : { maxMoved });
+    const outcome = await client.reload({ configuration: text, maxMoved });
     if (json) {
       printJson(deps, outcome);
       return EXIT.fine;
@@ -316,7 +319,7 @@ export interface UpgradeOptions extends LiveOptions {
 export async function upgradeCommand(deps: CliDeps, options: UpgradeOptions): Promise<ExitCode> {
   const { deadline, json } = options;
   const client = await clientFor(deps, options);
-  const outcome = await client.upgrade(deadline === undefined ? {} : { deadline });
+  const outcome = await client.upgrade({ deadline });
   if (json) {
     printJson(deps, outcome);
     return EXIT.fine;

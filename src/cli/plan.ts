@@ -3,7 +3,7 @@ import type { Configuration } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
-import type { PlanOutcome, PlanReport, PlannedRule } from '../model/plan-report.js';
+import type { PlanOutcome, PlanReport, PlannedRule } from '../api/views.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
 import { createPicker } from '../selection/picker.js';
@@ -24,6 +24,9 @@ export interface PlanDeps extends Pick<CliDeps, 'out' | 'load' | 'readText'> {
   /** For the running process; only asked for where one is meant. */
   readonly client: () => Promise<Pick<AdminClient, 'plan'>>;
 }
+
+/** Without a report where the configuration cannot be used: the findings say why. */
+export type Planned = Pick<PlanOutcome, 'findings'> & Partial<PlanOutcome>;
 
 export interface PlanOptions {
   /** File to compare with; absent: the running process is asked. */
@@ -48,13 +51,13 @@ export async function planCommand(deps: PlanDeps, file: string, options: PlanOpt
   return maxMoved !== undefined && report.movedShare > maxMoved ? EXIT.gateExceeded : EXIT.fine;
 }
 
-async function askProcess({ readText, client }: PlanDeps, file: string): Promise<PlanOutcome> {
+async function askProcess({ readText, client }: PlanDeps, file: string): Promise<Planned> {
   const text = await readText(file).catch((cause: unknown) => {
     throw usageError(`Configuration file "${file}" cannot be read: ${errorMessage(cause)}`);
   });
   const live = await client();
   try {
-    return await live.plan(text);
+    return await live.plan({ configuration: text });
   } catch (error) {
     // It cannot be used: that is an answer too.
     if (error instanceof AdminProblem && error.findings.length > 0) return { findings: error.findings };
@@ -62,7 +65,7 @@ async function askProcess({ readText, client }: PlanDeps, file: string): Promise
   }
 }
 
-async function comparedWith({ load }: PlanDeps, file: string, against: string): Promise<PlanOutcome> {
+async function comparedWith({ load }: PlanDeps, file: string, against: string): Promise<Planned> {
   const before = await load(against);
   if (!before.ok) {
     throw usageError(
@@ -112,7 +115,7 @@ export interface PlanTextOptions {
 }
 
 /** A plan for people, within 80 columns as long as paths and names are of ordinary length. Ends with a newline. */
-export function formatPlan({ report, findings }: PlanOutcome, options: PlanTextOptions): string {
+export function formatPlan({ report, findings }: Planned, options: PlanTextOptions): string {
   const told = formatFindings(options.file, findings satisfies readonly Finding[]).map(printable);
   const summary = summariseFindings(findings);
   if (report === undefined) return `${[...told, `${options.file} cannot be used: ${summary}`].join('\n')}\n`;

@@ -1,4 +1,5 @@
 import { Argument, Command, CommanderError, Option } from 'commander';
+import { drainEnd, flowSort, flowState, placementReason, protocol } from '../api/views.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
 import { VERSION } from '../model/version.js';
 import { systemClock } from '../runtime/clock.js';
@@ -249,26 +250,13 @@ export function registerLiveCommands(program: Command, { deps, done }: Registrat
     .description('show live flows, filtered and sorted')
     .option('--rule <name>', 'only flows of this rule')
     .option('--backend <pool/backend>', 'only flows of this backend')
-    .addOption(new Option('--protocol <protocol>', 'only').choices(['tcp', 'udp']))
+    .addOption(new Option('--protocol <protocol>', 'only').choices(protocol.options))
     .option('--source <address>', 'only flows of this client')
+    .addOption(new Option('--state <state>', 'only').choices(flowState.options))
     .addOption(
-      new Option('--state <state>', 'only').choices([
-        'embryonic',
-        'established',
-        'half-closed',
-        'blackholed',
-      ]),
+      new Option('--reason <reason>', 'only flows placed for this reason').choices(placementReason.options),
     )
-    .addOption(
-      new Option('--reason <reason>', 'only flows placed for this reason').choices([
-        ...['hash', 'retry', 'rebalanced', 'fail-open', 'pinned'],
-      ]),
-    )
-    .addOption(
-      new Option('--sort <key>', 'largest first')
-        .choices(['age', 'idle', 'bytes', 'rate', 'none'])
-        .default('age'),
-    )
+    .addOption(new Option('--sort <key>', 'largest first').choices(flowSort.options).default('age'))
     .option('--limit <count>', 'flows shown at most, 1 to 1000', wholeNumber({ from: 1, to: 1000 }), 100)
     .addHelpText('after', FLOWS_HELP)
     .action(async (options: FlowsOptions) => done(await flowsCommand(deps, options)));
@@ -286,7 +274,7 @@ export function registerLiveCommands(program: Command, { deps, done }: Registrat
     .option('--deadline <duration>', 'how long flows may take', durationText, '10m')
     .addOption(
       new Option('--then <action>', 'what becomes of flows that are left')
-        .choices(['reset', 'leave'])
+        .choices(drainEnd.options)
         .default('reset'),
     )
     .option('--spread <duration>', 'time over which they are ended', durationText, '10s')
@@ -434,7 +422,7 @@ Examines tools, privilege, sysctls, the interface, frontends' addresses, and eac
 the kernel data plane whether flows reach it and come back. With a floating mode a connection to the frontend's address
 is sent to each backend in turn, by its source port; with nat one comes from an address of nobody. For that, routes of
 this machine are changed for a moment, for that connection alone: --no-paths leaves that out. Below a problem stands
-what to do about it, on this machine and on backends (Linux). Exit codes: 1 a problem was found.
+what to do about it, on backends for Linux, Windows and FreeBSD. Exit codes: 1 a problem was found.
 `;
 
 export const DEMO_HELP = `

@@ -1,20 +1,21 @@
-import type {
-  Population,
-  RecordedPopulation,
-  SimulatedRule,
-  SimulationReport,
-  SimulationRequest,
-  Supposition,
-} from '../api/views.js';
+import type { Request } from '../api/contract.js';
+import type { FlowFates, SimulatedRule } from '../api/views.js';
 import type { AdminState } from '../model/configuration.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
 import type { FlowRecord } from '../model/flow.js';
-import type { FlowFates } from '../model/plan-report.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
 import { createPicker } from '../selection/picker.js';
 import { NOT_CHECKED_REASONS, replay, type NotCheckedReason, type ReplayReport } from '../whatif/replay.js';
-import { simulate, simulateRecorded } from '../whatif/simulate.js';
+import {
+  simulate,
+  simulateRecorded,
+  type Population,
+  type RecordedPopulation,
+  type SimulationOutcome,
+  type SimulationRequest,
+  type Supposition,
+} from '../whatif/simulate.js';
 import type { AdminClient } from './client.js';
 import { ALL_UP, EXIT, loadUsable, parseWeight, usageError, type CliDeps, type ExitCode } from './deps.js';
 import {
@@ -70,7 +71,7 @@ export async function simulateCommand(deps: SimulateDeps, options: SimulateOptio
       ? await simulateFlowLog(deps, flowLog, options, request)
       : offline !== undefined
         ? await simulateOffline(deps, offline, request)
-        : await (await deps.client()).simulate(request);
+        : await (await deps.client()).simulate(request as Request<'simulate'>);
   if (report === undefined) return EXIT.badInput;
   if (json) deps.out(`${JSON.stringify(report, undefined, 2)}\n`);
   else deps.out(formatSimulation(report, { request, live, ...(flowLog === undefined ? {} : { flowLog }) }));
@@ -83,7 +84,7 @@ async function simulateFlowLog(
   file: string,
   { offline, last }: SimulateOptions,
   { suppose }: SimulationRequest,
-): Promise<SimulationReport | undefined> {
+): Promise<SimulationOutcome | undefined> {
   const usable = offline === undefined ? undefined : await loadUsable(deps, offline);
   if (offline !== undefined && usable === undefined) return undefined;
   const start =
@@ -105,7 +106,7 @@ async function simulateOffline(
   deps: SimulateDeps,
   config: string,
   request: SimulationRequest,
-): Promise<SimulationReport | undefined> {
+): Promise<SimulationOutcome | undefined> {
   const usable = await loadUsable(deps, config);
   if (usable === undefined) return undefined;
   const hash = await createHasher();
@@ -197,7 +198,7 @@ export interface SimulateTextOptions {
 }
 
 /** A simulation for people, within 80 columns. Ends with a newline. */
-export function formatSimulation(report: SimulationReport, options: SimulateTextOptions): string {
+export function formatSimulation(report: SimulationOutcome, options: SimulateTextOptions): string {
   const { request, flowLog = 'a flow log' } = options;
   const lines = [
     ...labelled('What if', suppositionText(request.suppose)),
@@ -225,7 +226,7 @@ function suppositionText(suppose: readonly Supposition[]): string {
 }
 
 function stateText(
-  { configDigest, revision, recorded }: SimulationReport,
+  { configDigest, revision, recorded }: SimulationOutcome,
   { live }: SimulateTextOptions,
 ): string {
   const config = `config ${configDigest.slice(0, 12)}`;

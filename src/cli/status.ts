@@ -1,12 +1,5 @@
-import {
-  clientFor,
-  printJson,
-  printLines,
-  type BackendJson,
-  type LiveOptions,
-  type PoolJson,
-  type StatusJson,
-} from './client.js';
+import type { BackendPoolView, BackendView, StatusView } from '../api/views.js';
+import { clientFor, type LiveOptions, printJson, printLines } from './client.js';
 import { EXIT, type CliDeps, type ExitCode } from './deps.js';
 import { drainSummary } from './operate.js';
 import {
@@ -41,7 +34,7 @@ export async function statusCommand(deps: CliDeps, options: LiveOptions): Promis
 
 /** A status for people; problems and drains last, where they catch the eye. */
 export function formatStatus(
-  status: StatusJson,
+  status: StatusView,
   { nowMs, width }: { readonly nowMs: number; readonly width: number },
 ): readonly string[] {
   const { configuration, table, traffic, backends, drains, problems } = status;
@@ -99,7 +92,7 @@ export function formatStatus(
   );
 }
 
-function kernelRows(kernel: StatusJson['kernel'], nowMs: number): readonly (readonly [string, string])[] {
+function kernelRows(kernel: StatusView['kernel'], nowMs: number): readonly (readonly [string, string])[] {
   if (kernel === undefined) return [];
   const { table, mode, why, state, sinceMs, repairs, failures, lastFailure, tool } = kernel;
   const failed =
@@ -125,7 +118,7 @@ function listed(
 }
 
 /** What the numbers of listeners count: sockets of ports, sockets that get captured ports, frontends in the kernel. */
-export function listenerText({ listeners: { tcp, udp }, kernel }: StatusJson): string {
+export function listenerText({ listeners: { tcp, udp }, kernel }: StatusView): string {
   if (isForwardedByKernel(kernel))
     return `none: the kernel forwards TCP of ${plural(tcp, 'frontend')}, UDP of ${plural(udp, 'frontend')}`;
   const counts = `${formatCount(tcp)} TCP, ${formatCount(udp)} UDP`;
@@ -133,14 +126,14 @@ export function listenerText({ listeners: { tcp, udp }, kernel }: StatusJson): s
 }
 
 /** The same, for little room. */
-export function shortListenerText({ listeners: { tcp, udp }, kernel }: StatusJson): string {
+export function shortListenerText({ listeners: { tcp, udp }, kernel }: StatusView): string {
   if (isForwardedByKernel(kernel)) return 'forwarded by the kernel';
   const counts = `${formatCount(tcp)} TCP ${formatCount(udp)} UDP`;
   return kernel === undefined ? `listeners ${counts}` : `captured by ${counts} sockets`;
 }
 
 /** Its mode begins with that word where no socket is in the way of packets. */
-function isForwardedByKernel(kernel: StatusJson['kernel']): boolean {
+function isForwardedByKernel(kernel: StatusView['kernel']): boolean {
   return kernel?.mode.startsWith('kernel') === true;
 }
 
@@ -171,7 +164,7 @@ export async function backendsCommand(
   options: LiveOptions,
 ): Promise<ExitCode> {
   const client = await clientFor(deps, options);
-  const pools = pool === undefined ? await client.pools() : [await client.pool(pool)];
+  const pools = pool === undefined ? await client.pools() : [await client.pool({ pool })];
   if (options.json) printJson(deps, pools);
   else
     printLines(deps, formatPools(pools, { nowMs: deps.clock.wallMs(), width: deps.terminal.size().columns }));
@@ -180,7 +173,7 @@ export async function backendsCommand(
 
 /** Pools for people, one table each. */
 export function formatPools(
-  pools: readonly PoolJson[],
+  pools: readonly BackendPoolView[],
   { nowMs, width }: { readonly nowMs: number; readonly width: number },
 ): readonly string[] {
   return pools.flatMap((pool, index) => [
@@ -195,7 +188,7 @@ export function formatPools(
 }
 
 /** Why a backend gets no new flows, in words; `serving` where it does. */
-export function stateText(backend: Pick<BackendJson, 'serving' | 'exclusion' | 'drain'>): string {
+export function stateText(backend: Pick<BackendView, 'serving' | 'exclusion' | 'drain'>): string {
   if (backend.exclusion === 'draining' && backend.drain?.phase === 'done') return 'drained';
   if (backend.exclusion !== undefined) {
     return {
@@ -210,13 +203,20 @@ export function stateText(backend: Pick<BackendJson, 'serving' | 'exclusion' | '
   return backend.serving ? 'serving' : 'not serving';
 }
 
-function heading({ name, backends, serving, servingPriority, minimumHealthy, rules }: PoolJson): string {
+function heading({
+  name,
+  backends,
+  serving,
+  servingPriority,
+  minimumHealthy,
+  rules,
+}: BackendPoolView): string {
   const priority = servingPriority === undefined ? 'nobody serves' : `priority ${servingPriority} serves`;
   const minimum = minimumHealthy > 1 ? `, at least ${minimumHealthy} wanted` : '';
   return `Pool ${name}: ${serving} of ${backends.length} serving, ${priority}${minimum}; rules ${rules.join(', ')}`;
 }
 
-function backendCells(backend: BackendJson, nowMs: number): readonly string[] {
+function backendCells(backend: BackendView, nowMs: number): readonly string[] {
   const { traffic, weightOrigin, adminStateOrigin, adminState } = backend;
   const probes = backend.probes.map(
     ({ probe, state, last }) => `${probe} ${state}${last === undefined ? '' : `: ${last.evidence}`}`,

@@ -1,19 +1,9 @@
-import type { FlowListQuery } from '../api/views.js';
+import type { Request } from '../api/contract.js';
+import type { BackendPoolView, FlowList, FlowView, StatusView } from '../api/views.js';
 import { parseIpAddress } from '../model/address.js';
 import { errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
-import {
-  clientFor,
-  clientOf,
-  printJson,
-  printLines,
-  type AdminClient,
-  type FlowJson,
-  type FlowListJson,
-  type LiveOptions,
-  type PoolJson,
-  type StatusJson,
-} from './client.js';
+import { type AdminClient, clientFor, clientOf, type LiveOptions, printJson, printLines } from './client.js';
 import { EXIT, interruptible, type CliDeps, type ExitCode } from './deps.js';
 import { backendNames, formatFlows } from './flows.js';
 import {
@@ -89,9 +79,9 @@ async function ask(
   signal: AbortSignal,
 ): Promise<TopData> {
   const [status, pools, flows] = await Promise.all([
-    client.status(signal),
-    client.pools(signal),
-    client.flows(topQuery(model), signal),
+    client.status({}, { signal }),
+    client.pools({}, { signal }),
+    client.flows(topQuery(model), { signal }),
   ]);
   return { status, pools, flows, atMs: clock.wallMs() };
 }
@@ -236,9 +226,9 @@ export type TopSort = (typeof TOP_SORTS)[number];
 
 /** One look at the running process. */
 export interface TopData {
-  readonly status: StatusJson;
-  readonly pools: readonly PoolJson[];
-  readonly flows: FlowListJson;
+  readonly status: StatusView;
+  readonly pools: readonly BackendPoolView[];
+  readonly flows: FlowList;
   /** When it was asked, milliseconds since the epoch. */
   readonly atMs: number;
 }
@@ -277,11 +267,7 @@ const ENOUGH = 200;
 const MAXIMUM = 1000;
 
 /** Which flows to ask for. The process filters where the filter is a whole address or backend. */
-export function topQuery({
-  sort,
-  filter,
-  data,
-}: TopModel): Pick<FlowListQuery, 'sort' | 'limit'> & Partial<Pick<FlowListQuery, 'source' | 'backend'>> {
+export function topQuery({ sort, filter, data }: TopModel): Request<'flows'> {
   if (filter === '') return { sort, limit: ENOUGH };
   if (parseIpAddress(filter) !== undefined) {
     const isBackend = data?.pools.some(({ backends }) => backends.some(({ address }) => address === filter));
@@ -294,7 +280,7 @@ export function topQuery({
 }
 
 /** The flows to show: those that hold the filter's text, in the order of the model, whatever the answer's order was. */
-export function topFlows({ data, filter, sort }: TopModel): readonly FlowJson[] {
+export function topFlows({ data, filter, sort }: TopModel): readonly FlowView[] {
   if (data === undefined) return [];
   const names = backendNames(data.pools);
   const text = filter.toLowerCase();
@@ -309,7 +295,7 @@ export function topFlows({ data, filter, sort }: TopModel): readonly FlowJson[] 
     .toSorted((a, b) => weightFor(sort, b) - weightFor(sort, a));
 }
 
-function weightFor(sort: TopSort, flow: FlowJson): number {
+function weightFor(sort: TopSort, flow: FlowView): number {
   switch (sort) {
     case 'age':
       return -flow.openedAtMs;

@@ -1,8 +1,9 @@
+import { flowView, type DrainStatus } from '../api/views.js';
 import type { Protocol } from '../model/address.js';
 import type { Backend } from '../model/configuration.js';
 import type { ControlEvent } from '../model/events.js';
 import type { FlowRecord } from '../model/flow.js';
-import type { DrainPhase, DrainRequest, DrainStatus } from '../model/forwarding.js';
+import type { DrainPhase, DrainRequest } from '../model/forwarding.js';
 import type { DataPlane, TrafficCounters } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
 import type { OperatorState } from './overrides.js';
@@ -224,7 +225,7 @@ export class Drains {
       flowsAtStart,
       ...census,
       ...(inMs === undefined ? {} : { predictedFinishAtMs: this.#deps.clock.wallMs() + inMs }),
-      longest,
+      longest: longest.map(flowView),
     };
   }
 }

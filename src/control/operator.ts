@@ -1,7 +1,8 @@
+import type { DrainStatus } from '../api/views.js';
 import { findBackend, type AdminState, type Backend, type BackendPool } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
-import type { DrainRequest, DrainStatus } from '../model/forwarding.js';
+import type { DrainRequest } from '../model/forwarding.js';
 import type { Balancer } from './balancer.js';
 import type { Drains } from './drains.js';
 
@@ -60,10 +61,6 @@ export class Operator {
       code: 'LB_NOT_FOUND',
       source: 'usage',
     });
-  }
-
-  drains(): Promise<readonly DrainStatus[]> {
-    return this.#deps.drains.statuses();
   }
 
   /** In the view where the fewest would be left. */

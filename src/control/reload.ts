@@ -1,10 +1,10 @@
+import type { PlanOutcome, PlanReport, ReloadOutcome } from '../api/views.js';
 import type { Finding } from '../config/findings.js';
 import type { ParseResult } from '../config/load.js';
 import { questionKey } from '../health/scheduler.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
-import type { PlanOutcome, PlanReport, ReloadOutcome, ReloadReport } from '../model/plan-report.js';
 import { allFlows, type DataPlane } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Picker } from '../selection/picker.js';
@@ -53,10 +53,10 @@ export class Reloader {
     this.#deps = deps;
   }
 
-  /** What a reload would do. Changes nothing. */
+  /** What a reload would do. Changes nothing. Rejects with `LB_CONFIG_INVALID` or `LB_CONFLICT`. */
   async plan(text: string): Promise<PlanOutcome> {
     const parsed = await this.#deps.parse(text);
-    if (!parsed.ok) return { findings: parsed.findings };
+    if (!parsed.ok) throw new ConfigurationRefused(parsed.findings);
     return { findings: parsed.findings, report: await this.#plan(parsed.configuration) };
   }
 
@@ -122,7 +122,7 @@ export class Reloader {
           listeners: plan.listeners.closed,
         },
         durationMs: clock.monotonicMs() - startedAtMs,
-      } satisfies ReloadReport,
+      },
     };
   }
 

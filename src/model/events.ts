@@ -2,9 +2,8 @@ import type { Protocol } from './address.js';
 import type { AdminState, Configuration, HealthTransition } from './configuration.js';
 import { errorCode, errorMessage } from './errors.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
-import type { DrainStatus } from './forwarding.js';
+import type { DrainRequest } from './forwarding.js';
 import type { KernelReport } from './kernel-report.js';
-import type { ReloadReport } from './plan-report.js';
 
 /** Why a connection or datagram got no flow or was thrown away. Label values of one metric: keep them few. */
 export const DROP_REASONS = [
@@ -101,6 +100,30 @@ export interface ListenFailureGroup {
   readonly count: number;
   /** As a port set, cut after 20 ranges. */
   readonly ports: string;
+}
+
+/** What is said of a drain. */
+export interface Drained extends DrainRequest {
+  readonly pool: string;
+  readonly backendId: string;
+  readonly backendName: string;
+  readonly flowsAtStart: number;
+  /** Live flows now. */
+  readonly flows: Readonly<Record<Protocol, number>>;
+}
+
+/** What is said of a reload. */
+export interface Reloaded {
+  readonly revision: number;
+  readonly digest: string;
+  readonly durationMs: number;
+  readonly plan: {
+    /** Share of the hash space, 0 to 1. */
+    readonly movedShare: number;
+    readonly backends: Readonly<Record<'added' | 'removed' | 'changed', readonly unknown[]>>;
+  };
+  readonly kept: Readonly<Record<'flows' | 'listeners', number>>;
+  readonly lost: Readonly<Record<'flows' | 'listeners', number>>;
 }
 
 /** The outcome of an upgrade. Plain data. */
@@ -365,7 +388,7 @@ export const EVENTS = {
   }),
 
   /** `started` by an operator; `deadline` passed with flows left; `finished`, since no flow is left; or `cancelled`. */
-  'drain-changed': event<{ phase: 'started' | 'deadline' | 'finished' | 'cancelled'; drain: DrainStatus }>({
+  'drain-changed': event<{ phase: 'started' | 'deadline' | 'finished' | 'cancelled'; drain: Drained }>({
     level: ({ phase }) => (phase === 'deadline' ? 'warn' : 'info'),
     fields: ({ phase, drain }) => {
       const { pool, backendId, backendName, deadlineMs, then, spreadMs, flowsAtStart, flows } = drain;
@@ -431,7 +454,7 @@ export const EVENTS = {
   }),
 
   /** `cause`: `admin API`, `SIGHUP`, `file watch`. */
-  reloaded: event<{ cause: string; report: ReloadReport }>({
+  reloaded: event<{ cause: string; report: Reloaded }>({
     level: 'info',
     fields({ cause, report: { revision, digest, durationMs, kept, lost, plan } }) {
       const { added, removed, changed } = plan.backends;
@@ -654,13 +677,6 @@ export interface EventLine {
   readonly message: string;
   /** For machines. */
   readonly fields: Readonly<Record<string, unknown>>;
-}
-
-/** One event as the admin API tells it: its line, with an id to go on from. Plain data. */
-export interface FeedEvent extends EventLine {
-  /** Grows by one with each event of the process. */
-  readonly id: number;
-  readonly atMs: number;
 }
 
 /** The line of an event; undefined: it has none. */

@@ -1,4 +1,3 @@
-import type { Protocol } from './address.js';
 import type {
   AdminState,
   Backend,
@@ -10,7 +9,6 @@ import type {
   ProbeResult,
   Rule,
 } from './configuration.js';
-import type { FlowRecord } from './flow.js';
 
 /** Why a backend gets no new flows. */
 export type Exclusion =
@@ -88,25 +86,6 @@ export interface DrainRequest {
 
 /** `draining`: before the deadline. `ending`: flows are being ended. `done`: no flow is left, or they are left alone. */
 export type DrainPhase = 'draining' | 'ending' | 'done';
-
-/** A drain as it stands. Times are milliseconds since the epoch. Plain data. */
-export interface DrainStatus extends DrainRequest {
-  readonly pool: string;
-  readonly backendId: string;
-  readonly backendName: string;
-  readonly phase: DrainPhase;
-  readonly startedAtMs: number;
-  readonly deadlineAtMs: number;
-  readonly flowsAtStart: number;
-  /** Live flows now. */
-  readonly flows: Readonly<Record<Protocol, number>>;
-  /** When the last flow is likely to finish by itself, from how fast they have been finishing; absent: nothing to go by. */
-  readonly predictedFinishAtMs?: number;
-  /** When the backend got its last new flow; absent: none since the start of the process. */
-  readonly lastNewFlowAtMs?: number;
-  /** The oldest flows that are left, at most 5. */
-  readonly longest: readonly FlowRecord[];
-}
 
 /** A moment on both clocks: the monotonic one for arithmetic, the wall clock for people. */
 export interface Instant {

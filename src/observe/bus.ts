@@ -1,3 +1,4 @@
+import type { FeedEvent } from '../api/views.js';
 import {
   EVENTS,
   describeEvent,
@@ -6,7 +7,6 @@ import {
   type EventLine,
   type EventOf,
   type EventType,
-  type FeedEvent,
   type IngressMode,
   type ListenFailureGroup,
 } from '../model/events.js';

@@ -1,21 +1,11 @@
-import type { AsJson } from '../api/configuration-json.js';
+import { flowView, type Explanation, type LiveExplanation } from '../api/views.js';
 import { compareAddresses, type FiveTuple } from '../model/address.js';
 import type { Configuration } from '../model/configuration.js';
 import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import { allFlows, type DataPlane } from '../planes/contract.js';
-import { explain, type Explanation } from '../selection/explain.js';
+import { explain } from '../selection/explain.js';
 import type { Picker } from '../selection/picker.js';
-
-/** Where a tuple would go now, and where its live flow is. Plain data. */
-export interface LiveExplanation extends Explanation {
-  /** Of exactly this five-tuple; absent: none is live. */
-  readonly flow?: AsJson<FlowRecord>;
-  /** Whether that flow is where a new one would go now; absent: none is live. */
-  readonly agrees?: boolean;
-  /** Both in a sentence, and why they differ. */
-  readonly verdict: string;
-}
 
 export interface LiveExplainInputs {
   readonly picker: Picker;
@@ -39,15 +29,9 @@ export async function liveExplain({
   const agrees = flow !== undefined && result.kind === 'picked' && result.backendId === flow.backendId;
   return {
     ...explanation,
-    ...(flow === undefined ? {} : { flow: flowInText(flow), agrees }),
+    ...(flow === undefined ? {} : { flow: flowView(flow), agrees }),
     verdict: explainVerdict(explanation, flow, state.configuration),
   };
-}
-
-/** As text are the addresses. */
-export function flowInText(flow: FlowRecord): AsJson<FlowRecord> {
-  const { tuple } = flow;
-  return { ...flow, tuple: { ...tuple, source: tuple.source.text, destination: tuple.destination.text } };
 }
 
 /** Whichever rule and backend it has: they may be of a configuration that is gone. */

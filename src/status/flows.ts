@@ -1,4 +1,5 @@
-import type { FlowList, FlowListQuery, ListedFlow } from '../api/views.js';
+import type { Parsed } from '../api/contract.js';
+import { flowView, type FlowList, type FlowView } from '../api/views.js';
 import { parseIpAddress } from '../model/address.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
@@ -17,12 +18,17 @@ export interface FlowListerDeps {
   readonly configuration: () => Configuration;
 }
 
+/** What flows are shown, in which order. */
+export type FlowListQuery = Parsed<'flows'>;
+
 type Filter = Pick<FlowQuery, 'rule' | 'backendId' | 'protocol' | 'source'>;
 
+type ListedFlow = FlowRecord & Pick<FlowView, 'bitsPerSecond'>;
+
+type Sort = Exclude<FlowListQuery['sort'], 'none'>;
+
 /** Whichever of two comes first; each order is the one that an operator looks for trouble in. */
-const ORDERS: Readonly<
-  Record<Exclude<FlowListQuery['sort'], 'none'>, (a: ListedFlow, b: ListedFlow) => number>
-> = {
+const ORDERS: Readonly<Record<Sort, (a: ListedFlow, b: ListedFlow) => number>> = {
   age: (a, b) => a.openedAtMs - b.openedAtMs || a.id - b.id,
   idle: (a, b) => b.idleMs - a.idleMs || a.id - b.id,
   bytes: (a, b) => bytesOf(b) - bytesOf(a) || a.id - b.id,
@@ -44,20 +50,13 @@ export class FlowLister {
 
   /** Rejects with `LB_UNKNOWN_BACKEND` where `backend` names none. */
   async list(query: FlowListQuery): Promise<FlowList> {
-    const filter: Filter = {
-      ...(query.rule === undefined ? {} : { rule: query.rule }),
-      ...(query.protocol === undefined ? {} : { protocol: query.protocol }),
-      ...(query.backend === undefined ? {} : { backendId: this.#backendId(query.backend) }),
-      ...(query.source === undefined ? {} : { source: canonicalAddress(query.source) }),
-    };
-    return query.sort === 'none' ? this.#page(query, filter) : this.#best(query, filter, query.sort);
+    const { rule, protocol, source, backend, sort } = query;
+    const backendId = backend === undefined ? undefined : this.#backendId(backend);
+    const filter = { rule, protocol, source, backendId };
+    return sort === 'none' ? this.#page(query, filter) : this.#best(query, filter, sort);
   }
 
-  async #best(
-    query: FlowListQuery,
-    filter: Filter,
-    sort: Exclude<FlowListQuery['sort'], 'none'>,
-  ): Promise<FlowList> {
+  async #best(query: FlowListQuery, filter: Filter, sort: Sort): Promise<FlowList> {
     const best = new BestList<ListedFlow>(ORDERS[sort], query.limit);
     const isWanted = matcher(query);
     let matched = 0;
@@ -67,26 +66,22 @@ export class FlowLister {
       matched++;
       best.offer(sort === 'rate' ? this.#rated(flow) : flow);
     }
-    return { flows: best.items, matched };
+    return { flows: best.items.map(flowView), matched };
   }
 
   async #page(query: FlowListQuery, filter: Filter): Promise<FlowList> {
     const isWanted = matcher(query);
-    const flows: FlowRecord[] = [];
+    const flows: FlowView[] = [];
     let after = query.after;
     for (let pages = 0; pages < PAGES; pages++) {
       // Never more than there is room for: the plane's cursor stands behind whole pages only.
       const limit = query.limit - flows.length;
-      const page = await this.#deps.plane.flows({
-        ...filter,
-        limit,
-        ...(after === undefined ? {} : { after }),
-      });
-      flows.push(...page.flows.filter(isWanted));
+      const page = await this.#deps.plane.flows({ ...filter, limit, after });
+      flows.push(...page.flows.filter(isWanted).map(flowView));
       after = page.next;
       if (after === undefined || flows.length >= query.limit) break;
     }
-    return { flows, matched: flows.length, ...(after === undefined ? {} : { next: after }) };
+    return { flows, matched: flows.length, next: after };
   }
 
   #rated(flow: FlowRecord): ListedFlow {
@@ -115,10 +110,6 @@ export class FlowLister {
 function matcher({ state, reason }: FlowListQuery): (flow: FlowRecord) => boolean {
   return (flow) =>
     (state === undefined || flow.state === state) && (reason === undefined || flow.reason === reason);
-}
-
-function canonicalAddress(text: string): string {
-  return parseIpAddress(text)?.text ?? text;
 }
 
 function bytesOf({ bytesToBackend, bytesToClient }: FlowRecord): number {

@@ -1,14 +1,8 @@
-import type { BackendPoolView, BackendView, ProbeView } from '../api/views.js';
+import type { BackendPoolView, BackendView, DrainStatus, ProbeView } from '../api/views.js';
 import type { OperatorState } from '../control/overrides.js';
 import type { ProbeHealth, ProbedMember } from '../health/tracker.js';
 import type { Backend, BackendPool, HealthState } from '../model/configuration.js';
-import type {
-  BackendHealth,
-  BackendState,
-  DrainStatus,
-  ForwardingState,
-  PoolView,
-} from '../model/forwarding.js';
+import type { BackendHealth, BackendState, ForwardingState, PoolView } from '../model/forwarding.js';
 import { tableInUse } from '../selection/picker.js';
 import { NO_TRAFFIC, trafficBy, type ViewSamples } from './counters.js';
 

@@ -1,4 +1,4 @@
-import type { BackendPoolView, FrontendView, RuleView, StatusView } from '../api/views.js';
+import type { BackendPoolView, DrainStatus, FrontendView, RuleView, StatusView } from '../api/views.js';
 import type { Balancer } from '../control/balancer.js';
 import type { Drains } from '../control/drains.js';
 import { estimateSources, mergeSketches } from '../flows/traffic.js';
@@ -6,7 +6,7 @@ import type { ProbeHealth } from '../health/tracker.js';
 import type { Configuration, Rule } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
-import type { DrainStatus, ForwardingState, PoolView } from '../model/forwarding.js';
+import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { KernelReport } from '../model/kernel-report.js';
 import { formatPortSet } from '../model/ports.js';
 import type { ApplyReport, ArrivalCounters } from '../planes/contract.js';
@@ -331,7 +331,7 @@ function takersOf(rule: Rule, view: PoolView): number {
 
 /** Both protocols in one: a client that uses both is one source. */
 function arrived(rows: readonly ArrivalCounters[]): Pick<RuleView, 'arrivals' | 'drops' | 'distinctSources'> {
-  const drops: Partial<Record<string, number>> = {};
+  const drops: Record<string, number> = {};
   let sketch: Uint8Array | undefined;
   for (const row of rows) {
     for (const [reason, count] of Object.entries(row.drops)) drops[reason] = (drops[reason] ?? 0) + count;

@@ -9,7 +9,7 @@ import type {
   Probe,
   Rule,
 } from '../model/configuration.js';
-import type { PlanReport, PlannedBackend } from '../model/plan-report.js';
+import type { PlanReport, PlannedBackend } from '../api/views.js';
 import type { PortSet } from '../model/ports.js';
 
 /** Fields of a resolved thing, and the key of the configuration that each comes from. */

@@ -4,7 +4,7 @@ import type { Protocol } from '../model/address.js';
 import type { Configuration, FlowAction, Rule } from '../model/configuration.js';
 import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
-import type { FlowFates, PlanReport, PlannedBackend, PlannedRule } from '../model/plan-report.js';
+import type { FlowFates, PlanReport, PlannedBackend, PlannedRule } from '../api/views.js';
 import { NONE_EXCLUDED, ruleAndView, tableInUse, type Picker } from '../selection/picker.js';
 import { backendChanges, listenerChanges, lostProbeState, restartKeys, ruleChanges } from './diff.js';
 import { generatedTuples } from './population.js';

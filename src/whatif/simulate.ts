@@ -1,12 +1,7 @@
 import { setImmediate } from 'node:timers/promises';
 import { readFlowLog, type LoggedEpoch, type LoggedLine, type LoggedPlacement } from '../api/flow-log.js';
-import type {
-  Population,
-  SimulatedRule,
-  SimulationReport,
-  SimulationRequest,
-  Supposition,
-} from '../api/views.js';
+import type { Parsed } from '../api/contract.js';
+import type { SimulatedRule, SimulationReport } from '../api/views.js';
 import { FlowJudge } from '../flows/judge.js';
 import { formatFiveTuple, type FiveTuple, type IpAddress } from '../model/address.js';
 import { findBackend, type Configuration } from '../model/configuration.js';
@@ -19,6 +14,45 @@ import { NONE_EXCLUDED, type Picker } from '../selection/picker.js';
 import { FateTally, fateOf } from './plan.js';
 import { generatedTuples } from './population.js';
 import { RecordedStates, inputsOfEpoch } from './recorded-states.js';
+
+type Request = Parsed<'simulate'>;
+
+/** What is supposed about a backend; what is absent stays as it is. */
+export type Supposition = Request['suppose'][number];
+
+/**
+ * Which flows are followed. `generated`: random clients, the same for the same seed, spread over all rules. `recorded`:
+ * the last so many distinct five-tuples of a flow log that started, from where they were last; never over the admin API.
+ */
+export type Population = Request['population'] | { readonly kind: 'recorded'; readonly last: number };
+
+/** A what-if question. */
+export interface SimulationRequest {
+  readonly suppose: readonly Supposition[];
+  readonly population: Population;
+}
+
+/** What a flow log gave to follow. */
+export interface RecordedPopulation {
+  /** Flows that started, those of the same five-tuple and older ones that were left out included. */
+  readonly started: number;
+  /** Distinct five-tuples, the last ones. */
+  readonly distinct: number;
+  /** Whether there were older ones. */
+  readonly isCut: boolean;
+  /** Of `distinct`, those of rules that the configuration does not have: not followed. */
+  readonly ofOtherRules: number;
+  /** Lines that the log says are missing from it, and lines that cannot be read. */
+  readonly lost: number;
+  readonly damaged: number;
+  /** `epoch`: backends serve as in the last epoch of the log. `configuration`: as in a file, with every probe up. */
+  readonly start: 'epoch' | 'configuration';
+}
+
+export interface SimulationOutcome extends SimulationReport {
+  /** Only where the flows of a flow log were followed. */
+  readonly recorded?: RecordedPopulation;
+}
 
 export interface SimulationDeps {
   readonly configuration: Configuration;
@@ -226,7 +260,7 @@ export async function simulateRecorded(
   chunks: AsyncIterable<Uint8Array>,
   { suppose, last, start }: RecordedSimulation,
   { hash, picker }: { readonly hash: Hash32; readonly picker: Picker },
-): Promise<SimulationReport> {
+): Promise<SimulationOutcome> {
   const recorded = await readRecordedFlows(chunks, { most: last });
   const revision = start === undefined ? (recorded.epoch?.revision ?? 0) : 0;
   const { configuration, inputs } = start ?? startOf(recorded, hash);

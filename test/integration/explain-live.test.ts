@@ -1,3 +1,4 @@
+import type { Explanation } from '../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
@@ -12,7 +13,7 @@ import { sumMetric } from '../support/metrics-text.js';
 import { NvaProcess } from '../support/nva-process.js';
 import { parseIpAddress, type Protocol } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
-import { explain, type Explanation } from '../../src/selection/explain.js';
+import { explain } from '../../src/selection/explain.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker, type Picker } from '../../src/selection/picker.js';
 

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { FeedEvent } from '../../src/model/events.js';
+import type { FeedEvent } from '../../src/api/views.js';
 import type { BackendPoolView } from '../../src/api/views.js';
 import { adminApi } from '../support/admin-api.js';
 import { AdminEvents } from '../support/admin-events.js';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
 import type { BackendPoolView, BackendView, StatusView } from '../../src/api/views.js';
-import type { ReloadOutcome } from '../../src/model/plan-report.js';
+import type { ReloadOutcome } from '../../src/api/views.js';
 import { adminApi } from '../support/admin-api.js';
 import { eventually } from '../support/deadline.js';
 import { HaportsProcess } from '../support/haports-process.js';

@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { ReloadOutcome } from '../../src/model/plan-report.js';
+import type { ReloadOutcome } from '../../src/api/views.js';
 import { adminApi, type AdminAnswer } from '../support/admin-api.js';
 import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';

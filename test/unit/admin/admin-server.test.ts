@@ -306,9 +306,15 @@ function makeServer(
   listen: ConstructorParameters<typeof AdminServer>[1]['listen'],
   more: { readonly takeOver?: boolean } = {},
 ): AdminServer {
-  const operations = new FakeOperations().with();
+  const fake = new FakeOperations();
   return new AdminServer(
-    { operations, clock: systemClock, logger: silentLogger, files: systemSocketFiles },
+    {
+      operations: fake.with(),
+      events: fake.events,
+      clock: systemClock,
+      logger: silentLogger,
+      files: systemSocketFiles,
+    },
     { listen, ...more },
   );
 }

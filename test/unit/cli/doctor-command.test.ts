@@ -24,7 +24,7 @@ describe('haports doctor', () => {
     const ports = new Set<number>();
     deps.doctor = {
       ...deps.doctor,
-      connect: ({ port }) => {
+      knock: ({ port }) => {
         ports.add(port);
         return Promise.resolve('connected');
       },

@@ -1,6 +1,6 @@
+import type { FlowView } from '../../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { FlowJson } from '../../../src/cli/client.js';
 import {
   TOP_START,
   decodeKeys,
@@ -12,11 +12,11 @@ import {
   type TopModel,
 } from '../../../src/cli/top.js';
 import { eventually, within } from '../../support/deadline.js';
-import { aBackendView, aFlow, aFlowList, aPool, aStatus, NOW_MS } from './admin-fixtures.js';
+import { aBackendView, aFlow, aFlowList, aPool, aStatus, NOW_MS } from '../../support/api-answers.js';
 import { FakeAdmin, problem } from './fake-admin.js';
 import { FakeDeps } from './fake-deps.js';
 
-function aModel(flows: readonly FlowJson[], more: Partial<TopModel> = {}): TopModel {
+function aModel(flows: readonly FlowView[], more: Partial<TopModel> = {}): TopModel {
   const data = { status: aStatus(), pools: [aPool()], flows: aFlowList(flows, 500), atMs: NOW_MS };
   return { ...TOP_START, data, ...more };
 }

@@ -1,6 +1,7 @@
+import type { LiveExplanation } from '../../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { liveExplain, type LiveExplanation } from '../../../src/status/explain.js';
+import { liveExplain } from '../../../src/status/explain.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import { explain } from '../../../src/selection/explain.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';

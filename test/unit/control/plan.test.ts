@@ -6,7 +6,7 @@ import { ipAddress, parseCidr, type Protocol } from '../../../src/model/address.
 import type { CaptureOptions } from '../../../src/model/capture.js';
 import type { Configuration, HealthState, KernelOptions } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { PlanReport } from '../../../src/model/plan-report.js';
+import type { PlanReport } from '../../../src/api/views.js';
 import { portSetOf } from '../../../src/model/ports.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';

@@ -2,13 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { OperatorState } from '../../../src/control/overrides.js';
 import { poolViews, type PoolViewInputs, type ProbedStatus } from '../../../src/status/pools.js';
-import type {
-  BackendHealth,
-  BackendState,
-  DrainStatus,
-  ForwardingState,
-} from '../../../src/model/forwarding.js';
-import type { BackendView } from '../../../src/api/views.js';
+import type { BackendHealth, BackendState, ForwardingState } from '../../../src/model/forwarding.js';
+import type { BackendView, DrainStatus } from '../../../src/api/views.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';

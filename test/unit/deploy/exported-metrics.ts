@@ -51,6 +51,11 @@ const COUNTERS: PlaneCounters = {
   eventLoopDelaySeconds: [0.01],
   listeners: { hub: { open: 1, wanted: 2 } },
   workersLost: 1,
+  kernelFlows: {
+    conntrack: { used: 1, limit: 9 },
+    otherFlows: [{ backendId: BACKEND, protocol: 1, opened: 2, active: 1 }],
+    ...{ unlisted: 1, gaps: 1 },
+  },
 };
 
 /** Its only view has a backend that is being drained. */
@@ -86,6 +91,10 @@ const SOURCE: MetricsSource = {
   ],
   flowLog: () => ({ linesWritten: 1, linesLost: 1, writeErrors: 1 }),
   healthEvents: () => [{ name: 'NoHealthyBackends', subject: 'nvas' }],
+  kernel: () => ({
+    ...{ table: 'inet haports', mode: 'nat', why: '', state: 'in-place', sinceMs: 0 },
+    ...{ repairs: 1, failures: 1, tool: 'nftables v1.0.6' },
+  }),
   reloads: () => ({ succeeded: 1, failed: 1, lastAtMs: 1_700_000_000_000, lastSucceeded: true }),
 };
 

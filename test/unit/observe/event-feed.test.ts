@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { Writable } from 'node:stream';
 import { describe, test } from 'node:test';
-import type { EventFeedSource } from '../../../src/admin/operations.js';
-import type { EventLine, FeedEvent } from '../../../src/model/events.js';
+import type { EventFeedSource } from '../../../src/admin/sse.js';
+import type { FeedEvent } from '../../../src/api/views.js';
+import type { EventLine } from '../../../src/model/events.js';
 import { EventBus, EventFeed } from '../../../src/observe/bus.js';
 import { openLog } from '../../../src/observe/log.js';
 import { FakeClock } from '../../support/fake-clock.js';

@@ -9,9 +9,8 @@ import {
   type HealthEvent,
   type IngressMode,
 } from '../../../src/model/events.js';
-import type { DrainStatus } from '../../../src/model/forwarding.js';
 import type { KernelReport } from '../../../src/model/kernel-report.js';
-import type { ReloadReport } from '../../../src/model/plan-report.js';
+import { flowView, type DrainStatus, type ReloadReport } from '../../../src/api/views.js';
 import { EventSummaries } from '../../../src/observe/bus.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { LineRecorder } from './line-recorder.js';
@@ -29,7 +28,7 @@ const drain: DrainStatus = {
   deadlineAtMs: 600_001,
   flowsAtStart: 7,
   flows: { tcp: 4, udp: 1 },
-  longest: [sampleFlow(1)],
+  longest: [flowView(sampleFlow(1))],
 };
 
 const report: ReloadReport = {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { KernelReport } from '../../../src/model/kernel-report.js';
-import type { ReloadReport } from '../../../src/model/plan-report.js';
+import type { ReloadReport } from '../../../src/api/views.js';
 import type { PlaneCounters, TrafficCounters } from '../../../src/planes/contract.js';
 import { SKETCH_REGISTERS } from '../../../src/flows/traffic.js';
 import { METRICS, type ProbeStatus } from '../../../src/observe/metric-table.js';

@@ -1,14 +1,20 @@
 import type {
-  BackendJson,
-  DrainJson,
-  FlowJson,
-  FlowListJson,
-  PoolJson,
-  StatusJson,
-} from '../../../src/cli/client.js';
-import type { FeedEvent } from '../../../src/model/events.js';
-import type { TrafficView } from '../../../src/api/views.js';
-import type { PlanReport, ReloadOutcome } from '../../../src/model/plan-report.js';
+  BackendPoolView,
+  BackendView,
+  DrainStatus,
+  FeedEvent,
+  FlowList,
+  FlowView,
+  FrontendView,
+  LiveExplanation,
+  PlanReport,
+  ReloadOutcome,
+  RuleView,
+  SimulationReport,
+  StatusView,
+  TrafficView,
+  UpgradeOutcome,
+} from '../../src/api/views.js';
 
 /** The moment that all fixtures are seen at. */
 export const NOW_MS = 1_700_000_000_000;
@@ -28,7 +34,7 @@ export function aTraffic(more: Partial<TrafficView> = {}): TrafficView {
   };
 }
 
-export function aStatus(more: Partial<StatusJson> = {}): StatusJson {
+export function aStatus(more: Partial<StatusView> = {}): StatusView {
   return {
     version: '0.1.0',
     pid: 4711,
@@ -56,7 +62,7 @@ export function aStatus(more: Partial<StatusJson> = {}): StatusJson {
   };
 }
 
-export function aBackendView(name: string, address: string, more: Partial<BackendJson> = {}): BackendJson {
+export function aBackendView(name: string, address: string, more: Partial<BackendView> = {}): BackendView {
   return {
     id: `nvas/${address}`,
     name,
@@ -90,7 +96,7 @@ export function aBackendView(name: string, address: string, more: Partial<Backen
   };
 }
 
-export function aPool(more: Partial<PoolJson> = {}): PoolJson {
+export function aPool(more: Partial<BackendPoolView> = {}): BackendPoolView {
   return {
     name: 'nvas',
     minimumHealthy: 1,
@@ -122,7 +128,7 @@ export function aPool(more: Partial<PoolJson> = {}): PoolJson {
   };
 }
 
-export function aFlow(id: number, more: Partial<FlowJson> = {}): FlowJson {
+export function aFlow(id: number, more: Partial<FlowView> = {}): FlowView {
   return {
     id,
     tuple: {
@@ -149,11 +155,11 @@ export function aFlow(id: number, more: Partial<FlowJson> = {}): FlowJson {
   };
 }
 
-export function aFlowList(flows: readonly FlowJson[], matched = flows.length): FlowListJson {
+export function aFlowList(flows: readonly FlowView[], matched = flows.length): FlowList {
   return { flows, matched };
 }
 
-export function aDrain(more: Partial<DrainJson> = {}): DrainJson {
+export function aDrain(more: Partial<DrainStatus> = {}): DrainStatus {
   return {
     deadlineMs: 600_000,
     then: 'reset',
@@ -227,6 +233,87 @@ export function anEvent(id: number, more: Partial<FeedEvent> = {}): FeedEvent {
     type: 'health-changed',
     message: `nva-${id} is down: HTTP 503`,
     fields: {},
+    ...more,
+  };
+}
+
+export function aFrontend(more: Partial<FrontendView> = {}): FrontendView {
+  return {
+    name: 'hub',
+    address: '127.0.0.1',
+    rules: ['ha-ports'],
+    listeners: { open: 200, wanted: 200 },
+    traffic: aTraffic(),
+    ...more,
+  };
+}
+
+export function aRuleView(more: Partial<RuleView> = {}): RuleView {
+  return {
+    name: 'ha-ports',
+    frontend: 'hub',
+    backendPool: 'nvas',
+    probe: 'alive',
+    protocols: ['tcp', 'udp'],
+    haPorts: true,
+    ports: '8000-8099',
+    distribution: 'five-tuple',
+    symmetric: true,
+    floatingIp: false,
+    allDown: 'reset',
+    serving: 2,
+    arrivals: 12_400,
+    drops: { 'no-backend': 1 },
+    distinctSources: 911,
+    traffic: aTraffic(),
+    ...more,
+  };
+}
+
+export function anExplanation(more: Partial<LiveExplanation> = {}): LiveExplanation {
+  return {
+    revision: 17,
+    configDigest: 'abcdef0123456789',
+    tuple: 'tcp 192.0.2.7:40001 -> 127.0.0.1:8080',
+    protocol: 'tcp',
+    excluded: [],
+    result: { kind: 'no-rule' },
+    otherRules: [],
+    candidates: [],
+    timeouts: [],
+    flow: aFlow(1, { reason: 'pinned', excluded: ['nvas/127.0.0.12'] }),
+    verdict: 'The live flow is elsewhere, since it was there before',
+    ...more,
+  };
+}
+
+export function anUpgrade(more: Partial<UpgradeOutcome> = {}): UpgradeOutcome {
+  return {
+    pid: 4712,
+    version: '0.2.0',
+    sockets: 4,
+    udpFlows: 1,
+    durationMs: 900.5,
+    udpPauseMs: 20.5,
+    ...more,
+  };
+}
+
+export function aSimulation(more: Partial<SimulationReport> = {}): SimulationReport {
+  const none = { stay: 0, move: 0, reset: 0, drop: 0 };
+  return {
+    revision: 17,
+    configDigest: 'abcdef0123456789',
+    rules: [
+      {
+        name: 'ha-ports',
+        followed: 10,
+        flows: { tcp: { ...none, stay: 10 }, udp: none },
+        unplacedBefore: 0,
+        unplacedAfter: 0,
+        backends: [{ backendId: 'nvas/127.0.0.11', name: 'nva-1', shareBefore: 0.5, shareAfter: 1 }],
+      },
+    ],
     ...more,
   };
 }
