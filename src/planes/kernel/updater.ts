@@ -55,7 +55,7 @@ export class KernelUpdater {
   readonly #removed = new RemovedBackends();
   readonly #pacer: EndPacer<DrainedClient>;
   /** Drained backends whose flows are being ended, and those whose time for that is over. */
-  #spreading: ReadonlyMap<string, number> = new Map();
+  #spreading: ReadonlyMap<string, { readonly spreadMs: number; readonly untilMs: number }> = new Map();
   readonly #over = new Set<string>();
   #current: Current | undefined;
   /** The last program whose flows were forgotten as it says. */
@@ -66,10 +66,7 @@ export class KernelUpdater {
   constructor(deps: KernelUpdaterDeps) {
     this.#deps = deps;
     this.#pacer = new EndPacer(deps.clock, {
-      endBatch: (batch) =>
-        deps.reconciler.forget(() =>
-          Promise.resolve(batch.map(({ eviction, source }) => clientFilter(eviction, source))),
-        ),
+      endBatch: (batch, id) => this.#endBatch(batch, id),
       rank: ({ source }) => rankOf(source),
       onOver: (id) => {
         this.#over.add(id);
@@ -181,17 +178,15 @@ export class KernelUpdater {
 
   /** `ended`: the program as it will be when the time of drained backends is over. */
   #spread(spreading: ReadonlyMap<string, number>, ended: KernelProgram): void {
+    const { clock, finder } = this.#deps;
     const before = this.#spreading;
-    this.#spreading = spreading;
-    this.#pacer.replace(
-      new Map(Array.from(spreading, ([id, spreadMs]) => [id, { spreadMs, items: [] }] as const)),
-    );
     const evictions = [...movedFlows(ended).values(), ...resetFlows(ended).values()];
-    for (const [id, spreadMs] of spreading) {
-      if (before.get(id) === spreadMs) continue;
+    const begun = Array.from(spreading, ([id, spreadMs]) => {
+      const same = before.get(id);
+      if (same?.spreadMs === spreadMs) return [id, same] as const;
       const mark = ended.backends.find((backend) => backend.id === id)?.mark;
       for (const eviction of evictions.filter((one) => one.mark === mark)) {
-        void this.#deps.finder.clientsOf(eviction).then(
+        void finder.clientsOf(eviction).then(
           (clients) =>
             this.#pacer.add(
               id,
@@ -201,6 +196,20 @@ export class KernelUpdater {
           () => undefined,
         );
       }
+      return [id, { spreadMs, untilMs: clock.monotonicMs() + spreadMs }] as const;
+    });
+    this.#spreading = new Map(begun);
+    this.#pacer.replace(
+      new Map(Array.from(spreading, ([id, spreadMs]) => [id, { spreadMs, items: [] }] as const)),
+    );
+  }
+
+  /** Each client takes conntrack some milliseconds. The ruleset ends what is left when the time is over. */
+  async #endBatch(batch: readonly DrainedClient[], id: string): Promise<void> {
+    const { clock, reconciler } = this.#deps;
+    for (const { eviction, source } of batch) {
+      if (clock.monotonicMs() >= (this.#spreading.get(id)?.untilMs ?? 0)) return;
+      await reconciler.forget(() => Promise.resolve([clientFilter(eviction, source)]));
     }
   }
 
