@@ -15,9 +15,9 @@ import type { Operations } from '../api/contract.js';
 import { formatEndpoint } from '../model/address.js';
 import type { AdminOptions, ListenAddress } from '../model/configuration.js';
 import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
+import type { ControlEvent } from '../model/events.js';
 import type { Clock } from '../runtime/clock.js';
 import type { FileIdentity, SocketFiles } from '../runtime/files.js';
-import type { Logger } from '../runtime/logger.js';
 import { createRequestGuard, type RequestGuard } from './guard.js';
 import { errorProblem, problem, usageError } from './problem.js';
 import { createAdminRoutes, type AdminEnv } from './routes.js';
@@ -27,7 +27,7 @@ export interface AdminServerDependencies {
   readonly operations: Operations;
   readonly events: EventFeedSource;
   readonly clock: Clock;
-  readonly logger: Logger;
+  readonly onEvent: (event: ControlEvent) => void;
   readonly files: SocketFiles;
 }
 
@@ -60,13 +60,13 @@ export class AdminServer {
   #stopped: Promise<void> | undefined;
 
   constructor(deps: AdminServerDependencies, options: AdminServerOptions) {
-    const { operations, events, clock, logger, files } = deps;
+    const { operations, events, clock, onEvent, files } = deps;
     const { listen, takeOver = false } = options;
     this.#listen = listen;
     this.#streams = new EventStreams({ feed: events, clock }, options.streams);
     const { socket, tls, token } = listen;
     this.#socket = socket === undefined ? undefined : new UnixSocketPlace(files, { path: socket, takeOver });
-    const app = createAdminRoutes({ operations, streams: this.#streams, logger });
+    const app = createAdminRoutes({ operations, streams: this.#streams, onEvent });
     const limits = {
       maxConnections: options.maxConnections ?? 64,
       requestTimeoutMs: options.requestTimeoutMs ?? 30_000,

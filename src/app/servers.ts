@@ -27,7 +27,6 @@ import { allFlows, type DataPlane } from '../planes/contract.js';
 import { ownAddresses } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { systemFiles, systemSocketFiles } from '../runtime/files.js';
-import { silentLogger } from '../runtime/logger.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { createPicker } from '../selection/picker.js';
 import { CounterSampler } from '../status/counters.js';
@@ -76,13 +75,9 @@ export class Servers {
     const { admin: listen } = this.#configuration;
     if (listen === undefined) return {};
     const { operations, feed, onEvent } = this.#parts;
-    const logger = {
-      ...silentLogger,
-      error: (fields: object, message: string) => onEvent({ type: 'request-failed', fields, message }),
-    };
     // One that has failed to start has closed for good.
     this.#admin = new AdminServer(
-      { operations, events: feed, clock, logger, files: systemSocketFiles },
+      { operations, events: feed, clock, onEvent, files: systemSocketFiles },
       { listen, takeOver },
     );
     return { adminPort: (await this.#admin.start()).httpPort };
@@ -200,7 +195,7 @@ export function createOperations(parts: OperationsParts): RunningOperations {
   const drains = new Drains({
     clock,
     plane,
-    operator: balancer.operator,
+    overrides: balancer.overrides,
     refresh: () => balancer.refresh(),
     onEvent,
   });

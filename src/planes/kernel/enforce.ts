@@ -3,7 +3,7 @@ import { isWildcard, parseIpAddress, type Protocol } from '../../model/address.j
 import type { Configuration } from '../../model/configuration.js';
 import type { BalancerError } from '../../model/errors.js';
 import { portSetSize } from '../../model/ports.js';
-import { NO_RULE, createRuleMatcher } from '../../selection/rule-ports.js';
+import { NO_RULE, RulePorts } from '../../selection/rule-ports.js';
 import { copied, markFilter, type ConntrackEntry, type EntryFilter } from '../netfilter/conntrack.js';
 import { INSTANCE_MASK, markTag, type KernelProgram, type KernelRule } from './program.js';
 
@@ -139,14 +139,14 @@ export class FlowFinder {
     { instance }: KernelProgram,
     configuration: Configuration,
   ): Promise<readonly EntryFilter[]> {
-    const matcher = createRuleMatcher(configuration);
+    const rulePorts = new RulePorts(configuration.rules);
     const filters = new Map<string, EntryFilter>();
     for (const match of instanceFilters(instance)) {
       for (const { protocol, original } of await this.#list(match)) {
         const name = nameOf(protocol);
         const destination = parseIpAddress(original.destination);
         if (name === undefined || destination === undefined) continue;
-        if (matcher.match(name, destination, original.destinationPort) !== NO_RULE) continue;
+        if (rulePorts.ownerOf(name, destination, original.destinationPort) !== NO_RULE) continue;
         const port = String(original.destinationPort);
         const ends = ['--orig-dst', destination.text, '--orig-port-dst', port];
         filters.set(`${name} ${ends.join(' ')}`, ['-p', name, ...match, ...ends]);
@@ -176,12 +176,12 @@ export class FlowFinder {
     match: EntryFilter,
     { rules }: KernelProgram,
   ): Promise<EntryFilter[]> {
-    const matcher = createRuleMatcher({ rules: rules.map((one) => one.rule) });
+    const rulePorts = new RulePorts(rules.map((one) => one.rule));
     const ports = new Set<number>();
     for (const { original } of await this.#list(match)) {
       const destination = parseIpAddress(original.destination);
       if (destination === undefined) continue;
-      const index = matcher.match(protocol, destination, original.destinationPort);
+      const index = rulePorts.ownerOf(protocol, destination, original.destinationPort);
       if (rules[index] === rule) ports.add(original.destinationPort);
     }
     return Array.from(ports, (port) => [...match, '--orig-port-dst', String(port)]);

@@ -9,8 +9,8 @@ import { AdminServer, type AdminServerOptions } from '../../../src/admin/server.
 import type { Operations } from '../../../src/api/contract.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { AdminOptions } from '../../../src/model/configuration.js';
+import type { ControlEvent } from '../../../src/model/events.js';
 import { systemClock, type Clock } from '../../../src/runtime/clock.js';
-import { silentLogger, type Logger } from '../../../src/runtime/logger.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { FakeOperations } from './fake-operations.js';
 
@@ -35,16 +35,16 @@ export interface AdminLabOptions extends Partial<Omit<AdminServerOptions, 'liste
   readonly listen?: Partial<AdminOptions>;
   readonly answers?: Partial<Operations>;
   readonly clock?: Clock;
-  readonly logger?: Logger;
+  readonly onEvent?: (event: ControlEvent) => void;
 }
 
 /** A server on a socket and on a loopback port, stopped with the test. */
 export async function adminLab(t: TestContext, options: AdminLabOptions = {}): Promise<AdminLab> {
-  const { listen, answers, clock = systemClock, logger = silentLogger, ...more } = options;
+  const { listen, answers, clock = systemClock, onEvent = () => undefined, ...more } = options;
   const fake = new FakeOperations();
   const socketPath = join(folder(t), 'admin.sock');
   const server = new AdminServer(
-    { operations: fake.with(answers), events: fake.events, clock, logger, files: systemSocketFiles },
+    { operations: fake.with(answers), events: fake.events, clock, onEvent, files: systemSocketFiles },
     { listen: { socket: socketPath, http: LOOPBACK, ...listen }, ...more },
   );
   t.after(() => server.stop());
