@@ -164,20 +164,20 @@ const SHOWN = 4;
  */
 export function setupText(setup: KernelSetup, { full }: { readonly full: boolean }): string {
   const text = replaceTableText(setup);
-  const table = full ? text : text.split('\n').flatMap(abbreviated).join('\n');
   const routing = routingText(setup).replace(/^(?=.)/gm, '# ');
+  const table = full ? text : abbreviated(text);
   return `# Run first, where it is not there yet:\n${routing}#\n# The table, by nft -f:\n${table}`;
 }
 
-/** `add element inet haports tcp4-hub { 1 : 240.7.0.1, ... }` */
-function abbreviated(line: string): readonly string[] {
-  const match = /^(add element .*?\{ )(.*) \}$/.exec(line);
-  if (match === null) return [line];
-  const [, head = '', list = ''] = match;
-  const elements = list.split(', ');
-  if (elements.length <= SHOWN) return [line];
-  return [
-    `${head}${elements.slice(0, SHOWN).join(', ')} }`,
-    `# ... and ${elements.length - SHOWN} more of these`,
-  ];
+/** Commands of nft with the first elements of each: `add element inet haports tcp4-hub { 1 : 240.7.0.1, ... }`. */
+export function abbreviated(commands: string): string {
+  return commands.replaceAll(
+    /^((?:add|delete) element .*?\{ )(.*) \}$/gm,
+    (line, head: string, list: string) => {
+      const elements = list.split(', ');
+      if (elements.length <= SHOWN) return line;
+      const shown = `${head}${elements.slice(0, SHOWN).join(', ')} }`;
+      return `${shown}\n# ... and ${elements.length - SHOWN} more of these`;
+    },
+  );
 }
