@@ -33,7 +33,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
   'api/': ['model/'],
 
   // Planes know neither the configuration's text, nor who controls them, nor each other.
-  'planes/contract.ts': ['model/'],
+  'planes/contract.ts': ['model/', 'flows/'],
   'planes/netfilter/': PURE,
   'planes/userspace/': PLANE_PARTS,
   'planes/kernel/': [...PLANE_PARTS, 'planes/netfilter/'],
@@ -63,9 +63,16 @@ const MAY_IMPORT: Layout['mayImport'] = {
 /** Node's modules and packages that only these parts may import. Other modules of Node are free, except to model. */
 const ONLY_IN: Layout['onlyIn'] = {
   'node:net': [
-    ...['planes/userspace/', 'planes/netfilter/instance-lock.ts', 'health/', 'admin/', 'cli/', 'demo/'],
+    ...[
+      'planes/userspace/sockets/',
+      'planes/netfilter/instance-lock.ts',
+      'health/',
+      'admin/',
+      'cli/',
+      'demo/',
+    ],
   ],
-  'node:dgram': ['planes/userspace/', 'demo/'],
+  'node:dgram': ['planes/userspace/sockets/', 'planes/userspace/source-address.ts', 'demo/'],
   'node:tls': ['health/', 'admin/'],
   'node:http': ['health/', 'admin/', 'cli/', 'demo/', 'observe/webhook.ts'],
   'node:https': ['health/', 'admin/', 'cli/', 'demo/', 'observe/webhook.ts'],

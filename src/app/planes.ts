@@ -16,10 +16,15 @@ import { InstanceLock } from '../planes/netfilter/instance-lock.js';
 import { flushInstance } from '../planes/netfilter/nft.js';
 import { Reconciler } from '../planes/netfilter/reconciler.js';
 import { systemTools, toolFailure, type Tool } from '../planes/netfilter/tools.js';
-import { ownAddresses, rendezvousOwner, tcpOwner } from '../planes/userspace/listen-plan.js';
-import { socketBudget, type SocketBudget } from '../planes/userspace/node-handles.js';
+import {
+  ownAddresses,
+  rendezvousOwner,
+  socketBudget,
+  tcpOwner,
+  type SocketBudget,
+} from '../planes/userspace/listen-plan.js';
 import { UserspacePlane, type UserspacePlaneDeps } from '../planes/userspace/plane.js';
-import { tryTcpPort } from '../planes/userspace/tcp/listener.js';
+import { tryTcpPort } from '../planes/userspace/sockets/net.js';
 import { WorkerGroup } from '../planes/workers/group.js';
 import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
 import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';

@@ -12,7 +12,7 @@ import { openLog } from '../observe/log.js';
 import { ReloadTally } from '../observe/metrics.js';
 import { Webhook } from '../observe/webhook.js';
 import type { ApplyReport, DataPlane, StopReport } from '../planes/contract.js';
-import { shortageAdvice } from '../planes/userspace/node-handles.js';
+import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
 import { residentMemory } from '../runtime/machine.js';

@@ -26,8 +26,9 @@ function budgetOf(flow: Flow): Budget {
  */
 export class FlowTable {
   #limits: Limits;
-  readonly #slots: (Flow | undefined)[] = [];
-  readonly #freeSlots: number[] = [];
+  readonly #flows: (Flow | undefined)[] = [];
+  /** Indexes into `#flows`. */
+  readonly #free: number[] = [];
   readonly #used: Record<Budget, number> = { tcp: 0, udp: 0, embryonic: 0 };
   /** By backend id, the last flow that came to it; see Flow.backendNext. */
   readonly #byBackend = new Map<string, Flow>();
@@ -48,7 +49,7 @@ export class FlowTable {
     return { used: this.#used[budget], limit: this.#limits[limit[budget]] };
   }
 
-  /** New limits hold for new flows; what is there stays. */
+  /** New limits hold for new flows; existing ones stay. */
   setLimits(limits: Limits): void {
     this.#limits = limits;
     this.#followCaps();
@@ -73,18 +74,18 @@ export class FlowTable {
   }
 
   add(flow: Flow): void {
-    flow.slot = this.#freeSlots.pop() ?? this.#slots.length;
-    this.#slots[flow.slot] = flow;
+    flow.tableIndex = this.#free.pop() ?? this.#flows.length;
+    this.#flows[flow.tableIndex] = flow;
     this.#used[budgetOf(flow)]++;
     this.#countSource(flow.tuple, 1);
     this.#index(flow);
   }
 
   remove(flow: Flow): void {
-    if (flow.slot < 0) return;
-    this.#slots[flow.slot] = undefined;
-    this.#freeSlots.push(flow.slot);
-    flow.slot = -1;
+    if (flow.tableIndex < 0) return;
+    this.#flows[flow.tableIndex] = undefined;
+    this.#free.push(flow.tableIndex);
+    flow.tableIndex = -1;
     this.#used[budgetOf(flow)]--;
     this.#countSource(flow.tuple, -1);
     this.#unindex(flow, flow.placement?.backendId);
@@ -92,7 +93,7 @@ export class FlowTable {
 
   /** Runs a change of state, placement or source address, keeping budgets and indexes right. */
   change(flow: Flow, mutate: (flow: Flow) => void): void {
-    if (flow.slot < 0) {
+    if (flow.tableIndex < 0) {
       mutate(flow);
       return;
     }
@@ -128,20 +129,20 @@ export class FlowTable {
   }
 
   *all(): Generator<Flow> {
-    for (const flow of this.#slots) if (flow !== undefined) yield flow;
+    for (const flow of this.#flows) if (flow !== undefined) yield flow;
   }
 
-  /** Up to `limit` matching flows from slot `after` on, and where to go on. */
+  /** Up to `limit` matching flows from index `after` on, and where the next page begins. */
   page(
     filter: FlowFilter,
     after: number,
     limit: number,
   ): { readonly flows: readonly Flow[]; readonly next?: number } {
     const flows: Flow[] = [];
-    for (let slot = after; slot < this.#slots.length; slot++) {
-      const flow = this.#slots[slot];
+    for (let index = after; index < this.#flows.length; index++) {
+      const flow = this.#flows[index];
       if (flow === undefined || !matches(flow, filter)) continue;
-      if (flows.length === limit) return { flows, next: slot };
+      if (flows.length === limit) return { flows, next: index };
       flows.push(flow);
     }
     return { flows };

@@ -42,7 +42,11 @@ export class FlowJudge {
     if (rule === undefined || view === undefined) return RULE_REMOVED;
     if (backendId === undefined || backendId === '' || state === 'blackholed') return undefined;
     const member = this.#members[viewIndex]?.get(backendId);
-    return memberVerdict(rule, protocol, { view, member, kernel: configuration.kernel });
+    const verdict = memberVerdict(rule, protocol, { view, member, kernel: configuration.kernel });
+    // A connection that is still being made has carried nothing: another backend can take it.
+    const canStillMove = protocol === 'tcp' && state === 'embryonic' && configuration.kernel === undefined;
+    if (verdict?.action !== 'reset' || !canStillMove || view.table.length === 0) return verdict;
+    return { ...verdict, action: 'rebalance' };
   }
 
   /** Whether flows on this backend need to be judged: some view holds it invalid, or none knows it. */

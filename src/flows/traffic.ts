@@ -1,27 +1,6 @@
 import type { IpAddress, Protocol } from '../model/address.js';
-import type { DropReason, PlaneEvent } from '../model/events.js';
-import type { FlowEndReason } from '../model/flow.js';
-import type { Clock } from '../runtime/clock.js';
-import { mix32, type Flow } from './flow.js';
-
-/** Running totals of one (rule, backend, protocol). */
-export interface TrafficTotals {
-  readonly rule: string;
-  readonly backendId: string;
-  readonly protocol: Protocol;
-  flowsOpened: number;
-  flowsActive: number;
-  /** Wall clock; 0: none yet. */
-  lastFlowAtMs: number;
-  readonly flowsEnded: Partial<Record<FlowEndReason, number>>;
-  bytesToBackend: number;
-  packetsToBackend: number;
-  bytesToClient: number;
-  packetsToClient: number;
-  connectRetries: number;
-  connectFailures: number;
-  resets: number;
-}
+import type { DropReason } from '../model/events.js';
+import { mix32, type Flow, type TrafficTotals } from './flow.js';
 
 type TotalsByProtocol = Partial<Record<Protocol, TrafficTotals>>;
 
@@ -37,7 +16,7 @@ export interface ArrivalTotals {
 
 /**
  * Totals since the start. Bytes and packets are counted once, on the flow; they reach the totals when the flow ends,
- * moves, or when somebody asks.
+ * moves, or when counters are asked for.
  */
 export class Traffic {
   /** By rule, backend, protocol: joining them to one key would cost every new flow several strings. */
@@ -87,19 +66,28 @@ export class Traffic {
     (totals.sources ??= new SourceSketch()).add(hashAddress(source));
   }
 
-  /** Counts a live flow for another rule from now on: its own, under another name. What it carried so far stays. */
-  rename(flow: Flow, rule: string): void {
-    const { placement, tuple } = flow;
-    if (placement === undefined) return;
-    this.settle(flow);
-    this.of(flow.rule.name, placement.backendId, tuple.protocol).flowsActive--;
-    this.of(rule, placement.backendId, tuple.protocol).flowsActive++;
+  /** Counts a flow as live on this row from now on, and no longer on the row before. */
+  enter(flow: Flow, rule: string, backendId: string): void {
+    this.leave(flow);
+    const totals = this.of(rule, backendId, flow.tuple.protocol);
+    totals.flowsActive++;
+    flow.totals = totals;
   }
 
-  /** Adds what the flow has carried since it was last settled to its present backend's totals. */
+  /** Settles the flow and takes it off its row. */
+  leave(flow: Flow): TrafficTotals | undefined {
+    const { totals } = flow;
+    if (totals === undefined) return undefined;
+    this.settle(flow);
+    totals.flowsActive--;
+    flow.totals = undefined;
+    return totals;
+  }
+
+  /** Adds what the flow has carried since it was last settled to its row. */
   settle(flow: Flow): void {
-    if (flow.placement === undefined) return;
-    const totals = this.of(flow.rule.name, flow.placement.backendId, flow.tuple.protocol);
+    const { totals } = flow;
+    if (totals === undefined) return;
     totals.bytesToBackend += flow.bytesToBackend - flow.settledBytesToBackend;
     totals.packetsToBackend += flow.packetsToBackend - flow.settledPacketsToBackend;
     totals.bytesToClient += flow.bytesToClient - flow.settledBytesToClient;
@@ -121,7 +109,7 @@ export class Traffic {
   }
 }
 
-/** A row of totals as whoever asks gets it. */
+/** A copy of a row of totals, as counters are handed out. */
 export function trafficRow({ lastFlowAtMs, ...totals }: TrafficTotals): Omit<
   TrafficTotals,
   'lastFlowAtMs'
@@ -140,49 +128,10 @@ export function arrivalRow({ sources, ...totals }: ArrivalTotals): Omit<ArrivalT
   return sources === undefined ? copy : { ...copy, sourceSketch: sources.registers.slice() };
 }
 
-/** Events are handed on at least this often. */
-const FLUSH_MS = 100;
-
-/** A batch this full goes at once, so that memory stays bounded. */
-const MOST_EVENTS = 1024;
-
-/** Collects events and hands them on in batches. */
-export class EventBatches {
-  readonly #clock: Clock;
-  readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
-  #batch: PlaneEvent[] = [];
-  #cancel: (() => void) | undefined;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-
-  push(event: PlaneEvent): void {
-    this.#batch.push(event);
-    if (this.#batch.length >= MOST_EVENTS) this.flush();
-    else this.#cancel ??= this.#clock.setTimer(FLUSH_MS, () => this.flush(), { unref: true });
-  }
-
-  /** Hands on what is there now. */
-  flush(): void {
-    this.#cancel?.();
-    this.#cancel = undefined;
-    if (this.#batch.length === 0) return;
-    const batch = this.#batch;
-    this.#batch = [];
-    for (const listener of this.#listeners) listener(batch);
-  }
-}
-
 /*
  * HyperLogLog (Flajolet, Fusy, Gandouet, Meunier, "HyperLogLog: the analysis of a near-optimal cardinality estimation
  * algorithm", 2007): how many different clients there were, in a kilobyte, whatever their number. Standard error
- * 1.04 / sqrt(1024), about 3 %. Registers are filled by flow/source-sketch.ts.
+ * 1.04 / sqrt(1024), about 3 %.
  */
 
 /** A power of two: the first bits of a hash choose one. */
@@ -217,7 +166,7 @@ export function mergeSketches(a: Uint8Array, b: Uint8Array): Uint8Array {
 /** Bits of a hash that choose the register; the others are looked at for zeros. */
 const INDEX_BITS = Math.log2(SKETCH_REGISTERS);
 
-/** Fills the registers that estimateSources reads; see model/source-sketch.ts. */
+/** Fills the registers that estimateSources reads. */
 export class SourceSketch {
   /** Each holds the most leading zeros, plus one, among the hashes that chose it; 0: none did. */
   readonly registers = new Uint8Array(SKETCH_REGISTERS);

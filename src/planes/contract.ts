@@ -1,6 +1,6 @@
+import type { CapShares, CapUses } from '../flows/caps.js';
 import type { FiveTuple, IpAddress, Protocol } from '../model/address.js';
 import type { CapturePlan } from '../model/capture.js';
-import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import type { DropReason, PlaneEvent } from '../model/events.js';
 import type { FlowEndReason, FlowRecord } from '../model/flow.js';
@@ -211,23 +211,6 @@ export interface DataPlane {
  * workers keep within the same caps and sockets as one.
  */
 
-/** How much of a cap a worker uses, and whether it has refused somebody for want of a larger share since last asked. */
-export interface CapUse {
-  readonly used: number;
-  readonly wanting: boolean;
-}
-
-/** By the cap's name, see capsOf. */
-export type CapUses = ReadonlyMap<string, CapUse>;
-
-/** What a worker may use of a cap. A share of another cap than the present one is out of date. */
-export interface CapShare {
-  readonly cap: number;
-  readonly share: number;
-}
-
-export type CapShares = ReadonlyMap<string, CapShare>;
-
 /** One worker's part of a plane. */
 export interface WorkerPlane extends HandOverPlane {
   /**
@@ -248,31 +231,6 @@ export interface PortGate {
   claim(address: string, port: number): Promise<string | undefined>;
   /** After the listening socket is closed. */
   release(address: string, port: number): void;
-}
-
-/** Name of a backend's `maxConnections` among the caps. No other cap's name has a space. */
-export function backendCapName(backendId: string): string {
-  return `backend ${backendId}`;
-}
-
-/** The caps that hold over all workers together: `tcp`, `udp`, `embryonic`, and one a backend that has a cap. */
-export function capsOf({ limits, backendPools }: Configuration): ReadonlyMap<string, number> {
-  const caps = new Map([
-    ['tcp', limits.tcpFlows],
-    ['udp', limits.udpFlows],
-    ['embryonic', limits.embryonicFlows],
-  ]);
-  for (const { backends } of backendPools) {
-    for (const { id, maxConnections } of backends) {
-      if (maxConnections !== undefined) caps.set(backendCapName(id), maxConnections);
-    }
-  }
-  return caps;
-}
-
-/** A worker's share before anything is known of who needs how much: equal parts, the first workers get what is over. */
-export function firstShare(cap: number, worker: number, workers: number): number {
-  return Math.floor(cap / workers) + (worker < cap % workers ? 1 : 0);
 }
 
 /*

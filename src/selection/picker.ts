@@ -3,7 +3,7 @@ import type { Backend, Configuration, Rule } from '../model/configuration.js';
 import { NO_BACKEND, type ForwardingState, type PoolView } from '../model/forwarding.js';
 import { isAdmitted } from './access.js';
 import { flowHashOf, type FlowHash, type Hash32 } from './flow-hash.js';
-import { NO_RULE, createRuleMatcher, crossesSpokes, type RuleMatcher } from './rule-ports.js';
+import { NO_RULE, RulePorts, crossesSpokes } from './rule-ports.js';
 
 /** A backend was found. */
 export interface Picked {
@@ -122,7 +122,7 @@ class HashPicker implements Picker {
   readonly #hash: Hash32;
   // All only remember what the immutable key already determines.
   readonly #flowHashes = new WeakMap<Configuration, FlowHash>();
-  readonly #matchers = new WeakMap<Configuration, RuleMatcher>();
+  readonly #rulePorts = new WeakMap<Configuration, RulePorts>();
   readonly #owners = new WeakMap<Uint16Array, readonly number[]>();
 
   constructor(hash: Hash32) {
@@ -187,12 +187,12 @@ class HashPicker implements Picker {
   matchRule(state: ForwardingState, tuple: FiveTuple): number {
     const { configuration } = state;
     if (!crossesSpokes(configuration.kernel, tuple)) return NO_RULE;
-    let matcher = this.#matchers.get(configuration);
-    if (matcher === undefined) {
-      matcher = createRuleMatcher(configuration);
-      this.#matchers.set(configuration, matcher);
+    let rulePorts = this.#rulePorts.get(configuration);
+    if (rulePorts === undefined) {
+      rulePorts = new RulePorts(configuration.rules);
+      this.#rulePorts.set(configuration, rulePorts);
     }
-    return matcher.match(tuple.protocol, tuple.destination, tuple.destinationPort);
+    return rulePorts.ownerOf(tuple.protocol, tuple.destination, tuple.destinationPort);
   }
 
   hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey {

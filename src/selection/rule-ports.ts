@@ -6,77 +6,135 @@ import {
   type IpAddress,
   type Protocol,
 } from '../model/address.js';
-import type { Configuration, KernelOptions } from '../model/configuration.js';
-import type { PortSet } from '../model/ports.js';
+import type { KernelOptions, Rule } from '../model/configuration.js';
+import type { PortRange, PortSet } from '../model/ports.js';
 
-/** Result of a match that found nothing. */
+/** Where no rule owns a port. */
 export const NO_RULE = -1;
 
-/** Finds rules in one configuration. Immutable; build one per configuration. */
-export interface RuleMatcher {
-  /** Index into `configuration.rules`, or NO_RULE. */
-  match(protocol: Protocol, destination: IpAddress, port: number): number;
+/** Consecutive ports of one rule. */
+export interface PortSegment extends PortRange {
+  /** Into the rules. */
+  readonly rule: number;
 }
 
-/** Which rule owns which ports: `rules[i]` owns `starts[i]` up to `starts[i + 1] - 1`. */
-interface PortMap {
-  readonly starts: readonly number[];
-  readonly rules: readonly number[];
-}
+/** Which rule owns which ports of one frontend address and protocol. Immutable. */
+export class PortOwners {
+  /** The owned ones, ascending. */
+  readonly segments: readonly PortSegment[];
 
-interface PortClaim {
-  readonly ports: PortSet;
-  readonly ruleIndex: number;
-  readonly haPorts: boolean;
+  constructor(segments: readonly PortSegment[]) {
+    this.segments = segments;
+  }
+
+  /** Index of the rule, or NO_RULE. */
+  ownerOf(port: number): number {
+    const { segments } = this;
+    let low = 0;
+    let high = segments.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      // `middle` lies within low..high, which lie within the array.
+      const { first, last, rule } = segments[middle]!;
+      if (port < first) high = middle - 1;
+      else if (port > last) low = middle + 1;
+      else return rule;
+    }
+    return NO_RULE;
+  }
+
+  portsOf(rule: number): PortSet {
+    return this.segments
+      .filter((segment) => segment.rule === rule)
+      .map(({ first, last }) => ({ first, last }));
+  }
 }
 
 interface FrontendEntry {
+  readonly address: IpAddress;
   /** Where set, only addresses of this zone, or without one, are meant. */
   readonly zone: string | undefined;
-  readonly ports: PortMap;
+  /** By index. */
+  readonly claims: Map<number, Rule>;
+  owners: PortOwners;
 }
 
 /**
- * Precedence: a frontend with exactly the destination address before a wildcard one of the same family (as sockets
- * have it), within that a rule that names the port before an HA-ports rule, within that the earlier rule.
+ * The one map from port to rule of a configuration: build it once per configuration. Precedence: a frontend with exactly
+ * the destination address before a wildcard one of the same family (as sockets have it), within that a rule that names
+ * the port before an HA-ports rule, within that the earlier rule.
  */
-export function createRuleMatcher(configuration: Pick<Configuration, 'rules'>): RuleMatcher {
-  const claims = new Map<string, { zone: string | undefined; claims: PortClaim[] }>();
-  for (const [ruleIndex, rule] of configuration.rules.entries()) {
-    const { address } = rule.frontend;
-    for (const protocol of rule.protocols) {
-      const wildcard = isWildcard(address);
-      const key = `${protocol} ${wildcard ? wildcardKey(address) : address.text}`;
-      const entry = claims.get(key) ?? { zone: wildcard ? undefined : address.zone, claims: [] };
-      claims.set(key, entry);
-      entry.claims.push({ ports: rule.ports, ruleIndex, haPorts: rule.haPorts });
+export class RulePorts {
+  /** By protocol and address without zone; `*` for wildcards. */
+  readonly #entries = new Map<string, FrontendEntry[]>();
+
+  constructor(rules: readonly Rule[]) {
+    for (const [index, rule] of rules.entries()) {
+      for (const protocol of rule.protocols)
+        this.#entryOf(protocol, rule.frontend.address).claims.set(index, rule);
+    }
+    for (const entries of this.#entries.values()) {
+      for (const entry of entries) entry.owners = ownersAmong(entry.claims);
     }
   }
 
-  const index = new Map<string, FrontendEntry[]>();
-  for (const [key, { zone, claims: claimed }] of claims) {
-    const unzoned = zone === undefined ? key : key.slice(0, -(zone.length + 1));
-    const entries = index.get(unzoned) ?? [];
-    index.set(unzoned, entries);
-    entries.push({ zone, ports: buildPortMap(claimed) });
+  /** Index of the rule that takes what arrives there, or NO_RULE. */
+  ownerOf(protocol: Protocol, destination: IpAddress, port: number): number {
+    for (const key of [keyOf(protocol, destination), wildcardKey(protocol, destination.family)]) {
+      for (const { zone, owners } of this.#entries.get(key) ?? []) {
+        if (!zonesAgree(zone, destination.zone)) continue;
+        const rule = owners.ownerOf(port);
+        if (rule !== NO_RULE) return rule;
+      }
+    }
+    return NO_RULE;
   }
-  return {
-    match(protocol, destination, port) {
-      const exact = lookUp(index.get(`${protocol} ${unzonedText(destination)}`), destination.zone, port);
-      if (exact !== NO_RULE) return exact;
-      return lookUp(index.get(`${protocol} ${wildcardKey(destination)}`), undefined, port);
-    },
-  };
+
+  /** Of the frontends with exactly this address. */
+  at(protocol: Protocol, address: IpAddress): PortOwners {
+    const entries = this.#entries.get(keyOf(protocol, address)) ?? [];
+    return entries.find((entry) => entry.address.text === address.text)?.owners ?? NO_PORTS;
+  }
+
+  /** Every frontend address that a rule serves over the protocol. */
+  frontends(protocol: Protocol): readonly { readonly address: IpAddress; readonly owners: PortOwners }[] {
+    return [...this.#entries].flatMap(([key, entries]) => (key.startsWith(`${protocol} `) ? entries : []));
+  }
+
+  #entryOf(protocol: Protocol, address: IpAddress): FrontendEntry {
+    const key = keyOf(protocol, address);
+    const entries = this.#entries.get(key) ?? [];
+    this.#entries.set(key, entries);
+    let entry = entries.find((one) => one.address.text === address.text);
+    if (entry === undefined) {
+      const zone = isWildcard(address) ? undefined : address.zone;
+      entries.push((entry = { address, zone, claims: new Map(), owners: NO_PORTS }));
+    }
+    return entry;
+  }
 }
 
-/** As RuleMatcher.match, for a single question. */
-export function matchRule(
-  configuration: Pick<Configuration, 'rules'>,
-  protocol: Protocol,
-  destination: IpAddress,
-  port: number,
-): number {
-  return createRuleMatcher(configuration).match(protocol, destination, port);
+const NO_PORTS = new PortOwners([]);
+
+/** Paints the ports, weakest claim first, then keeps only where the owner changes. */
+function ownersAmong(claims: ReadonlyMap<number, Rule>): PortOwners {
+  const owner = new Int32Array(65537).fill(NO_RULE);
+  const weakestFirst = [...claims].sort(
+    ([a, ruleA], [b, ruleB]) => Number(ruleB.haPorts) - Number(ruleA.haPorts) || b - a,
+  );
+  for (const [index, { ports }] of weakestFirst) {
+    for (const { first, last } of ports) owner.fill(index, first, last + 1);
+  }
+  const segments: PortSegment[] = [];
+  let first = 0;
+  // The last entry is no port: there the last segment ends.
+  for (const [port, rule] of owner.entries()) {
+    const present = owner[first] ?? NO_RULE;
+    if (rule === present) continue;
+    if (present !== NO_RULE) segments.push({ first, last: port - 1, rule: present });
+    first = port;
+  }
+  return new PortOwners(segments);
 }
 
 /** Whether a frontend's address takes in a destination: the same address, or the wildcard of its family. */
@@ -86,62 +144,21 @@ export function frontendCovers(frontend: IpAddress, destination: IpAddress): boo
   return unzonedText(frontend) === unzonedText(destination) && zonesAgree(frontend.zone, destination.zone);
 }
 
-function lookUp(
-  entries: readonly FrontendEntry[] | undefined,
-  zone: string | undefined,
-  port: number,
-): number {
-  if (entries === undefined) return NO_RULE;
-  for (const entry of entries) {
-    if (!zonesAgree(entry.zone, zone)) continue;
-    const rule = ownerOf(entry.ports, port);
-    if (rule !== NO_RULE) return rule;
-  }
-  return NO_RULE;
-}
-
 /** Addresses read off the wire or typed by people often lack the zone: none agrees with any. */
 function zonesAgree(a: string | undefined, b: string | undefined): boolean {
   return a === undefined || b === undefined || a === b;
 }
 
-function wildcardKey(address: IpAddress): string {
-  return address.family === 4 ? '*4' : '*6';
+function keyOf(protocol: Protocol, address: IpAddress): string {
+  return isWildcard(address) ? wildcardKey(protocol, address.family) : `${protocol} ${unzonedText(address)}`;
+}
+
+function wildcardKey(protocol: Protocol, family: 4 | 6): string {
+  return `${protocol} *${family}`;
 }
 
 function unzonedText(address: IpAddress): string {
   return address.zone === undefined ? address.text : address.text.slice(0, -(address.zone.length + 1));
-}
-
-function ownerOf(map: PortMap, port: number): number {
-  let low = 0;
-  let high = map.starts.length - 1;
-  while (low < high) {
-    const middle = (low + high + 1) >> 1;
-    // `middle` lies within low..high, which lie within the array.
-    if (map.starts[middle]! <= port) low = middle;
-    else high = middle - 1;
-  }
-  return map.rules[low] ?? NO_RULE;
-}
-
-/** Paints the ports, weakest claim first, then keeps only where the owner changes. */
-function buildPortMap(claims: readonly PortClaim[]): PortMap {
-  const owner = new Int32Array(65536).fill(NO_RULE);
-  const weakestFirst = [...claims].sort(
-    (a, b) => Number(b.haPorts) - Number(a.haPorts) || b.ruleIndex - a.ruleIndex,
-  );
-  for (const { ports, ruleIndex } of weakestFirst) {
-    for (const { first, last } of ports) owner.fill(ruleIndex, first, last + 1);
-  }
-  const starts = [0];
-  const rules = [NO_RULE];
-  for (const [port, ruleIndex] of owner.entries()) {
-    if (ruleIndex === rules.at(-1)) continue;
-    starts.push(port);
-    rules.push(ruleIndex);
-  }
-  return { starts, rules };
 }
 
 /** The index of the spoke that an address is in, or -1. */

@@ -5,10 +5,10 @@ import {
   type Cidr,
   type FiveTuple,
   type IpAddress,
-  type Protocol,
 } from '../model/address.js';
-import type { Configuration, Frontend, Rule } from '../model/configuration.js';
-import { portSetSize, subtractPorts, type PortSet } from '../model/ports.js';
+import type { Configuration, Frontend } from '../model/configuration.js';
+import { portSetSize, type PortSet } from '../model/ports.js';
+import { RulePorts } from '../selection/rule-ports.js';
 
 export interface PopulationSize {
   readonly flows: number;
@@ -47,8 +47,9 @@ export function* generatedTuples(
   const rule = configuration.rules[ruleIndex];
   if (rule === undefined) return;
   const { frontend } = rule;
+  const rulePorts = new RulePorts(configuration.rules);
   const targets = rule.protocols.flatMap((protocol) => {
-    const ports = portsOf(configuration, ruleIndex, protocol);
+    const ports = rulePorts.at(protocol, frontend.address).portsOf(ruleIndex);
     return ports.length === 0 ? [] : [{ protocol, ports, size: portSetSize(ports) }];
   });
   if (targets.length === 0) return;
@@ -104,20 +105,6 @@ function within({ address, prefixLength }: Cidr, value: number): IpAddress {
       return (byte & ~free) | (wanted & free);
     }),
   );
-}
-
-/** Ports of a rule less those that a stronger rule of the same address takes (selection/rule-matcher.ts). */
-function portsOf({ rules }: Configuration, ruleIndex: number, protocol: Protocol): PortSet {
-  const rule = rules[ruleIndex];
-  if (rule === undefined) return [];
-  const isHere = ({ frontend }: Rule) => frontend.address.text === rule.frontend.address.text;
-  let { ports } = rule;
-  for (const [index, other] of rules.entries()) {
-    if (index === ruleIndex || !isHere(other) || !other.protocols.includes(protocol)) continue;
-    const stronger = other.haPorts === rule.haPorts ? index < ruleIndex : rule.haPorts;
-    if (stronger) ports = subtractPorts(ports, other.ports);
-  }
-  return ports;
 }
 
 function portAt(ports: PortSet, position: number): number {

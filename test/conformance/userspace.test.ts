@@ -7,7 +7,7 @@ import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker } from '../../src/planes/workers/process.js';
 import { ownAddresses } from '../../src/planes/userspace/listen-plan.js';
-import { tryTcpPort } from '../../src/planes/userspace/tcp/listener.js';
+import { tryTcpPort } from '../../src/planes/userspace/sockets/net.js';
 import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { systemClock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/flow-hash.js';

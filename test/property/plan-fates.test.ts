@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import { planChange } from '../../src/whatif/plan.js';
-import { EventQueue, FlowEnforcement, FlowKeeper } from '../../src/planes/userspace/flow-keeper.js';
+import { EventQueue } from '../../src/flows/event-queue.js';
+import { FlowManager } from '../../src/flows/flow-manager.js';
 import { Flow, flowRecord } from '../../src/flows/flow.js';
 import type { Protocol } from '../../src/model/address.js';
 import type { FlowRecord } from '../../src/model/flow.js';
@@ -48,28 +49,26 @@ function backendsAfter(fates: readonly string[]): TestBackend[] {
 /** What the plane's own enforcement does to one flow, seen from outside: what its transport is told. */
 function enforced(before: ForwardingState, after: ForwardingState) {
   const clock = new FakeClock();
-  const keeper = new FlowKeeper(
+  const manager = new FlowManager(
     { clock, events: new EventQueue(clock) },
     { flowEvents: false, worker: 0, workers: 1 },
     before,
   );
-  const enforcement = new FlowEnforcement(keeper);
-  const [rule] = before.configuration.rules;
-  assert.ok(rule !== undefined);
+  const [slot] = manager.slotsFor(before.configuration);
+  assert.ok(slot !== undefined);
   const flows = PROTOCOLS.flatMap((protocol) =>
     ADDRESSES.map((address, index) => {
       const transport = new RecordingTransport();
-      const flow = keeper.open(aTuple(protocol, '192.0.2.1', 4000 + index), rule, transport);
+      const flow = manager.open(aTuple(protocol, '192.0.2.1', 4000 + index), slot, transport);
       assert.ok(flow instanceof Flow);
-      keeper.place(flow, placementOn(`nvas/${address}`));
-      keeper.establish(flow);
+      manager.place(flow, placementOn(`nvas/${address}`));
+      manager.establish(flow);
       return { record: flowRecord(flow, 0), transport };
     }),
   );
-  keeper.adopt(after);
-  enforcement.enforce(before.configuration);
+  manager.apply(after);
   clock.advance(1000);
-  enforcement.stop();
+  manager.stop();
   const done = { stay: 0, move: 0, reset: 0, drop: 0 };
   for (const { transport } of flows) {
     if (transport.calls.includes('unpin')) done.move++;

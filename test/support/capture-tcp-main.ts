@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker, forkWorker, type WorkerProcess } from '../../src/planes/workers/process.js';
-import { tryTcpPort } from '../../src/planes/userspace/tcp/listener.js';
+import { tryTcpPort } from '../../src/planes/userspace/sockets/net.js';
 import { rendezvousOwner } from '../../src/planes/userspace/listen-plan.js';
 import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { ipAddress, parseCidr } from '../../src/model/address.js';

@@ -103,9 +103,9 @@ function nothing(): void {
 }
 
 function makeFlows(count: number): readonly Flow[] {
-  const rule = testRule();
+  const slot = { rule: testRule(), index: 0, view: undefined };
   return Array.from({ length: count }, (_, id) => {
     const tuple = nth(TUPLES, id);
-    return new Flow({ id, tuple, rule, transport: TRANSPORT, wallMs: 0, nowMs: 0 });
+    return new Flow({ id, tuple, slot, transport: TRANSPORT, wallMs: 0, nowMs: 0 });
   });
 }

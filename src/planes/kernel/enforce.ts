@@ -4,7 +4,7 @@ import type { Configuration } from '../../model/configuration.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import { portSetSize } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
-import { NO_RULE, createRuleMatcher } from '../../selection/rule-ports.js';
+import { NO_RULE, RulePorts } from '../../selection/rule-ports.js';
 import { forgetFlows, parseConntrackEntry, type ConntrackEntry } from '../netfilter/conntrack.js';
 import type { Tools } from '../netfilter/tools.js';
 import { INSTANCE_MASK, markTag, type KernelInput, type KernelRule } from './program.js';
@@ -145,7 +145,7 @@ export class FlowEvictor {
   /** Flows to which no rule belongs any more. Their next packet meets what there is for packets of no flow. */
   async evictRuleless({ instance }: KernelInput, configuration: Configuration): Promise<void> {
     const tag = markTag(instance);
-    const matcher = createRuleMatcher(configuration);
+    const rulePorts = new RulePorts(configuration.rules);
     const commands = new Map<string, readonly string[]>();
     for (const family of ['ipv4', 'ipv6']) {
       const match = ['-f', family, '--mark', `0x${tag.toString(16)}/0x${INSTANCE_MASK.toString(16)}`];
@@ -153,7 +153,7 @@ export class FlowEvictor {
         const name = nameOf(protocol);
         const destination = parseIpAddress(original.destination);
         if (name === undefined || destination === undefined) continue;
-        if (matcher.match(name, destination, original.destinationPort) !== NO_RULE) continue;
+        if (rulePorts.ownerOf(name, destination, original.destinationPort) !== NO_RULE) continue;
         const port = String(original.destinationPort);
         commands.set(`${name} ${destination.text} ${port}`, [
           ...['-p', name, ...match],
@@ -200,14 +200,12 @@ export class FlowEvictor {
     match: readonly string[],
     { rules }: KernelInput,
   ): Promise<(readonly string[])[]> {
-    const matcher = createRuleMatcher({
-      rules: rules.map((one) => one.rule),
-    });
+    const rulePorts = new RulePorts(rules.map((one) => one.rule));
     const ports = new Set<number>();
     for (const { original } of await this.#list(match)) {
       const destination = parseIpAddress(original.destination);
       if (destination === undefined) continue;
-      const index = matcher.match(protocol, destination, original.destinationPort);
+      const index = rulePorts.ownerOf(protocol, destination, original.destinationPort);
       if (rules[index] === rule) ports.add(original.destinationPort);
     }
     return Array.from(ports, (port) => [...match, '--orig-port-dst', String(port)]);

@@ -1,13 +1,14 @@
-import type { RemoteInfo } from 'node:dgram';
+import type { RuleSlot } from '../../flows/flow.js';
 import type { IpAddress } from '../../model/address.js';
 import type { DropReason } from '../../model/events.js';
 import type { FlowOrigin, OriginFeed, OriginFollower } from '../../model/flow.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { UdpFlowState } from '../contract.js';
-import type { Listener, ListenerBinding } from './listener.js';
+import type { ListenerBinding } from './listen-plan.js';
+import type { DatagramSource } from './sockets/datagram-socket.js';
 import { ClientMap, portOfKey, type ClientKeys } from './udp/client-map.js';
-import { WaitingDatagrams, type HeldMemory } from './udp/upstream.js';
+import { WaitingDatagrams, type DatagramBudget } from './udp/upstream.js';
 
 /*
  * What a captured socket sees of a client (address, port) stands for one entry of the kernel's, and that for one client
@@ -64,26 +65,50 @@ class Known implements KnownFields {
   }
 }
 
+/** Where a client's first datagram comes from, where it was sent, and the rule that serves it. */
+export interface Arrival {
+  readonly slot: RuleSlot;
+  readonly source: string;
+  readonly sourcePort: number;
+  readonly destination: IpAddress;
+  readonly destinationPort: number;
+}
+
+/** How a listener learns that, where its socket does not tell. */
+export interface ClientResolver {
+  /** `held`: that is not known yet; the datagram is received again when it is. */
+  resolve(datagram: Buffer, from: DatagramSource): Arrival | 'held' | DropReason;
+  /** A flow of that client has come from another process. */
+  resumed(key: number, record: UdpFlowState): void;
+  /** A flow of that client has ended. */
+  ended(key: number): void;
+  /** What another process needs to know of that client's flow, besides the flow. */
+  record(key: number): Pick<UdpFlowState, 'clientPort'>;
+  /** The socket is closed. */
+  close(): void;
+}
+
 /** The listener on the captured socket. */
 export interface CapturedHost {
-  received(datagram: Buffer, from: RemoteInfo): void;
+  readonly binding: ListenerBinding;
+  onDatagram(datagram: Buffer, from: DatagramSource): void;
   suspend(key: number): boolean;
   restore(key: number): void;
   endFlow(key: number): void;
   rejected(): void;
 }
 
-export interface CapturedArrivalsDeps {
+export interface CapturedClientsDeps {
   readonly clock: Clock;
-  readonly heldMemory: HeldMemory;
+  readonly budget: DatagramBudget;
   readonly feed: Pick<CapturedFeed, 'join' | 'leave' | 'ask'>;
   /** The listener's own. */
   readonly keys: ClientKeys;
 }
 
-/** Whose datagrams of one captured socket are, from what the kernel tells. */
-export class CapturedArrivals implements Arrivals, OriginReader {
-  readonly #deps: CapturedArrivalsDeps;
+/** Tells the clients of one captured socket, from what the kernel tells. */
+export class CapturedClients implements ClientResolver, OriginReader {
+  readonly #deps: CapturedClientsDeps;
   readonly #receiver: string;
   readonly #known = new ClientMap<Known>();
   readonly #waiting: WaitingClients;
@@ -92,12 +117,12 @@ export class CapturedArrivals implements Arrivals, OriginReader {
   #told: Set<string> | undefined;
 
   /** `receiver`: the socket's address. */
-  constructor(deps: CapturedArrivalsDeps, receiver: string) {
+  constructor(deps: CapturedClientsDeps, receiver: string) {
     this.#deps = deps;
     this.#receiver = receiver;
     this.#waiting = new WaitingClients({
       clock: deps.clock,
-      memory: deps.heldMemory,
+      budget: deps.budget,
       onOverdue: () => deps.feed.ask(),
       onDropped: () => this.#host?.rejected(),
     });
@@ -114,24 +139,21 @@ export class CapturedArrivals implements Arrivals, OriginReader {
     this.#deps.feed.join(this.#receiver, this);
   }
 
-  of(
-    datagram: Buffer,
-    from: RemoteInfo,
-    { captured }: Pick<ListenerBinding, 'captured'>,
-  ): Arrival | 'held' | DropReason {
+  resolve(datagram: Buffer, from: DatagramSource): Arrival | 'held' | DropReason {
     const { clock, keys } = this.#deps;
-    const address = withoutZone(from.address);
-    const known = this.#known.get(keys.find(address, from.port));
+    const seen = withoutZone(from.address);
+    const known = this.#known.get(keys.find(seen, from.port));
     const nowMs = clock.monotonicMs();
     if (known === undefined || known.isGone || known.trustedUntilMs < nowMs) {
-      return this.#waiting.add(clientOf(address, from.port), datagram, from) ? 'held' : 'unknown-origin';
+      return this.#waiting.add(clientOf(seen, from.port), datagram, from) ? 'held' : 'unknown-origin';
     }
     known.trustedUntilMs = nowMs + TRUST_MS;
     const { source, sourcePort, destination, destinationPort } = known;
-    const end = captured?.protocol === 'udp' ? captured.ports.at(destinationPort) : undefined;
-    if (end?.frontend.address.text !== destination) return 'unknown-origin';
-    const { rule, ruleIndex, frontend } = end;
-    return { rule, ruleIndex, frontend, source, sourcePort, destination: frontend.address, destinationPort };
+    const { captured } = this.#host?.binding ?? {};
+    const slot = captured?.protocol === 'udp' ? captured.ports.at(destinationPort) : undefined;
+    const address = slot?.rule.frontend.address;
+    if (slot === undefined || address?.text !== destination) return 'unknown-origin';
+    return { slot, source, sourcePort, destination: address, destinationPort };
   }
 
   resumed(key: number, { tuple, clientAddress }: UdpFlowState): void {
@@ -218,7 +240,7 @@ export class CapturedArrivals implements Arrivals, OriginReader {
     if (this.#waiting.size === 0) return;
     const waiting = this.#waiting.take(clientOf(seenAddress, seenPort));
     if (waiting === undefined) return;
-    for (const datagram of waiting.datagrams) this.#host?.received(datagram, waiting.from);
+    for (const datagram of waiting.datagrams) this.#host?.onDatagram(datagram, waiting.from);
   }
 
   /** The kernel has it no longer. */
@@ -373,14 +395,14 @@ const DROP_AFTER_MS = 1000;
 const MOST_CLIENTS = 16_384;
 
 interface Waiting {
-  readonly from: RemoteInfo;
+  readonly from: DatagramSource;
   readonly sinceMs: number;
   readonly datagrams: WaitingDatagrams;
 }
 
 export interface WaitingClientsDeps {
   readonly clock: Clock;
-  readonly memory: Pick<HeldMemory, 'take' | 'give'>;
+  readonly budget: Pick<DatagramBudget, 'take' | 'give'>;
   /** Some wait longer than an event would take: it may be lost. Called again and again while they do. */
   readonly onOverdue: () => void;
   /** It has waited in vain. */
@@ -403,14 +425,14 @@ export class WaitingClients {
   }
 
   /** False: there is no room. */
-  add(client: string, datagram: Buffer, from: RemoteInfo): boolean {
-    const { clock, memory } = this.#deps;
+  add(client: string, datagram: Buffer, from: DatagramSource): boolean {
+    const { clock, budget } = this.#deps;
     const present = this.#waiting.get(client);
     if (present === undefined && this.#waiting.size >= MOST_CLIENTS) return false;
-    if (!memory.take(datagram)) return false;
+    if (!budget.take(datagram)) return false;
     const waiting = present ?? { from, sinceMs: clock.monotonicMs(), datagrams: new WaitingDatagrams() };
     if (!waiting.datagrams.add(datagram)) {
-      memory.give(datagram);
+      budget.give(datagram);
       return false;
     }
     if (present === undefined) this.#waiting.set(client, waiting);
@@ -419,12 +441,12 @@ export class WaitingClients {
   }
 
   /** Undefined: nothing of that client waits. */
-  take(client: string): { readonly from: RemoteInfo; readonly datagrams: readonly Buffer[] } | undefined {
+  take(client: string): { readonly from: DatagramSource; readonly datagrams: readonly Buffer[] } | undefined {
     const waiting = this.#waiting.get(client);
     if (waiting === undefined) return undefined;
     this.#waiting.delete(client);
     const datagrams = waiting.datagrams.takeAll();
-    for (const datagram of datagrams) this.#deps.memory.give(datagram);
+    for (const datagram of datagrams) this.#deps.budget.give(datagram);
     return { from: waiting.from, datagrams };
   }
 
@@ -448,61 +470,5 @@ export class WaitingClients {
     if (this.#waiting.size === 0) return;
     if (isOverdue) onOverdue();
     this.#cancelTimer ??= clock.setTimer(ASK_AFTER_MS, () => this.#look());
-  }
-}
-
-/** Whose a first datagram is, and who serves where it was sent. */
-export interface Arrival extends Pick<ListenerBinding, 'rule' | 'ruleIndex' | 'frontend'> {
-  readonly source: string;
-  readonly sourcePort: number;
-  readonly destination: IpAddress;
-  readonly destinationPort: number;
-}
-
-/** How a listener learns that. */
-export interface Arrivals {
-  /** `held`: that is not known yet; the datagram is received again when it is. */
-  of(datagram: Buffer, from: RemoteInfo, binding: ListenerBinding): Arrival | 'held' | DropReason;
-  /** A flow of that client has come from another process. */
-  resumed(key: number, record: UdpFlowState): void;
-  /** A flow of that client has ended. */
-  ended(key: number): void;
-  /** What another process needs to know of that client's flow, besides the flow. */
-  record(key: number): Pick<UdpFlowState, 'clientPort'>;
-  /** The socket is closed. */
-  close(): void;
-}
-
-/** Of a socket that is bound to the very address and port that clients send to. */
-export const ownEndpoint: Arrivals = {
-  of(
-    _datagram,
-    { address, port },
-    { rule, ruleIndex, frontend, address: destination, port: destinationPort },
-  ) {
-    return {
-      ...{ rule, ruleIndex, frontend },
-      ...{ source: address, sourcePort: port, destination, destinationPort },
-    };
-  },
-  resumed: () => undefined,
-  ended: () => undefined,
-  record: () => ({}),
-  close: () => undefined,
-};
-
-/** The rule that serves a port of a listener at present. */
-export class ServedPort {
-  readonly #listener: Pick<Listener, 'binding'>;
-  readonly #port: number;
-
-  constructor(listener: Pick<Listener, 'binding'>, port: number) {
-    this.#listener = listener;
-    this.#port = port;
-  }
-
-  get rule(): ListenerBinding['rule'] {
-    const { captured, rule } = this.#listener.binding;
-    return (captured?.protocol === 'udp' ? captured.ports.at(this.#port)?.rule : undefined) ?? rule;
   }
 }

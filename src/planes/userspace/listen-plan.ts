@@ -1,76 +1,168 @@
 import { networkInterfaces } from 'node:os';
-import { ipAddress, isWildcard, parseIpAddress, type IpAddress, type Protocol } from '../../model/address.js';
+import type { RuleSlot } from '../../flows/flow.js';
+import {
+  PROTOCOLS,
+  ipAddress,
+  isWildcard,
+  parseIpAddress,
+  type IpAddress,
+  type Protocol,
+} from '../../model/address.js';
 import { captureAddress, type CapturePlan } from '../../model/capture.js';
-import type { Configuration, Frontend, Rule } from '../../model/configuration.js';
-import { portSetSize, portsOf, unionPorts, type PortRange, type PortSet } from '../../model/ports.js';
+import type { Configuration } from '../../model/configuration.js';
+import { portSetSize, portsOf } from '../../model/ports.js';
 import type { Hash32 } from '../../selection/flow-hash.js';
+import { NO_RULE, RulePorts, type PortOwners } from '../../selection/rule-ports.js';
 import type { ListenFailure, TcpPorts } from '../contract.js';
-import { CapturedEnds, type CapturedEnd } from './captured-ports.js';
-import type { ListenerBinding } from './listener.js';
+import { CapturedFrontends, type CapturedPorts } from './captured-ports.js';
 
-/** Bindings by protocol and address (`udp 127.0.0.1`), then port. */
-export type ListenerPlan = ReadonlyMap<string, ReadonlyMap<number, ListenerBinding>>;
+/** What a socket gets on behalf of many ports: of TCP those of all frontends of a family, of UDP those of one. */
+export type Captured =
+  | { readonly protocol: 'tcp'; readonly frontends: CapturedFrontends }
+  | { readonly protocol: 'udp'; readonly ports: CapturedPorts };
 
-export function socketGroup(protocol: Protocol, address: IpAddress): string {
-  return `${protocol} ${address.text}`;
+/**
+ * One wanted socket and the rule it serves. `slot` and `captured` are replaced with each configuration. A captured socket
+ * is bound to a private address and port, and serves what `captured` says; `slot` is then the first of those.
+ */
+export interface ListenerBinding {
+  readonly protocol: Protocol;
+  readonly address: IpAddress;
+  readonly port: number;
+  slot: RuleSlot;
+  /** Absent: the socket is bound to the frontend's own address and port. */
+  captured?: Captured | undefined;
+  /**
+   * Workers share a TCP socket, and one of them tells of it in reports and counters: another than this.
+   * @default false
+   */
+  readonly reportedElsewhere?: boolean;
 }
 
-/** The plan's binding of a socket, or undefined if it does not want it. */
-export function plannedBinding(
-  plan: ListenerPlan,
-  {
-    protocol,
-    address,
-    port,
-  }: { readonly protocol: Protocol; readonly address: string | IpAddress; readonly port: number },
-): ListenerBinding | undefined {
-  const text = typeof address === 'string' ? address : address.text;
-  return plan.get(`${protocol} ${text}`)?.get(port);
+/** A local end of a protocol, by the address's text. */
+interface Endpoint {
+  readonly protocol: Protocol;
+  readonly address: string | { readonly text: string };
+  readonly port: number;
 }
 
-export function isPlanned(plan: ListenerPlan, binding: ListenerBinding): boolean {
-  return plannedBinding(plan, binding) !== undefined;
+/** Values by protocol, address and port: ports of one address share one key. */
+export class EndpointMap<T> {
+  readonly #groups = new Map<string, Map<number, T>>();
+
+  get size(): number {
+    let size = 0;
+    for (const group of this.#groups.values()) size += group.size;
+    return size;
+  }
+
+  get(endpoint: Endpoint): T | undefined {
+    return this.#groups.get(groupOf(endpoint))?.get(endpoint.port);
+  }
+
+  set(endpoint: Endpoint, value: T): void {
+    const key = groupOf(endpoint);
+    let group = this.#groups.get(key);
+    if (group === undefined) this.#groups.set(key, (group = new Map<number, T>()));
+    group.set(endpoint.port, value);
+  }
+
+  delete(endpoint: Endpoint): boolean {
+    return this.#groups.get(groupOf(endpoint))?.delete(endpoint.port) ?? false;
+  }
+
+  clear(): void {
+    this.#groups.clear();
+  }
+
+  *values(): Generator<T> {
+    for (const group of this.#groups.values()) yield* group.values();
+  }
+
+  /** On all addresses, over both protocols. */
+  *onPort(port: number): Generator<T> {
+    for (const group of this.#groups.values()) {
+      const value = group.get(port);
+      if (value !== undefined) yield value;
+    }
+  }
 }
 
-/** Which worker the plan is for, and who owns what. */
+function groupOf({ protocol, address }: Endpoint): string {
+  return `${protocol} ${typeof address === 'string' ? address : address.text}`;
+}
+
+export type ListenerPlan = EndpointMap<ListenerBinding>;
+
+/** Which worker the plan is for, and which worker owns what. */
 export interface PlanShare {
   readonly worker: number;
   readonly ownerOf: OwnerOf;
   /** @default 'shared' */
   readonly tcpPorts?: TcpPorts | undefined;
   /** Absent: every port has a socket of its own. */
-  readonly capture?: CapturePlan;
+  readonly capture?: CapturePlan | undefined;
 }
 
 const ALONE: PlanShare = { worker: 0, ownerOf: () => 0 };
 
 /**
  * Every socket that a configuration wants of a worker: of UDP those it owns, of TCP all, or those it owns where TCP
- * ports are owned too. A rule that names a port beats an HA-ports rule on the same frontend. A wildcard frontend becomes
- * one UDP socket for each of the machine's own addresses, since a wildcard UDP socket would answer from whatever address
- * the route back suggests.
+ * ports are owned too. `slots` are those of the configuration's rules.
  */
 export function planListeners(
-  configuration: Configuration,
-  ownAddresses: (family: 4 | 6) => readonly IpAddress[],
+  configuration: Pick<Configuration, 'frontends' | 'rules'>,
+  slots: readonly RuleSlot[],
+  ownAddresses: OwnAddresses,
   share: PlanShare = ALONE,
 ): ListenerPlan {
-  const plan = new Map<string, Map<number, ListenerBinding>>();
-  const ranked = configuration.rules
-    .map((rule, ruleIndex) => ({ rule, ruleIndex }))
-    .sort((a, b) => Number(a.rule.haPorts) - Number(b.rule.haPorts));
+  const plan: ListenerPlan = new EndpointMap();
+  const rulePorts = new RulePorts(configuration.rules);
   const { capture } = share;
-  for (const { rule, ruleIndex } of ranked) {
-    const { frontend } = rule;
-    for (const protocol of rule.protocols) {
-      if (capture !== undefined && isCaptured(protocol, capture)) continue;
-      for (const address of addressesFor(frontend, protocol, ownAddresses)) {
-        addRule(plan, { protocol, address, rule, ruleIndex, frontend }, share);
-      }
+  for (const protocol of PROTOCOLS) {
+    if (capture !== undefined && isCaptured(protocol, capture)) continue;
+    for (const { address, owners } of boundAddresses(rulePorts, protocol, ownAddresses)) {
+      addPorts(plan, { protocol, address }, owners, slots, share);
     }
   }
-  if (capture !== undefined) addCaptured(plan, configuration, capture, share.worker);
+  if (capture !== undefined) addCaptured(plan, configuration, { slots, rulePorts }, capture, share.worker);
   return plan;
+}
+
+/**
+ * Where sockets are bound for a protocol. A wildcard frontend becomes one UDP socket for each of the machine's own
+ * addresses, since a wildcard UDP socket would answer from whatever address the route back suggests.
+ */
+function boundAddresses(
+  rulePorts: RulePorts,
+  protocol: Protocol,
+  ownAddresses: OwnAddresses,
+): readonly { readonly address: IpAddress; readonly owners: PortOwners }[] {
+  return rulePorts.frontends(protocol).flatMap(({ address, owners }) => {
+    const isSpread = protocol === 'udp' && isWildcard(address);
+    return (isSpread ? ownAddresses(address.family) : [address]).map((own) => ({ address: own, owners }));
+  });
+}
+
+function addPorts(
+  plan: ListenerPlan,
+  { protocol, address }: { readonly protocol: Protocol; readonly address: IpAddress },
+  { segments }: PortOwners,
+  slots: readonly RuleSlot[],
+  share: PlanShare,
+): void {
+  const isOwnedByOne = protocol === 'udp' || share.tcpPorts === 'owned';
+  const ownerOf = protocol === 'tcp' && isOwnedByOne ? tcpOwner(share.ownerOf) : share.ownerOf;
+  for (const segment of segments) {
+    const slot = slots[segment.rule];
+    if (slot === undefined) throw new RangeError(`No slot for rule ${segment.rule}`);
+    for (const port of portsOf([segment])) {
+      const binding = { protocol, address, port, slot };
+      if (plan.get(binding) !== undefined) continue;
+      if (ownerOf(address, port) === share.worker) plan.set(binding, binding);
+      else if (!isOwnedByOne) plan.set(binding, { ...binding, reportedElsewhere: true });
+    }
+  }
 }
 
 function isCaptured(protocol: Protocol, { udp }: CapturePlan): boolean {
@@ -79,29 +171,27 @@ function isCaptured(protocol: Protocol, { udp }: CapturePlan): boolean {
 
 /** One TCP socket a family, which workers share, and one UDP socket a frontend and worker. */
 function addCaptured(
-  plan: Map<string, Map<number, ListenerBinding>>,
-  configuration: Configuration,
+  plan: ListenerPlan,
+  configuration: Pick<Configuration, 'frontends'>,
+  rules: { readonly slots: readonly RuleSlot[]; readonly rulePorts: RulePorts },
   capture: CapturePlan,
   worker: number,
 ): void {
-  const add = (address: IpAddress, port: number, end: CapturedEnd, rest: Partial<ListenerBinding>): void => {
-    const binding = { ...end, ...rest, protocol: rest.captured?.protocol ?? 'tcp', address, port };
-    plan.set(socketGroup(binding.protocol, address), new Map([[port, binding]]));
-  };
-  const ends = new CapturedEnds(configuration, 'tcp', capture);
-  for (const { frontend, first } of ends.all()) {
+  const frontends = new CapturedFrontends(configuration, rules, 'tcp', capture);
+  for (const { frontend, first } of frontends.all()) {
     const address = ipAddress(frontend.address.family === 4 ? '0.0.0.0' : '::');
-    if (first === undefined || plan.has(socketGroup('tcp', address))) continue;
-    const isTold = worker === 0 ? {} : { reportedElsewhere: true };
-    add(address, capture.port, first, { captured: { protocol: 'tcp', ends }, ...isTold });
+    const end = { protocol: 'tcp', address, port: capture.port } as const;
+    if (plan.get(end) !== undefined) continue;
+    const captured = { protocol: 'tcp', frontends } as const;
+    plan.set(end, { ...end, slot: first, captured, reportedElsewhere: worker !== 0 });
   }
   if (!isCaptured('udp', capture)) return;
-  const udp = new CapturedEnds(configuration, 'udp', capture);
+  const udp = new CapturedFrontends(configuration, rules, 'udp', capture);
   for (const ports of udp.all()) {
-    const { address: frontend } = ports.frontend;
-    if (ports.first === undefined) continue;
-    const address = captureAddress(frontend.family, udp.slotOf(frontend), 0, capture.block);
-    add(address, capture.port + worker, ports.first, { captured: { protocol: 'udp', ports } });
+    const { address: own } = ports.frontend;
+    const address = captureAddress(own.family, udp.numberOf(own), 0, capture.block);
+    const end = { protocol: 'udp', address, port: capture.port + worker } as const;
+    plan.set(end, { ...end, slot: ports.first, captured: { protocol: 'udp', ports } });
   }
 }
 
@@ -110,89 +200,20 @@ export function ownFailures(
   plan: ListenerPlan,
   failures: readonly ListenFailure[],
 ): readonly ListenFailure[] {
-  return failures.filter((failure) => plannedBinding(plan, failure)?.reportedElsewhere !== true);
+  return failures.filter((failure) => plan.get(failure)?.reportedElsewhere !== true);
 }
 
-/** By address: the UDP ports that all workers together listen on. */
-export function plannedUdpPorts(
-  configuration: Configuration,
-  ownAddresses: (family: 4 | 6) => readonly IpAddress[],
-): ReadonlyMap<string, PortSet> {
-  const planned = new Map<string, PortSet>();
-  for (const rule of configuration.rules) {
-    if (!rule.protocols.includes('udp')) continue;
-    for (const { text } of addressesFor(rule.frontend, 'udp', ownAddresses)) {
-      planned.set(text, unionPorts(planned.get(text) ?? [], rule.ports));
-    }
+/** Whether any of all workers listens on a UDP endpoint, by this configuration. */
+export function udpEndpoints(
+  { rules }: Pick<Configuration, 'rules'>,
+  ownAddresses: OwnAddresses,
+): (address: string, port: number) => boolean {
+  const byAddress = new Map<string, PortOwners[]>();
+  for (const { address, owners } of boundAddresses(new RulePorts(rules), 'udp', ownAddresses)) {
+    byAddress.set(address.text, [...(byAddress.get(address.text) ?? []), owners]);
   }
-  return planned;
-}
-
-function addressesFor(
-  frontend: Frontend,
-  protocol: Protocol,
-  ownAddresses: (family: 4 | 6) => readonly IpAddress[],
-): readonly IpAddress[] {
-  const { address } = frontend;
-  return protocol === 'udp' && isWildcard(address) ? ownAddresses(address.family) : [address];
-}
-
-function addRule(
-  plan: Map<string, Map<number, ListenerBinding>>,
-  entry: {
-    readonly protocol: Protocol;
-    readonly address: IpAddress;
-    readonly rule: Rule;
-    readonly ruleIndex: number;
-    readonly frontend: Frontend;
-  },
-  share: PlanShare,
-): void {
-  const key = socketGroup(entry.protocol, entry.address);
-  const group = plan.get(key) ?? new Map<number, ListenerBinding>();
-  plan.set(key, group);
-  const isAlone = entry.protocol === 'udp' || share.tcpPorts === 'owned';
-  const ownerOf = entry.protocol === 'tcp' && isAlone ? tcpOwner(share.ownerOf) : share.ownerOf;
-  for (const port of portsOf(entry.rule.ports)) {
-    if (group.has(port)) continue;
-    const isOwner = ownerOf(entry.address, port) === share.worker;
-    if (isOwner) group.set(port, { ...entry, port });
-    else if (!isAlone) group.set(port, { ...entry, port, reportedElsewhere: true });
-  }
-}
-
-/**
- * Gives each port set's part of this worker. Two workers must never choose the same port for the same backend: for UDP
- * the kernel would let them, and one would get the other's replies. The same set has the same part, as an object too.
- */
-export function portShares(worker: number, workers: number): (ports: PortSet) => PortSet {
-  if (workers === 1) return (ports) => ports;
-  const known = new WeakMap<PortSet, PortSet>();
-  return (ports) => {
-    let share = known.get(ports);
-    if (share === undefined) known.set(ports, (share = sharePorts(ports, worker, workers)));
-    return share;
-  };
-}
-
-/**
- * The worker's own part of a port set: as large as the others' to within one port, in few ranges. The parts of all
- * workers are disjoint and make up the set.
- */
-export function sharePorts(ports: PortSet, worker: number, workers: number): PortSet {
-  const size = portSetSize(ports);
-  const from = Math.floor((size * worker) / workers);
-  const to = Math.floor((size * (worker + 1)) / workers);
-  const share: PortRange[] = [];
-  let offset = 0;
-  for (const { first, last } of ports) {
-    const length = last - first + 1;
-    const low = Math.max(from - offset, 0);
-    const high = Math.min(to - offset, length);
-    if (low < high) share.push({ first: first + low, last: first + high - 1 });
-    offset += length;
-  }
-  return share;
+  return (address, port) =>
+    byAddress.get(address)?.some((owners) => owners.ownerOf(port) !== NO_RULE) ?? false;
 }
 
 /** The machine's own addresses of a family, as they are when asked. */
@@ -268,4 +289,115 @@ function highestScore(hash: Hash32, address: IpAddress, port: number, workers: n
     owner = worker;
   }
   return owner;
+}
+
+/** Without a socket left, a listener could accept nothing: this share of the descriptors is kept for flows. */
+const SHARE_FOR_LISTENERS = 0.9;
+
+/** As many as a configuration may ask for. */
+const MOST_WORKERS = 64;
+
+/** A shared socket goes from the control process to each worker, which takes some 0.3 ms: this many take 12 s. */
+const MOST_HANDED_OVER = 40_000;
+
+export interface BudgetRequest {
+  readonly configuration: Configuration;
+  /** 0: all in one process. */
+  readonly workers: number;
+  /** Descriptors that a process may have open; undefined: no limit. */
+  readonly limit: number | undefined;
+  /** Absent: every port has a socket of its own. */
+  readonly capture?: CapturePlan | undefined;
+  readonly ownAddresses: OwnAddresses;
+  /** As decided before; absent: shared where that fits. */
+  readonly tcpPorts?: TcpPorts | undefined;
+}
+
+/** What listening on all of a configuration takes of the process that has most of it. */
+export interface SocketBudget {
+  readonly tcpPorts: TcpPorts;
+  /** Sockets, at most: how many of its ports a worker owns is known to within some per cent. */
+  readonly sockets: number;
+  /** Absent: they fit. */
+  readonly shortage?: SocketShortage;
+}
+
+export interface SocketShortage {
+  readonly limit: number;
+  /** Descriptors that would do. */
+  readonly needed: number;
+  /** Workers that would do under the present limit; absent: no number does. */
+  readonly workers?: number;
+}
+
+/** How many of its descriptors a process may use to listen. */
+export function mostListeners(limit: number | undefined): number {
+  return limit === undefined ? Infinity : Math.floor(limit * SHARE_FOR_LISTENERS);
+}
+
+/**
+ * How several workers are to have the TCP ports, and whether it all fits. Shared sockets spread the flows of a single
+ * port over all workers, but every process needs all of them; owned ones are one worker's each, as UDP's always are.
+ */
+export function socketBudget(request: BudgetRequest): SocketBudget {
+  const { workers, limit } = request;
+  const ports = {
+    tcp: countPorts(request, 'tcp'),
+    udp: countPorts(request, 'udp'),
+    captured: request.capture !== undefined,
+  };
+  const tcpPorts = request.tcpPorts ?? chooseForm(ports, workers, limit);
+  const sockets = socketsOf(ports, workers, tcpPorts);
+  if (sockets <= mostListeners(limit) || limit === undefined) return { tcpPorts, sockets };
+  const needed = Math.ceil(sockets / SHARE_FOR_LISTENERS);
+  const enough = ports.captured ? undefined : workersThatDo(ports, limit);
+  const helps = enough !== undefined && enough > workers;
+  return { tcpPorts, sockets, shortage: { limit, needed, ...(helps && { workers: enough }) } };
+}
+
+/** What is wrong and what helps, as the end of a message. */
+export function shortageAdvice({ limit, needed, workers }: SocketShortage): string {
+  const others = workers === undefined ? '' : `, or set "dataPlane.workers" to ${workers} or more`;
+  return (
+    `a process may open ${limit} files and sockets and needs ${needed}: raise the hard limit ` +
+    `(LimitNOFILE=${needed} in the systemd unit, "ulimit -Hn ${needed}", or prlimit)${others}, ` +
+    'or have nftables capture the ports with "dataPlane.capture"'
+  );
+}
+
+interface PortCounts extends Readonly<Record<Protocol, number>> {
+  readonly captured: boolean;
+}
+
+function chooseForm(ports: PortCounts, workers: number, limit: number | undefined): TcpPorts {
+  if (workers < 2 || ports.captured) return 'shared';
+  const fits = socketsOf(ports, workers, 'shared') <= mostListeners(limit);
+  return fits && ports.tcp * workers <= MOST_HANDED_OVER ? 'shared' : 'owned';
+}
+
+function socketsOf({ tcp, udp }: PortCounts, workers: number, tcpPorts: TcpPorts): number {
+  return ownedShare(udp, workers) + (tcpPorts === 'owned' ? ownedShare(tcp, workers) : tcp);
+}
+
+/** Rendezvous hashing is a lottery: four standard deviations above the mean are hardly ever passed. */
+function ownedShare(ports: number, workers: number): number {
+  if (workers < 2) return ports;
+  const mean = ports / workers;
+  return Math.min(ports, Math.ceil(mean + 4 * Math.sqrt(mean)));
+}
+
+function workersThatDo(ports: PortCounts, limit: number): number | undefined {
+  for (let workers = 2; workers <= MOST_WORKERS; workers++) {
+    if (socketsOf(ports, workers, 'owned') <= mostListeners(limit)) return workers;
+  }
+  return undefined;
+}
+
+/** Sockets of all workers together that listen for a protocol. */
+function countPorts({ configuration, capture, ownAddresses }: BudgetRequest, protocol: Protocol): number {
+  // Two for TCP, one for each worker and frontend for UDP.
+  if (capture !== undefined && isCaptured(protocol, capture)) return 2;
+  return boundAddresses(new RulePorts(configuration.rules), protocol, ownAddresses)
+    .map(({ owners }) => portSetSize(owners.segments))
+    .reduce((sum, size) => sum + size, 0);
 }

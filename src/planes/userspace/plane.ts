@@ -1,11 +1,12 @@
-import { monitorEventLoopDelay, type IntervalHistogram } from 'node:perf_hooks';
+import type { OriginFeed } from '../../model/flow.js';
+import type { PlaneEvent } from '../../model/events.js';
+import type { ForwardingState } from '../../model/forwarding.js';
+import type { CapShares, CapUses } from '../../flows/caps.js';
+import { EventQueue } from '../../flows/event-queue.js';
+import { FlowManager } from '../../flows/flow-manager.js';
 import { flowRecord } from '../../flows/flow.js';
 import { WHEEL_TICK_MS } from '../../flows/idle-wheel.js';
 import { arrivalRow, trafficRow } from '../../flows/traffic.js';
-import type { IpAddress } from '../../model/address.js';
-import type { PlaneEvent } from '../../model/events.js';
-import type { OriginFeed } from '../../model/flow.js';
-import type { ForwardingState } from '../../model/forwarding.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Hash32 } from '../../selection/flow-hash.js';
 import { createPicker } from '../../selection/picker.js';
@@ -13,8 +14,6 @@ import {
   isDeaf,
   listenFailed,
   type ApplyReport,
-  type CapShares,
-  type CapUses,
   type FlowPage,
   type FlowQuery,
   type ListeningSocket,
@@ -26,26 +25,27 @@ import {
   type UdpStop,
   type WorkerPlane,
 } from '../contract.js';
-import { EventQueue, FlowEnforcement, FlowKeeper } from './flow-keeper.js';
-import { ConnectLatency } from './limits.js';
-import { rendezvousOwner, type PlanShare } from './listen-plan.js';
-import { ListenerSet, Listening, gatedListeners } from './listeners.js';
-import { Inheritance } from './node-handles.js';
+import { HandoverState } from './handover-state.js';
+import { ConnectLatency, LoopDelay } from './latency.js';
+import { rendezvousOwner, type OwnAddresses } from './listen-plan.js';
+import { ListenerManager, ListenerSet } from './listeners.js';
+import { DgramSockets } from './sockets/dgram.js';
+import { NetSockets } from './sockets/net.js';
 import { RouteSource } from './source-address.js';
 import { SourcePorts } from './source-ports.js';
 import { createTcpListenerFactory } from './tcp/listener.js';
-import { createUdpListenerFactory } from './udp/listener.js';
+import { UdpListenerRegistry } from './udp/listener.js';
 
 export interface UserspacePlaneDeps {
   readonly clock: Clock;
   readonly hash: Hash32;
   /** The machine's own addresses of a family. */
-  readonly ownAddresses: (family: 4 | 6) => readonly IpAddress[];
+  readonly ownAddresses: OwnAddresses;
   /** Files and sockets this process may have open; undefined: no limit. */
   readonly descriptorLimit?: number | undefined;
   /** Where captured UDP sockets' datagrams come from. @default there are no captured UDP sockets */
   readonly origins?: OriginFeed;
-  /** Asked before each TCP port, where other workers share it. @default nobody is asked */
+  /** Asked before each TCP port, where other workers share it. @default no one is asked */
   readonly tcpGate?: PortGate;
 }
 
@@ -55,8 +55,13 @@ export interface UserspacePlaneOptions extends PlaneOptions {
   readonly workers: number;
 }
 
-/** Other workers close a shared socket within the time that it takes them to hear of it. */
-const HAND_OVER_MS = 3000;
+/** What a plane has between start and stop. */
+interface Running {
+  readonly manager: FlowManager;
+  readonly listeners: ListenerManager;
+  readonly sourcePorts: SourcePorts;
+  cancelTick: () => void;
+}
 
 /** The data plane on net and dgram sockets: one worker's share of it. */
 export class UserspacePlane implements WorkerPlane {
@@ -65,8 +70,7 @@ export class UserspacePlane implements WorkerPlane {
   readonly #events: EventQueue;
   readonly #connectLatency = new ConnectLatency();
   readonly #loopDelay: LoopDelay;
-  readonly #share: PlanShare;
-  readonly #inheritance = new Inheritance();
+  readonly #handover = new HandoverState();
   #running: Running | undefined;
   #shutdown: Shutdown | undefined;
   /** Start and applies run one after another. */
@@ -77,9 +81,6 @@ export class UserspacePlane implements WorkerPlane {
     this.#options = options;
     this.#events = new EventQueue(deps.clock);
     this.#loopDelay = new LoopDelay(deps.clock);
-    const { worker, workers, capture, tcpPorts } = options;
-    const ownerOf = rendezvousOwner(deps.hash, workers);
-    this.#share = { worker, ownerOf, tcpPorts, ...(capture === undefined ? {} : { capture }) };
   }
 
   start(state: ForwardingState): Promise<ApplyReport> {
@@ -88,11 +89,9 @@ export class UserspacePlane implements WorkerPlane {
     this.#running = running;
     this.#loopDelay.start();
     return this.#inTurn(async () => {
-      const { listening } = running;
-      listening.adopt(state.configuration);
-      await listening.follow();
-      this.#inheritance.discard();
-      const report = listening.report(state.revision);
+      await running.listeners.start(state.configuration);
+      this.#handover.discard();
+      const report = running.listeners.report(state.revision);
       // One of several cannot judge that: the others may have all that can be bound.
       if (this.#options.workers > 1 || !isDeaf(report)) return report;
       await this.stop(0);
@@ -102,51 +101,50 @@ export class UserspacePlane implements WorkerPlane {
 
   prepare({ configuration }: ForwardingState): Promise<void> {
     return this.#inTurn(async () => {
-      const { keeper, listening } = this.#require();
-      if (this.#shutdown !== undefined) return;
-      if (keeper.state.configuration.digest === configuration.digest) listening.abandon();
-      else await listening.prepare(configuration);
+      const { manager, listeners } = this.#require();
+      if (manager.state.configuration.digest === configuration.digest) listeners.discard();
+      else await listeners.stage(configuration);
     });
   }
 
   apply(state: ForwardingState): Promise<ApplyReport> {
     return this.#inTurn(async () => {
-      const { keeper, listening, enforcement } = this.#require();
-      const { configuration: previous } = keeper.state;
+      const { manager, listeners } = this.#require();
       const { configuration, revision } = state;
-      // What could not be bound is tried again by timer, not with every probe result.
-      const opens = previous.digest !== configuration.digest && this.#shutdown === undefined;
-      if (opens) {
-        await listening.prepare(configuration);
-        await listening.handOver();
+      if (manager.state.configuration.digest === configuration.digest) {
+        // What could not be bound is tried again by timer, not with every probe result.
+        listeners.discard();
+        manager.apply(state);
       } else {
-        listening.abandon();
+        await listeners.stage(configuration);
+        await listeners.commit(() => manager.apply(state));
       }
-      keeper.adopt(state);
-      if (previous.digest !== configuration.digest) listening.adopt(configuration);
-      enforcement.enforce(previous);
-      if (opens) await listening.follow();
-      return listening.report(revision);
+      return listeners.report(revision);
     });
   }
 
   flows(query: FlowQuery): Promise<FlowPage> {
-    const running = this.#running;
-    if (running === undefined) return Promise.resolve({ flows: [] });
-    const { keeper } = running;
-    const page = keeper.table.page(query, query.after ?? 0, query.limit);
     const nowMs = this.#deps.clock.monotonicMs();
-    const flows = page.flows.map((flow) => flowRecord(flow, nowMs));
-    return Promise.resolve(page.next === undefined ? { flows } : { flows, next: page.next });
+    const page = this.#running?.manager.table.page(query, query.after ?? 0, query.limit);
+    const flows = page?.flows.map((flow) => flowRecord(flow, nowMs)) ?? [];
+    return Promise.resolve(page?.next === undefined ? { flows } : { flows, next: page.next });
   }
 
   counters(): Promise<PlaneCounters> {
     const running = this.#running;
     if (running === undefined) return Promise.reject(notStarted());
+    const { manager, listeners, sourcePorts } = running;
+    const { table, traffic } = manager;
+    manager.settleAll();
     return Promise.resolve({
-      ...planeCounters(running),
+      traffic: traffic.allTraffic().map(trafficRow),
+      arrivals: traffic.allArrivals().map(arrivalRow),
+      table: { tcp: table.use('tcp'), udp: table.use('udp'), embryonic: table.use('embryonic') },
       connectSeconds: this.#connectLatency.snapshot(),
+      sourcePorts: sourcePorts.uses(),
       eventLoopDelaySeconds: [this.#loopDelay.worstSeconds()],
+      listeners: listeners.census(),
+      workersLost: 0,
     });
   }
 
@@ -155,18 +153,18 @@ export class UserspacePlane implements WorkerPlane {
   }
 
   inherit(sockets: readonly ListeningSocket[]): Promise<void> {
-    this.#inheritance.addSockets(sockets);
+    this.#handover.addSockets(sockets);
     return Promise.resolve();
   }
 
   inheritFlows(flows: readonly UdpFlowState[]): void {
-    this.#inheritance.setFlows(flows);
+    this.#handover.setFlows(flows);
   }
 
   lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
     return this.#inTurn(() => {
-      for (const listener of this.#require().listening.listeners()) {
-        const handle = listener.rawHandle?.();
+      for (const listener of this.#require().listeners.listeners()) {
+        const handle = listener.rawHandle();
         const { protocol, address, port } = listener.binding;
         if (handle !== undefined)
           onSocket({ protocol, address: address.text, port, handle, release: () => undefined });
@@ -176,25 +174,25 @@ export class UserspacePlane implements WorkerPlane {
   }
 
   freezeUdp(): Promise<readonly UdpFlowState[]> {
-    const { listening } = this.#require();
-    return Promise.resolve(listening.listeners().flatMap((listener) => listener.freeze?.() ?? []));
+    const { listeners } = this.#require();
+    return Promise.resolve(listeners.listeners().flatMap((listener) => listener.freeze?.() ?? []));
   }
 
   thawUdp(): Promise<void> {
-    for (const listener of this.#require().listening.listeners()) listener.thaw?.();
+    for (const listener of this.#require().listeners.listeners()) listener.thaw?.();
     return Promise.resolve();
   }
 
   allow(shares: CapShares): void {
-    this.#running?.keeper.allow(shares);
+    this.#running?.manager.allow(shares);
   }
 
   capUses(): CapUses {
-    return this.#running?.keeper.capUses() ?? new Map();
+    return this.#running?.manager.capUses() ?? new Map();
   }
 
   flowCount(): number {
-    return this.#running?.keeper.table.size ?? 0;
+    return this.#running?.manager.table.size ?? 0;
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
@@ -204,57 +202,58 @@ export class UserspacePlane implements WorkerPlane {
   async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
     const running = this.#running;
     if (running === undefined) return { finished: 0, reset: 0 };
-    running.listening.close();
-    this.#shutdown ??= new Shutdown(this.#deps.clock, running.keeper);
+    running.listeners.close();
+    this.#shutdown ??= new Shutdown(this.#deps.clock, running.manager);
     if (udp === 'at-once') this.#shutdown.endUdp();
     const report = await this.#shutdown.within(deadlineMs);
-    running.cancelTimers();
-    running.listening.destroy();
+    running.cancelTick();
+    running.manager.stop();
+    running.listeners.destroy();
     this.#events.flush();
     this.#loopDelay.stop();
     return report;
   }
 
   #run(state: ForwardingState): Running {
-    const { clock, hash } = this.#deps;
-    const keeper = new FlowKeeper({ clock, events: this.#events }, this.#options, state);
-    const picker = createPicker(hash);
-    const sourcePorts = new SourcePorts({ clock, events: this.#events }, this.#options);
+    const { clock, hash, descriptorLimit, origins, ownAddresses, tcpGate } = this.#deps;
+    const { capture, worker, workers, tcpPorts } = this.#options;
+    const events = this.#events;
+    const manager = new FlowManager({ clock, events }, this.#options, state);
+    const sourcePorts = new SourcePorts({ clock, events }, this.#options);
     const routeSource = new RouteSource({ clock });
-    const shared = { keeper, picker, sourcePorts, routeSource };
+    const shared = { manager, picker: createPicker(hash), sourcePorts, routeSource };
     const onConnectLatency = (backendId: string, seconds: number): void => {
       this.#connectLatency.observe(backendId, seconds);
     };
-    const { descriptorLimit, origins, ownAddresses, tcpGate } = this.#deps;
-    const inheritance = this.#inheritance;
-    const { capture } = this.#options;
-    const tcp = createTcpListenerFactory(
-      { ...shared, onConnectLatency },
-      { inheritance, ...(capture === undefined ? {} : { capture }) },
+    const tcp = createTcpListenerFactory({ ...shared, sockets: new NetSockets(), onConnectLatency }, capture);
+    const isElsewhere = (address: string, port: number): boolean => listeners.isUdpElsewhere(address, port);
+    const udp = new UdpListenerRegistry({ ...shared, sockets: new DgramSockets(), isElsewhere, origins });
+    const sockets = new ListenerSet(
+      { clock, factories: { tcp, udp }, handover: this.#handover, tcpGate },
+      { descriptorLimit },
     );
-    const isElsewhere = (address: string, port: number): boolean => listening.isUdpElsewhere(address, port);
-    const listeners = new ListenerSet(
+    const listeners = new ListenerManager(
       {
-        clock,
-        factories: {
-          tcp: tcpGate === undefined ? tcp : gatedListeners(tcp, tcpGate),
-          udp: createUdpListenerFactory({ ...shared, isElsewhere, inheritance, origins }),
-        },
-      },
-      {
-        ...(descriptorLimit === undefined ? {} : { descriptorLimit }),
-        ...(tcpGate === undefined ? {} : { handOverMs: HAND_OVER_MS }),
-      },
-    );
-    const listening = new Listening(
-      {
-        ...{ clock, events: this.#events, listeners, ownAddresses },
+        ...{ clock, events, sockets, ownAddresses },
+        slotsFor: (configuration) => manager.slotsFor(configuration),
         learnRoutes: (destinations) => routeSource.learn(destinations),
         inTurn: (work) => this.#inTurn(work),
       },
-      { share: this.#share, workers: this.#options.workers, descriptorLimit },
+      {
+        share: { worker, ownerOf: rendezvousOwner(hash, workers), tcpPorts, capture },
+        workers,
+        descriptorLimit,
+      },
     );
-    return new Running({ clock, keeper, listening, sourcePorts });
+    const running: Running = { manager, listeners, sourcePorts, cancelTick: () => undefined };
+    const tick = (): void => {
+      running.cancelTick = clock.setTimer(WHEEL_TICK_MS, () => {
+        manager.tick();
+        tick();
+      });
+    };
+    tick();
+    return running;
   }
 
   #require(): Running {
@@ -273,105 +272,6 @@ function notStarted(): TypeError {
   return new TypeError('The data plane has not been started');
 }
 
-export interface RunningParts {
-  readonly clock: Clock;
-  readonly keeper: FlowKeeper;
-  readonly listening: Listening;
-  readonly sourcePorts: SourcePorts;
-}
-
-/** What a userspace plane has between start and stop. Its clock ticks from the beginning until cancelTimers. */
-export class Running {
-  readonly keeper: FlowKeeper;
-  readonly listening: Listening;
-  readonly sourcePorts: SourcePorts;
-  readonly enforcement: FlowEnforcement;
-  #cancelTick: () => void;
-
-  constructor({ clock, keeper, listening, sourcePorts }: RunningParts) {
-    this.keeper = keeper;
-    this.listening = listening;
-    this.sourcePorts = sourcePorts;
-    this.enforcement = new FlowEnforcement(keeper);
-    const tick = (): void => {
-      keeper.tick();
-      this.#cancelTick = clock.setTimer(WHEEL_TICK_MS, tick);
-    };
-    this.#cancelTick = clock.setTimer(WHEEL_TICK_MS, tick);
-  }
-
-  cancelTimers(): void {
-    this.#cancelTick();
-    this.enforcement.stop();
-  }
-}
-
-/** Copies of all totals of a worker as they are now, but for what others measure. */
-export function planeCounters({
-  keeper,
-  listening,
-  sourcePorts,
-}: Running): Omit<PlaneCounters, 'connectSeconds' | 'eventLoopDelaySeconds'> {
-  keeper.settleAll();
-  const { table, traffic } = keeper;
-  return {
-    traffic: traffic.allTraffic().map(trafficRow),
-    arrivals: traffic.allArrivals().map(arrivalRow),
-    table: { tcp: table.use('tcp'), udp: table.use('udp'), embryonic: table.use('embryonic') },
-    sourcePorts: sourcePorts.uses(),
-    listeners: listening.census(),
-    workersLost: 0,
-  };
-}
-
-const WINDOW_MS = 15_000;
-const NANOSECONDS = 1e9;
-
-/** How often the loop is asked to come by, in milliseconds. The histogram holds the whole time between two visits. */
-const VISIT_MS = 20;
-
-type LoopHistogram = Pick<IntervalHistogram, 'enable' | 'disable' | 'reset' | 'max'>;
-
-/** How late this process's event loop runs: the worst of the present window and the one before, whoever asks how often. */
-export class LoopDelay {
-  readonly #clock: Clock;
-  readonly #histogram: LoopHistogram;
-  #previousWorst = 0;
-  #cancel: () => void = () => undefined;
-
-  constructor(clock: Clock, histogram: LoopHistogram = monitorEventLoopDelay({ resolution: VISIT_MS })) {
-    this.#clock = clock;
-    this.#histogram = histogram;
-  }
-
-  start(): void {
-    this.#histogram.enable();
-    this.#nextWindow();
-  }
-
-  stop(): void {
-    this.#cancel();
-    this.#histogram.disable();
-  }
-
-  worstSeconds(): number {
-    const betweenVisits = Math.max(this.#previousWorst, this.#histogram.max) / NANOSECONDS;
-    return Math.max(0, betweenVisits - VISIT_MS / 1000);
-  }
-
-  #nextWindow(): void {
-    this.#cancel = this.#clock.setTimer(
-      WINDOW_MS,
-      () => {
-        this.#previousWorst = this.#histogram.max;
-        this.#histogram.reset();
-        this.#nextWindow();
-      },
-      { unref: true },
-    );
-  }
-}
-
 const CHECK_MS = 50;
 
 /** A UDP flow has no end of its own: while stopping, a second of silence is taken for one. */
@@ -380,16 +280,16 @@ const UDP_QUIET_MS = 1000;
 /** Lets flows finish until a deadline, then resets the rest. The listeners are closed by then. */
 export class Shutdown {
   readonly #clock: Clock;
-  readonly #keeper: FlowKeeper;
+  readonly #manager: FlowManager;
   readonly #flowsAtStart: number;
   #deadlineMs = Infinity;
   #done: Promise<StopReport> | undefined;
   #wake: (() => void) | undefined;
 
-  constructor(clock: Clock, keeper: FlowKeeper) {
+  constructor(clock: Clock, manager: FlowManager) {
     this.#clock = clock;
-    this.#keeper = keeper;
-    this.#flowsAtStart = keeper.table.size;
+    this.#manager = manager;
+    this.#flowsAtStart = manager.table.size;
   }
 
   /** May be called again with a shorter deadline; every call resolves with the one report. */
@@ -403,13 +303,13 @@ export class Shutdown {
   async #run(): Promise<StopReport> {
     for (;;) {
       this.#endUdpQuietSince(this.#clock.monotonicMs() - UDP_QUIET_MS);
-      if (this.#keeper.table.size === 0) return { finished: this.#flowsAtStart, reset: 0 };
+      if (this.#manager.table.size === 0) return { finished: this.#flowsAtStart, reset: 0 };
       if (this.#clock.monotonicMs() >= this.#deadlineMs) break;
       await this.#pause();
     }
     let reset = 0;
-    for (const flow of this.#keeper.table.all()) {
-      this.#keeper.end(flow, 'shutdown', 'reset');
+    for (const flow of this.#manager.table.all()) {
+      this.#manager.end(flow, 'shutdown', 'reset');
       reset++;
     }
     return { finished: Math.max(0, this.#flowsAtStart - reset), reset };
@@ -421,9 +321,9 @@ export class Shutdown {
   }
 
   #endUdpQuietSince(quietSinceMs: number): void {
-    for (const flow of this.#keeper.table.all()) {
+    for (const flow of this.#manager.table.all()) {
       if (flow.tuple.protocol === 'udp' && flow.lastActivityMs <= quietSinceMs) {
-        this.#keeper.end(flow, 'shutdown', 'close');
+        this.#manager.end(flow, 'shutdown', 'close');
       }
     }
   }

@@ -1,10 +1,9 @@
+import type { EventQueue } from '../../flows/event-queue.js';
 import type { IpAddress, Protocol } from '../../model/address.js';
 import type { SourcePortPressure } from '../../model/events.js';
-import { portSetContains, portSetSize, type PortSet } from '../../model/ports.js';
+import { portSetContains, portSetSize, type PortRange, type PortSet } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { SourcePortUse } from '../contract.js';
-import type { EventQueue } from './flow-keeper.js';
-import { portShares } from './listen-plan.js';
 
 /** Where a socket will connect from and to. The same source port serves different destinations at the same time. */
 export interface SourcePortRequest {
@@ -52,20 +51,29 @@ const SWEEP_MS = 5_000;
 
 type Level = SourcePortPressure['level'];
 
-/** Ports towards one destination from one source address. */
+/** One (protocol, source address, backend address, backend port): what a local port must be unique for. */
+interface Destination {
+  readonly protocol: Protocol;
+  readonly taken: Set<number>;
+  /** Port -> monotonic time of its release; oldest first. */
+  readonly resting: Map<number, number>;
+  /** By backend id: pools may have the same backend, and other ports to choose from. */
+  readonly spaces: Map<string, Space>;
+}
+
+/** The ports that a pool may use towards a destination. */
 interface Space {
   readonly pair: Pair;
   ports: PortSet;
   size: number;
+  /** Of them, those in use or at rest, whichever pool uses them. */
+  used: number;
   /** Offset into the port set at which the next search starts. */
   cursor: number;
-  readonly taken: Set<number>;
-  /** Port -> monotonic time of its release; oldest first. */
-  readonly resting: Map<number, number>;
   level: Level;
 }
 
-/** A backend and a source address: what pressure is told about. */
+/** A backend and a source address: what pressure is reported for. */
 interface Pair {
   readonly protocol: Protocol;
   readonly backendId: string;
@@ -84,7 +92,7 @@ export class SourcePorts {
   readonly #events: Pick<EventQueue, 'push'>;
   readonly #random: () => number;
   readonly #shareOf: (ports: PortSet) => PortSet;
-  readonly #spaces = new Map<string, Space>();
+  readonly #destinations = new Map<string, Destination>();
   readonly #pairs = new Map<string, Pair>();
   #sweptAtMs: number;
 
@@ -100,36 +108,31 @@ export class SourcePorts {
   /** A port that is the caller's until it is released; undefined when none is left. */
   take(request: SourcePortRequest): number | undefined {
     this.#sweepNowAndThen();
-    const space = this.#spaceFor(request);
-    this.#wake(space);
-    const port = this.#fresh(space, request) ?? earlyTcp(space, request, this.#clock.monotonicMs());
-    if (port === undefined) {
-      this.#setLevel(space, 'exhausted');
-      return undefined;
-    }
-    space.taken.add(port);
-    space.resting.delete(port);
-    this.#judge(space);
+    const destination = this.#destinationFor(request);
+    const space = this.#spaceFor(destination, request);
+    this.#wake(destination);
+    const port = this.#fresh(destination, space, request) ?? this.#early(destination, space);
+    if (port === undefined) this.#setLevel(space, 'exhausted');
+    else this.#occupy(destination, port);
     return port;
   }
 
-  /** A port of the caller's own choice; it is to be released like any other. False: somebody has it already. */
+  /** A port of the caller's own choice; it is to be released like any other. False: it is taken. */
   claim(request: SourcePortRequest, port: number): boolean {
-    const space = this.#spaceFor(request);
-    if (space.taken.has(port) || !portSetContains(space.ports, port)) return !space.taken.has(port);
-    space.taken.add(port);
-    space.resting.delete(port);
-    this.#judge(space);
+    const destination = this.#destinationFor(request);
+    this.#spaceFor(destination, request);
+    if (destination.taken.has(port)) return false;
+    this.#occupy(destination, port);
     return true;
   }
 
   /** Gives a port back; it rests before it is given out again. One that is not taken is ignored. */
   release(request: SourcePortRequest, port: number): void {
-    const space = this.#spaces.get(keyOf(request));
-    if (space?.taken.delete(port) !== true) return;
-    space.resting.set(port, this.#clock.monotonicMs());
-    this.#wake(space);
-    this.#judge(space);
+    const destination = this.#destinations.get(keyOf(request));
+    if (destination?.taken.delete(port) !== true) return;
+    destination.resting.set(port, this.#clock.monotonicMs());
+    this.#wake(destination);
+    this.#judge(destination);
     this.#sweepNowAndThen();
   }
 
@@ -141,37 +144,47 @@ export class SourcePorts {
     this.#sweep();
     return [...this.#pairs.values()].map(({ backendId, protocol, sourceAddress, spaces }) => {
       let worst = { used: 0, available: 0 };
-      for (const space of spaces) {
-        const used = usedOf(space);
-        if (worst.available === 0 || used * worst.available > worst.used * space.size) {
-          worst = { used, available: space.size };
+      for (const { used, size } of spaces) {
+        if (worst.available === 0 || used * worst.available > worst.used * size) {
+          worst = { used, available: size };
         }
       }
       return { backendId, protocol, sourceAddress, ...worst };
     });
   }
 
-  #spaceFor(request: SourcePortRequest): Space {
+  #destinationFor(request: SourcePortRequest): Destination {
     const key = keyOf(request);
-    const ports = this.#shareOf(request.ports);
-    let space = this.#spaces.get(key);
-    if (space === undefined) {
-      const size = portSetSize(ports);
-      space = {
-        pair: this.#pairFor(request),
-        ports,
-        size,
-        cursor: Math.floor(this.#random() * size),
-        taken: new Set(),
-        resting: new Map(),
-        level: 'normal',
-      };
-      space.pair.spaces.add(space);
-      this.#spaces.set(key, space);
-    } else if (space.ports !== ports) {
-      adoptPorts(space, ports);
+    let destination = this.#destinations.get(key);
+    if (destination === undefined) {
+      const { protocol } = request;
+      destination = { protocol, taken: new Set(), resting: new Map(), spaces: new Map() };
+      this.#destinations.set(key, destination);
     }
+    return destination;
+  }
+
+  #spaceFor(destination: Destination, request: SourcePortRequest): Space {
+    const ports = this.#shareOf(request.ports);
+    let space = destination.spaces.get(request.backendId);
+    if (space === undefined) {
+      const pair = this.#pairFor(request);
+      space = { pair, ports: [], size: 0, used: 0, cursor: -1, level: 'normal' };
+      pair.spaces.add(space);
+      destination.spaces.set(request.backendId, space);
+    }
+    // New, or changed by a reload.
+    if (space.ports !== ports) this.#setPorts(destination, space, ports);
     return space;
+  }
+
+  #setPorts({ taken, resting }: Destination, space: Space, ports: PortSet): void {
+    space.ports = ports;
+    space.size = portSetSize(ports);
+    space.used = 0;
+    for (const port of [...taken, ...resting.keys()]) if (portSetContains(ports, port)) space.used++;
+    if (space.cursor < 0) space.cursor = Math.floor(this.#random() * space.size);
+    if (space.cursor >= space.size) space.cursor = 0;
   }
 
   #pairFor({ protocol, backendId, source }: SourcePortRequest): Pair {
@@ -185,23 +198,39 @@ export class SourcePorts {
   }
 
   /** The next port after the last one given out that is neither taken nor at rest. */
-  #fresh(space: Space, request: SourcePortRequest): number | undefined {
-    if (usedOf(space) >= space.size) return undefined;
+  #fresh({ taken, resting }: Destination, space: Space, request: SourcePortRequest): number | undefined {
+    if (space.used >= space.size) return undefined;
     for (let step = 0; step < space.size; step++) {
       const port = portAt(space.ports, space.cursor);
       space.cursor = space.cursor + 1 >= space.size ? 0 : space.cursor + 1;
-      if (space.taken.has(port) || space.resting.has(port) || wouldMeetItself(request, port)) continue;
-      return port;
+      if (!taken.has(port) && !resting.has(port) && !wouldMeetItself(request, port)) return port;
     }
     return undefined;
   }
 
-  /** Lets go of ports that have rested long enough. */
-  #wake(space: Space): void {
-    const untilMs = this.#clock.monotonicMs() - REST_MS[space.pair.protocol];
-    for (const [port, releasedAtMs] of space.resting) {
+  /** The TCP port that has rested longest, where that is long enough for the kernel to have a say. */
+  #early({ protocol, resting }: Destination, { ports }: Space): number | undefined {
+    if (protocol !== 'tcp') return undefined;
+    for (const [port, releasedAtMs] of resting) {
+      if (this.#clock.monotonicMs() - releasedAtMs < EARLY_TCP_REST_MS) return undefined;
+      if (portSetContains(ports, port)) return port;
+    }
+    return undefined;
+  }
+
+  #occupy(destination: Destination, port: number): void {
+    destination.taken.add(port);
+    if (!destination.resting.delete(port)) countUse(destination, port, 1);
+    this.#judge(destination);
+  }
+
+  /** Frees ports that have rested long enough. */
+  #wake(destination: Destination): void {
+    const untilMs = this.#clock.monotonicMs() - REST_MS[destination.protocol];
+    for (const [port, releasedAtMs] of destination.resting) {
       if (releasedAtMs > untilMs) break;
-      space.resting.delete(port);
+      destination.resting.delete(port);
+      countUse(destination, port, -1);
     }
   }
 
@@ -212,20 +241,22 @@ export class SourcePorts {
   /** Forgets destinations that hold nothing. */
   #sweep(): void {
     this.#sweptAtMs = this.#clock.monotonicMs();
-    for (const [key, space] of this.#spaces) {
-      this.#wake(space);
-      this.#judge(space);
-      if (usedOf(space) > 0) continue;
-      this.#spaces.delete(key);
-      space.pair.spaces.delete(space);
+    for (const [key, destination] of this.#destinations) {
+      this.#wake(destination);
+      this.#judge(destination);
+      if (destination.taken.size + destination.resting.size > 0) continue;
+      this.#destinations.delete(key);
+      for (const space of destination.spaces.values()) space.pair.spaces.delete(space);
     }
     for (const [key, pair] of this.#pairs) if (pair.spaces.size === 0) this.#pairs.delete(key);
   }
 
-  #judge(space: Space): void {
-    const share = usedOf(space) / space.size;
-    if (share < NORMAL_SHARE) this.#setLevel(space, 'normal');
-    else if (share >= HIGH_SHARE && space.level === 'normal') this.#setLevel(space, 'high');
+  #judge({ spaces }: Destination): void {
+    for (const space of spaces.values()) {
+      const share = space.used / space.size;
+      if (share < NORMAL_SHARE) this.#setLevel(space, 'normal');
+      else if (share >= HIGH_SHARE && space.level === 'normal') this.#setLevel(space, 'high');
+    }
   }
 
   #setLevel(space: Space, level: Level): void {
@@ -241,19 +272,18 @@ export class SourcePorts {
       backendId: pair.backendId,
       sourceAddress: pair.sourceAddress,
       level: worst,
-      used: usedOf(space),
+      used: space.used,
       available: space.size,
     });
   }
 }
 
-function keyOf(request: SourcePortRequest): string {
-  const { protocol, source, destination, destinationPort } = request;
+function keyOf({ protocol, source, destination, destinationPort }: SourcePortRequest): string {
   return `${protocol}|${source.text}|${destination.text}|${destinationPort}`;
 }
 
-function usedOf(space: Space): number {
-  return space.taken.size + space.resting.size;
+function countUse({ spaces }: Destination, port: number, step: 1 | -1): void {
+  for (const space of spaces.values()) if (portSetContains(space.ports, port)) space.used += step;
 }
 
 function worstLevel(spaces: ReadonlySet<Space>): Level {
@@ -263,24 +293,6 @@ function worstLevel(spaces: ReadonlySet<Space>): Level {
     if (level === 'high') worst = level;
   }
   return worst;
-}
-
-/** After a reload. Ports outside the new set are forgotten: the kernel still knows who uses them. */
-function adoptPorts(space: Space, ports: PortSet): void {
-  space.ports = ports;
-  space.size = portSetSize(ports);
-  if (space.cursor >= space.size) space.cursor = 0;
-  for (const port of space.taken) if (!portSetContains(ports, port)) space.taken.delete(port);
-  for (const port of space.resting.keys()) if (!portSetContains(ports, port)) space.resting.delete(port);
-}
-
-/** The port that has rested longest, where that is long enough for the kernel to have a say. */
-function earlyTcp(space: Space, request: SourcePortRequest, nowMs: number): number | undefined {
-  if (request.protocol !== 'tcp') return undefined;
-  for (const [port, releasedAtMs] of space.resting) {
-    return nowMs - releasedAtMs >= EARLY_TCP_REST_MS ? port : undefined;
-  }
-  return undefined;
 }
 
 /** A TCP socket that connects to its own address and port succeeds, with itself (RFC 9293, simultaneous open). */
@@ -296,4 +308,38 @@ function portAt(ports: PortSet, offset: number): number {
     rest -= last - first + 1;
   }
   throw new RangeError(`No port at offset ${offset}`);
+}
+
+/**
+ * Gives each port set's part of this worker. Two workers must never choose the same port for the same backend: for UDP
+ * the kernel would let them, and one would get the other's replies. The same set has the same part, as an object too.
+ */
+export function portShares(worker: number, workers: number): (ports: PortSet) => PortSet {
+  if (workers === 1) return (ports) => ports;
+  const known = new WeakMap<PortSet, PortSet>();
+  return (ports) => {
+    let share = known.get(ports);
+    if (share === undefined) known.set(ports, (share = sharePorts(ports, worker, workers)));
+    return share;
+  };
+}
+
+/**
+ * The worker's own part of a port set: as large as the others' to within one port, in few ranges. The parts of all
+ * workers are disjoint and make up the set.
+ */
+export function sharePorts(ports: PortSet, worker: number, workers: number): PortSet {
+  const size = portSetSize(ports);
+  const from = Math.floor((size * worker) / workers);
+  const to = Math.floor((size * (worker + 1)) / workers);
+  const share: PortRange[] = [];
+  let offset = 0;
+  for (const { first, last } of ports) {
+    const length = last - first + 1;
+    const low = Math.max(from - offset, 0);
+    const high = Math.min(to - offset, length);
+    if (low < high) share.push({ first: first + low, last: first + high - 1 });
+    offset += length;
+  }
+  return share;
 }

@@ -1,10 +1,10 @@
+import { capsOf } from '../../flows/caps.js';
 import { ipAddress, type IpAddress } from '../../model/address.js';
 import type { DropReason, ListeningChanged, Overload, PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import type { Clock } from '../../runtime/clock.js';
 import { SerialQueue } from '../../runtime/queue.js';
 import {
-  capsOf,
   isDeaf,
   listenFailed,
   type ApplyReport,

@@ -1,3 +1,4 @@
+import type { CapShares, CapUses } from '../../flows/caps.js';
 import type { Protocol } from '../../model/address.js';
 import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
@@ -5,8 +6,6 @@ import { portSetSize } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
 import type {
   ApplyReport,
-  CapShares,
-  CapUses,
   FlowPage,
   FlowQuery,
   ListeningSocket,

@@ -1,11 +1,5 @@
-import {
-  firstShare,
-  type CapShare,
-  type CapShares,
-  type CapUse,
-  type CapUses,
-  type ListeningSocket,
-} from '../contract.js';
+import { firstShare, type CapShare, type CapShares, type CapUse, type CapUses } from '../../flows/caps.js';
+import type { ListeningSocket } from '../contract.js';
 import type { Pulse, TcpEnd, WorkerApi } from './host.js';
 
 /**

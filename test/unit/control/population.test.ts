@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { generatedTuples, type PopulationSize } from '../../../src/whatif/population.js';
 import { cidrContains, ipAddress, parseCidr, type Cidr, type FiveTuple } from '../../../src/model/address.js';
 import type { Configuration } from '../../../src/model/configuration.js';
-import { createRuleMatcher } from '../../../src/selection/rule-ports.js';
+import { RulePorts } from '../../../src/selection/rule-ports.js';
 import { aConfiguration, aFrontend, aRule } from '../selection/fixtures.js';
 
 const SIZE: PopulationSize = { flows: 2000, sources: 50, seed: 3 };
@@ -82,12 +82,12 @@ describe('generatedTuples()', () => {
       protocols: ['tcp'],
     });
     const configuration = aConfiguration({ rules: [aRule(), named] });
-    const matcher = createRuleMatcher(configuration);
+    const rulePorts = new RulePorts(configuration.rules);
     for (const ruleIndex of [0, 1]) {
       const tuples = drawn(configuration, ruleIndex);
       assert.equal(tuples.length, 2000);
       for (const { protocol, destination, destinationPort } of tuples) {
-        assert.equal(matcher.match(protocol, destination, destinationPort), ruleIndex);
+        assert.equal(rulePorts.ownerOf(protocol, destination, destinationPort), ruleIndex);
       }
     }
     const hidden = aConfiguration({ rules: [aRule(), aRule({ name: 'twin' })] });

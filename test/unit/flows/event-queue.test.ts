@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue } from '../../../src/planes/userspace/flow-keeper.js';
+import { EventQueue } from '../../../src/flows/event-queue.js';
 import type { PlaneEvent } from '../../../src/model/events.js';
 import { FakeClock } from '../../support/fake-clock.js';
 

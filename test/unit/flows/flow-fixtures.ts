@@ -1,5 +1,6 @@
-import { Flow, type FlowTransport } from '../../../src/flows/flow.js';
+import { Flow, type FlowTransport, type RuleSlot } from '../../../src/flows/flow.js';
 import { ipAddress, type FiveTuple, type Protocol } from '../../../src/model/address.js';
+import type { Rule } from '../../../src/model/configuration.js';
 import { testRule } from '../../support/forwarding-state.js';
 
 /** Remembers what it was told to do. */
@@ -19,6 +20,10 @@ export class RecordingTransport implements FlowTransport {
   }
 }
 
+export function slotOf(rule: Rule): RuleSlot {
+  return { rule, index: 0, view: undefined };
+}
+
 export function aTuple(protocol: Protocol, source = '192.0.2.1', sourcePort = 4000): FiveTuple {
   const destination = ipAddress('198.51.100.1');
   return { protocol, source: ipAddress(source), sourcePort, destination, destinationPort: 443 };
@@ -29,7 +34,7 @@ export function aFlow(id: number, protocol: Protocol, source?: string): Flow {
   return new Flow({
     id,
     tuple,
-    rule: testRule(),
+    slot: slotOf(testRule()),
     transport: new RecordingTransport(),
     wallMs: 0,
     nowMs: 0,

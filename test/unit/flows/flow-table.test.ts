@@ -95,11 +95,13 @@ describe('FlowTable', () => {
           const flow = flows[index]!;
           if (to === 'out') table.remove(flow);
           else {
-            if (flow.slot < 0) table.add(flow);
+            if (flow.tableIndex < 0) table.add(flow);
             table.change(flow, () => (flow.placement = to === undefined ? undefined : placementOn(to)));
           }
           for (const backend of ['a', 'b']) {
-            const expected = flows.filter((one) => one.slot >= 0 && one.placement?.backendId === backend);
+            const expected = flows.filter(
+              (one) => one.tableIndex >= 0 && one.placement?.backendId === backend,
+            );
             assert.deepEqual(new Set(table.flowsOn(backend)), new Set(expected));
             assert.equal(table.flowsOn(backend).length, expected.length);
             assert.equal(table.backendIds().includes(backend), expected.length > 0);
@@ -170,6 +172,6 @@ describe('FlowTable', () => {
     assert.deepEqual(walk({ sourcePort: 65_535 }, 1), []);
     const late = aFlow(99, 'udp');
     table.add(late);
-    assert.equal(late.slot, 4);
+    assert.equal(late.tableIndex, 4);
   });
 });

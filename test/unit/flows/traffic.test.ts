@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Traffic, estimateSources } from '../../../src/flows/traffic.js';
 import { ipAddress } from '../../../src/model/address.js';
-import { aFlow, placementOn } from './flow-fixtures.js';
+import { aFlow } from './flow-fixtures.js';
 
 describe('Traffic', () => {
   test('settle() counts every byte once, for the backend that carried it', () => {
@@ -11,13 +11,13 @@ describe('Traffic', () => {
     flow.bytesToBackend = 7;
     traffic.settle(flow);
     assert.deepEqual(traffic.allTraffic(), []);
-    flow.placement = placementOn('a');
+    traffic.enter(flow, 'ha-ports', 'a');
     flow.packetsToBackend = 2;
     flow.bytesToClient = 100;
     flow.packetsToClient = 1;
     traffic.settle(flow);
     traffic.settle(flow);
-    flow.placement = placementOn('b');
+    traffic.enter(flow, 'ha-ports', 'b');
     flow.bytesToBackend += 5;
     flow.packetsToBackend++;
     traffic.settle(flow);

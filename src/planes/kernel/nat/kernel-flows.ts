@@ -1,4 +1,6 @@
-import { EventBatches, Traffic, arrivalRow, trafficRow, type TrafficTotals } from '../../../flows/traffic.js';
+import { EventQueue } from '../../../flows/event-queue.js';
+import type { TrafficTotals } from '../../../flows/flow.js';
+import { Traffic, arrivalRow, trafficRow } from '../../../flows/traffic.js';
 import { formatEndpoint, ipAddress, type FiveTuple, type Protocol } from '../../../model/address.js';
 import type { Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
@@ -86,7 +88,7 @@ export class ConntrackFlows implements FlowSource {
   readonly #deps: ConntrackFlowsDeps;
   readonly #conntrack: Conntrack;
   readonly #flowEvents: boolean;
-  readonly #events: EventBatches;
+  readonly #events: EventQueue;
   readonly #placements: Placements;
   readonly #use: ConntrackUse;
   readonly #refresh: Refresh;
@@ -117,7 +119,7 @@ export class ConntrackFlows implements FlowSource {
     this.#deps = deps;
     this.#flowEvents = flowEvents;
     this.#conntrack = new Conntrack(deps);
-    this.#events = new EventBatches(deps.clock);
+    this.#events = new EventQueue(deps.clock);
     this.#placements = new Placements(deps.picker);
     this.#use = new ConntrackUse(deps, (event) => this.#events.push(event));
     this.#refresh = new Refresh(deps.clock, () => this.#list());

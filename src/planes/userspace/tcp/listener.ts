@@ -1,4 +1,3 @@
-import { createServer, type Server, type Socket } from 'node:net';
 import {
   cidrContains,
   ipAddress,
@@ -8,94 +7,76 @@ import {
   type IpAddress,
 } from '../../../model/address.js';
 import type { CapturePlan } from '../../../model/capture.js';
-import type { Frontend, Rule } from '../../../model/configuration.js';
-import { errorCode, errorMessage } from '../../../model/errors.js';
+import type { Frontend } from '../../../model/configuration.js';
+import type { RuleSlot } from '../../../flows/flow.js';
 import { isAdmitted, judgeAccess } from '../../../selection/access.js';
-import type { CapturedEnd, CapturedEnds } from '../captured-ports.js';
-import type { Listener, ListenerBinding, ListenerFactory } from '../listener.js';
-import { listenRaw, rawTcp, type Inheritance } from '../node-handles.js';
+import type { Inherited } from '../handover-state.js';
+import type { ListenerBinding } from '../listen-plan.js';
+import type { Listener, ListenerFactory } from '../listeners.js';
+import type { AcceptHandler, ByteStream, StreamListener } from '../sockets/byte-stream.js';
 import { ipv4Number } from '../udp/client-map.js';
 import { TcpConnection, type TcpDeps } from './connection.js';
-import { LoopTurn, SPLICE_HIGH_WATER_MARK } from './splice.js';
-
-/** Connections that may wait to be accepted; Linux takes the lower of this and net.core.somaxconn. */
-const BACKLOG = 4096;
-
-const SERVER = { allowHalfOpen: true, pauseOnConnect: true, highWaterMark: SPLICE_HIGH_WATER_MARK };
 
 /** Connections accepted before the listener serves; more are refused. */
 const MOST_HELD = 1024;
 
-export interface TcpListenerOptions {
-  /** Sockets to go on with. @default none */
-  readonly inheritance?: Pick<Inheritance, 'takeSocket'>;
-  /** How captured connections tell where they were made to. Absent: none is captured. */
-  readonly capture?: CapturePlan;
+/** Which rule serves a connection, and where its client connected to. */
+interface ServedEnd {
+  readonly slot: RuleSlot;
+  readonly address: IpAddress;
+  readonly port: number;
 }
 
 /**
- * Opens TCP listeners whose connections become flows. Every listener it opens uses the same dependencies. A socket that
- * was inherited is served on, with the connections that wait in its queue. A captured listener serves many ports:
- * connections to none of them are refused.
+ * Opens TCP listeners whose connections become flows. An inherited socket is served with the connections that wait in
+ * its queue. A captured listener serves many ports: connections to none of them are refused; `capture` says how they
+ * tell.
  */
-export function createTcpListenerFactory(
-  deps: Omit<TcpDeps, 'turn'>,
-  options: TcpListenerOptions = {},
-): ListenerFactory {
-  const tcpDeps = { ...deps, turn: new LoopTurn() };
-  return { open: (binding) => TcpListener.open(tcpDeps, binding, options) };
+export function createTcpListenerFactory(deps: TcpDeps, capture?: CapturePlan): ListenerFactory {
+  return {
+    async open(binding, inherited) {
+      if (binding.captured !== undefined && capture === undefined) {
+        throw new TypeError('A captured listener needs the capture plan');
+      }
+      const listener = new TcpListener(deps, binding, binding.captured && capture);
+      await listener.listen(inherited);
+      return listener;
+    },
+  };
 }
 
-class TcpListener implements Listener {
+class TcpListener implements Listener, AcceptHandler {
   readonly binding: ListenerBinding;
   readonly #deps: TcpDeps;
-  readonly #server: Server;
-  readonly #isWildcard: boolean;
   readonly #capture: CapturePlan | undefined;
+  readonly #isWildcard: boolean;
+  #socket: StreamListener | undefined;
   /** Accepted, until it serves. */
-  #held: Socket[] | undefined = [];
+  #held: ByteStream[] | undefined = [];
   #closed = false;
 
-  static open(
-    deps: TcpDeps,
-    binding: ListenerBinding,
-    { inheritance, capture }: TcpListenerOptions,
-  ): Promise<Listener> {
-    if (binding.captured !== undefined && capture === undefined) return Promise.reject(noCapture());
-    const plan = binding.captured === undefined ? undefined : capture;
-    const { text } = binding.address;
-    const inherited = inheritance?.takeSocket('tcp', text, binding.port);
-    const server = createServer(SERVER);
-    const listener = new TcpListener(deps, binding, server, plan);
-    return listener.#listen(() => {
-      if (inherited !== undefined) listenRaw(server, inherited, BACKLOG);
-      else server.listen({ host: text, port: binding.port, backlog: BACKLOG, ipv6Only: true });
-    });
-  }
-
-  private constructor(
-    deps: TcpDeps,
-    binding: ListenerBinding,
-    server: Server,
-    capture: CapturePlan | undefined,
-  ) {
+  constructor(deps: TcpDeps, binding: ListenerBinding, capture: CapturePlan | undefined) {
     this.#deps = deps;
     this.binding = binding;
-    this.#server = server;
     this.#capture = capture;
     this.#isWildcard = capture === undefined && isWildcard(binding.address);
+  }
+
+  async listen({ handle }: Inherited): Promise<void> {
+    const { address, port } = this.binding;
+    this.#socket = await this.#deps.sockets.listen({ address, port, inherited: handle }, this);
   }
 
   serve(): void {
     const held = this.#held ?? [];
     this.#held = undefined;
-    for (const socket of held) this.#accept(socket);
+    for (const stream of held) this.#accept(stream);
   }
 
   close(): void {
-    if (!this.#closed && this.#server.listening) this.#server.close();
     this.#closed = true;
-    for (const socket of this.#held?.splice(0) ?? []) refuse(socket);
+    this.#socket?.close();
+    for (const stream of this.#held?.splice(0) ?? []) stream.reset();
   }
 
   destroy(): void {
@@ -104,90 +85,72 @@ class TcpListener implements Listener {
   }
 
   rawHandle(): object | undefined {
-    return rawTcp(this.#server);
+    return this.#socket?.rawHandle();
   }
 
-  #listen(start: () => void): Promise<Listener> {
-    const server = this.#server;
-    return new Promise((resolve, reject) => {
-      server.once('error', reject);
-      server.once('listening', () => {
-        this.#attach();
-        resolve(this);
-      });
-      start();
-    });
+  /** What is held is paused and not read, so it cannot end before it is accepted. */
+  onStream(stream: ByteStream): void {
+    if (this.#held === undefined) this.#accept(stream);
+    else if (!this.#closed && this.#held.length < MOST_HELD) this.#held.push(stream);
+    else stream.reset();
   }
 
-  #attach(): void {
-    const server = this.#server;
-    server.removeAllListeners('error');
-    server.on('error', () => this.#acceptFailed());
-    server.on('connection', (socket) => {
-      if (this.#held === undefined) this.#accept(socket);
-      else this.#hold(socket, this.#held);
-    });
+  onAcceptError(): void {
+    this.#deps.manager.dropped(this.binding.slot.rule, 'tcp', 'descriptors-exhausted');
   }
 
-  /** After `listening`, the only errors are failures to accept: no descriptors, or no memory. It goes on listening. */
-  #acceptFailed(): void {
-    this.#deps.keeper.dropped(this.binding.rule, 'tcp', 'descriptors-exhausted');
-  }
-
-  /** It is paused and not read, so it cannot end before it is accepted. */
-  #hold(socket: Socket, held: Socket[]): void {
-    socket.on('error', ignore);
-    if (this.#server.listening && held.length < MOST_HELD) held.push(socket);
-    else refuse(socket);
-  }
-
-  #accept(socket: Socket): void {
-    const { keeper } = this.#deps;
-    const binding = this.#bindingOf(socket);
-    if (binding === undefined) {
-      keeper.dropped(this.binding.rule, 'tcp', 'unknown-origin');
-      refuse(socket);
+  #accept(stream: ByteStream): void {
+    const { manager } = this.#deps;
+    const end = this.#capture === undefined ? this.binding : this.#capturedEnd(stream, this.#capture);
+    if (end === undefined) {
+      manager.dropped(this.binding.slot.rule, 'tcp', 'unknown-origin');
+      stream.reset();
       return;
     }
-    const { rule, frontend } = binding;
-    keeper.arrived(rule, 'tcp');
-    const tuple = this.#tupleOf(socket, binding);
+    const { slot, port } = end;
+    const { rule } = slot;
+    manager.arrived(rule, 'tcp');
+    const tuple = this.#tupleOf(stream, end);
     if (tuple === undefined) {
-      socket.on('error', ignore);
-      socket.destroy();
+      stream.destroy();
       return;
     }
-    const expectsProxyHeader = isTrusted(frontend, tuple.source);
-    if (!mayConnect(frontend, tuple.source, expectsProxyHeader)) {
-      keeper.dropped(rule, 'tcp', 'denied');
-      refuse(socket);
+    const expectsProxyHeader = isTrusted(rule.frontend, tuple.source);
+    if (!mayConnect(rule.frontend, tuple.source, expectsProxyHeader)) {
+      manager.dropped(rule, 'tcp', 'denied');
+      stream.reset();
       return;
     }
-    const connection = new TcpConnection(this.#deps, binding, socket);
-    const flow = keeper.open(tuple, rule, connection);
-    if (typeof flow === 'string') refuse(socket);
+    const connection = new TcpConnection(this.#deps, stream, port);
+    const flow = manager.open(tuple, slot, connection);
+    if (typeof flow === 'string') stream.reset();
     else connection.serve(flow, expectsProxyHeader);
   }
 
-  /** Undefined if nobody serves the port that the connection was made to. */
-  #bindingOf(socket: Socket): ListenerBinding | undefined {
-    return this.#capture === undefined ? this.binding : captureOf(socket, this.binding, this.#capture);
-  }
-
   /** Undefined if the client has gone already: the kernel then no longer knows who it was. */
-  #tupleOf(socket: Socket, { address, port }: ListenerBinding): FiveTuple | undefined {
-    const { remoteAddress, remotePort } = socket;
-    if (remoteAddress === undefined || remotePort === undefined) return undefined;
+  #tupleOf(stream: ByteStream, { address, port }: ServedEnd): FiveTuple | undefined {
+    const remote = stream.remoteEndpoint();
+    if (remote === undefined) return undefined;
     // Asked only where it is not known: each question is a system call.
-    const localAddress = this.#isWildcard ? socket.localAddress : undefined;
-    const destination = localAddress === undefined ? address : ipAddress(localAddress);
-    const source = ipAddress(remoteAddress);
-    return { protocol: 'tcp', source, sourcePort: remotePort, destination, destinationPort: port };
+    const local = this.#isWildcard ? stream.localEndpoint() : undefined;
+    const destination = local === undefined ? address : ipAddress(local.address);
+    const source = ipAddress(remote.address);
+    return { protocol: 'tcp', source, sourcePort: remote.port, destination, destinationPort: port };
   }
-}
 
-function noCapture(): TypeError {
-  return new TypeError('A captured listener needs the capture plan');
+  /** Undefined if no rule serves the port that the connection was made to. One system call. */
+  #capturedEnd(stream: ByteStream, { block }: CapturePlan): ServedEnd | undefined {
+    const { captured, address } = this.binding;
+    const local = stream.localEndpoint();
+    if (captured?.protocol !== 'tcp' || local === undefined) return undefined;
+    const numbered = capturedPortOfText(local.address, block);
+    if (numbered < 0) return undefined;
+    const port = numbered & 0xffff;
+    const ports = captured.frontends.numbered(numbered >>> 16);
+    const slot = ports?.at(port);
+    if (ports?.frontend.address.family !== address.family || slot === undefined) return undefined;
+    return { slot, address: ports.frontend.address, port };
+  }
 }
 
 /** Whether this peer must send a PROXY header. */
@@ -200,86 +163,6 @@ function mayConnect(frontend: Frontend, peer: IpAddress, expectsProxyHeader: boo
   if (!expectsProxyHeader) return isAdmitted(frontend, peer);
   const verdict = judgeAccess(frontend, peer);
   return verdict.admitted || verdict.because !== 'deny';
-}
-
-function refuse(socket: Socket): void {
-  if (socket.listenerCount('error') === 0) socket.on('error', ignore);
-  socket.resetAndDestroy();
-}
-
-function ignore(): void {
-  // The connection is being thrown away.
-}
-
-/**
- * Whether this process could listen on a TCP port: undefined, or why not (`EADDRINUSE`, `EACCES` ...). It listens for
- * less than a turn of the event loop and accepts nobody: a client in that moment is refused as it was before.
- */
-export function tryTcpPort(address: string, port: number): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const server = createServer();
-    server.once('error', (error) => resolve(errorCode(error) ?? errorMessage(error)));
-    server.once('listening', () => server.close(() => resolve(undefined)));
-    server.listen({ host: address, port, backlog: 1, ipv6Only: true });
-  });
-}
-
-/**
- * Whose port a captured connection was made to, as the binding that a socket of that port alone would have; undefined:
- * nobody's. One system call.
- */
-export function captureOf(
-  socket: Socket,
-  listener: ListenerBinding,
-  { block }: CapturePlan,
-): ListenerBinding | undefined {
-  const { localAddress } = socket;
-  const ends = endsOf(listener);
-  if (localAddress === undefined || ends === undefined) return undefined;
-  const captured = capturedPortOfText(localAddress, block);
-  if (captured < 0) return undefined;
-  const port = captured & 0xffff;
-  const end = ends.ofSlot(captured >>> 16)?.at(port);
-  if (end?.frontend.address.family !== listener.address.family) return undefined;
-  return new CapturedBinding(end, port, listener);
-}
-
-function endsOf({ captured }: ListenerBinding): CapturedEnds | undefined {
-  return captured?.protocol === 'tcp' ? captured.ends : undefined;
-}
-
-/** Who serves one captured port: after a reload another rule, if one does; else who served it when the flow began. */
-class CapturedBinding implements ListenerBinding {
-  readonly protocol = 'tcp';
-  readonly port: number;
-  readonly #first: CapturedEnd;
-  readonly #listener: ListenerBinding;
-
-  constructor(first: CapturedEnd, port: number, listener: ListenerBinding) {
-    this.#first = first;
-    this.port = port;
-    this.#listener = listener;
-  }
-
-  get address(): IpAddress {
-    return this.#first.frontend.address;
-  }
-
-  get rule(): Rule {
-    return this.#end.rule;
-  }
-
-  get ruleIndex(): number {
-    return this.#end.ruleIndex;
-  }
-
-  get frontend(): Frontend {
-    return this.#end.frontend;
-  }
-
-  get #end(): CapturedEnd {
-    return endsOf(this.#listener)?.of(this.address.text)?.at(this.port) ?? this.#first;
-  }
 }
 
 /** Ports fit below this factor, slots above. */

@@ -1,6 +1,4 @@
-import type { Socket } from 'node:net';
 import { fromBytes, parseIpAddress, type FiveTuple, type IpAddress } from '../../../model/address.js';
-import type { Clock } from '../../../runtime/clock.js';
 
 // HAProxy, "The PROXY protocol", versions 1 & 2 (doc/proxy-protocol.txt). Section numbers below are its own.
 
@@ -13,6 +11,15 @@ const V2_MAX_BODY_BYTES = 4096;
 const V1_PREFIX: Uint8Array = Uint8Array.from(Buffer.from('PROXY ', 'latin1'));
 const V2_SIGNATURE: Uint8Array = Uint8Array.of(13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10);
 const V2_HEAD_BYTES = 16;
+const V2_LOCAL = 0x20;
+const V2_PROXY = 0x21;
+const V2_TCP_OVER_IPV4 = 0x11;
+const V2_TCP_OVER_IPV6 = 0x21;
+
+const ADDRESS_BYTES: ReadonlyMap<number, number> = new Map([
+  [V2_TCP_OVER_IPV4, 4],
+  [V2_TCP_OVER_IPV6, 16],
+]);
 
 const CR = 13;
 const LF = 10;
@@ -83,7 +90,7 @@ function v1Port(text: string | undefined): number | undefined {
 
 function parseV2(bytes: Uint8Array): ProxyHeader {
   const versionAndCommand = bytes[12];
-  if (versionAndCommand !== undefined && versionAndCommand !== 0x20 && versionAndCommand !== 0x21) {
+  if (versionAndCommand !== undefined && versionAndCommand !== V2_LOCAL && versionAndCommand !== V2_PROXY) {
     return invalid('version must be 2 and command LOCAL or PROXY');
   }
   const familyAndTransport = bytes[13];
@@ -95,8 +102,7 @@ function parseV2(bytes: Uint8Array): ProxyHeader {
   const bodyBytes = view.getUint16(14);
   if (bodyBytes > V2_MAX_BODY_BYTES) return invalid(`length must be ${V2_MAX_BODY_BYTES} at most`);
   // LOCAL, and anything but TCP over IPv4 or IPv6: "use the real connection endpoints" (2.2).
-  const addressBytes =
-    versionAndCommand === 0x20 ? 0 : familyAndTransport === 0x11 ? 4 : familyAndTransport === 0x21 ? 16 : 0;
+  const addressBytes = versionAndCommand === V2_LOCAL ? 0 : (ADDRESS_BYTES.get(familyAndTransport ?? 0) ?? 0);
   if (addressBytes > 0 && bodyBytes < 2 * addressBytes + 4) return invalid('length must cover the addresses');
   const length = V2_HEAD_BYTES + bodyBytes;
   if (bytes.length < length) return INCOMPLETE;
@@ -143,11 +149,6 @@ function invalid(error: string): ProxyHeader {
 /** What a PROXY protocol header says of a connection; both addresses are of one family. */
 export type ProxyIdentity = Omit<FiveTuple, 'protocol'>;
 
-const PROXY_PROTOCOL_WRITE_V2_SIGNATURE: readonly number[] = [13, 10, 13, 10, 0, 13, 10, 81, 85, 73, 84, 10];
-const V2_PROXY = 0x21;
-const V2_TCP_OVER_IPV4 = 0x11;
-const V2_TCP_OVER_IPV6 = 0x21;
-
 /** The PROXY protocol header (HAProxy, doc/proxy-protocol.txt, sections 2.1 and 2.2) of a TCP connection. */
 export function writeProxyHeader(version: 'v1' | 'v2', identity: ProxyIdentity): Buffer {
   return version === 'v1' ? writeV1(identity) : writeV2(identity);
@@ -163,7 +164,7 @@ function writeV2({ source, sourcePort, destination, destinationPort }: ProxyIden
   const bodyBytes = source.bytes.length + destination.bytes.length + 4;
   const ports = [sourcePort >> 8, sourcePort & 0xff, destinationPort >> 8, destinationPort & 0xff];
   return Buffer.from([
-    ...PROXY_PROTOCOL_WRITE_V2_SIGNATURE,
+    ...V2_SIGNATURE,
     V2_PROXY,
     family,
     bodyBytes >> 8,
@@ -177,69 +178,4 @@ function writeV2({ source, sourcePort, destination, destinationPort }: ProxyIden
 /** A zone means something on this machine only. */
 function withoutZone({ text, zone }: IpAddress): string {
   return zone === undefined ? text : text.slice(0, -zone.length - 1);
-}
-
-export type ProxyHeaderOutcome =
-  /** `identity` is missing where the header leaves the socket's own addresses in force. */
-  | { readonly kind: 'read'; readonly identity?: ProxyIdentity }
-  /** Malformed, not there in time, or the stream ended first. */
-  | { readonly kind: 'bad'; readonly error: string };
-
-export interface ProxyHeaderOptions {
-  readonly accept: 'v1' | 'v2' | 'any';
-  readonly timeoutMs: number;
-}
-
-/**
- * Reads the PROXY protocol header off a paused socket, which is paused again afterwards: bytes behind the header are
- * the next to be read from it. Answers once, unless the returned function cancels first. A socket that fails is the
- * caller's to notice.
- */
-export function readProxyHeader(
-  socket: Socket,
-  clock: Clock,
-  options: ProxyHeaderOptions,
-  answer: (outcome: ProxyHeaderOutcome) => void,
-): () => void {
-  let held: Buffer = Buffer.alloc(0);
-
-  function stop(): void {
-    cancelTimer();
-    socket.off('data', onData);
-    socket.off('end', onEnd);
-    socket.pause();
-  }
-  function finish(outcome: ProxyHeaderOutcome): void {
-    stop();
-    answer(outcome);
-  }
-  function onData(chunk: Buffer): void {
-    held = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
-    const header = parseProxyHeader(held, options.accept);
-    switch (header.kind) {
-      case 'incomplete':
-        return;
-      case 'invalid':
-        finish({ kind: 'bad', error: header.error });
-        return;
-      case 'complete':
-        stop();
-        if (held.length > header.length) socket.unshift(held.subarray(header.length));
-        answer(
-          header.identity === undefined ? { kind: 'read' } : { kind: 'read', identity: header.identity },
-        );
-        return;
-    }
-  }
-  function onEnd(): void {
-    finish({ kind: 'bad', error: 'PROXY protocol header must come before the end of the stream' });
-  }
-
-  const cancelTimer = clock.setTimer(options.timeoutMs, () => {
-    finish({ kind: 'bad', error: `PROXY protocol header must come within ${options.timeoutMs} ms` });
-  });
-  socket.on('data', onData);
-  socket.on('end', onEnd);
-  socket.resume();
-  return stop;
 }

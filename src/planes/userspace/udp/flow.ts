@@ -1,34 +1,30 @@
-import type { Flow, FlowTransport } from '../../../flows/flow.js';
+import type { FlowManager } from '../../../flows/flow-manager.js';
+import type { Flow, FlowTransport, RuleSlot } from '../../../flows/flow.js';
 import type { FiveTuple } from '../../../model/address.js';
-import type { Rule } from '../../../model/configuration.js';
 import type { PlacementReason } from '../../../model/flow.js';
-import type { ForwardingState } from '../../../model/forwarding.js';
-import type { Clock } from '../../../runtime/clock.js';
 import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
 import type { UdpFlowState } from '../../contract.js';
-import type { FlowKeeper } from '../flow-keeper.js';
-import type { ListenerBinding } from '../listener.js';
 import type { RelatedEnds } from './answers-from-address.js';
 import {
   FailedBackends,
   Upstream,
+  type DatagramBudget,
   type DialRefusal,
-  type HeldMemory,
+  type Dialer,
   type UpstreamDialer,
   type UpstreamOwner,
-  type UpstreamSource,
   type UpstreamTarget,
   type UpstreamTargets,
 } from './upstream.js';
 
 /** What UDP flows work with: one set a worker. */
 export interface UdpTools {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly picker: Picker;
   readonly dialer: UpstreamDialer;
   readonly related: RelatedEnds;
   readonly targets: UpstreamTargets;
-  readonly heldMemory: HeldMemory;
+  readonly budget: DatagramBudget;
 }
 
 /** A client's end of a flow, as its listener knows it. */
@@ -60,19 +56,15 @@ export interface FlowHost {
 /** What a new flow starts with. */
 export interface FlowStart {
   readonly tuple: FiveTuple;
-  readonly rule: Rule;
-  readonly pick: Picked;
+  readonly slot: RuleSlot;
   readonly client: ClientEnd;
 }
 
-/** For placements that passed nobody over: one list for all. */
-export const NOBODY: readonly string[] = Object.freeze([]);
+/** Where a flow is placed. */
+export type Place = Pick<Picked, 'ruleIndex' | 'backendIndex' | 'backendId'>;
 
-/** Where a rule stands in the configuration now; -1 if it is gone. `hint` is looked at first. */
-export function ruleIndexIn(state: ForwardingState, name: string, hint: number): number {
-  const { rules } = state.configuration;
-  return rules[hint]?.name === name ? hint : rules.findIndex((rule) => rule.name === name);
-}
+/** For placements that passed no backend over: one list for all. */
+export const NOBODY: readonly string[] = Object.freeze([]);
 
 const NO_ROUTE = 'no route to backend';
 
@@ -81,7 +73,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   readonly #tools: UdpTools;
   readonly #host: FlowHost;
   readonly #client: ClientEnd;
-  // Set before anybody else sees this: a Flow needs its transport first.
+  // Set before anything else sees this: a Flow needs its transport first.
   #flow!: Flow;
   #upstream: Upstream | undefined;
   /** The present backend has answered, the flow may stay on it, and none has failed it lately: nothing to look after. */
@@ -98,34 +90,35 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   /** Takes a flow in and puts it on the picked backend. Undefined where that is refused, which is counted. */
-  static open(start: FlowStart, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
+  static open(start: FlowStart, pick: Picked, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
     const opened = new UdpFlow(tools, host, start.client);
-    const flow = tools.keeper.open(start.tuple, start.rule, opened);
+    const flow = tools.manager.open(start.tuple, start.slot, opened);
     if (typeof flow === 'string') return undefined;
     opened.#flow = flow;
-    opened.#goTo(start.pick, start.pick.reason);
-    return flow.slot < 0 ? undefined : opened;
+    opened.#goTo(pick, pick.reason);
+    return flow.tableIndex < 0 ? undefined : opened;
   }
 
-  /** Goes on with a flow of another process, on the same backend and local port. Undefined where that is refused. */
+  /** Continues a flow of another process, on the same backend and local port. Undefined where that is refused. */
   static resume(
     record: UdpFlowState,
     start: FlowStart,
+    place: Place,
     tools: UdpTools,
     host: FlowHost,
   ): UdpFlow | undefined {
     const resumed = new UdpFlow(tools, host, start.client);
-    const { keeper, targets } = tools;
-    const flow = keeper.open(start.tuple, start.rule, resumed, record);
+    const { manager, targets } = tools;
+    const flow = manager.open(start.tuple, start.slot, resumed, record);
     if (typeof flow === 'string') return undefined;
     resumed.#flow = flow;
-    const target = targets.of(keeper.state, start.pick, flow.tuple.destinationPort);
+    const target = targets.of(manager.state, place, flow.tuple.destinationPort);
     const { backendId, endpoint } = target;
-    const epoch = keeper.state.revision;
-    keeper.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
-    resumed.#upstream = new Upstream(target, resumed.#way(), resumed, record);
+    const epoch = manager.state.revision;
+    manager.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
+    resumed.#upstream = new Upstream(target, resumed.#dialer(), resumed, record);
     resumed.#upstream.start();
-    return flow.slot < 0 ? undefined : resumed;
+    return flow.tableIndex < 0 ? undefined : resumed;
   }
 
   record(): UdpFlowState | undefined {
@@ -150,7 +143,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   fromClient(datagram: Buffer): void {
-    this.#flow.lastActivityMs = this.#tools.keeper.clock.monotonicMs();
+    this.#flow.lastActivityMs = this.#tools.manager.clock.monotonicMs();
     if (this.#steady) this.#upstream?.send(datagram);
     else if (!this.#prepare(datagram)) return;
     this.#flow.bytesToBackend += datagram.length;
@@ -158,7 +151,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   shutDown(): void {
-    this.#tools.keeper.end(this.#flow, 'shutdown', 'close');
+    this.#tools.manager.end(this.#flow, 'shutdown', 'close');
   }
 
   close(): void {
@@ -176,28 +169,28 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   onConnected(): void {
-    if (this.#flow.state === 'embryonic') this.#tools.keeper.establish(this.#flow);
+    if (this.#flow.state === 'embryonic') this.#tools.manager.establish(this.#flow);
   }
 
   onRefused(refusal: DialRefusal, by: Upstream): void {
-    const { keeper } = this.#tools;
+    const { manager } = this.#tools;
     if (refusal === 'unreachable') {
-      this.#failures(keeper.clock).add(by.target.backendId);
-      keeper.backendFailed(this.#flow, NO_ROUTE);
-      if (this.#goElsewhere() || this.#flow.slot < 0) return;
+      this.#failures().add(by.target.backendId);
+      manager.backendFailed(this.#flow.rule, 'udp', by.target.backendId, NO_ROUTE);
+      if (this.#goElsewhere() || this.#flow.tableIndex < 0) return;
     }
-    keeper.dropped(this.#flow.rule, 'udp', refusal === 'unreachable' ? 'send-failed' : refusal);
-    keeper.end(this.#flow, 'connect-failed', 'gone');
+    manager.dropped(this.#flow.rule, 'udp', refusal === 'unreachable' ? 'send-failed' : refusal);
+    manager.end(this.#flow, 'connect-failed', 'gone');
   }
 
   onReply(datagram: Buffer): void {
     const flow = this.#flow;
-    const { keeper } = this.#tools;
-    flow.lastActivityMs = keeper.clock.monotonicMs();
+    const { manager } = this.#tools;
+    flow.lastActivityMs = manager.clock.monotonicMs();
     if (!this.#steady) this.#answered();
     const { expectedResponses } = flow.rule.udp;
     if (expectedResponses === 0) {
-      keeper.dropped(flow.rule, 'udp', 'unexpected-reply');
+      manager.dropped(flow.rule, 'udp', 'unexpected-reply');
       return;
     }
     flow.bytesToClient += datagram.length;
@@ -205,27 +198,27 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     this.#host.reply(datagram, this.#client);
     if (expectedResponses === undefined) return;
     if (flow.packetsToClient >= flow.packetsToBackend * expectedResponses) {
-      keeper.end(flow, 'responses-complete', 'close');
+      manager.end(flow, 'responses-complete', 'close');
     }
   }
 
   onUnreachable(evidence: string, by: Upstream): void {
-    const { keeper } = this.#tools;
+    const { backendId } = by.target;
     // One that has failed in this round was the last resort then, and still is.
-    if (!this.#failures(keeper.clock).add(by.target.backendId)) return;
-    keeper.backendFailed(this.#flow, evidence);
+    if (!this.#failures().add(backendId)) return;
+    this.#tools.manager.backendFailed(this.#flow.rule, 'udp', backendId, evidence);
     this.#goElsewhere();
   }
 
   onSendFailed(): void {
-    this.#tools.keeper.dropped(this.#flow.rule, 'udp', 'send-failed');
+    this.#tools.manager.dropped(this.#flow.rule, 'udp', 'send-failed');
   }
 
   /** Sends while something needs to be looked after. False: the datagram was thrown away, which is counted. */
   #prepare(datagram: Buffer): boolean {
     const flow = this.#flow;
     if (flow.state === 'blackholed') {
-      this.#tools.keeper.dropped(flow.rule, 'udp', 'blackholed');
+      this.#tools.manager.dropped(flow.rule, 'udp', 'blackholed');
       return false;
     }
     if (this.#unpinned && !this.#placeAnew()) return false;
@@ -236,35 +229,30 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
 
   /** Picks a backend by the present state. False: the flow has ended. */
   #placeAnew(): boolean {
-    const { keeper, picker } = this.#tools;
+    const { manager, picker } = this.#tools;
     const flow = this.#flow;
-    const { state } = keeper;
-    const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
-    const pick = ruleIndex < 0 ? undefined : picker.pickForRule(state, ruleIndex, flow.tuple, NONE_EXCLUDED);
-    if (pick?.kind !== 'picked') {
-      keeper.dropped(flow.rule, 'udp', 'no-backend');
-      keeper.end(flow, 'no-backend', 'gone');
+    const pick = picker.pickForRule(manager.state, flow.slot.index, flow.tuple, NONE_EXCLUDED);
+    if (pick.kind !== 'picked') {
+      manager.dropped(flow.rule, 'udp', 'no-backend');
+      manager.end(flow, 'no-backend', 'gone');
       return false;
     }
     this.#failed = undefined;
     this.#goTo(pick, pick.reason === 'fail-open' ? 'fail-open' : 'rebalanced');
-    return flow.slot >= 0;
+    return flow.tableIndex >= 0;
   }
 
-  /** After a backend has failed the flow: on to another, with what is held. False: nobody else takes it. */
+  /** After a backend has failed the flow: on to another, with what is held. False: no other takes it. */
   #goElsewhere(): boolean {
-    const { keeper, picker } = this.#tools;
+    const { manager, picker } = this.#tools;
     const flow = this.#flow;
-    const { state } = keeper;
     this.#steady = false;
-    const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
-    if (ruleIndex < 0) return false;
-    const pick = picker.pickForRule(state, ruleIndex, flow.tuple, this.#excluded());
+    const pick = picker.pickForRule(manager.state, flow.slot.index, flow.tuple, this.#excluded());
     if (pick.kind !== 'picked') return false;
-    keeper.retried(flow);
+    manager.retried(flow);
     const datagram = this.#held;
     this.#goTo(pick, 'retry');
-    if (flow.slot < 0) return false;
+    if (flow.tableIndex < 0) return false;
     if (datagram !== undefined) {
       this.#hold(datagram);
       this.#upstream?.send(datagram);
@@ -273,9 +261,9 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   #goTo(pick: Picked, reason: PlacementReason): void {
-    const { keeper, targets } = this.#tools;
+    const { manager, targets } = this.#tools;
     const flow = this.#flow;
-    const { state } = keeper;
+    const { state } = manager;
     const target = targets.of(state, pick, flow.tuple.destinationPort);
     this.#unpinned = false;
     if (this.#upstream !== undefined && sameEndpoint(this.#upstream.target, target)) return;
@@ -284,22 +272,21 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     const excludedNow = this.#excluded();
     const excluded = excludedNow.size === 0 ? NOBODY : [...excludedNow];
     const placement = { backendId, endpoint, reason, epoch: state.revision, excluded };
-    if (flow.state === 'embryonic') keeper.place(flow, placement);
-    else keeper.move(flow, placement);
-    this.#upstream = new Upstream(target, this.#way(), this);
+    if (flow.state === 'embryonic') manager.place(flow, placement);
+    else manager.move(flow, placement);
+    this.#upstream = new Upstream(target, this.#dialer(), this);
     this.#upstream.start();
   }
 
-  /** How it gets to its backends. */
-  #way(): UpstreamSource {
+  #dialer(): Dialer {
     const { dialer, related } = this.#tools;
     const flow = this.#flow;
     if (flow.rule.udp.answersFrom !== 'address') return dialer;
     const { address: clientAddress } = this.#client;
-    return related.wayFor({ flow, clientAddress, receive: (datagram) => this.onReply(datagram) });
+    return related.dialerFor({ flow, clientAddress, receive: (datagram) => this.onReply(datagram) });
   }
 
-  /** Lets go of the backend side. */
+  /** Closes the backend side. */
   #leave(): void {
     this.#upstream?.close();
     this.#upstream = undefined;
@@ -317,14 +304,14 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
     return this.#failed?.present() ?? NONE_EXCLUDED;
   }
 
-  #failures(clock: Clock): FailedBackends {
-    return (this.#failed ??= new FailedBackends(clock));
+  #failures(): FailedBackends {
+    return (this.#failed ??= new FailedBackends(this.#tools.manager.clock));
   }
 
   #hold(datagram: Buffer | undefined): void {
-    const { heldMemory } = this.#tools;
-    if (this.#held !== undefined) heldMemory.give(this.#held);
-    this.#held = datagram !== undefined && heldMemory.take(datagram) ? datagram : undefined;
+    const { budget } = this.#tools;
+    if (this.#held !== undefined) budget.give(this.#held);
+    this.#held = datagram !== undefined && budget.take(datagram) ? datagram : undefined;
   }
 }
 
@@ -337,29 +324,16 @@ function sameEndpoint(a: UpstreamTarget, b: UpstreamTarget): boolean {
 }
 
 /**
- * The backend that a flow of another process was on, as a pick of the present state. Undefined where the rule there is
- * another one now, or the backend may not keep flows: a new flow finds its place then.
+ * The backend that a flow of another process was on, by the present state. Undefined where the rule there is another one
+ * now, or the backend may not keep flows: a new flow finds its place then.
  */
-export function pickOfRecord(
+export function placeOfRecord(
   { rule, backendId }: UdpFlowState,
-  state: ForwardingState,
-  binding: Pick<ListenerBinding, 'rule' | 'ruleIndex'>,
-): Picked | undefined {
-  if (rule !== binding.rule.name || binding.rule.udp.perPacket) return undefined;
-  const ruleIndex = ruleIndexIn(state, rule, binding.ruleIndex);
-  const viewIndex = state.viewOfRule[ruleIndex] ?? -1;
-  const backends = state.views[viewIndex]?.backends ?? [];
+  slot: RuleSlot | undefined,
+): Place | undefined {
+  if (slot?.rule.name !== rule || slot.rule.udp.perPacket) return undefined;
+  const backends = slot.view?.backends ?? [];
   const backendIndex = backends.findIndex(({ backend }) => backend.id === backendId);
   if (backends[backendIndex]?.valid !== true) return undefined;
-  return {
-    kind: 'picked',
-    ruleIndex,
-    viewIndex,
-    backendIndex,
-    backendId,
-    hash: 0,
-    slot: 0,
-    reason: 'hash',
-    skipped: 0,
-  };
+  return { ruleIndex: slot.index, backendIndex, backendId };
 }

@@ -1,11 +1,8 @@
-import type { Flow } from '../../../flows/flow.js';
-import type { TrafficTotals } from '../../../flows/traffic.js';
-import type { Rule } from '../../../model/configuration.js';
+import type { Flow, RuleSlot, TrafficTotals } from '../../../flows/flow.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
 import { NONE_EXCLUDED, type Picked, type RulePickResult } from '../../../selection/picker.js';
 import {
   NOBODY,
-  ruleIndexIn,
   type ClientEnd,
   type ClientFlow,
   type FlowHost,
@@ -26,7 +23,7 @@ export class PerPacketFlow implements ClientFlow {
   readonly #host: FlowHost;
   readonly #client: ClientEnd;
   readonly #upstreams: SharedUpstreams;
-  // Set before anybody else sees this: a Flow needs its transport first.
+  // Set before anything else sees this: a Flow needs its transport first.
   #flow!: Flow;
   /** Datagrams so far: each goes by one slot further. */
   #sequence = 0;
@@ -44,47 +41,48 @@ export class PerPacketFlow implements ClientFlow {
   /** Takes a flow in, listed under the picked backend. Undefined where that is refused, which is counted. */
   static open(
     start: FlowStart,
+    pick: Picked,
     tools: UdpTools,
     host: FlowHost,
     upstreams: SharedUpstreams,
   ): PerPacketFlow | undefined {
-    const { keeper } = tools;
+    const { manager } = tools;
     const opened = new PerPacketFlow(tools, host, start.client, upstreams);
-    const flow = keeper.open(start.tuple, start.rule, opened);
+    const flow = manager.open(start.tuple, start.slot, opened);
     if (typeof flow === 'string') return undefined;
     opened.#flow = flow;
-    const { backendId, endpoint } = tools.targets.of(keeper.state, start.pick, start.tuple.destinationPort);
-    const { reason } = start.pick;
-    keeper.place(flow, { backendId, endpoint, reason, epoch: keeper.state.revision, excluded: NOBODY });
-    keeper.establish(flow);
+    const { backendId, endpoint } = tools.targets.of(manager.state, pick, start.tuple.destinationPort);
+    const { reason } = pick;
+    manager.place(flow, { backendId, endpoint, reason, epoch: manager.state.revision, excluded: NOBODY });
+    manager.establish(flow);
     upstreams.enter();
     opened.#inside = true;
     return opened;
   }
 
   fromClient(datagram: Buffer): void {
-    const { keeper } = this.#tools;
+    const { manager } = this.#tools;
     const flow = this.#flow;
-    flow.lastActivityMs = keeper.clock.monotonicMs();
+    flow.lastActivityMs = manager.clock.monotonicMs();
     if (flow.state === 'blackholed') {
-      keeper.dropped(flow.rule, 'udp', 'blackholed');
+      manager.dropped(flow.rule, 'udp', 'blackholed');
       return;
     }
     const target = this.#upstreams.send(datagram, flow, this.#sequence++);
     if (target === undefined) {
-      keeper.dropped(flow.rule, 'udp', 'no-backend');
-      keeper.end(flow, 'no-backend', 'gone');
+      manager.dropped(flow.rule, 'udp', 'no-backend');
+      manager.end(flow, 'no-backend', 'gone');
       return;
     }
     if (!this.#unpinned) return;
     this.#unpinned = false;
     const { backendId, endpoint } = target;
-    const epoch = keeper.state.revision;
-    keeper.move(flow, { backendId, endpoint, reason: 'rebalanced', epoch, excluded: NOBODY });
+    const epoch = manager.state.revision;
+    manager.move(flow, { backendId, endpoint, reason: 'rebalanced', epoch, excluded: NOBODY });
   }
 
   shutDown(): void {
-    this.#tools.keeper.end(this.#flow, 'shutdown', 'close');
+    this.#tools.manager.end(this.#flow, 'shutdown', 'close');
   }
 
   /** The next datagram goes anywhere anyway. */
@@ -108,7 +106,7 @@ export class PerPacketFlow implements ClientFlow {
   }
 }
 
-interface Way {
+interface CountedUpstream {
   readonly upstream: Upstream;
   readonly totals: TrafficTotals;
 }
@@ -120,16 +118,16 @@ interface Way {
 export class SharedUpstreams implements UpstreamOwner {
   readonly #tools: UdpTools;
   /** The listener's, which changes with the configuration. */
-  readonly #serving: { readonly rule: Rule };
-  readonly #ways = new Map<string, Way>();
+  readonly #slotNow: () => RuleSlot;
+  readonly #upstreams = new Map<string, CountedUpstream>();
   readonly #failed: FailedBackends;
   #configurationDigest = '';
   #flows = 0;
 
-  constructor(tools: UdpTools, serving: { readonly rule: Rule }) {
+  constructor(tools: UdpTools, slotNow: () => RuleSlot) {
     this.#tools = tools;
-    this.#serving = serving;
-    this.#failed = new FailedBackends(tools.keeper.clock);
+    this.#slotNow = slotNow;
+    this.#failed = new FailedBackends(tools.manager.clock);
   }
 
   /** One more flow, which leaves once. */
@@ -143,18 +141,18 @@ export class SharedUpstreams implements UpstreamOwner {
 
   /** Sends the datagram to the backend it is hashed to, and says which; undefined where there is none. */
   send(datagram: Buffer, flow: Flow, sequence: number): UpstreamTarget | undefined {
-    const { state } = this.#tools.keeper;
+    const { state } = this.#tools.manager;
     if (state.configuration.digest !== this.#configurationDigest) {
       // Endpoints may have changed; what is still right opens again with the next datagram.
       this.#closeAll();
       this.#configurationDigest = state.configuration.digest;
     }
     const pick = this.#pick(flow, sequence);
-    if (pick?.kind !== 'picked') return undefined;
-    const way = this.#ways.get(pick.backendId) ?? this.#open(state, pick, flow);
-    way.upstream.send(datagram);
-    count(flow, way.totals, datagram.length);
-    return way.upstream.target;
+    if (pick.kind !== 'picked') return undefined;
+    const counted = this.#upstreams.get(pick.backendId) ?? this.#open(state, pick, flow);
+    counted.upstream.send(datagram);
+    count(flow, counted.totals, datagram.length);
+    return counted.upstream.target;
   }
 
   onConnected(): void {
@@ -163,7 +161,7 @@ export class SharedUpstreams implements UpstreamOwner {
 
   onRefused(refusal: DialRefusal, by: Upstream): void {
     const { backendId } = by.target;
-    this.#ways.delete(backendId);
+    this.#upstreams.delete(backendId);
     if (refusal === 'unreachable') this.onUnreachable('no route to backend', by);
     this.#drop(refusal === 'unreachable' ? 'send-failed' : refusal);
   }
@@ -175,44 +173,42 @@ export class SharedUpstreams implements UpstreamOwner {
   onUnreachable(evidence: string, by: Upstream): void {
     const { backendId } = by.target;
     if (!this.#failed.add(backendId)) return;
-    this.#tools.keeper.backendUnreachable(this.#serving.rule, 'udp', backendId, evidence);
+    this.#tools.manager.backendFailed(this.#slotNow().rule, 'udp', backendId, evidence);
   }
 
   onSendFailed(): void {
     this.#drop('send-failed');
   }
 
-  #pick(flow: Flow, sequence: number): RulePickResult | undefined {
-    const { keeper, picker } = this.#tools;
-    const { state } = keeper;
-    const ruleIndex = ruleIndexIn(state, flow.rule.name, -1);
-    if (ruleIndex < 0) return undefined;
+  #pick(flow: Flow, sequence: number): RulePickResult {
+    const { manager, picker } = this.#tools;
+    const { slot, tuple } = flow;
     const failed = this.#failed.present();
-    const pick = picker.pickForPacket(state, ruleIndex, flow.tuple, sequence, failed);
+    const pick = picker.pickForPacket(manager.state, slot.index, tuple, sequence, failed);
     if (pick.kind === 'picked' || failed.size === 0) return pick;
-    // All have failed a moment ago: rather one of those than nobody.
-    return picker.pickForPacket(state, ruleIndex, flow.tuple, sequence, NONE_EXCLUDED);
+    // All have failed a moment ago: rather one of those than none.
+    return picker.pickForPacket(manager.state, slot.index, tuple, sequence, NONE_EXCLUDED);
   }
 
-  #open(state: ForwardingState, pick: Picked, flow: Flow): Way {
-    const { keeper, dialer, targets } = this.#tools;
+  #open(state: ForwardingState, pick: Picked, flow: Flow): CountedUpstream {
+    const { manager, dialer, targets } = this.#tools;
     const target = targets.of(state, pick, flow.tuple.destinationPort);
-    const way = {
+    const counted = {
       upstream: new Upstream(target, dialer, this),
-      totals: keeper.traffic.of(flow.rule.name, target.backendId, 'udp'),
+      totals: manager.traffic.of(flow.rule.name, target.backendId, 'udp'),
     };
-    this.#ways.set(target.backendId, way);
-    way.upstream.start();
-    return way;
+    this.#upstreams.set(target.backendId, counted);
+    counted.upstream.start();
+    return counted;
   }
 
   #closeAll(): void {
-    for (const { upstream } of this.#ways.values()) upstream.close();
-    this.#ways.clear();
+    for (const { upstream } of this.#upstreams.values()) upstream.close();
+    this.#upstreams.clear();
   }
 
   #drop(reason: 'send-failed' | 'unexpected-reply' | 'ports-exhausted' | 'descriptors-exhausted'): void {
-    this.#tools.keeper.dropped(this.#serving.rule, 'udp', reason);
+    this.#tools.manager.dropped(this.#slotNow().rule, 'udp', reason);
   }
 }
 

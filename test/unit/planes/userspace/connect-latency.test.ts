@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { ConnectLatency } from '../../../../src/planes/userspace/limits.js';
+import { ConnectLatency } from '../../../../src/planes/userspace/latency.js';
 
 test('snapshot() counts cumulatively: a bucket holds everything up to its bound, the bound included', () => {
   const latency = new ConnectLatency();

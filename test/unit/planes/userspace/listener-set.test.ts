@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type {
-  Listener,
-  ListenerBinding,
-  ListenerFactory,
-} from '../../../../src/planes/userspace/listener.js';
-import { planListeners } from '../../../../src/planes/userspace/listen-plan.js';
-import { ListenerSet, type ListenerSetOptions } from '../../../../src/planes/userspace/listeners.js';
+import { ruleSlots } from '../../../../src/flows/flow.js';
+import type { PortGate } from '../../../../src/planes/contract.js';
+import { HandoverState } from '../../../../src/planes/userspace/handover-state.js';
+import { planListeners, type ListenerBinding } from '../../../../src/planes/userspace/listen-plan.js';
+import {
+  ListenerSet,
+  type Listener,
+  type ListenerFactory,
+  type ListenerSetOptions,
+} from '../../../../src/planes/userspace/listeners.js';
 import { ipAddress, isWildcard } from '../../../../src/model/address.js';
 import type { Configuration } from '../../../../src/model/configuration.js';
 import { portSetOf } from '../../../../src/model/ports.js';
@@ -33,6 +36,10 @@ class FakeListener implements Listener {
 
   destroy(): void {
     this.destroys++;
+  }
+
+  rawHandle(): undefined {
+    return undefined;
   }
 }
 
@@ -92,12 +99,15 @@ function systemError(code: string): Error {
 }
 
 function plan(overrides: Partial<Configuration>): ReturnType<typeof planListeners> {
-  return planListeners(aConfiguration(overrides), () => []);
+  const configuration = aConfiguration(overrides);
+  return planListeners(configuration, ruleSlots(configuration), () => []);
 }
 
 function tcpPlan(...ports: readonly number[]): ReturnType<typeof planListeners> {
   return plan({ rules: [aRule({ protocols: ['tcp'], ports: portSetOf(...ports) })] });
 }
+
+const OPEN_GATE: PortGate = { claim: () => Promise.resolve(undefined), release: () => undefined };
 
 class Lab {
   readonly tcp = new FakeFactory();
@@ -105,8 +115,10 @@ class Lab {
   readonly clock = new FakeClock();
   readonly set: ListenerSet;
 
-  constructor(options: ListenerSetOptions = {}) {
-    this.set = new ListenerSet({ clock: this.clock, factories: { tcp: this.tcp, udp: this.udp } }, options);
+  constructor(options: ListenerSetOptions = {}, tcpGate?: PortGate) {
+    const factories = { tcp: this.tcp, udp: this.udp };
+    const deps = { clock: this.clock, factories, handover: new HandoverState(), tcpGate };
+    this.set = new ListenerSet(deps, options);
   }
 }
 
@@ -160,7 +172,10 @@ describe('ListenerSet', () => {
     });
     const applied = set.apply(plan({ frontends, rules }));
     const { binding } = tcp.on(80);
-    assert.deepEqual([binding.rule, binding.ruleIndex, binding.frontend], [rules[1], 1, frontends[1]]);
+    assert.deepEqual(
+      [binding.slot.rule, binding.slot.index, binding.slot.rule.frontend],
+      [rules[1], 1, frontends[1]],
+    );
     await applied;
     assert.equal(tcp.opened.length, 1);
     assert.deepEqual(set.census(), { hub: { open: 1, wanted: 1 }, renamed: { open: 1, wanted: 1 } });
@@ -171,8 +186,8 @@ describe('ListenerSet', () => {
     await set.apply(tcpPlan(80, 81));
     const rule = aRule({ name: 'web', protocols: ['tcp'], ports: portSetOf(80, 90) });
     set.rebind(plan({ rules: [rule] }));
-    assert.equal(tcp.on(80).binding.rule, rule);
-    assert.equal(tcp.on(81).binding.rule.name, 'ha-ports');
+    assert.equal(tcp.on(80).binding.slot.rule, rule);
+    assert.equal(tcp.on(81).binding.slot.rule.name, 'ha-ports');
     assert.deepEqual([tcp.opened.length, tcp.on(81).closes], [2, 0]);
   });
 
@@ -264,11 +279,11 @@ describe('ListenerSet', () => {
   });
 });
 
-describe('ListenerSet.prepare()', () => {
+describe('ListenerSet.stage()', () => {
   test('it opens what the plan adds and nothing more, and serves nobody there before apply()', async () => {
     const { set, tcp } = new Lab();
     await set.apply(tcpPlan(80, 81));
-    assert.deepEqual(await set.prepare(tcpPlan(81, 82)), []);
+    assert.deepEqual(await set.stage(tcpPlan(81, 82)), []);
     assert.deepEqual(tcp.ports(), [80, 81, 82]);
     assert.deepEqual([tcp.on(80).closes, tcp.on(81).closes, tcp.on(82).serves], [0, 0, 0]);
     assert.equal(set.count('tcp'), 2);
@@ -276,7 +291,7 @@ describe('ListenerSet.prepare()', () => {
     const rule = aRule({ name: 'new', protocols: ['tcp'], ports: portSetOf(81, 82) });
     assert.deepEqual(await set.apply(plan({ rules: [rule] })), []);
     assert.deepEqual([tcp.on(80).closes, tcp.on(81).closes, tcp.on(82).serves], [1, 0, 1]);
-    assert.equal(tcp.on(82).binding.rule, rule);
+    assert.equal(tcp.on(82).binding.slot.rule, rule);
     assert.equal(set.count('tcp'), 2);
     assert.equal(tcp.opened.length, 3);
   });
@@ -285,7 +300,7 @@ describe('ListenerSet.prepare()', () => {
     const { set, tcp, udp } = new Lab();
     await set.apply(tcpPlan(80));
     udp.failing.set(83, systemError('EADDRINUSE'));
-    const failures = await set.prepare(plan({ rules: [aRule({ ports: portSetOf(81, 82, 83) })] }));
+    const failures = await set.stage(plan({ rules: [aRule({ ports: portSetOf(81, 82, 83) })] }));
     assert.deepEqual(
       failures.map(({ protocol, port, errorCode }) => `${protocol} ${port} ${errorCode}`),
       ['udp 83 EADDRINUSE'],
@@ -302,8 +317,8 @@ describe('ListenerSet.prepare()', () => {
     const { set, tcp } = new Lab();
     for (const port of [80, 82]) tcp.failing.set(port, systemError('EADDRINUSE'));
     await set.apply(tcpPlan(80, 81));
-    assert.equal((await set.prepare(tcpPlan(80, 82))).length, 1);
-    assert.deepEqual(await set.prepare(tcpPlan(80, 82, 83), ({ port }) => port === 82), []);
+    assert.equal((await set.stage(tcpPlan(80, 82))).length, 1);
+    assert.deepEqual(await set.stage(tcpPlan(80, 82, 83), ({ port }) => port === 82), []);
     assert.deepEqual(
       (await set.apply(tcpPlan(80, 82, 83))).map(({ port }) => port),
       [80, 82],
@@ -311,17 +326,17 @@ describe('ListenerSet.prepare()', () => {
     assert.deepEqual(set.census(), { hub: { open: 1, wanted: 3 } });
   });
 
-  test('preparing another plan, abandon(), close() and destroy() leave nothing of it open', async () => {
+  test('staging another plan, discard(), close() and destroy() leave nothing of it open', async () => {
     for (const [end, left] of [
-      ['prepare', 0],
-      ['abandon', 0],
+      ['stage', 0],
+      ['discard', 0],
       ['close', 1],
       ['destroy', 1],
     ] as const) {
       const { set, tcp } = new Lab();
       await set.apply(tcpPlan(80));
-      await set.prepare(tcpPlan(80, 81));
-      if (end === 'prepare') await set.prepare(tcpPlan(82));
+      await set.stage(tcpPlan(80, 81));
+      if (end === 'stage') await set.stage(tcpPlan(82));
       else set[end]();
       assert.equal(tcp.on(81).closes, 1);
       assert.equal(tcp.on(80).closes + tcp.on(80).destroys, left);
@@ -331,7 +346,7 @@ describe('ListenerSet.prepare()', () => {
   test('sockets of both plans together keep within the descriptors', async () => {
     const { set, tcp } = new Lab({ descriptorLimit: 10 });
     await set.apply(tcpPlan(1, 2, 3, 4, 5));
-    const failures = await set.prepare(tcpPlan(11, 12, 13, 14, 15));
+    const failures = await set.stage(tcpPlan(11, 12, 13, 14, 15));
     assert.deepEqual(
       failures.map(({ port, errorCode }) => `${port} ${errorCode}`),
       ['15 EMFILE'],
@@ -361,7 +376,7 @@ describe('ListenerSet.prepare()', () => {
   });
 });
 
-describe('ListenerSet.handOver()', () => {
+describe('ListenerSet.makeRoom()', () => {
   const at = (address: string, ...ports: readonly number[]): ReturnType<typeof planListeners> =>
     plan({
       frontends: [aFrontend({ address: ipAddress(address) })],
@@ -377,9 +392,9 @@ describe('ListenerSet.handOver()', () => {
       const { set, tcp } = new Lab();
       tcp.overlaps = true;
       await set.apply(at(from, 80, 81));
-      assert.deepEqual(await set.prepare(at(to, 80, 82)), []);
+      assert.deepEqual(await set.stage(at(to, 80, 82)), []);
       assert.equal(tcp.on(80).closes, 0, 'not before it must be');
-      assert.deepEqual(await set.handOver(), []);
+      assert.deepEqual(await set.makeRoom(), []);
       assert.deepEqual(await set.apply(at(to, 80, 82)), []);
       const open = tcp.opened.filter(({ closes }) => closes === 0);
       assert.deepEqual(
@@ -396,10 +411,10 @@ describe('ListenerSet.handOver()', () => {
     const { set, tcp } = new Lab();
     await set.apply(at('0.0.0.0', 80));
     tcp.failing.set(80, systemError('EADDRINUSE'));
-    assert.deepEqual(await set.prepare(at('198.51.100.1', 80)), []);
-    const handedOver = await set.handOver();
+    assert.deepEqual(await set.stage(at('198.51.100.1', 80)), []);
+    const madeRoom = await set.makeRoom();
     assert.deepEqual(
-      handedOver.map(({ address, port, errorCode }) => `${address} ${port} ${errorCode}`),
+      madeRoom.map(({ address, port, errorCode }) => `${address} ${port} ${errorCode}`),
       ['198.51.100.1 80 EADDRINUSE'],
     );
     // The old one was opened again if that was possible, and is missing else.
@@ -414,24 +429,24 @@ describe('ListenerSet.handOver()', () => {
     tcp.overlaps = true;
     const ports = Array.from({ length: 300 }, (_, index) => index + 1);
     await set.apply(at('0.0.0.0', ...ports));
-    await set.prepare(at('198.51.100.1', ...ports));
+    await set.stage(at('198.51.100.1', ...ports));
     tcp.failing.set(299, systemError('EACCES'));
-    assert.equal((await set.handOver()).length, 1);
+    assert.equal((await set.makeRoom()).length, 1);
     assert.equal(set.count('tcp'), 299);
     const open = tcp.opened.filter(({ closes }) => closes === 0);
     assert.ok(open.every(({ binding, serves }) => binding.address.text === '0.0.0.0' && serves === 1));
   });
 
   test('it waits for other workers to close what they share', async () => {
-    const { set, tcp, clock } = new Lab({ handOverMs: 1000 });
+    const { set, tcp, clock } = new Lab({}, OPEN_GATE);
     await set.apply(at('0.0.0.0', 80));
     tcp.failing.set(80, systemError('EADDRINUSE'));
-    await set.prepare(at('198.51.100.1', 80));
-    const handedOver = set.handOver();
+    await set.stage(at('198.51.100.1', 80));
+    const madeRoom = set.makeRoom();
     await clock.advanceAsync(500, 20);
     tcp.failing.clear();
     await clock.advanceAsync(100, 20);
-    assert.deepEqual(await handedOver, []);
+    assert.deepEqual(await madeRoom, []);
     assert.deepEqual(await set.apply(at('198.51.100.1', 80)), []);
     assert.deepEqual([set.count('tcp'), clock.pendingTimers], [1, 0]);
   });
@@ -447,7 +462,7 @@ describe('ListenerSet.handOver()', () => {
         aRule({ name: 'b', frontend: 'all', protocols: ['tcp'], ports: portSetOf(80) }),
       ],
     });
-    assert.equal((await set.prepare(both)).length, 1);
+    assert.equal((await set.stage(both)).length, 1);
     assert.equal(tcp.on(80).closes, 0);
   });
 });

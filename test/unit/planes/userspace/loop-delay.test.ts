@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { LoopDelay } from '../../../../src/planes/userspace/plane.js';
+import { LoopDelay } from '../../../../src/planes/userspace/latency.js';
 import { systemClock } from '../../../../src/runtime/clock.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { portShares, sharePorts } from '../../../../src/planes/userspace/listen-plan.js';
+import { portShares, sharePorts } from '../../../../src/planes/userspace/source-ports.js';
 import {
   formatPortSet,
   parsePortSet,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue, FlowKeeper } from '../../../../src/planes/userspace/flow-keeper.js';
+import { EventQueue } from '../../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../../src/flows/flow-manager.js';
 import { Shutdown } from '../../../../src/planes/userspace/plane.js';
 import type { StopReport } from '../../../../src/planes/contract.js';
 import type { CloseStyle, Flow, FlowTransport } from '../../../../src/flows/flow.js';
@@ -11,7 +12,7 @@ import { aTuple } from '../../selection/fixtures.js';
 
 class Lab {
   readonly clock = new FakeClock();
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   /** How each flow's sockets were closed, by flow id. */
   readonly closed = new Map<number, CloseStyle>();
   #nextPort = 40_000;
@@ -19,7 +20,7 @@ class Lab {
   constructor() {
     const events = new EventQueue(this.clock);
     const state = testState({ backends: ['127.0.0.11'] });
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock: this.clock, events },
       { flowEvents: false, worker: 0, workers: 1 },
       state,
@@ -34,23 +35,23 @@ class Lab {
       unpin: () => undefined,
     };
     const tuple = aTuple(`127.0.0.1:${this.#nextPort++}`, '127.0.0.1:8080', protocol);
-    const [rule] = this.keeper.state.configuration.rules;
-    const flow = this.keeper.open(tuple, rule!, transport);
+    const [slot] = this.manager.slotsFor(this.manager.state.configuration);
+    const flow = this.manager.open(tuple, slot!, transport);
     assert.ok(typeof flow !== 'string', 'The flow was refused');
     id = flow.id;
-    this.keeper.place(flow, {
+    this.manager.place(flow, {
       backendId: 'nvas/127.0.0.11',
       endpoint: { address: tuple.destination, port: 8080 },
       reason: 'hash',
       epoch: 1,
       excluded: [],
     });
-    this.keeper.establish(flow);
+    this.manager.establish(flow);
     return flow;
   }
 
   ended(reason: 'shutdown' | 'closed', protocol: Protocol): number {
-    const found = this.keeper.traffic.allTraffic().find((one) => one.protocol === protocol);
+    const found = this.manager.traffic.allTraffic().find((one) => one.protocol === protocol);
     return found?.flowsEnded[reason] ?? 0;
   }
 }
@@ -63,8 +64,8 @@ async function reportOf(promise: Promise<StopReport>): Promise<StopReport | unde
 
 describe('Shutdown', () => {
   test('within() without flows is done at once', async () => {
-    const { clock, keeper } = new Lab();
-    const report = new Shutdown(clock, keeper).within(30_000);
+    const { clock, manager } = new Lab();
+    const report = new Shutdown(clock, manager).within(30_000);
     assert.deepEqual(await reportOf(report), { finished: 0, reset: 0 });
     assert.equal(clock.pendingTimers, 0);
   });
@@ -72,12 +73,12 @@ describe('Shutdown', () => {
   test('within() is done soon after the last flow has finished by itself', async () => {
     const lab = new Lab();
     const flows = [lab.open('tcp'), lab.open('tcp')];
-    const report = new Shutdown(lab.clock, lab.keeper).within(30_000);
+    const report = new Shutdown(lab.clock, lab.manager).within(30_000);
     await lab.clock.advanceAsync(5000, 50);
-    lab.keeper.end(flows[0]!, 'closed', 'gone');
+    lab.manager.end(flows[0]!, 'closed', 'gone');
     await lab.clock.advanceAsync(5000, 50);
     assert.equal(await reportOf(report), undefined);
-    lab.keeper.end(flows[1]!, 'closed', 'gone');
+    lab.manager.end(flows[1]!, 'closed', 'gone');
     await lab.clock.advanceAsync(50, 50);
     assert.deepEqual(await reportOf(report), { finished: 2, reset: 0 });
     assert.equal(lab.clock.pendingTimers, 0);
@@ -87,8 +88,8 @@ describe('Shutdown', () => {
   test('within() resets what is left at the deadline, not before', async () => {
     const lab = new Lab();
     const flows = [lab.open('tcp'), lab.open('tcp'), lab.open('tcp')];
-    const report = new Shutdown(lab.clock, lab.keeper).within(1000);
-    lab.keeper.end(flows[0]!, 'closed', 'gone');
+    const report = new Shutdown(lab.clock, lab.manager).within(1000);
+    lab.manager.end(flows[0]!, 'closed', 'gone');
     await lab.clock.advanceAsync(999, 1);
     assert.equal(await reportOf(report), undefined);
     assert.equal(lab.closed.size, 1);
@@ -96,21 +97,21 @@ describe('Shutdown', () => {
     assert.deepEqual(await reportOf(report), { finished: 1, reset: 2 });
     assert.deepEqual([...lab.closed.values()], ['gone', 'reset', 'reset']);
     assert.equal(lab.ended('shutdown', 'tcp'), 2);
-    assert.equal(lab.keeper.table.size, 0);
+    assert.equal(lab.manager.table.size, 0);
     assert.equal(lab.clock.pendingTimers, 0);
   });
 
   test('within(0) resets at once', async () => {
     const lab = new Lab();
     lab.open('tcp');
-    const report = new Shutdown(lab.clock, lab.keeper).within(0);
+    const report = new Shutdown(lab.clock, lab.manager).within(0);
     assert.deepEqual(await reportOf(report), { finished: 0, reset: 1 });
   });
 
   test('a second within() may shorten the deadline, not extend it, and has the one report', async () => {
     const lab = new Lab();
     lab.open('tcp');
-    const shutdown = new Shutdown(lab.clock, lab.keeper);
+    const shutdown = new Shutdown(lab.clock, lab.manager);
     const first = shutdown.within(30_000);
     await lab.clock.advanceAsync(1000, 50);
     const longer = shutdown.within(60_000);
@@ -122,7 +123,7 @@ describe('Shutdown', () => {
 
     const other = new Lab();
     other.open('tcp');
-    const again = new Shutdown(other.clock, other.keeper);
+    const again = new Shutdown(other.clock, other.manager);
     const report = again.within(1000);
     void again.within(60_000);
     await other.clock.advanceAsync(1100, 50);
@@ -133,7 +134,7 @@ describe('Shutdown', () => {
     const lab = new Lab();
     const chatty = lab.open('udp');
     const quiet = lab.open('udp');
-    const report = new Shutdown(lab.clock, lab.keeper).within(30_000);
+    const report = new Shutdown(lab.clock, lab.manager).within(30_000);
     for (let elapsedMs = 0; elapsedMs < 2000; elapsedMs += 50) {
       chatty.lastActivityMs = lab.clock.monotonicMs();
       if (elapsedMs < 1000) assert.equal(lab.closed.has(quiet.id), false, `after ${elapsedMs} ms`);
@@ -148,7 +149,7 @@ describe('Shutdown', () => {
   test('silence is for UDP only: an idle TCP flow stays', async () => {
     const lab = new Lab();
     lab.open('tcp');
-    const report = new Shutdown(lab.clock, lab.keeper).within(30_000);
+    const report = new Shutdown(lab.clock, lab.manager).within(30_000);
     await lab.clock.advanceAsync(29_000, 500);
     assert.equal(await reportOf(report), undefined);
     assert.equal(lab.closed.size, 0);
@@ -158,11 +159,11 @@ describe('Shutdown', () => {
     const lab = new Lab();
     const tcp = lab.open('tcp');
     const udp = [lab.open('udp'), lab.open('udp')];
-    const shutdown = new Shutdown(lab.clock, lab.keeper);
+    const shutdown = new Shutdown(lab.clock, lab.manager);
     shutdown.endUdp();
     assert.deepEqual([...lab.closed.keys()].sort(), udp.map(({ id }) => id).sort());
     const report = shutdown.within(1000);
-    lab.keeper.end(tcp, 'closed', 'gone');
+    lab.manager.end(tcp, 'closed', 'gone');
     await lab.clock.advanceAsync(50);
     assert.deepEqual(await reportOf(report), { finished: 3, reset: 0 });
   });

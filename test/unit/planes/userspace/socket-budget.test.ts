@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { planListeners, rendezvousOwner } from '../../../../src/planes/userspace/listen-plan.js';
+import { ruleSlots } from '../../../../src/flows/flow.js';
 import {
+  planListeners,
+  rendezvousOwner,
   shortageAdvice,
   socketBudget,
   type BudgetRequest,
-} from '../../../../src/planes/userspace/node-handles.js';
+} from '../../../../src/planes/userspace/listen-plan.js';
 import { ipAddress, parseCidr } from '../../../../src/model/address.js';
 import { parsePortSet } from '../../../../src/model/ports.js';
 import { createHasher } from '../../../../src/selection/flow-hash.js';
@@ -86,8 +88,8 @@ void describe('socketBudget()', () => {
     const { sockets } = budget('1-65535', 8, 20_000);
     let total = 0;
     for (let worker = 0; worker < 8; worker++) {
-      const plan = planListeners(configuration, () => OWN, { worker, ownerOf, tcpPorts: 'owned' });
-      const own = [...plan.values()].reduce((sum, { size }) => sum + size, 0);
+      const share = { worker, ownerOf, tcpPorts: 'owned' } as const;
+      const own = planListeners(configuration, ruleSlots(configuration), () => OWN, share).size;
       assert.ok(own <= sockets, `${own} of ${sockets}`);
       total += own;
     }

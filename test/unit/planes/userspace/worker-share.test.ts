@@ -2,26 +2,34 @@ import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { before, describe, test } from 'node:test';
-import { BackendCaps, WorkerCaps } from '../../../../src/planes/userspace/limits.js';
-import { gatedListeners } from '../../../../src/planes/userspace/listeners.js';
-import type { Listener, ListenerBinding } from '../../../../src/planes/userspace/listener.js';
+import { BackendCaps, WorkerCaps } from '../../../../src/flows/caps.js';
+import { ruleSlots } from '../../../../src/flows/flow.js';
+import { HandoverState } from '../../../../src/planes/userspace/handover-state.js';
+import { ListenerSet, type Listener } from '../../../../src/planes/userspace/listeners.js';
 import {
   ownAddresses,
   ownFailures,
   planListeners,
-  plannedUdpPorts,
   rendezvousOwner,
+  udpEndpoints,
 } from '../../../../src/planes/userspace/listen-plan.js';
 import { SourcePorts } from '../../../../src/planes/userspace/source-ports.js';
 import { UserspacePlane } from '../../../../src/planes/userspace/plane.js';
-import { ipAddress } from '../../../../src/model/address.js';
-import { formatPortSet, parsePortSet, type PortSet } from '../../../../src/model/ports.js';
+import { ipAddress, type Protocol } from '../../../../src/model/address.js';
+import {
+  ALL_PORTS,
+  formatPortSet,
+  parsePortSet,
+  portSetOf,
+  portsOf,
+  type PortSet,
+} from '../../../../src/model/ports.js';
 import { createHasher, type Hash32 } from '../../../../src/selection/flow-hash.js';
 import { eventually } from '../../../support/deadline.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { testState } from '../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../support/loopback.js';
-import { aBackend, aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
+import { aBackend, aConfiguration, aRule } from '../../selection/fixtures.js';
 
 const host = loopbackBlock();
 const set = (text: string): PortSet => parsePortSet(text) ?? assert.fail(text);
@@ -43,15 +51,17 @@ void describe('planListeners() for several workers', () => {
   const plans = () => {
     const ownerOf = rendezvousOwner(hash, WORKERS);
     return Array.from({ length: WORKERS }, (_, worker) =>
-      planListeners(configuration, () => [], { worker, ownerOf }),
+      planListeners(configuration, ruleSlots(configuration), () => [], { worker, ownerOf }),
     );
   };
 
   test('each UDP port is in one plan, each TCP port in all and told of by one', () => {
-    const udp = plans().flatMap((plan) => [...(plan.get('udp 198.51.100.1')?.keys() ?? [])]);
+    const of = (protocol: Protocol) =>
+      plans().map((plan) => [...plan.values()].filter((binding) => binding.protocol === protocol));
+    const udp = of('udp').flatMap((bindings) => bindings.map(({ port }) => port));
     assert.equal(udp.length, 101);
     assert.equal(new Set(udp).size, 101);
-    const tcp = plans().map((plan) => [...(plan.get('tcp 198.51.100.1')?.values() ?? [])]);
+    const tcp = of('tcp');
     for (const bindings of tcp) assert.equal(bindings.length, 100);
     const reported = tcp.flat().filter(({ reportedElsewhere }) => reportedElsewhere !== true);
     assert.equal(reported.length, 100);
@@ -64,12 +74,11 @@ void describe('planListeners() for several workers', () => {
     assert.deepEqual([...told].sort(), [0, 0, 1]);
   });
 
-  test('plannedUdpPorts() are those of all workers', () => {
-    const planned = plannedUdpPorts(configuration, () => []);
-    assert.deepEqual(
-      [...planned].map(([address, ports]) => [address, formatPortSet(ports)]),
-      [['198.51.100.1', '53,8000-8099']],
-    );
+  test('udpEndpoints() knows those of all workers', () => {
+    const isPlanned = udpEndpoints(configuration, () => []);
+    const planned = [...portsOf(ALL_PORTS)].filter((port) => isPlanned('198.51.100.1', port));
+    assert.equal(formatPortSet(portSetOf(...planned)), '53,8000-8099');
+    assert.equal(isPlanned('198.51.100.2', 53), false);
   });
 });
 
@@ -125,67 +134,69 @@ void describe('BackendCaps of a share', () => {
     assert.ok(pool !== undefined);
     caps.setCaps([{ ...pool, backends: [aBackend('a', '10.0.0.1', { maxConnections: 2 })] }], () => 0);
     assert.deepEqual(caps.uses().get(id), { used: 0, wanting: false });
-    assert.deepEqual([...caps.excluded('tcp')], [id]);
+    assert.deepEqual([...caps.excluded(new Set())], [id]);
     assert.deepEqual(caps.uses().get(id), { used: 0, wanting: true });
     assert.deepEqual(caps.uses().get(id), { used: 0, wanting: false });
   });
 });
 
-void describe('gatedListeners()', () => {
-  const binding: ListenerBinding = {
-    protocol: 'tcp',
-    address: ipAddress('127.0.0.1'),
-    port: 80,
-    rule: aRule(),
-    ruleIndex: 0,
-    frontend: aFrontend(),
-  };
+void describe('ListenerSet with a gate', () => {
+  const configuration = aConfiguration({
+    rules: [aRule({ protocols: ['tcp'], ports: set('80') })],
+  });
+  const plan = planListeners(configuration, ruleSlots(configuration), () => []);
+  const empty = planListeners({ ...configuration, rules: [] }, [], () => []);
 
-  const lab = (refusal?: string) => {
+  const lab = (refusal?: string, failure?: Error) => {
     const calls: string[] = [];
-    const listener: Listener = {
-      binding,
-      serve: () => calls.push('serve'),
-      close: () => calls.push('close'),
-      destroy: () => calls.push('destroy'),
-    };
-    const gate = {
+    const tcpGate = {
       claim: (address: string, port: number) => {
         calls.push(`claim ${address} ${port}`);
         return Promise.resolve(refusal);
       },
       release: (address: string, port: number) => void calls.push(`release ${address} ${port}`),
     };
-    return { calls, listener, gate };
+    const tcp = {
+      open: (binding: Listener['binding']): Promise<Listener> => {
+        calls.push('open');
+        const listener = {
+          ...{ binding, serve: () => calls.push('serve'), rawHandle: () => undefined },
+          ...{ close: () => calls.push('close'), destroy: () => calls.push('destroy') },
+        };
+        return failure === undefined ? Promise.resolve(listener) : Promise.reject(failure);
+      },
+    };
+    const factories = { tcp, udp: { open: () => assert.fail('opened') } };
+    const clock = new FakeClock();
+    return { calls, sockets: new ListenerSet({ clock, factories, handover: new HandoverState(), tcpGate }) };
   };
 
-  test('asks before it opens, and tells once when it has closed', async () => {
-    const { calls, listener, gate } = lab();
-    const gated = gatedListeners(
-      {
-        open: () => {
-          calls.push('open');
-          return Promise.resolve(listener);
-        },
-      },
-      gate,
-    );
-    const opened = await gated.open(binding);
-    assert.equal(opened.binding, binding);
-    opened.close();
-    opened.destroy();
-    assert.deepEqual(calls, ['claim 127.0.0.1 80', 'open', 'close', 'release 127.0.0.1 80', 'destroy']);
+  test('asks before it opens, and tells once when the socket has closed', async () => {
+    for (const end of ['close', 'plan'] as const) {
+      const { calls, sockets } = lab();
+      assert.deepEqual(await sockets.apply(plan), []);
+      if (end === 'close') sockets.close();
+      else await sockets.apply(empty);
+      const expected = ['claim 198.51.100.1 80', 'open', 'serve', 'close', 'release 198.51.100.1 80'];
+      assert.deepEqual(calls, expected);
+      sockets.destroy();
+      assert.deepEqual(calls, end === 'close' ? [...expected, 'destroy'] : expected);
+    }
   });
 
   test('opens nothing that is refused, and gives back what could not be opened', async () => {
     const refused = lab('EADDRINUSE');
-    const never = { open: () => assert.fail('opened') };
-    await assert.rejects(gatedListeners(never, refused.gate).open(binding), { code: 'EADDRINUSE' });
-    assert.deepEqual(refused.calls, ['claim 127.0.0.1 80']);
-    const failing = lab();
-    const broken = { open: () => Promise.reject(new Error('no')) };
-    await assert.rejects(gatedListeners(broken, failing.gate).open(binding), /no/);
-    assert.deepEqual(failing.calls, ['claim 127.0.0.1 80', 'release 127.0.0.1 80']);
+    assert.deepEqual(
+      (await refused.sockets.apply(plan)).map(({ errorCode }) => errorCode),
+      ['EADDRINUSE'],
+    );
+    assert.deepEqual(refused.calls, ['claim 198.51.100.1 80']);
+    const failing = lab(undefined, new Error('no'));
+    assert.deepEqual(
+      (await failing.sockets.apply(plan)).map(({ errorCode }) => errorCode),
+      ['no'],
+    );
+    assert.deepEqual(failing.calls, ['claim 198.51.100.1 80', 'open', 'release 198.51.100.1 80']);
   });
 });
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { LimitBroker } from '../../../../src/planes/workers/limit-broker.js';
-import { firstShare, type CapShares } from '../../../../src/planes/contract.js';
+import { firstShare, type CapShares } from '../../../../src/flows/caps.js';
 
 /** A worker that uses what it wants, as far as its share goes; it keeps what it has. */
 class Member {

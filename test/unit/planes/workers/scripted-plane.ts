@@ -1,7 +1,6 @@
+import type { CapShares, CapUses } from '../../../../src/flows/caps.js';
 import type {
   ApplyReport,
-  CapShares,
-  CapUses,
   FlowPage,
   FlowQuery,
   ListeningSocket,

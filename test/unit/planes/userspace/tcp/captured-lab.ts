@@ -1,22 +1,22 @@
 import assert from 'node:assert/strict';
-import { connect, type Socket } from 'node:net';
-import type { CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
-import { EventQueue, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
-import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
+import type { Socket } from 'node:net';
+import type { CapturedFrontends } from '../../../../../src/planes/userspace/captured-ports.js';
+import { EventQueue } from '../../../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../../../src/flows/flow-manager.js';
+import type { ListenerBinding } from '../../../../../src/planes/userspace/listen-plan.js';
+import type { Listener } from '../../../../../src/planes/userspace/listeners.js';
+import { NetSockets } from '../../../../../src/planes/userspace/sockets/net.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
-import {
-  createTcpListenerFactory,
-  type TcpListenerOptions,
-} from '../../../../../src/planes/userspace/tcp/listener.js';
+import { createTcpListenerFactory } from '../../../../../src/planes/userspace/tcp/listener.js';
+import type { CapturePlan } from '../../../../../src/model/capture.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import { parsePortSet, type PortSet } from '../../../../../src/model/ports.js';
 import { systemClock as clock } from '../../../../../src/runtime/clock.js';
 import { createPicker } from '../../../../../src/selection/picker.js';
-import { within } from '../../../../support/deadline.js';
 import { relinked, testFrontend, testRule, testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
-import { receive, TestServer } from './tcp-lab.js';
+import { NOTHING_INHERITED, TestServer } from './tcp-lab.js';
 
 export const host = loopbackBlock(Number(process.env['LOOPBACK_SALT'] ?? 5));
 const BACKEND = host(200);
@@ -40,61 +40,54 @@ export function aState(hub: PortSet, spoke: PortSet, { digest = 'a'.repeat(64), 
 export type State = ReturnType<typeof aState>;
 
 export class CaptureLab {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly #factory;
   readonly #queue = new EventQueue(clock);
   readonly listeners: Listener[] = [];
 
-  constructor(state: State, options: TcpListenerOptions) {
-    this.keeper = new FlowKeeper(
+  constructor(state: State, capture?: CapturePlan) {
+    this.manager = new FlowManager(
       { clock, events: this.#queue },
       { flowEvents: false, worker: 0, workers: 1 },
       state,
     );
-    this.keeper.adopt(state);
     this.#factory = createTcpListenerFactory(
       {
-        keeper: this.keeper,
+        manager: this.manager,
         picker: createPicker(() => 0),
+        sockets: new NetSockets(),
         sourcePorts: new SourcePorts({ clock, events: this.#queue }),
         routeSource: new RouteSource({ clock }),
         onConnectLatency: () => undefined,
       },
-      options,
+      capture,
     );
   }
 
   async open(binding: ListenerBinding): Promise<Listener> {
-    const listener = await this.#factory.open(binding);
+    const listener = await this.#factory.open(binding, NOTHING_INHERITED);
     this.listeners.push(listener);
     return listener;
   }
 
   drops(rule: string): object {
-    return { ...this.keeper.traffic.arrivals(rule, 'tcp').drops };
+    return { ...this.manager.traffic.arrivals(rule, 'tcp').drops };
   }
 
   arrivals(rule: string): number {
-    return this.keeper.traffic.arrivals(rule, 'tcp').arrivals;
+    return this.manager.traffic.arrivals(rule, 'tcp').arrivals;
+  }
+
+  binding(port: number, frontends: CapturedFrontends): ListenerBinding {
+    const slot = this.manager.slotsFor(this.manager.state.configuration)[0]!;
+    const captured = { protocol: 'tcp', frontends } as const;
+    return { protocol: 'tcp', address: ipAddress('0.0.0.0'), port, slot, captured };
   }
 
   close(): void {
     for (const listener of this.listeners) listener.destroy();
-    for (const flow of this.keeper.table.all()) this.keeper.end(flow, 'shutdown', 'reset');
+    for (const flow of this.manager.table.all()) this.manager.end(flow, 'shutdown', 'reset');
   }
-}
-
-export function bindingOf(state: State, port: number, ends: CapturedEnds): ListenerBinding {
-  const [rule, frontend] = [state.configuration.rules[0]!, state.configuration.frontends[0]!];
-  const captured = { protocol: 'tcp', ends } as const;
-  return { protocol: 'tcp', address: ipAddress('0.0.0.0'), port, rule, ruleIndex: 0, frontend, captured };
-}
-
-/** The first line that the backend got, a PROXY header; or `reset`. */
-export async function tellOf(address: string, port: number): Promise<string> {
-  const client = connect({ host: address, port });
-  const { text, end } = await within(receive(client), 5000, `an answer of ${address}:${port}`);
-  return end === 'reset' ? 'reset' : text.trim();
 }
 
 export function expectedLine(frontend: string, port: number): RegExp {

@@ -1,20 +1,13 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
-import { within } from '../../../../support/deadline.js';
 import { after, before, describe, test } from 'node:test';
-import { CapturedPorts, type CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
+import { CapturedPorts, type CapturedFrontends } from '../../../../../src/planes/userspace/captured-ports.js';
 import type { CapturePlan } from '../../../../../src/model/capture.js';
 import { parseCidr } from '../../../../../src/model/address.js';
-import {
-  aState,
-  backendOn,
-  bindingOf,
-  CaptureLab,
-  expectedLine,
-  host,
-  ports,
-  type State,
-} from './captured-lab.js';
+import { RulePorts } from '../../../../../src/selection/rule-ports.js';
+import { ruleSlots } from '../../../../../src/flows/flow.js';
+import { within } from '../../../../support/deadline.js';
+import { aState, backendOn, CaptureLab, expectedLine, host, ports, type State } from './captured-lab.js';
 import { freePort, receive, type TestServer } from './tcp-lab.js';
 
 /*
@@ -33,23 +26,25 @@ void describe('a captured TCP listener with private addresses', () => {
   let port = 0;
 
   /** Real slots cannot be in 127.0.0.0/8: here the hub has slot 0. */
-  function endsOf(state: State): CapturedEnds {
-    const captured = new CapturedPorts(state.configuration.frontends[0]!);
-    captured.add(state.configuration.rules[0]!, 0);
-    const ends: Pick<CapturedEnds, 'of' | 'ofSlot'> = {
+  function frontendsOf({ configuration, views }: State): CapturedFrontends {
+    const slots = ruleSlots(configuration).map((slot) => ({ ...slot, view: views[0] }));
+    const hub = configuration.frontends[0]!;
+    const owners = new RulePorts(configuration.rules).at('tcp', hub.address);
+    const captured = new CapturedPorts(hub, slots[0]!, owners, slots);
+    const frontends: Pick<CapturedFrontends, 'of' | 'numbered'> = {
       of: (address) => (address === host(1) ? captured : undefined),
-      ofSlot: (slot) => (slot === 0 ? captured : undefined),
+      numbered: (slot) => (slot === 0 ? captured : undefined),
     };
-    return ends as CapturedEnds;
+    return frontends as CapturedFrontends;
   }
 
   before(async () => {
     backendPort = await freePort(host(200));
     backend = await backendOn(backendPort);
     const state = aState(ports(`${backendPort}`), ports('1'));
-    lab = new CaptureLab(state, { capture: plan });
+    lab = new CaptureLab(state, plan);
     port = await freePort('0.0.0.0');
-    const listener = await lab.open(bindingOf(state, port, endsOf(state)));
+    const listener = await lab.open(lab.binding(port, frontendsOf(state)));
     listener.serve();
   });
 
@@ -80,18 +75,18 @@ void describe('a captured TCP listener with private addresses', () => {
   test('serves what the present configuration has after a reload', async () => {
     const [listener] = lab.listeners;
     const nobody = aState(ports('1'), ports('1'), { digest: 'b'.repeat(64) });
-    listener!.binding.captured = { protocol: 'tcp', ends: endsOf(nobody) };
+    listener!.binding.captured = { protocol: 'tcp', frontends: frontendsOf(nobody) };
     const refused = connect({ host: privateAddress(backendPort), port });
     assert.equal((await within(receive(refused), 5000, 'a reset')).end, 'reset');
     const again = aState(ports(`${backendPort}`), ports('1'));
-    listener!.binding.captured = { protocol: 'tcp', ends: endsOf(again) };
+    listener!.binding.captured = { protocol: 'tcp', frontends: frontendsOf(again) };
     const served = connect({ host: privateAddress(backendPort), port });
     assert.match((await within(receive(served), 5000, 'an answer')).text, expectedLine(host(1), backendPort));
   });
 
   test('is not opened without a plan', async () => {
     const state = aState(ports('1'), ports('1'));
-    const without = new CaptureLab(state, {});
-    await assert.rejects(without.open(bindingOf(state, 0, endsOf(state))), TypeError);
+    const without = new CaptureLab(state);
+    await assert.rejects(without.open(without.binding(0, frontendsOf(state))), TypeError);
   });
 });

@@ -78,8 +78,8 @@ describe('PROXY protocol in', () => {
         await new Promise((resolve) => setImmediate(resolve));
       }
       client.write('payload');
-      await eventually(() => [...lab.keeper.table.all()][0]?.state === 'established', 5000, 'the flow');
-      const [flow] = lab.keeper.table.all();
+      await eventually(() => [...lab.manager.table.all()][0]?.state === 'established', 5000, 'the flow');
+      const [flow] = lab.manager.table.all();
       assert.ok(flow !== undefined);
       const { tuple } = flow;
       assert.equal(`${tuple.source.text} ${tuple.sourcePort}`, source);
@@ -105,8 +105,8 @@ describe('PROXY protocol in', () => {
     ]) {
       const client = await dial();
       client.write(header);
-      await eventually(() => [...lab.keeper.table.all()][0]?.state === 'established', 5000, 'the flow');
-      const [flow] = lab.keeper.table.all();
+      await eventually(() => [...lab.manager.table.all()][0]?.state === 'established', 5000, 'the flow');
+      const [flow] = lab.manager.table.all();
       assert.ok(flow !== undefined);
       assert.equal(flow.tuple.source.text, '127.0.0.1');
       assert.equal(flow.tuple.sourcePort, client.localPort);
@@ -172,14 +172,14 @@ describe('PROXY protocol in', () => {
       frontend: { proxyProtocol: TRUSTING },
       limits: { tcpFlowsPerSource: 1 },
     });
-    lab.keeper.adopt(state);
+    lab.manager.apply(state);
     const header = (source: string): string => `PROXY TCP4 ${source} 198.51.100.1 1234 443\r\n`;
     const first = await dial();
     first.write(header('203.0.113.9'));
-    await eventually(() => lab.keeper.table.use('tcp').used === 1, 5000, 'the first');
+    await eventually(() => lab.manager.table.use('tcp').used === 1, 5000, 'the first');
     const other = await dial();
     other.write(header('203.0.113.10'));
-    await eventually(() => lab.keeper.table.use('tcp').used === 2, 5000, 'another source');
+    await eventually(() => lab.manager.table.use('tcp').used === 2, 5000, 'another source');
     const second = await dial();
     const reception = receive(second);
     second.write(header('203.0.113.9'));

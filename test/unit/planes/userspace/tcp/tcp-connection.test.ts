@@ -76,7 +76,7 @@ async function firstWord(client: Socket): Promise<string> {
 }
 
 function onlyFlow(lab: TcpLab) {
-  const [flow] = lab.keeper.table.all();
+  const [flow] = lab.manager.table.all();
   assert.ok(flow !== undefined, 'there is a flow');
   return flow;
 }
@@ -92,7 +92,7 @@ describe('TCP connection', () => {
     assert.equal(flow.placement.reason, 'retry');
     assert.deepEqual(flow.placement.excluded, [`nvas/${FIRST}`]);
     assert.equal(flow.state, 'established');
-    const failed = lab.keeper.traffic.of('ha-ports', `nvas/${FIRST}`, 'tcp');
+    const failed = lab.manager.traffic.of('ha-ports', `nvas/${FIRST}`, 'tcp');
     assert.equal(failed.connectFailures, 1);
     assert.equal(failed.connectRetries, 1);
     assert.equal(failed.flowsOpened, 0);
@@ -123,7 +123,7 @@ describe('TCP connection', () => {
     assert.ok(await isRefused(t, lab));
     assert.equal(lab.flowCount, 0);
     assert.deepEqual(lab.endsOf(SECOND), { 'connect-failed': 1 });
-    assert.equal(lab.keeper.traffic.of('ha-ports', `nvas/${THIRD}`, 'tcp').connectFailures, 0);
+    assert.equal(lab.manager.traffic.of('ha-ports', `nvas/${THIRD}`, 'tcp').connectFailures, 0);
   });
 
   test('goes on to the next backend when a connect takes too long', async (t) => {
@@ -188,10 +188,10 @@ describe('TCP connection', () => {
     await new Promise((resolve) => setTimeout(resolve, 100));
     assert.deepEqual(lab.drops(), { 'no-backend': 1 });
     clock.advance(9_900);
-    lab.keeper.tick();
+    lab.manager.tick();
     assert.equal(lab.flowCount, 1);
     clock.advance(1_000);
-    lab.keeper.tick();
+    lab.manager.tick();
     assert.equal(lab.flowCount, 0);
     assert.deepEqual(await within(reception, 5000, 'the end'), { bytes: 0, text: '', end: 'fin' });
   });
@@ -210,7 +210,7 @@ describe('TCP connection', () => {
     const lab = await openLab(t, { backends: [FIRST] }, { port: first.port });
     const client = await dial(t, lab);
     await firstWord(client);
-    lab.keeper.blackhole(onlyFlow(lab));
+    lab.manager.blackhole(onlyFlow(lab));
     await eventually(() => first.sockets.size === 0, 5000, 'the backend side to go');
     let ended = false;
     client.on('close', () => (ended = true));
@@ -219,7 +219,7 @@ describe('TCP connection', () => {
     await new Promise((resolve) => setTimeout(resolve, 100));
     assert.equal(ended, false);
     assert.equal(lab.flowCount, 1);
-    assert.equal(lab.keeper.table.use('embryonic').used, 1);
+    assert.equal(lab.manager.table.use('embryonic').used, 1);
   });
 
   test('serves as fail-open when the rule says so', async (t) => {
@@ -234,7 +234,7 @@ describe('TCP connection', () => {
   });
 
   for (const style of ['reset', 'close'] as const) {
-    test(`keeper.end() with "${style}" reaches both ends`, async (t) => {
+    test(`manager.end() with "${style}" reaches both ends`, async (t) => {
       const heard: ReturnType<typeof receive>[] = [];
       const first = await TestServer.listen(FIRST, (socket) => {
         heard.push(receive(socket));
@@ -245,7 +245,7 @@ describe('TCP connection', () => {
       const client = await dial(t, lab);
       await firstWord(client);
       const reception = receive(client);
-      lab.keeper.end(onlyFlow(lab), 'idle', style);
+      lab.manager.end(onlyFlow(lab), 'idle', style);
       const expected = style === 'reset' ? 'reset' : 'fin';
       assert.equal((await within(reception, 5000, 'the client to hear')).end, expected);
       assert.equal((await within(heard[0]!, 5000, 'the backend to hear')).end, expected);
@@ -269,14 +269,14 @@ describe('TCP connection', () => {
       const flow = onlyFlow(lab);
       client.end();
       // The state changes when FIN is passed on; shutdown() is then still to come.
-      const original = lab.keeper.halfClosed.bind(lab.keeper);
-      lab.keeper.halfClosed = (half) => {
+      const original = lab.manager.halfClosed.bind(lab.manager);
+      lab.manager.halfClosed = (half) => {
         original(half);
-        lab.keeper.halfClosed = original;
-        lab.keeper.end(half, 'removed', 'reset');
+        lab.manager.halfClosed = original;
+        lab.manager.end(half, 'removed', 'reset');
       };
       assert.equal((await within(receive(client), 5000, 'RST')).end, 'reset');
-      assert.equal(flow.slot, -1);
+      assert.equal(flow.tableIndex, -1);
     }
     await eventually(() => first.sockets.size === 0, 5000, 'the backend side to go');
   });
@@ -288,7 +288,7 @@ describe('TCP connection', () => {
     const client = await dial(t, lab);
     const reception = receive(client);
     await eventually(() => lab.flowCount === 1, 5000, 'the flow');
-    lab.keeper.end(onlyFlow(lab), 'removed', 'reset');
+    lab.manager.end(onlyFlow(lab), 'removed', 'reset');
     assert.equal((await within(reception, 5000, 'RST')).end, 'reset');
     assert.equal(lab.flowCount, 0);
     assert.equal(lab.flushEvents().filter(({ type }) => type === 'passive-failure').length, 0);
@@ -332,7 +332,7 @@ describe('TCP connection', () => {
     );
     const client = await dial(t, lab);
     const tuples: string[] = [];
-    for (const { tuple } of lab.keeper.table.all())
+    for (const { tuple } of lab.manager.table.all())
       tuples.push(`${tuple.destination.text} ${tuple.destinationPort}`);
     assert.equal((await within(receive(client), 5000, 'the answer')).text, 'six');
     assert.deepEqual(tuples, [`::1 ${port}`]);

@@ -1,6 +1,10 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
-import { EventQueue, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
-import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
+import { EventQueue } from '../../../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../../../src/flows/flow-manager.js';
+import type { ListenerBinding } from '../../../../../src/planes/userspace/listen-plan.js';
+import type { Listener } from '../../../../../src/planes/userspace/listeners.js';
+import type { Inherited } from '../../../../../src/planes/userspace/handover-state.js';
+import { NetSockets } from '../../../../../src/planes/userspace/sockets/net.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
 import { createTcpListenerFactory } from '../../../../../src/planes/userspace/tcp/listener.js';
@@ -13,12 +17,14 @@ import { CAREFUL, readCarefully } from '../../../../support/careful-reading.js';
 
 const RULE = 'ha-ports';
 
+export const NOTHING_INHERITED: Inherited = { handle: undefined, flows: [] };
+
 /**
  * One TCP listener on real sockets; the clock may be a fake. The hash is 0 for everybody, so that the first eligible
  * backend of the state is everybody's first choice, the second the next one, and so on.
  */
 export class TcpLab {
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly events: PlaneEvent[] = [];
   readonly latencies: { readonly backendId: string; readonly seconds: number }[] = [];
   readonly sourcePorts: SourcePorts;
@@ -30,12 +36,11 @@ export class TcpLab {
   private constructor(state: ForwardingState, clock: Clock, port: number) {
     this.#queue = new EventQueue(clock);
     this.#queue.subscribe((events) => this.events.push(...events));
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock, events: this.#queue },
       { flowEvents: true, worker: 0, workers: 1 },
       state,
     );
-    this.keeper.adopt(state);
     this.sourcePorts = new SourcePorts({ clock, events: this.#queue });
     this.port = port;
     this.host = state.configuration.frontends[0]!.address.text;
@@ -50,8 +55,9 @@ export class TcpLab {
     const host = state.configuration.frontends[0]!.address.text;
     const lab = new TcpLab(state, clock, options.port ?? (await freePort(host)));
     const factory = createTcpListenerFactory({
-      keeper: lab.keeper,
+      manager: lab.manager,
       picker: createPicker(() => 0),
+      sockets: new NetSockets(),
       sourcePorts: lab.sourcePorts,
       routeSource: new RouteSource({ clock }),
       onConnectLatency: (backendId, seconds) => lab.latencies.push({ backendId, seconds }),
@@ -60,29 +66,27 @@ export class TcpLab {
       protocol: 'tcp',
       address: ipAddress(host),
       port: lab.port,
-      rule: state.configuration.rules[0]!,
-      ruleIndex: 0,
-      frontend: state.configuration.frontends[0]!,
+      slot: lab.manager.slotsFor(state.configuration)[0]!,
     };
-    lab.#listener = await factory.open(binding);
+    lab.#listener = await factory.open(binding, NOTHING_INHERITED);
     lab.#listener.serve();
     return lab;
   }
 
   get flowCount(): number {
-    return this.keeper.table.size;
+    return this.manager.table.size;
   }
 
   drops(): Readonly<Record<string, number>> {
-    return { ...this.keeper.traffic.arrivals(RULE, 'tcp').drops };
+    return { ...this.manager.traffic.arrivals(RULE, 'tcp').drops };
   }
 
   arrivals(): number {
-    return this.keeper.traffic.arrivals(RULE, 'tcp').arrivals;
+    return this.manager.traffic.arrivals(RULE, 'tcp').arrivals;
   }
 
   endsOf(backendAddress: string): Readonly<Record<string, number>> {
-    return { ...this.keeper.traffic.of(RULE, `nvas/${backendAddress}`, 'tcp').flowsEnded };
+    return { ...this.manager.traffic.of(RULE, `nvas/${backendAddress}`, 'tcp').flowsEnded };
   }
 
   flushEvents(): readonly PlaneEvent[] {
@@ -96,7 +100,7 @@ export class TcpLab {
 
   close(): void {
     this.#listener?.destroy();
-    for (const flow of this.keeper.table.all()) this.keeper.end(flow, 'shutdown', 'reset');
+    for (const flow of this.manager.table.all()) this.manager.end(flow, 'shutdown', 'reset');
     this.#queue.flush();
   }
 }

@@ -53,7 +53,7 @@ describe('TCP splice', () => {
     client.end('hello');
     assert.deepEqual(await within(received, 5000, 'the echo'), { bytes: 5, text: 'hello', end: 'fin' });
     await assertEmpty(here);
-    const totals = here.lab.keeper.traffic.of('ha-ports', `nvas/${BACKEND}`, 'tcp');
+    const totals = here.lab.manager.traffic.of('ha-ports', `nvas/${BACKEND}`, 'tcp');
     assert.equal(totals.bytesToBackend, 5);
     assert.equal(totals.bytesToClient, 5);
     assert.equal(totals.packetsToBackend, 1);
@@ -81,7 +81,11 @@ describe('TCP splice', () => {
     });
     const client = await here.dial();
     assert.deepEqual(await within(receive(client), 5000, 'FIN'), { bytes: 7, text: 'goodbye', end: 'fin' });
-    await eventually(() => [...here.lab.keeper.table.all()][0]?.state === 'half-closed', 5000, 'half-closed');
+    await eventually(
+      () => [...here.lab.manager.table.all()][0]?.state === 'half-closed',
+      5000,
+      'half-closed',
+    );
     client.end('but I have more');
     assert.ok(heard !== undefined);
     assert.deepEqual(await within(heard, 5000, 'the rest'), {
@@ -221,7 +225,7 @@ describe('TCP splice', () => {
       10_000,
       'the backend to be held up',
     );
-    const [flow] = here.lab.keeper.table.all();
+    const [flow] = here.lab.manager.table.all();
     assert.ok(flow !== undefined);
     // Of what haports has read, all but the last chunks has gone to the kernel.
     const took = flow.bytesToClient;
@@ -248,8 +252,8 @@ describe('TCP splice', () => {
     await Promise.all(Array.from({ length: 20 }, () => worker(100)));
     assert.equal(ok, 2000);
     await assertEmpty(here);
-    assert.equal(here.lab.keeper.table.use('embryonic').used, 0);
-    assert.equal(here.lab.keeper.table.use('tcp').used, 0);
+    assert.equal(here.lab.manager.table.use('embryonic').used, 0);
+    assert.equal(here.lab.manager.table.use('tcp').used, 0);
     await eventually(
       () => process.getActiveResourcesInfo().filter((name) => name !== 'TickObject').length <= before + 2,
       5000,

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
-import { CapturedEnds } from '../../../../../src/planes/userspace/captured-ports.js';
-import { createUdpListenerFactory } from '../../../../../src/planes/userspace/udp/listener.js';
+import { CapturedFrontends } from '../../../../../src/planes/userspace/captured-ports.js';
+import { UdpListenerRegistry } from '../../../../../src/planes/userspace/udp/listener.js';
 import { ipAddress, parseCidr } from '../../../../../src/model/address.js';
 import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow.js';
 import { createHasher } from '../../../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../../../src/selection/picker.js';
+import { DgramSockets } from '../../../../../src/planes/userspace/sockets/dgram.js';
+import { RulePorts } from '../../../../../src/selection/rule-ports.js';
 import { eventually } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
@@ -60,33 +62,31 @@ class Redirected implements OriginFeed {
 async function lab(t: TestContext) {
   const rig = await Rig.create(t, STATE);
   const kernel = new Redirected();
-  const factory = createUdpListenerFactory({
-    keeper: rig.keeper,
+  const factory = new UdpListenerRegistry({
+    manager: rig.manager,
+    sockets: new DgramSockets(),
     picker: createPicker(await createHasher()),
     sourcePorts: rig.sourcePorts,
     routeSource: rig.routeSource,
     origins: kernel,
   });
   const block = parseCidr('240.0.0.0/4');
-  const [rule] = STATE.configuration.rules;
-  const [frontend] = STATE.configuration.frontends;
-  assert.ok(block && rule && frontend);
+  const slots = rig.manager.slotsFor(STATE.configuration);
+  const [slot] = slots;
+  assert.ok(block && slot);
   const plan = { udp: 'redirect', port: 61_000, block } as const;
-  const ports = new CapturedEnds(STATE.configuration, 'udp', plan).of(FRONTEND);
+  const rulePorts = new RulePorts(STATE.configuration.rules);
+  const frontends = new CapturedFrontends(STATE.configuration, { slots, rulePorts }, 'udp', plan);
+  const ports = frontends.of(FRONTEND);
   assert.ok(ports);
-  const listener = await factory.open({
-    protocol: 'udp',
-    address: ipAddress(PRIVATE),
-    port: 0,
-    rule,
-    ruleIndex: 0,
-    frontend,
-    captured: { protocol: 'udp', ports },
-  });
+  const listener = await factory.open(
+    { protocol: 'udp', address: ipAddress(PRIVATE), port: 0, slot, captured: { protocol: 'udp', ports } },
+    { handle: undefined, flows: [] },
+  );
   listener.serve();
   t.after(() => {
     // As a plane that stops does: these sockets go with their flows.
-    for (const flow of [...rig.keeper.table.all()]) rig.keeper.end(flow, 'shutdown', 'close');
+    for (const flow of [...rig.manager.table.all()]) rig.manager.end(flow, 'shutdown', 'close');
     listener.destroy();
   });
   const backend = await Peer.open(t, BACKEND, ASKED);
@@ -147,8 +147,8 @@ describe('answers from captured ports', () => {
     client.send('more', captured);
     await backend.count(2);
     rig.clock.advance(11_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 1);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 1);
     await eventually(() => openDescriptors() === before, 5000, 'the sockets to close');
     answering.send('again', from);
     assert.equal((await client.count(2))[1]?.from.port, ANSWERING);
@@ -160,6 +160,6 @@ describe('answers from captured ports', () => {
     answering.send('block 1', from);
     await eventually(() => rig.drops('unexpected-reply') === 1, 5000, 'the drop');
     assert.equal(service.received.length, 0);
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
   });
 });

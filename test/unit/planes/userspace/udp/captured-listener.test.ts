@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { CapturedPorts } from '../../../../../src/planes/userspace/captured-ports.js';
-import { Inheritance } from '../../../../../src/planes/userspace/node-handles.js';
-import type { Listener } from '../../../../../src/planes/userspace/listener.js';
+import { HandoverState } from '../../../../../src/planes/userspace/handover-state.js';
+import type { Listener } from '../../../../../src/planes/userspace/listeners.js';
 import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow.js';
+import { RulePorts } from '../../../../../src/selection/rule-ports.js';
 import { eventually } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
@@ -60,18 +61,19 @@ interface Lab {
   fence(): Promise<void>;
 }
 
-async function setUp(t: TestContext, inheritance?: Inheritance): Promise<Lab> {
+async function setUp(t: TestContext, inheritance?: HandoverState): Promise<Lab> {
   const state = testState({ backends: [BACKEND] });
   const feed = new FakeFeed();
   const rig = await Rig.create(t, state, {
     origins: feed,
     ...(inheritance === undefined ? {} : { inheritance }),
   });
-  const [frontend] = state.configuration.frontends;
-  const [rule] = state.configuration.rules;
-  assert.ok(frontend && rule);
-  const ports = new CapturedPorts(frontend);
-  ports.add(rule, 0);
+  const slots = rig.manager.slotsFor(state.configuration);
+  const [slot] = slots;
+  assert.ok(slot);
+  const { frontend } = slot.rule;
+  const owners = new RulePorts(state.configuration.rules).at('udp', frontend.address);
+  const ports = new CapturedPorts(frontend, slot, owners, slots);
   const listener = await rig.open(RECEIVER, 0, { captured: { protocol: 'udp', ports } });
   const to = { address: RECEIVER, port: listener.port };
   const other = await Peer.open(t, at(250));
@@ -86,7 +88,7 @@ async function setUp(t: TestContext, inheritance?: Inheritance): Promise<Lab> {
 }
 
 function tuples({ rig }: Lab): readonly string[] {
-  return [...rig.keeper.table.all()]
+  return [...rig.manager.table.all()]
     .map(
       ({ tuple }) =>
         `${tuple.source.text} ${tuple.sourcePort} ${tuple.destination.text} ${tuple.destinationPort}`,
@@ -228,8 +230,8 @@ describe('a captured UDP listener', () => {
       '198.51.100.7 5002 127.0.0.1 20053',
     ]);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 0);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 0);
   });
 
   test('an origin that has not been used for long is looked up again', async (t) => {
@@ -241,11 +243,11 @@ describe('a captured UDP listener', () => {
     feed.follower?.onNew(feed.origin(client, ASKED));
     await client.ask('a', to);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     await client.ask('within the time that entries outlive flows', to);
     assert.equal(feed.lists, 0);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     rig.clock.advance(46_000);
     client.send('after it', to);
     await lab.fence();
@@ -283,7 +285,7 @@ describe('a captured UDP listener', () => {
     assert.equal(feed.follower, undefined, 'nobody follows events any more');
     assert.ok(record);
 
-    const inheritance = new Inheritance();
+    const inheritance = new HandoverState();
     inheritance.setFlows([record]);
     const next = await setUp(t, inheritance);
     assert.deepEqual(tuples(next), [FLOW(ASKED)]);

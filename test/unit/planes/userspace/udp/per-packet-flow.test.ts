@@ -34,9 +34,9 @@ describe('a per-packet UDP flow', () => {
     // Slots belong to the three in turn, and each datagram goes by one slot further: 7 rounds of 21 slots.
     for (const count of received(backends))
       assert.ok(Math.abs(count - 100) <= 1, received(backends).join(' '));
-    assert.equal(rig.keeper.table.size, 1);
-    rig.keeper.settleAll();
-    const totals = BACKENDS.map((address) => rig.keeper.traffic.of('ha-ports', `nvas/${address}`, 'udp'));
+    assert.equal(rig.manager.table.size, 1);
+    rig.manager.settleAll();
+    const totals = BACKENDS.map((address) => rig.manager.traffic.of('ha-ports', `nvas/${address}`, 'udp'));
     assert.deepEqual(
       totals.map(({ packetsToBackend }) => packetsToBackend),
       received(backends),
@@ -49,7 +49,7 @@ describe('a per-packet UDP flow', () => {
       totals.reduce((sum, { flowsActive }) => sum + flowsActive, 0),
       1,
     );
-    assert.equal([...rig.keeper.table.all()][0]?.packetsToBackend, 300);
+    assert.equal([...rig.manager.table.all()][0]?.packetsToBackend, 300);
   });
 
   test('PerPacketFlow shares one socket a backend between clients and drops replies', async (t) => {
@@ -61,7 +61,7 @@ describe('a per-packet UDP flow', () => {
     }
     await eventually(() => rig.drops('unexpected-reply') === 60, 5000, '60 replies dropped');
     assert.deepEqual([client.received.length, other.received.length], [0, 0]);
-    assert.equal(rig.keeper.table.size, 2);
+    assert.equal(rig.manager.table.size, 2);
     for (const { received } of backends) assert.equal(new Set(received.map(({ from }) => from.port)).size, 1);
   });
 
@@ -72,7 +72,7 @@ describe('a per-packet UDP flow', () => {
     await eventually(() => received(backends).every((count) => count === 2), 5000, 'six datagrams');
     assert.equal(openDescriptors(), before + 3);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     await eventually(() => openDescriptors() === before, 5000, 'sockets closed');
   });
 
@@ -123,12 +123,12 @@ describe('a per-packet UDP flow', () => {
     rig.apply(state({ backends: [], revision: 2, digest: 'b' }));
     client.send('a', to);
     await eventually(() => rig.drops('no-backend') === 1, 5000, 'the drop');
-    assert.equal(rig.keeper.table.size, 0);
+    assert.equal(rig.manager.table.size, 0);
 
     const flowPolicy = { ...AZURE_POLICY, removed: { tcp: 'reset', udp: 'drop' } } as const;
     rig.apply(state({ rule: { ...PER_PACKET, flowPolicy }, revision: 3, digest: 'c' }));
     client.send('a', to);
-    await eventually(() => rig.keeper.table.size === 1, 5000, 'a flow');
+    await eventually(() => rig.manager.table.size === 1, 5000, 'a flow');
     rig.apply(state({ backends: [], rule: { ...PER_PACKET, flowPolicy }, revision: 4, digest: 'd' }));
     client.send('a', to);
     await eventually(() => rig.drops('blackholed') === 1, 5000, 'the drop');

@@ -87,7 +87,7 @@ describe('answers from other ports', () => {
     server.answering.send('block 2', server.from);
     assert.equal((await client.count(2))[1]?.from.port, ANSWERING);
 
-    assert.equal(rig.keeper.table.size, 2);
+    assert.equal(rig.manager.table.size, 2);
     assert.equal(rig.arrivals(), 2);
     const started = rig.eventsOf('flow-started').map(({ flow }) => flow);
     assert.deepEqual(
@@ -111,7 +111,7 @@ describe('answers from other ports', () => {
       got.map(({ text }) => text),
       Array.from({ length: count }, (_, n) => String(n)),
     );
-    assert.equal(setting.rig.keeper.table.size, 2);
+    assert.equal(setting.rig.manager.table.size, 2);
   });
 
   test('RelatedEnds gives flows of one client endpoint one local end, those of others another', async (t) => {
@@ -141,7 +141,7 @@ describe('answers from other ports', () => {
     stranger.send('spoofed', server.from);
     await eventually(() => setting.rig.drops('unexpected-reply') === 1, 5000, 'the drop');
     assert.equal(setting.client.received.length, 0);
-    assert.equal(setting.rig.keeper.table.size, 1);
+    assert.equal(setting.rig.manager.table.size, 1);
   });
 
   test('RelatedEnds drops and counts an answer from a port that nobody listens on', async (t) => {
@@ -150,7 +150,7 @@ describe('answers from other ports', () => {
     const server = await received(setting, 'read');
     server.answering.send('block 1', server.from);
     await eventually(() => setting.rig.drops('unexpected-reply') === 1, 5000, 'the drop');
-    assert.equal(setting.rig.keeper.table.size, 1);
+    assert.equal(setting.rig.manager.table.size, 1);
   });
 
   test('RelatedEnds keeps answers out where the rule takes them from the endpoint only', async (t) => {
@@ -199,13 +199,13 @@ describe('answers from other ports', () => {
     client.send('ack 1', answering);
     await server.answering.count(1);
     rig.clock.advance(11_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 1, 'the first flow is idle');
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 1, 'the first flow is idle');
     server.answering.send('block 2', server.from);
     await client.count(2);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 0);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 0);
     await eventually(() => openDescriptors() === before, 5000, 'the sockets to close');
     rig.clock.advance(6000);
     assert.deepEqual(rig.sourcePorts.uses(), []);
@@ -223,15 +223,15 @@ describe('answers from other ports', () => {
     let otherClient = client;
     for (let n = 0; n < 40 && second === undefined; n++) {
       otherClient = await Peer.open(t, at(101 + n));
-      const [text, size] = [`two ${n}`, rig.keeper.table.size];
+      const [text, size] = [`two ${n}`, rig.manager.table.size];
       const refused = rig.drops('ports-exhausted');
       otherClient.send(text, asked);
       await eventually(
-        () => rig.keeper.table.size > size || rig.drops('ports-exhausted') > refused,
+        () => rig.manager.table.size > size || rig.drops('ports-exhausted') > refused,
         5000,
         'the flow',
       );
-      if (rig.keeper.table.size > size) second = await received(setting, text);
+      if (rig.manager.table.size > size) second = await received(setting, text);
     }
     assert.ok(second !== undefined && second.address !== first.address);
     assert.deepEqual([first.from.port, second.from.port], [45_000, 45_000]);
@@ -258,7 +258,7 @@ describe('answers from other ports', () => {
     assert.notEqual(next.address, server.address);
     const [ack] = await next.answering.count(1);
     assert.equal(ack?.from.port, next.from.port);
-    assert.equal(rig.keeper.table.size, 2);
+    assert.equal(rig.manager.table.size, 2);
     // Nobody listens at the old end any more.
     server.answering.send('late', server.from);
     next.answering.send('in time', next.from);

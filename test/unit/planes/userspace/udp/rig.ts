@@ -3,14 +3,15 @@ import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { isIPv6, type AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
-import { EventQueue, FlowEnforcement, FlowKeeper } from '../../../../../src/planes/userspace/flow-keeper.js';
-import type { Listener, ListenerBinding } from '../../../../../src/planes/userspace/listener.js';
+import { EventQueue } from '../../../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../../../src/flows/flow-manager.js';
+import type { ListenerBinding } from '../../../../../src/planes/userspace/listen-plan.js';
+import type { Listener } from '../../../../../src/planes/userspace/listeners.js';
+import { HandoverState } from '../../../../../src/planes/userspace/handover-state.js';
+import { DgramSockets } from '../../../../../src/planes/userspace/sockets/dgram.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
-import {
-  createUdpListenerFactory,
-  type UdpListenerDeps,
-} from '../../../../../src/planes/userspace/udp/listener.js';
+import { UdpListenerRegistry, type UdpDeps } from '../../../../../src/planes/userspace/udp/listener.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import type { DropReason, PlaneEvent } from '../../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../../src/model/forwarding.js';
@@ -22,14 +23,14 @@ import { FakeClock } from '../../../../support/fake-clock.js';
 /** Long enough for a busy machine; only a failing test waits for it. */
 const DEADLINE_MS = 5000;
 
-export type RigOverrides = Partial<
-  Pick<UdpListenerDeps, 'routeSource' | 'sourcePorts' | 'origins' | 'inheritance'>
->;
+export type RigOverrides = Partial<Pick<UdpDeps, 'routeSource' | 'sourcePorts' | 'origins'>> & {
+  readonly inheritance?: HandoverState;
+};
 
 /** A UDP data plane on real sockets and a clock that stands still. */
 export class Rig {
   readonly clock: FakeClock;
-  readonly keeper: FlowKeeper;
+  readonly manager: FlowManager;
   readonly sourcePorts: SourcePorts;
   readonly routeSource: RouteSource;
   readonly events: PlaneEvent[] = [];
@@ -40,44 +41,32 @@ export class Rig {
   ) => Promise<Listener & { readonly port: number }>;
   readonly #queue: EventQueue;
   readonly #listeners: Listener[] = [];
-  readonly #enforcement: FlowEnforcement;
 
-  private constructor(
-    state: ForwardingState,
-    deps: Pick<UdpListenerDeps, 'picker'>,
-    overrides: RigOverrides,
-  ) {
+  private constructor(state: ForwardingState, deps: Pick<UdpDeps, 'picker'>, overrides: RigOverrides) {
     this.clock = new FakeClock();
     this.#queue = new EventQueue(this.clock);
     this.#queue.subscribe((events) => this.events.push(...events));
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock: this.clock, events: this.#queue },
       { flowEvents: true, worker: 0, workers: 1 },
       state,
     );
-    this.#enforcement = new FlowEnforcement(this.keeper);
     this.sourcePorts = new SourcePorts({ clock: this.clock, events: this.#queue });
     this.routeSource = new RouteSource({ clock: this.clock });
-    const factory = createUdpListenerFactory({
-      keeper: this.keeper,
+    const { inheritance = new HandoverState() } = overrides;
+    const factory = new UdpListenerRegistry({
+      manager: this.manager,
+      sockets: new DgramSockets(),
       sourcePorts: this.sourcePorts,
       routeSource: this.routeSource,
       ...deps,
       ...overrides,
     });
     this.open = async (address, port = 0, rest = {}) => {
-      const [rule] = this.keeper.state.configuration.rules;
-      const [frontend] = this.keeper.state.configuration.frontends;
-      if (rule === undefined || frontend === undefined) throw new Error('No rule or frontend');
-      const listener = await factory.open({
-        protocol: 'udp',
-        address: ipAddress(address),
-        port,
-        rule,
-        ruleIndex: 0,
-        frontend,
-        ...rest,
-      });
+      const [slot] = this.manager.slotsFor(this.manager.state.configuration);
+      if (slot === undefined) throw new Error('No rule');
+      const binding = { protocol: 'udp', address: ipAddress(address), port, slot, ...rest } as const;
+      const listener = await factory.open(binding, inheritance.take(binding));
       listener.serve();
       this.#listeners.push(listener);
       return Object.assign(listener, { port: listener.binding.port });
@@ -92,23 +81,17 @@ export class Rig {
 
   /** What the plane does with a new state. */
   apply(state: ForwardingState): void {
-    const previous = this.keeper.state;
-    this.keeper.adopt(state);
-    for (const { binding } of this.#listeners) {
-      const rule = state.configuration.rules[binding.ruleIndex];
-      const [frontend] = state.configuration.frontends;
-      if (rule !== undefined) binding.rule = rule;
-      if (frontend !== undefined) binding.frontend = frontend;
-    }
-    this.#enforcement.enforce(previous.configuration);
+    this.manager.apply(state);
+    const slots = this.manager.slotsFor(state.configuration);
+    for (const { binding } of this.#listeners) binding.slot = slots[binding.slot.index] ?? binding.slot;
   }
 
   drops(reason: DropReason): number {
-    return this.keeper.traffic.arrivals('ha-ports', 'udp').drops[reason] ?? 0;
+    return this.manager.traffic.arrivals('ha-ports', 'udp').drops[reason] ?? 0;
   }
 
   arrivals(): number {
-    return this.keeper.traffic.arrivals('ha-ports', 'udp').arrivals;
+    return this.manager.traffic.arrivals('ha-ports', 'udp').arrivals;
   }
 
   /** All events so far of one type. */
@@ -118,7 +101,7 @@ export class Rig {
   }
 
   flows(): readonly { readonly backendId: string | undefined; readonly reason: string | undefined }[] {
-    return [...this.keeper.table.all()].map(({ placement }) => ({
+    return [...this.manager.table.all()].map(({ placement }) => ({
       backendId: placement?.backendId,
       reason: placement?.reason,
     }));

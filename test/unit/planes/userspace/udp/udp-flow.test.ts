@@ -71,8 +71,8 @@ describe('a UDP flow', () => {
     const { rig, to, client } = await lab(t);
     const { text } = await client.ask('12345', to);
     await client.ask('', to);
-    rig.keeper.settleAll();
-    const totals = rig.keeper.traffic.of('ha-ports', `nvas/${backendOf(text)}`, 'udp');
+    rig.manager.settleAll();
+    const totals = rig.manager.traffic.of('ha-ports', `nvas/${backendOf(text)}`, 'udp');
     assert.equal(totals.packetsToBackend, 2);
     assert.equal(totals.bytesToBackend, 5);
     assert.equal(totals.packetsToClient, 2);
@@ -103,7 +103,7 @@ describe('a UDP flow', () => {
     assert.equal(moved?.fromBackendId, `nvas/${address}`);
     assert.equal(moved.flow.reason, 'rebalanced');
     assert.equal(moved.flow.epoch, 2);
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
   });
 
   test('UdpFlow moves off a removed backend', async (t) => {
@@ -120,7 +120,7 @@ describe('a UDP flow', () => {
     const address = backendOf((await client.ask('a', to)).text);
     const rest = BACKENDS.filter((one) => one !== address);
     rig.apply(testState({ backends: rest, revision: 2, digest: 'b', rule: { flowPolicy } }));
-    assert.equal(rig.keeper.table.size, 0);
+    assert.equal(rig.manager.table.size, 0);
     assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'removed');
     assert.notEqual(backendOf((await client.ask('b', to)).text), address);
     assert.equal(rig.arrivals(), 2);
@@ -154,7 +154,7 @@ describe('a UDP flow', () => {
     rig.apply(testState({ backends: BACKENDS.map(down), revision: 2 }));
     client.send('lost', to);
     await eventually(() => rig.drops('no-backend') === 1, 5000, 'the drop');
-    assert.equal(rig.keeper.table.size, 0);
+    assert.equal(rig.manager.table.size, 0);
     assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'no-backend');
     client.send('lost too', to);
     await eventually(() => rig.drops('no-backend') === 2, 5000, 'the second drop');
@@ -181,11 +181,11 @@ describe('a UDP flow', () => {
     await eventually(() => rig.drops('blackholed') === 1, 5000, 'the drop');
     // Idle time ends it, as seen from the client's last datagram.
     rig.clock.advance(29_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 1);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 1);
     rig.clock.advance(2000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 0);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 0);
     assert.match((await client.ask('c', to)).text, /:c$/);
   });
 
@@ -198,14 +198,14 @@ describe('a UDP flow', () => {
     const { rig, to, client } = await lab(t);
     await client.ask('a', to);
     rig.clock.advance(29_999);
-    rig.keeper.tick();
+    rig.manager.tick();
     await client.ask('b', to);
     rig.clock.advance(29_999);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 1);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 1);
     rig.clock.advance(1000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 0);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 0);
     assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'idle');
   });
 });
@@ -219,7 +219,7 @@ describe('idle time', () => {
       client.send('a', to);
       await silent.count(n);
       rig.clock.advance(20_000);
-      rig.keeper.tick();
+      rig.manager.tick();
     }
     assert.equal(rig.arrivals(), 1);
   });
@@ -234,9 +234,9 @@ describe('idle time', () => {
       backend.send('news', request.from);
       await client.count(n);
       rig.clock.advance(20_000);
-      rig.keeper.tick();
+      rig.manager.tick();
     }
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
   });
 });
 
@@ -269,7 +269,7 @@ describe('a UDP flow whose backend refuses', () => {
         assert.equal(evidence, 'ICMP unreachable');
         assert.notEqual(backendId, `nvas/${alive}`);
       }
-      const [flow] = rig.keeper.table.all();
+      const [flow] = rig.manager.table.all();
       assert.ok(flow?.placement);
       assert.equal(flow.placement.reason, failures.length === 0 ? 'hash' : 'retry');
       assert.deepEqual(
@@ -287,8 +287,8 @@ describe('a UDP flow whose backend refuses', () => {
     client.send('into the void', to);
     await eventually(() => rig.eventsOf('passive-failure').length === 1, 5000, 'the passive failure');
     assert.notEqual(backendOf((await client.ask('b', to)).text), address);
-    assert.equal(rig.keeper.traffic.of('ha-ports', `nvas/${address}`, 'udp').connectRetries, 1);
-    assert.equal(rig.keeper.traffic.of('ha-ports', `nvas/${address}`, 'udp').flowsActive, 0);
+    assert.equal(rig.manager.traffic.of('ha-ports', `nvas/${address}`, 'udp').connectRetries, 1);
+    assert.equal(rig.manager.traffic.of('ha-ports', `nvas/${address}`, 'udp').flowsActive, 0);
   });
 
   test('UdpFlow tries each backend once a second when all refuse, and finds the one that comes back', async (t) => {
@@ -299,7 +299,7 @@ describe('a UDP flow whose backend refuses', () => {
     }
     await eventually(() => rig.eventsOf('passive-failure').length >= 3, 5000, 'three failures');
     assert.equal(rig.eventsOf('passive-failure').length, 3);
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
     const back = BACKENDS.find((address) => rig.flows()[0]?.backendId !== `nvas/${address}`);
     assert.ok(back);
     const backend = await echo(t, back, to.port);
@@ -317,7 +317,7 @@ describe('a UDP flow whose backend refuses', () => {
     await eventually(() => rig.eventsOf('passive-failure').length === 1, 5000, 'the passive failure');
     await echo(t, at(11), to.port);
     assert.equal((await client.ask('b', to)).text, `${at(11)}:b`);
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
   });
 
   for (const [how, known] of [
@@ -370,7 +370,7 @@ describe('datagram sizes', () => {
         assert.deepEqual([from.address, from.port], [frontend, port]);
       }
       assert.equal(rig.drops('send-failed'), 0);
-      assert.equal(rig.keeper.table.size, 1);
+      assert.equal(rig.manager.table.size, 1);
     });
   }
 });
@@ -391,10 +391,10 @@ describe('expected responses', () => {
     assert.ok(request);
     for (let n = 1; n <= 3; n++) backend.send(`r${n}`, request.from);
     await client.count(3);
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
     backend.send('r4', request.from);
     await client.count(4);
-    await eventually(() => rig.keeper.table.size === 0, 5000, 'the end');
+    await eventually(() => rig.manager.table.size === 0, 5000, 'the end');
     assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'responses-complete');
     client.send('3', to);
     await backend.count(3);
@@ -405,7 +405,7 @@ describe('expected responses', () => {
     const { rig, to, client } = await lab(t, { rule: { udp: { perPacket: false, expectedResponses: 0 } } });
     client.send('a', to);
     await eventually(() => rig.drops('unexpected-reply') === 1, 5000, 'the drop');
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
     assert.equal(client.received.length, 0);
   });
 });

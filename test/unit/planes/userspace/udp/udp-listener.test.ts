@@ -45,7 +45,7 @@ describe('a UDP listener', () => {
         }),
       );
     }
-    assert.equal(rig.keeper.table.size, 30);
+    assert.equal(rig.manager.table.size, 30);
     assert.equal(new Set(homes.values()).size, 3);
   });
 
@@ -60,13 +60,13 @@ describe('a UDP listener', () => {
       assert.equal(text, 'v6:x');
       assert.deepEqual([from.address, from.port], ['::1', port]);
     }
-    assert.equal(rig.keeper.table.size, 2);
+    assert.equal(rig.manager.table.size, 2);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 0);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 0);
     assert.equal((await two.ask('y', to)).text, 'v6:y');
     assert.equal((await one.ask('z', to)).text, 'v6:z');
-    assert.equal(rig.keeper.table.size, 2);
+    assert.equal(rig.manager.table.size, 2);
   });
 
   test('BoundListener takes in whom the frontend admits', async (t) => {
@@ -79,7 +79,7 @@ describe('a UDP listener', () => {
     (await Peer.open(t, at(101))).send('denied', to);
     (await Peer.open(t, '127.0.0.1')).send('not allowed', to);
     await eventually(() => rig.drops('denied') === 2, 5000, 'two refusals');
-    assert.equal(rig.keeper.table.size, 1);
+    assert.equal(rig.manager.table.size, 1);
     assert.equal(rig.arrivals(), 3);
   });
 
@@ -103,7 +103,7 @@ describe('a UDP listener', () => {
       ['started source-cap', 'started table-full'],
     );
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     await (await Peer.open(t, at(102))).ask('4', to);
   });
 
@@ -123,7 +123,7 @@ describe('a UDP listener', () => {
     await eventually(() => rig.drops('stopping') === 1, 5000, 'the refusal');
     await assert.rejects(Peer.open(t, FRONTEND, port), { code: 'EADDRINUSE' });
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     await Peer.open(t, FRONTEND, port);
   });
 
@@ -140,7 +140,7 @@ describe('a UDP listener', () => {
     assert.equal((await old.ask('a', to)).text, home);
     await (await Peer.open(t, at(101))).ask('new', to);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
+    rig.manager.tick();
     await old.ask('still listening', to);
   });
 
@@ -170,7 +170,7 @@ describe('a UDP listener', () => {
     await client.ask('a', { address: FRONTEND, port: listener.port });
     const descriptors = openDescriptors();
     listener.destroy();
-    assert.equal(rig.keeper.table.size, 0);
+    assert.equal(rig.manager.table.size, 0);
     await eventually(() => openDescriptors() === descriptors - 2, 5000, 'both sockets closed');
     await Peer.open(t, FRONTEND, listener.port);
   });
@@ -188,11 +188,11 @@ describe('a UDP listener', () => {
         clients.slice(start, start + 50).map((one) => one.ask('a', { address: FRONTEND, port })),
       );
     }
-    assert.equal(rig.keeper.table.size, 2000);
+    assert.equal(rig.manager.table.size, 2000);
     assert.equal(openDescriptors(), withClients + 2000);
     rig.clock.advance(31_000);
-    rig.keeper.tick();
-    assert.equal(rig.keeper.table.size, 0);
+    rig.manager.tick();
+    assert.equal(rig.manager.table.size, 0);
     await eventually(() => openDescriptors() === withClients, 5000, 'every upstream socket closed');
     rig.clock.advance(10_000);
     assert.deepEqual(rig.sourcePorts.uses(), []);
@@ -236,11 +236,11 @@ describe('datagrams that nobody must answer', { skip: cannotSpoof }, () => {
     await spoof(at(2), two.port, FRONTEND, one.port);
     await spoof(FRONTEND, one.port, FRONTEND, one.port);
     await eventually(() => rig.drops('own-listener') === 2, 5000, 'two drops');
-    assert.equal(rig.keeper.table.size, 0);
+    assert.equal(rig.manager.table.size, 0);
     assert.equal(rig.arrivals(), 0);
     // The same from an endpoint that is nobody's is taken in, so the drops were not for the spoofing.
     await spoof(at(3), 4444, FRONTEND, one.port);
-    await eventually(() => rig.keeper.table.size === 1, 5000, 'a flow');
+    await eventually(() => rig.manager.table.size === 1, 5000, 'a flow');
   });
 
   test('BoundListener drops a datagram from port 0', async (t) => {
@@ -248,6 +248,6 @@ describe('datagrams that nobody must answer', { skip: cannotSpoof }, () => {
     const { port } = await rig.open(FRONTEND);
     await spoof(at(100), 0, FRONTEND, port);
     await eventually(() => rig.drops('send-failed') === 1, 5000, 'the drop');
-    assert.equal(rig.keeper.table.size, 0);
+    assert.equal(rig.manager.table.size, 0);
   });
 });

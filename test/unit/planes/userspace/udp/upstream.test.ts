@@ -1,22 +1,29 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import {
-  HeldMemory,
-  SendQueueGuard,
+  DatagramBudget,
   Upstream,
   UpstreamDialer,
-  bindNow,
-  connectNow,
-  createDatagramSocket,
+  type DialledSocket,
   type UpstreamOwner,
   type UpstreamTarget,
 } from '../../../../../src/planes/userspace/udp/upstream.js';
+import { DEAF, type DatagramSocket } from '../../../../../src/planes/userspace/sockets/datagram-socket.js';
+import { DgramSockets } from '../../../../../src/planes/userspace/sockets/dgram.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import { eventually } from '../../../../support/deadline.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
 import { openDescriptors, Peer } from './rig.js';
 
 const at = loopbackBlock(4);
+const sockets = new DgramSockets();
+
+/** Bound, or the test fails. */
+function bound(address: string, use: 'exclusive' | 'shared', port = 0): DatagramSocket {
+  const socket = sockets.bind({ address: ipAddress(address), port, use }, DEAF);
+  assert.ok(!(socket instanceof Error));
+  return socket;
+}
 
 class RecordingOwner implements UpstreamOwner {
   readonly calls: string[] = [];
@@ -66,6 +73,7 @@ class ListedPorts {
 
 function dialer(sourcePorts: ListedPorts, source = at(1)): UpstreamDialer {
   return new UpstreamDialer({
+    sockets,
     sourcePorts,
     routeSource: { known: () => ipAddress(source), sourceFor: () => Promise.resolve(ipAddress(source)) },
   });
@@ -123,23 +131,21 @@ describe('Upstream', () => {
   test('Upstream throws away what a stranger sent before the socket was connected', async (t) => {
     const backend = await Peer.open(t, at(11));
     const owner = new RecordingOwner();
-    const stranger = createDatagramSocket(4, 'exclusive');
-    bindNow(stranger, ipAddress(at(12)), 0);
+    const stranger = bound(at(12), 'exclusive');
     t.after(() => stranger.close());
     const upstream = new Upstream(
       target(backend),
       {
         ready: () => undefined,
-        dial: ({ endpoint }) => {
-          const socket = createDatagramSocket(4, 'shared');
-          bindNow(socket, ipAddress(at(1)), 0);
-          stranger.send('stranger', socket.address().port, at(1));
-          const peer = connectNow(socket, endpoint.address, endpoint.port);
+        dial: ({ endpoint }): DialledSocket => {
+          const socket = bound(at(1), 'shared');
+          const { port } = socket;
+          stranger.sendTo(Buffer.from('stranger'), at(1), port);
+          const peer = socket.connect(endpoint.address, endpoint.port);
           assert.ok(peer);
-          return { socket, peer, source: ipAddress(at(1)), sourcePort: socket.address().port };
+          return { socket, peer, source: ipAddress(at(1)), sourcePort: port };
         },
-        dialFrom: () => 'send-failed',
-        release: () => undefined,
+        close: ({ socket }) => socket.close(),
       },
       owner,
     );
@@ -159,6 +165,7 @@ describe('Upstream', () => {
     const upstream = new Upstream(
       target({ address: at(11), port: 9 }),
       new UpstreamDialer({
+        sockets,
         sourcePorts: ports,
         routeSource: {
           known: () => (isKnown ? ipAddress(at(1)) : undefined),
@@ -184,7 +191,7 @@ describe('UpstreamDialer', () => {
     const ports = new ListedPorts(taken.port, 47_003);
     const outcome = dialer(ports).dial(target(backend));
     assert.ok(typeof outcome !== 'string');
-    assert.equal(outcome.socket.address().port, 47_003);
+    assert.equal(outcome.sourcePort, 47_003);
     assert.deepEqual(ports.released, [taken.port]);
     outcome.socket.close();
   });
@@ -204,7 +211,7 @@ describe('UpstreamDialer', () => {
     const pool = { sourceAddresses: [ipAddress('203.0.113.9'), ipAddress(at(2))], sourcePorts: [] };
     const outcome = dialer(ports).dial({ ...target(backend), pool });
     assert.ok(typeof outcome !== 'string');
-    assert.equal(outcome.socket.address().address, at(2));
+    assert.equal(outcome.source.text, at(2));
     assert.deepEqual(ports.released, [47_004]);
     outcome.socket.close();
     const foreign = { sourceAddresses: [ipAddress('203.0.113.9')], sourcePorts: [] };
@@ -216,45 +223,23 @@ describe('UpstreamDialer', () => {
     const pool = { sourceAddresses: [ipAddress('::1')], sourcePorts: [] };
     const outcome = dialer(new ListedPorts(47_007), at(3)).dial({ ...target(backend), pool });
     assert.ok(typeof outcome !== 'string');
-    assert.equal(outcome.socket.address().address, at(3));
+    assert.equal(outcome.source.text, at(3));
     outcome.socket.close();
   });
 });
 
 describe('bounds', () => {
-  test('bindNow() returns the error of the system, and binds before it returns', () => {
-    const socket = createDatagramSocket(4, 'exclusive');
-    assert.equal(bindNow(socket, ipAddress(at(1)), 0), undefined);
-    const { port } = socket.address();
-    const second = createDatagramSocket(4, 'shared');
-    assert.equal(bindNow(second, ipAddress(at(1)), port)?.code, 'EADDRINUSE');
-    second.close();
+  test('bind() returns the error of the system, and binds before it returns', () => {
+    const socket = bound(at(1), 'exclusive');
+    const { port } = socket;
+    const second = sockets.bind({ address: ipAddress(at(1)), port, use: 'shared' }, DEAF);
+    assert.ok(second instanceof Error);
+    assert.equal(second.code, 'EADDRINUSE');
     socket.close();
   });
 
-  test('SendQueueGuard asks the socket only when sends have piled up', () => {
-    let asked = 0;
-    let queued = 2_000_000;
-    const guard = new SendQueueGuard({
-      getSendQueueSize: () => {
-        asked++;
-        return queued;
-      },
-    });
-    for (let n = 0; n < 15; n++) guard.started();
-    assert.equal(guard.isFull(), false);
-    assert.equal(asked, 0);
-    guard.started();
-    assert.equal(guard.isFull(), true);
-    queued = 1_000_000;
-    assert.equal(guard.isFull(), false);
-    guard.finished();
-    queued = 2_000_000;
-    assert.equal(guard.isFull(), false);
-  });
-
-  test('HeldMemory takes no more than its limit', () => {
-    const memory = new HeldMemory(1000);
+  test('DatagramBudget takes no more than its limit', () => {
+    const memory = new DatagramBudget(1000);
     const datagram = Buffer.alloc(300);
     assert.equal(memory.take(datagram), true);
     assert.equal(memory.take(datagram), false);

@@ -3,7 +3,7 @@ import test from 'node:test';
 import { ipAddress, type Protocol } from '../../../src/model/address.js';
 import { ALL_PORTS, parsePortSet, type PortSet } from '../../../src/model/ports.js';
 import type { Rule } from '../../../src/model/configuration.js';
-import { createRuleMatcher, frontendCovers, matchRule, NO_RULE } from '../../../src/selection/rule-ports.js';
+import { frontendCovers, NO_RULE, RulePorts } from '../../../src/selection/rule-ports.js';
 import { aConfiguration, aFrontend, aRule } from './fixtures.js';
 import type { RuleParts } from '../../support/forwarding-state.js';
 
@@ -41,11 +41,13 @@ function matchedBy(
   port: number,
   protocol: Protocol = 'tcp',
 ): string {
-  const index = matchRule(aConfiguration({ frontends, rules }), protocol, ipAddress(destination), port);
+  const configuration = aConfiguration({ frontends, rules });
+  const rulePorts = new RulePorts(configuration.rules);
+  const index = rulePorts.ownerOf(protocol, ipAddress(destination), port);
   return index === NO_RULE ? 'none' : (rules[index]?.name ?? '?');
 }
 
-test('matchRule() finds the rule of the address, port and protocol', () => {
+test('RulePorts finds the rule of the address, port and protocol', () => {
   const rules = [ordinary('hub', '80,443'), ordinary('hub', '53', ['udp']), ordinary('other', '80')];
   assert.equal(matchedBy(rules, '198.51.100.1', 80), 'hub-80,443');
   assert.equal(matchedBy(rules, '198.51.100.1', 443), 'hub-80,443');
@@ -59,7 +61,7 @@ test('matchRule() finds the rule of the address, port and protocol', () => {
   assert.equal(matchedBy(rules, '198.51.100.3', 80), 'none');
 });
 
-test('matchRule() prefers a rule that names the port to an HA-ports rule, in either order', () => {
+test('RulePorts prefers a rule that names the port to an HA-ports rule, in either order', () => {
   for (const rules of [
     [haPorts('hub'), ordinary('hub', '443')],
     [ordinary('hub', '443'), haPorts('hub')],
@@ -73,7 +75,7 @@ test('matchRule() prefers a rule that names the port to an HA-ports rule, in eit
   }
 });
 
-test('matchRule() holds an HA-ports rule to the ports it listens on', () => {
+test('RulePorts holds an HA-ports rule to the ports it listens on', () => {
   const rules = [haPorts('hub', { ports: ports('8000-8099') })];
   assert.equal(matchedBy(rules, '198.51.100.1', 8000), 'hub-ha');
   assert.equal(matchedBy(rules, '198.51.100.1', 8099), 'hub-ha');
@@ -81,7 +83,7 @@ test('matchRule() holds an HA-ports rule to the ports it listens on', () => {
   assert.equal(matchedBy(rules, '198.51.100.1', 8100), 'none');
 });
 
-test('matchRule() lets a wildcard frontend take any address of its family', () => {
+test('RulePorts lets a wildcard frontend take any address of its family', () => {
   const rules = [haPorts('any4'), ordinary('any6', '80')];
   assert.equal(matchedBy(rules, '203.0.113.77', 9), 'any4-ha');
   assert.equal(matchedBy(rules, '2001:db8::7', 80), 'any6-80');
@@ -89,26 +91,26 @@ test('matchRule() lets a wildcard frontend take any address of its family', () =
   assert.equal(matchedBy(rules, '::ffff:203.0.113.77', 80), 'any4-ha');
 });
 
-test('matchRule() prefers an exact address to a wildcard, whatever kind the rules are', () => {
+test('RulePorts prefers an exact address to a wildcard, whatever kind the rules are', () => {
   const rules = [ordinary('any4', '443'), haPorts('hub')];
   assert.equal(matchedBy(rules, '198.51.100.1', 443), 'hub-ha');
   assert.equal(matchedBy(rules, '198.51.100.2', 443), 'any4-443');
 });
 
-test('matchRule() falls back to the wildcard for ports that the exact address leaves', () => {
+test('RulePorts falls back to the wildcard for ports that the exact address leaves', () => {
   const rules = [haPorts('any4'), ordinary('hub', '443')];
   assert.equal(matchedBy(rules, '198.51.100.1', 443), 'hub-443');
   assert.equal(matchedBy(rules, '198.51.100.1', 80), 'any4-ha');
 });
 
-test('matchRule() takes the earlier of two rules of the same kind', () => {
+test('RulePorts takes the earlier of two rules of the same kind', () => {
   const rules = [ordinary('hub', '1-100'), ordinary('hub', '50-200')];
   assert.equal(matchedBy(rules, '198.51.100.1', 50), 'hub-1-100');
   assert.equal(matchedBy(rules, '198.51.100.1', 100), 'hub-1-100');
   assert.equal(matchedBy(rules, '198.51.100.1', 101), 'hub-50-200');
 });
 
-test('matchRule() heeds a zone only where both have one', () => {
+test('RulePorts heeds a zone only where both have one', () => {
   const rules = [haPorts('link')];
   assert.equal(matchedBy(rules, 'fe80::1%eth0', 80), 'link-ha');
   assert.equal(matchedBy(rules, 'fe80::1', 80), 'link-ha');
@@ -116,19 +118,21 @@ test('matchRule() heeds a zone only where both have one', () => {
   assert.equal(matchedBy([...rules, haPorts('any6')], 'fe80::1%eth1', 80), 'any6-ha');
 });
 
-test('matchRule() finds nothing without rules', () => {
+test('RulePorts finds nothing without rules', () => {
   assert.equal(matchedBy([], '198.51.100.1', 80), 'none');
 });
 
-test('createRuleMatcher() stays right with a rule a port', () => {
+test('RulePorts stays right with a rule a port', () => {
   const rules = Array.from({ length: 1000 }, (_, index) => ordinary('hub', String(1 + 7 * index)));
-  const matcher = createRuleMatcher(
-    aConfiguration({ frontends, rules: [...rules, haPorts('hub', { ports: ALL_PORTS })] }),
-  );
+  const configuration = aConfiguration({
+    frontends,
+    rules: [...rules, haPorts('hub', { ports: ALL_PORTS })],
+  });
+  const rulePorts = new RulePorts(configuration.rules);
   const destination = ipAddress('198.51.100.1');
   for (let port = 1; port <= 7500; port++) {
     const named = (port - 1) % 7 === 0 && (port - 1) / 7 < 1000;
-    assert.equal(matcher.match('tcp', destination, port), named ? (port - 1) / 7 : 1000);
+    assert.equal(rulePorts.ownerOf('tcp', destination, port), named ? (port - 1) / 7 : 1000);
   }
 });
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue, FlowEnforcement, FlowKeeper } from '../../../src/planes/userspace/flow-keeper.js';
+import { EventQueue } from '../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../src/flows/flow-manager.js';
 import { Flow } from '../../../src/flows/flow.js';
 import type { Protocol } from '../../../src/model/address.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
@@ -14,45 +15,41 @@ import {
   type TestStateParts,
   type RuleParts,
 } from '../../support/forwarding-state.js';
-import { aTuple, placementOn, RecordingTransport } from './flow-fixtures.js';
+import { aTuple, placementOn, RecordingTransport, slotOf } from './flow-fixtures.js';
 
 const ADDRESSES = ['10.0.0.1', '10.0.0.2'] as const;
 const DOWN = { address: '10.0.0.1', valid: false } as const;
 
 class Bench {
   readonly clock = new FakeClock();
-  readonly keeper: FlowKeeper;
-  readonly enforcement: FlowEnforcement;
+  readonly manager: FlowManager;
 
   constructor(parts: Partial<TestStateParts> = {}) {
     const { clock } = this;
-    this.keeper = new FlowKeeper(
+    this.manager = new FlowManager(
       { clock, events: new EventQueue(clock) },
       { flowEvents: false, worker: 0, workers: 1 },
       testState({ backends: ADDRESSES, ...parts }),
     );
-    this.enforcement = new FlowEnforcement(this.keeper);
   }
 
   flow(protocol: Protocol, address: string): { readonly flow: Flow; readonly calls: readonly string[] } {
     const transport = new RecordingTransport();
-    const [rule = testRule()] = this.keeper.state.configuration.rules;
-    const flow = this.keeper.open(aTuple(protocol), rule, transport);
+    const [slot = slotOf(testRule())] = this.manager.slotsFor(this.manager.state.configuration);
+    const flow = this.manager.open(aTuple(protocol), slot, transport);
     assert.ok(flow instanceof Flow);
-    this.keeper.place(flow, placementOn(`nvas/${address}`));
-    this.keeper.establish(flow);
+    this.manager.place(flow, placementOn(`nvas/${address}`));
+    this.manager.establish(flow);
     return { flow, calls: transport.calls };
   }
 
   apply(state: ForwardingState): void {
-    const { configuration } = this.keeper.state;
-    this.keeper.adopt(state);
-    this.enforcement.enforce(configuration);
+    this.manager.apply(state);
   }
 }
 
-describe('FlowEnforcement', () => {
-  test('FlowEnforcement leaves flows of valid backends alone', () => {
+describe('FlowManager.apply()', () => {
+  test('apply() leaves flows of valid backends alone', () => {
     const bench = new Bench();
     const { flow, calls } = bench.flow('tcp', '10.0.0.2');
     bench.apply(testState({ backends: [DOWN, '10.0.0.2'] }));
@@ -61,7 +58,7 @@ describe('FlowEnforcement', () => {
     assert.equal(flow.placement?.reason, 'hash');
   });
 
-  test('FlowEnforcement pins TCP and unpins UDP on probe-down, as Azure does', () => {
+  test('apply() pins TCP and unpins UDP on probe-down, as Azure does', () => {
     const bench = new Bench();
     const [tcp, udp] = [bench.flow('tcp', '10.0.0.1'), bench.flow('udp', '10.0.0.1')];
     bench.apply(testState({ backends: [DOWN, '10.0.0.2'] }));
@@ -76,7 +73,7 @@ describe('FlowEnforcement', () => {
     ['drop', ['blackhole']],
     ['rebalance', ['close reset']],
   ] as const satisfies readonly (readonly [FlowAction, readonly string[]])[]) {
-    test(`FlowEnforcement does ${action} to TCP where policy says so, once`, () => {
+    test(`apply() does ${action} to TCP where policy says so, once`, () => {
       const flowPolicy = { ...AZURE_POLICY, 'admin-down': { tcp: action, udp: action } };
       const bench = new Bench({ rule: { flowPolicy } });
       const { calls: made } = bench.flow('tcp', '10.0.0.1');
@@ -85,24 +82,24 @@ describe('FlowEnforcement', () => {
       bench.apply(state);
       bench.apply(state);
       assert.deepEqual(made, calls);
-      const ended = bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded;
+      const ended = bench.manager.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded;
       assert.deepEqual(ended, calls.includes('close reset' as never) ? { 'admin-down': 1 } : {});
     });
   }
 
-  test('FlowEnforcement ends flows of a removed rule', () => {
+  test('apply() ends flows of a removed rule', () => {
     const bench = new Bench();
     const { calls } = bench.flow('tcp', '10.0.0.1');
     bench.apply(
       testState({ backends: ADDRESSES, rule: { name: 'another', ports: portSetOf(80) }, digest: 'b' }),
     );
     assert.deepEqual(calls, ['close reset']);
-    const { flowsEnded } = bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp');
+    const { flowsEnded } = bench.manager.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp');
     assert.deepEqual(flowsEnded, { 'rule-removed': 1 });
   });
 
   for (const protocol of ['tcp', 'udp'] as const) {
-    test(`FlowEnforcement has ${protocol} flows of a renamed rule go on under the new name`, () => {
+    test(`apply() has ${protocol} flows of a renamed rule go on under the new name`, () => {
       const bench = new Bench();
       const { flow, calls } = bench.flow(protocol, '10.0.0.1');
       flow.bytesToBackend = 100;
@@ -116,9 +113,9 @@ describe('FlowEnforcement', () => {
       assert.deepEqual(calls, []);
       assert.equal(flow.rule, renamed.configuration.rules[0]);
       flow.bytesToBackend = 130;
-      bench.keeper.settleAll();
+      bench.manager.settleAll();
       const totals = (rule: string) => {
-        const { flowsOpened, flowsActive, bytesToBackend } = bench.keeper.traffic.of(
+        const { flowsOpened, flowsActive, bytesToBackend } = bench.manager.traffic.of(
           rule,
           'nvas/10.0.0.1',
           protocol,
@@ -133,7 +130,7 @@ describe('FlowEnforcement', () => {
     });
   }
 
-  test('FlowEnforcement judges a flow of a renamed rule by the rule as it is now', () => {
+  test('apply() judges a flow of a renamed rule by the rule as it is now', () => {
     const bench = new Bench();
     const { calls } = bench.flow('tcp', '10.0.0.1');
     const flowPolicy = { ...AZURE_POLICY, 'probe-down': { tcp: 'reset', udp: 'reset' } } as const;
@@ -141,14 +138,14 @@ describe('FlowEnforcement', () => {
     assert.deepEqual(calls, ['close reset']);
   });
 
-  test('FlowEnforcement ends flows of a protocol that the renamed rule no longer has', () => {
+  test('apply() ends flows of a protocol that the renamed rule no longer has', () => {
     const bench = new Bench();
     const [tcp, udp] = [bench.flow('tcp', '10.0.0.1'), bench.flow('udp', '10.0.0.1')];
     bench.apply(testState({ backends: ADDRESSES, rule: { name: 'new', protocols: ['udp'] }, digest: 'b' }));
     assert.deepEqual([tcp.calls, udp.calls], [['close reset'], []]);
   });
 
-  test('FlowEnforcement treats a backend that is gone, or of another pool now, as removed', () => {
+  test('apply() treats a backend that is gone, or of another pool now, as removed', () => {
     for (const state of [
       testState({ backends: ['10.0.0.2'], digest: 'b' }),
       testState({
@@ -164,7 +161,7 @@ describe('FlowEnforcement', () => {
     }
   });
 
-  test('FlowEnforcement hands flows their rule as it is now', () => {
+  test('apply() hands flows their rule as it is now', () => {
     const bench = new Bench();
     const { flow } = bench.flow('udp', '10.0.0.1');
     const state = testState({ backends: ADDRESSES, rule: { tcpReset: false }, digest: 'b' });
@@ -172,19 +169,19 @@ describe('FlowEnforcement', () => {
     assert.equal(flow.rule, state.configuration.rules[0]);
   });
 
-  test('FlowEnforcement lets a flow be that has no backend yet, or is blackholed', () => {
+  test('apply() lets a flow be that has no backend yet, or is blackholed', () => {
     const bench = new Bench();
     const transport = new RecordingTransport();
-    bench.keeper.open(aTuple('tcp'), testRule(), transport);
+    bench.manager.open(aTuple('tcp'), slotOf(testRule()), transport);
     const { flow, calls } = bench.flow('udp', '10.0.0.1');
-    bench.keeper.blackhole(flow);
+    bench.manager.blackhole(flow);
     bench.apply(testState({ backends: [], digest: 'b' }));
     assert.deepEqual(transport.calls, []);
     assert.deepEqual(calls, ['blackhole']);
   });
 });
 
-describe('FlowEnforcement after a drain', () => {
+describe('FlowManager.apply() after a drain', () => {
   const drained = (endSpreadMs?: number, rule: RuleParts = {}): ForwardingState =>
     testState({
       backends: [
@@ -207,7 +204,7 @@ describe('FlowEnforcement after a drain', () => {
     Array.from({ length: count }, () => bench.flow('tcp', '10.0.0.1'));
 
   const endedOf = (bench: Bench): number =>
-    bench.keeper.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded['drain-deadline'] ?? 0;
+    bench.manager.traffic.of('ha-ports', 'nvas/10.0.0.1', 'tcp').flowsEnded['drain-deadline'] ?? 0;
 
   test('flows of the backend end over the time asked for, whatever is applied meanwhile, and no others', () => {
     const bench = new Bench();
@@ -222,7 +219,7 @@ describe('FlowEnforcement after a drain', () => {
     }
     assert.equal(endedOf(bench), 40);
     assert.deepEqual(other.calls, []);
-    assert.equal(bench.keeper.table.size, 1);
+    assert.equal(bench.manager.table.size, 1);
   });
 
   for (const [action, calls] of [
@@ -279,8 +276,8 @@ describe('FlowEnforcement after a drain', () => {
     const bench = new Bench();
     const [finished, moved] = [bench.flow('tcp', '10.0.0.1'), bench.flow('tcp', '10.0.0.1')];
     bench.apply(drained(1000));
-    bench.keeper.end(finished.flow, 'closed', 'gone');
-    bench.keeper.move(moved.flow, placementOn('nvas/10.0.0.2'));
+    bench.manager.end(finished.flow, 'closed', 'gone');
+    bench.manager.move(moved.flow, placementOn('nvas/10.0.0.2'));
     bench.clock.advance(2000);
     assert.deepEqual([finished.calls, moved.calls], [['close gone'], []]);
     assert.equal(endedOf(bench), 0);
@@ -290,7 +287,7 @@ describe('FlowEnforcement after a drain', () => {
     const bench = new Bench();
     const [one] = flows(bench, 1);
     bench.apply(drained(1000));
-    bench.enforcement.stop();
+    bench.manager.stop();
     bench.clock.advance(2000);
     assert.deepEqual(one?.calls, []);
   });

@@ -1,16 +1,51 @@
-import type { Protocol } from '../../model/address.js';
-import type { BackendPool } from '../../model/configuration.js';
-import {
-  firstShare,
-  type CapShare,
-  type CapShares,
-  type CapUse,
-  type LatencyHistogram,
-} from '../contract.js';
+import type { Protocol } from '../model/address.js';
+import type { BackendPool, Configuration } from '../model/configuration.js';
 
-const NONE: ReadonlySet<string> = new Set();
+/*
+ * Limits hold over all data workers together: the control process gives each worker shares of them.
+ */
 
-export type ShareOf = (backendId: string, cap: number) => number;
+/** How much of a cap a worker uses, and whether it has refused a flow for want of a larger share since last asked. */
+export interface CapUse {
+  readonly used: number;
+  readonly wanting: boolean;
+}
+
+/** By the cap's name, see capsOf. */
+export type CapUses = ReadonlyMap<string, CapUse>;
+
+/** What a worker may use of a cap. A share of another cap than the present one is out of date. */
+export interface CapShare {
+  readonly cap: number;
+  readonly share: number;
+}
+
+export type CapShares = ReadonlyMap<string, CapShare>;
+
+/** Name of a backend's `maxConnections` among the caps. No other cap's name has a space. */
+export function backendCapName(backendId: string): string {
+  return `backend ${backendId}`;
+}
+
+/** The caps that hold over all workers together: `tcp`, `udp`, `embryonic`, and one a backend that has a cap. */
+export function capsOf({ limits, backendPools }: Configuration): ReadonlyMap<string, number> {
+  const caps = new Map([
+    ['tcp', limits.tcpFlows],
+    ['udp', limits.udpFlows],
+    ['embryonic', limits.embryonicFlows],
+  ]);
+  for (const { backends } of backendPools) {
+    for (const { id, maxConnections } of backends) {
+      if (maxConnections !== undefined) caps.set(backendCapName(id), maxConnections);
+    }
+  }
+  return caps;
+}
+
+/** A worker's share before anything is known of who needs how much: equal parts, the first workers get what is over. */
+export function firstShare(cap: number, worker: number, workers: number): number {
+  return Math.floor(cap / workers) + (worker < cap % workers ? 1 : 0);
+}
 
 /** Which backends are at their connection cap. Only TCP flows count, as operators of HAProxy's maxconn expect. */
 export class BackendCaps {
@@ -19,8 +54,8 @@ export class BackendCaps {
   readonly #full = new Set<string>();
   #askedWhileFull = false;
 
-  /** `shareOf` says what part of a backend's cap is this worker's. @default all of it */
-  setCaps(pools: readonly BackendPool[], shareOf: ShareOf = (_id, cap) => cap): void {
+  /** `shareOf` says what part of a backend's cap is this worker's. */
+  setCaps(pools: readonly BackendPool[], shareOf: (backendId: string, cap: number) => number): void {
     this.#caps.clear();
     this.#full.clear();
     for (const { backends } of pools) {
@@ -52,9 +87,9 @@ export class BackendCaps {
     if (protocol === 'tcp') this.#count(backendId, -1);
   }
 
-  /** Backends a new flow must not go to: those at their cap, and those it has tried. Nothing is copied if one is empty. */
-  excluded(protocol: Protocol, tried: ReadonlySet<string> = NONE): ReadonlySet<string> {
-    if (protocol === 'udp' || this.#full.size === 0) return tried;
+  /** Backends a new TCP flow must not go to: those at their cap, and those it has tried. Nothing is copied if one is empty. */
+  excluded(tried: ReadonlySet<string>): ReadonlySet<string> {
+    if (this.#full.size === 0) return tried;
     this.#askedWhileFull = true;
     return tried.size === 0 ? this.#full : new Set([...this.#full, ...tried]);
   }
@@ -95,41 +130,5 @@ export class WorkerCaps {
     const given = this.#shares.get(name);
     if (given === undefined) return first;
     return given.cap === cap ? given.share : Math.min(given.share, first);
-  }
-}
-
-/** Half a millisecond (same rack) to five seconds (the default connect timeout). */
-const BOUNDS_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5];
-
-interface Tally {
-  readonly counts: number[];
-  count: number;
-  sumSeconds: number;
-}
-
-/** Time from the first connect attempt of a TCP flow to its upstream being connected, by backend. */
-export class ConnectLatency {
-  readonly #tallies = new Map<string, Tally>();
-
-  observe(backendId: string, seconds: number): void {
-    let tally = this.#tallies.get(backendId);
-    if (tally === undefined) {
-      tally = { counts: BOUNDS_SECONDS.map(() => 0), count: 0, sumSeconds: 0 };
-      this.#tallies.set(backendId, tally);
-    }
-    tally.count++;
-    tally.sumSeconds += seconds;
-    const bucket = BOUNDS_SECONDS.findIndex((bound) => seconds <= bound);
-    if (bucket >= 0) tally.counts[bucket] = (tally.counts[bucket] ?? 0) + 1;
-  }
-
-  snapshot(): Record<string, LatencyHistogram> {
-    const histograms: Record<string, LatencyHistogram> = {};
-    for (const [backendId, { counts, count, sumSeconds }] of this.#tallies) {
-      let below = 0;
-      const cumulative = counts.map((inBucket) => (below += inBucket));
-      histograms[backendId] = { boundsSeconds: BOUNDS_SECONDS, counts: cumulative, count, sumSeconds };
-    }
-    return histograms;
   }
 }
