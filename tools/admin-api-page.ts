@@ -34,6 +34,7 @@ export function adminApiPage(): string {
   const objects = Object.entries(components.schemas).sort(([a], [b]) => (a < b ? -1 : 1));
   return [
     INTRODUCTION,
+    '## Operations',
     table(
       ['operation', 'what it does'],
       operations.map(({ place, route }) => [`[\`${place}\`](#${anchorOf(place)})`, route.summary]),

@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
-import { AdminServer, MetricsServer } from '../admin/server.js';
+import { MetricsServer } from '../admin/metrics-server.js';
+import { AdminServer } from '../admin/server.js';
 import type { Operations } from '../api/contract.js';
 import {
   loadConfiguration,
@@ -27,7 +28,6 @@ import { allFlows, type DataPlane } from '../planes/contract.js';
 import { ownAddresses } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { systemFiles, systemSocketFiles } from '../runtime/files.js';
-import { silentLogger } from '../runtime/logger.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { createPicker } from '../selection/picker.js';
 import { CounterSampler } from '../status/counters.js';
@@ -76,13 +76,11 @@ export class Servers {
     const { admin: listen } = this.#configuration;
     if (listen === undefined) return {};
     const { operations, feed, onEvent } = this.#parts;
-    const logger = {
-      ...silentLogger,
-      error: (fields: object, message: string) => onEvent({ type: 'request-failed', fields, message }),
-    };
+    const onBug = (request: string, error: Error): void =>
+      onEvent({ type: 'request-failed', request, error });
     // One that has failed to start has closed for good.
     this.#admin = new AdminServer(
-      { operations, events: feed, clock, logger, files: systemSocketFiles },
+      { operations, events: feed, clock, files: systemSocketFiles, onBug },
       { listen, takeOver },
     );
     return { adminPort: (await this.#admin.start()).httpPort };

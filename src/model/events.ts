@@ -581,10 +581,10 @@ export const EVENTS = {
   }),
 
   /** A bug in the admin API. */
-  'request-failed': event<{ fields: object; message: string }>({
+  'request-failed': event<{ request: string; error: Error }>({
     level: 'error',
-    fields: ({ fields }) => fields,
-    text: ({ message }) => message,
+    fields: ({ error }) => ({ error: error.stack ?? error.message }),
+    text: ({ request }) => `Admin API: ${request} failed`,
   }),
 
   'systemd-notify-failed': event<{ message: string }>({

@@ -10,7 +10,6 @@ import type { Operations } from '../../../src/api/contract.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { AdminOptions } from '../../../src/model/configuration.js';
 import { systemClock, type Clock } from '../../../src/runtime/clock.js';
-import { silentLogger, type Logger } from '../../../src/runtime/logger.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { FakeOperations } from './fake-operations.js';
 
@@ -25,6 +24,8 @@ export function folder(t: TestContext): string {
 
 export interface AdminLab {
   readonly fake: FakeOperations;
+  /** Requests that met a bug, with the error. */
+  readonly bugs: (readonly [request: string, error: Error])[];
   readonly server: AdminServer;
   /** Of http. */
   readonly port: number;
@@ -35,21 +36,27 @@ export interface AdminLabOptions extends Partial<Omit<AdminServerOptions, 'liste
   readonly listen?: Partial<AdminOptions>;
   readonly answers?: Partial<Operations>;
   readonly clock?: Clock;
-  readonly logger?: Logger;
 }
 
 /** A server on a socket and on a loopback port, stopped with the test. */
 export async function adminLab(t: TestContext, options: AdminLabOptions = {}): Promise<AdminLab> {
-  const { listen, answers, clock = systemClock, logger = silentLogger, ...more } = options;
+  const { listen, answers, clock = systemClock, ...more } = options;
   const fake = new FakeOperations();
+  const bugs: AdminLab['bugs'] = [];
   const socketPath = join(folder(t), 'admin.sock');
   const server = new AdminServer(
-    { operations: fake.with(answers), events: fake.events, clock, logger, files: systemSocketFiles },
+    {
+      operations: fake.with(answers),
+      events: fake.events,
+      clock,
+      files: systemSocketFiles,
+      onBug: (request, error) => bugs.push([request, error]),
+    },
     { listen: { socket: socketPath, http: LOOPBACK, ...listen }, ...more },
   );
   t.after(() => server.stop());
   const { httpPort = 0 } = await server.start();
-  return { fake, server, port: httpPort, socketPath };
+  return { fake, bugs, server, port: httpPort, socketPath };
 }
 
 export interface Answer {

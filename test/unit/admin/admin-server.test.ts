@@ -11,7 +11,6 @@ import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { AdminServer } from '../../../src/admin/server.js';
 import { systemClock } from '../../../src/runtime/clock.js';
-import { silentLogger } from '../../../src/runtime/logger.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { within } from '../../support/deadline.js';
 import { adminLab, ask, askRaw, folder, LOOPBACK, problemOf } from './admin-lab.js';
@@ -312,7 +311,7 @@ function makeServer(
       operations: fake.with(),
       events: fake.events,
       clock: systemClock,
-      logger: silentLogger,
+      onBug: (_, error) => assert.ifError(error),
       files: systemSocketFiles,
     },
     { listen, ...more },
