@@ -13,6 +13,7 @@ import {
 } from '../api/contract.js';
 import { openApiDocument } from '../api/openapi.js';
 import { BalancerError } from '../model/errors.js';
+import type { ControlEvent } from '../model/events.js';
 import { dashboardRoutes } from './dashboard.js';
 import { errorProblem, isTellable, problem, usageError } from './problem.js';
 import type { EventStreams } from './sse.js';
@@ -26,8 +27,7 @@ export interface AdminEnv {
 export interface AdminRoutesDependencies {
   readonly operations: Operations;
   readonly streams: EventStreams;
-  /** Told of a request that met a bug: `POST /v1/reload`. */
-  readonly onBug: (request: string, error: Error) => void;
+  readonly onEvent: (event: ControlEvent) => void;
 }
 
 type AdminContext = Context<AdminEnv>;
@@ -36,7 +36,7 @@ type AdminContext = Context<AdminEnv>;
  * The admin API and the dashboard. Anyone who gets here may do everything: guard.ts says who does. Requests are checked
  * against the contract; every error is a problem document with a stable code.
  */
-export function createAdminRoutes({ operations, streams, onBug }: AdminRoutesDependencies): Hono<AdminEnv> {
+export function createAdminRoutes({ operations, streams, onEvent }: AdminRoutesDependencies): Hono<AdminEnv> {
   const app = new Hono<AdminEnv>();
   for (const [name, route] of Object.entries<Route>(ROUTES)) {
     app.on(route.method, route.path.replaceAll(/\{(\w+)\}/g, ':$1'), async (context) => {
@@ -51,7 +51,7 @@ export function createAdminRoutes({ operations, streams, onBug }: AdminRoutesDep
   refuseOtherMethods(app);
   app.notFound(notFound);
   app.onError((error, { req }) => {
-    if (!isTellable(error)) onBug(`${req.method} ${req.path}`, error);
+    if (!isTellable(error)) onEvent({ type: 'request-failed', request: `${req.method} ${req.path}`, error });
     return errorProblem(error);
   });
   return app;

@@ -4,6 +4,7 @@ import { getRequestListener, type HttpBindings } from '@hono/node-server';
 import type { Hono } from 'hono';
 import type { Operations } from '../api/contract.js';
 import type { AdminOptions } from '../model/configuration.js';
+import type { ControlEvent } from '../model/events.js';
 import type { Clock } from '../runtime/clock.js';
 import type { SocketFiles } from '../runtime/files.js';
 import { createRequestGuard, type RequestGuard } from './guard.js';
@@ -16,9 +17,8 @@ export interface AdminServerDependencies {
   readonly operations: Operations;
   readonly events: EventFeedSource;
   readonly clock: Clock;
+  readonly onEvent: (event: ControlEvent) => void;
   readonly files: SocketFiles;
-  /** Told of a request that met a bug: `POST /v1/reload`. */
-  readonly onBug: (request: string, error: Error) => void;
 }
 
 export interface AdminServerOptions {
@@ -47,13 +47,13 @@ export class AdminServer {
   #stopped: Promise<void> | undefined;
 
   constructor(deps: AdminServerDependencies, options: AdminServerOptions) {
-    const { operations, events, clock, files, onBug } = deps;
+    const { operations, events, clock, files, onEvent } = deps;
     const { listen, takeOver } = options;
     this.#streams = new EventStreams({ feed: events, clock }, options.streams);
     this.#listen = listen;
     const { socket: path } = listen;
     this.#socket = path === undefined ? undefined : new UnixSocketListener(files, { path, takeOver });
-    const app = createAdminRoutes({ operations, streams: this.#streams, onBug });
+    const app = createAdminRoutes({ operations, streams: this.#streams, onEvent });
     this.#create = (guard, tls) => {
       const server = createAdminHttpServer(app, { ...options, guard, tls });
       this.#servers.push(server);

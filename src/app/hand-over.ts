@@ -34,13 +34,13 @@ export class Succession {
   constructor({ plane, balancer, health, drains, onEvent, release }: SuccessionParts) {
     this.superseded = new Promise((resolve) => (this.#resolve = resolve));
     this.#release = release;
-    const { operator } = balancer;
+    const { overrides } = balancer;
     const node = process.argv0;
     this.#upgrader = new Upgrader({
       clock,
       plane: canHandOver(plane) ? plane : undefined,
       launch: () => startSuccessor({ node, nodeOptions: process.execArgv, args: process.argv.slice(1) }),
-      legacy: () => takeLegacy({ clock, operator, health, drains: drains() }),
+      legacy: () => takeLegacy({ clock, overrides, health, drains: drains() }),
       isStopping: () => balancer.stopping,
       onEvent,
     });
@@ -79,7 +79,7 @@ export class Takeover {
     }
     const { legacy, sockets } = await this.#predecessor.meet();
     this.#legacy = legacy;
-    adoptLegacy(legacy, { clock, operator: balancer.operator, health, drains: drains() });
+    adoptLegacy(legacy, { clock, overrides: balancer.overrides, health, drains: drains() });
     await plane.inherit(sockets);
   }
 
@@ -98,7 +98,7 @@ export class Takeover {
       if (backend !== undefined) drains().resume(record, backend);
     }
     const ids = new Set(backends.map(({ id }) => id));
-    balancer.operator.retain(ids);
+    balancer.overrides.retain(ids);
   }
 
   leave(): void {

@@ -76,11 +76,9 @@ export class Servers {
     const { admin: listen } = this.#configuration;
     if (listen === undefined) return {};
     const { operations, feed, onEvent } = this.#parts;
-    const onBug = (request: string, error: Error): void =>
-      onEvent({ type: 'request-failed', request, error });
     // One that has failed to start has closed for good.
     this.#admin = new AdminServer(
-      { operations, events: feed, clock, files: systemSocketFiles, onBug },
+      { operations, events: feed, clock, onEvent, files: systemSocketFiles },
       { listen, takeOver },
     );
     return { adminPort: (await this.#admin.start()).httpPort };
@@ -198,7 +196,7 @@ export function createOperations(parts: OperationsParts): RunningOperations {
   const drains = new Drains({
     clock,
     plane,
-    operator: balancer.operator,
+    overrides: balancer.overrides,
     refresh: () => balancer.refresh(),
     onEvent,
   });

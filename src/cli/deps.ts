@@ -224,9 +224,7 @@ export function addConnection(
     .addOption(new Option('--ca <file>', 'certificate to trust for --http, PEM').helpGroup(GROUP));
 }
 
-/** Where no process is asked: every probe up, admin states as configured, nobody draining. */
+/** Where no process is asked: every probe up, nothing overridden. */
 export const ALL_UP: CompilerInputs = {
   health: () => ({ state: 'up' }),
-  adminState: ({ adminState }) => adminState,
-  draining: () => false,
 };

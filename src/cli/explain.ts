@@ -62,8 +62,6 @@ export async function explainCommand(
   const hash = await createHasher();
   const state = new ForwardingCompiler(hash).compile(configuration, {
     health: ({ id }) => ({ state: down.has(id) ? 'down' : 'up' }),
-    adminState: ({ adminState }) => adminState,
-    draining: () => false,
   });
   const explanation = explain(createPicker(hash), state, tuple);
   deps.out(

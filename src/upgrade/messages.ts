@@ -1,9 +1,9 @@
 import type { DrainRecord, Drains } from '../control/drains.js';
-import type { OperatorRecord, OperatorState } from '../control/overrides.js';
+import type { Overrides } from '../control/overrides.js';
 import type { ProbeHealth } from '../health/tracker.js';
 import type { Protocol } from '../model/address.js';
 import { BalancerError } from '../model/errors.js';
-import type { BackendHealth } from '../model/forwarding.js';
+import type { BackendHealth, BackendOverride } from '../model/forwarding.js';
 import type { UdpFlowState } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
 import type { PeerChannel } from '../runtime/peer.js';
@@ -77,7 +77,7 @@ function failed(message: string): BalancerError {
  * What the messages of an upgrade mean. It grows when a version could misunderstand another; then the old process goes
  * on, and only a restart brings the new version.
  */
-export const UPGRADE_PROTOCOL = 1;
+export const UPGRADE_PROTOCOL = 2;
 
 /** New process to old, in this order; `failed` at any time. */
 export type SuccessorMessage =
@@ -112,7 +112,8 @@ export type PredecessorMessage =
 export interface Legacy {
   /** The old process's monotonic clock at that moment: times in `health` count from the same point. */
   readonly monotonicMs: number;
-  readonly operator: OperatorRecord;
+  /** By backend id. */
+  readonly overrides: ReadonlyMap<string, BackendOverride>;
   readonly drains: readonly DrainRecord[];
   /** By probe key. */
   readonly health: ReadonlyMap<string, BackendHealth>;
@@ -120,25 +121,25 @@ export interface Legacy {
 
 export interface LegacyParts {
   readonly clock: Clock;
-  readonly operator: OperatorState;
+  readonly overrides: Overrides;
   readonly drains: Drains;
   readonly health: ProbeHealth;
 }
 
-export function takeLegacy({ clock, operator, drains, health }: LegacyParts): Legacy {
+export function takeLegacy({ clock, overrides, drains, health }: LegacyParts): Legacy {
   const known = new Map<string, BackendHealth>();
   for (const { key, health: one } of health.statuses()) if (one !== undefined) known.set(key, one);
   return {
     monotonicMs: clock.monotonicMs(),
-    operator: operator.record(),
+    overrides: overrides.record(),
     drains: drains.records(),
     health: known,
   };
 }
 
 /** To be called before the balancer starts; its drains are resumed after. */
-export function adoptLegacy({ monotonicMs, operator, health }: Legacy, parts: LegacyParts): void {
-  parts.operator.restore(operator);
+export function adoptLegacy({ monotonicMs, overrides, health }: Legacy, parts: LegacyParts): void {
+  parts.overrides.restore(overrides);
   const shiftMs = parts.clock.monotonicMs() - monotonicMs;
   parts.health.inherit(new Map([...health].map(([key, one]) => [key, shifted(one, shiftMs)])));
 }

@@ -9,6 +9,7 @@ import { AdminServer, type AdminServerOptions } from '../../../src/admin/server.
 import type { Operations } from '../../../src/api/contract.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { AdminOptions } from '../../../src/model/configuration.js';
+import type { ControlEvent } from '../../../src/model/events.js';
 import { systemClock, type Clock } from '../../../src/runtime/clock.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { FakeOperations } from './fake-operations.js';
@@ -24,8 +25,6 @@ export function folder(t: TestContext): string {
 
 export interface AdminLab {
   readonly fake: FakeOperations;
-  /** Requests that met a bug, with the error. */
-  readonly bugs: (readonly [request: string, error: Error])[];
   readonly server: AdminServer;
   /** Of http. */
   readonly port: number;
@@ -36,27 +35,21 @@ export interface AdminLabOptions extends Partial<Omit<AdminServerOptions, 'liste
   readonly listen?: Partial<AdminOptions>;
   readonly answers?: Partial<Operations>;
   readonly clock?: Clock;
+  readonly onEvent?: (event: ControlEvent) => void;
 }
 
 /** A server on a socket and on a loopback port, stopped with the test. */
 export async function adminLab(t: TestContext, options: AdminLabOptions = {}): Promise<AdminLab> {
-  const { listen, answers, clock = systemClock, ...more } = options;
+  const { listen, answers, clock = systemClock, onEvent = () => undefined, ...more } = options;
   const fake = new FakeOperations();
-  const bugs: AdminLab['bugs'] = [];
   const socketPath = join(folder(t), 'admin.sock');
   const server = new AdminServer(
-    {
-      operations: fake.with(answers),
-      events: fake.events,
-      clock,
-      files: systemSocketFiles,
-      onBug: (request, error) => bugs.push([request, error]),
-    },
+    { operations: fake.with(answers), events: fake.events, clock, onEvent, files: systemSocketFiles },
     { listen: { socket: socketPath, http: LOOPBACK, ...listen }, ...more },
   );
   t.after(() => server.stop());
   const { httpPort = 0 } = await server.start();
-  return { fake, bugs, server, port: httpPort, socketPath };
+  return { fake, server, port: httpPort, socketPath };
 }
 
 export interface Answer {

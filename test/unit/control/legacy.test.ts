@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { shifted } from '../../../src/upgrade/messages.js';
-import { OperatorState } from '../../../src/control/overrides.js';
+import { Overrides } from '../../../src/control/overrides.js';
 import { initialHealth } from '../../../src/health/tracker.js';
 import { aPool } from './settings.js';
 
@@ -14,19 +14,17 @@ describe('legacy', () => {
     assert.deepEqual(shifted(initialHealth(), 7), initialHealth());
   });
 
-  test('OperatorState.restore() has what record() told, through structured clone, and nothing of before', () => {
-    const old = new OperatorState();
-    old.setAdminState(one!.id, 'down');
-    old.setWeight(one!.id, 7);
-    old.setDrainStage(two!.id, { ending: true, spreadMs: 5 });
-    const fresh = new OperatorState();
-    fresh.setWeight(two!.id, 99);
+  test('Overrides.restore() has what record() told, through structured clone, and nothing of before', () => {
+    const old = new Overrides();
+    old.set(one!.id, { adminState: 'down' });
+    old.set(one!.id, { weight: 7 });
+    old.set(two!.id, { drain: { ending: true, spreadMs: 5 } });
+    const fresh = new Overrides();
+    fresh.set(two!.id, { weight: 99 });
     fresh.restore(structuredClone(old.record()));
-    assert.equal(fresh.adminState(one!), 'down');
-    assert.equal(fresh.weight(one!), 7);
-    assert.equal(fresh.weight(two!), undefined);
-    assert.deepEqual(fresh.drainStage(two!.id), { ending: true, spreadMs: 5 });
-    old.setWeight(one!.id, 8);
-    assert.equal(fresh.weight(one!), 7);
+    assert.deepEqual(fresh.of(one!.id), { adminState: 'down', weight: 7 });
+    assert.deepEqual(fresh.of(two!.id), { drain: { ending: true, spreadMs: 5 } });
+    old.set(one!.id, { weight: 8 });
+    assert.equal(fresh.of(one!.id).weight, 7);
   });
 });

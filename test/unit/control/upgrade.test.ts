@@ -12,7 +12,7 @@ import { aUdpFlow, FakeSocket } from '../dataplane/hand-over-fixtures.js';
 
 const LEGACY: Legacy = {
   monotonicMs: 5,
-  operator: { overrides: new Map([['nvas/a', { weight: 3 }]]), drains: new Map() },
+  overrides: new Map([['nvas/a', { weight: 3 }]]),
   drains: [],
   health: new Map(),
 };

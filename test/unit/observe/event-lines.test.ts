@@ -325,12 +325,8 @@ const GOLDEN: readonly (readonly [BalancerEvent, string])[] = [
     'error server-failed {} Cannot listen on 127.0.0.1:9902',
   ],
   [
-    {
-      type: 'request-failed',
-      request: 'GET /v1/x',
-      error: Object.assign(new Error('at x'), { stack: 'Error: at x' }),
-    },
-    'error request-failed {"error":"Error: at x"} Admin API: GET /v1/x failed',
+    { type: 'request-failed', request: 'GET /v1/x', error: Object.assign(new Error(), { stack: 'at x' }) },
+    'error request-failed {"error":"at x"} Admin API: GET /v1/x failed',
   ],
   [
     { type: 'systemd-notify-failed', message: 'systemd-notify ended with 1' },
