@@ -3,11 +3,11 @@ import { describe, test } from 'node:test';
 import { shifted } from '../../../src/upgrade/messages.js';
 import { Overrides } from '../../../src/control/overrides.js';
 import { initialHealth } from '../../../src/health/tracker.js';
-import { aPool } from './settings.js';
+import { aPool } from '../control/settings.js';
 
 const [one, two] = aPool(2).backends;
 
-describe('legacy', () => {
+describe('handover state', () => {
   test('shifted() has the times of flap damping on another clock, and nothing else changed', () => {
     const health = { ...initialHealth(), recentChangesMs: [10, 20], heldUntilMs: 30 };
     assert.deepEqual(shifted(health, -5), { ...health, recentChangesMs: [5, 15], heldUntilMs: 25 });
