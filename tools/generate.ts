@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { format, resolveConfig } from 'prettier';
 import { adminApiPage } from './admin-api-page.js';
+import { COMMAND_PAGES } from './command-pages.js';
 import { dashboard } from './grafana.js';
 import { metricsPage } from './metrics-page.js';
 
@@ -14,6 +15,7 @@ export const GENERATED: Readonly<Record<string, () => string | Promise<string>>>
   'docs/reference/admin-api.md': adminApiPage,
   'docs/reference/metrics.md': metricsPage,
   'deploy/grafana/haports.json': () => JSON.stringify(dashboard()),
+  ...COMMAND_PAGES,
 };
 
 /** What a file should be, formatted as the repository is. */
