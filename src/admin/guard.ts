@@ -6,7 +6,7 @@ import { BalancerError } from '../model/errors.js';
 export interface GuardPolicy {
   readonly scheme: 'http' | 'https';
   /** Needed on everything but the files of the dashboard; undefined: nothing is. */
-  readonly token?: string;
+  readonly token?: string | undefined;
 }
 
 /** What a request says of itself. */
@@ -22,7 +22,7 @@ export interface GuardedRequest {
 export type RequestGuard = (request: GuardedRequest) => void;
 
 /**
- * Keeps out whoever has no token, and web pages of others in the browser of somebody who may use the API:
+ * Refuses clients without the token, and pages of other sites in the browser of somebody who may use the API:
  *
  * - without a token, Host must be `localhost` or a literal address. A page that had its own name rebound to this
  *   address calls by that name. With a token any name is fine: browsers do not send tokens by themselves.

@@ -126,6 +126,8 @@ export const drain = z
 
 export type DrainStatus = Shown<typeof drain>;
 
+const tableUse = z.object({ used: count, limit: count });
+
 export const status = z
   .object({
     version: text,
@@ -145,9 +147,7 @@ export const status = z
     revision: count.describe('Of the forwarding state'),
     problems: z.array(text).describe('Why not ready or not healthy, the worst first; empty: all is well'),
     listeners: byProtocol(count).describe('Sockets that are open'),
-    table: z
-      .record(z.enum(['tcp', 'udp', 'embryonic']), z.object({ used: count, limit: count }))
-      .describe('Use of the flow table'),
+    table: z.object({ tcp: tableUse, udp: tableUse, embryonic: tableUse }).describe('Use of the flow table'),
     traffic,
     backends: z.object({ total: count, serving: count }),
     drains: z.array(drain),

@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
-import { AdminServer, MetricsServer } from '../admin/server.js';
+import { MetricsServer } from '../admin/metrics-server.js';
+import { AdminServer } from '../admin/server.js';
 import type { Operations } from '../api/contract.js';
 import {
   loadConfiguration,

@@ -3,7 +3,7 @@ import type { EventOf, HealthEvent } from '../model/events.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import type { KernelReport } from '../model/kernel-report.js';
 import type { LatencyHistogram, PlaneCounters } from '../planes/contract.js';
-import type { Clock } from '../runtime/clock.js';
+import { inTime, type Clock } from '../runtime/clock.js';
 import type { LineWriterStats } from './line-writer.js';
 import {
   METRICS,
@@ -70,7 +70,8 @@ export class Metrics {
   }
 
   async #snapshot(): Promise<MetricsSnapshot> {
-    const counters = await this.#counters();
+    const read = this.#source.counters();
+    const counters = await inTime(read, COUNTERS_TIMEOUT_MS, this.#clock).catch(() => undefined);
     const state = this.#source.state();
     return {
       version: this.#version,
@@ -83,18 +84,6 @@ export class Metrics {
       kernel: this.#source.kernel?.(),
       backend: backendNames(state),
     };
-  }
-
-  async #counters(): Promise<PlaneCounters | undefined> {
-    let cancel: (() => void) | undefined;
-    const timeout = new Promise<undefined>((resolve) => {
-      cancel = this.#clock.setTimer(COUNTERS_TIMEOUT_MS, () => resolve(undefined));
-    });
-    try {
-      return await Promise.race([this.#source.counters().catch(() => undefined), timeout]);
-    } finally {
-      cancel?.();
-    }
   }
 }
 

@@ -1,3 +1,5 @@
+import { BalancerError } from '../model/errors.js';
+
 /** Time as the code sees it, so that tests can bring their own. */
 export interface Clock {
   /** Milliseconds since the epoch; may jump. Only for what people read. */
@@ -17,3 +19,23 @@ export const systemClock: Clock = {
     return () => clearTimeout(timer);
   },
 };
+
+/** The promise's own outcome, or a BalancerError (`LB_INTERNAL`) that begins with `late` where it has none in time. */
+export async function inTime<T>(
+  promise: Promise<T>,
+  timeoutMs: number,
+  clock: Clock,
+  late = 'No answer',
+): Promise<T> {
+  let cancel: (() => void) | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    cancel = clock.setTimer(timeoutMs, () =>
+      reject(new BalancerError(`${late} in ${timeoutMs} ms`, { code: 'LB_INTERNAL', source: 'internal' })),
+    );
+  });
+  try {
+    return await Promise.race([promise, timeout]);
+  } finally {
+    cancel?.();
+  }
+}

@@ -1,8 +1,7 @@
 import type { TrafficView } from '../api/views.js';
-import { BalancerError } from '../model/errors.js';
 import type { FlowRecord } from '../model/flow.js';
 import type { DataPlane, PlaneCounters, TrafficCounters } from '../planes/contract.js';
-import type { Clock } from '../runtime/clock.js';
+import { inTime, type Clock } from '../runtime/clock.js';
 
 /** How long `fresh` waits for the plane. */
 const ANSWER_MS = 1000;
@@ -288,19 +287,4 @@ function totalsBy({ traffic }: PlaneCounters, keyOf: TrafficKey): Map<string, To
     for (const field of SUMMED) sum[field] += row[field];
   }
   return sums;
-}
-
-/** The promise's own outcome, or a BalancerError (`LB_INTERNAL`) where it has none after `timeoutMs`. */
-export async function inTime<T>(promise: Promise<T>, timeoutMs: number, clock: Clock): Promise<T> {
-  let cancel: () => void = () => undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    cancel = clock.setTimer(timeoutMs, () =>
-      reject(new BalancerError(`No answer in ${timeoutMs} ms`, { code: 'LB_INTERNAL', source: 'internal' })),
-    );
-  });
-  try {
-    return await Promise.race([promise, timeout]);
-  } finally {
-    cancel();
-  }
 }

@@ -10,11 +10,10 @@ import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { KernelReport } from '../model/kernel-report.js';
 import { formatPortSet } from '../model/ports.js';
 import type { ApplyReport, ArrivalCounters } from '../planes/contract.js';
-import type { Clock } from '../runtime/clock.js';
+import { inTime, type Clock } from '../runtime/clock.js';
 import { tableInUse } from '../selection/picker.js';
 import {
   NO_TRAFFIC,
-  inTime,
   trafficBy,
   wholeTraffic,
   type CounterSampler,

@@ -5,16 +5,16 @@ import { connect } from 'node:net';
 import { describe, test, type TestContext } from 'node:test';
 import {
   MetricsServer,
-  type MetricsRoutesDependencies,
+  type MetricsServerDependencies,
   type MetricsServerOptions,
   type Readiness,
-} from '../../../src/admin/server.js';
+} from '../../../src/admin/metrics-server.js';
 import { ipAddress } from '../../../src/model/address.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 
 const LOOPBACK = { address: ipAddress('127.0.0.1'), port: 0 };
 
-function dependencies(changes: Partial<MetricsRoutesDependencies> = {}): MetricsRoutesDependencies {
+function dependencies(changes: Partial<MetricsServerDependencies> = {}): MetricsServerDependencies {
   return {
     metrics: { render: () => Promise.resolve({ contentType: 'text/plain; version=0.0.4', body: 'up 1\n' }) },
     liveness: [
@@ -29,7 +29,7 @@ function dependencies(changes: Partial<MetricsRoutesDependencies> = {}): Metrics
 
 async function serve(
   t: TestContext,
-  changes: Partial<MetricsRoutesDependencies> = {},
+  changes: Partial<MetricsServerDependencies> = {},
   options: Partial<MetricsServerOptions> = {},
 ): Promise<number> {
   const server = new MetricsServer(dependencies(changes), { listen: LOOPBACK, ...options });

@@ -5,7 +5,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, symlinkSync, writeFileSy
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { UnixSocketPlace } from '../../../src/admin/server.js';
+import { UnixSocketListener } from '../../../src/admin/listening.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { folder } from './admin-lab.js';
 
@@ -28,7 +28,7 @@ async function answer(path: string): Promise<string> {
 }
 
 const place = (path: string, options: { takeOver?: boolean } = {}) =>
-  new UnixSocketPlace(systemSocketFiles, { path, ...options });
+  new UnixSocketListener(systemSocketFiles, { path, ...options });
 
 const refused = (found: RegExp) => ({ code: 'LB_LISTEN_FAILED', message: found });
 
@@ -39,7 +39,7 @@ function staleSocket(path: string): void {
   assert.ok(lstatSync(path).isSocket());
 }
 
-describe('UnixSocketPlace', () => {
+describe('UnixSocketListener', () => {
   test('listen() makes a socket that only its owner may use, and leaves nothing else behind', async (t) => {
     const before = process.umask(0o000);
     t.after(() => process.umask(before));
@@ -62,7 +62,7 @@ describe('UnixSocketPlace', () => {
         return systemSocketFiles.rename(from, to);
       },
     };
-    await new UnixSocketPlace(files, { path }).listen(server(t));
+    await new UnixSocketListener(files, { path }).listen(server(t));
     assert.deepEqual(seen, [0o600]);
   });
 
