@@ -16,7 +16,7 @@ import { BalancerError } from '../model/errors.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { explain } from '../selection/explain.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker, type Picked } from '../selection/picker.js';
+import { Picker, type Picked } from '../selection/picker.js';
 import {
   adminClient,
   adminTarget,
@@ -65,7 +65,7 @@ export async function explainCommand(
     adminState: ({ adminState }) => adminState,
     draining: () => false,
   });
-  const explanation = explain(createPicker(hash), state, tuple);
+  const explanation = explain(new Picker(hash), state, tuple);
   deps.out(
     options.json
       ? `${JSON.stringify(explanation, undefined, 2)}\n`

@@ -6,7 +6,7 @@ import type { ForwardingState } from '../model/forwarding.js';
 import type { PlanOutcome, PlanReport, PlannedRule } from '../api/views.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 import { planChange } from '../whatif/plan.js';
 import { AdminProblem, type AdminClient } from './client.js';
 import { ALL_UP, EXIT, usageError, type CliDeps, type ExitCode } from './deps.js';
@@ -81,7 +81,7 @@ async function comparedWith({ load }: PlanDeps, file: string, against: string): 
     before: compile(before.configuration),
     after: compile(after.configuration),
     flows: noFlows(),
-    picker: createPicker(hash),
+    picker: new Picker(hash),
   });
   return { findings: after.findings, report };
 }

@@ -5,7 +5,7 @@ import { BalancerError, errorMessage } from '../model/errors.js';
 import type { FlowRecord } from '../model/flow.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 import { NOT_CHECKED_REASONS, replay, type NotCheckedReason, type ReplayReport } from '../whatif/replay.js';
 import {
   simulate,
@@ -94,7 +94,7 @@ async function simulateFlowLog(
     return await simulateRecorded(
       deps.readChunks(file),
       { suppose, last, ...start },
-      { hash, picker: createPicker(hash) },
+      { hash, picker: new Picker(hash) },
     );
   } catch (cause) {
     if (cause instanceof BalancerError) throw cause;
@@ -115,7 +115,7 @@ async function simulateOffline(
     configuration: usable.configuration,
     inputs: ALL_UP,
     compile: (configuration, inputs) => compiler.preview(configuration, inputs),
-    picker: createPicker(hash),
+    picker: new Picker(hash),
     flows: noFlows,
   });
 }
@@ -348,7 +348,7 @@ export async function replayCommand(
   const hash = await createHasher();
   let report: ReplayReport;
   try {
-    report = await replay(deps.readChunks(file), { hash, picker: createPicker(hash) });
+    report = await replay(deps.readChunks(file), { hash, picker: new Picker(hash) });
   } catch (cause) {
     throw new BalancerError(`Cannot read flow log "${file}": ${errorMessage(cause)}`, {
       code: 'LB_USAGE',

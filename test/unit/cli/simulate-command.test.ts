@@ -7,7 +7,7 @@ import type { Request } from '../../../src/api/contract.js';
 import type { SimulationOutcome } from '../../../src/whatif/simulate.js';
 import { readChunks } from '../../../src/runtime/files.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import { inPieces, LogRecorder, randomFlows } from '../control/recorded-flows.js';
 import { settings } from '../control/settings.js';
 
@@ -139,7 +139,7 @@ describe('simulateCommand() of a file', () => {
 
 describe('simulateCommand() of a flow log', async () => {
   const hash = await createHasher();
-  const log = new LogRecorder(new ForwardingCompiler(hash), createPicker(hash));
+  const log = new LogRecorder(new ForwardingCompiler(hash), new Picker(hash));
   log.epoch(settings());
   for (const tuple of randomFlows(2000, 3)) log.place(tuple);
   const down = ['nvas/nva-2'];
