@@ -157,8 +157,6 @@ export async function kernelRuleset(
 ): Promise<string> {
   const state = new ForwardingCompiler(await createHasher()).compile(configuration, {
     health: () => ({ state: 'up' }),
-    adminState: ({ adminState }) => adminState,
-    draining: () => false,
   });
   return setupText(setupOf(kernelInput(state), { networks: ownNetworks() }), { full });
 }

@@ -195,7 +195,7 @@ export function createOperations(parts: OperationsParts): RunningOperations {
   const drains = new Drains({
     clock,
     plane,
-    operator: balancer.operator,
+    overrides: balancer.overrides,
     refresh: () => balancer.refresh(),
     onEvent,
   });

@@ -7,7 +7,7 @@ import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../planes/cont
 import type { Clock } from '../runtime/clock.js';
 import { SerialQueue } from '../runtime/queue.js';
 import type { CompilerInputs, ForwardingCompiler } from '../selection/compiler.js';
-import { OperatorState } from './overrides.js';
+import { Overrides } from './overrides.js';
 import { SlowStart } from './slow-start.js';
 
 /** A state that the plane has refused is compiled and tried anew so much later. */
@@ -33,7 +33,7 @@ export interface BalancerDeps {
  */
 export class Balancer {
   /** What operators have set; call `refresh` after a change. */
-  readonly operator = new OperatorState();
+  readonly overrides = new Overrides();
   readonly #deps: BalancerDeps;
   readonly #slowStart: SlowStart;
   #configuration: Configuration;
@@ -230,16 +230,9 @@ export class Balancer {
 
   /** What sways a forwarding state now. */
   inputs(): CompilerInputs {
-    const { operator } = this;
     return {
       health: (backend, probe) => this.#deps.health.healthOf(backend, probe),
-      adminState: (backend) => operator.adminState(backend),
-      draining: ({ id }) => operator.drainStage(id) !== undefined,
-      endSpreadMs: ({ id }) => {
-        const stage = operator.drainStage(id);
-        return stage?.ending === true ? stage.spreadMs : undefined;
-      },
-      weight: (backend) => operator.weight(backend),
+      override: ({ id }) => this.overrides.of(id),
       rampPercent: (backend) => this.#slowStart.percent(backend),
     };
   }
@@ -247,8 +240,8 @@ export class Balancer {
   #withNewcomersUp(): CompilerInputs {
     const inputs = this.inputs();
     const probed = new Set(
-      this.#state?.views.flatMap(({ backends, probe = '' }) =>
-        backends.map(({ backend }) => `${backend.id} ${probe}`),
+      this.#state?.views.flatMap(({ backends, probe }) =>
+        backends.map(({ backend }) => `${backend.id} ${probe?.name ?? ''}`),
       ),
     );
     return {

@@ -6,7 +6,7 @@ import type { FlowRecord } from '../model/flow.js';
 import type { DrainPhase, DrainRequest } from '../model/forwarding.js';
 import type { DataPlane, TrafficCounters } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
-import type { OperatorState } from './overrides.js';
+import type { Overrides } from './overrides.js';
 
 /** How often a drain looks whether flows are left. */
 const WATCH_MS = 250;
@@ -19,8 +19,8 @@ const PAGE = 1000;
 export interface DrainDeps {
   readonly clock: Clock;
   readonly plane: Pick<DataPlane, 'flows' | 'counters'>;
-  readonly operator: OperatorState;
-  /** Has the data plane take over what the operator state says. */
+  readonly overrides: Overrides;
+  /** Has the data plane take over what is overridden. */
   readonly refresh: () => Promise<void>;
   readonly onEvent: (event: ControlEvent) => void;
 }
@@ -72,9 +72,9 @@ export class Drains {
 
   /** Starts a drain, or starts it anew. Resolves when the data plane gives the backend no new flows any more. */
   async start(pool: string, backend: Backend, request: DrainRequest): Promise<DrainStatus> {
-    const { clock, operator, refresh, onEvent } = this.#deps;
+    const { clock, overrides, refresh, onEvent } = this.#deps;
     this.#drains.get(backend.id)?.cancel();
-    operator.setDrainStage(backend.id, { ending: false });
+    overrides.set(backend.id, { drain: { ending: false } });
     await refresh();
     const census = await this.#census(backend.id);
     const flowsAtStart = census.flows.tcp + census.flows.udp;
@@ -126,7 +126,7 @@ export class Drains {
     });
   }
 
-  /** Goes on with a drain of another process, whose operator state has come over too. */
+  /** Goes on with a drain of another process, whose overrides have been restored. */
   resume(record: DrainRecord, backend: Backend): void {
     const { pool, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs } = record;
     const { clock } = this.#deps;
@@ -162,7 +162,7 @@ export class Drains {
   #drop(drain: Drain): void {
     drain.cancel();
     this.#drains.delete(drain.backend.id);
-    this.#deps.operator.setDrainStage(drain.backend.id, undefined);
+    this.#deps.overrides.set(drain.backend.id, { drain: undefined });
   }
 
   #watch(drain: Drain): void {
@@ -192,12 +192,12 @@ export class Drains {
   }
 
   async #deadline(drain: Drain): Promise<void> {
-    const { operator, refresh, onEvent } = this.#deps;
+    const { overrides, refresh, onEvent } = this.#deps;
     const { then, spreadMs } = drain.request;
     drain.phase = then === 'leave' ? 'done' : 'ending';
     onEvent({ type: 'drain-changed', phase: 'deadline', drain: this.#status(drain, []) });
     if (then === 'leave') return;
-    operator.setDrainStage(drain.backend.id, { ending: true, spreadMs });
+    overrides.set(drain.backend.id, { drain: { ending: true, spreadMs } });
     // A refusal is told by the control loop, which tries again.
     await refresh().catch(() => undefined);
   }

@@ -27,9 +27,9 @@ export class Operator {
   async setAdminState(name: string, state: AdminState | 'configured'): Promise<void> {
     const { balancer, onEvent } = this.#deps;
     const { pool, backend } = findBackend(balancer.configuration, name);
-    const from = balancer.operator.adminState(backend);
-    balancer.operator.setAdminState(backend.id, state);
-    const to = balancer.operator.adminState(backend);
+    const from = balancer.overrides.of(backend.id).adminState ?? backend.adminState;
+    const to = state === 'configured' ? backend.adminState : state;
+    balancer.overrides.set(backend.id, { adminState: state === 'configured' ? undefined : state });
     if (from !== to) onEvent({ type: 'admin-changed', ...labels(pool, backend), from, to });
     await balancer.refresh();
   }
@@ -38,8 +38,8 @@ export class Operator {
   async setWeight(name: string, weight: number | 'configured'): Promise<void> {
     const { balancer, onEvent } = this.#deps;
     const { pool, backend } = findBackend(balancer.configuration, name);
-    const from = balancer.operator.weight(backend) ?? 'configured';
-    balancer.operator.setWeight(backend.id, weight);
+    const from = balancer.overrides.of(backend.id).weight ?? 'configured';
+    balancer.overrides.set(backend.id, { weight: weight === 'configured' ? undefined : weight });
     if (from !== weight) onEvent({ type: 'weight-changed', ...labels(pool, backend), from, to: weight });
     await balancer.refresh();
   }

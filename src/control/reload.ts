@@ -94,10 +94,9 @@ export class Reloader {
     const plan = await this.#plan(configuration);
     assertReloadable(plan, maxMoved);
     const asked = probeQuestions(balancer.configuration);
-    const { operator } = balancer;
     const report = await balancer.reconfigure(configuration);
     const ids = backendIds(configuration);
-    const overrides = operator.retain(ids);
+    const overrides = balancer.overrides.retain(ids);
     drains.retain(ids);
     const lostFlows = plan.flows.reset + plan.flows.drop;
     const asking = probeQuestions(configuration);
@@ -111,7 +110,9 @@ export class Reloader {
         kept: {
           flows: plan.flows.stay + plan.flows.move,
           probeTargets: kept,
-          adminStates: operator.adminStateCount,
+          adminStates: [...balancer.overrides.record().values()].filter(
+            ({ adminState }) => adminState !== undefined,
+          ).length,
           drains: drains.size,
           listeners: plan.listeners.kept,
         },

@@ -10,6 +10,17 @@ import type {
   Rule,
 } from './configuration.js';
 
+/** How far a drain has gone, as far as forwarding is concerned. */
+export type DrainStage = { readonly ending: false } | { readonly ending: true; readonly spreadMs: number };
+
+/** What an operator has set on a backend, over the configuration. What is absent is as configured. */
+export interface BackendOverride {
+  readonly adminState?: AdminState;
+  /** 0-256; also outranks the weight that a probe's header gives. */
+  readonly weight?: number;
+  readonly drain?: DrainStage;
+}
+
 /** Why a backend gets no new flows. */
 export type Exclusion =
   'probe-down' | 'probe-unknown' | 'admin-down' | 'draining' | 'weight-zero' | 'standby';

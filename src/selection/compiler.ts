@@ -1,12 +1,5 @@
-import type {
-  AdminState,
-  Backend,
-  BackendPool,
-  Configuration,
-  HealthState,
-  Probe,
-} from '../model/configuration.js';
-import { viewKey, type ForwardingState, type PoolView } from '../model/forwarding.js';
+import type { Backend, BackendPool, Configuration, HealthState, Probe } from '../model/configuration.js';
+import { viewKey, type BackendOverride, type ForwardingState, type PoolView } from '../model/forwarding.js';
 import type { Hash32 } from './flow-hash.js';
 import { buildMaglevTable } from './maglev.js';
 import { evaluatePool, type BackendInputs } from './pool.js';
@@ -15,12 +8,8 @@ import { evaluatePool, type BackendInputs } from './pool.js';
 export interface CompilerInputs {
   /** As seen by this probe. Not asked for pools without one. */
   health(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number };
-  adminState(backend: Backend): AdminState;
-  draining(backend: Backend): boolean;
-  /** Over which time a drained backend's flows are to end now. @default they stay */
-  endSpreadMs?(backend: Backend): number | undefined;
-  /** The operator's weight, over the configured one and the probe header's. @default none */
-  weight?(backend: Backend): number | undefined;
+  /** What an operator has set on it. @default nothing */
+  override?(backend: Backend): BackendOverride | undefined;
   /** How much of its weight a backend in slow start gets, 1-100. @default 100 */
   rampPercent?(backend: Backend): number;
 }
@@ -106,14 +95,14 @@ function buildView(
   const ramps = pool.backends.some((backend) => rampOf(inputs, backend) < 100);
   const ask = (backend: Backend): BackendInputs => {
     const verdict = probe === undefined ? { state: 'up' as const } : inputs.health(backend, probe.name);
-    const weight = weightOf(inputs, backend, verdict.weight);
-    const endSpreadMs = inputs.endSpreadMs?.(backend);
+    const { adminState = backend.adminState, weight: wanted, drain } = inputs.override?.(backend) ?? {};
+    const weight = wanted ?? configuredWeight(backend, verdict.weight);
     return {
       health: verdict.state,
-      adminState: inputs.adminState(backend),
-      draining: inputs.draining(backend),
+      adminState,
+      draining: drain !== undefined,
       weight: ramps ? (weight * RAMP_SCALE * rampOf(inputs, backend)) / 100 : weight,
-      ...(endSpreadMs === undefined ? {} : { endSpreadMs }),
+      endSpreadMs: drain?.ending === true ? drain.spreadMs : undefined,
     };
   };
   const { backends, servingPriority } = evaluatePool(pool, ask, probe !== undefined);
@@ -145,9 +134,8 @@ function rampOf(inputs: CompilerInputs, backend: Backend): number {
   return inputs.rampPercent?.(backend) ?? 100;
 }
 
-/** The operator's, else the probe header's, else the configured one. */
-function weightOf(inputs: CompilerInputs, backend: Backend, fromProbe: number | undefined): number {
-  const { weight: configured } = backend;
-  // A configured weight of 0 is the operator's word too: whatever the backend says of itself, it gets no new flows.
-  return inputs.weight?.(backend) ?? (configured === 0 ? 0 : (fromProbe ?? configured));
+/** Without an operator's weight: the probe header's, else the configured one. */
+function configuredWeight({ weight }: Backend, fromProbe: number | undefined): number {
+  // A configured weight of 0 is the operator's too: whatever the backend says of itself, it gets no new flows.
+  return weight === 0 ? 0 : (fromProbe ?? weight);
 }

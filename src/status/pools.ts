@@ -1,5 +1,5 @@
 import type { BackendPoolView, BackendView, DrainStatus, ProbeView } from '../api/views.js';
-import type { OperatorState } from '../control/overrides.js';
+import type { Overrides } from '../control/overrides.js';
 import type { ProbeHealth, ProbedMember } from '../health/tracker.js';
 import type { Backend, BackendPool, HealthState } from '../model/configuration.js';
 import type { BackendHealth, BackendState, ForwardingState, PoolView } from '../model/forwarding.js';
@@ -10,7 +10,7 @@ export interface PoolViewInputs {
   readonly state: ForwardingState;
   readonly samples: ViewSamples;
   readonly probes: readonly ProbedStatus[];
-  readonly operator: Pick<OperatorState, 'adminState' | 'adminStateOverride' | 'weight'>;
+  readonly overrides: Pick<Overrides, 'of'>;
   readonly drains: readonly DrainStatus[];
   /** What probe damping is measured on. */
   readonly monotonicMs: number;
@@ -33,7 +33,7 @@ export function poolViews(inputs: PoolViewInputs): readonly BackendPoolView[] {
       const drain = inputs.drains.find(({ backendId }) => backendId === backend.id);
       return {
         ...describe(pool, backend),
-        ...operatorsWord(backend, inputs),
+        ...adminStateOf(backend, inputs),
         ...(weights[index] ?? { weight: backend.weight, weightOrigin: 'configured' }),
         ...standing(views.flatMap((view) => view.backends[index] ?? [])),
         probes: probeViews(inputs.probes, backend.id, inputs.monotonicMs),
@@ -59,11 +59,11 @@ function describe(pool: BackendPool, { id, name, address, priority }: Backend) {
   return { id, name, pool: pool.name, address: address.text, priority };
 }
 
-function operatorsWord(backend: Backend, { operator }: PoolViewInputs) {
-  const isSet = operator.adminStateOverride(backend.id) !== undefined;
+function adminStateOf(backend: Backend, { overrides }: PoolViewInputs) {
+  const { adminState } = overrides.of(backend.id);
   return {
-    adminState: operator.adminState(backend),
-    adminStateOrigin: isSet ? ('operator' as const) : ('configured' as const),
+    adminState: adminState ?? backend.adminState,
+    adminStateOrigin: adminState === undefined ? ('configured' as const) : ('operator' as const),
     configuredWeight: backend.weight,
   };
 }
@@ -92,13 +92,13 @@ function bestHealth(states: readonly BackendState[]): HealthState {
   return is('up') ? 'up' : is('unknown') ? 'unknown' : 'down';
 }
 
-function weightsIn(view: PoolView, { operator, probes }: PoolViewInputs): readonly ShownWeight[] {
+function weightsIn(view: PoolView, { overrides, probes }: PoolViewInputs): readonly ShownWeight[] {
   const headers = new Map<string, number | undefined>();
   for (const { backend, probe, health } of probes) {
     if (probe.name === view.probe?.name) headers.set(backend.id, health?.weight);
   }
   return shownWeights(view, {
-    operator: (backend) => operator.weight(backend),
+    operator: ({ id }) => overrides.of(id).weight,
     probeHeader: ({ id }) => headers.get(id),
   });
 }

@@ -30,7 +30,7 @@ const DRAINS_MS = 1000;
 
 export interface ViewsDeps {
   readonly clock: Clock;
-  readonly balancer: Pick<Balancer, 'configuration' | 'state' | 'report' | 'stopping' | 'operator'>;
+  readonly balancer: Pick<Balancer, 'configuration' | 'state' | 'report' | 'stopping' | 'overrides'>;
   readonly sampler: Pick<CounterSampler, 'samples' | 'latest'>;
   readonly health: Pick<ProbeHealth, 'statuses'>;
   readonly drains: Pick<Drains, 'statuses'>;
@@ -115,10 +115,10 @@ export class Views {
   async pools(): Promise<readonly BackendPoolView[]> {
     const [{ samples }, drains] = await Promise.all([this.#samples(), this.#drains()]);
     const { balancer, clock, health } = this.#deps;
-    const { state, operator } = balancer;
+    const { state, overrides } = balancer;
     if (state === undefined) return [];
     const monotonicMs = clock.monotonicMs();
-    return poolViews({ state, samples, probes: health.statuses(), operator, drains, monotonicMs });
+    return poolViews({ state, samples, probes: health.statuses(), overrides, drains, monotonicMs });
   }
 
   /** Where the plane does not answer, the last totals there are, and why. */

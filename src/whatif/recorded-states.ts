@@ -1,6 +1,12 @@
 import type { LoggedEpoch, LoggedMember } from '../api/flow-log.js';
 import type { Backend, BackendPool, Configuration, Rule } from '../model/configuration.js';
-import { viewKey, type BackendState, type ForwardingState, type PoolView } from '../model/forwarding.js';
+import {
+  viewKey,
+  type BackendState,
+  type DrainStage,
+  type ForwardingState,
+  type PoolView,
+} from '../model/forwarding.js';
 import type { CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../selection/maglev.js';
@@ -44,15 +50,17 @@ export function inputsOfEpoch({ views }: LoggedEpoch, pools: readonly BackendPoo
       if (member === undefined) return { state: 'up' };
       return { state: member.health, weight: weightIn(backend, member) };
     },
-    adminState: (backend) => anyOf(backend)?.adminState ?? backend.adminState,
-    draining: (backend) => anyOf(backend)?.exclusion === 'draining',
-    endSpreadMs: (backend) => (hasDrainEnded(anyOf(backend)) ? 0 : undefined),
-    // Where probes weigh it differently, each view has its own; else it may be the operator's wish, which outranks them.
-    weight(backend) {
+    override(backend) {
+      const member = anyOf(backend);
       const weights = new Set(
         [...(byBackend.get(backend.id)?.values() ?? [])].map((one) => weightIn(backend, one)),
       );
-      return weights.size === 1 ? weights.values().next().value : undefined;
+      return {
+        adminState: member?.adminState,
+        // Where probes weigh it differently, each view has its own; else it may be the operator's, which outranks them.
+        weight: weights.size === 1 ? weights.values().next().value : undefined,
+        drain: drainOf(member),
+      };
     },
     rampPercent(backend) {
       const member = anyOf(backend);
@@ -80,9 +88,11 @@ function isRamping({ slowStartMs, backends }: BackendPool, byBackend: ReadonlyMa
 }
 
 /** Its flows may not stay, though neither the probe nor the operator's switch says so. How fast they end is not recorded. */
-function hasDrainEnded(member: LoggedMember | undefined): boolean {
-  if (member?.exclusion !== 'draining' || member.valid) return false;
-  return effectiveEligibility(member.health, member.adminState, true).valid;
+/** Valid again but for the drain: then its deadline has passed. */
+function drainOf(member: LoggedMember | undefined): DrainStage | undefined {
+  if (member?.exclusion !== 'draining') return undefined;
+  const isEnding = !member.valid && effectiveEligibility(member.health, member.adminState, true).valid;
+  return isEnding ? { ending: true, spreadMs: 0 } : { ending: false };
 }
 
 /** A state, or why there is none. */

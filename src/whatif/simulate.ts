@@ -208,10 +208,16 @@ function supposing(inputs: CompilerInputs, byId: ReadonlyMap<string, Supposition
       const known = inputs.health(backend, probe);
       return { ...known, state: byId.get(backend.id)?.health ?? known.state };
     },
-    adminState: (backend) => byId.get(backend.id)?.adminState ?? inputs.adminState(backend),
-    draining: (backend) => byId.get(backend.id)?.draining ?? inputs.draining(backend),
-    endSpreadMs: (backend) => inputs.endSpreadMs?.(backend),
-    weight: (backend) => byId.get(backend.id)?.weight ?? inputs.weight?.(backend),
+    override(backend) {
+      const now = inputs.override?.(backend);
+      const supposed = byId.get(backend.id);
+      const { draining = now?.drain !== undefined } = supposed ?? {};
+      return {
+        adminState: supposed?.adminState ?? now?.adminState,
+        weight: supposed?.weight ?? now?.weight,
+        drain: draining ? (now?.drain ?? { ending: false }) : undefined,
+      };
+    },
     rampPercent: (backend) => inputs.rampPercent?.(backend) ?? 100,
   };
 }

@@ -128,7 +128,7 @@ describe('config, any input', () => {
         const text = JSON.stringify(raw, null, 1);
         assertSane(text, parseConfiguration(text));
       }),
-      { numRuns: campaign({ share: 200, whole: 2000 }) },
+      { numRuns: campaign({ share: 500, whole: 2000 }) },
     );
   });
 
@@ -182,7 +182,7 @@ describe('config, any input', () => {
           for (const { code } of result.findings) seen.add(code);
         },
       ),
-      { numRuns: campaign({ share: 200, whole: 2000 }) },
+      { numRuns: campaign({ share: 500, whole: 2000 }) },
     );
     for (const code of ['LB_CAPTURE_WILDCARD', 'LB_CAPTURE_ADDRESS', 'LB_CAPTURE_PORT', 'LB_VALUE']) {
       assert.ok(seen.has(code), `${code} was never met`);

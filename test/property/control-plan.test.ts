@@ -54,8 +54,6 @@ function compiled(configuration: Configuration, down: readonly boolean[]): Forwa
   const ids = configuration.backendPools[0]?.backends.map(({ id }) => id) ?? [];
   return new ForwardingCompiler(hash).compile(configuration, {
     health: ({ id }) => ({ state: down[ids.indexOf(id)] === true ? 'down' : 'up' }),
-    adminState: ({ adminState }) => adminState,
-    draining: () => false,
   });
 }
 

@@ -42,9 +42,11 @@ export class KernelStates {
       kernel.mode === 'nat' ? configurationOf(written) : { ...configurationOf(raw), tableSize, kernel };
     return new ForwardingCompiler(this.#hash).compile(configuration, {
       health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
-      adminState: ({ name, adminState }) => conditions.admin?.[name] ?? adminState,
-      draining: ({ name }) => conditions.drained?.[name] !== undefined,
-      endSpreadMs: ({ name }) => conditions.drained?.[name],
+      override({ name }) {
+        const spreadMs = conditions.drained?.[name];
+        const drain = spreadMs === undefined ? undefined : ({ ending: true, spreadMs } as const);
+        return { adminState: conditions.admin?.[name], drain };
+      },
     });
   }
 }

@@ -27,9 +27,11 @@ export class StateFactory {
   state(configuration: object, conditions: Conditions = {}): ForwardingState {
     return this.#compiler.compile(configurationOf(configuration), {
       health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
-      adminState: ({ name, adminState }) => conditions.admin?.[name] ?? adminState,
-      draining: ({ name }) => conditions.drained?.[name] !== undefined,
-      endSpreadMs: ({ name }) => conditions.drained?.[name],
+      override({ name }) {
+        const spreadMs = conditions.drained?.[name];
+        const drain = spreadMs === undefined ? undefined : ({ ending: true, spreadMs } as const);
+        return { adminState: conditions.admin?.[name], drain };
+      },
     });
   }
 }

@@ -344,7 +344,7 @@ describe('Balancer changes', () => {
 describe('Balancer operators', () => {
   test('refresh() resolves when the plane has what an operator set', async () => {
     const lab = await running();
-    lab.balancer.operator.setAdminState('nvas/10.0.0.2', 'down');
+    lab.balancer.overrides.set('nvas/10.0.0.2', { adminState: 'down' });
     let done = false;
     const refreshed = lab.balancer.refresh().then(() => (done = true));
     await turn();
@@ -359,7 +359,7 @@ describe('Balancer operators', () => {
     const lab = await running();
     lab.health.set(lab.backend(1), 'down');
     await turn();
-    lab.balancer.operator.setWeight('nvas/10.0.0.2', 0);
+    lab.balancer.overrides.set('nvas/10.0.0.2', { weight: 0 });
     let done = false;
     const refreshed = lab.balancer.refresh().then(() => (done = true));
     lab.call(1).accept();
@@ -372,7 +372,7 @@ describe('Balancer operators', () => {
 
   test('refresh() rejects when the plane refuses, and the same is tried again after two seconds', async () => {
     const lab = await running();
-    lab.balancer.operator.setDrainStage('nvas/10.0.0.3', { ending: false });
+    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: false } });
     const refreshed = lab.balancer.refresh();
     await turn();
     lab.call(1).refuse(new Error('Not now'));
@@ -388,7 +388,7 @@ describe('Balancer operators', () => {
 
   test('a drain past its deadline makes its backend invalid, with the time to spread ends over', async () => {
     const lab = await running();
-    lab.balancer.operator.setDrainStage('nvas/10.0.0.3', { ending: true, spreadMs: 5000 });
+    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: true, spreadMs: 5000 } });
     void lab.balancer.refresh();
     await turn();
     const member = lab.call(1).state.views[0]!.backends[2]!;
@@ -451,6 +451,18 @@ describe('Balancer.reconfigure()', () => {
     await turn();
     assert.equal(lab.call(1).state.revision, 2);
     assert.equal(lab.plane.calls.length, 2);
+  });
+
+  test('preview() has what probes know of backends that they have asked', async () => {
+    const lab = await running();
+    lab.health.set(lab.backend(1), 'down');
+    await turn();
+    const state = lab.balancer.preview(wider);
+    assert.deepEqual(
+      state.views[0]!.backends.map(({ serving }) => serving),
+      [false, true, true, true],
+    );
+    lab.call(1).accept();
   });
 });
 

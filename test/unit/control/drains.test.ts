@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Drains } from '../../../src/control/drains.js';
-import { OperatorState } from '../../../src/control/overrides.js';
+import { Overrides } from '../../../src/control/overrides.js';
 import type { PlaneCounters } from '../../../src/planes/contract.js';
 import type { DrainRequest } from '../../../src/model/forwarding.js';
 import { FakeClock } from '../../support/fake-clock.js';
@@ -13,14 +13,14 @@ const MINUTE: DrainRequest = { deadlineMs: 60_000, then: 'reset', spreadMs: 5000
 
 class Lab {
   readonly clock = new FakeClock();
-  readonly operator = new OperatorState();
+  readonly overrides = new Overrides();
   readonly told: string[] = [];
   refreshes = 0;
   tcp = 10;
   udp = 4;
   readonly drains = new Drains({
     clock: this.clock,
-    operator: this.operator,
+    overrides: this.overrides,
     plane: {
       flows: () => Promise.resolve({ flows: [] }),
       counters: () => Promise.resolve(this.#counters()),
@@ -58,7 +58,7 @@ describe('Drains', () => {
   test('start() lets no new flows in before it resolves, and counts this backend`s flows only', async () => {
     const lab = new Lab();
     const status = await lab.drains.start('nvas', backend!, MINUTE);
-    assert.deepEqual(lab.operator.drainStage(ID), { ending: false });
+    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
     assert.equal(lab.refreshes, 1);
     assert.equal(status.phase, 'draining');
     assert.equal(status.flowsAtStart, 14);
@@ -80,7 +80,7 @@ describe('Drains', () => {
     await lab.pass(500);
     assert.deepEqual(lab.told, ['started', 'finished']);
     assert.equal((await lab.drains.status(ID)).phase, 'done');
-    assert.deepEqual(lab.operator.drainStage(ID), { ending: false });
+    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
     await lab.pass(120_000);
     assert.deepEqual(lab.told, ['started', 'finished'], 'no deadline after the end');
     assert.equal(lab.clock.pendingTimers, 0);
@@ -90,9 +90,9 @@ describe('Drains', () => {
     const lab = new Lab();
     await lab.drains.start('nvas', backend!, MINUTE);
     await lab.pass(59_750);
-    assert.deepEqual(lab.operator.drainStage(ID), { ending: false });
+    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
     await lab.pass(250);
-    assert.deepEqual(lab.operator.drainStage(ID), { ending: true, spreadMs: 5000 });
+    assert.deepEqual(lab.overrides.of(ID).drain, { ending: true, spreadMs: 5000 });
     assert.equal((await lab.drains.status(ID)).phase, 'ending');
     assert.deepEqual(lab.told, ['started', 'deadline']);
     lab.tcp = lab.udp = 0;
@@ -106,14 +106,14 @@ describe('Drains', () => {
     await old.pass(40_000);
     const fresh = new Lab();
     fresh.clock.wallOffsetMs += 40_000;
-    fresh.operator.restore(old.operator.record());
+    fresh.overrides.restore(old.overrides.record());
     const [record] = structuredClone(old.drains.records());
     fresh.drains.resume(record!, backend!);
     assert.equal((await fresh.drains.status(ID)).deadlineAtMs, (await old.drains.status(ID)).deadlineAtMs);
     await fresh.pass(19_750);
-    assert.deepEqual(fresh.operator.drainStage(ID), { ending: false });
+    assert.deepEqual(fresh.overrides.of(ID).drain, { ending: false });
     await fresh.pass(500);
-    assert.deepEqual(fresh.operator.drainStage(ID), { ending: true, spreadMs: 5000 });
+    assert.deepEqual(fresh.overrides.of(ID).drain, { ending: true, spreadMs: 5000 });
     assert.deepEqual(fresh.told, ['deadline']);
   });
 
@@ -121,7 +121,7 @@ describe('Drains', () => {
     const lab = new Lab();
     await lab.drains.start('nvas', backend!, { ...MINUTE, then: 'leave' });
     await lab.pass(61_000);
-    assert.deepEqual(lab.operator.drainStage(ID), { ending: false });
+    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
     assert.equal((await lab.drains.status(ID)).phase, 'done');
     assert.deepEqual(lab.told, ['started', 'deadline']);
     assert.equal(lab.clock.pendingTimers, 0);
@@ -132,7 +132,7 @@ describe('Drains', () => {
     assert.equal(await lab.drains.cancel(ID), false);
     await lab.drains.start('nvas', backend!, MINUTE);
     assert.equal(await lab.drains.cancel(ID), true);
-    assert.equal(lab.operator.drainStage(ID), undefined);
+    assert.equal(lab.overrides.of(ID).drain, undefined);
     assert.equal(lab.refreshes, 2);
     assert.deepEqual(lab.told, ['started', 'cancelled']);
     assert.equal(lab.drains.size, 0);
@@ -145,9 +145,9 @@ describe('Drains', () => {
     await lab.pass(50_000);
     await lab.drains.start('nvas', backend!, { ...MINUTE, deadlineMs: 20_000 });
     await lab.pass(19_000);
-    assert.deepEqual(lab.operator.drainStage(ID), { ending: false });
+    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
     await lab.pass(1000);
-    assert.deepEqual(lab.operator.drainStage(ID), { ending: true, spreadMs: 5000 });
+    assert.deepEqual(lab.overrides.of(ID).drain, { ending: true, spreadMs: 5000 });
   });
 
   test('retain() ends drains of backends that are gone', async () => {

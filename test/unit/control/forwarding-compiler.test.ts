@@ -27,8 +27,10 @@ function inputs({ health = {}, weight = {}, admin = {}, draining = [] }: Unusual
       state: health[id] ?? 'up',
       ...(weight[id] === undefined ? {} : { weight: weight[id] }),
     }),
-    adminState: ({ id }) => admin[id] ?? 'none',
-    draining: ({ id }) => draining.includes(id),
+    override: ({ id }) => ({
+      adminState: admin[id],
+      drain: draining.includes(id) ? { ending: false } : undefined,
+    }),
   };
 }
 

@@ -28,9 +28,7 @@ const [ONE, TWO, THREE, FOUR] = [1, 2, 3, 4].map((n) => `nvas/10.0.0.${n}`) as [
 function inputs(health: Readonly<Record<string, HealthState>> = {}, ending?: string): CompilerInputs {
   return {
     health: ({ id }) => ({ state: health[id] ?? 'up' }),
-    adminState: ({ adminState }) => adminState,
-    draining: ({ id }) => id === ending,
-    endSpreadMs: ({ id }) => (id === ending ? 5000 : undefined),
+    override: ({ id }) => (id === ending ? { drain: { ending: true, spreadMs: 5000 } } : undefined),
   };
 }
 

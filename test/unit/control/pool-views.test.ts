@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { OperatorState } from '../../../src/control/overrides.js';
+import { Overrides } from '../../../src/control/overrides.js';
 import { poolViews, type PoolViewInputs, type ProbedStatus } from '../../../src/status/pools.js';
 import type { BackendHealth, BackendState, ForwardingState } from '../../../src/model/forwarding.js';
 import type { BackendView, DrainStatus } from '../../../src/api/views.js';
@@ -29,7 +29,7 @@ function inputs(overrides: Partial<PoolViewInputs> = {}): PoolViewInputs {
     state: aState({ configuration: { backendPools: [pool] }, view: { backends: members() } }),
     samples: {},
     probes: [],
-    operator: new OperatorState(),
+    overrides: new Overrides(),
     drains: [],
     monotonicMs: 50_000,
     ...overrides,
@@ -117,12 +117,12 @@ describe('poolViews()', () => {
   });
 
   test('shows what operators set, and that it is theirs', () => {
-    const operator = new OperatorState();
-    operator.setAdminState('nvas/10.0.0.1', 'down');
-    operator.setWeight('nvas/10.0.0.2', 7);
+    const overrides = new Overrides();
+    overrides.set('nvas/10.0.0.1', { adminState: 'down' });
+    overrides.set('nvas/10.0.0.2', { weight: 7 });
     const view = { backends: members({ 1: { effectiveWeight: 7 } }) };
     const state = aState({ configuration: { backendPools: [pool] }, view });
-    const [first, second] = backendsOf({ operator, state });
+    const [first, second] = backendsOf({ overrides, state });
     assert.deepEqual([first?.adminState, first?.adminStateOrigin], ['down', 'operator']);
     assert.deepEqual([second?.adminState, second?.adminStateOrigin], ['none', 'configured']);
     assert.deepEqual([second?.weight, second?.weightOrigin, second?.configuredWeight], [7, 'operator', 1]);

@@ -33,8 +33,6 @@ export class LogRecorder {
     const isNew = this.#state?.configuration.digest !== configuration.digest;
     this.#state = this.#compiler.compile(configuration, {
       health: ({ id }) => ({ state: health[id] ?? 'up' }),
-      adminState: ({ adminState }) => adminState,
-      draining: () => false,
       ...inputs,
     });
     if (isNew) this.lines.push(configLine(configuration, 1000));

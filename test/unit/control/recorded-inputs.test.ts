@@ -17,8 +17,6 @@ const [ONE, TWO, THREE] = ['nvas/10.0.0.1', 'nvas/10.0.0.2', 'nvas/10.0.0.3'] as
 
 const CALM: CompilerInputs = {
   health: () => ({ state: 'up' }),
-  adminState: ({ adminState }) => adminState,
-  draining: () => false,
 };
 
 /** Compiles, writes the epoch's line, reads it, compiles again. */
@@ -61,23 +59,30 @@ const cases: readonly (readonly [string, Partial<CompilerInputs>, Configuration]
   ['calm', {}, settings()],
   ['a probe down', { health: ({ id }) => ({ state: id === TWO ? 'down' : 'up' }) }, settings()],
   ['nobody probed yet', { health: () => ({ state: 'unknown' }) }, settings()],
-  ['switched down and up', { adminState: ({ id }) => (id === ONE ? 'down' : 'up') }, settings()],
-  ['draining', { draining: ({ id }) => id === ONE }, settings()],
   [
-    'draining with its probe down',
-    { draining: ({ id }) => id === ONE, health: ({ id }) => ({ state: id === ONE ? 'down' : 'up' }) },
+    'switched down and up',
+    { override: ({ id }) => ({ adminState: id === ONE ? 'down' : 'up' }) },
     settings(),
   ],
-  ['a drain that has ended', { draining: ({ id }) => id === ONE, endSpreadMs: () => 500 }, settings()],
-  ["the operator's weights", { weight: only(TWO, 7) }, settings()],
-  ['weight 0', { weight: only(TWO, 0) }, settings()],
+  ['draining', { override: only(ONE, { drain: { ending: false } }) }, settings()],
+  [
+    'draining with its probe down',
+    {
+      override: only(ONE, { drain: { ending: false } }),
+      health: ({ id }) => ({ state: id === ONE ? 'down' : 'up' }),
+    },
+    settings(),
+  ],
+  ['a drain that has ended', { override: only(ONE, { drain: { ending: true, spreadMs: 500 } }) }, settings()],
+  ["the operator's weights", { override: only(TWO, { weight: 7 }) }, settings()],
+  ['weight 0', { override: only(TWO, { weight: 0 }) }, settings()],
   ['slow start', { rampPercent: ({ id }) => (id === THREE ? 30 : 100) }, slow],
   [
     "slow start under the operator's weights",
-    { rampPercent: ({ id }) => (id === THREE ? 30 : 100), weight: only(ONE, 9) },
+    { rampPercent: ({ id }) => (id === THREE ? 30 : 100), override: only(ONE, { weight: 9 }) },
     slow,
   ],
-  ['weights that look like a slow start', { weight: only(ONE, 100) }, slow],
+  ['weights that look like a slow start', { override: only(ONE, { weight: 100 }) }, slow],
   [
     'probes that see and weigh differently',
     {
@@ -103,8 +108,8 @@ describe('inputsOfEpoch()', () => {
 
   test('lets a weight be supposed in the midst of a slow start', async () => {
     const ramp: Partial<CompilerInputs> = { rampPercent: ({ id }) => (id === THREE ? 50 : 100) };
-    const weight = ({ id }: { readonly id: string }): number => (id === ONE ? 2 : 1);
-    const { after } = await again(ramp, slow, { weight });
+    const override = ({ id }: { readonly id: string }) => ({ weight: id === ONE ? 2 : 1 });
+    const { after } = await again(ramp, slow, { override });
     assert.deepEqual(
       after.views[0]?.backends.map(({ effectiveWeight }) => effectiveWeight),
       [200, 100, 50],

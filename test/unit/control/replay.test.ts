@@ -83,7 +83,11 @@ describe('replay() of real decisions', () => {
     const configuration = settings({ backendPools: [weighted], rules });
     log.epoch(configuration);
     for (const tuple of randomFlows(300, 1)) log.place(tuple);
-    log.epoch(configuration, {}, { rampPercent: ({ id }) => (id === TWO ? 30 : 100), weight: () => 7 });
+    log.epoch(
+      configuration,
+      {},
+      { rampPercent: ({ id }) => (id === TWO ? 30 : 100), override: () => ({ weight: 7 }) },
+    );
     for (const tuple of randomFlows(300, 2)) log.place(tuple);
     log.epoch(configuration, { [ONE]: 'down', [TWO]: 'down', [THREE]: 'down', 'nvas/10.0.0.4': 'down' });
     for (const tuple of randomFlows(300, 3)) log.place(tuple);

@@ -29,9 +29,7 @@ function shown(weights: readonly number[], { operator, header, percent }: Said):
       state: 'up',
       ...(header?.[name] === undefined ? {} : { weight: header[name] }),
     }),
-    adminState: ({ adminState }) => adminState,
-    draining: () => false,
-    weight: ({ name }) => operator?.[name],
+    override: ({ name }) => ({ weight: operator?.[name] }),
     rampPercent: ({ name }) => percent?.[name] ?? 100,
   };
   const configuration = settings({ backendPools: [aPool(0, { backends })] });

@@ -25,8 +25,6 @@ const ask = (text: string, options: Partial<RecordedSimulation> = {}) =>
 
 const calm = {
   health: () => ({ state: 'up' as const }),
-  adminState: () => 'none' as const,
-  draining: () => false,
 };
 
 describe('simulateRecorded()', () => {

@@ -17,8 +17,6 @@ const [ONE, TWO, THREE] = ['nvas/10.0.0.1', 'nvas/10.0.0.2', 'nvas/10.0.0.3'] as
 
 const CALM: CompilerInputs = {
   health: () => ({ state: 'up' }),
-  adminState: ({ adminState }) => adminState,
-  draining: () => false,
 };
 
 function ask(
@@ -109,15 +107,15 @@ describe('simulate() with random flows', () => {
 
   test('starts from the state as it is: what is not supposed stays', async () => {
     const health: CompilerInputs['health'] = ({ id }) => ({ state: id === ONE ? 'down' : 'up' });
-    const weight: CompilerInputs['weight'] = ({ id }) => (id === TWO ? 3 : undefined);
+    const override: CompilerInputs['override'] = ({ id }) => (id === TWO ? { weight: 3 } : undefined);
     const report = await ask(
       { suppose: [{ backend: THREE, draining: true }] },
-      { inputs: { health, weight } },
+      { inputs: { health, override } },
     );
     assert.equal(percents(report, 'shareBefore')['nva-1'], 0);
     assert.ok(Math.abs((percents(report, 'shareBefore')['nva-2'] ?? 0) - 75) <= 3);
     assert.deepEqual(percents(report, 'shareAfter'), { 'nva-1': 0, 'nva-2': 100, 'nva-3': 0 });
-    const healed = await ask({ suppose: [{ backend: ONE, health: 'up' }] }, { inputs: { health, weight } });
+    const healed = await ask({ suppose: [{ backend: ONE, health: 'up' }] }, { inputs: { health, override } });
     assert.ok(Math.abs((percents(healed, 'shareAfter')['nva-2'] ?? 0) - 60) <= 3);
   });
 

@@ -25,8 +25,6 @@ class Lab {
     const compile = (): ForwardingState =>
       this.#compiler.compile(configuration, {
         health: ({ id }) => ({ state: this.down.has(id) ? 'down' : 'up' }),
-        adminState: () => 'none',
-        draining: () => false,
         rampPercent: (backend) => this.slowStart.percent(backend),
       });
     const state = compile();

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { CounterSampler } from '../../../src/status/counters.js';
 import { ForwardingCompiler } from '../../../src/selection/compiler.js';
-import { OperatorState } from '../../../src/control/overrides.js';
+import { Overrides } from '../../../src/control/overrides.js';
 import { Views } from '../../../src/status/views.js';
 import type { PlaneCounters } from '../../../src/planes/contract.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
@@ -30,7 +30,7 @@ class Lab {
     state: ForwardingState | undefined;
     report: { revision: number; listeners: { tcp: number; udp: number }; failures: [] };
     stopping: boolean;
-    operator: OperatorState;
+    overrides: Overrides;
   };
   readonly sampler: CounterSampler;
   readonly views: Views;
@@ -39,15 +39,13 @@ class Lab {
     const { clock } = this;
     const state = new ForwardingCompiler(hash).compile(configuration, {
       health: () => ({ state: 'up' }),
-      adminState: ({ adminState }) => adminState,
-      draining: () => false,
     });
     this.balancer = {
       configuration,
       state,
       report: { revision: 1, listeners: { tcp: 1, udp: 1 }, failures: [] },
       stopping: false,
-      operator: new OperatorState(),
+      overrides: new Overrides(),
     };
     this.sampler = new CounterSampler({ clock, plane: { counters: () => this.counters() } });
     this.views = new Views(

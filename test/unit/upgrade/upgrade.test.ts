@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Predecessor } from '../../../src/upgrade/new-process.js';
-import { UPGRADE_PROTOCOL, type Legacy } from '../../../src/upgrade/messages.js';
+import { UPGRADE_PROTOCOL, type HandoverState } from '../../../src/upgrade/messages.js';
 import { Upgrader } from '../../../src/upgrade/old-process.js';
 import type { ControlEvent } from '../../../src/model/events.js';
 import type { PeerChannel, SuccessorProcess } from '../../../src/runtime/peer.js';
@@ -10,9 +10,9 @@ import { channelPair, turn, type PairEnd } from '../planes/workers/channel-pair.
 import { ScriptedPlane } from '../planes/workers/scripted-plane.js';
 import { aUdpFlow, FakeSocket } from '../dataplane/hand-over-fixtures.js';
 
-const LEGACY: Legacy = {
+const STATE: HandoverState = {
   monotonicMs: 5,
-  operator: { overrides: new Map([['nvas/a', { weight: 3 }]]), drains: new Map() },
+  overrides: new Map([['nvas/a', { weight: 3 }]]),
   drains: [],
   health: new Map(),
 };
@@ -44,7 +44,7 @@ class Lab {
     clock: this.clock,
     plane: this.plane,
     launch: () => this.#launch(),
-    legacy: () => LEGACY,
+    state: () => STATE,
     isStopping: () => this.stopping,
     onEvent: ({ type }) => this.events.push(type),
   });
@@ -82,15 +82,15 @@ async function assertFailed(lab: Lab, upgrade: Promise<unknown>, expected: objec
 }
 
 describe('Upgrader and Predecessor', () => {
-  test('sockets, legacy and flows go over in order, and UDP is frozen last', async () => {
+  test('sockets, state and flows go over in order, and UDP is frozen last', async () => {
     const lab = new Lab();
     const socket = new FakeSocket('tcp', 80);
     lab.plane.lent = [socket];
     lab.plane.frozenFlows = [aUdpFlow(7)];
     const predecessor = lab.predecessor();
-    const upgrade = lab.upgrader.upgrade({ deadlineMs: 9 });
-    const { legacy, sockets } = await predecessor.meet();
-    assert.deepEqual(legacy, LEGACY);
+    const upgrade = lab.upgrader.upgrade();
+    const { state, sockets } = await predecessor.meet();
+    assert.deepEqual(state, STATE);
     assert.deepEqual(
       sockets.map(({ port, handle }) => [port, handle]),
       [[80, socket.handle]],
@@ -101,7 +101,7 @@ describe('Upgrader and Predecessor', () => {
     const succession = await upgrade;
     assert.deepEqual(lab.events, ['upgrade-started', 'upgrade-ready']);
     const { sockets: count, udpFlows, pid } = succession.outcome;
-    assert.deepEqual([count, udpFlows, pid, succession.deadlineMs], [1, 1, 4711, 9]);
+    assert.deepEqual([count, udpFlows, pid], [1, 1, 4711]);
     assert.equal(lab.letGo, 0);
     succession.release();
     await served;
@@ -112,18 +112,18 @@ describe('Upgrader and Predecessor', () => {
 
   test('a new process that ends too early changes nothing, and another try may follow', async () => {
     const lab = new Lab();
-    const upgrade = lab.upgrader.upgrade({});
+    const upgrade = lab.upgrader.upgrade();
     await turn();
     lab.exit('exit code 2');
     await assertFailed(lab, upgrade, { code: 'LB_UPGRADE_FAILED', message: /\(exit code 2\)/ });
-    void lab.upgrader.upgrade({}).catch(() => undefined);
+    void lab.upgrader.upgrade().catch(() => undefined);
     assert.equal(lab.launches, 2);
   });
 
   test('a new process that says why it fails is quoted', async () => {
     const lab = new Lab();
     const predecessor = lab.predecessor();
-    const upgrade = lab.upgrader.upgrade({});
+    const upgrade = lab.upgrader.upgrade();
     const failed = assertFailed(lab, upgrade, { code: 'LB_UPGRADE_FAILED', message: 'No room' });
     await predecessor.meet();
     predecessor.failed('No room');
@@ -133,7 +133,7 @@ describe('Upgrader and Predecessor', () => {
   test('a new process that is not ready in 30 s, or does not serve after the hand-over, is ended', async () => {
     for (const messages of [[], [HELLO], [HELLO, { kind: 'ready' }]]) {
       const lab = new Lab();
-      const failed = assertFailed(lab, lab.upgrader.upgrade({}), { code: 'LB_UPGRADE_FAILED' });
+      const failed = assertFailed(lab, lab.upgrader.upgrade(), { code: 'LB_UPGRADE_FAILED' });
       await turn();
       for (const message of messages) await lab.says(message);
       await lab.clock.advanceAsync(60_000, 1000);
@@ -143,7 +143,7 @@ describe('Upgrader and Predecessor', () => {
 
   test('another protocol is refused: only a restart helps', async () => {
     const lab = new Lab();
-    const failed = assertFailed(lab, lab.upgrader.upgrade({}), { code: 'LB_RESTART_NEEDED' });
+    const failed = assertFailed(lab, lab.upgrader.upgrade(), { code: 'LB_RESTART_NEEDED' });
     await turn();
     await lab.says({ ...HELLO, protocol: UPGRADE_PROTOCOL + 1 });
     await failed;
@@ -151,7 +151,7 @@ describe('Upgrader and Predecessor', () => {
 
   test('a stop that begins meanwhile wins, as long as nothing was handed over', async () => {
     const lab = new Lab();
-    const failed = assertFailed(lab, lab.upgrader.upgrade({}), { code: 'LB_CONFLICT' });
+    const failed = assertFailed(lab, lab.upgrader.upgrade(), { code: 'LB_CONFLICT' });
     await turn();
     await lab.says(HELLO);
     lab.stopping = true;
@@ -162,17 +162,17 @@ describe('Upgrader and Predecessor', () => {
 
   test('upgrade() is refused while one is under way, on a stop, and where the plane cannot', async () => {
     const lab = new Lab();
-    void lab.upgrader.upgrade({}).catch(() => undefined);
-    await assert.rejects(lab.upgrader.upgrade({}), { code: 'LB_CONFLICT', message: /An upgrade/ });
+    void lab.upgrader.upgrade().catch(() => undefined);
+    await assert.rejects(lab.upgrader.upgrade(), { code: 'LB_CONFLICT', message: /An upgrade/ });
     const stopping = new Lab();
     stopping.stopping = true;
-    await assert.rejects(stopping.upgrader.upgrade({}), { code: 'LB_CONFLICT', message: /A stop/ });
+    await assert.rejects(stopping.upgrader.upgrade(), { code: 'LB_CONFLICT', message: /A stop/ });
     const cannot = new Upgrader({
-      ...{ clock: lab.clock, plane: undefined, legacy: () => LEGACY, isStopping: () => false },
+      ...{ clock: lab.clock, plane: undefined, state: () => STATE, isStopping: () => false },
       launch: () => assert.fail('launched'),
       onEvent: () => assert.fail('told'),
     });
-    await assert.rejects(cannot.upgrade({}), { code: 'LB_RESTART_NEEDED' });
+    await assert.rejects(cannot.upgrade(), { code: 'LB_RESTART_NEEDED' });
     assert.equal(lab.launches, 1);
   });
 
