@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { setupText } from '../../../../src/planes/capture/plane.js';
+import { setupText } from '../../../../src/planes/netfilter/setup.js';
 import { captureInputs } from '../../../../src/planes/capture/ports-in-use.js';
 import { captureSetup } from '../../../../src/planes/capture/table.js';
-import { captured } from './capture-fixtures.js';
+import { captured } from '../capture/capture-fixtures.js';
 
 const { configuration, plan } = captured();
 const setup = captureSetup(captureInputs(configuration, plan, []).input);
