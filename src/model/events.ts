@@ -77,7 +77,7 @@ interface PoolServing {
   readonly wasDown?: boolean;
 }
 
-/** What a data plane answered to an apply; a plane's ApplyReport is one. */
+/** What a data plane answered to an apply. */
 export interface AppliedReport {
   readonly revision: number;
   /** Open after the apply. */
@@ -87,6 +87,7 @@ export interface AppliedReport {
     readonly protocol: Protocol;
     readonly address: string;
     readonly port: number;
+    /** `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` ... */
     readonly errorCode: string;
   }[];
 }

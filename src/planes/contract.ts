@@ -2,27 +2,16 @@ import type { CapShares, CapUses } from '../flows/caps.js';
 import type { FiveTuple, IpAddress, Protocol } from '../model/address.js';
 import type { CapturePlan } from '../model/capture.js';
 import { BalancerError } from '../model/errors.js';
-import type { DropReason, PlaneEvent } from '../model/events.js';
+import type { AppliedReport, DropReason, PlaneEvent } from '../model/events.js';
 import type { FlowEndReason, FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import type { KernelReport } from '../model/kernel-report.js';
 
-/** An address and port that could not be listened on. */
-export interface ListenFailure {
-  readonly rule: string;
-  readonly protocol: Protocol;
-  readonly address: string;
-  readonly port: number;
-  /** `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` ... */
-  readonly errorCode: string;
-}
+/** What a plane answers to an apply. */
+export type ApplyReport = AppliedReport;
 
-export interface ApplyReport {
-  readonly revision: number;
-  /** Open after the apply. */
-  readonly listeners: Readonly<Record<Protocol, number>>;
-  readonly failures: readonly ListenFailure[];
-}
+/** An address and port that could not be listened on. */
+export type ListenFailure = ApplyReport['failures'][number];
 
 export interface FlowQuery {
   /** Only flows with this rule, backend id, protocol. */

@@ -174,18 +174,8 @@ function probeView(probe: string, health: BackendHealth | undefined, monotonicMs
   };
 }
 
-/** One probe of one backend of one pool, as metrics show it. */
-export interface ProbeStatusRow {
-  readonly pool: string;
-  readonly backendId: string;
-  readonly probe: string;
-  readonly health: HealthState;
-  readonly transitions: Readonly<Record<'up' | 'down', number>>;
-  readonly results: Readonly<Record<'success' | 'failure', number>>;
-  readonly lastDurationMs?: number;
-}
-
-export function probeStatuses(probeHealth: ProbeHealth): readonly ProbeStatusRow[] {
+/** Each probe of each backend of each pool, as metrics show it. */
+export function probeStatuses(probeHealth: ProbeHealth) {
   return probeHealth.statuses().map(({ pool, backend, probe, key, health }) => {
     const { up, down, success, failure } = probeHealth.tallyOf(key);
     return {
@@ -195,7 +185,7 @@ export function probeStatuses(probeHealth: ProbeHealth): readonly ProbeStatusRow
       health: health?.state ?? 'unknown',
       transitions: { up, down },
       results: { success, failure },
-      ...(health?.last === undefined ? {} : { lastDurationMs: health.last.durationMs }),
+      lastDurationMs: health?.last?.durationMs,
     };
   });
 }

@@ -231,7 +231,10 @@ describe('ProbeHealth', () => {
 describe('probeStatuses()', () => {
   test('probeStatuses() has a row for each probe of each member, before and after its first result', async () => {
     const lab = started(twoPools);
-    const none = { transitions: { up: 0, down: 0 }, results: { success: 0, failure: 0 } };
+    const none = {
+      ...{ transitions: { up: 0, down: 0 }, results: { success: 0, failure: 0 } },
+      lastDurationMs: undefined,
+    };
     assert.deepEqual(probeStatuses(lab.health), [
       { pool: 'nvas', backendId: 'nvas/10.0.0.1', probe: 'alive', health: 'unknown', ...none },
       { pool: 'others', backendId: 'others/10.0.0.1', probe: 'alive', health: 'unknown', ...none },
