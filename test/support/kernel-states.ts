@@ -1,10 +1,12 @@
 import { ForwardingCompiler } from '../../src/control/forwarding-compiler.js';
+import { ipAddress } from '../../src/model/address.js';
 import type { Configuration } from '../../src/model/configuration.js';
 import type { ForwardingState } from '../../src/model/forwarding-state.js';
 import type { KernelOptions } from '../../src/model/kernel-options.js';
 import { createHasher, type Hash32 } from '../../src/selection/hasher.js';
-import { createPicker, type Picker } from '../../src/selection/picker.js';
+import { createPicker, NONE_EXCLUDED, type Picker } from '../../src/selection/picker.js';
 import { configurationOf, type Conditions } from './state-factory.js';
+import type { Flow } from './traffic.js';
 
 const OPTIONS: KernelOptions = {
   mode: 'nat',
@@ -47,5 +49,16 @@ export class KernelStates {
       draining: ({ name }) => conditions.drained?.[name] !== undefined,
       endSpreadMs: ({ name }) => conditions.drained?.[name],
     });
+  }
+
+  /** The name of the backend that a new flow is placed at, or why there is none. */
+  predict(state: ForwardingState, { protocol, source = '', sourcePort = 0, host, port }: Flow): string {
+    const tuple = {
+      ...{ protocol, source: ipAddress(source), sourcePort },
+      ...{ destination: ipAddress(host), destinationPort: port },
+    };
+    const result = this.picker.pick(state, tuple, NONE_EXCLUDED);
+    if (result.kind !== 'picked') return result.kind;
+    return state.views[result.viewIndex]?.backends[result.backendIndex]?.backend.name ?? '';
   }
 }
