@@ -5,7 +5,14 @@ import { FLOATING_MODES, useHub } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
 import { RAW_PACKETS } from '../support/raw-packets.js';
 import type { Conditions } from '../support/state-factory.js';
-import { BACKENDS, CLIENTS, FAMILIES, FRONTEND, type ConfigurationPlan, type Family } from '../support/topologies.js';
+import {
+  BACKENDS,
+  CLIENTS,
+  FAMILIES,
+  FRONTEND,
+  type ConfigurationPlan,
+  type Family,
+} from '../support/topologies.js';
 import { makeFlows, names, type Flow, type FlowPlan, type Traffic } from '../support/traffic.js';
 
 const GRE = 47;
@@ -133,7 +140,9 @@ for (const mode of FLOATING_MODES) {
     async function noted(ports: readonly number[]): Promise<string[]> {
       const seen = await Promise.all(
         BACKENDS.map(async (name) => {
-          const elements = /elements = \{([^}]*)\}/.exec(await hosts[name].must('nft list set ip notes seen'));
+          const elements = /elements = \{([^}]*)\}/.exec(
+            await hosts[name].must('nft list set ip notes seen'),
+          );
           return { name, ports: new Set(elements?.[1]?.split(',').map(Number)) };
         }),
       );
@@ -255,7 +264,9 @@ for (const mode of FLOATING_MODES) {
             const first = flowState === 'pinned' ? { ...all, backends: ['b1', 'b3'] } : all;
             await kernel.load(first, {}, { flowState });
             const served = names(
-              await client.ask(flows(COUNT, family, { protocol: 'udp', source: source!, sourcePort: ports[0]! })),
+              await client.ask(
+                flows(COUNT, family, { protocol: 'udp', source: source!, sourcePort: ports[0]! }),
+              ),
             );
             await kernel.load(all, {}, { flowState });
             const refuse = `perl ${RAW_PACKETS} refuse ${FRONTEND[family]} 443 ${source} ${ports.join(' ')}`;

@@ -62,7 +62,13 @@ describe('haports run with floating IP', { skip: whyNoNamespaces() }, () => {
     const haports = await run({ mode: 'floating-l2', interface: ARM, onStop: 'remove' });
     await eventuallyServes(['b1', 'b3'], 15_000);
     const open = lab.host('client').traffic();
-    const flow = { protocol: 'tcp', host: FRONTEND[4], port: PORT, source: CLIENTS[4][1]!, sourcePort } as const;
+    const flow = {
+      protocol: 'tcp',
+      host: FRONTEND[4],
+      port: PORT,
+      source: CLIENTS[4][1]!,
+      sourcePort,
+    } as const;
     const before = await open.open([flow]);
     haports.child.kill('SIGTERM');
     await eventually(async () => (await serving()).has('ECONNREFUSED'), 10_000, 'no new flows');

@@ -58,7 +58,11 @@ describe('mode nat and the way there and back', { skip: whyNoNamespaces('perl', 
         assert.deepEqual(new Set(names(answers)), new Set(BACKENDS));
         await load(family);
         const lost = await client.ask(flows(family, 4), { timeoutMs: 500 });
-        assert.deepEqual(new Set(names(lost)), new Set(['timeout']), 'without masquerade the route is needed');
+        assert.deepEqual(
+          new Set(names(lost)),
+          new Set(['timeout']),
+          'without masquerade the route is needed',
+        );
       } finally {
         await onAll('add');
       }
@@ -127,7 +131,9 @@ describe('mode nat and the way there and back', { skip: whyNoNamespaces('perl', 
     for (const protocol of WITHOUT_PORTS) {
       for (const name of BACKENDS) await hosts[name].start(`perl ${RAW_PACKETS} answer ${protocol} ${name}`);
       for (const source of CLIENTS[4]) {
-        const answer = await hosts.client.must(`perl ${RAW_PACKETS} ask ${protocol} ${source} ${FRONTEND[4]}`);
+        const answer = await hosts.client.must(
+          `perl ${RAW_PACKETS} ask ${protocol} ${source} ${FRONTEND[4]}`,
+        );
         const key = [...ipAddress(source).bytes, ...ipAddress(FRONTEND[4]).bytes, protocol, 0, 0, 0];
         const slot = reciprocalScale(jhash(Uint8Array.from(key), 0), 4093);
         assert.equal(answer.trim(), view?.backends[view.table[slot] ?? -1]?.backend.name);

@@ -23,7 +23,10 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
   });
 
   /** Rules of pool `v`, all three backends, and `web`, b3 alone. */
-  async function load(rules: readonly object[], given: Conditions & { family?: Family; frontends?: object[] } = {}) {
+  async function load(
+    rules: readonly object[],
+    given: Conditions & { family?: Family; frontends?: object[] } = {},
+  ) {
     const { family = 4, frontends, ...conditions } = given;
     const backends = Object.entries(HUB.backends).map(([name, of]) => ({ name, address: of[family] }));
     const top = {
@@ -39,8 +42,20 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
   }
 
   /** A backend and the port it was asked on, or the error. */
-  async function ask(protocol: Flow['protocol'], host: string, port: number, source?: string, timeoutMs = 5000) {
-    const flow = { protocol, host, port, sourcePort: nextPort++, ...(source === undefined ? {} : { source }) };
+  async function ask(
+    protocol: Flow['protocol'],
+    host: string,
+    port: number,
+    source?: string,
+    timeoutMs = 5000,
+  ) {
+    const flow = {
+      protocol,
+      host,
+      port,
+      sourcePort: nextPort++,
+      ...(source === undefined ? {} : { source }),
+    };
     const [answer] = await client.ask([flow], { timeoutMs });
     return answer?.port === undefined ? answer?.by : `${answer.by} ${answer.port}`;
   }
@@ -78,7 +93,10 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
     });
 
     test(`IPv${family}: ports that no rule has are refused at once, and never routed in a loop`, async () => {
-      const frontends = [host, SPARE[family]].map((address, index) => ({ name: index ? 'spare' : 'hub', address }));
+      const frontends = [host, SPARE[family]].map((address, index) => ({
+        name: index ? 'spare' : 'hub',
+        address,
+      }));
       await load([PLAIN_WEB], { family, frontends });
       for (const address of [host, SPARE[family]]) {
         assert.equal(await ask('tcp', address, 80), 'ECONNREFUSED');
@@ -113,7 +131,11 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
       assert.equal(await ask('tcp', FRONTEND[4], 21), 'ECONNREFUSED');
       assert.match((await ask('tcp', FRONTEND[4], 443))!, /^b[123] 443$/);
       await load([ALL], ALL_DOWN);
-      assert.equal(await ask('tcp', FRONTEND[4], 22), 'ECONNREFUSED', 'the own server does not take its place');
+      assert.equal(
+        await ask('tcp', FRONTEND[4], 22),
+        'ECONNREFUSED',
+        'the own server does not take its place',
+      );
     } finally {
       await lb.ip(`address del ${FRONTEND[4]}/32 dev lo`);
     }

@@ -14,6 +14,7 @@ import type { Tools } from '../../src/nft/tools.js';
 import { KernelStates } from './kernel-states.js';
 import { useLab, type Host, type Lab } from './lab.js';
 import type { Conditions } from './state-factory.js';
+import type { Flow } from './traffic.js';
 import {
   ARM,
   BACKENDS,
@@ -228,7 +229,7 @@ export async function setFirewalls(
   await Promise.all(NVAS.map((name) => lab.host(name).nft(script)));
 }
 
-/** By `protocol source destination sourcePort port` as its client has it: the NVAs that have seen both directions. */
+/** By crossing, the NVAs that have seen both directions. */
 export async function crossedNvas(
   lab: Lab<(typeof NVAS)[number]>,
 ): Promise<ReadonlyMap<string, readonly string[]>> {
@@ -245,4 +246,9 @@ export async function crossedNvas(
     }
   }
   return seen;
+}
+
+/** `protocol source destination sourcePort port`, as the client has them. */
+export function crossingOf({ protocol, source, host, sourcePort, port }: Flow): string {
+  return [protocol, source, host, sourcePort, port].join(' ');
 }

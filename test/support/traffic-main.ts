@@ -208,7 +208,11 @@ function answerOf(one: OpenFlow, timeoutMs: number, verb?: 'tick' | 'bye'): Prom
       if (id === undefined && seen.port === undefined) settle({ by });
       else if (id === question.id) {
         const isWhole = filler.length === (question.replyBytes ?? 0);
-        settle({ by: isWhole ? by : 'altered', ...seen, ...(one.flow.bytes === undefined ? {} : { bytes }) } as Answer);
+        settle({
+          by: isWhole ? by : 'altered',
+          ...seen,
+          ...(one.flow.bytes === undefined ? {} : { bytes }),
+        } as Answer);
       }
     };
     one.send(question as Question);
