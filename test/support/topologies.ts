@@ -174,6 +174,7 @@ export const EDGE_CLIENT = {
 } as const;
 export const EDGE_FRONTEND = { 4: '10.50.0.9', 6: 'fd00:50::9' } as const;
 export const EDGE_SPARE_FRONTEND = '10.50.0.10';
+export const EDGE_METRICS = `${EDGE_FRONTEND[4]}:9902`;
 export const EDGE_BACKENDS = {
   4: range(4, '10.50.3', 11, 3),
   6: range(6, 'fd00:50:3', 11, 3),
@@ -254,4 +255,13 @@ export function configurationFor(site: Site, plan: ConfigurationPlan = {}) {
     })),
     ...plan.top,
   };
+}
+
+/** The edge with capture. Metrics are on the frontend's own address, which must stay reachable. */
+export function captureConfiguration(capture: object = {}, plan: ConfigurationPlan = {}) {
+  return configurationFor(EDGE, {
+    ...plan,
+    dataPlane: { kind: 'userspace', workers: 1, capture, ...plan.dataPlane },
+    top: { metrics: { listen: EDGE_METRICS }, shutdown: { deadline: '1s' }, ...plan.top },
+  });
 }

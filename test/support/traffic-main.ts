@@ -170,7 +170,9 @@ async function openUdp(flow: Flow): Promise<OpenFlow> {
       port: flow.sourcePort ?? 0,
       ...(flow.source === undefined ? {} : { address: flow.source }),
     };
-    socket.bind(local, () => socket.connect(flow.port, flow.host, resolve));
+    socket.bind(local, () =>
+      flow.fromAnywhere === true ? resolve() : socket.connect(flow.port, flow.host, resolve),
+    );
   });
   socket.removeAllListeners('error').on('error', fail);
   if (flow.verbatim !== true) {
@@ -179,17 +181,17 @@ async function openUdp(flow: Flow): Promise<OpenFlow> {
   return one;
 }
 
-function sendDatagram(socket: UdpSocket, one: OpenFlow, question: Question): void {
-  const { bytes = 0, verbatim } = one.flow;
+function sendDatagram(socket: UdpSocket, { flow, onReply }: OpenFlow, question: Question): void {
+  const { bytes = 0, verbatim, fromAnywhere, port, host } = flow;
+  const datagram =
+    verbatim === true ? randomBytes(bytes) : Buffer.from(JSON.stringify(question).padEnd(bytes));
   if (verbatim === true) {
-    const datagram = randomBytes(bytes);
     socket.removeAllListeners('message').on('message', (text) => {
-      one.onReply({ id: question.id, by: text.equals(datagram) ? 'verbatim' : 'altered' });
+      onReply({ id: question.id, by: text.equals(datagram) ? 'verbatim' : 'altered' });
     });
-    socket.send(datagram);
-  } else {
-    socket.send(JSON.stringify(question).padEnd(bytes));
   }
+  if (fromAnywhere === true) socket.send(datagram, port, host);
+  else socket.send(datagram);
 }
 
 /** Asks on an open flow. Replies to other questions, and those that a server sends by itself, do not count. */

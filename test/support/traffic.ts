@@ -16,6 +16,8 @@ export interface Flow {
   readonly bytes?: number;
   /** Of a TCP answer at least. */
   readonly replyBytes?: number;
+  /** Takes the answer to a datagram from any address: of a server on all of them. @default false */
+  readonly fromAnywhere?: boolean;
   /** The datagram has exactly `bytes`, and the server sends back the same: see ServePlan. */
   readonly verbatim?: boolean;
 }
