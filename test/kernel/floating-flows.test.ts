@@ -262,13 +262,13 @@ for (const mode of FLOATING_MODES) {
             const [source] = CLIENTS[family];
             // Flows that are pinned stay where their hashes would not take them any more.
             const first = flowState === 'pinned' ? { ...all, backends: ['b1', 'b3'] } : all;
-            await kernel.load(first, {}, { flowState });
+            await kernel.load(first, {}, { options: { flowState } });
             const served = names(
               await client.ask(
                 flows(COUNT, family, { protocol: 'udp', source: source!, sourcePort: ports[0]! }),
               ),
             );
-            await kernel.load(all, {}, { flowState });
+            await kernel.load(all, {}, { options: { flowState } });
             const refuse = `perl ${RAW_PACKETS} refuse ${FRONTEND[family]} 443 ${source} ${ports.join(' ')}`;
             await hosts.client.must(refuse);
             const by = await told(family);

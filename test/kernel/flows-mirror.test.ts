@@ -37,7 +37,11 @@ for (const mode of HUB_MODES) {
 
     async function loadWith(udpIdleTimeout: string): Promise<void> {
       const rule = { idleTimeout: { tcp: '100s', udp: udpIdleTimeout } };
-      state = await kernel.load({ families: FAMILIES, rule, top: { seed: 7 } }, {}, { tableSize: 1021 });
+      state = await kernel.load(
+        { families: FAMILIES, rule, top: { seed: 7 } },
+        {},
+        { options: { tableSize: 1021 } },
+      );
     }
 
     async function mirrored() {

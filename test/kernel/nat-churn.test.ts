@@ -25,7 +25,7 @@ describe('mode nat and short connections', { skip: whyNoNamespaces() }, () => {
 
   for (const { returnPath, clients, endedBy } of CASES) {
     test(`${clients} client addresses, answers by ${returnPath}, closed by the ${endedBy}: tuples are used again at once`, async () => {
-      await kernel.load({}, {}, { returnPath });
+      await kernel.load({}, {}, { options: { returnPath } });
       await kernel.forget();
       const to = { host: FRONTEND[4], port: 443, endedBy };
       const tuples = makeFlows(TUPLES, { ...to, source: CLIENTS[4].slice(0, clients), sourcePort: 20_000 });

@@ -46,7 +46,7 @@ describe('mode nat and the way there and back', { skip: whyNoNamespaces('perl', 
     });
 
     test(`IPv${family}: by masquerade, backends see the balancer, and need no route through it`, async () => {
-      await load(family, { returnPath: 'masquerade' });
+      await load(family, { options: { returnPath: 'masquerade' } });
       const onAll = (verb: string) =>
         Promise.all(
           BACKENDS.map((name) => hosts[name].ip(`-${family} route ${verb} default via ${BALANCER[family]}`)),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, beforeEach, describe, test } from 'node:test';
+import type { KernelOptions } from '../../src/model/kernel-options.js';
 import { flushInstance } from '../../src/nft/flush.js';
 import { Reconciler } from '../../src/nft/reconciler.js';
 import { systemClock } from '../../src/runtime/clock.js';
@@ -12,7 +13,6 @@ import {
   SERVER_PORTS,
   useSpokes,
 } from '../support/kernel-lab.js';
-import type { Wishes } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
 import { RAW_PACKETS } from '../support/raw-packets.js';
 import {
@@ -47,8 +47,8 @@ for (const onward of ['past', 'through'] as const) {
       });
 
       /** Answers that came, and where flows went that an NVA was predicted for: half of each protocol from either spoke. */
-      async function run(family: Family, wishes: Wishes, timeoutMs = 3000) {
-        const state = await kernel.load({ families: [family], top: { seed: 0x12345678 } }, {}, wishes);
+      async function run(family: Family, options: Partial<KernelOptions>, timeoutMs = 3000) {
+        const state = await kernel.load({ families: [family], top: { seed: 0x12345678 } }, {}, { options });
         await Promise.all((['lb', ...NVAS] as const).map((name) => lab.host(name).run('conntrack -F')));
         await probe(family);
         // Each run has its own ports: nothing that a server remembers is in the way.
@@ -124,7 +124,7 @@ describe('next-hop, protocols through stateful NVAs', { skip: whyNoNamespaces('p
   for (const flowState of FLOW_STATES) {
     describe(flowState, () => {
       before(async () => {
-        await kernel.load({ families: FAMILIES }, {}, { flowState });
+        await kernel.load({ families: FAMILIES }, {}, { options: { flowState } });
       });
       beforeEach(() => {
         sourcePort += 1000;
@@ -173,7 +173,7 @@ describe('the setup of next-hop in the kernel', { skip: whyNoNamespaces() }, () 
   const kernel = useSpokes();
   const { lb } = kernel.lab.hosts;
   const setup = (flowState: 'pinned' | 'stateless') =>
-    kernel.setupOf(kernel.state({ families: FAMILIES }, {}, { flowState }));
+    kernel.setupOf(kernel.state({ families: FAMILIES }, {}, { options: { flowState } }));
 
   test('the reconciler finds it as it was put there, puts it right, and takes it all away', async () => {
     const { tools } = kernel;

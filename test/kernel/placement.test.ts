@@ -38,14 +38,14 @@ for (const mode of HUB_MODES) {
       client = kernel.lab.host('client').traffic();
     });
 
-    for (const { name, rule = {}, options, flows: count } of CASES[mode]) {
+    for (const { name, rule = {}, options = {}, flows: count } of CASES[mode]) {
       for (const family of FAMILIES) {
         test(`${count} of ${count} TCP and UDP flows each, ${name}, IPv${family}`, async () => {
           await kernel.clear();
           const state = await kernel.load(
             { families: [family], rule, top: { seed: 0x12345678 } },
             {},
-            options,
+            { options },
           );
           for (const protocol of ['tcp', 'udp'] as const) {
             await kernel.forget();

@@ -12,7 +12,7 @@ import { parseMetrics, type MetricLine } from './metrics-text.js';
 export const MAIN = resolve(process.env['HAPORTS_MAIN'] ?? join('dist', 'main.js'));
 
 const [CONFIG, SOCKET] = ['config.json', 'admin.sock'];
-const START_MS = 30_000;
+const START_MS = 60_000;
 
 /** What a command line left behind. */
 export interface CommandResult {

@@ -42,8 +42,8 @@ export const CLOSED_PORT = 9;
 export const PROBE_PORT = 9000;
 
 /** What the kernel has to take into account besides a configuration and its conditions. */
-export interface Wishes extends Partial<KernelOptions> {
-  readonly tableSize?: number;
+export interface Wishes {
+  readonly options?: Partial<KernelOptions> & { readonly tableSize?: number };
   /** Names of backends that the state before had, and this one has not. */
   readonly removed?: readonly string[];
   /** Of the balancer's own links. */
@@ -84,13 +84,9 @@ export class KernelLab<Name extends string> {
     return this.lab.host('lb');
   }
 
-  state(plan: ConfigurationPlan, conditions: Conditions = {}, wishes: Wishes = {}): ForwardingState {
-    const { removed, networks, ...options } = wishes;
-    return this.states.state(
-      configurationFor(this.#site, plan),
-      { ...this.#options, ...options },
-      conditions,
-    );
+  state(plan: ConfigurationPlan, conditions: Conditions = {}, { options }: Wishes = {}): ForwardingState {
+    const all = { ...this.#options, ...options };
+    return this.states.state(configurationFor(this.#site, plan), all, conditions);
   }
 
   setupOf(state: ForwardingState, { removed = [], networks = [] }: Wishes = {}): KernelSetup {

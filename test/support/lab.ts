@@ -60,7 +60,10 @@ export type Topology<Name extends string> = Readonly<Record<Name, HostPlan>>;
 
 /** A program and its arguments; a text is split at spaces. */
 export type Command = string | readonly string[];
-type CommandOptions = { readonly input?: string; readonly timeoutMs?: number };
+interface CommandOptions {
+  readonly input?: string;
+  readonly timeoutMs?: number;
+}
 
 /** A lab for the tests of this `describe`: opened before the first of them, closed after the last. */
 export function useLab<Name extends string>(topology: Topology<Name>): Lab<Name> {

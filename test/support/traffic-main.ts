@@ -32,11 +32,11 @@ interface OpenFlow {
   onReply: (reply: Partial<Reply>) => void;
   ended?: string;
   /** A TCP flow by RST, which leaves no TIME_WAIT behind, or by FIN. */
-  close(how: 'reset' | 'finish'): void;
+  close(how: 'reset' | 'finish'): unknown;
 }
 
 const kept: OpenFlow[] = [];
-const health = new Map<number, { status: number; asked: number }>();
+const health = new Map<string, { status: number; asked: number }>();
 let questions = 0;
 
 function plain(address = ''): string {
@@ -117,19 +117,19 @@ async function serve({
   }
 }
 
-async function answerHealth(port: number, status: number): Promise<number> {
-  const known = health.get(port);
+async function answerHealth(address: string, port: number, status: number): Promise<number> {
+  const known = health.get(`${address} ${port}`);
   if (known !== undefined) {
     known.status = status;
     return known.asked;
   }
   const state = { status, asked: 0 };
-  health.set(port, state);
+  health.set(`${address} ${port}`, state);
   const server = createHttpServer((_request, response) => {
     state.asked++;
     response.writeHead(state.status).end();
   });
-  await new Promise<void>((listening) => server.unref().listen(port, listening));
+  await new Promise<void>((listening) => server.unref().listen(port, address, listening));
   return 0;
 }
 
@@ -142,7 +142,7 @@ function openTcp(flow: Flow): OpenFlow {
     flow,
     send: (question) => void socket.write(`${JSON.stringify(question)}\n`),
     onReply: () => undefined,
-    close: (how) => void (how === 'reset' ? socket.resetAndDestroy() : socket.destroy()),
+    close: (how) => (how === 'reset' ? socket.resetAndDestroy() : socket.destroy()),
   };
   const end = (reason: string): void => {
     one.ended ??= reason;
@@ -204,7 +204,10 @@ function answerOf(one: OpenFlow, timeoutMs: number, verb?: 'tick' | 'bye'): Prom
       resolve(answer);
     };
     const timer = setTimeout(settle, timeoutMs, { by: 'timeout' });
-    if (one.ended !== undefined) return settle({ by: one.ended });
+    if (one.ended !== undefined) {
+      settle({ by: one.ended });
+      return;
+    }
     one.onReply = ({ id, by = '', filler = '', bytes, ...seen }: Partial<Reply> & { filler?: string }) => {
       // The reason of an end comes without an id, what a server sends by itself with its name.
       if (id === undefined && seen.port === undefined) settle({ by });
@@ -214,7 +217,7 @@ function answerOf(one: OpenFlow, timeoutMs: number, verb?: 'tick' | 'bye'): Prom
           by: isWhole ? by : 'altered',
           ...seen,
           ...(one.flow.bytes === undefined ? {} : { bytes }),
-        } as Answer);
+        });
       }
     };
     one.send(question as Question);
@@ -307,7 +310,7 @@ async function run(work: Work): Promise<unknown> {
     case 'serve':
       return serve(work).then(() => null);
     case 'health':
-      return answerHealth(work.port, work.status);
+      return answerHealth(work.address, work.port, work.status);
     case 'burst':
       return burst(work);
   }

@@ -73,7 +73,7 @@ export type Work =
   | { readonly kind: 'again'; readonly tick: boolean; readonly timeoutMs?: number }
   | ({ readonly kind: 'serve' } & ServePlan)
   | ({ readonly kind: 'burst' } & DatagramBurst)
-  | { readonly kind: 'health'; readonly port: number; readonly status: number };
+  | { readonly kind: 'health'; readonly address: string; readonly port: number; readonly status: number };
 
 const WORK_MS = 120_000;
 
@@ -123,8 +123,8 @@ export class Traffic {
   }
 
   /** Answers HTTP requests to this port with this status from now on. Gives how many came so far. */
-  async health(port: number, status = 200): Promise<number> {
-    return this.#do({ kind: 'health', port, status });
+  async health(port: number, status = 200, address = '::'): Promise<number> {
+    return this.#do({ kind: 'health', address, port, status });
   }
 
   /** One datagram a flow, all from one port. Resolves, once they are sent, to the milliseconds that it took. */
