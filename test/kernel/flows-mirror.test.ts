@@ -281,7 +281,7 @@ for (const mode of HUB_MODES) {
           await mirror.counters();
           return mirror.count() === 0;
         },
-        30_000,
+        60_000,
         'them to be idle',
       );
       const { traffic } = await mirror.counters();
