@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 const root = resolve(process.argv[2] ?? join(dirname(fileURLToPath(import.meta.url)), '..'));
 const buildInfo = join(root, 'dist', '.tsbuildinfo');
 /** Below src/ and dist/: what a browser gets as it is. */
-const PAGE = join('admin', 'dashboard', 'page');
+const PAGE = join('admin', 'page');
 
 /** Why a build is needed, or undefined. */
 function staleness() {

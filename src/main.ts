@@ -1,12 +1,10 @@
-#!/usr/bin/env node
 import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { CliDeps } from './cli/cli-deps.js';
-import { processDeps } from './cli/process-deps.js';
-import { runCli } from './cli/program.js';
-import { kernelOperations, loadConfigurationFile, startBalancer } from './compose.js';
-import { doctorMachine } from './compose-doctor.js';
-import { predecessorChannel } from './runtime/peer-process.js';
+import { doctorMachine } from './app/doctor.js';
+import { kernelOperations, loadConfigurationFile, startBalancer } from './app/start.js';
+import type { CliDeps } from './cli/deps.js';
+import { processDeps, runCli } from './cli/program.js';
+import { predecessorChannel } from './runtime/peer.js';
 
 // A reader that leaves early (`| head`, a dead log collector) is no reason to fail, let alone to stop balancing.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);

@@ -1,3 +1,3 @@
-import { serveAsWorker } from './compose-plane.js';
+import { serveAsWorker } from './app/planes.js';
 
 await serveAsWorker();

@@ -284,7 +284,7 @@ describe('native-free/build-if-missing.mjs', () => {
 
   test('copies the page of the dashboard, and again when it changes', () => {
     const project = plantProject('page', 'works');
-    const page = 'admin/dashboard/page/app.js';
+    const page = 'admin/page/app.js';
     write(project, `src/${page}`, '1');
     run('build-if-missing.mjs', project);
     assert.equal(readFileSync(join(project, 'dist', page), 'utf8'), '1');

@@ -1,11 +1,10 @@
 #!/bin/sh
-# Runs every compiled test, or only those whose path holds the first argument:  sh test/run.sh unit/selection
+# Runs every compiled test, or those whose path holds one of the words:  sh test/run.sh unit/selection kernel/nat
+# With --quick only those that start no process, with --long whole campaigns, with --name=<regular expression> by name.
 set -eu
 cd "$(dirname "$0")/.."
-files=$(find build/test -name '*.test.js' -path "*${1:-}*" | sort)
-if [ -z "$files" ]; then
-  echo "no compiled test matches '${1:-}': run npm run build:tests first" >&2
+if [ ! -e build/test/runner/main.js ]; then
+  echo 'the tests are not compiled: run npm run build:tests first' >&2
   exit 1
 fi
-# shellcheck disable=SC2086
-exec node --test --test-reporter=spec --test-concurrency="${TEST_CONCURRENCY:-2}" --test-timeout=300000 $files
+exec node build/test/runner/main.js "$@"

@@ -31,7 +31,7 @@ export interface BenchOptions {
   readonly netns: boolean;
   /** The `main.js` that haports is started from. @default dist/main.js of this tree */
   readonly main: string;
-  /** Whether the cases that were run take their place in `latest.json` and in the README. */
+  /** Whether the cases that were run take their place in `latest.json` and in docs/benchmarks.md. */
   readonly publish: boolean;
 }
 
@@ -44,7 +44,7 @@ export const USAGE = `npm run bench -- [options]
   --seconds N                length of one measured run (default 4; quick: 1)
   --netns                    in three network namespaces instead of on loopback; needs root
   --main PATH                the dist/main.js to measure as haports, to compare versions
-  --publish                  also write bench/results/latest.json, latest.svg and the README, for the cases that were run
+  --publish                  also write bench/results/latest.json, latest.svg and docs/benchmarks.md, for the cases that were run
 `;
 
 /** Throws an Error with one line when the arguments are not understood. */

@@ -1,9 +1,8 @@
-import { fromBytes, ipAddress } from '../../src/model/address.js';
-import type { FiveTuple } from '../../src/model/five-tuple.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { fromBytes, ipAddress, type FiveTuple } from '../../src/model/address.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { buildMaglevTable } from '../../src/selection/maglev.js';
-import { testRule, testState } from '../../test/support/forwarding-state.js';
+import { relinked, testRule, testState } from '../../test/support/forwarding-state.js';
 
 /**
  * As many as fit into a cache, so that what is measured is the function and not the memory of its arguments. A power
@@ -56,7 +55,7 @@ export async function maglevState(backendCount: number, ruleCount: number): Prom
   );
   return {
     ...state,
-    configuration: { ...state.configuration, rules, tableSize: TABLE_SIZE },
+    configuration: relinked({ ...state.configuration, rules, tableSize: TABLE_SIZE }),
     views: state.views.map((view) => ({ ...view, table })),
     viewOfRule: rules.map(() => 0),
   };

@@ -1,5 +1,10 @@
-import type { IpAddress } from '../model/address.js';
-import { PROTOCOLS, type Protocol } from '../model/five-tuple.js';
+import { PROTOCOLS, compareAddresses, isWildcard, type IpAddress, type Protocol } from '../model/address.js';
+import {
+  FLOW_POLICY_PRESETS,
+  type AnswersFrom,
+  type FlowPolicy,
+  type Sourced,
+} from '../model/configuration.js';
 import {
   ALL_PORTS,
   formatPortSet,
@@ -11,14 +16,11 @@ import {
   unionPorts,
   type PortRange,
   type PortSet,
-} from '../model/port-set.js';
+} from '../model/ports.js';
 import type { Draft, Located } from './draft.js';
-import { error, type Issue, type Path } from './finding.js';
-import { ownListensAt } from './own-listeners.js';
-import type { FrontendInput } from './schema-frontend.js';
-import type { BackendPoolInput } from './schema-pool.js';
+import { error, type Issue, type Path } from './findings.js';
 import type { ProbeInput } from './schema-probe.js';
-import type { RuleInput } from './schema-rule.js';
+import type { BackendPoolInput, FlowPolicyInput, FrontendInput, RuleInput } from './schema.js';
 
 /** A rule with its references followed and its ports worked out. */
 export interface BoundRule {
@@ -171,4 +173,97 @@ function sugarIssues(path: Path, input: RuleInput): Issue[] {
   }
   if (backendPort !== 0) issues.push(conflict('backendPort', String(backendPort), '0'));
   return issues;
+}
+
+/** Whether one socket bound to each could get the same packet. `::` counts as both families (dual stack). */
+export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
+  const takesAll = (wild: IpAddress, other: IpAddress) =>
+    isWildcard(wild) && (wild.family === 6 || other.family === 4);
+  return compareAddresses(a, b) === 0 || takesAll(a, b) || takesAll(b, a);
+}
+
+/** A place where haports itself takes TCP connections that are no flows. */
+export interface OwnListen {
+  readonly what: string;
+  readonly path: Path;
+  readonly address: IpAddress;
+  /** Never 0: what listens on any free port takes one that nobody else has. */
+  readonly port: number;
+}
+
+/** Metrics and the admin API. */
+export function ownListens({ root }: Draft): readonly OwnListen[] {
+  const named = [
+    { what: "haports' metrics", path: ['metrics', 'listen'], at: root.metrics?.listen },
+    { what: "haports' admin API", path: ['admin', 'http'], at: root.admin?.http },
+  ];
+  return named.flatMap(({ what, path, at }) =>
+    at === undefined || at.port === 0 ? [] : [{ what, path, address: at.address, port: at.port }],
+  );
+}
+
+/**
+ * Those that would get what is sent to `frontend`. Packets for addresses that this machine need not have, or has not,
+ * reach none of its wildcard listeners; packets for destinations beyond reach none at all.
+ */
+export function ownListensAt(draft: Draft, frontend: IpAddress): readonly OwnListen[] {
+  const mode = draft.plane.kind === 'kernel' ? draft.plane.options?.mode : undefined;
+  if (mode === 'next-hop') return [];
+  const reaches = mode === 'floating-l2' || mode === 'floating-routed' ? isSame : addressesOverlap;
+  return ownListens(draft).filter(({ address }) => reaches(address, frontend));
+}
+
+function isSame(a: IpAddress, b: IpAddress): boolean {
+  return compareAddresses(a, b) === 0;
+}
+
+/**
+ * What holds where a rule does not say: HA ports with `source-ip` are for protocols that need several ports, and with
+ * them all that a client and its backend say to each other, from whatever port, is one matter.
+ */
+export function answersFromOf({ input, haPorts }: Pick<BoundRule, 'input' | 'haPorts'>): AnswersFrom {
+  const { perPacket = false, expectedResponses, answersFrom } = input.udp ?? {};
+  if (answersFrom !== undefined) return answersFrom;
+  const isOneMatter = haPorts && input.distribution === 'source-ip';
+  return isOneMatter && !perPacket && expectedResponses === undefined ? 'address' : 'endpoint';
+}
+
+/** The preset, and over it what the rule says. */
+export function flowPolicyOf(rule: Pick<BoundRule, 'input' | 'pool'>): FlowPolicy {
+  const preset = presetFor(rule);
+  const said: FlowPolicyInput = rule.input.flowPolicy;
+  return {
+    'probe-down': { ...preset['probe-down'], ...said.probeDown },
+    'admin-down': { ...preset['admin-down'], ...said.adminDown },
+    removed: { ...preset.removed, ...said.removed },
+    'drain-deadline': { ...preset['drain-deadline'], ...said.drainDeadline },
+    idle: { ...preset.idle, ...said.idle },
+  };
+}
+
+/**
+ * In Azure, established TCP outlives its backend's probe only in a pool of more than one ("Probe down behavior"). A
+ * rule that fails open goes on using its only backend, so there the flows stay too.
+ */
+function presetFor({ input, pool }: Pick<BoundRule, 'input' | 'pool'>): FlowPolicy {
+  const name = input.flowPolicy.preset;
+  const preset = FLOW_POLICY_PRESETS[name];
+  const isOnly = pool.value.backends.length === 1 && input.allDown !== 'fail-open';
+  if (name !== 'azure' || !isOnly) return preset;
+  return { ...preset, 'probe-down': { ...preset['probe-down'], tcp: 'reset' } };
+}
+
+/** Azure's default for load-balancing rules; its documentation gives none for UDP, so 30 s is haports' own. */
+const DEFAULT_IDLE_MS: Readonly<Record<Protocol, number>> = { tcp: 240_000, udp: 30_000 };
+
+/** In ms. The frontend's beats the rule's (Azure: the frontend IP's idle timeout takes precedence). */
+export function idleTimeoutOf(
+  { input, frontend }: Pick<BoundRule, 'input' | 'frontend'>,
+  protocol: Protocol,
+): Sourced<number> {
+  const ofFrontend = frontend.value.idleTimeout?.[protocol];
+  if (ofFrontend !== undefined) return { value: ofFrontend, origin: 'frontend' };
+  const ofRule = input.idleTimeout?.[protocol];
+  if (ofRule !== undefined) return { value: ofRule, origin: 'rule' };
+  return { value: DEFAULT_IDLE_MS[protocol], origin: 'default' };
 }

@@ -1,11 +1,16 @@
 import type { z } from 'zod';
-import type { Path } from './finding.js';
-import { configSchema, LIST_SCHEMAS, type ConfigInput } from './schema.js';
-import type { FrontendInput } from './schema-frontend.js';
-import { kernelSchema, type KernelInput } from './schema-kernel.js';
-import type { BackendPoolInput } from './schema-pool.js';
+import type { Path } from './findings.js';
 import type { ProbeInput } from './schema-probe.js';
-import type { RuleInput } from './schema-rule.js';
+import {
+  LIST_SCHEMAS,
+  configSchema,
+  kernelSchema,
+  type BackendPoolInput,
+  type ConfigInput,
+  type FrontendInput,
+  type KernelInput,
+  type RuleInput,
+} from './schema.js';
 
 /** A part of the configuration and the place it came from. */
 export interface Located<T> {

@@ -1,8 +1,7 @@
 import { z } from 'zod';
-import { isWildcard, parseEndpoint, parseIpAddress, type IpAddress } from '../model/address.js';
-import { parseCidr } from '../model/cidr.js';
-import { formatDuration, parseDuration } from '../model/duration.js';
-import { parsePortSet, portSetOf, type PortRange, type PortSet } from '../model/port-set.js';
+import { isWildcard, parseCidr, parseEndpoint, parseIpAddress, type IpAddress } from '../model/address.js';
+import { formatDuration, parseDuration } from '../model/configuration.js';
+import { parsePortSet, portSetOf, type PortRange, type PortSet } from '../model/ports.js';
 
 // The building blocks of the schema. Every custom message is the text after "Expected": what must be.
 

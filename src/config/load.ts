@@ -1,10 +1,26 @@
 import { dirname, resolve } from 'node:path';
+import type { IpAddress } from '../model/address.js';
 import type { Configuration } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import type { Files } from '../runtime/files.js';
-import { formatPath, type Finding, type Issue, type Severity } from './finding.js';
-import { readJsonText, type TextPosition } from './json-text.js';
-import { validate, type Surroundings } from './validate.js';
+import { bindRules } from './bind-rules.js';
+import { AZURE_CHECKS } from './checks/azure.js';
+import { captureIssues } from './checks/capture.js';
+import {
+  adminIssues,
+  nameIssues,
+  poolIssues,
+  probeIssues,
+  ruleIssues,
+  sourceIssues,
+} from './checks/general.js';
+import { kernelIssues, kernelLimitIssues, kernelRuleIssues } from './checks/kernel.js';
+import { listenerIssues, loopIssues } from './checks/listeners.js';
+import { draftOf, type Draft } from './draft.js';
+import { formatPath, warning, type Finding, type Issue, type Severity } from './findings.js';
+import { configurationDigest, readNamedFiles, resolveConfiguration } from './resolve.js';
+import { schemaIssues } from './schema-issues.js';
+import { readJsonText, type TextPosition } from './text.js';
 
 /** A configuration that can be used (its findings are warnings and notes), or all that is wrong with it. */
 export type ParseResult =
@@ -116,4 +132,55 @@ function findingOf(
 
 function byPlace(a: Finding, b: Finding): number {
   return (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0);
+}
+
+/** What the outside world adds to a configuration. */
+export interface Surroundings {
+  /** Addresses of this machine, for wildcard frontends; loopback need not be in it. @default none */
+  readonly ownAddresses?: readonly IpAddress[];
+  /** The text of a file that the configuration names. Throws if it cannot. Without it, files are refused. */
+  readonly readFile?: (path: string) => string;
+}
+
+export interface Validation {
+  /** Present if no issue is an error. */
+  readonly configuration?: Configuration;
+  readonly issues: readonly Issue[];
+}
+
+/** Checks a parsed configuration in every respect and tells everything at once. Never throws on any JSON value. */
+export function validate(raw: unknown, { ownAddresses = [], readFile }: Surroundings): Validation {
+  const shape = schemaIssues(raw);
+  const draft = draftOf(raw);
+  if (draft === undefined) return { issues: shape };
+  const { rules, issues: binding } = bindRules(draft);
+  const context = { compat: draft.root.compat, draft, rules };
+  const texts = readNamedFiles(draft, readFile);
+  const issues = [
+    ...shape,
+    ...nameIssues(draft),
+    ...probeIssues(draft),
+    ...poolIssues(draft),
+    ...binding,
+    ...ruleIssues(draft, rules),
+    ...listenerIssues(draft, rules),
+    ...loopIssues(draft, rules, ownAddresses),
+    ...sourceIssues(draft, rules, ownAddresses),
+    ...adminIssues(draft),
+    ...captureIssues(draft, rules),
+    ...kernelIssues(draft, rules, ownAddresses),
+    ...kernelLimitIssues(draft),
+    ...kernelRuleIssues(draft, rules),
+    ...AZURE_CHECKS.flatMap((check) => check(context)),
+    ...texts.issues,
+    ...nothingToDo(draft),
+  ];
+  if (issues.some(({ severity }) => severity === 'error')) return { issues };
+  const digest = configurationDigest(raw);
+  return { issues, configuration: resolveConfiguration({ draft, rules, texts, digest }) };
+}
+
+function nothingToDo(draft: Draft): Issue[] {
+  if (draft.declared.rules.length > 0 || draft.rules.length > 0) return [];
+  return [warning('LB_NO_RULES', ['rules'], 'There are no rules, so nothing is balanced')];
 }

@@ -1,20 +1,24 @@
-import type { AdminOptions, Backend, BackendPool, Configuration, Frontend } from '../model/configuration.js';
-import type { KernelOptions } from '../model/kernel-options.js';
-import type { FlapDamping, Probe } from '../model/probe.js';
-import type { Rule, UdpOptions } from '../model/rule.js';
-import { answersFromOf } from './answers-from.js';
-import type { BoundRule } from './bind-rules.js';
-import { isFloating } from './check-kernel.js';
-import { deepFreeze } from './deep-freeze.js';
+import { X509Certificate, createHash, createPrivateKey } from 'node:crypto';
+import {
+  linkRules,
+  type AdminOptions,
+  type Backend,
+  type BackendPool,
+  type Configuration,
+  type FlapDamping,
+  type Frontend,
+  type KernelOptions,
+  type NamedRule,
+  type Probe,
+  type UdpOptions,
+} from '../model/configuration.js';
+import { errorMessage } from '../model/errors.js';
+import { answersFromOf, flowPolicyOf, idleTimeoutOf, type BoundRule } from './bind-rules.js';
+import { isFloating } from './checks/kernel.js';
 import { tableSizeOf, type Draft } from './draft.js';
-import { flowPolicyOf } from './flow-policy.js';
-import { idleTimeoutOf } from './idle-timeout.js';
-import type { NamedTexts } from './named-files.js';
-import type { FrontendInput } from './schema-frontend.js';
-import type { KernelInput } from './schema-kernel.js';
-import type { BackendPoolInput } from './schema-pool.js';
+import { error, type Issue, type Path } from './findings.js';
 import type { ProbeInput } from './schema-probe.js';
-import type { AdminInput } from './schema-process.js';
+import type { AdminInput, BackendPoolInput, FrontendInput, KernelInput } from './schema.js';
 
 /** Azure's cap on the time of an HTTP probe. */
 const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
@@ -31,6 +35,9 @@ export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInp
   const { root } = draft;
   const { embryonicTimeout, ...limits } = root.limits;
   const kernel = draft.plane.kind === 'kernel' ? draft.plane.options : undefined;
+  const frontends = draft.frontends.map(({ value }) => frontend(value));
+  const probes = draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name)));
+  const backendPools = draft.pools.map(({ value }) => pool(value, floatingAddressesOf(value, rules, kernel)));
   return deepFreeze<Configuration>({
     digest,
     compat: root.compat,
@@ -41,10 +48,11 @@ export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInp
     instance: root.dataPlane.instance,
     ...(root.dataPlane.capture === undefined ? {} : { capture: root.dataPlane.capture }),
     ...(kernel === undefined ? {} : { kernel: kernelOptions(kernel) }),
-    frontends: draft.frontends.map(({ value }) => frontend(value)),
-    probes: draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name))),
-    backendPools: draft.pools.map(({ value }) => pool(value, floatingAddressesOf(value, rules, kernel))),
-    rules: rules.map((bound) => rule(bound, kernel)),
+    ...{ frontends, probes, backendPools },
+    rules: linkRules(
+      rules.map((bound) => rule(bound, kernel)),
+      { frontends, probes, backendPools },
+    ),
     limits: { ...limits, embryonicTimeoutMs: embryonicTimeout },
     logging: root.logging,
     ...(root.flowLog === undefined ? {} : { flowLog: root.flowLog }),
@@ -162,7 +170,7 @@ function flapDamping(input: NonNullable<ProbeInput['flapDamping']>): FlapDamping
   return { transitions: input.transitions, windowMs: input.window, holdMs: input.hold };
 }
 
-function rule(bound: BoundRule, kernel: KernelInput | undefined): Rule {
+function rule(bound: BoundRule, kernel: KernelInput | undefined): NamedRule {
   const { input, protocols, haPorts, ports, portOffset } = bound;
   const { keepAlive, noDelay } = input.tcp ?? { noDelay: true, keepAlive: 'off' };
   return {
@@ -194,4 +202,144 @@ function udpOptions(rule: BoundRule): UdpOptions {
     ...(expectedResponses === undefined ? {} : { expectedResponses }),
     ...(answersFromOf(rule) === 'address' ? { answersFrom: 'address' } : {}),
   };
+}
+
+/** Freezes plain data all the way down and returns it. Typed arrays stay as they are: JavaScript cannot freeze them. */
+export function deepFreeze<T>(value: T): T {
+  if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || Object.isFrozen(value)) {
+    return value;
+  }
+  Object.freeze(value);
+  for (const member of Object.values(value)) deepFreeze<unknown>(member);
+  return value;
+}
+
+/** JSON with the keys of every object in order, so that equal values have equal text. Takes what JSON.parse gives. */
+export function canonicalJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map((item) => canonicalJson(item)).join(',')}]`;
+  if (typeof value === 'object' && value !== null) {
+    const members = Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member)}`);
+    return `{${members.join(',')}}`;
+  }
+  return JSON.stringify(value);
+}
+
+/**
+ * SHA-256, in hex, of the canonical JSON of what the operator wrote. `$schema` does not count; the contents of files
+ * that the configuration names do not either. Nor does the admin token: the digest is in logs and metrics, where a
+ * weak token could be found by trying.
+ */
+export function configurationDigest(raw: unknown): string {
+  const counted =
+    typeof raw === 'object' && raw !== null && !Array.isArray(raw)
+      ? Object.fromEntries(
+          Object.entries(raw)
+            .filter(([key]) => key !== '$schema')
+            .map(([key, value]) => [key, key === 'admin' ? withoutToken(value) : value]),
+        )
+      : raw;
+  return createHash('sha256').update(canonicalJson(counted)).digest('hex');
+}
+
+function withoutToken(admin: unknown): unknown {
+  if (typeof admin !== 'object' || admin === null) return admin;
+  return Object.fromEntries(Object.entries(admin).filter(([key]) => key !== 'token'));
+}
+
+/** The texts of the files that a configuration names. */
+export interface NamedTexts {
+  /** Probe name to the PEM text of its CA file. */
+  readonly authorities: ReadonlyMap<string, string>;
+  /** Of the admin API. Present if both could be read and belong together. */
+  readonly adminTls?: { readonly certificate: string; readonly key: string };
+  readonly issues: readonly Issue[];
+}
+
+interface Kind {
+  /** `certificate` */
+  readonly holds: string;
+  readonly pem: RegExp;
+}
+
+const CERTIFICATE: Kind = { holds: 'certificate', pem: /-----BEGIN (?:TRUSTED )?CERTIFICATE-----/ };
+const KEY: Kind = {
+  holds: 'private key without a passphrase',
+  pem: /-----BEGIN (?:EC |RSA )?PRIVATE KEY-----/,
+};
+
+/**
+ * Reads every file that the configuration names.
+ * @param readFile - the text of a file, or throws; undefined: files are refused
+ */
+export function readNamedFiles(
+  { probes, root: { admin } }: Draft,
+  readFile: ((path: string) => string) | undefined,
+): NamedTexts {
+  const issues: Issue[] = [];
+  const read = (file: string, path: Path, kind: Kind): string | undefined => {
+    const outcome = readPem(file, kind, readFile);
+    if (outcome.ok) return outcome.text;
+    const { message, expected } = outcome;
+    const key = String(path.at(-1));
+    issues.push(
+      error('LB_CONFIG_UNREADABLE', path, message, {
+        found: `"${file}"`,
+        expected: expected ?? `no "${key}" here`,
+      }),
+    );
+    return undefined;
+  };
+
+  const authorities = new Map<string, string>();
+  for (const { path, value: probe } of probes) {
+    const text = probe.ca === undefined ? undefined : read(probe.ca, [...path, 'ca'], CERTIFICATE);
+    if (text !== undefined) authorities.set(probe.name, text);
+  }
+  if (admin?.tls === undefined) return { authorities, issues };
+  const certificate = read(admin.tls.certificate, ['admin', 'tls', 'certificate'], CERTIFICATE);
+  const key = read(admin.tls.key, ['admin', 'tls', 'key'], KEY);
+  if (certificate === undefined || key === undefined) return { authorities, issues };
+  const wrong = pairProblem(certificate, key);
+  if (wrong === undefined) return { authorities, adminTls: { certificate, key }, issues };
+  const { tls } = admin;
+  issues.push(
+    error('LB_TLS_PAIR', ['admin', 'tls'], `Certificate and key cannot be used together: ${wrong}`, {
+      found: `"${tls.certificate}" and "${tls.key}"`,
+      expected: 'a certificate and its own private key',
+    }),
+  );
+  return { authorities, issues };
+}
+
+type Outcome =
+  | { readonly ok: true; readonly text: string }
+  | { readonly ok: false; readonly message: string; readonly expected?: string };
+
+function readPem(
+  file: string,
+  { holds, pem }: Kind,
+  readFile: ((path: string) => string) | undefined,
+): Outcome {
+  if (readFile === undefined) {
+    return { ok: false, message: 'Files can only be named in a configuration file' };
+  }
+  try {
+    const text = readFile(file);
+    if (pem.test(text)) return { ok: true, text };
+    return { ok: false, message: `File "${file}" holds no ${holds}`, expected: `a PEM file with a ${holds}` };
+  } catch (thrown) {
+    const message = `File "${file}" cannot be read: ${errorMessage(thrown)}`;
+    return { ok: false, message, expected: 'a PEM file that can be read' };
+  }
+}
+
+function pairProblem(certificate: string, key: string): string | undefined {
+  try {
+    const belongs = new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key));
+    return belongs ? undefined : 'the key is that of another certificate';
+  } catch (thrown) {
+    return errorMessage(thrown);
+  }
 }

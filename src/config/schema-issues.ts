@@ -1,8 +1,7 @@
 import type { z } from 'zod';
-import { error, type Issue, type Path } from './finding.js';
-import { knownKeys } from './known-keys.js';
-import { nearestWord } from './nearest-word.js';
-import { configSchema } from './schema.js';
+import { error, type Issue, type Path } from './findings.js';
+import { configJsonSchema, configSchema } from './schema.js';
+import { nearestWord } from './text.js';
 
 type ZodIssue = z.core.$ZodIssue;
 
@@ -103,4 +102,30 @@ function inWords(value: unknown): string {
   if (typeof value === 'object' && value !== null) return 'an object';
   const text = value === undefined ? 'nothing' : JSON.stringify(value);
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
+}
+
+/** The keys that the schema knows for the object at `path`; empty where it knows none, or any. */
+export function knownKeys(path: Path): readonly string[] {
+  let nodes: readonly unknown[] = [configJsonSchema()];
+  for (const step of path) {
+    nodes = nodes.flatMap(alternatives).flatMap((node) => {
+      if (typeof step === 'number') return [member(node, 'items')];
+      return [member(member(node, 'properties'), step) ?? member(node, 'additionalProperties')];
+    });
+  }
+  return nodes.flatMap(alternatives).flatMap((node) => {
+    const properties = member(node, 'properties');
+    return typeof properties === 'object' && properties !== null ? Object.keys(properties) : [];
+  });
+}
+
+function alternatives(node: unknown): readonly unknown[] {
+  const anyOf = member(node, 'anyOf');
+  return Array.isArray(anyOf) ? anyOf : [node];
+}
+
+function member(node: unknown, key: string): unknown {
+  return typeof node === 'object' && node !== null && Object.hasOwn(node, key)
+    ? (node as Readonly<Record<string, unknown>>)[key]
+    : undefined;
 }

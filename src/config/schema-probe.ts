@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { StatusRange } from '../model/probe.js';
+import type { StatusRange } from '../model/configuration.js';
 import { durationField, hostAddressField, integerField, nameField, parsed, textField } from './fields.js';
 
 /** Parses `"200"` or `"200-399,401"`, codes from 100 to 599. */

@@ -1,14 +1,13 @@
-import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../dataplane/data-plane.js';
+import type { HealthSource } from '../health/tracker.js';
 import type { Configuration } from '../model/configuration.js';
-import type { ControlEvent } from '../model/control-events.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
-import type { PlaneEvent } from '../model/events.js';
-import type { ForwardingState } from '../model/forwarding-state.js';
+import type { ControlEvent, PlaneEvent, PoolServingChanged } from '../model/events.js';
+import type { ForwardingState, PoolView } from '../model/forwarding.js';
+import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
-import type { CompilerInputs, ForwardingCompiler } from './forwarding-compiler.js';
-import type { HealthSource } from './health-source.js';
-import { OperatorState } from './operator-state.js';
-import { servingChanges } from './serving-changes.js';
+import { SerialQueue } from '../runtime/queue.js';
+import type { CompilerInputs, ForwardingCompiler } from '../selection/compiler.js';
+import { OperatorState } from './overrides.js';
 import { SlowStart } from './slow-start.js';
 
 /** A state that the plane has refused is compiled and tried anew so much later. */
@@ -44,8 +43,8 @@ export class Balancer {
   #begun = false;
   #stopping = false;
   #stopped = false;
-  /** Applies and reconfigurations run one after another. */
-  #queue: Promise<unknown> = Promise.resolve();
+  /** Applies and reconfigurations. */
+  readonly #queue = new SerialQueue();
   /** An apply that has not begun: it will compile whatever is known by then. */
   #next: Promise<void> | undefined;
   #cancelRetry: () => void = () => undefined;
@@ -97,7 +96,7 @@ export class Balancer {
     health.watch([this.#configuration]);
     await this.#firstVerdicts();
     // Changes from here on wait until the plane has started, and then make a second revision.
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       this.#begun = true;
       const state = this.#compile(this.#configuration);
       this.#deps.onState(state);
@@ -111,7 +110,7 @@ export class Balancer {
   /** Resolves when the plane has a state that knows of everything set until now. Rejects if it refused it. */
   refresh(): Promise<void> {
     if (this.#stopping) return Promise.resolve();
-    this.#next ??= this.#inTurn(async () => {
+    this.#next ??= this.#queue.run(async () => {
       this.#next = undefined;
       // Without a state the start has failed.
       if (!this.#stopping && this.#state !== undefined) await this.#apply(this.#configuration);
@@ -129,7 +128,7 @@ export class Balancer {
     // While both are probed, what is known of a backend is what the probe of the last one named says.
     health.watch([configuration, before]);
     await this.#firstVerdicts();
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       try {
         health.watch([before, configuration]);
         const report = await this.#apply(configuration);
@@ -175,7 +174,7 @@ export class Balancer {
 
   /** Resolves when no apply is under way: the sign of life of the control loop. */
   async settled(): Promise<void> {
-    await this.#queue;
+    await this.#queue.idle();
   }
 
   #onPlaneEvents(events: readonly PlaneEvent[]): void {
@@ -259,12 +258,6 @@ export class Balancer {
     };
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#queue.then(work);
-    this.#queue = turn.catch(() => undefined);
-    return turn;
-  }
-
   async #firstVerdicts(): Promise<void> {
     const { clock, health } = this.#deps;
     let cancel: () => void = () => undefined;
@@ -274,4 +267,39 @@ export class Balancer {
     await Promise.race([health.firstVerdicts(), grace]);
     cancel();
   }
+}
+
+/** Which pool views serve with other members than before; at the first state, all of them. */
+export function servingChanges(
+  before: ForwardingState | undefined,
+  after: ForwardingState,
+): readonly PoolServingChanged[] {
+  const previous = new Map(before?.views.map((view) => [view.key, view]));
+  return after.views.flatMap((view) => {
+    const known = previous.get(view.key);
+    if (known !== undefined && servingIds(known) === servingIds(view)) return [];
+    const { pool, probe, servingPriority, backends } = view;
+    const eligible = backends.filter((member) => member.eligible).length;
+    const wasDown = known?.backends.every((member) => !member.eligible) === true;
+    const total = backends.length;
+    return [
+      {
+        type: 'pool-serving-changed',
+        pool: pool.name,
+        probe: probe?.name,
+        servingPriority,
+        eligible,
+        total,
+        wasDown,
+      },
+    ];
+  });
+}
+
+function servingIds(view: PoolView): string {
+  return view.backends
+    .filter(({ serving }) => serving)
+    .map(({ backend }) => backend.id)
+    .sort()
+    .join(' ');
 }

@@ -1,12 +1,12 @@
-import type { DataPlane, TrafficCounters } from '../dataplane/data-plane.js';
+import { flowView, type DrainStatus } from '../api/views.js';
+import type { Protocol } from '../model/address.js';
 import type { Backend } from '../model/configuration.js';
-import type { ControlEvent } from '../model/control-events.js';
-import type { DrainPhase, DrainRequest, DrainStatus } from '../model/drain.js';
-import type { Protocol } from '../model/five-tuple.js';
+import type { ControlEvent } from '../model/events.js';
 import type { FlowRecord } from '../model/flow.js';
+import type { DrainPhase, DrainRequest } from '../model/forwarding.js';
+import type { DataPlane, TrafficCounters } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
-import { FinishForecast } from './finish-forecast.js';
-import type { OperatorState } from './operator-state.js';
+import type { OperatorState } from './overrides.js';
 
 /** How often a drain looks whether flows are left. */
 const WATCH_MS = 250;
@@ -225,7 +225,7 @@ export class Drains {
       flowsAtStart,
       ...census,
       ...(inMs === undefined ? {} : { predictedFinishAtMs: this.#deps.clock.wallMs() + inMs }),
-      longest,
+      longest: longest.map(flowView),
     };
   }
 }
@@ -241,4 +241,41 @@ function censusOf(traffic: readonly TrafficCounters[], backendId: string): Censu
     }
   }
   return { flows, ...(lastNewFlowAtMs === undefined ? {} : { lastNewFlowAtMs }) };
+}
+
+/** Readings kept; the oldest is what the rate is measured from. */
+const READINGS = 240;
+
+interface Reading {
+  readonly atMs: number;
+  readonly flows: number;
+}
+
+/**
+ * Predicts when a population that gets no newcomers will be gone, from how it has shrunk. Flows that finish at random,
+ * each alike (an exponential lifetime), leave N(t) = N0 * e^(-rt): the rate comes from the readings, and the last one
+ * is expected to go when N has fallen to a half.
+ */
+export class FinishForecast {
+  #readings: Reading[];
+
+  constructor(flows: number, atMs: number) {
+    this.#readings = [{ atMs, flows }];
+  }
+
+  observe(flows: number, atMs: number): void {
+    this.#readings = [...this.#readings, { atMs, flows }].slice(-READINGS);
+  }
+
+  /** 0 when nobody is left; undefined while nobody has finished. */
+  finishInMs(nowMs: number): number | undefined {
+    const first = this.#readings[0];
+    const last = this.#readings.at(-1);
+    if (first === undefined || last === undefined) return undefined;
+    if (last.flows === 0) return 0;
+    const elapsedMs = last.atMs - first.atMs;
+    if (elapsedMs <= 0 || last.flows >= first.flows) return undefined;
+    const ratePerMs = Math.log(first.flows / last.flows) / elapsedMs;
+    return Math.max(0, Math.log(2 * last.flows) / ratePerMs - (nowMs - last.atMs));
+  }
 }

@@ -1,7 +1,8 @@
-import type { AdminState, Backend, BackendPool, Configuration } from '../model/configuration.js';
-import type { ControlEvent } from '../model/control-events.js';
-import type { DrainRequest, DrainStatus } from '../model/drain.js';
+import type { DrainStatus } from '../api/views.js';
+import { findBackend, type AdminState, type Backend, type BackendPool } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
+import type { ControlEvent } from '../model/events.js';
+import type { DrainRequest } from '../model/forwarding.js';
 import type { Balancer } from './balancer.js';
 import type { Drains } from './drains.js';
 
@@ -9,11 +10,6 @@ export interface OperatorDeps {
   readonly balancer: Balancer;
   readonly drains: Drains;
   readonly onEvent: (event: ControlEvent) => void;
-}
-
-interface Named {
-  readonly pool: BackendPool;
-  readonly backend: Backend;
 }
 
 /**
@@ -67,13 +63,9 @@ export class Operator {
     });
   }
 
-  drains(): Promise<readonly DrainStatus[]> {
-    return this.#deps.drains.statuses();
-  }
-
   /** In the view where the fewest would be left. */
   #assertEnoughLeft(pool: BackendPool, backend: Backend): void {
-    const views = this.#deps.balancer.state?.views.filter((view) => view.pool === pool.name) ?? [];
+    const views = this.#deps.balancer.state?.views.filter((view) => view.pool === pool) ?? [];
     for (const view of views) {
       const left = view.backends.filter(
         (member) => member.eligible && member.backend.id !== backend.id,
@@ -85,19 +77,6 @@ export class Operator {
       );
     }
   }
-}
-
-/** By id or `pool/name`. Throws `LB_UNKNOWN_BACKEND`. */
-export function findBackend({ backendPools }: Configuration, name: string): Named {
-  for (const pool of backendPools) {
-    for (const backend of pool.backends) {
-      if (backend.id === name || `${pool.name}/${backend.name}` === name) return { pool, backend };
-    }
-  }
-  throw new BalancerError(`There is no backend "${name}": it must be pool/name or pool/address`, {
-    code: 'LB_UNKNOWN_BACKEND',
-    source: 'usage',
-  });
 }
 
 function labels(pool: BackendPool, backend: Backend) {

@@ -1,17 +1,16 @@
+import type { PlanOutcome, PlanReport, ReloadOutcome } from '../api/views.js';
+import type { Finding } from '../config/findings.js';
 import type { ParseResult } from '../config/load.js';
-import type { Finding } from '../config/finding.js';
-import type { DataPlane } from '../dataplane/data-plane.js';
+import { questionKey } from '../health/scheduler.js';
 import type { Configuration } from '../model/configuration.js';
-import type { ControlEvent } from '../model/control-events.js';
 import { BalancerError } from '../model/errors.js';
-import type { PlanOutcome, PlanReport, ReloadOutcome, ReloadReport } from '../model/plan-report.js';
+import type { ControlEvent } from '../model/events.js';
+import { allFlows, type DataPlane } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
-import { questionKey } from '../probe/probe-key.js';
 import type { Picker } from '../selection/picker.js';
-import { allFlows } from './all-flows.js';
+import { planChange } from '../whatif/plan.js';
 import type { Balancer } from './balancer.js';
 import type { Drains } from './drains.js';
-import { planChange } from './plan.js';
 
 export interface ReloadDeps {
   readonly clock: Clock;
@@ -54,10 +53,10 @@ export class Reloader {
     this.#deps = deps;
   }
 
-  /** What a reload would do. Changes nothing. */
+  /** What a reload would do. Changes nothing. Rejects with `LB_CONFIG_INVALID` or `LB_CONFLICT`. */
   async plan(text: string): Promise<PlanOutcome> {
     const parsed = await this.#deps.parse(text);
-    if (!parsed.ok) return { findings: parsed.findings };
+    if (!parsed.ok) throw new ConfigurationRefused(parsed.findings);
     return { findings: parsed.findings, report: await this.#plan(parsed.configuration) };
   }
 
@@ -123,7 +122,7 @@ export class Reloader {
           listeners: plan.listeners.closed,
         },
         durationMs: clock.monotonicMs() - startedAtMs,
-      } satisfies ReloadReport,
+      },
     };
   }
 
@@ -166,13 +165,11 @@ function backendIds({ backendPools }: Configuration): ReadonlySet<string> {
 }
 
 /** What is asked of whom: the questions of all probes that a rule sees backends through. */
-function probeQuestions({ rules, backendPools, probes }: Configuration): ReadonlySet<string> {
+function probeQuestions({ rules }: Configuration): ReadonlySet<string> {
   const questions = new Set<string>();
-  for (const rule of rules) {
-    const probe = probes.find(({ name }) => name === rule.probe);
-    const pool = backendPools.find(({ name }) => name === rule.backendPool);
+  for (const { pool, probe } of rules) {
     if (probe === undefined) continue;
-    for (const { address } of pool?.backends ?? []) questions.add(questionKey(address, probe));
+    for (const { address } of pool.backends) questions.add(questionKey(address, probe));
   }
   return questions;
 }

@@ -1,5 +1,5 @@
 import type { Backend, Configuration } from '../model/configuration.js';
-import type { ForwardingState } from '../model/forwarding-state.js';
+import type { ForwardingState } from '../model/forwarding.js';
 import type { Clock } from '../runtime/clock.js';
 
 /** A ramp has so many steps: each is a revision, and a table to build. */

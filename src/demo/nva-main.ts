@@ -1,6 +1,6 @@
 import { parseIpAddress } from '../model/address.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
-import { parsePortSet } from '../model/port-set.js';
+import { parsePortSet } from '../model/ports.js';
 import { SampleNva, type SampleNvaOptions } from './nva.js';
 
 /** What the process tells the one that started it, once. */

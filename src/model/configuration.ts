@@ -1,10 +1,7 @@
-import type { IpAddress } from './address.js';
+import type { Cidr, IpAddress, Protocol } from './address.js';
 import type { CaptureOptions } from './capture.js';
-import type { Cidr } from './cidr.js';
-import type { KernelOptions } from './kernel-options.js';
-import type { PortSet } from './port-set.js';
-import type { Probe } from './probe.js';
-import type { Rule } from './rule.js';
+import { BalancerError } from './errors.js';
+import type { PortSet } from './ports.js';
 
 /** The operator's switch on a backend, over the probe's verdict (Azure: admin state). */
 export type AdminState = 'none' | 'up' | 'down';
@@ -132,4 +129,326 @@ export interface Configuration {
   readonly webhook?: { readonly url: string };
   /** How long flows may finish after SIGTERM. @default 30000 */
   readonly shutdownDeadlineMs: number;
+}
+
+/**
+ * Which fields are hashed. `five-tuple`: both addresses, both ports, protocol. `source-ip-protocol`: both
+ * addresses and protocol. `source-ip`: both addresses. (Azure: Default, SourceIPProtocol, SourceIP.)
+ */
+export type Distribution = 'five-tuple' | 'source-ip-protocol' | 'source-ip';
+
+/** What ends a backend's hold on its flows. */
+export type FlowTrigger = 'probe-down' | 'admin-down' | 'removed' | 'drain-deadline' | 'idle';
+
+export const FLOW_TRIGGERS: readonly FlowTrigger[] = [
+  'probe-down',
+  'admin-down',
+  'removed',
+  'drain-deadline',
+  'idle',
+];
+
+/**
+ * What then happens to a flow. `persist`: it stays where it is. `rebalance`: UDP moves with its next datagram;
+ * a spliced TCP stream cannot be moved and is reset. `reset`: TCP gets RST on both ends, a UDP flow ends and its
+ * next datagram starts a new one. `drop`: the flow is forgotten without a word and its packets are discarded
+ * until the client gives up.
+ */
+export type FlowAction = 'persist' | 'rebalance' | 'reset' | 'drop';
+
+export type FlowPolicy = Readonly<Record<FlowTrigger, Readonly<Record<Protocol, FlowAction>>>>;
+
+/** What a new flow meets when no backend is eligible. `drop` over TCP: accepted, never answered, closed later. */
+export type AllDownAction = 'reset' | 'drop' | 'fail-open';
+
+/** A value and the place it came from, so that `explain` can say why a timeout is what it is. */
+export interface Sourced<T> {
+  readonly value: T;
+  readonly origin: 'default' | 'rule' | 'frontend';
+}
+
+/**
+ * Where a backend may answer from (RFC 4787, section 5, says which filtering that is). `endpoint`: from the port it was
+ * asked on, address and port-dependent filtering. `address`: from any of its ports, address-dependent filtering.
+ */
+export type AnswersFrom = 'endpoint' | 'address';
+
+export interface UdpOptions {
+  /** Balance each datagram by itself (one-way protocols: syslog, statsd). Replies are not carried. */
+  readonly perPacket: boolean;
+  /** Datagrams a backend answers per request; the flow ends when they have come. 0: replies are not carried. */
+  readonly expectedResponses?: number;
+  /** Absent: `endpoint`. */
+  readonly answersFrom?: AnswersFrom;
+}
+
+export interface TcpOptions {
+  /** TCP_NODELAY on both sockets. @default true */
+  readonly noDelay: boolean;
+  /** Idle time before the first TCP keep-alive on both sockets, in ms; undefined: off. */
+  readonly keepAliveMs?: number;
+}
+
+export interface Rule {
+  readonly name: string;
+  readonly frontend: Frontend;
+  readonly pool: BackendPool;
+  readonly probe?: Probe;
+  readonly protocols: readonly Protocol[];
+  /** An HA-ports rule: every port, port kept. It yields to any rule that names the port. */
+  readonly haPorts: boolean;
+  /** The ports listened on, after `listenPorts` and less haports' own ports. */
+  readonly ports: PortSet;
+  /** Added to the frontend port to get the backend port; 0 keeps it (443 -> 6443 is 6000). */
+  readonly portOffset: number;
+  readonly floatingIp: boolean;
+  readonly distribution: Distribution;
+  readonly symmetric: boolean;
+  readonly idleTimeoutMs: Readonly<Record<Protocol, Sourced<number>>>;
+  /** RST to both ends when a TCP flow ends by idle timeout; otherwise both are closed with FIN. */
+  readonly tcpReset: boolean;
+  readonly flowPolicy: FlowPolicy;
+  readonly allDown: AllDownAction;
+  readonly tcp: TcpOptions;
+  readonly udp: UdpOptions;
+}
+
+/** A rule as text has it: with the names of what it is linked to. */
+export type NamedRule = Omit<Rule, 'frontend' | 'pool' | 'probe'> & {
+  readonly frontend: string;
+  readonly backendPool: string;
+  readonly probe?: string;
+};
+
+/** Looks up what rules name. Throws TypeError on a name that nothing has. */
+export function linkRules(
+  rules: readonly NamedRule[],
+  lists: Pick<Configuration, 'frontends' | 'backendPools' | 'probes'>,
+): readonly Rule[] {
+  const frontends = finder(lists.frontends);
+  const pools = finder(lists.backendPools);
+  const probes = finder(lists.probes);
+  return rules.map(({ frontend, backendPool, probe, ...rest }) => ({
+    ...rest,
+    frontend: frontends(frontend, rest),
+    pool: pools(backendPool, rest),
+    ...(probe === undefined ? {} : { probe: probes(probe, rest) }),
+  }));
+}
+
+function finder<T extends { readonly name: string }>(
+  items: readonly T[],
+): (name: string, rule: Pick<Rule, 'name'>) => T {
+  const byName = new Map(items.map((item) => [item.name, item]));
+  return (name, rule) => {
+    const found = byName.get(name);
+    if (found === undefined) throw new TypeError(`Rule "${rule.name}" names "${name}", which does not exist`);
+    return found;
+  };
+}
+
+export type HealthState = 'unknown' | 'up' | 'down';
+
+/** Inclusive range of HTTP status codes. */
+export interface StatusRange {
+  readonly first: number;
+  readonly last: number;
+}
+
+interface ProbeBase {
+  readonly name: string;
+  readonly port: number;
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  /** Consecutive successes that bring a backend up. */
+  readonly upThreshold: number;
+  /** Consecutive failures that take a backend down. */
+  readonly downThreshold: number;
+  readonly sourceAddress?: IpAddress;
+  /** Sends a PROXY header (LOCAL) first. @default 'none' */
+  readonly sendProxy: 'none' | 'v1' | 'v2';
+  readonly flapDamping?: FlapDamping;
+}
+
+/** After `transitions` state changes within `windowMs`, the next up is held back for `holdMs`. */
+export interface FlapDamping {
+  readonly transitions: number;
+  readonly windowMs: number;
+  readonly holdMs: number;
+}
+
+export interface TcpProbe extends ProbeBase {
+  readonly protocol: 'tcp';
+}
+
+export interface HttpProbe extends ProbeBase {
+  readonly protocol: 'http' | 'https';
+  readonly path: string;
+  /** Host header; default: the backend's address. */
+  readonly host?: string;
+  /** TLS server name; default: `host` where it is a name. https only. */
+  readonly serverName?: string;
+  readonly expectStatus: readonly StatusRange[];
+  /** Text that the body (its first 64 KiB) must contain. */
+  readonly expectBody?: string;
+  /** PEM text of the CA to trust; https only. */
+  readonly ca?: string;
+  /** Take any certificate; https only. */
+  readonly skipVerify: boolean;
+  /** Response header that carries the backend's weight, 0-256 (GCP: X-Load-Balancing-Endpoint-Weight). */
+  readonly weightFromProbeHeader?: string;
+  /** Azure: an explicit answer flips the state at once and only missing answers are counted. */
+  readonly explicitAnswerFlips: boolean;
+}
+
+export type Probe = TcpProbe | HttpProbe;
+
+/** What one probe of one backend found. */
+export interface ProbeResult {
+  readonly verdict: 'success' | 'failure';
+  /** `explicit`: the backend answered and the answer decides. `silence`: nothing (useful) came. */
+  readonly answer: 'explicit' | 'silence';
+  /** For people: `HTTP 503`, `ECONNREFUSED`, `no answer in 5s`. */
+  readonly evidence: string;
+  readonly durationMs: number;
+  /** From `weightFromProbeHeader`, if the header was there and valid. */
+  readonly weight?: number;
+  /** The probe never left this process (no descriptors, no memory): says nothing about the backend and is not counted. */
+  readonly inconclusive?: true;
+}
+
+/** A change of state, kept in the probe history. */
+export interface HealthTransition {
+  /** Milliseconds since the epoch: for people, never for arithmetic. */
+  readonly atMs: number;
+  readonly from: HealthState;
+  readonly to: HealthState;
+  readonly evidence: string;
+}
+
+export type FlowPolicyPreset = 'azure' | 'aws-gwlb' | 'gcp' | 'firewall';
+
+const PERSIST_TCP_MOVE_UDP: Readonly<Record<'tcp' | 'udp', FlowAction>> = {
+  tcp: 'persist',
+  udp: 'rebalance',
+};
+const RESET_TCP_MOVE_UDP: Readonly<Record<'tcp' | 'udp', FlowAction>> = { tcp: 'reset', udp: 'rebalance' };
+const PERSIST_BOTH: Readonly<Record<'tcp' | 'udp', FlowAction>> = { tcp: 'persist', udp: 'persist' };
+const END_BOTH: Readonly<Record<'tcp' | 'udp', FlowAction>> = { tcp: 'reset', udp: 'reset' };
+
+/**
+ * What happens to flows when their backend goes, by the habits of the balancers people know. Drain deadlines and
+ * idleness are haports' own everywhere but where a line says otherwise: at a deadline TCP is reset and UDP moves,
+ * and an idle flow ends (TCP by RST to both ends, UDP without a word).
+ */
+export const FLOW_POLICY_PRESETS: Readonly<Record<FlowPolicyPreset, FlowPolicy>> = {
+  /**
+   * The default. One member down, switched down or removed: established TCP stays on it, UDP moves to a healthy one.
+   * Source: Azure Load Balancer health probes ("Probe down behavior") and "Administrative state".
+   */
+  azure: {
+    'probe-down': PERSIST_TCP_MOVE_UDP,
+    'admin-down': PERSIST_TCP_MOVE_UDP,
+    removed: PERSIST_TCP_MOVE_UDP,
+    'drain-deadline': RESET_TCP_MOVE_UDP,
+    idle: END_BOTH,
+  },
+  /**
+   * Flows of both protocols stay, dead target or not, deregistered or not, until they end by themselves. Source: AWS
+   * Gateway Load Balancer target group attribute `target_failover`, its default `no_rebalance`.
+   */
+  'aws-gwlb': {
+    'probe-down': PERSIST_BOTH,
+    'admin-down': PERSIST_BOTH,
+    removed: PERSIST_BOTH,
+    'drain-deadline': RESET_TCP_MOVE_UDP,
+    idle: END_BOTH,
+  },
+  /**
+   * Connection-oriented protocols stay, others move. Source: Google Cloud internal passthrough Network Load Balancer,
+   * `connectionPersistenceOnUnhealthyBackends: DEFAULT_FOR_PROTOCOL`.
+   */
+  gcp: {
+    'probe-down': PERSIST_TCP_MOVE_UDP,
+    'admin-down': PERSIST_TCP_MOVE_UDP,
+    removed: PERSIST_TCP_MOVE_UDP,
+    'drain-deadline': RESET_TCP_MOVE_UDP,
+    idle: END_BOTH,
+  },
+  /**
+   * For stateful appliances: a flow on a dead one is of no use, so TCP clients hear of it at once and can reconnect.
+   * Source: what users of gateway balancers asked for (aws/aws-networking-best-practices#165), and the TCP reset
+   * attributes AWS Gateway Load Balancer got for it.
+   */
+  firewall: {
+    'probe-down': RESET_TCP_MOVE_UDP,
+    'admin-down': RESET_TCP_MOVE_UDP,
+    removed: RESET_TCP_MOVE_UDP,
+    'drain-deadline': RESET_TCP_MOVE_UDP,
+    idle: END_BOTH,
+  },
+};
+
+/**
+ * How packets reach a backend. `nat`: addressed to the backend itself, by conntrack. `floating-l2`: as they are, to the
+ * backend's MAC address, from the ingress of an interface. `floating-routed`: as they are, by policy routing.
+ * `next-hop`: routed traffic for destinations beyond, through one of the backends.
+ */
+export type KernelMode = 'nat' | 'floating-l2' | 'floating-routed' | 'next-hop';
+
+/** Options of the kernel data plane. */
+export interface KernelOptions {
+  /** @default 'nat' */
+  readonly mode: KernelMode;
+  /** With `nat`: whether answers are routed back through this machine, or come back since it hides the client. @default 'route' */
+  readonly returnPath: 'route' | 'masquerade';
+  /** Where flows arrive; needed for `floating-l2`. */
+  readonly interface?: string;
+  /** `pinned`: a flow keeps its backend while it may. `stateless`: the hash alone decides, packet by packet. @default 'pinned' */
+  readonly flowState: 'pinned' | 'stateless';
+  /** With `next-hop`: only traffic from one of these to another; empty: all routed traffic. */
+  readonly spokes: readonly Cidr[];
+  /** What a stop leaves: `keep`: forwarding goes on without this process, until it comes back or is flushed. @default 'keep' */
+  readonly onStop: 'keep' | 'remove';
+  /** Whether sysctls that the mode needs are set. @default false: they are checked */
+  readonly manageSysctls: boolean;
+}
+
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/**
+ * Parses a whole number with a unit, `"500ms"`, `"5s"`, `"4m"` or `"1h"`, into milliseconds. Undefined on anything
+ * else: no fractions, no signs, no bare numbers, no compounds such as `"1m30s"`.
+ */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h)$/.exec(text);
+  const unitMs = UNIT_MS[match?.[2] ?? ''];
+  return match === null || unitMs === undefined ? undefined : Number(match[1]) * unitMs;
+}
+
+/** The shortest text that parseDuration turns back into `ms`: 240000 is `"4m"`. Takes a whole number, 0 or more. */
+export function formatDuration(ms: number): string {
+  for (const unit of ['h', 'm', 's']) {
+    const unitMs = UNIT_MS[unit] ?? 1;
+    if (ms !== 0 && ms % unitMs === 0) return `${ms / unitMs}${unit}`;
+  }
+  return `${ms}ms`;
+}
+
+interface Named {
+  readonly pool: BackendPool;
+  readonly backend: Backend;
+}
+
+/** By id or `pool/name`. Throws `LB_UNKNOWN_BACKEND`. */
+export function findBackend({ backendPools }: Configuration, name: string): Named {
+  for (const pool of backendPools) {
+    for (const backend of pool.backends) {
+      if (backend.id === name || `${pool.name}/${backend.name}` === name) return { pool, backend };
+    }
+  }
+  throw new BalancerError(`There is no backend "${name}": it must be pool/name or pool/address`, {
+    code: 'LB_UNKNOWN_BACKEND',
+    source: 'usage',
+  });
 }

@@ -1,26 +1,12 @@
-import type { Protocol } from './five-tuple.js';
+import type { Protocol } from './address.js';
+import type { AdminState, Configuration, HealthTransition } from './configuration.js';
+import { errorCode, errorMessage } from './errors.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
+import type { DrainRequest } from './forwarding.js';
 import type { KernelReport } from './kernel-report.js';
 
 /** Why a connection or datagram got no flow or was thrown away. Label values of one metric: keep them few. */
-export type DropReason =
-  | 'denied'
-  | 'no-backend'
-  | 'backends-full'
-  | 'table-full'
-  | 'embryonic-full'
-  | 'source-cap'
-  | 'own-listener'
-  | 'bad-proxy-header'
-  | 'descriptors-exhausted'
-  | 'ports-exhausted'
-  | 'send-failed'
-  | 'blackholed'
-  | 'unexpected-reply'
-  | 'unknown-origin'
-  | 'stopping';
-
-export const DROP_REASONS: readonly DropReason[] = [
+export const DROP_REASONS = [
   'denied',
   'no-backend',
   'backends-full',
@@ -36,107 +22,710 @@ export const DROP_REASONS: readonly DropReason[] = [
   'unexpected-reply',
   'unknown-origin',
   'stopping',
-];
+] as const;
 
-export interface FlowStarted {
-  readonly type: 'flow-started';
-  readonly atMs: number;
-  readonly flow: FlowRecord;
-}
-
-export interface FlowEnded {
-  readonly type: 'flow-ended';
-  readonly atMs: number;
-  readonly flow: FlowRecord;
-  readonly end: FlowEndReason;
-}
-
-/** A flow that moved to another backend; `flow` is how it stands after the move. */
-export interface FlowMoved {
-  readonly type: 'flow-moved';
-  readonly atMs: number;
-  readonly flow: FlowRecord;
-  readonly fromBackendId: string;
-}
-
-/** Traffic found a backend unreachable. Speeds up its next probe; never ejects by itself. */
-export interface PassiveFailure {
-  readonly type: 'passive-failure';
-  readonly atMs: number;
-  readonly backendId: string;
-  /** `ECONNREFUSED`, `connect timeout`, `ICMP unreachable`. */
-  readonly evidence: string;
-}
-
-/** A budget was hit (`started`) or has had room again for a second (`ended`). */
-export interface Overload {
-  readonly type: 'overload';
-  readonly atMs: number;
-  readonly phase: 'started' | 'ended';
-  readonly reason: DropReason;
-}
-
-/** Local ports of a (source address, backend) pair: 75 % in use, or none left. */
-export interface SourcePortPressure {
-  readonly type: 'source-port-pressure';
-  readonly atMs: number;
-  readonly backendId: string;
-  readonly sourceAddress: string;
-  readonly level: 'high' | 'exhausted' | 'normal';
-  readonly used: number;
-  readonly available: number;
-}
+export type DropReason = (typeof DROP_REASONS)[number];
 
 /**
- * The kernel's table of flows, everybody's: 75 % in use, or full, when new flows fail; `normal`: less than 70 % again.
+ * How packets reach a plane: through a socket for each port; through a few sockets to which nftables steers captured
+ * ports; or through no socket, since the kernel forwards them by itself.
  */
-export interface TablePressure {
-  readonly type: 'table-pressure';
-  readonly atMs: number;
-  readonly level: 'high' | 'exhausted' | 'normal';
-  readonly used: number;
-  readonly limit: number;
+export type IngressMode = 'port-sockets' | 'captured' | 'kernel';
+
+export type EventLevel = 'debug' | 'info' | 'warn' | 'error';
+
+/** How an event of one type reads, in the log and in the event stream. */
+interface Description<E> {
+  /** Absent: it has no line of its own. */
+  readonly level?: EventLevel | ((event: E) => EventLevel);
+  /** The name that the line goes by. @default the type */
+  readonly name?: (event: E) => string;
+  /** Members of the event, or an object made from it. What is undefined is left out. */
+  readonly fields: readonly (keyof E)[] | ((event: E) => object);
+  /** One sentence for people, without a full stop. */
+  readonly text: (event: E, ingress: IngressMode) => string;
 }
 
-/** A data worker died; its flows are gone. It is being replaced. */
-export interface WorkerLost {
-  readonly type: 'worker-lost';
-  readonly atMs: number;
-  readonly worker: number;
-  readonly evidence: string;
-  readonly flowsLost: number;
+/** An event that has a line. */
+function event<E>(description: Required<Pick<Description<E>, 'level'>> & Description<E>): Description<E> {
+  return description;
 }
 
-/** Ports that could not be bound at first were tried again, and their number changed. */
-export interface ListeningChanged {
-  readonly type: 'listening-changed';
-  readonly atMs: number;
-  readonly worker: number;
-  /** Sockets open now. */
+/** An event that other parts act on; nobody reads it. */
+function unlogged<E>(): Description<E> {
+  return { fields: [], text: () => '' };
+}
+
+/** What names a backend in an event. */
+interface Member {
+  readonly pool: string;
+  readonly backendId: string;
+  readonly backendName: string;
+}
+
+/** The view of a pool through one probe. */
+interface PoolServing {
+  readonly pool: string;
+  /** Absent: the view of rules without a probe. */
+  readonly probe?: string | undefined;
+  /** Absent while no backend serves. */
+  readonly servingPriority?: number | undefined;
+  /** 0: there are no new flows. */
+  readonly eligible: number;
+  readonly total: number;
+  /** None was eligible before. */
+  readonly wasDown?: boolean;
+}
+
+/** What a data plane answered to an apply; a plane's ApplyReport is one. */
+export interface AppliedReport {
+  readonly revision: number;
+  /** Open after the apply. */
   readonly listeners: Readonly<Record<Protocol, number>>;
-  /** Sockets that still cannot be opened. */
-  readonly failures: number;
+  readonly failures: readonly {
+    readonly rule: string;
+    readonly protocol: Protocol;
+    readonly address: string;
+    readonly port: number;
+    readonly errorCode: string;
+  }[];
 }
 
-/** What the plane keeps in the kernel was put in place, found lost or altered and put right, or could not be. */
-export interface KernelChanged {
-  readonly type: 'kernel-changed';
-  readonly atMs: number;
-  readonly change: 'installed' | 'repaired' | 'failed' | 'removed';
-  /** What was wrong, or why it failed. */
-  readonly evidence?: string;
-  readonly report: KernelReport;
+/** Ports of one rule, protocol and address that failed alike. */
+export interface ListenFailureGroup {
+  readonly rule: string;
+  readonly protocol: string;
+  readonly address: string;
+  readonly errorCode: string;
+  readonly count: number;
+  /** As a port set, cut after 20 ranges. */
+  readonly ports: string;
 }
 
-/** What a data plane tells, in batches, apart from its counters. Flow events only if asked for. */
-export type PlaneEvent =
-  | FlowStarted
-  | FlowEnded
-  | FlowMoved
-  | PassiveFailure
-  | Overload
-  | SourcePortPressure
-  | TablePressure
-  | ListeningChanged
-  | KernelChanged
-  | WorkerLost;
+/** What is said of a drain. */
+export interface Drained extends DrainRequest {
+  readonly pool: string;
+  readonly backendId: string;
+  readonly backendName: string;
+  readonly flowsAtStart: number;
+  /** Live flows now. */
+  readonly flows: Readonly<Record<Protocol, number>>;
+}
+
+/** What is said of a reload. */
+export interface Reloaded {
+  readonly revision: number;
+  readonly digest: string;
+  readonly durationMs: number;
+  readonly plan: {
+    /** Share of the hash space, 0 to 1. */
+    readonly movedShare: number;
+    readonly backends: Readonly<Record<'added' | 'removed' | 'changed', readonly unknown[]>>;
+  };
+  readonly kept: Readonly<Record<'flows' | 'listeners', number>>;
+  readonly lost: Readonly<Record<'flows' | 'listeners', number>>;
+}
+
+/** The outcome of an upgrade. Plain data. */
+export interface UpgradeOutcome {
+  /** Of the new control process. */
+  readonly pid: number;
+  /** Of haports, in the new process. */
+  readonly version: string;
+  /** Listening sockets handed over, TCP and UDP. */
+  readonly sockets: number;
+  /** UDP flows handed over. */
+  readonly udpFlows: number;
+  /** From the start of the new process until it served. */
+  readonly durationMs: number;
+  /** How long datagrams of clients waited in the sockets meanwhile. */
+  readonly udpPauseMs: number;
+}
+
+/** Azure's names (LoadBalancerHealthEvent), and those of the probe-truth monitor. */
+export type HealthEventName =
+  | 'DataPathAvailabilityWarning'
+  | 'DataPathAvailabilityCritical'
+  | 'NoHealthyBackends'
+  | 'HighSnatPortUsage'
+  | 'SnatPortExhaustion'
+  | 'ProbeUpTrafficFailing'
+  | 'ProbeDownTrafficFine';
+
+const KERNEL_KEEPS = 'the kernel keeps forwarding with the rules it has';
+
+/** Findings of a configuration that cannot be used; `haports check` prints the others. */
+const MAX_FINDINGS = 20;
+
+/**
+ * Every event, by its type: the only place where it is described. All are plain data, but for `error`, which is anything
+ * thrown. The log, the event stream, the webhook and the flow log subscribe to them (observe/bus.ts).
+ */
+export const EVENTS = {
+  // --- what data planes tell, in batches, apart from their counters -------------------------------------------------
+
+  'flow-started': unlogged<{ atMs: number; flow: FlowRecord }>(),
+
+  'flow-ended': unlogged<{ atMs: number; flow: FlowRecord; end: FlowEndReason }>(),
+
+  /** `flow` is how it stands after the move. */
+  'flow-moved': unlogged<{ atMs: number; flow: FlowRecord; fromBackendId: string }>(),
+
+  /**
+   * Traffic found a backend unreachable. Speeds up its next probe; never ejects by itself. `evidence`: `ECONNREFUSED`,
+   * `connect timeout`, `ICMP unreachable`.
+   */
+  'passive-failure': event<{ atMs: number; backendId: string; evidence: string }>({
+    level: 'debug',
+    fields: ['backendId', 'evidence'],
+    text: () => 'Traffic could not reach a backend',
+  }),
+
+  /** A budget was exceeded (`started`), or has had room again for a second (`ended`). */
+  overload: event<{ atMs: number; phase: 'started' | 'ended'; reason: DropReason }>({
+    level: ({ phase }) => (phase === 'started' ? 'warn' : 'info'),
+    name: ({ phase }) => `overload-${phase}`,
+    fields: ['reason'],
+    text: ({ phase, reason }) =>
+      `Overload ${phase}${phase === 'started' ? ': new flows are refused' : ''} (${reason})`,
+  }),
+
+  /** Local ports of a (source address, backend) pair: 75 % in use, or none left. */
+  'source-port-pressure': event<{
+    atMs: number;
+    backendId: string;
+    sourceAddress: string;
+    level: 'high' | 'exhausted' | 'normal';
+    used: number;
+    available: number;
+  }>({
+    level: ({ level }) => levelOfPressure(level),
+    fields: ['backendId', 'sourceAddress', 'level', 'used', 'available'],
+    text({ level, backendId, sourceAddress, used, available }) {
+      const pair = `from ${sourceAddress} to backend "${backendId}"`;
+      const found = {
+        high: `Source ports ${pair} are running out`,
+        exhausted: `No source port is left ${pair}`,
+        normal: `Source port usage ${pair} is back to normal`,
+      };
+      return `${found[level]}: ${used} in use of ${available}`;
+    },
+  }),
+
+  /** The kernel's connection tracking, whoever the flows belong to: 75 % in use, full, or below 70 % again. */
+  'table-pressure': event<{
+    atMs: number;
+    level: 'high' | 'exhausted' | 'normal';
+    used: number;
+    limit: number;
+  }>({
+    level: ({ level }) => levelOfPressure(level),
+    fields: ['level', 'used', 'limit'],
+    text({ level, used, limit }) {
+      const found = { high: 'is filling up', exhausted: 'is full, new flows fail', normal: 'has room again' };
+      const advice = level === 'normal' ? '' : '. Raise net.netfilter.nf_conntrack_max';
+      return `Connection tracking ${found[level]}: ${used} of ${limit} entries are in use${advice}`;
+    },
+  }),
+
+  /** Ports that could not be bound at first were tried again, and their number changed. */
+  'listening-changed': event<{
+    atMs: number;
+    worker: number;
+    /** Sockets open now. */
+    listeners: Readonly<Record<Protocol, number>>;
+    /** Sockets that still cannot be opened. */
+    failures: number;
+  }>({
+    level: 'info',
+    fields: ['worker', 'listeners', 'failures'],
+    text({ listeners, failures }, ingress) {
+      const rest = failures === 0 ? 'none is missing' : `${failures} still cannot be bound`;
+      return `Now ${listeningWords(ingress, listeners)}, ${rest}`;
+    },
+  }),
+
+  /** What the plane keeps in the kernel was installed, found lost or altered and repaired, or could not be. */
+  'kernel-changed': event<{
+    atMs: number;
+    change: 'installed' | 'repaired' | 'failed' | 'removed';
+    /** What was wrong, or why it failed. */
+    evidence?: string | undefined;
+    report: KernelReport;
+  }>({
+    level: ({ change }) =>
+      (({ installed: 'info', repaired: 'warn', failed: 'error', removed: 'info' }) as const)[change],
+    name: ({ change }) => `kernel-${change}`,
+    fields: ({ change, evidence, report: { table, mode, why } }) => ({
+      ...{ table, mode, evidence },
+      why: change === 'installed' ? why : undefined,
+    }),
+    text({ change, evidence, report: { table, mode, why } }) {
+      if (change === 'installed') return `Installed table ${table} in the kernel: ${mode}. ${why}`;
+      if (change === 'removed') return `Removed table ${table} from the kernel`;
+      const what = change === 'repaired' ? 'Repaired' : 'Cannot install';
+      return `${what} table ${table} in the kernel${evidence === undefined ? '' : `: ${evidence}`}`;
+    },
+  }),
+
+  /** A data worker died; its flows are gone. It is being replaced. */
+  'worker-lost': event<{ atMs: number; worker: number; evidence: string; flowsLost: number }>({
+    level: 'error',
+    fields: ['worker', 'evidence', 'flowsLost'],
+    text: ({ worker, evidence, flowsLost }) =>
+      `Data worker ${worker} died (${evidence}) with ${flowsLost} flows and is being replaced`,
+  }),
+
+  // --- what the control plane does ----------------------------------------------------------------------------------
+
+  /** `workers`: data workers; 0: all in one process. */
+  starting: event<{ version: string; workers: number }>({
+    level: 'info',
+    fields: ['version', 'workers'],
+    text: ({ version }) => `haports ${version} is starting`,
+  }),
+
+  /** A configuration was read and is about to be used. */
+  'config-loaded': event<{
+    configuration: Configuration;
+    /** Where it came from: a path. */
+    source: string;
+    /** How many warnings and notes it gave rise to. */
+    findings: number;
+  }>({
+    level: 'info',
+    fields: ({ configuration: { digest, frontends, rules, backendPools }, source, findings }) => ({
+      ...{ source, digest, findings },
+      frontends: frontends.length,
+      rules: rules.length,
+      pools: backendPools.length,
+      backends: backendPools.reduce((sum, pool) => sum + pool.backends.length, 0),
+    }),
+    text: ({ configuration, source }) =>
+      `Loaded configuration "${source}", digest ${configuration.digest.slice(0, 12)}`,
+  }),
+
+  /** Not all ports can be listened on. `advice` says what is wrong and what helps. */
+  'descriptors-short': event<{ limit: number; needed: number; workers?: number | undefined; advice: string }>(
+    {
+      level: 'error',
+      fields: ['limit', 'needed', 'workers'],
+      text: ({ advice }) => `Cannot listen on all ports: ${advice}`,
+    },
+  ),
+
+  /** The start is over: what is listened on, and at what cost. */
+  listening: event<{
+    listeners: Readonly<Record<Protocol, number>>;
+    durationMs: number;
+    workers: number;
+    /** Whether all workers share each TCP port, or each belongs to one. */
+    tcpPorts: 'shared' | 'owned';
+    /** Of all processes; absent: not known. */
+    memory?: { readonly processes: number; readonly bytes: number } | undefined;
+  }>({
+    level: 'info',
+    fields: ({ listeners, durationMs, workers, tcpPorts, memory }) => ({
+      listeners,
+      seconds: hundredths(durationMs),
+      tcpPorts: workers > 1 ? tcpPorts : undefined,
+      processes: memory?.processes,
+      residentBytes: memory?.bytes,
+    }),
+    text({ listeners, durationMs, workers, tcpPorts, memory }, ingress) {
+      const ports = {
+        shared: 'all workers share each TCP port',
+        owned: 'each TCP port belongs to one worker',
+      };
+      const comma = ingress === 'captured' ? ',' : '';
+      const parts = [`${listeningSentence(ingress, listeners)}${comma} after ${hundredths(durationMs)} s`];
+      if (memory !== undefined) {
+        const { bytes, processes } = memory;
+        const mebibytes = Math.round(bytes / 1024 / 1024);
+        parts.push(`${mebibytes} MiB resident in ${processes} ${processes === 1 ? 'process' : 'processes'}`);
+      }
+      if (workers > 1) parts.push(ports[tcpPorts]);
+      return parts.join(', ');
+    },
+  }),
+
+  /** `capture.fallback` says to bind. */
+  'capture-impossible': event<{ error: unknown }>({
+    level: 'warn',
+    fields: ({ error }) => ({ code: errorCode(error) }),
+    text: ({ error }) => `Cannot capture, so each port is bound: ${errorMessage(error)}`,
+  }),
+
+  /** Something about the machine that the kernel plane can live with. */
+  'kernel-machine': event<{ warning: string }>({
+    level: 'warn',
+    fields: [],
+    text: ({ warning }) => warning,
+  }),
+
+  'health-changed': event<Member & { probe: string; transition: HealthTransition }>({
+    level: ({ transition: { to } }) => (to === 'up' ? 'info' : 'warn'),
+    fields: ({ pool, backendId, backendName, probe, transition: { from, to, evidence, atMs } }) => ({
+      ...{ pool, backendId, backendName, probe, from, to, evidence, atMs },
+    }),
+    text: ({ pool, backendName, probe, transition: { to, evidence } }) =>
+      `Probe "${probe}" finds backend "${backendName}" in pool "${pool}" ${to}: ${evidence}`,
+  }),
+
+  'admin-changed': event<Member & { from: AdminState; to: AdminState }>({
+    level: 'info',
+    fields: ['pool', 'backendId', 'backendName', 'from', 'to'],
+    text: ({ pool, backendName, from, to }) =>
+      `Admin state of backend "${backendName}" in pool "${pool}" changed from ${from} to ${to}`,
+  }),
+
+  /** `configured`: the weight of the configuration or of the probe's header. */
+  'weight-changed': event<Member & { from: number | 'configured'; to: number | 'configured' }>({
+    level: 'info',
+    fields: ['pool', 'backendId', 'backendName', 'from', 'to'],
+    text: ({ pool, backendName, from, to }) =>
+      `Weight of backend "${backendName}" in pool "${pool}" changed from ${from} to ${to}`,
+  }),
+
+  /** `started` by an operator; `deadline` passed with flows left; `finished`, since no flow is left; or `cancelled`. */
+  'drain-changed': event<{ phase: 'started' | 'deadline' | 'finished' | 'cancelled'; drain: Drained }>({
+    level: ({ phase }) => (phase === 'deadline' ? 'warn' : 'info'),
+    fields: ({ phase, drain }) => {
+      const { pool, backendId, backendName, deadlineMs, then, spreadMs, flowsAtStart, flows } = drain;
+      return { phase, pool, backendId, backendName, deadlineMs, then, spreadMs, flowsAtStart, flows };
+    },
+    text({ phase, drain: { pool, backendName, deadlineMs, then, spreadMs, flowsAtStart, flows } }) {
+      const backend = `backend "${backendName}" in pool "${pool}"`;
+      const left = flows.tcp + flows.udp;
+      const fate = then === 'leave' ? 'are left alone' : `are ended over ${spreadMs} ms`;
+      return {
+        started: `Draining ${backend}: ${left} flows have ${deadlineMs} ms to finish`,
+        deadline: `The drain deadline of ${backend} has passed: ${left} flows ${fate}`,
+        finished: `Drained ${backend}: none of its ${flowsAtStart} flows is left`,
+        cancelled: `The drain of ${backend} was cancelled with ${left} flows left`,
+      }[phase];
+    },
+  }),
+
+  /** The set of backends that serve a pool view changed. Down: Azure's NoHealthyBackends, field.md section 1.9. */
+  'pool-serving-changed': event<PoolServing>({
+    level: ({ eligible }) => (eligible === 0 ? 'error' : 'info'),
+    name: ({ eligible, wasDown }) =>
+      eligible === 0 ? 'pool-down' : wasDown ? 'pool-recovered' : 'pool-serving',
+    fields: ['pool', 'probe', 'servingPriority', 'eligible', 'total'],
+    text({ pool, eligible, total, servingPriority, wasDown }) {
+      if (eligible === 0) return `No backend of pool "${pool}" is eligible (0 of ${total})`;
+      const priority = servingPriority === undefined ? '' : `, priority ${servingPriority} serves`;
+      const recovered = wasDown ? ' has recovered' : '';
+      return `Pool "${pool}"${recovered}: ${eligible} of ${total} backends are eligible${priority}`;
+    },
+  }),
+
+  applied: event<{ digest: string; report: AppliedReport }>({
+    level: 'info',
+    fields: ({ digest, report: { revision, listeners, failures } }) => ({
+      ...{ revision, digest, listeners, failures: failures.length },
+    }),
+    text: ({ report: { revision, listeners } }, ingress) =>
+      `Applied revision ${revision}: ${listeningWords(ingress, listeners)}`,
+  }),
+
+  /** Told once, and again when the failures change. */
+  'listen-failed': event<{ report: AppliedReport; failures: readonly ListenFailureGroup[] }>({
+    level: 'warn',
+    fields: ({ report: { revision }, failures }) => ({ revision, failures }),
+    text({ report: { listeners, failures }, failures: [first] }, ingress) {
+      const example =
+        first === undefined ? '' : `, first ${first.protocol} ${first.ports} (${first.errorCode})`;
+      // Captured ports have no sockets that could be counted.
+      if (ingress !== 'captured') {
+        const all = failures.length + listeners.tcp + listeners.udp;
+        return `Cannot listen on ${failures.length} of ${all} ports${example}`;
+      }
+      return `Cannot listen on ${failures.length} ${failures.length === 1 ? 'port' : 'ports'}${example}`;
+    },
+  }),
+
+  /** A revision was refused; the one before it stays in force. */
+  'apply-failed': event<{ revision: number; error: unknown }>({
+    level: 'error',
+    fields: ({ revision, error }) => ({ revision, ...errorFields(error) }),
+    text: ({ revision, error }) => `Cannot apply revision ${revision}: ${errorMessage(error)}`,
+  }),
+
+  /** `cause`: `admin API`, `SIGHUP`, `file watch`. */
+  reloaded: event<{ cause: string; report: Reloaded }>({
+    level: 'info',
+    fields({ cause, report: { revision, digest, durationMs, kept, lost, plan } }) {
+      const { added, removed, changed } = plan.backends;
+      const backends = { added: added.length, removed: removed.length, changed: changed.length };
+      return { cause, revision, digest, durationMs, kept, lost, movedShare: plan.movedShare, backends };
+    },
+    text: ({ cause, report: { digest, kept, lost } }) =>
+      `Reloaded by ${cause}, digest ${digest.slice(0, 12)}: kept ${kept.flows} flows and ${kept.listeners} listeners, lost ${lost.flows} flows and ${lost.listeners} listeners`,
+  }),
+
+  /** Tells what is wrong with the configuration where the error does: after a SIGHUP, the log is the only answer. */
+  'reload-failed': event<{ cause: string; error: unknown }>({
+    level: 'error',
+    fields({ cause, error }) {
+      const known = error instanceof Error && 'findings' in error ? error.findings : undefined;
+      const findings: unknown[] = Array.isArray(known) ? known : [];
+      return {
+        ...{ cause, ...errorFields(error) },
+        findings: findings.length > 0 ? findings.slice(0, MAX_FINDINGS) : undefined,
+        moreFindings: findings.length > MAX_FINDINGS ? findings.length - MAX_FINDINGS : undefined,
+      };
+    },
+    text: ({ cause, error }) =>
+      `Cannot reload by ${cause}; the previous configuration stays active: ${errorMessage(error)}`,
+  }),
+
+  /** Azure's LoadBalancerHealthEvent, and haports' own in the same form: docs/health-events.md. */
+  'health-event': event<{
+    name: HealthEventName;
+    severity: 'warning' | 'critical';
+    /** `resolved`: what was told before is over. */
+    phase: 'raised' | 'again' | 'resolved';
+    /** A frontend, pool, rule or backend id. */
+    subject: string;
+    /** For people: what was measured, and against what. */
+    evidence: string;
+    atMs: number;
+  }>({
+    level: ({ phase }) => (phase === 'resolved' ? 'info' : 'warn'),
+    fields: ['name', 'severity', 'phase', 'subject', 'evidence', 'atMs'],
+    text: ({ name, phase, subject, evidence }) =>
+      `${name} of "${subject}"${{ raised: '', again: ' still', resolved: ' is over' }[phase]}: ${evidence}`,
+  }),
+
+  /** Passive failures come as fast as clients do: the first at once, then a sum for each backend and interval. */
+  'passive-failures': event<{
+    backendId: string;
+    /** Of the last one. */
+    evidence: string;
+    count: number;
+    /** Absent: the first one. */
+    intervalMs?: number | undefined;
+  }>({
+    level: 'info',
+    fields: ['backendId', 'evidence', 'count', 'intervalMs'],
+    text: ({ backendId, evidence, count, intervalMs }) =>
+      intervalMs === undefined
+        ? `Traffic could not reach backend "${backendId}": ${evidence}`
+        : `Traffic could not reach backend "${backendId}" ${count} more times, last: ${evidence}`,
+  }),
+
+  /** Another process was started, to take this one's place. `pid` 0: it could not be started. */
+  'upgrade-started': event<{ pid: number }>({
+    level: 'info',
+    fields: ['pid'],
+    text: ({ pid }) => `Upgrading: started process ${pid}`,
+  }),
+
+  /** The new process serves; this one only lets its TCP flows finish. */
+  'upgrade-ready': event<{ outcome: UpgradeOutcome }>({
+    level: 'info',
+    fields: ({ outcome: { pid, version, sockets, udpFlows, durationMs, udpPauseMs } }) => ({
+      ...{ pid, version, sockets, udpFlows, durationMs, udpPauseMs },
+    }),
+    text: ({ outcome: { pid, version, sockets, udpFlows, durationMs } }) =>
+      `Upgraded to haports ${version}: pid ${pid} took over ${sockets} sockets and ${udpFlows} UDP flows after ${Math.round(durationMs)} ms`,
+  }),
+
+  'upgrade-failed': event<{ error: unknown }>({
+    level: 'error',
+    fields: ({ error }) => errorFields(error),
+    text: ({ error }) => `Cannot upgrade: ${errorMessage(error)}; this process keeps serving`,
+  }),
+
+  /** An upgrade was asked for when there can be none. */
+  'upgrade-refused': event<{ error: unknown }>({
+    level: 'warn',
+    fields: ({ error }) => ({ code: errorCode(error) }),
+    text: ({ error }) => errorMessage(error),
+  }),
+
+  stopping: event<{
+    /** `SIGTERM`, `SIGINT`, or what else asked. */
+    cause: string;
+    deadlineMs: number;
+    /** The rules stay in the kernel. */
+    keptInKernel?: true | undefined;
+  }>({
+    level: 'info',
+    fields: ['cause', 'deadlineMs'],
+    text: ({ cause, deadlineMs, keptInKernel }) =>
+      `Stopping on ${cause}: ${keptInKernel ? KERNEL_KEEPS : `flows may finish for ${deadlineMs} ms`}`,
+  }),
+
+  stopped: event<{
+    /** A plane's StopReport is one. */
+    report: { readonly finished: number; readonly reset: number };
+    /** As when it was stopping: the report does not count those flows. */
+    keptInKernel?: true | undefined;
+  }>({
+    level: 'info',
+    fields: ({ report: { finished, reset } }) => ({ finished, reset }),
+    text: ({ report: { finished, reset }, keptInKernel }) =>
+      `Stopped: ${keptInKernel ? KERNEL_KEEPS : `${finished} flows finished, ${reset} were ended`}`,
+  }),
+
+  // --- troubles of the process itself -------------------------------------------------------------------------------
+
+  /** The metrics or admin server could not be started in time. */
+  'server-failed': event<{ error: unknown }>({
+    level: 'error',
+    fields: [],
+    text: ({ error }) => errorMessage(error),
+  }),
+
+  /** A bug in the admin API. */
+  'request-failed': event<{ fields: object; message: string }>({
+    level: 'error',
+    fields: ({ fields }) => fields,
+    text: ({ message }) => message,
+  }),
+
+  'systemd-notify-failed': event<{ message: string }>({
+    level: 'warn',
+    fields: [],
+    text: ({ message }) => message,
+  }),
+
+  'flow-log-failed': event<{ file: string; error: unknown; action: 'write' | 'reopen' }>({
+    level: 'error',
+    fields: ({ file, error }) => ({ file, code: errorCode(error) }),
+    text: ({ file, error, action }) => `Cannot ${action} "${file}": ${errorMessage(error)}`,
+  }),
+
+  'flow-log-recovered': event<{ file: string; linesLost: number }>({
+    level: 'info',
+    fields: ['file', 'linesLost'],
+    text: ({ file, linesLost }) => `Writing "${file}" again, ${linesLost} lines lost so far`,
+  }),
+
+  'flow-log-lost': event<{ file: string; lines: number }>({
+    level: 'warn',
+    fields: ['file', 'lines'],
+    text: ({ file, lines }) => `Lost ${lines} lines of "${file}"`,
+  }),
+
+  /** Told once until the queue is empty again. `url`: the origin alone, since paths of webhooks are often secrets. */
+  'webhook-dropped': event<{ url: string; limit: number }>({
+    level: 'warn',
+    fields: ['url'],
+    text: ({ limit }) => `More than ${limit} health events wait for the webhook: the oldest are dropped`,
+  }),
+
+  /** One health event that could not be posted, or those that there was no time left for. */
+  'webhook-failed': event<
+    { url: string } & (
+      | { name: HealthEventName; phase: string; subject: string; evidence: string; count?: undefined }
+      | { count: number }
+    )
+  >({
+    level: 'warn',
+    fields: (failed) => ({ ...failed, type: undefined }),
+    text: (failed) =>
+      failed.count === undefined
+        ? `Cannot post health event ${failed.name} of "${failed.subject}" to the webhook: ${failed.evidence}`
+        : `Cannot post ${failed.count} more health events to the webhook: no time was left`,
+  }),
+};
+
+export type EventType = keyof typeof EVENTS;
+
+type Payload<T extends EventType> = (typeof EVENTS)[T] extends Description<infer E> ? E : never;
+
+/** An event of this type, or of one of these types. */
+export type EventOf<T extends EventType> = { [One in T]: Readonly<Payload<One>> & { readonly type: One } }[T];
+
+export type BalancerEvent = EventOf<EventType>;
+
+/** What a data plane tells, in batches. Flow events only if asked for. */
+export type PlaneEvent = EventOf<
+  | 'flow-started'
+  | 'flow-ended'
+  | 'flow-moved'
+  | 'passive-failure'
+  | 'overload'
+  | 'source-port-pressure'
+  | 'table-pressure'
+  | 'listening-changed'
+  | 'kernel-changed'
+  | 'worker-lost'
+>;
+
+/** What the rest of the process tells. */
+export type ControlEvent = Exclude<BalancerEvent, PlaneEvent>;
+
+export type HealthEvent = EventOf<'health-event'>;
+export type KernelChanged = EventOf<'kernel-changed'>;
+export type ListeningChanged = EventOf<'listening-changed'>;
+export type Overload = EventOf<'overload'>;
+export type PoolServingChanged = EventOf<'pool-serving-changed'>;
+export type SourcePortPressure = EventOf<'source-port-pressure'>;
+export type TablePressure = EventOf<'table-pressure'>;
+
+/** One event as the log has it. */
+export interface EventLine {
+  readonly level: EventLevel;
+  /** `health-changed`, `kernel-repaired` ... */
+  readonly type: string;
+  /** For people: sentence case, no full stop. */
+  readonly message: string;
+  /** For machines. */
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** The line of an event; undefined: it has none. */
+export function describeEvent(event: BalancerEvent, ingress: IngressMode): EventLine | undefined {
+  // The table has each event's own description under its type, which is more than the compiler can follow.
+  const { level, name, fields, text } = EVENTS[event.type] as Description<BalancerEvent>;
+  if (level === undefined) return undefined;
+  const members: [string, unknown][] =
+    typeof fields === 'function'
+      ? Object.entries(fields(event))
+      : fields.map((field) => [field, event[field]]);
+  return {
+    level: typeof level === 'string' ? level : level(event),
+    type: name?.(event) ?? event.type,
+    message: text(event, ingress),
+    fields: Object.fromEntries(members.filter(([, value]) => value !== undefined)),
+  };
+}
+
+/** What `listeners` of a plane's report count, at the beginning of a sentence. */
+export function listeningSentence(
+  ingress: IngressMode,
+  listeners: Readonly<Record<Protocol, number>>,
+): string {
+  const words = listeningWords(ingress, listeners);
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function listeningWords(ingress: IngressMode, { tcp, udp }: Readonly<Record<Protocol, number>>): string {
+  const frontends = (count: number): string => (count === 1 ? '1 frontend' : `${count} frontends`);
+  switch (ingress) {
+    case 'port-sockets':
+      return `listening on ${tcp} TCP and ${udp} UDP ports`;
+    case 'captured':
+      return `listening on ${tcp} TCP and ${udp} UDP sockets, which get all captured ports`;
+    case 'kernel':
+      return `the kernel forwards TCP of ${frontends(tcp)} and UDP of ${frontends(udp)}`;
+  }
+}
+
+function levelOfPressure(level: 'high' | 'exhausted' | 'normal'): EventLevel {
+  return ({ high: 'warn', exhausted: 'error', normal: 'info' } as const)[level];
+}
+
+function errorFields(error: unknown): { readonly code: string | undefined; readonly error: string } {
+  return { code: errorCode(error), error: errorMessage(error) };
+}
+
+/** Seconds, rounded. */
+function hundredths(durationMs: number): number {
+  return Math.round(durationMs / 10) / 100;
+}

@@ -1,25 +1,14 @@
+import { configurationToJson } from '../api/configuration-json.js';
+import { FLOW_LOG_FORMAT, writeLine } from '../api/flow-log.js';
+import type { Configuration, FlowLogOptions } from '../model/configuration.js';
 import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
-import type { FlowLogOptions } from '../model/configuration.js';
-import type { PlaneEvent } from '../model/events.js';
-import type { ForwardingState } from '../model/forwarding-state.js';
-import type { AppendFiles } from '../runtime/append-file.js';
-import type { Clock } from '../runtime/clock.js';
-import type { Logger } from '../runtime/logger.js';
-import { configLine, endLine, epochLine, lostLine, moveLine, startLine } from './flow-lines.js';
-import { isSampled } from './flow-sampling.js';
-import { LineWriter, type LineWriterOptions, type LineWriterStats } from './line-writer.js';
+import type { EventOf } from '../model/events.js';
+import type { FlowRecord } from '../model/flow.js';
+import type { ForwardingState } from '../model/forwarding.js';
+import { LineWriter, type LineWriterDependencies, type LineWriterStats } from './line-writer.js';
 
-export interface FlowLogDependencies {
-  readonly files: AppendFiles;
-  readonly logger: Logger;
-  readonly clock: Clock;
-}
-
-/** Which digest the revisions from `revision` on belong to. */
-interface DigestChange {
-  readonly revision: number;
-  readonly digest: string;
-}
+/** What happens to a flow. */
+export type FlowEvent = EventOf<'flow-started' | 'flow-moved' | 'flow-ended'>;
 
 /** Reloads remembered for the sake of flows that outlive them; older flows get the oldest known digest. */
 const DIGEST_MEMORY = 64;
@@ -29,28 +18,26 @@ const DIGEST_MEMORY = 64;
  * drops flows, never a configuration or an epoch.
  */
 export class FlowLog {
-  readonly #clock: Clock;
-  readonly #path: string;
-  readonly #sample: number;
+  readonly #deps: Omit<LineWriterDependencies, 'header' | 'lostLine'>;
+  readonly #options: FlowLogOptions;
   readonly #writer: LineWriter;
   #state: ForwardingState | undefined;
-  #digests: readonly DigestChange[] = [];
+  /** Which digest the revisions from `revision` on belong to. */
+  #digests: readonly { readonly revision: number; readonly digest: string }[] = [];
 
+  /** `bufferBytes`: see LineWriter. */
   constructor(
-    deps: FlowLogDependencies,
+    deps: Omit<LineWriterDependencies, 'header' | 'lostLine'>,
     options: FlowLogOptions,
-    buffering: Omit<LineWriterOptions, 'path'> = {},
+    bufferBytes?: number,
   ) {
-    this.#clock = deps.clock;
-    this.#path = options.file;
-    this.#sample = options.sample;
+    this.#deps = deps;
+    this.#options = options;
+    const lostLine = (lines: number): string => writeLine({ type: 'lost', atMs: deps.clock.wallMs(), lines });
     this.#writer = new LineWriter(
-      {
-        ...deps,
-        header: () => this.#header(),
-        lostLine: (lines) => lostLine(lines, deps.clock.wallMs()),
-      },
-      { ...buffering, path: options.file },
+      { ...deps, header: () => this.#header(), lostLine },
+      options.file,
+      bufferBytes,
     );
   }
 
@@ -64,7 +51,7 @@ export class FlowLog {
       await this.#writer.start();
     } catch (cause) {
       const found = errorCode(cause) ?? errorMessage(cause);
-      const message = `Cannot open flow log "${this.#path}" (${found}): it must be a file that can be appended to`;
+      const message = `Cannot open flow log "${this.#options.file}" (${found}): it must be a file that can be appended to`;
       throw new BalancerError(message, { code: 'LB_CONFIG_INVALID', source: 'config', cause });
     }
   }
@@ -75,30 +62,22 @@ export class FlowLog {
    */
   epoch(state: ForwardingState): void {
     const { configuration, revision } = state;
-    const atMs = this.#clock.wallMs();
     const isNew = this.#state?.configuration.digest !== configuration.digest;
     this.#state = state;
     if (isNew) {
       this.#digests = [...this.#digests, { revision, digest: configuration.digest }].slice(-DIGEST_MEMORY);
-      this.#writer.write(configLine(configuration, atMs), 'kept');
     }
+    const atMs = this.#deps.clock.wallMs();
+    if (isNew) this.#writer.write(configLine(configuration, atMs), 'kept');
     this.#writer.write(epochLine(state, atMs), 'kept');
   }
 
-  /** Takes the flow events out of a batch. */
-  plane(events: readonly PlaneEvent[]): void {
-    for (const event of events) {
-      if (event.type !== 'flow-started' && event.type !== 'flow-ended' && event.type !== 'flow-moved')
-        continue;
-      if (!isSampled(event.flow.id, this.#sample)) continue;
-      const digest = this.#digestOf(event.flow.epoch);
-      if (event.type === 'flow-started') this.#writer.write(startLine(event, digest), 'ordinary');
-      else if (event.type === 'flow-moved') this.#writer.write(moveLine(event, digest), 'ordinary');
-      else this.#writer.write(endLine(event, digest), 'ordinary');
-    }
+  flow(event: FlowEvent): void {
+    if (!isSampled(event.flow.id, this.#options.sample)) return;
+    this.#writer.write(flowLine(event, this.#digestOf(event.flow.epoch)), 'ordinary');
   }
 
-  /** Goes on in a newly opened file after the old one was renamed. Never rejects. */
+  /** Continues in a newly opened file after the old one was renamed. Never rejects. */
   reopen(): Promise<void> {
     return this.#writer.reopen();
   }
@@ -115,7 +94,7 @@ export class FlowLog {
 
   #header(): readonly string[] {
     if (this.#state === undefined) return [];
-    const atMs = this.#clock.wallMs();
+    const atMs = this.#deps.clock.wallMs();
     return [configLine(this.#state.configuration, atMs), epochLine(this.#state, atMs)];
   }
 
@@ -123,4 +102,91 @@ export class FlowLog {
     const change = this.#digests.findLast(({ revision }) => revision <= epoch) ?? this.#digests[0];
     return change?.digest ?? '';
   }
+}
+
+export function configLine(configuration: Configuration, atMs: number): string {
+  return writeLine({
+    type: 'config',
+    format: FLOW_LOG_FORMAT,
+    atMs,
+    digest: configuration.digest,
+    configuration: configurationToJson(configuration),
+  });
+}
+
+export function epochLine({ revision, configuration, views }: ForwardingState, atMs: number): string {
+  return writeLine({
+    type: 'epoch',
+    atMs,
+    revision,
+    digest: configuration.digest,
+    views: views.map(({ key, servingPriority, backends }) => ({
+      key,
+      servingPriority,
+      backends: backends.map((member) => ({
+        id: member.backend.id,
+        eligible: member.eligible,
+        valid: member.valid,
+        serving: member.serving,
+        weight: member.effectiveWeight,
+        health: member.health,
+        adminState: member.adminState,
+        exclusion: member.exclusion,
+      })),
+    })),
+  });
+}
+
+/** `digest`: of the configuration that placed the flow. */
+export function flowLine(event: FlowEvent, digest: string): string {
+  const { atMs, flow } = event;
+  switch (event.type) {
+    case 'flow-started':
+      return writeLine({ type: 'start', atMs, ...placement(flow, digest) });
+    case 'flow-moved': {
+      const { fromBackendId: from } = event;
+      return writeLine({ type: 'move', atMs, ...placement(flow, digest), from, ...traffic(flow) });
+    }
+    case 'flow-ended': {
+      const durationMs = Math.max(0, atMs - flow.openedAtMs);
+      const { end } = event;
+      return writeLine({ type: 'end', atMs, ...placement(flow, digest), end, durationMs, ...traffic(flow) });
+    }
+  }
+}
+
+function placement(flow: FlowRecord, digest: string) {
+  const { protocol, source, sourcePort, destination, destinationPort } = flow.tuple;
+  return {
+    id: flow.id,
+    tuple: { protocol, source: source.text, sourcePort, destination: destination.text, destinationPort },
+    rule: flow.rule,
+    backend: flow.backendId,
+    endpoint: flow.backendEndpoint,
+    reason: flow.reason,
+    excluded: flow.excluded,
+    epoch: flow.epoch,
+    digest,
+  };
+}
+
+function traffic({ bytesToBackend, packetsToBackend, bytesToClient, packetsToClient }: FlowRecord) {
+  return { bytesToBackend, packetsToBackend, bytesToClient, packetsToClient };
+}
+
+/**
+ * Whether a flow is in a sample of the given share (0 to 1). Depends on the id alone, so that a flow's start, moves
+ * and end are all logged or none is, also across restarts of the log. Consecutive ids spread evenly.
+ */
+function isSampled(flowId: number, share: number): boolean {
+  if (share >= 1) return true;
+  return mix32((flowId >>> 0) ^ mix32(Math.floor(flowId / 2 ** 32))) / 2 ** 32 < share;
+}
+
+/** The finaliser of MurmurHash3 (Austin Appleby, public domain): every input bit sways every output bit. */
+function mix32(value: number): number {
+  let hash = value >>> 0;
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
 }

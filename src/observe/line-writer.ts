@@ -1,24 +1,16 @@
-import { errorCode, errorMessage } from '../model/errors.js';
-import type { AppendFile, AppendFiles } from '../runtime/append-file.js';
+import { errorCode } from '../model/errors.js';
+import type { ControlEvent } from '../model/events.js';
 import type { Clock } from '../runtime/clock.js';
-import type { Logger } from '../runtime/logger.js';
+import type { AppendFile, AppendFiles } from '../runtime/files.js';
 
 export interface LineWriterDependencies {
   readonly files: AppendFiles;
-  readonly logger: Logger;
   readonly clock: Clock;
+  readonly onEvent: (event: ControlEvent) => void;
   /** Lines that every file needs at its head; also written again after such lines were lost. */
   readonly header: () => readonly string[];
   /** The line that stands where `lines` lines are missing. */
   readonly lostLine: (lines: number) => string;
-}
-
-export interface LineWriterOptions {
-  readonly path: string;
-  /** What may wait in memory. Kept lines may use as much again. @default 4194304 */
-  readonly bufferBytes?: number;
-  /** How long a line waits for company, and the pause after a failed write. @default 1000 */
-  readonly flushIntervalMs?: number;
 }
 
 export interface LineWriterStats {
@@ -27,53 +19,49 @@ export interface LineWriterStats {
   readonly writeErrors: number;
 }
 
-/** `kept`: others cannot be read without it; dropped last. */
+/** `kept`: other lines cannot be read without it; dropped last. */
 export type LineKind = 'ordinary' | 'kept';
-
-interface Batch {
-  readonly data: Buffer;
-  readonly lines: number;
-  offset: number;
-}
 
 /** As many bytes as are worth a write at once. */
 const FLUSH_BYTES = 65_536;
 
+/** How long a line waits for company, and the pause after a failed write. */
+const FLUSH_INTERVAL_MS = 1000;
+
 /**
  * Appends lines to a file, many at a time. What cannot be written waits, up to a bound, then is lost and counted:
- * memory stays bounded and callers never wait. A failed write is logged once until one succeeds, and taken up at
+ * memory stays bounded and callers never wait. A failed write is reported once until one succeeds, and resumed at
  * the byte where it stopped, so a disk that was full for a while leaves no torn line.
  */
 export class LineWriter {
   readonly #deps: LineWriterDependencies;
   readonly #path: string;
   readonly #bufferBytes: number;
-  readonly #flushIntervalMs: number;
+  readonly #stats = { linesWritten: 0, linesLost: 0, writeErrors: 0 };
   #file: AppendFile | undefined;
-  #waiting: string[] = [];
-  #waitingBytes = 0;
-  #batch: Batch | undefined;
+  #waiting: Buffer[] = [];
+  /** Whether the beginning of the first one is in the file already. */
+  #isTorn = false;
+  /** Of what waits and what is being written. */
+  #heldBytes = 0;
   #cancelTimer: (() => void) | undefined;
   /** Everything that touches the file, one after another. Never rejects. */
   #work: Promise<void> = Promise.resolve();
-  #pumpQueued = false;
-  #failing = false;
-  #stopped = false;
+  #isFlushQueued = false;
+  #isFailing = false;
+  #isStopped = false;
   #unreportedLost = 0;
-  #keptLost = false;
-  #linesWritten = 0;
-  #linesLost = 0;
-  #writeErrors = 0;
+  #isKeptLost = false;
 
-  constructor(deps: LineWriterDependencies, options: LineWriterOptions) {
+  /** `bufferBytes`: what may wait in memory; kept lines may use as much again. */
+  constructor(deps: LineWriterDependencies, path: string, bufferBytes = 4_194_304) {
     this.#deps = deps;
-    this.#path = options.path;
-    this.#bufferBytes = options.bufferBytes ?? 4_194_304;
-    this.#flushIntervalMs = options.flushIntervalMs ?? 1000;
+    this.#path = path;
+    this.#bufferBytes = bufferBytes;
   }
 
   get stats(): LineWriterStats {
-    return { linesWritten: this.#linesWritten, linesLost: this.#linesLost, writeErrors: this.#writeErrors };
+    return { ...this.#stats };
   }
 
   /** Opens the file. Rejects with the system's error. */
@@ -82,193 +70,162 @@ export class LineWriter {
   }
 
   /** Takes a line, its line feed included, or counts it as lost. */
-  write(line: string, kind: LineKind): void {
+  write(text: string, kind: LineKind): void {
+    const line = Buffer.from(text);
     const limit = kind === 'kept' ? this.#bufferBytes * 2 : this.#bufferBytes;
-    const held = this.#heldBytes();
-    if (this.#stopped || (held > 0 && held + line.length > limit)) {
+    if (this.#isStopped || (this.#heldBytes > 0 && this.#heldBytes + line.length > limit)) {
       this.#lose(1);
-      if (kind === 'kept') this.#keptLost = true;
+      this.#isKeptLost ||= kind === 'kept';
       return;
     }
-    this.#reportLoss();
-    this.#hold(line);
-    if (this.#failing) return;
-    if (this.#waitingBytes >= FLUSH_BYTES) this.#queuePump();
-    else
-      this.#cancelTimer ??= this.#deps.clock.setTimer(this.#flushIntervalMs, () => this.#due(), {
-        unref: true,
-      });
+    if (this.#unreportedLost > 0) this.#hold([Buffer.from(this.#deps.lostLine(this.#unreportedLost))]);
+    this.#unreportedLost = 0;
+    if (this.#isKeptLost) this.#hold(this.#header());
+    this.#isKeptLost = false;
+    this.#hold([line]);
+    if (this.#isFailing) return;
+    if (this.#heldBytes >= FLUSH_BYTES) void this.flush();
+    else this.#cancelTimer ??= this.#flushLater();
   }
 
   /** Resolves when all that was taken so far has been written, or a write has failed. */
   flush(): Promise<void> {
-    this.#queuePump();
-    return this.#work;
+    if (this.#isFlushQueued) return this.#work;
+    this.#isFlushQueued = true;
+    return this.#enqueue(() => {
+      this.#isFlushQueued = false;
+      return this.#flush();
+    });
   }
 
   /**
-   * Writes what waits to the old file, then goes on in a newly opened one (after a rename by logrotate), header
-   * first. Never rejects: if it cannot be opened, the old one stays and the failure is logged.
+   * Writes what waits to the old file, then continues in a newly opened one (after a rename by logrotate), header
+   * first. Never rejects: if it cannot be opened, the old one stays and the failure is reported.
    */
   reopen(): Promise<void> {
-    this.#work = this.#work.then(() => this.#swapFile());
-    return this.#work;
+    return this.#enqueue(async () => {
+      if (this.#isStopped) return;
+      await this.#flush();
+      if (!(await this.#open())) return;
+      const older = this.#waiting;
+      // The rest of a half-written line is no line in another file.
+      if (this.#isTorn) {
+        older.shift();
+        this.#lose(1);
+      }
+      this.#isTorn = false;
+      this.#waiting = [];
+      this.#heldBytes = 0;
+      this.#hold(this.#header());
+      this.#hold(older);
+      await this.#flush();
+    });
   }
 
   /** Writes what it can and closes. What cannot be written is lost and counted. Idempotent. */
   async stop(): Promise<void> {
-    if (this.#stopped) return this.#work;
-    this.#stopped = true;
+    if (this.#isStopped) return this.#work;
+    this.#isStopped = true;
     await this.flush();
     this.#cancelTimer?.();
-    this.#cancelTimer = undefined;
-    const batch = this.#batch;
-    const torn = batch === undefined ? 0 : remainingLines(batch);
-    this.#linesWritten += (batch?.lines ?? 0) - torn;
-    this.#lose(this.#waiting.length + torn);
+    this.#lose(this.#waiting.length);
     this.#waiting = [];
-    this.#waitingBytes = 0;
-    this.#batch = undefined;
     await this.#file?.close();
     this.#file = undefined;
-    if (this.#linesLost > 0) {
-      const fields = { event: 'flow-log-lost', file: this.#path, lines: this.#linesLost };
-      this.#deps.logger.warn(fields, `Lost ${this.#linesLost} lines of "${this.#path}"`);
+    const { linesLost: lines } = this.#stats;
+    if (lines > 0) this.#deps.onEvent({ type: 'flow-log-lost', file: this.#path, lines });
+  }
+
+  #enqueue(work: () => Promise<void>): Promise<void> {
+    this.#work = this.#work.then(work);
+    return this.#work;
+  }
+
+  #header(): readonly Buffer[] {
+    return this.#deps.header().map((line) => Buffer.from(line));
+  }
+
+  #hold(lines: readonly Buffer[]): void {
+    for (const line of lines) {
+      this.#waiting.push(line);
+      this.#heldBytes += line.length;
     }
-  }
-
-  #heldBytes(): number {
-    const batch = this.#batch;
-    return this.#waitingBytes + (batch === undefined ? 0 : batch.data.length - batch.offset);
-  }
-
-  #hold(line: string): void {
-    this.#waiting.push(line);
-    this.#waitingBytes += line.length;
   }
 
   #lose(lines: number): void {
-    this.#linesLost += lines;
+    this.#stats.linesLost += lines;
     this.#unreportedLost += lines;
   }
 
-  #reportLoss(): void {
-    if (this.#unreportedLost > 0) {
-      this.#hold(this.#deps.lostLine(this.#unreportedLost));
-      this.#unreportedLost = 0;
-    }
-    if (this.#keptLost) {
-      this.#keptLost = false;
-      for (const line of this.#deps.header()) this.#hold(line);
-    }
+  #flushLater(): () => void {
+    const due = (): void => {
+      this.#cancelTimer = undefined;
+      void this.flush();
+    };
+    return this.#deps.clock.setTimer(FLUSH_INTERVAL_MS, due, { unref: true });
   }
 
-  #due(): void {
-    this.#cancelTimer = undefined;
-    this.#queuePump();
-  }
-
-  #queuePump(): void {
-    if (this.#pumpQueued) return;
-    this.#pumpQueued = true;
-    this.#work = this.#work.then(() => {
-      this.#pumpQueued = false;
-      return this.#pump();
-    });
-  }
-
-  async #pump(): Promise<void> {
-    for (;;) {
-      this.#batch ??= this.#takeBatch();
-      const batch = this.#batch;
-      if (batch === undefined || this.#file === undefined) return;
-      const { written, error } = await this.#file.append(batch.data.subarray(batch.offset));
-      batch.offset += written;
+  async #flush(): Promise<void> {
+    while (this.#file !== undefined && this.#waiting.length > 0) {
+      const lines = this.#waiting;
+      this.#waiting = [];
+      const { written, error } = await this.#file.append(Buffer.concat(lines));
+      this.#waiting = [...this.#unwritten(lines, written), ...this.#waiting];
+      this.#heldBytes -= written;
       if (error !== undefined) {
         await this.#failed(error);
         return;
       }
-      this.#linesWritten += batch.lines;
-      this.#batch = undefined;
       this.#succeeded();
     }
   }
 
-  #takeBatch(): Batch | undefined {
-    const lines = this.#waiting;
-    if (lines.length === 0) return undefined;
-    this.#waiting = [];
-    this.#waitingBytes = 0;
-    return { data: Buffer.from(lines.join('')), lines: lines.length, offset: 0 };
+  /** What is left of these when so many bytes are in the file. */
+  #unwritten(lines: readonly Buffer[], written: number): readonly Buffer[] {
+    let whole = 0;
+    let left = written;
+    for (const { length } of lines) {
+      if (length > left) break;
+      left -= length;
+      whole++;
+    }
+    this.#stats.linesWritten += whole;
+    if (whole > 0) this.#isTorn = false;
+    const [first, ...rest] = lines.slice(whole);
+    if (first === undefined) return [];
+    if (left > 0) this.#isTorn = true;
+    return [first.subarray(left), ...rest];
   }
 
   async #failed(error: unknown): Promise<void> {
-    this.#writeErrors++;
-    if (!this.#failing) {
-      const fields = { event: 'flow-log-failed', file: this.#path, code: errorCode(error) };
-      this.#deps.logger.error(fields, `Cannot write "${this.#path}": ${errorMessage(error)}`);
+    this.#stats.writeErrors++;
+    if (!this.#isFailing) {
+      this.#deps.onEvent({ type: 'flow-log-failed', action: 'write', file: this.#path, error });
     }
-    this.#failing = true;
-    if (errorCode(error) === 'EBADF') await this.#openAgain();
-    if (this.#stopped) return;
+    this.#isFailing = true;
+    if (errorCode(error) === 'EBADF') await this.#open();
+    if (this.#isStopped) return;
     this.#cancelTimer?.();
-    this.#cancelTimer = this.#deps.clock.setTimer(this.#flushIntervalMs, () => this.#due(), { unref: true });
+    this.#cancelTimer = this.#flushLater();
   }
 
   #succeeded(): void {
-    if (!this.#failing) return;
-    this.#failing = false;
-    const fields = { event: 'flow-log-recovered', file: this.#path, linesLost: this.#linesLost };
-    this.#deps.logger.info(fields, `Writing "${this.#path}" again, ${this.#linesLost} lines lost so far`);
-  }
-
-  async #swapFile(): Promise<void> {
-    if (this.#stopped) return;
-    await this.#pump();
-    if (!(await this.#openAgain())) return;
-    const torn = this.#batch;
-    if (torn !== undefined && torn.offset > 0) {
-      // The rest of a half-written line is no line in another file.
-      const left = remainingLines(torn);
-      const end =
-        torn.data[torn.offset - 1] === LINE_FEED
-          ? torn.offset
-          : torn.data.indexOf(LINE_FEED, torn.offset) + 1;
-      const whole = end === torn.offset ? left : left - 1;
-      this.#lose(left - whole);
-      this.#linesWritten += torn.lines - left;
-      this.#batch = { data: torn.data.subarray(end), lines: whole, offset: 0 };
-    }
-    const older = this.#waiting;
-    this.#waiting = [...this.#deps.header(), ...older];
-    this.#waitingBytes = this.#waiting.reduce((sum, line) => sum + line.length, 0);
-    await this.#pump();
+    if (!this.#isFailing) return;
+    this.#isFailing = false;
+    const { linesLost } = this.#stats;
+    this.#deps.onEvent({ type: 'flow-log-recovered', file: this.#path, linesLost });
   }
 
   /** Whether a new file took the place of the old. */
-  async #openAgain(): Promise<boolean> {
+  async #open(): Promise<boolean> {
     try {
       const file = await this.#deps.files.open(this.#path);
       await this.#file?.close();
       this.#file = file;
       return true;
     } catch (error) {
-      const fields = { event: 'flow-log-failed', file: this.#path, code: errorCode(error) };
-      this.#deps.logger.error(fields, `Cannot open "${this.#path}" again: ${errorMessage(error)}`);
+      this.#deps.onEvent({ type: 'flow-log-failed', action: 'reopen', file: this.#path, error });
       return false;
     }
   }
-}
-
-const LINE_FEED = 0x0a;
-
-/** Lines of a batch that are not wholly written; the torn one counts. */
-function remainingLines(batch: Batch): number {
-  let lines = 0;
-  let from = batch.data.indexOf(LINE_FEED, batch.offset);
-  while (from !== -1) {
-    lines++;
-    from = batch.data.indexOf(LINE_FEED, from + 1);
-  }
-  return lines;
 }

@@ -1,40 +1,42 @@
-import { collectDefaultMetrics, Registry } from 'prom-client';
-import type { PlaneCounters } from '../dataplane/data-plane.js';
+import { Counter, Gauge, Registry, collectDefaultMetrics, type Metric as PromMetric } from 'prom-client';
+import type { EventOf, HealthEvent } from '../model/events.js';
+import type { ForwardingState } from '../model/forwarding.js';
+import type { KernelReport } from '../model/kernel-report.js';
+import type { LatencyHistogram, PlaneCounters } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
-import { AZURE_METRICS } from './azure-metrics.js';
-import { backendLabeller } from './backend-labels.js';
-import { collectedMetric } from './collected-metric.js';
-import { HEALTH_METRICS } from './health-metrics.js';
-import { KERNEL_FLOW_METRICS } from './kernel-flow-metrics.js';
-import { KERNEL_METRICS } from './kernel-metrics.js';
-import type { MetricFamily, MetricsSnapshot } from './metric-family.js';
-import type { MetricsSource } from './metrics-source.js';
-import { OPERATION_METRICS } from './operation-metrics.js';
-import { PLANE_METRICS } from './plane-metrics.js';
-import { TRAFFIC_METRICS } from './traffic-metrics.js';
+import type { LineWriterStats } from './line-writer.js';
+import {
+  METRICS,
+  type Metric,
+  type MetricsSnapshot,
+  type ProbeStatus,
+  type ReloadStats,
+} from './metric-table.js';
 
-/** Every metric that haports itself exports; `process_*` and `nodejs_*` of the control process come on top. */
-export const METRIC_FAMILIES: readonly MetricFamily[] = [
-  ...PLANE_METRICS,
-  ...HEALTH_METRICS,
-  ...TRAFFIC_METRICS,
-  ...OPERATION_METRICS,
-  ...KERNEL_METRICS,
-  ...KERNEL_FLOW_METRICS,
-  ...AZURE_METRICS,
-];
+/** Where the numbers come from. Nothing here may throw, save that `counters` may reject. */
+export interface MetricsSource {
+  /** Asked once a scrape; given up after a second. */
+  counters(): Promise<PlaneCounters>;
+  /** Undefined before the first revision. */
+  state(): ForwardingState | undefined;
+  probes(): readonly ProbeStatus[];
+  /** Absent: no flow log is written. */
+  flowLog?(): LineWriterStats | undefined;
+  /** The health events that are raised now; absent: none are looked for. */
+  healthEvents?(): readonly Pick<HealthEvent, 'name' | 'subject'>[];
+  /** Absent: not counted. */
+  reloads?(): ReloadStats;
+  /** Absent or undefined: the plane keeps nothing in the kernel. */
+  kernel?(): KernelReport | undefined;
+}
 
 export interface MetricsText {
   readonly contentType: string;
   readonly body: string;
 }
 
-export interface MetricsOptions {
-  /** Version of haports, for `haports_build_info`. */
-  readonly version: string;
-  /** How long a scrape waits for the data plane's counters. @default 1000 */
-  readonly countersTimeoutMs?: number;
-}
+/** How long a scrape waits for the data plane's counters. */
+const COUNTERS_TIMEOUT_MS = 1000;
 
 /**
  * The Prometheus text of one haports process. A scrape is one snapshot: nothing is counted here, and a data plane
@@ -44,21 +46,25 @@ export class Metrics {
   readonly #source: MetricsSource;
   readonly #clock: Clock;
   readonly #version: string;
-  readonly #countersTimeoutMs: number;
   readonly #processRegistry = new Registry();
 
-  constructor(deps: { readonly source: MetricsSource; readonly clock: Clock }, options: MetricsOptions) {
+  /** `version`: of haports, for `haports_build_info`. */
+  constructor(
+    deps: { readonly source: MetricsSource; readonly clock: Clock },
+    options: { readonly version: string },
+  ) {
     this.#source = deps.source;
     this.#clock = deps.clock;
     this.#version = options.version;
-    this.#countersTimeoutMs = options.countersTimeoutMs ?? 1000;
     collectDefaultMetrics({ register: this.#processRegistry });
   }
 
   async render(): Promise<MetricsText> {
     const snapshot = await this.#snapshot();
     const registry = new Registry();
-    for (const family of METRIC_FAMILIES) registry.registerMetric(collectedMetric(family, snapshot));
+    for (const { metrics } of METRICS) {
+      for (const metric of metrics) registry.registerMetric(collected(metric, snapshot));
+    }
     const parts = await Promise.all([registry.metrics(), this.#processRegistry.metrics()]);
     return { contentType: registry.contentType, body: parts.join('\n') };
   }
@@ -75,19 +81,101 @@ export class Metrics {
       healthEvents: this.#source.healthEvents?.() ?? [],
       reloads: this.#source.reloads?.(),
       kernel: this.#source.kernel?.(),
-      backendLabels: backendLabeller(state),
+      backend: backendNames(state),
     };
   }
 
   async #counters(): Promise<PlaneCounters | undefined> {
     let cancel: (() => void) | undefined;
     const timeout = new Promise<undefined>((resolve) => {
-      cancel = this.#clock.setTimer(this.#countersTimeoutMs, () => resolve(undefined));
+      cancel = this.#clock.setTimer(COUNTERS_TIMEOUT_MS, () => resolve(undefined));
     });
     try {
       return await Promise.race([this.#source.counters().catch(() => undefined), timeout]);
     } finally {
       cancel?.();
     }
+  }
+}
+
+/** A metric with the values of one snapshot. */
+function collected({ name, type, labels, help, rows }: Metric, snapshot: MetricsSnapshot): PromMetric {
+  const labelled = rows(snapshot).map((row) => {
+    return {
+      labels: Object.fromEntries(labels.map((label, index) => [label, row[index]])),
+      value: row.at(-1),
+    };
+  });
+  if (type === 'histogram') {
+    // prom-client's own histograms count by themselves and cannot take totals that were counted elsewhere. Of a
+    // registered metric the registry only uses `name` and `get()` (prom-client 15, lib/registry.js).
+    const values = labelled.flatMap((row) =>
+      histogramValues(name, row.labels, row.value as LatencyHistogram),
+    );
+    return { name, get: () => Promise.resolve({ name, type, help, values }) } as unknown as PromMetric;
+  }
+  const metric = new { counter: Counter, gauge: Gauge }[type]({
+    name,
+    help,
+    labelNames: labels,
+    registers: [],
+  });
+  // Without labels it begins with a series of its own.
+  if (labels.length === 0) metric.remove();
+  for (const row of labelled) metric.inc(row.labels as Record<string, string>, row.value as number);
+  return metric;
+}
+
+function histogramValues(name: string, labels: object, histogram: LatencyHistogram): readonly object[] {
+  const { boundsSeconds, counts, count, sumSeconds } = histogram;
+  const bucket = (le: number | string, value: number) => ({
+    metricName: `${name}_bucket`,
+    labels: { ...labels, le },
+    value,
+  });
+  return [
+    ...boundsSeconds.map((le, index) => bucket(le, counts[index] ?? 0)),
+    bucket('+Inf', count),
+    { metricName: `${name}_sum`, labels, value: sumSeconds },
+    { metricName: `${name}_count`, labels, value: count },
+  ];
+}
+
+/**
+ * Gives pool and name of a backend id. One that is no longer configured, but still has flows, is named by its address,
+ * which its id (`pool/address`) holds.
+ */
+function backendNames(state: ForwardingState | undefined): MetricsSnapshot['backend'] {
+  const names = new Map(
+    state?.configuration.backendPools.flatMap(({ name: pool, backends }) =>
+      backends.map(({ id, name }) => [id, [pool, name] as const] as const),
+    ),
+  );
+  return (backendId) => {
+    const slash = backendId.indexOf('/');
+    return names.get(backendId) ?? [backendId.slice(0, Math.max(0, slash)), backendId.slice(slash + 1)];
+  };
+}
+
+/** Counts reloads. The configuration at the start counts as the last one, but not as a reload. */
+export class ReloadTally {
+  readonly #clock: Clock;
+  #stats: ReloadStats = { succeeded: 0, failed: 0, lastSucceeded: true };
+
+  constructor(deps: { readonly clock: Clock }) {
+    this.#clock = deps.clock;
+  }
+
+  get stats(): ReloadStats {
+    return this.#stats;
+  }
+
+  observe({ type }: EventOf<'config-loaded' | 'reloaded' | 'reload-failed'>): void {
+    this.#stats = {
+      succeeded: this.#stats.succeeded + (type === 'reloaded' ? 1 : 0),
+      failed: this.#stats.failed + (type === 'reload-failed' ? 1 : 0),
+      lastAtMs: this.#clock.wallMs(),
+      lastSucceeded: type !== 'reload-failed',
+    };
   }
 }

@@ -1,5 +1,5 @@
 import { constants, createReadStream, watch } from 'node:fs';
-import { open, readdir, readlink, stat } from 'node:fs/promises';
+import { lstat, open, readdir, readlink, rename, stat, unlink } from 'node:fs/promises';
 import { BalancerError } from '../model/errors.js';
 
 /** The file system as haports needs it, so that tests can bring their own. */
@@ -86,4 +86,81 @@ export const systemFileChanges: FileChanges = {
       return () => undefined;
     }
   },
+};
+
+/** How far an append came. `written` counts bytes also when it then failed. */
+export interface AppendOutcome {
+  readonly written: number;
+  readonly error?: unknown;
+}
+
+/** A file open for appending; the caller owns it and closes it. */
+export interface AppendFile {
+  /** Appends as much as it can. Never rejects: a full disk is an outcome. */
+  append(data: Uint8Array): Promise<AppendOutcome>;
+  /** Never rejects. */
+  close(): Promise<void>;
+}
+
+export interface AppendFiles {
+  /** Opens with O_APPEND, creating the file with mode 0640 where it is missing. Rejects with the system's error. */
+  open(path: string): Promise<AppendFile>;
+}
+
+export const nodeAppendFiles: AppendFiles = {
+  async open(path) {
+    const handle = await open(path, 'a', 0o640);
+    return {
+      async append(data) {
+        let written = 0;
+        try {
+          while (written < data.length) {
+            written += (await handle.write(data, written, data.length - written)).bytesWritten;
+          }
+          return { written };
+        } catch (error) {
+          return { written, error };
+        }
+      },
+      async close() {
+        await handle.close().catch(() => undefined);
+      },
+    };
+  },
+};
+
+/** What is at a path; a link is not followed. */
+export interface FileIdentity {
+  readonly isSocket: boolean;
+  /** Permission bits. */
+  readonly mode: number;
+  /** Device and inode: differs when another file has taken the path. */
+  readonly id: string;
+}
+
+/** What it takes to keep a Unix socket at a path, so that tests can bring their own. */
+export interface SocketFiles {
+  /** Undefined: nothing is there. Rejects with the system's error otherwise. */
+  identify(path: string): Promise<FileIdentity | undefined>;
+  /** Replaces what is at `to` in one step. */
+  rename(from: string, to: string): Promise<void>;
+  remove(path: string): Promise<void>;
+}
+
+export const systemSocketFiles: SocketFiles = {
+  async identify(path) {
+    try {
+      const stats = await lstat(path, { bigint: true });
+      return {
+        isSocket: stats.isSocket(),
+        mode: Number(stats.mode & 0o7777n),
+        id: `${stats.dev}:${stats.ino}`,
+      };
+    } catch (error) {
+      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+      throw error;
+    }
+  },
+  rename: (from, to) => rename(from, to),
+  remove: (path) => unlink(path),
 };

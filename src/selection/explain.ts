@@ -1,25 +1,36 @@
-import { formatEndpoint } from '../model/address.js';
-import type { BackendPool, Frontend } from '../model/configuration.js';
-import { formatFiveTuple, type FiveTuple } from '../model/five-tuple.js';
-import type { ForwardingState, PoolView } from '../model/forwarding-state.js';
-import { formatPortSet } from '../model/port-set.js';
-import type { Rule } from '../model/rule.js';
-import { judgeAccess } from './access-list.js';
-import { backendEndpoint } from './backend-endpoint.js';
-import { describeKey } from './describe-key.js';
 import type {
   Candidate,
   ExplainedAccess,
   ExplainedEndpoint,
+  ExplainedKey,
   ExplainedTable,
   ExplainedTimeout,
+  ExplainedWayBack,
   Explanation,
-} from './explanation.js';
-import { otherRules } from './other-rules.js';
-import { NONE_EXCLUDED, tableInUse, type Picker } from './picker.js';
-import type { PickResult } from './pick-result.js';
-import { NO_RULE } from './rule-matcher.js';
-import { explainWayBack } from './way-back.js';
+  KeyField,
+  OtherRule,
+} from '../api/views.js';
+import {
+  PROTOCOL_NUMBER,
+  formatEndpoint,
+  formatFiveTuple,
+  isWildcard,
+  type FiveTuple,
+} from '../model/address.js';
+import type { BackendPool, Configuration, Frontend, Rule } from '../model/configuration.js';
+import type { ForwardingState, PoolView } from '../model/forwarding.js';
+import { formatPortSet, portSetContains } from '../model/ports.js';
+import { judgeAccess } from './access.js';
+import type { FlowHash, HashedField, KeyLayout } from './flow-hash.js';
+import {
+  NONE_EXCLUDED,
+  backendEndpoint,
+  tableInUse,
+  type HashedKey,
+  type PickResult,
+  type Picker,
+} from './picker.js';
+import { NO_RULE, frontendCovers } from './rule-ports.js';
 
 /**
  * Says where a tuple goes and why. The decision is the picker's own; everything else is read from the same state.
@@ -45,12 +56,11 @@ export function explain(
     otherRules: otherRules(configuration, ruleIndex, tuple),
   };
   const rule = ruleIndex === NO_RULE ? undefined : configuration.rules[ruleIndex];
-  const frontend = configuration.frontends.find(({ name }) => name === rule?.frontend);
-  const pool = configuration.backendPools.find(({ name }) => name === rule?.backendPool);
   const view = state.views[state.viewOfRule[ruleIndex] ?? -1];
-  if (rule === undefined || frontend === undefined || pool === undefined || view === undefined) {
+  if (rule === undefined || view === undefined) {
     return { ...head, candidates: [], timeouts: [] };
   }
+  const { frontend, pool } = rule;
   const withRule = {
     ...head,
     rule: {
@@ -59,8 +69,8 @@ export function explain(
       ports: formatPortSet(rule.ports),
       frontend: frontend.name,
       frontendAddress: frontend.address.text,
-      backendPool: rule.backendPool,
-      ...(rule.probe === undefined ? {} : { probe: rule.probe }),
+      backendPool: pool.name,
+      ...(rule.probe === undefined ? {} : { probe: rule.probe.name }),
     },
     access: explainAccess(frontend, tuple),
   };
@@ -186,4 +196,101 @@ function listTimeouts(
     timeouts.push({ name: 'PROXY header', valueMs: proxyProtocol.headerTimeoutMs, origin: 'frontend' });
   }
   return timeouts;
+}
+
+/** Names the parts of a key that was written and hashed. The bytes shown are cut from those bytes, not made again. */
+export function describeKey(
+  tuple: FiveTuple,
+  layout: KeyLayout,
+  seed: number,
+  hashed: HashedKey,
+  flowHash: FlowHash,
+): ExplainedKey {
+  const values: Readonly<Record<HashedField, string>> = {
+    family: `IPv${tuple.source.family}`,
+    protocol: `${tuple.protocol} (${PROTOCOL_NUMBER[tuple.protocol]})`,
+    'source address': tuple.source.text,
+    'destination address': tuple.destination.text,
+    'source port': String(tuple.sourcePort),
+    'destination port': String(tuple.destinationPort),
+  };
+  const hex = Buffer.from(hashed.bytes).toString('hex');
+  let offset = 0;
+  const fields = flowHash.fields(tuple, layout).map(([name, length]): KeyField => {
+    const start = offset;
+    offset += length * 2;
+    return { name, hex: hex.slice(start, offset), value: values[name] };
+  });
+  return {
+    distribution: layout.distribution,
+    symmetric: layout.symmetric,
+    destinationFirst: flowHash.swaps(tuple, layout),
+    algorithm: flowHash.name,
+    fields,
+    hex,
+    seed,
+    hash: hashed.hash,
+  };
+}
+
+/**
+ * Rules that cover the tuple as well but yield to the winner, and why. Without a winner (NO_RULE): all rules, and the
+ * first thing about each that does not fit.
+ */
+export function otherRules(
+  configuration: Configuration,
+  winnerIndex: number,
+  tuple: FiveTuple,
+): readonly OtherRule[] {
+  const winner = configuration.rules[winnerIndex];
+  return configuration.rules.flatMap((rule): OtherRule[] => {
+    if (rule === winner) return [];
+    const misfit = whatMisfits(rule, tuple);
+    if (winner === undefined) return misfit === undefined ? [] : [{ name: rule.name, why: misfit }];
+    if (misfit !== undefined) return [];
+    return [{ name: rule.name, why: whyItYields(rule, winner) }];
+  });
+}
+
+function whatMisfits(rule: Rule, tuple: FiveTuple): OtherRule['why'] | undefined {
+  if (!frontendCovers(rule.frontend.address, tuple.destination)) return 'other-address';
+  if (!rule.protocols.includes(tuple.protocol)) return 'other-protocol';
+  return portSetContains(rule.ports, tuple.destinationPort) ? undefined : 'other-port';
+}
+
+function whyItYields(rule: Rule, winner: Rule): OtherRule['why'] {
+  if (isWildcard(rule.frontend.address) && !isWildcard(winner.frontend.address)) return 'exact-address-wins';
+  return rule.haPorts && !winner.haPorts ? 'named-port-wins' : 'earlier-rule-wins';
+}
+
+/**
+ * Where packets of the other direction go, for the mode in which they meet the same rules: `next-hop`. Undefined with
+ * others: there answers belong to their flow. Pure.
+ */
+export function explainWayBack(
+  picker: Picker,
+  state: ForwardingState,
+  tuple: FiveTuple,
+): ExplainedWayBack | undefined {
+  const { kernel } = state.configuration;
+  const there = picker.matchRule(state, tuple);
+  if (kernel?.mode !== 'next-hop' || there === NO_RULE) return undefined;
+  const back: FiveTuple = {
+    protocol: tuple.protocol,
+    source: tuple.destination,
+    sourcePort: tuple.destinationPort,
+    destination: tuple.source,
+    destinationPort: tuple.sourcePort,
+  };
+  const rule = picker.matchRule(state, back);
+  const result = rule === NO_RULE ? undefined : picker.pick(state, back, NONE_EXCLUDED);
+  // The same bytes: two hashes can be the same backend's by chance.
+  const isSame =
+    rule === there &&
+    Buffer.compare(picker.hashOf(state, there, tuple).bytes, picker.hashOf(state, rule, back).bytes) === 0;
+  return {
+    tuple: formatFiveTuple(back),
+    sameBy: isSame ? 'hash' : kernel.flowState === 'pinned' ? 'flow' : 'nothing',
+    ...(result?.kind === 'picked' ? { hashedTo: result.backendId } : {}),
+  };
 }

@@ -1,10 +1,19 @@
-import type { Configuration } from '../model/configuration.js';
-import { PROTOCOL_NUMBER, type FiveTuple } from '../model/five-tuple.js';
-import type { KernelOptions } from '../model/kernel-options.js';
-import type { Hash32 } from './hasher.js';
-import { jhash, reciprocalScale } from './jhash.js';
-import { spokeOf } from './spokes.js';
-import { destinationFirst, TupleKeyWriter, type KeyLayout } from './tuple-key.js';
+import xxhash from 'xxhash-wasm';
+import { PROTOCOL_NUMBER, type FiveTuple } from '../model/address.js';
+import type { Configuration, Distribution, KernelOptions, Rule } from '../model/configuration.js';
+import { spokeOf } from './rule-ports.js';
+
+/**
+ * XXH32 of raw bytes: an unsigned 32-bit integer. The seed is 0 to 2^32-1. Synchronous, keeps nothing of the bytes,
+ * never touches BigInt.
+ */
+export type Hash32 = (bytes: Uint8Array, seed: number) => number;
+
+/** Loads the WebAssembly module once; call it at start-up and hand the function around. */
+export async function createHasher(): Promise<Hash32> {
+  const api = await xxhash();
+  return (bytes, seed) => api.h32Raw(bytes, seed);
+}
 
 /** A field of what is hashed, in the order hashed. */
 export type HashedField =
@@ -146,4 +155,149 @@ function ports(swapped: boolean, length: number): readonly (readonly [HashedFiel
         ['source port', length],
         ['destination port', length],
       ];
+}
+
+/** Which fields are in the key, and whether both directions give the same one. A Rule is one. */
+export type KeyLayout = Pick<Rule, 'distribution' | 'symmetric'>;
+
+const DISTRIBUTIONS: readonly Distribution[] = ['five-tuple', 'source-ip-protocol', 'source-ip'];
+
+/**
+ * Whether the destination endpoint comes first in the key. Only in a symmetric layout: the lower endpoint is first, by
+ * address bytes and then, where ports are hashed, by port. The zone of a scoped address counts for nothing.
+ */
+export function destinationFirst(tuple: FiveTuple, layout: KeyLayout): boolean {
+  if (!layout.symmetric) return false;
+  const source = tuple.source.bytes;
+  const destination = tuple.destination.bytes;
+  for (let index = 0; index < source.length; index++) {
+    // Both are of one family (write() checks) and so of one length.
+    const difference = source[index]! - destination[index]!;
+    if (difference !== 0) return difference > 0;
+  }
+  return layout.distribution === 'five-tuple' && tuple.sourcePort > tuple.destinationPort;
+}
+
+/**
+ * Writes the canonical bytes that are hashed (docs/hash.md): family (1: 4 or 6), protocol (1: IANA number), source
+ * address (4 or 16), destination address, source port (2, big-endian), destination port (2). `source-ip-protocol`
+ * leaves out the ports, `source-ip` the ports and the protocol.
+ *
+ * For the data path: one buffer, nothing allocated per call. The view that write() returns is good until the next
+ * call; copy it to keep it.
+ */
+export class TupleKeyWriter {
+  readonly #bytes = new Uint8Array(1 + 1 + 16 + 16 + 2 + 2);
+  /** By length: all layouts are told apart by it. */
+  readonly #views: (Uint8Array | undefined)[] = [];
+
+  constructor() {
+    for (const addressLength of [4, 16] as const) {
+      for (const distribution of DISTRIBUTIONS) {
+        const length = keyLength(distribution, addressLength);
+        this.#views[length] = this.#bytes.subarray(0, length);
+      }
+    }
+  }
+
+  /** Throws TypeError on a tuple of two families: nothing that arrives on a socket can be one, so it is a bug. */
+  write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
+    const { source, destination } = tuple;
+    if (source.family !== destination.family) {
+      throw new TypeError(`Cannot hash "${source.text}" and "${destination.text}": families must agree`);
+    }
+    const swap = destinationFirst(tuple, layout);
+    const bytes = this.#bytes;
+    let length = 0;
+    bytes[length++] = source.family;
+    if (layout.distribution !== 'source-ip') bytes[length++] = PROTOCOL_NUMBER[tuple.protocol];
+    length = copy(swap ? destination.bytes : source.bytes, bytes, length);
+    length = copy(swap ? source.bytes : destination.bytes, bytes, length);
+    if (layout.distribution === 'five-tuple') {
+      const first = swap ? tuple.destinationPort : tuple.sourcePort;
+      const second = swap ? tuple.sourcePort : tuple.destinationPort;
+      bytes[length++] = first >> 8;
+      bytes[length++] = first & 0xff;
+      bytes[length++] = second >> 8;
+      bytes[length++] = second & 0xff;
+    }
+    // The constructor made a view for every length that a family and a distribution can give.
+    return this.#views[length]!;
+  }
+}
+
+/** Returns where the copy ends. A loop: for so few bytes `set` takes longer. */
+function copy(from: readonly number[], to: Uint8Array, start: number): number {
+  for (let index = 0; index < from.length; index++) to[start + index] = from[index]!;
+  return start + from.length;
+}
+
+function keyLength(distribution: Distribution, addressLength: number): number {
+  const fixed = distribution === 'five-tuple' ? 6 : distribution === 'source-ip-protocol' ? 2 : 1;
+  return fixed + 2 * addressLength;
+}
+
+/** JHASH_INITVAL of linux/include/linux/jhash.h: an arbitrary number. */
+const INITIAL = 0xdeadbeef;
+
+/**
+ * The hash of Linux (include/linux/jhash.h, from Bob Jenkins' lookup3.c) as nftables' `jhash` applies it to the registers of
+ * a concatenation on a little-endian machine: an unsigned 32-bit integer. The length must be a multiple of 4, as that of
+ * registers is.
+ */
+export function jhash(key: Uint8Array, seed: number): number {
+  let length = key.length;
+  let offset = 0;
+  let a = (INITIAL + length + seed) | 0;
+  let b = a;
+  let c = a;
+  while (length > 12) {
+    a = (a + word(key, offset)) | 0;
+    b = (b + word(key, offset + 4)) | 0;
+    c = (c + word(key, offset + 8)) | 0;
+    // __jhash_mix
+    a = (a - c) ^ rotate(c, 4);
+    c = (c + b) | 0;
+    b = (b - a) ^ rotate(a, 6);
+    a = (a + c) | 0;
+    c = (c - b) ^ rotate(b, 8);
+    b = (b + a) | 0;
+    a = (a - c) ^ rotate(c, 16);
+    c = (c + b) | 0;
+    b = (b - a) ^ rotate(a, 19);
+    a = (a + c) | 0;
+    c = (c - b) ^ rotate(b, 4);
+    b = (b + a) | 0;
+    length -= 12;
+    offset += 12;
+  }
+  if (length === 0) return c >>> 0;
+  a = (a + word(key, offset)) | 0;
+  if (length > 4) b = (b + word(key, offset + 4)) | 0;
+  if (length > 8) c = (c + word(key, offset + 8)) | 0;
+  // __jhash_final
+  c = ((c ^ b) - rotate(b, 14)) | 0;
+  a = ((a ^ c) - rotate(c, 11)) | 0;
+  b = ((b ^ a) - rotate(a, 25)) | 0;
+  c = ((c ^ b) - rotate(b, 16)) | 0;
+  a = ((a ^ c) - rotate(c, 4)) | 0;
+  b = ((b ^ a) - rotate(a, 14)) | 0;
+  c = ((c ^ b) - rotate(b, 24)) | 0;
+  return c >>> 0;
+}
+
+/** The kernel's reciprocal_scale(): 0 to `size` - 1. It is not `hash % size`. */
+export function reciprocalScale(hash: number, size: number): number {
+  // In two halves: the product of both may have 64 bits, more than a double holds.
+  const high = Math.floor(hash / 65536) * size;
+  const low = (hash % 65536) * size;
+  return Math.floor((high + Math.floor(low / 65536)) / 65536);
+}
+
+function word(key: Uint8Array, at: number): number {
+  return key[at]! | (key[at + 1]! << 8) | (key[at + 2]! << 16) | (key[at + 3]! << 24);
+}
+
+function rotate(value: number, bits: number): number {
+  return (value << bits) | (value >>> (32 - bits));
 }

@@ -1,5 +1,5 @@
-import { NO_BACKEND } from '../model/forwarding-state.js';
-import type { Hash32 } from './hasher.js';
+import { NO_BACKEND } from '../model/forwarding.js';
+import type { Hash32 } from './flow-hash.js';
 
 export interface MaglevMember {
   /** Stable identity: decides the member's preference list and its place in turn. */

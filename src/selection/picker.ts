@@ -1,13 +1,56 @@
-import type { Configuration } from '../model/configuration.js';
-import type { FiveTuple } from '../model/five-tuple.js';
-import { NO_BACKEND, type ForwardingState, type PoolView } from '../model/forwarding-state.js';
-import type { Rule } from '../model/rule.js';
-import { isAdmitted } from './access-list.js';
-import { flowHashOf, type FlowHash } from './flow-hash.js';
-import type { Hash32 } from './hasher.js';
-import type { PickResult, RulePickResult } from './pick-result.js';
-import { createRuleMatcher, NO_RULE, type RuleMatcher } from './rule-matcher.js';
-import { crossesSpokes } from './spokes.js';
+import { formatEndpoint, type FiveTuple, type IpAddress } from '../model/address.js';
+import type { Backend, Configuration, Rule } from '../model/configuration.js';
+import { NO_BACKEND, type ForwardingState, type PoolView } from '../model/forwarding.js';
+import { isAdmitted } from './access.js';
+import { flowHashOf, type FlowHash, type Hash32 } from './flow-hash.js';
+import { NO_RULE, RulePorts, crossesSpokes } from './rule-ports.js';
+
+/** A backend was found. */
+export interface Picked {
+  readonly kind: 'picked';
+  /** Into `configuration.rules`. */
+  readonly ruleIndex: number;
+  /** Into `state.views`. */
+  readonly viewIndex: number;
+  /** Into the view's `backends`. */
+  readonly backendIndex: number;
+  readonly backendId: string;
+  /** Of the flow's key bytes, unsigned 32 bits; with `skipped` added to the seed where the data plane hashes again. */
+  readonly hash: number;
+  /** The slot whose backend was taken: the one that the hash (and sequence) named, or `skipped` slots after it. */
+  readonly slot: number;
+  /** `retry`: the first slot's backend was excluded. `fail-open`: nobody is eligible and the rule says so. */
+  readonly reason: 'hash' | 'retry' | 'fail-open';
+  /** Slots walked past because their backend was excluded, or times hashed again for that. */
+  readonly skipped: number;
+}
+
+/** No rule covers the destination address, port and protocol. */
+export interface NoRule {
+  readonly kind: 'no-rule';
+}
+
+/** The frontend's allow and deny lists do not admit the source. */
+export interface Denied {
+  readonly kind: 'denied';
+  readonly ruleIndex: number;
+}
+
+/** A rule, but nobody to take the flow. Never remembered: the next packet asks again. */
+export interface NoBackend {
+  readonly kind: 'none';
+  readonly ruleIndex: number;
+  /** `no-eligible`: the table is empty. `all-excluded`: every backend in it was tried in vain or is at its cap. */
+  readonly cause: 'no-eligible' | 'all-excluded';
+  /** From the rule's `allDown`; `reset` where that is `fail-open` and even this found nobody. */
+  readonly action: 'reset' | 'drop';
+}
+
+/** What selecting for a rule that is already known can give. */
+export type RulePickResult = Picked | NoBackend;
+
+/** What selection can give. Outcomes are values: nothing on this path throws but bugs. */
+export type PickResult = RulePickResult | NoRule | Denied;
 
 /**
  * Chooses backends. The result depends on the arguments and nothing else: no clock, socket or counter. `excluded`
@@ -79,7 +122,7 @@ class HashPicker implements Picker {
   readonly #hash: Hash32;
   // All only remember what the immutable key already determines.
   readonly #flowHashes = new WeakMap<Configuration, FlowHash>();
-  readonly #matchers = new WeakMap<Configuration, RuleMatcher>();
+  readonly #rulePorts = new WeakMap<Configuration, RulePorts>();
   readonly #owners = new WeakMap<Uint16Array, readonly number[]>();
 
   constructor(hash: Hash32) {
@@ -89,10 +132,8 @@ class HashPicker implements Picker {
   pick(state: ForwardingState, tuple: FiveTuple, excluded: ReadonlySet<string>): PickResult {
     const ruleIndex = this.matchRule(state, tuple);
     if (ruleIndex === NO_RULE) return { kind: 'no-rule' };
-    const { frontends } = state.configuration;
-    const { rule } = ruleAndView(state, ruleIndex);
-    const frontend = frontends.find(({ name }) => name === rule.frontend);
-    if (frontend === undefined || !isAdmitted(frontend, tuple.source)) return { kind: 'denied', ruleIndex };
+    const { frontend } = ruleAndView(state, ruleIndex).rule;
+    if (!isAdmitted(frontend, tuple.source)) return { kind: 'denied', ruleIndex };
     return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
   }
 
@@ -146,12 +187,12 @@ class HashPicker implements Picker {
   matchRule(state: ForwardingState, tuple: FiveTuple): number {
     const { configuration } = state;
     if (!crossesSpokes(configuration.kernel, tuple)) return NO_RULE;
-    let matcher = this.#matchers.get(configuration);
-    if (matcher === undefined) {
-      matcher = createRuleMatcher(configuration);
-      this.#matchers.set(configuration, matcher);
+    let rulePorts = this.#rulePorts.get(configuration);
+    if (rulePorts === undefined) {
+      rulePorts = new RulePorts(configuration.rules);
+      this.#rulePorts.set(configuration, rulePorts);
     }
-    return matcher.match(tuple.protocol, tuple.destination, tuple.destinationPort);
+    return rulePorts.ownerOf(tuple.protocol, tuple.destination, tuple.destinationPort);
   }
 
   hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey {
@@ -229,4 +270,39 @@ function backendIdAt(view: PoolView, index: number): string {
     throw new RangeError(`Table of view "${view.key}" names backend ${index} of ${view.backends.length}`);
   }
   return entry.backend.id;
+}
+
+export interface BackendEndpoint {
+  readonly address: IpAddress;
+  readonly port: number;
+}
+
+/**
+ * Where a flow that reached `frontendPort` is dialled. Without floating IP: the backend's address, and the port moved
+ * by the rule's offset (0 keeps it). With floating IP: the alias on which the backend terminates this frontend, port
+ * unchanged.
+ *
+ * Throws TypeError where floating IP has no alias for the frontend or the port leaves 1-65535: the configuration is
+ * refused in both cases, so either is a bug.
+ */
+export function backendEndpoint(
+  rule: Pick<Rule, 'floatingIp' | 'portOffset'>,
+  backend: Pick<Backend, 'id' | 'address' | 'floatingAddresses'>,
+  frontendName: string,
+  frontendPort: number,
+): BackendEndpoint {
+  if (rule.floatingIp) {
+    const alias = backend.floatingAddresses[frontendName];
+    if (alias === undefined) {
+      throw new TypeError(
+        `Cannot dial backend "${backend.id}": floating IP needs an alias for "${frontendName}"`,
+      );
+    }
+    return { address: alias, port: frontendPort };
+  }
+  const port = frontendPort + rule.portOffset;
+  if (port < 1 || port > 65535) {
+    throw new TypeError(`Cannot dial ${formatEndpoint(backend.address, port)}: port ${port} must be 1-65535`);
+  }
+  return { address: backend.address, port };
 }

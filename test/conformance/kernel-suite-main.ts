@@ -1,12 +1,12 @@
-import type { DataPlane } from '../../src/dataplane/data-plane.js';
-import { FlowMirror } from '../../src/dataplane/kernel/flows/flow-mirror.js';
-import { KernelPlane } from '../../src/dataplane/kernel/kernel-plane.js';
-import { setupOf } from '../../src/dataplane/kernel/setup/setup-of.js';
-import { Reconciler } from '../../src/nft/reconciler.js';
-import { systemTools } from '../../src/nft/runner.js';
+import type { DataPlane } from '../../src/planes/contract.js';
+import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
+import { KernelPlane } from '../../src/planes/kernel/plane.js';
+import { setupOf } from '../../src/planes/kernel/setup-of.js';
+import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { systemFiles as files } from '../../src/runtime/files.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker } from '../../src/selection/picker.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { conformanceSuite } from './data-plane-suite.js';
@@ -21,7 +21,7 @@ async function createKernelPlane(): Promise<DataPlane> {
     createKeeper: (onChange) =>
       new Reconciler({ clock, tools, onChange }, { instance: 'haports', adopts: true }),
     lock: { take: () => Promise.resolve(), release: () => undefined },
-    flows: new FlowMirror({ clock, tools, files, picker }, { flowEvents: true }),
+    flows: new ConntrackFlows({ clock, tools, files, picker }, { flowEvents: true }),
     setupOf: (input) => setupOf(input, { networks: [] }),
     interfaces: () => [],
     onWarning: () => undefined,

@@ -12,7 +12,8 @@ describe('the kernel plane, in a namespace of its own', { skip: whyNoNamespaces(
   test('passes the conformance suite', { timeout: 240_000 }, async (t) => {
     // Within a test, Node runs no other tests.
     const node = ['env', '-u', 'NODE_TEST_CONTEXT', process.execPath];
-    const args = [...node, '--test-reporter=spec', '--test', SUITE];
+    // A failed test may leave connections open, which would keep the process.
+    const args = [...node, '--test-reporter=spec', '--test-force-exit', SUITE];
     const { code, stdout, stderr } = await all.run(args, { timeoutMs: 230_000 });
     for (const line of stdout.split('\n')) if (/✔|ℹ [a-z]|﹣/.test(line)) t.diagnostic(line.trim());
     if (code !== 0) throw new Error(`${stdout}\n${stderr}`);

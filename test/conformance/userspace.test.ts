@@ -1,16 +1,16 @@
 import { EventEmitter } from 'node:events';
 import { join } from 'node:path';
-import type { DataPlane } from '../../src/dataplane/data-plane.js';
-import type { Channel } from '../../src/dataplane/remote/channel.js';
-import { PlaneHost } from '../../src/dataplane/remote/plane-host.js';
-import { RemotePlane } from '../../src/dataplane/remote/remote-plane.js';
-import { WorkerGroup } from '../../src/dataplane/remote/worker-group.js';
-import { forkSharingWorker } from '../../src/dataplane/remote/worker-launcher.js';
-import { ownAddresses } from '../../src/dataplane/userspace/own-addresses.js';
-import { tryTcpPort } from '../../src/dataplane/userspace/tcp/try-port.js';
-import { UserspacePlane } from '../../src/dataplane/userspace/userspace-plane.js';
+import type { DataPlane } from '../../src/planes/contract.js';
+import { PlaneHost } from '../../src/planes/workers/host.js';
+import type { Channel } from '../../src/planes/workers/rpc.js';
+import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
+import { WorkerGroup } from '../../src/planes/workers/group.js';
+import { forkSharingWorker } from '../../src/planes/workers/process.js';
+import { ownAddresses } from '../../src/planes/userspace/listen-plan.js';
+import { tryTcpPort } from '../../src/planes/userspace/sockets/net.js';
+import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { systemClock } from '../../src/runtime/clock.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { conformanceSuite } from './data-plane-suite.js';
 
@@ -38,13 +38,16 @@ function channelPair(): readonly [Channel, Channel] {
 async function createRemotePlane(): Promise<DataPlane> {
   const hash = await createHasher();
   const [control, worker] = channelPair();
-  new PlaneHost({
-    channel: worker,
-    clock: systemClock,
-    createPlane: (options) => new UserspacePlane({ clock: systemClock, hash, ownAddresses }, options),
-    onStopped: () => undefined,
+  const exited = new Promise<string>((resolve) => {
+    new PlaneHost({
+      channel: worker,
+      clock: systemClock,
+      createPlane: (options) => new UserspacePlane({ clock: systemClock, hash, ownAddresses }, options),
+      onStopped: () => resolve('exit code 0'),
+    });
   });
-  return new RemotePlane(control, OPTIONS);
+  const launch = () => ({ pid: 1, channel: control, exited, kill: () => undefined });
+  return new WorkerSupervisor({ clock: systemClock, launch }, OPTIONS);
 }
 
 /** On real processes of the built worker. */

@@ -5,7 +5,7 @@ import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import type { StatusView } from '../../src/model/operator-views.js';
+import type { StatusView } from '../../src/api/views.js';
 import { adminApi } from '../support/admin-api.js';
 import { runCommand } from '../support/commands.js';
 import { eventually, within } from '../support/deadline.js';

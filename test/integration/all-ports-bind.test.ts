@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readlinkSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { afterEach, before, describe, test } from 'node:test';
-import type { BackendPoolView } from '../../src/model/operator-views.js';
+import type { BackendPoolView } from '../../src/api/views.js';
 import { eventually } from '../support/deadline.js';
 import { HaportsProcess, isAlive } from '../support/haports-process.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';

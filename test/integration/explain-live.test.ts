@@ -1,3 +1,4 @@
+import type { Explanation } from '../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
@@ -10,12 +11,10 @@ import { labConfig } from '../support/lab-config.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { sumMetric } from '../support/metrics-text.js';
 import { NvaProcess } from '../support/nva-process.js';
-import { parseIpAddress } from '../../src/model/address.js';
-import type { Protocol } from '../../src/model/five-tuple.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
+import { parseIpAddress, type Protocol } from '../../src/model/address.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
 import { explain } from '../../src/selection/explain.js';
-import type { Explanation } from '../../src/selection/explanation.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker, type Picker } from '../../src/selection/picker.js';
 
 const FLOWS = 300;

@@ -7,6 +7,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { campaign } from '../support/campaign.js';
 import { hasCommand, runCommand } from '../support/commands.js';
 import { eventually } from '../support/deadline.js';
 import { HaportsProcess } from '../support/haports-process.js';
@@ -76,6 +77,9 @@ function pattern(bytes: number): Buffer {
 }
 
 const sha256 = (data: Buffer): string => createHash('sha256').update(data).digest('hex');
+
+/** How long a tool measures a rate that no test looks at. */
+const SECONDS = campaign({ share: '1', whole: '3' });
 
 void describe('unmodified clients through an HA-ports rule', () => {
   let balancer: HaportsProcess;
@@ -163,10 +167,10 @@ void describe('unmodified clients through an HA-ports rule', () => {
     });
 
     for (const [index, [title, ...args]] of [
-      ['TCP to the backend', '-t', '3'],
-      ['TCP from the backend', '-t', '3', '-R'],
-      ['TCP, four streams', '-t', '3', '-P', '4'],
-      ['TCP, four streams from the backend', '-t', '3', '-P', '4', '-R'],
+      ['TCP to the backend', '-t', SECONDS],
+      ['TCP from the backend', '-t', SECONDS, '-R'],
+      ['TCP, four streams', '-t', SECONDS, '-P', '4'],
+      ['TCP, four streams from the backend', '-t', SECONDS, '-P', '4', '-R'],
     ].entries()) {
       withTools(['iperf3'], title!, async (t) => {
         const before = await flowsByBackend();
@@ -268,8 +272,8 @@ void describe('unmodified clients through an HA-ports rule', () => {
       }
     });
 
-    withTools(['wrk'], '32 connections for 3 s, no error', async (t) => {
-      const args = ['-t1', '-c', '32', '-d', '3', '--latency', `http://${BY_TUPLE}:${HTTP_PORT}/`];
+    withTools(['wrk'], `32 connections for ${SECONDS} s, no error`, async (t) => {
+      const args = ['-t1', '-c', '32', '-d', SECONDS, '--latency', `http://${BY_TUPLE}:${HTTP_PORT}/`];
       const { code, stdout } = await runCommand('wrk', args, { timeoutMs: 20_000 });
       assert.equal(code, 0, stdout);
       assert.doesNotMatch(stdout, /Socket errors|Non-2xx/, stdout);

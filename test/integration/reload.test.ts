@@ -4,8 +4,9 @@ import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { ReloadOutcome } from '../../src/model/plan-report.js';
+import type { ReloadOutcome } from '../../src/api/views.js';
 import { adminApi, type AdminAnswer } from '../support/admin-api.js';
+import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
 import { HaportsProcess } from '../support/haports-process.js';
 import { loopbackBlock } from '../support/loopback.js';
@@ -13,7 +14,8 @@ import { NvaProcess } from '../support/nva-process.js';
 import { TcpClient } from '../support/tcp-client.js';
 import { UdpClient } from '../support/udp-client.js';
 
-const RELOADS = 100;
+/** Each kind of change several times. */
+const RELOADS = campaign({ share: 30, whole: 100 });
 const FLOWS = 250;
 const PORTS = [8000, 8007, 8042, 8099];
 const TAKEN_PORT = 9555;
@@ -26,7 +28,7 @@ interface Wishes {
   readonly moreRules?: readonly object[];
 }
 
-void describe('100 reloads under 500 live flows', () => {
+void describe(`${RELOADS} reloads under 500 live flows`, () => {
   for (const workers of [1, 2]) suite(workers);
 });
 

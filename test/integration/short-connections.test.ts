@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
 import { descriptorCount, HaportsProcess } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
@@ -8,7 +9,7 @@ import { sumMetric } from '../support/metrics-text.js';
 import { NvaProcess } from '../support/nva-process.js';
 import { TcpClient } from '../support/tcp-client.js';
 
-const CONNECTIONS = 50_000;
+const CONNECTIONS = campaign({ share: 10_000, whole: 50_000 });
 const AT_A_TIME = 64;
 const host = loopbackBlock();
 

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { BackendPoolView } from '../../src/model/operator-views.js';
+import type { BackendPoolView } from '../../src/api/views.js';
 import { adminApi } from '../support/admin-api.js';
 import { eventually } from '../support/deadline.js';
 import { HaportsProcess } from '../support/haports-process.js';

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { createSocket, type Socket } from 'node:dgram';
 import { describe, test, type TestContext } from 'node:test';
+import { oneOfEachKind } from '../support/campaign.js';
 import { hasCommand } from '../support/commands.js';
 import { eventually, within } from '../support/deadline.js';
 import { childrenOf, isAlive } from '../support/haports-process.js';
@@ -89,13 +90,14 @@ async function connectOnAndOn(
 }
 
 void describe('upgrading the built process', () => {
-  for (const [workers, next] of [
-    [1, 1],
-    [0, 0],
-    [2, 2],
-    [1, 2],
-    [2, 1],
-  ] as const) {
+  const changes = [
+    { workers: 0, next: 0, kind: 'in the control process' },
+    { workers: 1, next: 1, kind: 'as many' },
+    { workers: 2, next: 2, kind: 'as many' },
+    { workers: 1, next: 2, kind: 'more' },
+    { workers: 2, next: 1, kind: 'fewer' },
+  ];
+  for (const { workers, next } of oneOfEachKind(changes, ({ kind }) => kind)) {
     test(
       `loses nobody under load with ${workers} data workers, ${next} after`,
       { timeout: 120_000 },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
-import type { FlowList, RuleView } from '../../src/model/operator-views.js';
+import type { FlowList, RuleView } from '../../src/api/views.js';
 import { eventually } from '../support/deadline.js';
 import type { HaportsProcess } from '../support/haports-process.js';
 import { useLab, whyNoNamespaces, type Host } from '../support/lab.js';

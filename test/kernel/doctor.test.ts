@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import type { DoctorReport } from '../../src/control/doctor.js';
+import type { DoctorReport } from '../../src/doctor/checks.js';
 import { ConfigFile } from '../support/config-file.js';
 import { MAIN } from '../support/haports-process.js';
 import { serveFrontends } from '../support/kernel-lab.js';

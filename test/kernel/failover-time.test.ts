@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test, type TestContext } from 'node:test';
-import type { BackendPoolView } from '../../src/model/operator-views.js';
+import type { BackendPoolView } from '../../src/api/views.js';
 import { eventually } from '../support/deadline.js';
 import type { HaportsProcess } from '../support/haports-process.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';

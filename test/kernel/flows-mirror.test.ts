@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { afterEach, before, beforeEach, describe, test } from 'node:test';
-import { FlowMirror } from '../../src/dataplane/kernel/flows/flow-mirror.js';
-import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
+import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
+import { kernelInput } from '../../src/planes/kernel/program.js';
 import type { PlaneEvent } from '../../src/model/events.js';
 import type { FlowRecord } from '../../src/model/flow.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { eventually } from '../support/deadline.js';
 import { HUB_MODES, useHub } from '../support/kernel-lab.js';
@@ -16,12 +16,12 @@ import { makeFlows, type Answer, type Flow, type FlowPlan, type Traffic } from '
 const SOON = { nat: '5s', 'floating-l2': '4s', 'floating-routed': '4s' } as const;
 
 for (const mode of HUB_MODES) {
-  describe(`FlowMirror of a kernel, ${mode}`, { skip: whyNoNamespaces() }, () => {
+  describe(`ConntrackFlows of a kernel, ${mode}`, { skip: whyNoNamespaces() }, () => {
     const kernel = useHub(mode);
     const { lb, client: clientHost } = kernel.lab.hosts;
     let client: Traffic;
     let state: ForwardingState;
-    const running: FlowMirror[] = [];
+    const running: ConntrackFlows[] = [];
 
     before(async () => {
       client = clientHost.traffic();
@@ -47,11 +47,12 @@ for (const mode of HUB_MODES) {
     async function mirrored() {
       const files = { readText: (path: string) => lb.must(['cat', path]) };
       const { tools, states } = kernel;
-      const mirror = new FlowMirror({ clock, tools, files, picker: states.picker }, { flowEvents: true });
+      const mirror = new ConntrackFlows({ clock, tools, files, picker: states.picker }, { flowEvents: true });
       running.push(mirror);
       const events: PlaneEvent[] = [];
       mirror.subscribe((batch) => events.push(...batch));
       mirror.update(state, kernelInput(state));
+      mirror.consume();
       await mirror.start();
       // The machine's own sockets are as they are.
       assert.deepEqual(
@@ -63,7 +64,7 @@ for (const mode of HUB_MODES) {
       return { mirror, events, started, ended };
     }
 
-    async function allFlows(mirror: FlowMirror): Promise<FlowRecord[]> {
+    async function allFlows(mirror: ConntrackFlows): Promise<FlowRecord[]> {
       const flows: FlowRecord[] = [];
       let after: number | undefined;
       do {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import { ipAddress } from '../../src/model/address.js';
-import { jhash, reciprocalScale } from '../../src/selection/jhash.js';
+import { jhash, reciprocalScale } from '../../src/selection/flow-hash.js';
 import { useHub, type Wishes } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
 import { RAW_PACKETS } from '../support/raw-packets.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, test } from 'node:test';
-import { kernelInput } from '../../src/dataplane/kernel/kernel-input.js';
-import type { FlowAction } from '../../src/model/rule.js';
+import { kernelInput } from '../../src/planes/kernel/program.js';
+import type { FlowAction } from '../../src/model/configuration.js';
 import { eventually } from '../support/deadline.js';
 import { crossedNvas, crossingOf, PROBE_PORT, setFirewalls, useSpokes } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';

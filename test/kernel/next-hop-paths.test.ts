@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { before, beforeEach, describe, test } from 'node:test';
-import type { KernelOptions } from '../../src/model/kernel-options.js';
-import { flushInstance } from '../../src/nft/flush.js';
-import { Reconciler } from '../../src/nft/reconciler.js';
+import type { KernelOptions } from '../../src/model/configuration.js';
+import { flushInstance } from '../../src/planes/netfilter/nft.js';
+import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
 import { systemClock } from '../../src/runtime/clock.js';
 import { eventually } from '../support/deadline.js';
 import {

@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { ipAddress } from '../../src/model/address.js';
-import { parseCidr } from '../../src/model/cidr.js';
-import { parsePortSet } from '../../src/model/port-set.js';
-import { captureSetup } from '../../src/nft/capture-setup.js';
-import type { KernelSetup } from '../../src/nft/kernel-setup.js';
-import { Reconciler } from '../../src/nft/reconciler.js';
-import { flushInstance } from '../../src/nft/flush.js';
-import { systemTools } from '../../src/nft/runner.js';
+import { ipAddress, parseCidr } from '../../src/model/address.js';
+import { parsePortSet } from '../../src/model/ports.js';
+import { captureSetup } from '../../src/planes/capture/table.js';
+import type { KernelSetup } from '../../src/planes/netfilter/setup.js';
+import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
+import { flushInstance } from '../../src/planes/netfilter/nft.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { eventually } from '../support/deadline.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
@@ -35,7 +34,7 @@ describe('captureSetup(), in the kernel', { skip: whyNoNamespaces() }, () => {
     assert.ok(block);
     setup = captureSetup({
       instance: 'haports',
-      plan: { tcp: 'dnat-map', udp: 'redirect', port: 61000, block },
+      plan: { udp: 'redirect', port: 61000, block },
       workers: 2,
       frontends: ([4, 6] as const).map((family) => ({
         name: 'hub',

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { toolFailure } from '../../src/nft/tool-failure.js';
-import type { Tool } from '../../src/nft/tools.js';
+import { toolFailure, type Tool } from '../../src/planes/netfilter/tools.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
 
 const NOBODY = ['--reuid', '65534', '--regid', '65534', '--clear-groups'];

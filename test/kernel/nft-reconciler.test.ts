@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { before, beforeEach, describe, test } from 'node:test';
-import { ipAddress } from '../../src/model/address.js';
-import { parseCidr } from '../../src/model/cidr.js';
-import { parsePortSet } from '../../src/model/port-set.js';
-import { captureSetup } from '../../src/nft/capture-setup.js';
-import type { CapturedFrontend, CaptureInput } from '../../src/nft/capture-input.js';
-import { flushInstance } from '../../src/nft/flush.js';
-import type { KernelSetup } from '../../src/nft/kernel-setup.js';
-import { Reconciler } from '../../src/nft/reconciler.js';
-import { systemTools } from '../../src/nft/runner.js';
+import { ipAddress, parseCidr } from '../../src/model/address.js';
+import { parsePortSet } from '../../src/model/ports.js';
+import { captureSetup, type CapturedFrontend, type CaptureInput } from '../../src/planes/capture/table.js';
+import { flushInstance } from '../../src/planes/netfilter/nft.js';
+import type { KernelSetup } from '../../src/planes/netfilter/setup.js';
+import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
+import { backendRule, backendTable } from '../../src/planes/netfilter/routing.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
 
@@ -37,7 +36,7 @@ function setup(change: Partial<CaptureInput> = {}): KernelSetup {
   assert.ok(block);
   return captureSetup({
     instance: 'haports',
-    plan: { tcp: 'dnat-map', udp: 'redirect', port: 61000, block },
+    plan: { udp: 'redirect', port: 61000, block },
     workers: 2,
     frontends: [
       frontend('hub', '10.9.0.1', 5, '1-21,23-2000', '1-21,23-65535'),
@@ -46,6 +45,13 @@ function setup(change: Partial<CaptureInput> = {}): KernelSetup {
     udpEntrySeconds: 90,
     ...change,
   });
+}
+
+/** As with capture, and with the policy rule of a backend. */
+function withBackend(): KernelSetup {
+  const captured = setup();
+  const rule = backendRule(6, 0x68000001, backendTable(captured.tag, 1));
+  return { ...captured, routing: [...captured.routing, rule] };
 }
 
 describe('Reconciler, in a network namespace', { skip }, () => {
@@ -111,6 +117,16 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.equal(await ruleset(), rulesBefore);
     assert.equal(await routing(), routingBefore);
     assert.deepEqual(changes, ['installed', 'removed']);
+  });
+
+  test('install() adds the policy rule of a backend, and remove() takes it away', async () => {
+    const routingBefore = await routing();
+    await reconciler.install(withBackend());
+    assert.match(await box.ip('-6 rule'), /fwmark 0x68000001 lookup/);
+    await reconciler.install(setup());
+    assert.doesNotMatch(await box.ip('-6 rule'), /fwmark/, 'what is no longer wanted goes');
+    await reconciler.remove();
+    assert.equal(await routing(), routingBefore);
   });
 
   test('install() only changes elements where only ports change', async () => {
@@ -217,12 +233,13 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     });
   }
 
-  test('it puts right the table after `nft flush ruleset`', async () => {
-    await reconciler.install(setup());
-    const rules = await ruleset();
+  test('it puts right a policy rule and the table after `nft flush ruleset`', async () => {
+    await reconciler.install(withBackend());
     await box.nft('flush ruleset');
+    await box.ip('-6 rule del pref 680');
     await poll();
-    assert.ok(rules.endsWith(await ruleset()));
+    assert.match(await ruleset(), /map tcp4-hub/);
+    assert.match(await box.ip('-6 rule'), /fwmark 0x68000001/);
     await box.nft(FOREIGN);
     await poll();
     assert.equal(reconciler.report().repairs, 1, 'a table of others is no damage');

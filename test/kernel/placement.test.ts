@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import type { KernelOptions } from '../../src/model/kernel-options.js';
+import type { KernelOptions } from '../../src/model/configuration.js';
 import { HUB_MODES, SERVER_PORTS, useHub } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
 import { BACKENDS, CLIENTS, FAMILIES, FRONTEND } from '../support/topologies.js';

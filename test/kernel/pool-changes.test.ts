@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { ACTED } from '../../src/dataplane/kernel/setup/action-sets.js';
+import { ACTED } from '../../src/planes/kernel/nat/policies.js';
 import { eventually } from '../support/deadline.js';
 import { HUB_MODES, useHub } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';

@@ -1,24 +1,24 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { ForwardingCompiler } from '../../src/control/forwarding-compiler.js';
-import { planChange } from '../../src/control/plan.js';
-import { generatedTuples } from '../../src/control/population.js';
-import { replay } from '../../src/control/replay.js';
-import type { Configuration } from '../../src/model/configuration.js';
+import { ForwardingCompiler } from '../../src/selection/compiler.js';
+import { planChange } from '../../src/whatif/plan.js';
+import { generatedTuples } from '../../src/whatif/population.js';
+import { replay } from '../../src/whatif/replay.js';
+import type { Configuration, Distribution } from '../../src/model/configuration.js';
 import type { FlowRecord } from '../../src/model/flow.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { Distribution } from '../../src/model/rule.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker } from '../../src/selection/picker.js';
 import { inPieces, LogRecorder, randomFlows } from '../unit/control/recorded-flows.js';
 import { aPool, settings } from '../unit/control/settings.js';
 import { aRule } from '../unit/selection/fixtures.js';
+import { campaign } from '../support/campaign.js';
 
 const hash = await createHasher();
 const picker = createPicker(hash);
 /** Building tables and hashing populations takes time; each case is a whole configuration. */
-const RUNS = { numRuns: 40 };
+const RUNS = { numRuns: campaign({ share: 20, whole: 200 }) };
 
 const members = fc.array(
   fc.record({

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { IdleWheel, WHEEL_TICK_MS, type WheelEntry } from '../../src/flow/idle-wheel.js';
+import { IdleWheel, WHEEL_TICK_MS, type WheelEntry } from '../../src/flows/idle-wheel.js';
 
 class Entry implements WheelEntry {
   wheelNext: WheelEntry | undefined = undefined;

@@ -1,20 +1,20 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { planChange } from '../../src/control/plan.js';
-import { EventQueue } from '../../src/dataplane/userspace/event-queue.js';
-import { FlowEnforcement } from '../../src/dataplane/userspace/flow-enforcement.js';
-import { FlowKeeper } from '../../src/dataplane/userspace/flow-keeper.js';
-import { Flow, flowRecord } from '../../src/flow/flow.js';
-import type { Protocol } from '../../src/model/five-tuple.js';
+import { planChange } from '../../src/whatif/plan.js';
+import { EventQueue } from '../../src/flows/event-queue.js';
+import { FlowManager } from '../../src/flows/flow-manager.js';
+import { Flow, flowRecord } from '../../src/flows/flow.js';
+import type { Protocol } from '../../src/model/address.js';
 import type { FlowRecord } from '../../src/model/flow.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { FlowAction, FlowPolicy, Rule } from '../../src/model/rule.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import type { FlowAction, FlowPolicy, Rule } from '../../src/model/configuration.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker } from '../../src/selection/picker.js';
+import { campaign } from '../support/campaign.js';
 import { FakeClock } from '../support/fake-clock.js';
-import { testState, type TestBackend } from '../support/forwarding-state.js';
-import { aTuple, placementOn, RecordingTransport } from '../unit/flow/flow-fixtures.js';
+import { testState, type RuleParts, type TestBackend } from '../support/forwarding-state.js';
+import { aTuple, placementOn, RecordingTransport } from '../unit/flows/flow-fixtures.js';
 
 const picker = createPicker(await createHasher());
 const ADDRESSES = ['10.0.0.1', '10.0.0.2', '10.0.0.3'];
@@ -49,28 +49,26 @@ function backendsAfter(fates: readonly string[]): TestBackend[] {
 /** What the plane's own enforcement does to one flow, seen from outside: what its transport is told. */
 function enforced(before: ForwardingState, after: ForwardingState) {
   const clock = new FakeClock();
-  const keeper = new FlowKeeper(
+  const manager = new FlowManager(
     { clock, events: new EventQueue(clock) },
     { flowEvents: false, worker: 0, workers: 1 },
     before,
   );
-  const enforcement = new FlowEnforcement(keeper);
-  const [rule] = before.configuration.rules;
-  assert.ok(rule !== undefined);
+  const [slot] = manager.slotsFor(before.configuration);
+  assert.ok(slot !== undefined);
   const flows = PROTOCOLS.flatMap((protocol) =>
     ADDRESSES.map((address, index) => {
       const transport = new RecordingTransport();
-      const flow = keeper.open(aTuple(protocol, '192.0.2.1', 4000 + index), rule, transport);
+      const flow = manager.open(aTuple(protocol, '192.0.2.1', 4000 + index), slot, transport);
       assert.ok(flow instanceof Flow);
-      keeper.place(flow, placementOn(`nvas/${address}`));
-      keeper.establish(flow);
+      manager.place(flow, placementOn(`nvas/${address}`));
+      manager.establish(flow);
       return { record: flowRecord(flow, 0), transport };
     }),
   );
-  keeper.adopt(after);
-  enforcement.enforce(before.configuration);
+  manager.apply(after);
   clock.advance(1000);
-  enforcement.stop();
+  manager.stop();
   const done = { stay: 0, move: 0, reset: 0, drop: 0 };
   for (const { transport } of flows) {
     if (transport.calls.includes('unpin')) done.move++;
@@ -91,7 +89,7 @@ test('planChange() foretells what the userspace plane does to its flows', async 
       fc.array(fortunes, { minLength: 3, maxLength: 3 }),
       policies,
       fc.constantFrom<Rule['allDown']>('reset', 'drop', 'fail-open'),
-      fc.constantFrom<Partial<Rule>>(
+      fc.constantFrom<RuleParts>(
         {},
         { name: 'renamed' },
         { name: 'renamed', protocols: ['tcp'] },
@@ -110,6 +108,6 @@ test('planChange() foretells what the userspace plane does to its flows', async 
         assert.deepEqual(report.flows, done);
       },
     ),
-    { numRuns: 200 },
+    { numRuns: campaign({ share: 80, whole: 500 }) },
   );
 });

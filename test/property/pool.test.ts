@@ -2,10 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { ipAddress } from '../../src/model/address.js';
-import type { Backend, BackendPool } from '../../src/model/configuration.js';
-import type { Probe, ProbeResult } from '../../src/model/probe.js';
-import { initialHealth, observe } from '../../src/pool/health-tracker.js';
-import { evaluatePool, type BackendInputs } from '../../src/pool/pool-state.js';
+import type { Backend, BackendPool, Probe, ProbeResult } from '../../src/model/configuration.js';
+import { initialHealth, observe } from '../../src/health/tracker.js';
+import { evaluatePool, type BackendInputs } from '../../src/selection/pool.js';
 
 const result: fc.Arbitrary<ProbeResult> = fc.constantFrom<ProbeResult>(
   { verdict: 'success', answer: 'explicit', evidence: 'ok', durationMs: 1 },

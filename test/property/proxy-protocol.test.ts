@@ -2,13 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
-  parseProxyHeader,
   PROXY_HEADER_MAX_BYTES,
-} from '../../src/dataplane/userspace/tcp/proxy-protocol-parse.js';
-import {
+  parseProxyHeader,
   writeProxyHeader,
   type ProxyIdentity,
-} from '../../src/dataplane/userspace/tcp/proxy-protocol-write.js';
+} from '../../src/planes/userspace/tcp/proxy-protocol.js';
 import { fromBytes } from '../../src/model/address.js';
 
 const port = fc.integer({ min: 0, max: 65535 });

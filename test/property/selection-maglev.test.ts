@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { createHasher } from '../../src/selection/hasher.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../../src/selection/maglev.js';
 import { referenceMaglev } from '../unit/selection/reference-maglev.js';
 

@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
-import { fromBytes } from '../../src/model/address.js';
-import type { FiveTuple } from '../../src/model/five-tuple.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { Distribution } from '../../src/model/rule.js';
+import { fromBytes, type FiveTuple } from '../../src/model/address.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import type { Distribution } from '../../src/model/configuration.js';
 import { explain } from '../../src/selection/explain.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { createPicker } from '../../src/selection/picker.js';
 import { aRule, aState, reversed } from '../unit/selection/fixtures.js';
 

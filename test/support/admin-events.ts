@@ -1,5 +1,5 @@
 import { request, type ClientRequest } from 'node:http';
-import type { FeedEvent } from '../../src/model/feed-event.js';
+import type { FeedEvent } from '../../src/api/views.js';
 import { within } from './deadline.js';
 
 /** A reader of `/v1/events`; whoever opens it closes it. */

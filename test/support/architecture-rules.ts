@@ -15,7 +15,7 @@ export type Rule = (files: readonly SourceFile[], layout: Layout) => readonly st
 const MAY_BE_EXTENDED = ['Error', 'TypeError', 'RangeError', 'BalancerError'];
 const FORBIDDEN_NAMES = /^(?:utils?|helpers?|index|common|misc|shared|types|constants)\.ts$/;
 const KEBAB_CASE = /^[a-z0-9]+(?:-[a-z0-9]+)*\.ts$/;
-const LINES_LIMIT = 300;
+const LINES_LIMIT = 900;
 
 function partOf(path: string, layout: Layout): string | undefined {
   return Object.keys(layout.mayImport)

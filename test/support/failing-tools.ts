@@ -1,4 +1,4 @@
-import type { Tool, ToolOutcome, Tools } from '../../src/nft/tools.js';
+import type { Tool, ToolOutcome, Tools } from '../../src/planes/netfilter/tools.js';
 
 /** Tools of which some calls fail, as they do on a machine that is short of memory: by a sequence that is always the same. */
 export class FailingTools implements Tools {

@@ -1,8 +1,17 @@
 import { ipAddress } from '../../src/model/address.js';
-import type { Backend, BackendPool, Frontend, Limits } from '../../src/model/configuration.js';
-import type { BackendState, ForwardingState } from '../../src/model/forwarding-state.js';
-import { ALL_PORTS } from '../../src/model/port-set.js';
-import type { FlowAction, Rule } from '../../src/model/rule.js';
+import type {
+  Backend,
+  BackendPool,
+  Configuration,
+  FlowAction,
+  Frontend,
+  Limits,
+  NamedRule,
+  Probe,
+  Rule,
+} from '../../src/model/configuration.js';
+import { viewKey, type BackendState, type ForwardingState } from '../../src/model/forwarding.js';
+import { ALL_PORTS } from '../../src/model/ports.js';
 
 /** A backend by address, and what is unusual about it. Its name and id follow from the address. */
 export interface TestBackend extends Partial<Omit<BackendState, 'backend'>> {
@@ -13,7 +22,8 @@ export interface TestBackend extends Partial<Omit<BackendState, 'backend'>> {
 export interface TestStateParts {
   /** Only eligible ones get slots, the first of them slot 0, the next slot 1, and so on in turn. */
   readonly backends: readonly (string | TestBackend)[];
-  readonly rule?: Partial<Rule>;
+  readonly rule?: RuleParts;
+  readonly probes?: readonly Probe[];
   readonly frontend?: Partial<Frontend>;
   readonly pool?: Partial<BackendPool>;
   readonly limits?: Partial<Limits>;
@@ -43,51 +53,72 @@ export function testState(parts: TestStateParts): ForwardingState {
   const backends = parts.backends.map((one) => testBackend(typeof one === 'string' ? { address: one } : one));
   const eligible = backends.flatMap((member, index) => (member.eligible ? [index] : []));
   const everybody = backends.map((_, index) => index);
-  const rule = testRule(parts.rule);
+  const table = tableOf(eligible);
+  const pool = testPool({
+    name: parts.rule?.backendPool ?? 'nvas',
+    backends: backends.map(({ backend }) => backend),
+    ...parts.pool,
+  });
+  const configuration = relinked({
+    digest: parts.digest ?? 'a'.repeat(64),
+    compat: 'none',
+    seed: 0,
+    tableSize: table.length,
+    workers: 0,
+    instance: 'haports',
+    frontends: [testFrontend(parts.frontend)],
+    probes: parts.probes ?? [],
+    backendPools: [pool],
+    rules: [testRule(parts.rule)],
+    limits: {
+      tcpFlows: 10_000,
+      udpFlows: 10_000,
+      embryonicFlows: 1000,
+      embryonicTimeoutMs: 10_000,
+      ...parts.limits,
+    },
+    logging: { level: 'info', format: 'json' },
+    shutdownDeadlineMs: 30_000,
+  });
+  const rule = configuration.rules[0]!;
   const view = {
-    key: `${rule.backendPool}|`,
-    pool: rule.backendPool,
+    key: viewKey(rule),
+    pool,
+    ...(rule.probe === undefined ? {} : { probe: rule.probe }),
     backends,
-    table: tableOf(eligible),
+    table,
     servingPriority: 0,
     ...(parts.failOpen === true && eligible.length === 0 ? { failOpenTable: tableOf(everybody) } : {}),
   };
-  const pool: BackendPool = {
-    name: rule.backendPool,
-    backends: backends.map(({ backend }) => backend),
+  return { revision: parts.revision ?? 1, configuration, views: [view], viewOfRule: [0] };
+}
+
+/** The same, each rule linked to what the configuration has by the name of what it was linked to. Rules that are stay. */
+export function relinked(configuration: Configuration): Configuration {
+  const { frontends, backendPools, probes } = configuration;
+  return {
+    ...configuration,
+    rules: configuration.rules.map((rule) => {
+      const frontend = frontends.find(({ name }) => name === rule.frontend.name) ?? rule.frontend;
+      const pool = backendPools.find(({ name }) => name === rule.pool.name) ?? rule.pool;
+      const probe = probes.find(({ name }) => name === rule.probe?.name) ?? rule.probe;
+      const isLinked = frontend === rule.frontend && pool === rule.pool && probe === rule.probe;
+      return isLinked ? rule : { ...rule, frontend, pool, ...(probe && { probe }) };
+    }),
+  };
+}
+
+export function testPool(overrides: Partial<BackendPool> = {}): BackendPool {
+  return {
+    name: 'nvas',
+    backends: [],
     minimumHealthy: 1,
     sourceAddresses: [],
     sourcePorts: [{ first: 32768, last: 60999 }],
     proxyProtocol: 'none',
     connectTimeoutMs: 5000,
     connectAttempts: 3,
-    ...parts.pool,
-  };
-  return {
-    revision: parts.revision ?? 1,
-    configuration: {
-      digest: parts.digest ?? 'a'.repeat(64),
-      compat: 'none',
-      seed: 0,
-      tableSize: view.table.length,
-      workers: 0,
-      instance: 'haports',
-      frontends: [testFrontend(parts.frontend)],
-      probes: [],
-      backendPools: [pool],
-      rules: [rule],
-      limits: {
-        tcpFlows: 10_000,
-        udpFlows: 10_000,
-        embryonicFlows: 1000,
-        embryonicTimeoutMs: 10_000,
-        ...parts.limits,
-      },
-      logging: { level: 'info', format: 'json' },
-      shutdownDeadlineMs: 30_000,
-    },
-    views: [view],
-    viewOfRule: [0],
+    ...overrides,
   };
 }
 
@@ -95,11 +126,16 @@ export function testFrontend(overrides: Partial<Frontend> = {}): Frontend {
   return { name: 'hub', address: ipAddress('127.0.0.1'), allow: [], deny: [], ...overrides };
 }
 
-export function testRule(overrides: Partial<Rule> = {}): Rule {
+/** What a rule is linked to is given by name; `relinked` puts in what a configuration has of these names. */
+export type RuleParts = Partial<NamedRule>;
+
+export function testRule(parts: RuleParts = {}): Rule {
+  const { frontend, backendPool, probe, ...overrides } = parts;
   return {
     name: 'ha-ports',
-    frontend: 'hub',
-    backendPool: 'nvas',
+    frontend: testFrontend(frontend === undefined ? {} : { name: frontend }),
+    pool: testPool(backendPool === undefined ? {} : { name: backendPool }),
+    ...(probe === undefined ? {} : { probe: testProbe(probe) }),
     protocols: ['tcp', 'udp'],
     haPorts: true,
     ports: ALL_PORTS,
@@ -117,6 +153,19 @@ export function testRule(overrides: Partial<Rule> = {}): Rule {
     tcp: { noDelay: true },
     udp: { perPacket: false },
     ...overrides,
+  };
+}
+
+function testProbe(name: string): Probe {
+  const thresholds = { upThreshold: 2, downThreshold: 2 };
+  return {
+    name,
+    protocol: 'tcp',
+    port: 9000,
+    intervalMs: 5000,
+    timeoutMs: 5000,
+    ...thresholds,
+    sendProxy: 'none',
   };
 }
 

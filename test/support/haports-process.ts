@@ -3,7 +3,7 @@ import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promis
 import { connect, type NetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import type { StatusView } from '../../src/model/operator-views.js';
+import type { StatusView } from '../../src/api/views.js';
 import { adminApi, type AdminAnswer } from './admin-api.js';
 import { eventually, within } from './deadline.js';
 import { parseMetrics, type MetricLine } from './metrics-text.js';

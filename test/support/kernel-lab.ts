@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
 import { before } from 'node:test';
-import { floatingFlows, type FloatingFlow } from '../../src/dataplane/kernel/setup/floating-listing.js';
-import { kernelInput, type RemovedBackend } from '../../src/dataplane/kernel/kernel-input.js';
-import { setupOf } from '../../src/dataplane/kernel/setup/setup-of.js';
-import { parseCidr } from '../../src/model/cidr.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { KernelMode, KernelOptions } from '../../src/model/kernel-options.js';
-import { deltaText, replaceTableText, type KernelSetup } from '../../src/nft/kernel-setup.js';
-import { addRouting, deleteRouting, without } from '../../src/nft/own-routing.js';
-import { replaceTable } from '../../src/nft/own-table.js';
-import { systemTools } from '../../src/nft/runner.js';
-import type { Tools } from '../../src/nft/tools.js';
+import { floatingFlows, type FloatingFlow } from '../../src/planes/kernel/ebpf/floating-flows.js';
+import { kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
+import { setupOf } from '../../src/planes/kernel/setup-of.js';
+import { parseCidr } from '../../src/model/address.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import type { KernelMode, KernelOptions } from '../../src/model/configuration.js';
+import { deltaText, replaceTableText, type KernelSetup } from '../../src/planes/netfilter/setup.js';
+import { addRouting, deleteRouting, without } from '../../src/planes/netfilter/routing.js';
+import { replaceTable } from '../../src/planes/netfilter/nft.js';
+import { systemTools, type Tools } from '../../src/planes/netfilter/tools.js';
 import { KernelStates } from './kernel-states.js';
 import { useLab, type Host, type Lab } from './lab.js';
 import type { Conditions } from './state-factory.js';
@@ -93,7 +92,7 @@ export class KernelLab<Name extends string> {
     const gone = (this.#state?.views ?? []).flatMap(({ pool, backends }): RemovedBackend[] =>
       backends
         .filter(({ backend }) => removed.includes(backend.name))
-        .map(({ backend }) => ({ ...backend, pool })),
+        .map(({ backend }) => ({ ...backend, pool: pool.name })),
     );
     assert.ok(gone.length >= removed.length, `${removed.join()} must have been there before`);
     return setupOf(kernelInput(state, gone), { networks: networks.flatMap((text) => parseCidr(text) ?? []) });

@@ -1,9 +1,8 @@
-import { ForwardingCompiler } from '../../src/control/forwarding-compiler.js';
+import { ForwardingCompiler } from '../../src/selection/compiler.js';
 import { ipAddress } from '../../src/model/address.js';
-import type { Configuration } from '../../src/model/configuration.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { KernelOptions } from '../../src/model/kernel-options.js';
-import { createHasher, type Hash32 } from '../../src/selection/hasher.js';
+import type { Configuration, KernelOptions } from '../../src/model/configuration.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import { createHasher, type Hash32 } from '../../src/selection/flow-hash.js';
 import { createPicker, NONE_EXCLUDED, type Picker } from '../../src/selection/picker.js';
 import { configurationOf, type Conditions } from './state-factory.js';
 import type { Flow } from './traffic.js';

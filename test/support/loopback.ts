@@ -4,7 +4,7 @@
  */
 export function loopbackBlock(salt = 0): (host: number) => string {
   // 127.0.x.y is left to people and to the embedded default.
-  const index = (process.pid * 7 + salt) % (254 * 256);
+  const index = (process.pid * 61 + salt) % (254 * 256);
   const second = 1 + Math.floor(index / 256);
   const third = index % 256;
   return (host) => `127.${second}.${third}.${host}`;

@@ -1,9 +1,8 @@
 import { parseConfiguration } from '../../src/config/load.js';
-import { ForwardingCompiler } from '../../src/control/forwarding-compiler.js';
-import type { AdminState, Configuration } from '../../src/model/configuration.js';
-import type { ForwardingState } from '../../src/model/forwarding-state.js';
-import type { HealthState } from '../../src/model/probe.js';
-import { createHasher } from '../../src/selection/hasher.js';
+import { ForwardingCompiler } from '../../src/selection/compiler.js';
+import type { AdminState, Configuration, HealthState } from '../../src/model/configuration.js';
+import type { ForwardingState } from '../../src/model/forwarding.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 
 /** Health and admin state by backend name; `up` and `none` where nothing is said. */
 export interface Conditions {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { UpgradeOutcome } from '../../src/model/upgrade.js';
+import type { UpgradeOutcome } from '../../src/model/events.js';
 import { eventually } from './deadline.js';
 import { haports, HaportsProcess, isAlive, type CommandResult } from './haports-process.js';
 import { labConfig } from './lab-config.js';

@@ -14,7 +14,7 @@ import { runTool } from '../load/load-tool.js';
 import { cpuPer } from '../measure.js';
 import { openNetnsLab } from '../netns-lab.js';
 import { tail, type OwnProcess } from '../own-processes.js';
-import { allPortsConfig, launcherOf, type AllPortsWay } from '../peers/haports-all-ports.js';
+import { allPortsConfig, type AllPortsWay } from '../peers/haports-all-ports.js';
 import { haportsPeer } from '../peers/haports.js';
 import { inPrivateLab } from '../private-lab.js';
 import { treeResidentBytes } from '../process-facts.js';
@@ -29,8 +29,7 @@ const FIRST_DATAGRAMS = 1000;
 const READY_MS = 60_000;
 
 const BIND: AllPortsWay = { name: 'bind', workers: 1 };
-const DNAT: AllPortsWay = { name: 'capture, dnat-map', capture: 'dnat-map', workers: 1 };
-const TPROXY: AllPortsWay = { name: 'capture, tproxy', capture: 'tproxy', workers: 1 };
+const CAPTURE: AllPortsWay = { name: 'capture, dnat-map', capture: true, workers: 1 };
 
 /** Each port is one of TCP and one of UDP. A descriptor limit of 20,000 takes eight processes to bind them all. */
 const PORT_SETS: readonly {
@@ -67,7 +66,7 @@ async function runInside(bench: Bench, inside: Bench, lab: Lab): Promise<void> {
   const sets = PORT_SETS.filter(({ ports }) => !bench.options.quick || ports !== 9000);
   for (let round = 0; round < bench.options.rounds; round++) {
     for (const { ports, listenPorts, bind } of sets) {
-      for (const way of bench.options.quick ? [bind, DNAT] : [bind, DNAT, TPROXY]) {
+      for (const way of [bind, CAPTURE]) {
         const variant = `${ports} ports: ${way.name}`;
         const base = { case: 'capture' as const, variant, peer: 'haports', round };
         try {
@@ -128,7 +127,6 @@ async function start(
   await writeFile(path, JSON.stringify(allPortsConfig(spec.way, { ...spec, frontend, adminSocket })));
   const startedAtMs = performance.now();
   const own = bench.processes.start({ role: 'balancer', cores: pass.cores.balancer }, spec.way.name, [
-    ...launcherOf(spec.way),
     ...[process.execPath, bench.options.main, 'run', '-c', path],
   ]);
   try {

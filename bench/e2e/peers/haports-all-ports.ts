@@ -1,14 +1,11 @@
-import { join } from 'node:path';
-
 /** How haports comes to have many ports. */
 export interface AllPortsWay {
   readonly name: string;
-  readonly capture?: 'dnat-map' | 'tproxy';
+  readonly capture?: true;
   readonly workers: number;
 }
 
 export const CAPTURE_PORT = 61_000;
-const LAUNCHER = join('test', 'support', 'launch-transparent.pl');
 
 /** One HA-ports rule over TCP and UDP; without `listenPorts` on all ports. No probe, idle times beyond any run. */
 export function allPortsConfig(
@@ -25,7 +22,7 @@ export function allPortsConfig(
     dataPlane: {
       kind: 'userspace',
       workers: way.workers,
-      ...(way.capture && { capture: { mode: way.capture, port: CAPTURE_PORT } }),
+      ...(way.capture && { capture: { port: CAPTURE_PORT } }),
     },
     frontends: [{ name: 'bench', address: serve.frontend }],
     backendPools: [{ name: 'backends', backends: serve.backends.map((address) => ({ address })) }],
@@ -45,9 +42,4 @@ export function allPortsConfig(
     logging: { level: 'warn', format: 'json' },
     shutdown: { deadline: '1s' },
   };
-}
-
-/** What comes before `node`: the launcher of the transparent socket, as systemd.socket(5) would be. */
-export function launcherOf(way: AllPortsWay): readonly string[] {
-  return way.capture === 'tproxy' ? ['perl', LAUNCHER, String(CAPTURE_PORT), '4'] : [];
 }

@@ -10,11 +10,11 @@ import { svgOf } from './svg.js';
 
 const FOLDER = join('bench', 'results');
 const LATEST = join(FOLDER, 'latest.json');
-const README = 'README.md';
+const PAGE = join('docs', 'benchmarks.md');
 
 /**
  * Writes JSON, Markdown and plot under the date. With `publish`, what it has measured takes the place of the same cases in
- * `latest.json`, the plot and the README; other cases stay as they are.
+ * `latest.json`, the plot and docs/benchmarks.md; other cases stay as they are.
  */
 export async function writeReport(run: MeasuredRun, say: (line: string) => void): Promise<void> {
   await mkdir(FOLDER, { recursive: true });
@@ -35,11 +35,11 @@ async function publish(run: MeasuredRun): Promise<void> {
   const older = await readFile(LATEST, 'utf8').then(parseRuns);
   const runs = mergeRuns(older, run);
   const touched = SECTION_NAMES.filter((name) => run.samples.some((sample) => isIn(name, sample.case)));
-  const readme = withSections(await readFile(README, 'utf8'), touched, runs);
+  const page = withSections(await readFile(PAGE, 'utf8'), touched, runs);
   await writeFile(LATEST, runsText(runs));
   if (touched.includes('peers')) await writeFile(join(FOLDER, 'latest.svg'), plotOf(runs));
-  await writeFile(README, readme);
-  await runCommand('npx', ['prettier', '--write', README], { timeoutMs: 60_000 });
+  await writeFile(PAGE, page);
+  await runCommand('npx', ['prettier', '--write', PAGE], { timeoutMs: 60_000 });
 }
 
 /** Dated by the newest of the runs that it shows. */

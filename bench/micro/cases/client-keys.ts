@@ -1,4 +1,4 @@
-import { ClientKeys } from '../../../src/dataplane/userspace/udp/client-keys.js';
+import { ClientKeys } from '../../../src/planes/userspace/udp/client-map.js';
 import { clientTuples, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 

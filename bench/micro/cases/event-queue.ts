@@ -1,4 +1,4 @@
-import { EventQueue } from '../../../src/dataplane/userspace/event-queue.js';
+import { EventQueue } from '../../../src/flows/event-queue.js';
 import type { PlaneEvent } from '../../../src/model/events.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import type { MicroBench } from '../micro-bench.js';

@@ -1,5 +1,5 @@
-import { Flow } from '../../../src/flow/flow.js';
-import { FlowTable } from '../../../src/flow/flow-table.js';
+import { Flow } from '../../../src/flows/flow.js';
+import { FlowTable } from '../../../src/flows/flow-table.js';
 import type { Limits } from '../../../src/model/configuration.js';
 import { testRule } from '../../../test/support/forwarding-state.js';
 import { clientTuples, nth, SAMPLE } from '../fixtures.js';
@@ -103,9 +103,9 @@ function nothing(): void {
 }
 
 function makeFlows(count: number): readonly Flow[] {
-  const rule = testRule();
+  const slot = { rule: testRule(), index: 0, view: undefined };
   return Array.from({ length: count }, (_, id) => {
     const tuple = nth(TUPLES, id);
-    return new Flow({ id, tuple, rule, transport: TRANSPORT, wallMs: 0, nowMs: 0 });
+    return new Flow({ id, tuple, slot, transport: TRANSPORT, wallMs: 0, nowMs: 0 });
   });
 }

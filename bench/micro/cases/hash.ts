@@ -1,5 +1,4 @@
-import { createHasher } from '../../../src/selection/hasher.js';
-import { TupleKeyWriter } from '../../../src/selection/tuple-key.js';
+import { TupleKeyWriter, createHasher } from '../../../src/selection/flow-hash.js';
 import { clientTuples, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 

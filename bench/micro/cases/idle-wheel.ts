@@ -1,4 +1,4 @@
-import { IdleWheel, WHEEL_TICK_MS, type WheelEntry } from '../../../src/flow/idle-wheel.js';
+import { IdleWheel, WHEEL_TICK_MS, type WheelEntry } from '../../../src/flows/idle-wheel.js';
 import { Dice } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 

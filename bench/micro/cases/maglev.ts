@@ -1,4 +1,4 @@
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { buildMaglevTable } from '../../../src/selection/maglev.js';
 import { TABLE_SIZE } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';

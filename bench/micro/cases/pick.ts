@@ -1,4 +1,4 @@
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { clientTuples, maglevState, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';

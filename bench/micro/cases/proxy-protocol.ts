@@ -1,5 +1,4 @@
-import { parseProxyHeader } from '../../../src/dataplane/userspace/tcp/proxy-protocol-parse.js';
-import { writeProxyHeader } from '../../../src/dataplane/userspace/tcp/proxy-protocol-write.js';
+import { parseProxyHeader, writeProxyHeader } from '../../../src/planes/userspace/tcp/proxy-protocol.js';
 import { clientTuples, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 

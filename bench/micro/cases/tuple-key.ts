@@ -1,4 +1,4 @@
-import { TupleKeyWriter } from '../../../src/selection/tuple-key.js';
+import { TupleKeyWriter } from '../../../src/selection/flow-hash.js';
 import { clientTuples, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 

@@ -1,11 +1,9 @@
-import { EventQueue } from '../../../src/dataplane/userspace/event-queue.js';
-import { FlowKeeper } from '../../../src/dataplane/userspace/flow-keeper.js';
-import { ClientKeys } from '../../../src/dataplane/userspace/udp/client-keys.js';
-import { ClientMap } from '../../../src/dataplane/userspace/udp/client-map.js';
-import { Flow, type Placement } from '../../../src/flow/flow.js';
-import { WHEEL_TICK_MS } from '../../../src/flow/idle-wheel.js';
-import { ipAddress, type IpAddress } from '../../../src/model/address.js';
-import type { FiveTuple } from '../../../src/model/five-tuple.js';
+import { EventQueue } from '../../../src/flows/event-queue.js';
+import { FlowManager } from '../../../src/flows/flow-manager.js';
+import { ClientKeys, ClientMap } from '../../../src/planes/userspace/udp/client-map.js';
+import { Flow, type Placement } from '../../../src/flows/flow.js';
+import { WHEEL_TICK_MS } from '../../../src/flows/idle-wheel.js';
+import { ipAddress, type FiveTuple, type IpAddress } from '../../../src/model/address.js';
 import { FakeClock } from '../../../test/support/fake-clock.js';
 import { testState } from '../../../test/support/forwarding-state.js';
 import { Dice } from '../fixtures.js';
@@ -23,10 +21,10 @@ interface Client {
   readonly port: number;
 }
 
-/** A worker's UDP flows, less the sockets: what a listener and the keeper hold of each. */
+/** A worker's UDP flows, less the sockets: what a listener and the manager hold of each. */
 class Flows {
   readonly #clock = new FakeClock();
-  readonly #keeper = new FlowKeeper(
+  readonly #manager = new FlowManager(
     { clock: this.#clock, events: new EventQueue(this.#clock) },
     { flowEvents: false, worker: 0, workers: 1 },
     testState({ backends: ['10.0.0.1', '10.0.0.2'], limits: { udpFlows: 2 * FLOWS } }),
@@ -68,26 +66,26 @@ class Flows {
       destination: this.#destination,
       destinationPort: 53,
     };
-    const [rule] = this.#keeper.state.configuration.rules;
+    const [slot] = this.#manager.slotsFor(this.#manager.state.configuration);
     const placement = this.#placements[key % this.#placements.length];
-    if (rule === undefined || placement === undefined) return undefined;
-    const flow = this.#keeper.open(tuple, rule, { close, blackhole: nothing, unpin: nothing });
+    if (slot === undefined || placement === undefined) return undefined;
+    const flow = this.#manager.open(tuple, slot, { close, blackhole: nothing, unpin: nothing });
     if (!(flow instanceof Flow)) return undefined;
-    this.#keeper.place(flow, placement);
-    this.#keeper.establish(flow);
+    this.#manager.place(flow, placement);
+    this.#manager.establish(flow);
     this.#flows.add(key, flow);
     return flow;
   }
 
   end(flow: Flow): void {
-    this.#keeper.end(flow, 'idle', 'close');
+    this.#manager.end(flow, 'idle', 'close');
   }
 
   /** Everything expires. */
   pass(byMs: number): void {
     for (let doneMs = 0; doneMs < byMs; doneMs += WHEEL_TICK_MS) {
       this.#clock.advance(WHEEL_TICK_MS);
-      this.#keeper.tick();
+      this.#manager.tick();
     }
   }
 }

@@ -5,13 +5,13 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { AdminServer, type AdminServerOptions } from '../../../src/admin/admin-server.js';
-import type { Operations } from '../../../src/admin/operations.js';
+import { AdminServer, type AdminServerOptions } from '../../../src/admin/server.js';
+import type { Operations } from '../../../src/api/contract.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { AdminOptions } from '../../../src/model/configuration.js';
 import { systemClock, type Clock } from '../../../src/runtime/clock.js';
 import { silentLogger, type Logger } from '../../../src/runtime/logger.js';
-import { systemSocketFiles } from '../../../src/runtime/socket-files.js';
+import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { FakeOperations } from './fake-operations.js';
 
 export const LOOPBACK = { address: ipAddress('127.0.0.1'), port: 0 };
@@ -44,7 +44,7 @@ export async function adminLab(t: TestContext, options: AdminLabOptions = {}): P
   const fake = new FakeOperations();
   const socketPath = join(folder(t), 'admin.sock');
   const server = new AdminServer(
-    { operations: fake.with(answers), clock, logger, files: systemSocketFiles },
+    { operations: fake.with(answers), events: fake.events, clock, logger, files: systemSocketFiles },
     { listen: { socket: socketPath, http: LOOPBACK, ...listen }, ...more },
   );
   t.after(() => server.stop());

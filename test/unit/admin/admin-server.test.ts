@@ -9,10 +9,10 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
-import { AdminServer } from '../../../src/admin/admin-server.js';
+import { AdminServer } from '../../../src/admin/server.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { silentLogger } from '../../../src/runtime/logger.js';
-import { systemSocketFiles } from '../../../src/runtime/socket-files.js';
+import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { within } from '../../support/deadline.js';
 import { adminLab, ask, askRaw, folder, LOOPBACK, problemOf } from './admin-lab.js';
 import { FakeOperations } from './fake-operations.js';
@@ -306,9 +306,15 @@ function makeServer(
   listen: ConstructorParameters<typeof AdminServer>[1]['listen'],
   more: { readonly takeOver?: boolean } = {},
 ): AdminServer {
-  const operations = new FakeOperations().with();
+  const fake = new FakeOperations();
   return new AdminServer(
-    { operations, clock: systemClock, logger: silentLogger, files: systemSocketFiles },
+    {
+      operations: fake.with(),
+      events: fake.events,
+      clock: systemClock,
+      logger: silentLogger,
+      files: systemSocketFiles,
+    },
     { listen, ...more },
   );
 }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { request, type IncomingMessage } from 'node:http';
 import { describe, test, type TestContext } from 'node:test';
-import { EventStreams } from '../../../src/admin/event-stream.js';
+import { EventStreams } from '../../../src/admin/sse.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { eventually, within } from '../../support/deadline.js';
 import { adminLab, ask, problemOf } from './admin-lab.js';

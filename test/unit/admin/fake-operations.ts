@@ -1,9 +1,8 @@
-import type { Operations } from '../../../src/admin/operations.js';
-import type { DrainStatus } from '../../../src/model/drain.js';
-import type { FeedEvent } from '../../../src/model/feed-event.js';
-import type { ListedFlow } from '../../../src/model/operator-views.js';
-import type { ReloadReport } from '../../../src/model/plan-report.js';
-import { ipAddress } from '../../../src/model/address.js';
+import { ROUTES, type OperationName, type Operations } from '../../../src/api/contract.js';
+import type { DrainStatus, FeedEvent } from '../../../src/api/views.js';
+import { BalancerError } from '../../../src/model/errors.js';
+import * as answers from '../../support/api-answers.js';
+import { assertShape } from '../../support/contract.js';
 
 /** Events that tests make. */
 export class FakeFeed {
@@ -28,129 +27,56 @@ export class FakeFeed {
   }
 }
 
-export const FLOW: ListedFlow = {
-  id: 7,
-  tuple: {
-    protocol: 'tcp',
-    source: ipAddress('2001:db8::7'),
-    sourcePort: 40_000,
-    destination: ipAddress('fd00::1'),
-    destinationPort: 443,
-  },
-  rule: 'web',
-  backendId: 'nvas/fd00::b',
-  backendEndpoint: '[fd00::b]:443',
-  reason: 'hash',
-  state: 'established',
-  epoch: 3,
-  excluded: [],
-  openedAtMs: 1000,
-  idleMs: 5,
-  bytesToBackend: 1,
-  packetsToBackend: 1,
-  bytesToClient: 2,
-  packetsToClient: 1,
-};
+const DRAIN: DrainStatus = answers.aDrain({ backendId: 'nvas/fd00::b' });
 
-export const DRAIN: DrainStatus = {
-  pool: 'nvas',
-  backendId: 'nvas/fd00::b',
-  backendName: 'nva-1',
-  phase: 'draining',
-  deadlineMs: 600_000,
-  then: 'reset',
-  spreadMs: 10_000,
-  startedAtMs: 1000,
-  deadlineAtMs: 601_000,
-  flowsAtStart: 1,
-  flows: { tcp: 1, udp: 0 },
-  longest: [FLOW],
-};
+/** Answers of all operations, each as the contract describes it. */
+const ANSWERS = {
+  status: answers.aStatus({ drains: [DRAIN] }),
+  frontends: [answers.aFrontend()],
+  rules: [answers.aRuleView()],
+  pools: [answers.aPool()],
+  pool: answers.aPool(),
+  flows: answers.aFlowList([answers.aFlow(1)]),
+  explain: answers.anExplanation(),
+  setAdminState: undefined,
+  setWeight: undefined,
+  drain: DRAIN,
+  drainStatus: DRAIN,
+  cancelDrain: undefined,
+  drains: [DRAIN],
+  plan: { findings: [], report: answers.aPlan() },
+  reload: answers.aReload(),
+  upgrade: answers.anUpgrade(),
+  simulate: answers.aSimulation(),
+} satisfies Readonly<Record<OperationName, unknown>>;
 
-/** Each call is kept as `[name, ...arguments]`; what is answered can be replaced. */
+/** Each call is kept as `[name, request]`; what is answered can be replaced. */
 export class FakeOperations {
   readonly calls: unknown[][] = [];
   readonly events = new FakeFeed();
 
-  with(answers: Partial<Operations> = {}): Operations {
-    const call = <T>(name: string, answer: T, args: readonly unknown[]): Promise<T> => {
-      this.calls.push([name, ...args]);
-      return Promise.resolve(answer);
+  with(replaced: Partial<Operations> = {}): Operations {
+    const operations = Object.entries(ANSWERS).map(([name, answer]) => {
+      const route = ROUTES[name as OperationName];
+      if ('answer' in route) assertShape(route.answer, answer);
+      return [
+        name,
+        (request: object) => {
+          this.calls.push([name, request]);
+          return Promise.resolve(answer);
+        },
+      ] as const;
+    });
+    const known = Object.fromEntries(operations) as unknown as Operations;
+    return {
+      ...known,
+      pool: (request) => (request.pool === 'nvas' ? known.pool(request) : notFound()),
+      drainStatus: (request) => (request.backend === 'nva-2' ? notFound() : known.drainStatus(request)),
+      ...replaced,
     };
-    const traffic = {
-      flowsActive: 1,
-      flowsOpened: 1,
-      newFlowsPerSecond: 0,
-      bytesToBackend: 1,
-      bytesToClient: 2,
-      bitsToBackendPerSecond: 0,
-      bitsToClientPerSecond: 0,
-      connectFailures: 0,
-      resets: 0,
-    };
-    const pool = { name: 'nvas', minimumHealthy: 1, serving: 1, rules: ['web'], backends: [] };
-    const use = { used: 0, limit: 1 };
-    const operations: Operations = {
-      status: () =>
-        call(
-          'status',
-          {
-            version: '0',
-            pid: 1,
-            startedAtMs: 0,
-            workers: 1,
-            workersLost: 0,
-            configuration: { source: 'config.json', digest: 'd', loadedAtMs: 0 },
-            revision: 1,
-            problems: [],
-            listeners: { tcp: 1, udp: 0 },
-            table: { tcp: use, udp: use, embryonic: use },
-            traffic,
-            backends: { total: 1, serving: 1 },
-            drains: [DRAIN],
-          },
-          [],
-        ),
-      frontends: () => call('frontends', [], []),
-      rules: () => call('rules', [], []),
-      pools: () => call('pools', [pool], []),
-      flows: (...args) => call('flows', { flows: [FLOW], matched: 1 }, args),
-      explain: (...args) => call('explain', { revision: 1, flow: FLOW }, args),
-      setAdminState: (...args) => call('setAdminState', undefined, args),
-      setWeight: (...args) => call('setWeight', undefined, args),
-      drain: (...args) => call('drain', DRAIN, args),
-      cancelDrain: (...args) => call('cancelDrain', undefined, args),
-      drains: () => call('drains', [DRAIN], []),
-      plan: (...args) => call('plan', { findings: [], report: PLAN }, args),
-      reload: (...args) => call('reload', { findings: [], report: RELOAD }, args),
-      upgrade: (...args) => call('upgrade', UPGRADE, args),
-      simulate: (...args) => call('simulate', { revision: 1, configDigest: 'd', rules: [] }, args),
-      events: this.events,
-    };
-    return { ...operations, ...answers };
   }
 }
 
-const UPGRADE = { pid: 2, version: '1', sockets: 4, udpFlows: 1, durationMs: 900.5, udpPauseMs: 20.5 };
-const FATES = { stay: 1, move: 0, reset: 0, drop: 0 };
-const PLAN = {
-  fromDigest: 'a',
-  toDigest: 'b',
-  revision: 1,
-  rules: [],
-  movedShare: 0,
-  flows: FATES,
-  backends: { added: [], removed: [], changed: [] },
-  probeStateLost: [],
-  listeners: { kept: 1, opened: 0, closed: 0 },
-  restartNeeded: [],
-  steps: [],
-};
-const RELOAD: ReloadReport = {
-  revision: 2,
-  digest: 'b',
-  plan: PLAN,
-  kept: { flows: 1, probeTargets: 1, adminStates: 0, drains: 0, listeners: 1 },
-  lost: { flows: 0, probeTargets: 0, overrides: [], listeners: 0 },
-  durationMs: 3,
-};
+function notFound(): Promise<never> {
+  return Promise.reject(new BalancerError('There is none', { code: 'LB_NOT_FOUND', source: 'usage' }));
+}

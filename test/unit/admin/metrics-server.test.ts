@@ -3,9 +3,12 @@ import { once } from 'node:events';
 import { request, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
 import { describe, test, type TestContext } from 'node:test';
-import type { MetricsRoutesDependencies } from '../../../src/admin/metrics-routes.js';
-import { MetricsServer, type MetricsServerOptions } from '../../../src/admin/metrics-server.js';
-import type { Readiness } from '../../../src/admin/health-report.js';
+import {
+  MetricsServer,
+  type MetricsRoutesDependencies,
+  type MetricsServerOptions,
+  type Readiness,
+} from '../../../src/admin/server.js';
 import { ipAddress } from '../../../src/model/address.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 

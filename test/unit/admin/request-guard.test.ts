@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import {
-  createRequestGuard,
-  type GuardedRequest,
-  type GuardPolicy,
-} from '../../../src/admin/request-guard.js';
+import { createRequestGuard, type GuardedRequest, type GuardPolicy } from '../../../src/admin/guard.js';
 import { BalancerError } from '../../../src/model/errors.js';
 
 const TOKEN = 'correct-horse-battery';

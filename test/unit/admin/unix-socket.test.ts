@@ -5,8 +5,8 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, symlinkSync, writeFileSy
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { UnixSocketPlace } from '../../../src/admin/unix-socket.js';
-import { systemSocketFiles } from '../../../src/runtime/socket-files.js';
+import { UnixSocketPlace } from '../../../src/admin/server.js';
+import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { folder } from './admin-lab.js';
 
 function server(t: TestContext): Server {

@@ -5,10 +5,8 @@ import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { AdminClient } from '../../../src/cli/admin-client.js';
-import { AdminProblem } from '../../../src/cli/admin-problem.js';
-import { adminTarget } from '../../../src/cli/admin-target.js';
-import { aStatus } from './admin-fixtures.js';
+import { adminClient, AdminProblem, adminTarget, type AdminClient } from '../../../src/cli/client.js';
+import { aReload, aStatus } from '../../support/api-answers.js';
 import { FakeAdmin, problem } from './fake-admin.js';
 import { FakeDeps } from './fake-deps.js';
 
@@ -17,7 +15,7 @@ let client: AdminClient;
 
 before(async () => {
   admin = await new FakeAdmin().start();
-  client = new AdminClient({ kind: 'socket', path: admin.socket });
+  client = adminClient({ kind: 'socket', path: admin.socket });
 });
 
 after(() => admin.stop());
@@ -38,14 +36,14 @@ describe('AdminClient', () => {
       limit: '5',
     });
     admin.answers.set('PUT /v1/backends/nvas/2001%3Adb8%3A%3A1/weight', { status: 204 });
-    await client.setWeight({ pool: 'nvas', backend: '2001:db8::1', text: '' }, 7);
+    await client.setWeight({ pool: 'nvas', backend: '2001:db8::1', weight: 7 });
     assert.equal(admin.seen.at(-1)?.body, '{"weight":7}');
     assert.equal(admin.seen.at(-1)?.headers['content-type'], 'application/json');
   });
 
   test('sends a configuration as it is, umlauts and all, with the gate', async () => {
-    admin.answers.set('POST /v1/reload', { json: { findings: [] } });
-    await client.reload('{ "größe": 1 }\n', { maxMoved: 0.02 });
+    admin.answers.set('POST /v1/reload', { json: aReload() });
+    await client.reload({ configuration: '{ "größe": 1 }\n', maxMoved: 0.02 });
     const seen = admin.seen.at(-1);
     assert.equal(seen?.body, '{ "größe": 1 }\n');
     assert.deepEqual(seen.query, { maxMoved: '0.02' });
@@ -54,7 +52,7 @@ describe('AdminClient', () => {
   test('turns a problem into an error with its code, words and findings', async () => {
     const findings = [{ severity: 'error', code: 'LB_LOOP', path: 'rules[0]', message: 'A loop' }];
     admin.answers.set('POST /v1/plan', problem(422, 'LB_CONFIG_INVALID', 'It cannot be used', { findings }));
-    await assert.rejects(client.plan('{}'), (error) => {
+    await assert.rejects(client.plan({ configuration: '{}' }), (error) => {
       assert.ok(error instanceof AdminProblem);
       assert.equal(error.code, 'LB_CONFIG_INVALID');
       assert.equal(error.source, 'config');
@@ -78,7 +76,7 @@ describe('AdminClient', () => {
     const folder = await mkdtemp(join(tmpdir(), 'haports-cli-'));
     try {
       const missing = join(folder, 'missing.sock');
-      await assert.rejects(new AdminClient({ kind: 'socket', path: missing }).status(), (error: Error) => {
+      await assert.rejects(adminClient({ kind: 'socket', path: missing }).status(), (error: Error) => {
         assert.match(
           error.message,
           /^No haports answers at ".*missing\.sock" \(ENOENT\).*"socket".*--socket.*$/,
@@ -87,7 +85,7 @@ describe('AdminClient', () => {
       });
       const file = join(folder, 'file');
       await writeFile(file, '');
-      await assert.rejects(new AdminClient({ kind: 'socket', path: file }).status(), {
+      await assert.rejects(adminClient({ kind: 'socket', path: file }).status(), {
         code: 'LB_NOT_RUNNING',
         source: 'system',
         message: /ECONNREFUSED|ENOTSOCK/,
@@ -105,7 +103,7 @@ describe('AdminClient', () => {
     assert.ok(typeof address === 'object' && address !== null);
     try {
       const url = new URL(`http://127.0.0.1:${address.port}`);
-      await assert.rejects(new AdminClient({ kind: 'http', url }).status(), {
+      await assert.rejects(adminClient({ kind: 'http', url }).status(), {
         code: 'LB_NOT_RUNNING',
         message: /No answer from haports at "http:\/\/127\.0\.0\.1/,
       });
@@ -122,7 +120,7 @@ describe('AdminClient', () => {
       deps.files.set('token', 'secret\n');
       const http = `http://127.0.0.1:${tcp.port}`;
       const target = await adminTarget(deps, { config: 'config.json', http, tokenFile: 'token' });
-      await new AdminClient(target).status();
+      await adminClient(target).status();
       assert.equal(tcp.seen[0]?.headers.authorization, 'Bearer secret');
     } finally {
       await tcp.stop();

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { hasCommand, runCommand } from '../../support/commands.js';
-import { aBackendView, aPool } from './admin-fixtures.js';
+import { aBackendView, aPool } from '../../support/api-answers.js';
 import { FakeDeps } from './fake-deps.js';
 
 let folder: string;

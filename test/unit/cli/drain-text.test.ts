@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { formatDrain } from '../../../src/cli/drain-text.js';
-import { aDrain, NOW_MS } from './admin-fixtures.js';
+import { formatDrain } from '../../../src/cli/operate.js';
+import { aDrain, NOW_MS } from '../../support/api-answers.js';
 
 test('formatDrain() says what comes after the deadline, and once it has passed what happens', () => {
   const lines = (atMs: number): readonly string[] =>

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { EventStreamParser } from '../../../src/cli/event-stream.js';
+import { EventStreamParser } from '../../../src/cli/flows.js';
 
 const STREAM =
   ': heartbeat\n\nretry: 2000\n\nid: 1\nevent: applied\ndata: {"a":1}\n\n' +

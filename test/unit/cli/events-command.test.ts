@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { eventually, within } from '../../support/deadline.js';
-import { anEvent, aStatus } from './admin-fixtures.js';
+import { anEvent, aStatus } from '../../support/api-answers.js';
 import { FakeAdmin } from './fake-admin.js';
 import { FakeDeps } from './fake-deps.js';
 

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr } from '../../../src/model/cidr.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { formatExplanation } from '../../../src/cli/explain-text.js';
+import { ipAddress, parseCidr } from '../../../src/model/address.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { formatExplanation } from '../../../src/cli/explain.js';
 import { explain } from '../../../src/selection/explain.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import {
   aBackend,

@@ -3,7 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { FeedEvent } from '../../../src/model/feed-event.js';
+import { feedEvent, type FeedEvent } from '../../../src/api/views.js';
+import { assertShape, checkAnswer } from '../../support/contract.js';
 
 export interface SeenRequest {
   readonly method: string;
@@ -110,10 +111,21 @@ export class FakeAdmin {
       status = 200,
       json,
       text,
-    } = answer ?? problem(404, 'LB_NOT_FOUND', 'This test has no such answer');
+    } = checked(seen, answer ?? problem(404, 'LB_NOT_FOUND', 'This test has no such answer'));
     const type = status >= 400 ? 'application/problem+json' : 'application/json';
     response.writeHead(status, { 'content-type': type });
     response.end(text ?? (json === undefined ? '' : JSON.stringify(json)));
+  }
+}
+
+/** The answer, or why it is not what the contract says. */
+function checked({ method, path }: SeenRequest, answer: Answer): Answer {
+  if (answer.text !== undefined) return answer;
+  try {
+    checkAnswer(method, path, answer.status ?? 200, answer.json);
+    return answer;
+  } catch (error) {
+    return problem(500, 'LB_INTERNAL', `This answer of the test is none of the API: ${String(error)}`);
   }
 }
 
@@ -122,5 +134,6 @@ export function problem(status: number, code: string, detail: string, more: obje
 }
 
 function eventText(event: FeedEvent): string {
+  assertShape(feedEvent, event);
   return `id: ${event.id}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`;
 }

@@ -1,4 +1,4 @@
-import type { CliDeps, ProcessSignal, StartedBalancer } from '../../../src/cli/cli-deps.js';
+import type { CliDeps, ProcessSignal, StartedBalancer } from '../../../src/cli/deps.js';
 import { runCli } from '../../../src/cli/program.js';
 import { parseConfiguration, type ParseResult } from '../../../src/config/load.js';
 import type { Screen, ScreenLine, Terminal, TerminalSize } from '../../../src/cli/terminal.js';

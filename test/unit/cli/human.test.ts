@@ -9,7 +9,7 @@ import {
   formatSi,
   formatSpan,
   plural,
-} from '../../../src/cli/human.js';
+} from '../../../src/cli/output.js';
 
 test('formatSi() keeps three digits and never shows 1000 of a unit', () => {
   const cases: readonly (readonly [number, string])[] = [

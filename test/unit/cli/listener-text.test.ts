@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { listenerText, shortListenerText } from '../../../src/cli/listener-text.js';
-import { aStatus } from './admin-fixtures.js';
+import { listenerText, shortListenerText } from '../../../src/cli/status.js';
+import { aStatus } from '../../support/api-answers.js';
 
 const KERNEL = {
   table: 'inet haports',

@@ -1,8 +1,18 @@
+import type { FlowView } from '../../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { FlowJson } from '../../../src/cli/admin-json.js';
 import { within } from '../../support/deadline.js';
-import { aBackendView, aDrain, aFlow, aFlowList, aPool, aReload, aStatus, NOW_MS } from './admin-fixtures.js';
+import {
+  anExplanation,
+  aBackendView,
+  aDrain,
+  aFlow,
+  aFlowList,
+  aPool,
+  aReload,
+  aStatus,
+  NOW_MS,
+} from '../../support/api-answers.js';
 import { FakeAdmin, problem, type SeenRequest } from './fake-admin.js';
 import { FakeDeps } from './fake-deps.js';
 
@@ -175,7 +185,7 @@ describe('haports flows', () => {
   });
 
   test('flows keeps long IPv6 clients readable in 80 columns', async () => {
-    const flow: FlowJson = {
+    const flow: FlowView = {
       ...aFlow(1),
       tuple: {
         protocol: 'udp',
@@ -293,19 +303,7 @@ describe('haports reload', () => {
 
 describe('haports explain, live', () => {
   const FLOW = ['tcp', '192.0.2.7:40001', '127.0.0.1:8080'] as const;
-  const explanation = {
-    revision: 17,
-    configDigest: 'abcdef0123456789',
-    tuple: 'tcp 192.0.2.7:40001 -> 127.0.0.1:8080',
-    protocol: 'tcp',
-    excluded: [],
-    result: { kind: 'no-rule' },
-    otherRules: [],
-    candidates: [],
-    timeouts: [],
-    flow: aFlow(1, { reason: 'pinned', excluded: ['nvas/127.0.0.12'] }),
-    verdict: 'The live flow is elsewhere, since it was there before',
-  };
+  const explanation = anExplanation();
 
   test('explain asks the running process and shows the flow too', async () => {
     admin.answers.set('GET /v1/explain', { json: explanation });

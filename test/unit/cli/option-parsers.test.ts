@@ -7,12 +7,12 @@ import {
   parseWeight,
   share,
   wholeNumber,
-} from '../../../src/cli/option-parsers.js';
+} from '../../../src/cli/deps.js';
 
 const usage = { code: 'LB_USAGE', source: 'usage' };
 
 test('parseBackendRef() takes names and addresses, and nothing else', () => {
-  assert.deepEqual(parseBackendRef('nvas/nva-1'), { pool: 'nvas', backend: 'nva-1', text: 'nvas/nva-1' });
+  assert.deepEqual(parseBackendRef('nvas/nva-1'), { pool: 'nvas', backend: 'nva-1' });
   assert.equal(parseBackendRef('nvas/2001:db8::1').backend, '2001:db8::1');
   for (const text of ['', 'nva-1', 'nvas/', '/nva-1', 'a/b/c']) {
     assert.throws(() => parseBackendRef(text), usage, text);

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { AdminProblem } from '../../../src/cli/admin-problem.js';
-import { planCommand, type PlanOptions } from '../../../src/cli/plan-command.js';
+import { AdminProblem } from '../../../src/cli/client.js';
+import { planCommand, type PlanOptions } from '../../../src/cli/plan.js';
 import { parseConfiguration } from '../../../src/config/load.js';
-import type { PlanOutcome } from '../../../src/model/plan-report.js';
+import type { PlanOutcome } from '../../../src/api/views.js';
 import { outcome } from './plan-fixture.js';
 
 interface World {
@@ -27,7 +27,7 @@ async function run(file: string, options: Partial<PlanOptions>, world: World) {
       readText: async (path) => Promise.resolve().then(() => textOf(path)),
       client: () =>
         Promise.resolve({
-          plan: async (text: string) => {
+          plan: async ({ configuration: text }: { readonly configuration: string }) => {
             sent.push(text);
             return Promise.resolve().then(() => (world.answer ?? (() => outcome()))());
           },
@@ -69,11 +69,7 @@ describe('planCommand() of a running process', () => {
       message: 'No such pool',
     } as const;
     const answer = (): PlanOutcome => {
-      throw new AdminProblem('It cannot be used', {
-        code: 'LB_CONFIG_INVALID',
-        status: 422,
-        findings: [finding],
-      });
+      throw new AdminProblem('It cannot be used', 'LB_CONFIG_INVALID', 422, [finding]);
     };
     const files = { 'new.json': {} };
     const told = await run('new.json', {}, { files, answer });
@@ -85,7 +81,7 @@ describe('planCommand() of a running process', () => {
 
   test('passes other problems on, and refuses a file that is not there', async () => {
     const answer = (): PlanOutcome => {
-      throw new AdminProblem('The balancer has not started yet', { code: 'LB_CONFLICT', status: 409 });
+      throw new AdminProblem('The balancer has not started yet', 'LB_CONFLICT', 409, []);
     };
     await assert.rejects(run('new.json', {}, { files: { 'new.json': {} }, answer }), { code: 'LB_CONFLICT' });
     await assert.rejects(run('missing.json', {}, {}), {
@@ -113,7 +109,7 @@ describe('planCommand() of two files', () => {
       (await run('new.json', { against: 'old.json', json: true }, { files })).stdout,
     ) as PlanOutcome;
     // A third goes to the new one, and Maglev moves a little more.
-    assert.ok((report?.movedShare ?? 0) > 0.33 && (report?.movedShare ?? 1) < 0.37);
+    assert.ok(report.movedShare > 0.33 && report.movedShare < 0.37);
     assert.equal((await run('new.json', { against: 'old.json', maxMoved: 0.02 }, { files })).code, 3);
     assert.equal((await run('old.json', { against: 'old.json', maxMoved: 0 }, { files })).code, 0);
   });

@@ -1,4 +1,4 @@
-import type { PlanOutcome, PlanReport } from '../../../src/model/plan-report.js';
+import type { PlanOutcome, PlanReport } from '../../../src/api/views.js';
 
 const NONE = { stay: 0, move: 0, reset: 0, drop: 0 };
 

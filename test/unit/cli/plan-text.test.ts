@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { formatPlan } from '../../../src/cli/plan-text.js';
+import { formatPlan } from '../../../src/cli/plan.js';
 import { outcome } from './plan-fixture.js';
 
 function assertNarrow(text: string): void {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import type { ExitCode } from '../../../src/cli/exit-codes.js';
+import type { ExitCode } from '../../../src/cli/deps.js';
 import { BalancerError, type ErrorSource } from '../../../src/model/errors.js';
 import { VERSION } from '../../../src/model/version.js';
 import { example, haExample } from '../config/example.js';

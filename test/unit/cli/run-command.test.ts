@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { StartedBalancer } from '../../../src/cli/cli-deps.js';
+import type { StartedBalancer } from '../../../src/cli/deps.js';
 import { BalancerError } from '../../../src/model/errors.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { example, haExample } from '../config/example.js';

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { simulateCommand, type SimulateOptions } from '../../../src/cli/simulate-command.js';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
+import { simulateCommand, type SimulateOptions } from '../../../src/cli/simulate.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import { parseConfiguration } from '../../../src/config/load.js';
-import type { SimulationReport, SimulationRequest } from '../../../src/model/simulation.js';
+import type { Request } from '../../../src/api/contract.js';
+import type { SimulationOutcome } from '../../../src/whatif/simulate.js';
 import { readChunks } from '../../../src/runtime/files.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import { inPieces, LogRecorder, randomFlows } from '../control/recorded-flows.js';
 import { settings } from '../control/settings.js';
@@ -34,7 +35,7 @@ const CONFIGURATION = {
   ],
 };
 
-const ANSWER: SimulationReport = { revision: 7, configDigest: 'c'.repeat(64), rules: [] };
+const ANSWER: SimulationOutcome = { revision: 7, configDigest: 'c'.repeat(64), rules: [] };
 
 async function run(
   options: Partial<SimulateOptions>,
@@ -43,7 +44,7 @@ async function run(
 ) {
   let stdout = '';
   let stderr = '';
-  const asked: SimulationRequest[] = [];
+  const asked: Request<'simulate'>[] = [];
   const code = await simulateCommand(
     {
       out: (text) => (stdout += text),
@@ -52,7 +53,7 @@ async function run(
       load: () => Promise.resolve(parseConfiguration(JSON.stringify(configuration))),
       client: () =>
         Promise.resolve({
-          simulate: (request: SimulationRequest) => {
+          simulate: (request: Request<'simulate'>) => {
             asked.push(request);
             return Promise.resolve(ANSWER);
           },
@@ -158,7 +159,7 @@ describe('simulateCommand() of a flow log', async () => {
     assert.match(stdout, /Rule ha-ports: 2,000 flows/);
     assert.match(stdout, /nva-2\s+nvas\/10\.0\.0\.2\s+3\d\.\d %\s+0\.0 %/);
     const cut = await ask({ last: 500, json: true });
-    const { recorded, rules } = JSON.parse(cut.stdout) as SimulationReport;
+    const { recorded, rules } = JSON.parse(cut.stdout) as SimulationOutcome;
     assert.deepEqual([recorded?.distinct, recorded?.isCut, rules[0]?.followed], [500, true, 500]);
   });
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { formatTable, printable, shorten, type TableColumn } from '../../../src/cli/table.js';
+import { formatTable, printable, shorten, type TableColumn } from '../../../src/cli/output.js';
 
 const COLUMNS: readonly TableColumn[] = [
   { title: 'NAME' },

@@ -1,15 +1,22 @@
+import type { FlowView } from '../../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import type { FlowJson } from '../../../src/cli/admin-json.js';
-import { decodeKeys, pressKey, type TopEffect } from '../../../src/cli/top-keys.js';
-import { TOP_START, topFlows, topQuery, type TopModel } from '../../../src/cli/top-model.js';
-import { renderTop } from '../../../src/cli/top-view.js';
+import {
+  TOP_START,
+  decodeKeys,
+  pressKey,
+  renderTop,
+  topFlows,
+  topQuery,
+  type TopEffect,
+  type TopModel,
+} from '../../../src/cli/top.js';
 import { eventually, within } from '../../support/deadline.js';
-import { aBackendView, aFlow, aFlowList, aPool, aStatus, NOW_MS } from './admin-fixtures.js';
+import { aBackendView, aFlow, aFlowList, aPool, aStatus, NOW_MS } from '../../support/api-answers.js';
 import { FakeAdmin, problem } from './fake-admin.js';
 import { FakeDeps } from './fake-deps.js';
 
-function aModel(flows: readonly FlowJson[], more: Partial<TopModel> = {}): TopModel {
+function aModel(flows: readonly FlowView[], more: Partial<TopModel> = {}): TopModel {
   const data = { status: aStatus(), pools: [aPool()], flows: aFlowList(flows, 500), atMs: NOW_MS };
   return { ...TOP_START, data, ...more };
 }

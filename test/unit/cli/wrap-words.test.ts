@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { wrapWords } from '../../../src/cli/wrap-words.js';
+import { wrapWords } from '../../../src/cli/output.js';
 
 describe('wrapWords()', () => {
   test('breaks at blanks and indents what follows', () => {

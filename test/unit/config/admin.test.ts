@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { loadConfiguration, loadConfigurationText, parseConfiguration } from '../../../src/config/load.js';
 import { ipAddress } from '../../../src/model/address.js';
-import { configurationFromJson, configurationToJson } from '../../../src/model/configuration-json.js';
+import { configurationFromJson, configurationToJson } from '../../../src/api/configuration-json.js';
 import { brief, configurationOf, example, haExample, only, parse, withCode } from './example.js';
 
 const TOKEN = 'correct-horse-battery';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { validate } from '../../../src/config/validate.js';
-import type { AnswersFrom } from '../../../src/model/rule.js';
+import { validate } from '../../../src/config/load.js';
+import type { AnswersFrom } from '../../../src/model/configuration.js';
 
 /** What a rule comes to; absent: `endpoint`. */
 function answersFrom(rule: Record<string, unknown>): AnswersFrom | undefined {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { formatPortSet } from '../../../src/model/port-set.js';
+import { formatPortSet } from '../../../src/model/ports.js';
 import {
   brief as allFindings,
   configurationOf,
@@ -62,7 +62,7 @@ describe('capture', () => {
     const { capture } = configurationOf(captured());
     assert.ok(capture !== undefined);
     const { excludedPorts, block, ...rest } = capture;
-    assert.deepEqual(rest, { mode: 'auto', udp: 'redirect', fallback: 'none', port: 61_000 });
+    assert.deepEqual(rest, { udp: 'redirect', fallback: 'none', port: 61_000 });
     assert.deepEqual([formatPortSet(excludedPorts), block.text], ['22', '240.0.0.0/4']);
     assert.equal(configurationOf(example()).capture, undefined);
   });

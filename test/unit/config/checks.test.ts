@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import type { Surroundings } from '../../../src/config/validate.js';
+import type { Surroundings } from '../../../src/config/load.js';
 import { brief, example, haExample, only, parse, withCode, type Example } from './example.js';
 
 interface Case {

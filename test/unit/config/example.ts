@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Configuration } from '../../../src/model/configuration.js';
-import type { Finding } from '../../../src/config/finding.js';
-import { parseConfiguration, type ParseResult } from '../../../src/config/load.js';
-import type { Surroundings } from '../../../src/config/validate.js';
+import type { Finding } from '../../../src/config/findings.js';
+import { parseConfiguration, type ParseResult, type Surroundings } from '../../../src/config/load.js';
 
 /** JSON that tests change at will. */
 export interface Example {

@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BalancerError } from '../../../src/model/errors.js';
-import { ConfigError } from '../../../src/config/config-error.js';
-import { formatPath, type Finding } from '../../../src/config/finding.js';
-import { formatFindings, summariseFindings } from '../../../src/config/format-findings.js';
+import {
+  ConfigError,
+  formatFindings,
+  formatPath,
+  summariseFindings,
+  type Finding,
+} from '../../../src/config/findings.js';
 
 const broken: Finding = {
   severity: 'error',

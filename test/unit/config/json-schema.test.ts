@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { configJsonSchema, configJsonSchemaText } from '../../../src/config/json-schema.js';
+import { configJsonSchema, configJsonSchemaText } from '../../../src/config/schema.js';
 
 type Node = Readonly<Record<string, unknown>>;
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseConfiguration } from '../../../src/config/load.js';
-import { readJsonText } from '../../../src/config/json-text.js';
+import { readJsonText } from '../../../src/config/text.js';
 
 describe('JSON text', () => {
   const broken: readonly (readonly [string, string, number, number])[] = [

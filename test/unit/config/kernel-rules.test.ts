@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { kernelLimitIssues } from '../../../src/config/check-kernel-limits.js';
+import { kernelLimitIssues } from '../../../src/config/checks/kernel.js';
 import { draftOf } from '../../../src/config/draft.js';
 import { configurationOf, only, withCode, type Example } from './example.js';
 import {

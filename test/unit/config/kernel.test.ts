@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import { configurationFromJson, configurationToJson } from '../../../src/model/configuration-json.js';
-import { formatPortSet } from '../../../src/model/port-set.js';
+import { configurationFromJson, configurationToJson } from '../../../src/api/configuration-json.js';
+import { formatPortSet } from '../../../src/model/ports.js';
 import { brief, configurationOf, example, only, withCode, type Example } from './example.js';
 import {
   frontendWith,

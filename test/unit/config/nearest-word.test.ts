@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { editDistance, nearestWord } from '../../../src/config/nearest-word.js';
+import { editDistance, nearestWord } from '../../../src/config/text.js';
 
 describe('nearest word', () => {
   const distances: readonly (readonly [string, string, number])[] = [

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr } from '../../../src/model/cidr.js';
-import { FLOW_POLICY_PRESETS } from '../../../src/model/flow-policy-presets.js';
+import { ipAddress, parseCidr } from '../../../src/model/address.js';
+import { FLOW_POLICY_PRESETS, linkRules } from '../../../src/model/configuration.js';
 import { parseConfiguration } from '../../../src/config/load.js';
 import { configurationOf, example, haExample, parse } from './example.js';
 
@@ -13,6 +12,9 @@ const SHA256_OF_EMPTY = '3b7781b5db8d211ed526dc96c96cd707e7a740b79300661cc10755b
 describe('resolve', () => {
   it('fills in every default', () => {
     const { digest, ...rest } = configurationOf(example());
+    const [frontend] = rest.frontends;
+    const [probe] = rest.probes;
+    const [pool] = rest.backendPools;
     assert.match(digest, /^[0-9a-f]{64}$/);
     const backend = (text: string) => ({
       id: `nvas/${text}`,
@@ -61,9 +63,7 @@ describe('resolve', () => {
       rules: [
         {
           name: 'web',
-          frontend: 'hub',
-          backendPool: 'nvas',
-          probe: 'alive',
+          ...{ frontend, pool, probe },
           protocols: ['tcp'],
           haPorts: false,
           ports: [{ first: 443, last: 443 }],
@@ -85,6 +85,18 @@ describe('resolve', () => {
       limits: { tcpFlows: 65536, udpFlows: 65536, embryonicFlows: 16384, embryonicTimeoutMs: 30_000 },
       logging: { level: 'info', format: 'auto' },
       shutdownDeadlineMs: 30_000,
+    });
+  });
+
+  it('links each rule to the frontend, pool and probe of the configuration itself', () => {
+    const { frontends, backendPools, probes, rules } = configurationOf(example());
+    assert.equal(rules[0]?.frontend, frontends[0]);
+    assert.equal(rules[0]?.pool, backendPools[0]);
+    assert.equal(rules[0]?.probe, probes[0]);
+    const named = { ...rules[0]!, frontend: 'hub', backendPool: 'gone', name: 'lost' };
+    assert.throws(() => linkRules([{ ...named, probe: 'alive' }], { frontends, backendPools, probes }), {
+      name: 'TypeError',
+      message: 'Rule "lost" names "gone", which does not exist',
     });
   });
 

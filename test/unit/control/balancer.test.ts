@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Balancer } from '../../../src/control/balancer.js';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import type { Backend } from '../../../src/model/configuration.js';
-import type { ControlEvent } from '../../../src/model/control-events.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import type { ControlEvent } from '../../../src/model/events.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { FakeHealth, FakePlane, type PlaneCall } from './fakes.js';
 import { aPool, settings } from './settings.js';
@@ -67,33 +67,15 @@ class Lab {
 }
 
 function describeEvent(event: ControlEvent): string {
-  switch (event.type) {
-    case 'health-changed':
-      return `${event.backendName} ${event.transition.from}-${event.transition.to}`;
-    case 'pool-serving-changed':
-      return `serving ${event.eligible} of ${event.total}`;
-    case 'applied':
-      return `applied ${event.report.revision}`;
-    case 'apply-failed':
-      return `apply-failed ${event.revision}`;
-    case 'upgrade-started':
-    case 'upgrade-ready':
-    case 'upgrade-failed':
-      return event.type;
-    case 'stopping':
-      return `stopping ${event.cause} ${event.deadlineMs}`;
-    case 'stopped':
-      return `stopped ${event.report.finished} ${event.report.reset}`;
-    case 'admin-changed':
-    case 'config-loaded':
-    case 'drain-changed':
-    case 'health-event':
-    case 'reload-failed':
-    case 'reloaded':
-    case 'starting':
-    case 'weight-changed':
-      return event.type;
-  }
+  const { type } = event;
+  if (type === 'health-changed')
+    return `${event.backendName} ${event.transition.from}-${event.transition.to}`;
+  if (type === 'pool-serving-changed') return `serving ${event.eligible} of ${event.total}`;
+  if (type === 'applied') return `applied ${event.report.revision}`;
+  if (type === 'apply-failed') return `apply-failed ${event.revision}`;
+  if (type === 'stopping') return `stopping ${event.cause} ${event.deadlineMs}`;
+  if (type === 'stopped') return `stopped ${event.report.finished} ${event.report.reset}`;
+  return type;
 }
 
 /** Started, with all three backends up at revision 1. */

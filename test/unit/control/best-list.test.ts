@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { BestList } from '../../../src/control/best-list.js';
+import { BestList } from '../../../src/status/flows.js';
 
 /** Keeps the smallest `limit`, by `weight`. */
 function smallest(limit: number, ...weights: readonly number[]): readonly { weight: number; turn: number }[] {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { CounterSampler } from '../../../src/control/counter-sampler.js';
-import type { PlaneCounters } from '../../../src/dataplane/data-plane.js';
+import { CounterSampler } from '../../../src/status/counters.js';
+import type { PlaneCounters } from '../../../src/planes/contract.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { aReading } from './counters-fixtures.js';
 

@@ -1,4 +1,4 @@
-import type { ArrivalCounters, PlaneCounters, TrafficCounters } from '../../../src/dataplane/data-plane.js';
+import type { ArrivalCounters, PlaneCounters, TrafficCounters } from '../../../src/planes/contract.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import { aTuple } from '../selection/fixtures.js';
 

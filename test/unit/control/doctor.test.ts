@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { examine } from '../../../src/control/doctor.js';
-import type { DoctorMachine, Knock, ToolAnswer } from '../../../src/control/doctor-machine.js';
-import type { Configuration } from '../../../src/model/configuration.js';
-import type { KernelOptions } from '../../../src/model/kernel-options.js';
+import { examine } from '../../../src/doctor/checks.js';
+import type { DoctorMachine, Knock, ToolAnswer } from '../../../src/doctor/machine.js';
+import type { Configuration, KernelOptions } from '../../../src/model/configuration.js';
 import { configurationOf } from '../../support/state-factory.js';
 
 const OPTIONS: KernelOptions = {

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Drains } from '../../../src/control/drains.js';
-import { OperatorState } from '../../../src/control/operator-state.js';
-import type { PlaneCounters } from '../../../src/dataplane/data-plane.js';
-import type { DrainRequest } from '../../../src/model/drain.js';
+import { OperatorState } from '../../../src/control/overrides.js';
+import type { PlaneCounters } from '../../../src/planes/contract.js';
+import type { DrainRequest } from '../../../src/model/forwarding.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { aPool } from './settings.js';
 

@@ -1,9 +1,8 @@
-import type { HealthChange, HealthSource } from '../../../src/control/health-source.js';
-import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../../../src/dataplane/data-plane.js';
-import type { Backend, Configuration } from '../../../src/model/configuration.js';
+import type { HealthChange, HealthSource } from '../../../src/health/tracker.js';
+import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../../../src/planes/contract.js';
+import type { Backend, Configuration, HealthState } from '../../../src/model/configuration.js';
 import type { PlaneEvent } from '../../../src/model/events.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import type { HealthState } from '../../../src/model/probe.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
 
 /** One call of start or apply that the test answers. */
 export interface PlaneCall {

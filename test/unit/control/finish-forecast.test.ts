@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FinishForecast } from '../../../src/control/finish-forecast.js';
+import { FinishForecast } from '../../../src/control/drains.js';
 
 describe('FinishForecast', () => {
   test('finishInMs() knows nothing while nobody has finished', () => {

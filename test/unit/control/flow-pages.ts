@@ -1,4 +1,4 @@
-import type { DataPlane, FlowPage, FlowQuery } from '../../../src/dataplane/data-plane.js';
+import type { DataPlane, FlowPage, FlowQuery } from '../../../src/planes/contract.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 
 /** A flow table that is paged as a plane pages it, and remembers what it was asked. */

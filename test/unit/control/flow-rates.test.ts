@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FlowRates } from '../../../src/control/flow-rates.js';
+import { FlowRates } from '../../../src/status/counters.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { aFlowRecord } from './counters-fixtures.js';
 

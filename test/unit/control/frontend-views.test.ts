@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { frontendViews } from '../../../src/control/frontend-views.js';
+import { frontendViews } from '../../../src/status/views.js';
 import { ipAddress } from '../../../src/model/address.js';
 import { aFrontend, aRule, aState } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { shifted } from '../../../src/control/legacy.js';
-import { OperatorState } from '../../../src/control/operator-state.js';
-import { initialHealth } from '../../../src/pool/health-tracker.js';
+import { shifted } from '../../../src/upgrade/messages.js';
+import { OperatorState } from '../../../src/control/overrides.js';
+import { initialHealth } from '../../../src/health/tracker.js';
 import { aPool } from './settings.js';
 
 const [one, two] = aPool(2).backends;

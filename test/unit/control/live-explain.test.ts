@@ -1,9 +1,10 @@
+import type { LiveExplanation } from '../../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { liveExplain, type LiveExplanation } from '../../../src/control/live-explain.js';
+import { liveExplain } from '../../../src/status/explain.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import { explain } from '../../../src/selection/explain.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker, type Picker } from '../../../src/selection/picker.js';
 import { aBackend, aRule, aState, aTuple, aView } from '../selection/fixtures.js';
 import { aFlowRecord } from './counters-fixtures.js';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { OperatorState } from '../../../src/control/operator-state.js';
+import { OperatorState } from '../../../src/control/overrides.js';
 import { aPool } from './settings.js';
 
 const [one, two] = aPool(2).backends;

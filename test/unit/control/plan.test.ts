@@ -1,18 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/forwarding-compiler.js';
-import { planChange } from '../../../src/control/plan.js';
-import { ipAddress } from '../../../src/model/address.js';
+import { ForwardingCompiler, type CompilerInputs } from '../../../src/selection/compiler.js';
+import { planChange } from '../../../src/whatif/plan.js';
+import { ipAddress, parseCidr, type Protocol } from '../../../src/model/address.js';
 import type { CaptureOptions } from '../../../src/model/capture.js';
-import { parseCidr } from '../../../src/model/cidr.js';
-import type { Configuration } from '../../../src/model/configuration.js';
-import type { Protocol } from '../../../src/model/five-tuple.js';
+import type { Configuration, HealthState, KernelOptions } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { KernelOptions } from '../../../src/model/kernel-options.js';
-import type { PlanReport } from '../../../src/model/plan-report.js';
-import { portSetOf } from '../../../src/model/port-set.js';
-import type { HealthState } from '../../../src/model/probe.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import type { PlanReport } from '../../../src/api/views.js';
+import { portSetOf } from '../../../src/model/ports.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
@@ -370,7 +366,7 @@ describe('planChange() the rest', () => {
 
   test('names capture and the instance, but not for excluded ports', async () => {
     const capture: CaptureOptions = {
-      ...{ mode: 'auto', udp: 'redirect', fallback: 'none', port: 61_000 },
+      ...{ udp: 'redirect', fallback: 'none', port: 61_000 },
       excludedPorts: portSetOf(22),
       block: { address: ipAddress('240.0.0.0'), prefixLength: 4, text: '240.0.0.0/4' },
     };
@@ -379,8 +375,8 @@ describe('planChange() the rest', () => {
     assert.deepEqual(await restarts({}, { instance: 'other' }), ['dataPlane.instance']);
     assert.deepEqual(await restarts({}, { capture }), ['dataPlane.capture']);
     assert.deepEqual(await restarts({ capture }, {}), ['dataPlane.capture']);
-    const mode = { capture: { ...capture, mode: 'tproxy' as const } };
-    assert.deepEqual(await restarts({ capture }, mode), ['dataPlane.capture']);
+    const bound = { capture: { ...capture, udp: 'bind' as const } };
+    assert.deepEqual(await restarts({ capture }, bound), ['dataPlane.capture']);
     const excluded = { capture: { ...capture, excludedPorts: portSetOf(22, 23) } };
     assert.deepEqual(await restarts({ capture }, excluded), []);
     const both = { capture: { ...excluded.capture, port: 62_000 } };

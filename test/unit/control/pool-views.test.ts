@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { OperatorState } from '../../../src/control/operator-state.js';
-import { poolViews, type PoolViewInputs } from '../../../src/control/pool-views.js';
-import type { ProbedStatus } from '../../../src/control/probe-views.js';
-import type { BackendHealth } from '../../../src/model/backend-health.js';
-import type { DrainStatus } from '../../../src/model/drain.js';
-import type { BackendState, ForwardingState } from '../../../src/model/forwarding-state.js';
-import type { BackendView } from '../../../src/model/operator-views.js';
+import { OperatorState } from '../../../src/control/overrides.js';
+import { poolViews, type PoolViewInputs, type ProbedStatus } from '../../../src/status/pools.js';
+import type { BackendHealth, BackendState, ForwardingState } from '../../../src/model/forwarding.js';
+import type { BackendView, DrainStatus } from '../../../src/api/views.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';
@@ -136,8 +133,8 @@ describe('poolViews()', () => {
     const state: ForwardingState = {
       ...aState({ configuration: { backendPools: [pool], rules: [aRule(), aRule({ name: 'second' })] } }),
       views: [
-        aView({ backends: members({ 0: DOWN, 1: DOWN, 2: DOWN }) }),
-        aView({ backends: members({ 1: standby, 2: DOWN }) }),
+        aView({ pool, backends: members({ 0: DOWN, 1: DOWN, 2: DOWN }) }),
+        aView({ pool, backends: members({ 1: standby, 2: DOWN }) }),
       ],
       viewOfRule: [0, 1],
     };
@@ -199,7 +196,7 @@ describe('poolViews()', () => {
       const health = known({ weight: 5 });
       const state = aState({
         configuration: { backendPools: [pool] },
-        view: { probe: 'alive', backends: members({ 0: { effectiveWeight: 5 } }) },
+        view: { probe: tcpProbe({ name: 'alive' }), backends: members({ 0: { effectiveWeight: 5 } }) },
       });
       const probes = [{ pool: 'nvas', backend, probe: tcpProbe({ name }), key: 'key', health }];
       return backendsOf({ state, probes })[0]?.weightOrigin;

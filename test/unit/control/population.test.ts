@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { generatedTuples, type PopulationSize } from '../../../src/control/population.js';
-import { ipAddress } from '../../../src/model/address.js';
-import { cidrContains, parseCidr, type Cidr } from '../../../src/model/cidr.js';
+import { generatedTuples, type PopulationSize } from '../../../src/whatif/population.js';
+import { cidrContains, ipAddress, parseCidr, type Cidr, type FiveTuple } from '../../../src/model/address.js';
 import type { Configuration } from '../../../src/model/configuration.js';
-import type { FiveTuple } from '../../../src/model/five-tuple.js';
-import { matchRule } from '../../../src/selection/rule-matcher.js';
+import { RulePorts } from '../../../src/selection/rule-ports.js';
 import { aConfiguration, aFrontend, aRule } from '../selection/fixtures.js';
 
 const SIZE: PopulationSize = { flows: 2000, sources: 50, seed: 3 };
@@ -84,11 +82,12 @@ describe('generatedTuples()', () => {
       protocols: ['tcp'],
     });
     const configuration = aConfiguration({ rules: [aRule(), named] });
+    const rulePorts = new RulePorts(configuration.rules);
     for (const ruleIndex of [0, 1]) {
       const tuples = drawn(configuration, ruleIndex);
       assert.equal(tuples.length, 2000);
       for (const { protocol, destination, destinationPort } of tuples) {
-        assert.equal(matchRule(configuration, protocol, destination, destinationPort), ruleIndex);
+        assert.equal(rulePorts.ownerOf(protocol, destination, destinationPort), ruleIndex);
       }
     }
     const hidden = aConfiguration({ rules: [aRule(), aRule({ name: 'twin' })] });

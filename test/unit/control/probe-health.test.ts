@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { HealthChange } from '../../../src/control/health-source.js';
-import { ProbeHealth } from '../../../src/control/probe-health.js';
-import { probeStatuses } from '../../../src/control/probe-statuses.js';
-import type { Configuration } from '../../../src/model/configuration.js';
-import type { ProbeResult } from '../../../src/model/probe.js';
-import { initialHealth, observe } from '../../../src/pool/health-tracker.js';
-import { ProbeScheduler } from '../../../src/probe/scheduler.js';
+import { ProbeHealth, initialHealth, observe, type HealthChange } from '../../../src/health/tracker.js';
+import { probeStatuses } from '../../../src/status/pools.js';
+import type { Configuration, ProbeResult } from '../../../src/model/configuration.js';
+import { ProbeScheduler } from '../../../src/health/scheduler.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { httpProbe, tcpProbe } from '../probe/probe-fixtures.js';
 import { ScriptedRunner, SICK, UP } from '../probe/scripted-runner.js';

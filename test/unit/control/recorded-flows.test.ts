@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
-import { readRecordedFlows } from '../../../src/control/recorded-flows.js';
-import { formatFiveTuple } from '../../../src/model/five-tuple.js';
-import { moveLine } from '../../../src/observe/flow-lines.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
+import { readRecordedFlows } from '../../../src/whatif/simulate.js';
+import { formatFiveTuple } from '../../../src/model/address.js';
+import { flowLine } from '../../../src/observe/flow-log.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import { aTuple } from '../selection/fixtures.js';
 import { aFlowRecord } from './counters-fixtures.js';
@@ -26,7 +26,7 @@ const started = (log: LogRecorder, tuple: typeof A, backendId: string): void =>
   log.log({ tuple, backendId, rule: 'ha-ports', reason: 'hash' });
 
 const moved = (tuple: typeof A, backendId: string): string =>
-  moveLine(
+  flowLine(
     {
       ...{ type: 'flow-moved', atMs: 2000, fromBackendId: 'nvas/10.0.0.1' },
       flow: aFlowRecord(1, { tuple, backendId, rule: 'ha-ports' }),

@@ -1,11 +1,9 @@
-import type { CompilerInputs, ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
-import { fromBytes } from '../../../src/model/address.js';
-import type { Configuration } from '../../../src/model/configuration.js';
-import type { FiveTuple } from '../../../src/model/five-tuple.js';
+import type { CompilerInputs, ForwardingCompiler } from '../../../src/selection/compiler.js';
+import { fromBytes, type FiveTuple } from '../../../src/model/address.js';
+import type { Configuration, HealthState } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import type { HealthState } from '../../../src/model/probe.js';
-import { configLine, epochLine, startLine } from '../../../src/observe/flow-lines.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { configLine, epochLine, flowLine } from '../../../src/observe/flow-log.js';
 import type { Picker } from '../../../src/selection/picker.js';
 
 /** Writes a flow log as a running process does: states from the compiler, decisions from the picker. */
@@ -61,7 +59,7 @@ export class LogRecorder {
       ...flow,
     };
     this.lines.push(
-      startLine({ type: 'flow-started', atMs: 1000, flow: record }, this.state.configuration.digest),
+      flowLine({ type: 'flow-started', atMs: 1000, flow: record }, this.state.configuration.digest),
     );
   }
 

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/forwarding-compiler.js';
-import { readRecordedFlows } from '../../../src/control/recorded-flows.js';
-import { inputsOfEpoch } from '../../../src/control/recorded-inputs.js';
+import { ForwardingCompiler, type CompilerInputs } from '../../../src/selection/compiler.js';
+import { readRecordedFlows } from '../../../src/whatif/simulate.js';
+import { inputsOfEpoch } from '../../../src/whatif/recorded-states.js';
 import type { Configuration } from '../../../src/model/configuration.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { epochLine } from '../../../src/observe/flow-lines.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { epochLine } from '../../../src/observe/flow-log.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aRule } from '../selection/fixtures.js';
 import { inPieces } from './recorded-flows.js';
@@ -114,7 +114,7 @@ describe('inputsOfEpoch()', () => {
   test('takes backends for up that the epoch does not have', () => {
     const state = new ForwardingCompiler(hash).compile(
       settings(),
-      inputsOfEpoch({ revision: 1, digest: '', views: [] }, []),
+      inputsOfEpoch({ type: 'epoch', revision: 1, digest: '', views: [] }, []),
     );
     assert.ok(state.views[0]?.backends.every(({ serving }) => serving));
   });

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
-import { replay, type ReplayReport } from '../../../src/control/replay.js';
+import { writeLine } from '../../../src/api/flow-log.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
+import { replay, type ReplayReport } from '../../../src/whatif/replay.js';
 import { fromBytes, ipAddress } from '../../../src/model/address.js';
-import { lostLine, moveLine } from '../../../src/observe/flow-lines.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { flowLine } from '../../../src/observe/flow-log.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';
@@ -99,7 +100,7 @@ describe('replay() of real decisions', () => {
     const flow = { ...movable(tuple), backendId: THREE, epoch: 2 };
     const digest = settings().digest;
     const move = (backendId: string): string =>
-      moveLine({ type: 'flow-moved', atMs: 1, flow: { ...flow, backendId }, fromBackendId: ONE }, digest);
+      flowLine({ type: 'flow-moved', atMs: 1, flow: { ...flow, backendId }, fromBackendId: ONE }, digest);
     assert.equal((await replayed(log.text + move(THREE))).agree, 1);
     assert.equal((await replayed(log.text + move(ONE))).differ, 1);
   });
@@ -164,12 +165,12 @@ describe('replay() of what cannot be right', () => {
     log.log({ ...base, rule: 'renamed' });
     const { digest } = log.state.configuration;
     log.lines.push(
-      moveLine(
+      flowLine(
         { type: 'flow-moved', atMs: 1, flow: { ...movable(tuple), rule: 'syslog' }, fromBackendId: ONE },
         digest,
       ),
     );
-    log.lines.push(lostLine(7, 1000));
+    log.lines.push(writeLine({ type: 'lost', atMs: 1000, lines: 7 }));
     const other = log.lines.length;
     log.log({ ...base, backendId: 'nvas/nobody' });
     log.lines[other] = (log.lines[other] ?? '').replace(digest, 'f'.repeat(64));

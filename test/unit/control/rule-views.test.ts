@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ruleViews } from '../../../src/control/rule-views.js';
-import { SKETCH_REGISTERS } from '../../../src/model/source-sketch.js';
-import { portSetOf } from '../../../src/model/port-set.js';
+import { ruleViews } from '../../../src/status/views.js';
+import { SKETCH_REGISTERS } from '../../../src/flows/traffic.js';
+import { portSetOf } from '../../../src/model/ports.js';
 import { aBackend, aBackendState, aRule, aState } from '../selection/fixtures.js';
 import { anArrival, aReading, aRow } from './counters-fixtures.js';
 

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { servingChanges } from '../../../src/control/serving-changes.js';
-import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding-state.js';
+import { servingChanges } from '../../../src/control/balancer.js';
+import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
+import { testPool } from '../../support/forwarding-state.js';
+import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aBackend, aBackendState, aState, aView } from '../selection/fixtures.js';
 
 /** Members by number; those in `serving` serve, those in `standby` are eligible but do not. */
@@ -23,8 +25,16 @@ function state(...views: readonly PoolView[]): ForwardingState {
 }
 
 test('servingChanges() tells every view of the first state', () => {
-  const nobody: PoolView = { key: 'b|', pool: 'b', backends: view([]).backends, table: new Uint16Array() };
-  const first = state(view([1, 2], { key: 'nvas|alive', probe: 'alive', servingPriority: 4 }, [3]), nobody);
+  const nobody: PoolView = {
+    key: 'b|',
+    pool: testPool({ name: 'b' }),
+    backends: view([]).backends,
+    table: new Uint16Array(),
+  };
+  const first = state(
+    view([1, 2], { key: 'nvas|alive', probe: tcpProbe({ name: 'alive' }), servingPriority: 4 }, [3]),
+    nobody,
+  );
   assert.deepEqual(servingChanges(undefined, first), [
     {
       type: 'pool-serving-changed',
@@ -33,8 +43,12 @@ test('servingChanges() tells every view of the first state', () => {
       servingPriority: 4,
       eligible: 3,
       total: 3,
+      wasDown: false,
     },
-    { type: 'pool-serving-changed', pool: 'b', eligible: 0, total: 3 },
+    {
+      ...{ type: 'pool-serving-changed', pool: 'b', probe: undefined, servingPriority: undefined },
+      ...{ eligible: 0, total: 3, wasDown: false },
+    },
   ]);
 });
 
@@ -51,7 +65,7 @@ test('servingChanges() tells only the views whose serving members changed', () =
   const before = state(view([1, 2], { key: 'a|' }), view([1], { key: 'b|' }), view([], { key: 'c|' }));
   const after = state(
     view([1, 2], { key: 'a|' }),
-    view([2], { key: 'b|', pool: 'b' }),
+    view([2], { key: 'b|', pool: testPool({ name: 'b' }) }),
     view([], { key: 'c|' }),
   );
   assert.deepEqual(
@@ -61,8 +75,11 @@ test('servingChanges() tells only the views whose serving members changed', () =
 });
 
 test('servingChanges() tells a view that is new, and one that nobody serves any more', () => {
-  const before = state(view([1], { key: 'a|', pool: 'a' }));
-  const after = state(view([], { key: 'a|', pool: 'a' }), view([], { key: 'new|', pool: 'new' }));
+  const before = state(view([1], { key: 'a|', pool: testPool({ name: 'a' }) }));
+  const after = state(
+    view([], { key: 'a|', pool: testPool({ name: 'a' }) }),
+    view([], { key: 'new|', pool: testPool({ name: 'new' }) }),
+  );
   assert.deepEqual(
     servingChanges(before, after).map(({ pool, eligible }) => ({ pool, eligible })),
     [
@@ -71,4 +88,13 @@ test('servingChanges() tells a view that is new, and one that nobody serves any 
     ],
   );
   assert.deepEqual(servingChanges(after, before).length, 1);
+});
+
+test('servingChanges() tells a recovery from another change', () => {
+  const [none, one, two] = [[], [1], [1, 2]].map((serving) => state(view(serving)));
+  const changes = [servingChanges(none, one!), servingChanges(one, two!), servingChanges(two, none!)];
+  assert.deepEqual(
+    changes.map(([change]) => change?.wasDown),
+    [true, false, false],
+  );
 });

@@ -1,5 +1,4 @@
-import type { BackendPool, Configuration } from '../../../src/model/configuration.js';
-import type { Probe } from '../../../src/model/probe.js';
+import type { BackendPool, Configuration, Probe } from '../../../src/model/configuration.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aBackend, aConfiguration, aRule } from '../selection/fixtures.js';
 

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/forwarding-compiler.js';
-import { shownWeights, type ShownWeight } from '../../../src/control/shown-weights.js';
+import { ForwardingCompiler, type CompilerInputs } from '../../../src/selection/compiler.js';
+import { shownWeights, type ShownWeight } from '../../../src/status/pools.js';
 import type { Backend } from '../../../src/model/configuration.js';
-import { createHasher, type Hash32 } from '../../../src/selection/hasher.js';
+import { createHasher, type Hash32 } from '../../../src/selection/flow-hash.js';
 import { aBackend, aBackendState, aView } from '../selection/fixtures.js';
 import { aPool, settings } from './settings.js';
 

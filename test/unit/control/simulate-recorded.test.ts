@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
-import { simulateRecorded, type RecordedSimulation } from '../../../src/control/simulate-recorded.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
+import { simulateRecorded, type RecordedSimulation } from '../../../src/whatif/simulate.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aRule } from '../selection/fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';

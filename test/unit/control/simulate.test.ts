@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler, type CompilerInputs } from '../../../src/control/forwarding-compiler.js';
-import { generatedTuples } from '../../../src/control/population.js';
-import { simulate } from '../../../src/control/simulate.js';
+import { ForwardingCompiler, type CompilerInputs } from '../../../src/selection/compiler.js';
+import { generatedTuples } from '../../../src/whatif/population.js';
+import { simulate, type SimulationRequest, type Supposition } from '../../../src/whatif/simulate.js';
 import type { Configuration } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { SimulationReport, SimulationRequest, Supposition } from '../../../src/model/simulation.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import type { SimulationReport } from '../../../src/api/views.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aRule, aTuple } from '../selection/fixtures.js';
 import { aPool, settings } from './settings.js';

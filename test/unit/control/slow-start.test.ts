@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ForwardingCompiler } from '../../../src/control/forwarding-compiler.js';
+import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import { SlowStart } from '../../../src/control/slow-start.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { aPool, settings } from './settings.js';
 

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { statusView, type StatusInputs } from '../../../src/control/status-view.js';
-import type { BackendState, ForwardingState } from '../../../src/model/forwarding-state.js';
+import { statusView, type StatusInputs } from '../../../src/status/views.js';
+import type { BackendState, ForwardingState } from '../../../src/model/forwarding.js';
 import type { KernelReport } from '../../../src/model/kernel-report.js';
+import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aBackend, aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';
 
@@ -113,17 +114,16 @@ describe('problems of a status', () => {
   test('are pools that nobody or too few serve', () => {
     const state = (view: ForwardingState['views'][number], allDown: 'reset' | 'fail-open' = 'reset') => {
       const { configuration } = aState({ configuration: { rules: [aRule({ allDown })] } });
-      const [pool] = configuration.backendPools;
       return {
         state: {
           ...aState(),
-          configuration: { ...configuration, backendPools: [{ ...pool!, minimumHealthy: 2 }] },
-          views: [view],
+          configuration,
+          views: [{ ...view, pool: { ...view.pool, minimumHealthy: 2 } }],
         },
       };
     };
     assert.deepEqual(problems(state(serving(0))), ['Pool "nvas": no backend serves']);
-    assert.deepEqual(problems(state(serving(0, { probe: 'alive' }))), [
+    assert.deepEqual(problems(state(serving(0, { probe: tcpProbe({ name: 'alive' }) }))), [
       'Pool "nvas" by probe "alive": no backend serves',
     ]);
     const failOpenTable = Uint16Array.of(0, 1, 2);

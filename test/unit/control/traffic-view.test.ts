@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { NO_TRAFFIC, trafficBy, wholeTraffic } from '../../../src/control/traffic-view.js';
+import { NO_TRAFFIC, trafficBy, wholeTraffic } from '../../../src/status/counters.js';
 import { aReading, aRow } from './counters-fixtures.js';
 
 const before = aRow({

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { Predecessor } from '../../../src/control/predecessor.js';
-import type { Legacy } from '../../../src/control/legacy.js';
-import { Upgrader } from '../../../src/control/upgrade.js';
-import { UPGRADE_PROTOCOL } from '../../../src/control/upgrade-protocol.js';
-import type { ControlEvent } from '../../../src/model/control-events.js';
-import type { PeerChannel, SuccessorProcess } from '../../../src/runtime/peer-process.js';
+import { Predecessor } from '../../../src/upgrade/new-process.js';
+import { UPGRADE_PROTOCOL, type Legacy } from '../../../src/upgrade/messages.js';
+import { Upgrader } from '../../../src/upgrade/old-process.js';
+import type { ControlEvent } from '../../../src/model/events.js';
+import type { PeerChannel, SuccessorProcess } from '../../../src/runtime/peer.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { channelPair, turn, type PairEnd } from '../dataplane/remote/channel-pair.js';
-import { ScriptedPlane } from '../dataplane/remote/scripted-plane.js';
+import { channelPair, turn, type PairEnd } from '../planes/workers/channel-pair.js';
+import { ScriptedPlane } from '../planes/workers/scripted-plane.js';
 import { aUdpFlow, FakeSocket } from '../dataplane/hand-over-fixtures.js';
 
 const LEGACY: Legacy = {

@@ -1,6 +1,5 @@
-import type { ListeningSocket, UdpFlowState } from '../../../src/dataplane/hand-over.js';
-import { ipAddress } from '../../../src/model/address.js';
-import type { Protocol } from '../../../src/model/five-tuple.js';
+import type { ListeningSocket, UdpFlowState } from '../../../src/planes/contract.js';
+import { ipAddress, type Protocol } from '../../../src/model/address.js';
 
 /** A socket without a socket, which counts how often its owner let go of it. */
 export class FakeSocket implements ListeningSocket {

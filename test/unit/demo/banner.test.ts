@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { demoBanner } from '../../../src/demo/banner.js';
+import { demoBanner } from '../../../src/demo/demo.js';
+import { relinked } from '../../support/forwarding-state.js';
 import { sampleConfiguration, sampleRule } from '../observe/sample-state.js';
 
 const OPTIONS = { explainCommand: 'npx haports explain -c config.json' };
@@ -48,7 +49,7 @@ describe('demoBanner()', () => {
     const ports = [{ first: 53, last: 53 }];
     const bare = { ...without(sampleRule('dns', 'hub6'), 'probe'), protocols: ['udp'] as const, ports };
     assert.equal(
-      demoBanner({ ...base, rules: [bare] }, OPTIONS),
+      demoBanner(relinked({ ...base, rules: [bare] }), OPTIONS),
       [
         'haports balances ::1, UDP, ports 53, over nva-1, nva-2',
         '',

@@ -5,10 +5,10 @@ import { createServer } from 'node:net';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { demoBackends } from '../../../src/demo/demo-backends.js';
-import { startDemoBackends } from '../../../src/demo/demo-launcher.js';
+import { demoBackends, startDemoBackends } from '../../../src/demo/demo.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { Configuration } from '../../../src/model/configuration.js';
+import { relinked } from '../../support/forwarding-state.js';
 import { freePort } from './free-port.js';
 import { sampleConfiguration, sampleRule } from '../observe/sample-state.js';
 
@@ -20,12 +20,12 @@ function configuration(port: number, healthPort: number): Configuration {
     const address = ipAddress(`127.0.0.${41 + index}`);
     return { ...backend, id: `nvas/${address.text}`, address };
   });
-  return {
+  return relinked({
     ...base,
     probes: base.probes.map((probe) => ({ ...probe, port: healthPort })),
     backendPools: [{ ...pool, backends }],
     rules: [{ ...sampleRule('ha-ports', 'hub'), ports: [{ first: port, last: port }] }],
-  };
+  });
 }
 
 /** Whether a process runs. */
@@ -50,7 +50,7 @@ describe('demoBackends()', () => {
   test('demoBackends() gives each address the ports of all rules that lead to it', () => {
     const base = sampleConfiguration();
     const shifted = { ...sampleRule('tls', 'hub'), ports: [{ first: 443, last: 443 }], portOffset: 6000 };
-    const found = demoBackends({ ...base, rules: [...base.rules, shifted] });
+    const found = demoBackends(relinked({ ...base, rules: [...base.rules, shifted] }));
     assert.deepEqual(
       found.map(({ backendId, name, ports, healthPort }) => ({ backendId, name, ports, healthPort })),
       ['1', '2'].map((number) => ({

@@ -5,7 +5,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { describe, test, type TestContext } from 'node:test';
 import { SampleNva } from '../../../src/demo/nva.js';
 import { ipAddress } from '../../../src/model/address.js';
-import { portSetOf } from '../../../src/model/port-set.js';
+import { portSetOf } from '../../../src/model/ports.js';
 import { freePort } from './free-port.js';
 
 async function startNva(t: TestContext, host: string, count = 1) {

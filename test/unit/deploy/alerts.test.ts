@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
+import { hasCommand, runCommand } from '../../support/commands.js';
 import { readAlertRules } from './alert-rules.js';
 import { exportedMetrics } from './exported-metrics.js';
 import { readPromQl } from './promql.js';
@@ -53,6 +54,44 @@ describe('deploy/prometheus/alerts.yml', () => {
       named.filter((name) => !exported.has(name)),
       [],
     );
+  });
+});
+
+describe('deploy/prometheus/azure.yml', () => {
+  test("records Azure's eight metrics from what is exported", async () => {
+    const rules = (await readFile('deploy/prometheus/azure.yml', 'utf8'))
+      .split(/^ {6}- record: /m)
+      .slice(1)
+      .map((rule) => {
+        const [, record = '', expr = ''] = /^(\S+)\n {8}expr: \|?((?:.*\n)(?: {10}.*\n)*)/.exec(rule) ?? [];
+        return { record, selectors: readPromQl(expr.trim()).selectors };
+      });
+    const helpers = rules.filter(({ record }) => record.includes(':')).map(({ record }) => record);
+    for (const { record, selectors } of rules) {
+      const unknown = selectors.filter(({ metric }) => !exported.has(metric) && !helpers.includes(metric));
+      assert.deepEqual(unknown, [], record);
+    }
+    assert.deepEqual(
+      rules.map(({ record }) => record).filter((record) => !helpers.includes(record)),
+      [
+        ...['vip_availability', 'dip_availability', 'syn_count_total', 'byte_count_total'],
+        ...['packet_count_total', 'snat_connection_count_total', 'allocated_snat_ports', 'used_snat_ports'],
+      ].map((name) => `haports_azure_${name}`),
+    );
+  });
+});
+
+describe('deploy/prometheus', () => {
+  test('promtool: made-up series give the alerts and records that they should', async (t) => {
+    if (!(await hasCommand('promtool'))) {
+      t.skip('promtool is not installed');
+      return;
+    }
+    const files = ['deploy/prometheus/alerts.yml', 'deploy/prometheus/azure.yml'];
+    const checked = await runCommand('promtool', ['check', 'rules', ...files]);
+    assert.equal(checked.code, 0, checked.stderr);
+    const tested = await runCommand('promtool', ['test', 'rules', 'test/unit/deploy/prometheus-rules.yml']);
+    assert.equal(tested.code, 0, tested.stdout + tested.stderr);
   });
 });
 

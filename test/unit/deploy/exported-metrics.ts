@@ -1,8 +1,7 @@
-import type { PlaneCounters } from '../../../src/dataplane/data-plane.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { SKETCH_REGISTERS } from '../../../src/model/source-sketch.js';
-import { Metrics } from '../../../src/observe/metrics.js';
-import type { MetricsSource } from '../../../src/observe/metrics-source.js';
+import type { PlaneCounters } from '../../../src/planes/contract.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { SKETCH_REGISTERS } from '../../../src/flows/traffic.js';
+import { Metrics, type MetricsSource } from '../../../src/observe/metrics.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { parseScrape } from '../../support/prometheus-text.js';
 import { sampleMember, sampleState } from '../observe/sample-state.js';
@@ -52,6 +51,11 @@ const COUNTERS: PlaneCounters = {
   eventLoopDelaySeconds: [0.01],
   listeners: { hub: { open: 1, wanted: 2 } },
   workersLost: 1,
+  kernelFlows: {
+    conntrack: { used: 1, limit: 9 },
+    otherFlows: [{ backendId: BACKEND, protocol: 1, opened: 2, active: 1 }],
+    ...{ unlisted: 1, gaps: 1 },
+  },
 };
 
 /** Its only view has a backend that is being drained. */
@@ -87,6 +91,10 @@ const SOURCE: MetricsSource = {
   ],
   flowLog: () => ({ linesWritten: 1, linesLost: 1, writeErrors: 1 }),
   healthEvents: () => [{ name: 'NoHealthyBackends', subject: 'nvas' }],
+  kernel: () => ({
+    ...{ table: 'inet haports', mode: 'nat', why: '', state: 'in-place', sinceMs: 0 },
+    ...{ repairs: 1, failures: 1, tool: 'nftables v1.0.6' },
+  }),
   reloads: () => ({ succeeded: 1, failed: 1, lastAtMs: 1_700_000_000_000, lastSucceeded: true }),
 };
 

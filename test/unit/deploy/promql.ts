@@ -22,7 +22,16 @@ type Kind = 'scalar' | 'string' | 'instant' | 'range';
 
 const AGGREGATIONS = ['sum', 'min', 'max', 'avg', 'count', 'topk', 'bottomk', 'quantile', 'group'];
 const RANGE_FUNCTIONS = ['rate', 'irate', 'increase', 'changes', 'delta', 'max_over_time', 'avg_over_time'];
-const INSTANT_FUNCTIONS = ['histogram_quantile', 'absent', 'abs', 'clamp_min', 'clamp_max', 'time'];
+const INSTANT_FUNCTIONS = [
+  'label_replace',
+  'vector',
+  'histogram_quantile',
+  'absent',
+  'abs',
+  'clamp_min',
+  'clamp_max',
+  'time',
+];
 /** Weakest first. */
 const BINARY = [
   ['or'],

@@ -1,14 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { fromBytes, ipAddress, type IpAddress } from '../../../src/model/address.js';
-import {
-  captureAddress,
-  capturedPort,
-  captureRoom,
-  captureSlots,
-} from '../../../src/model/capture-address.js';
-import { parseCidr, type Cidr } from '../../../src/model/cidr.js';
+import { fromBytes, ipAddress, parseCidr, type Cidr, type IpAddress } from '../../../src/model/address.js';
+import { captureAddress, capturedPort, captureRoom, captureSlots } from '../../../src/model/capture.js';
 
 function cidr(text: string): Cidr {
   const block = parseCidr(text);

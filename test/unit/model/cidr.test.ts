@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { BlockList } from 'node:net';
 import { describe, it } from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import { cidrContains, cidrsOverlap, parseCidr, type Cidr } from '../../../src/model/cidr.js';
+import { cidrContains, cidrsOverlap, ipAddress, parseCidr, type Cidr } from '../../../src/model/address.js';
 
 function cidr(text: string): Cidr {
   const block = parseCidr(text);

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { FLOW_POLICY_PRESETS } from '../../../src/model/flow-policy-presets.js';
-import { FLOW_TRIGGERS } from '../../../src/model/rule.js';
+import { FLOW_POLICY_PRESETS, FLOW_TRIGGERS } from '../../../src/model/configuration.js';
 
 describe('flow policy presets', () => {
   /** TCP / UDP, in the order of FLOW_TRIGGERS. */

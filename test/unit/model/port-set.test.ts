@@ -14,7 +14,7 @@ import {
   subtractPorts,
   unionPorts,
   type PortSet,
-} from '../../../src/model/port-set.js';
+} from '../../../src/model/ports.js';
 
 /** Small ports make meetings likely; the ends of the range are where mistakes hide. */
 const port = fc.oneof(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 65530, max: 65535 }));

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SourceSketch } from '../../../src/flow/source-sketch.js';
-import { estimateSources, mergeSketches, SKETCH_REGISTERS } from '../../../src/model/source-sketch.js';
+import {
+  SKETCH_REGISTERS,
+  SourceSketch,
+  estimateSources,
+  mergeSketches,
+} from '../../../src/flows/traffic.js';
 
 /** Uniform, and not the hash that the product uses (xorshift32, Marsaglia 2003). */
 function* randomWords(seed: number): Generator<number> {

@@ -1,4 +1,4 @@
-import type { AppendFile, AppendFiles, AppendOutcome } from '../../../src/runtime/append-file.js';
+import type { AppendFile, AppendFiles, AppendOutcome } from '../../../src/runtime/files.js';
 
 /** Files in memory, by path, with faults to switch on. */
 export class FakeAppendFiles implements AppendFiles {

@@ -3,39 +3,42 @@ import { mkdtemp, readFile, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { configurationFromJson, type Json } from '../../../src/model/configuration-json.js';
-import type { PlaneEvent } from '../../../src/model/events.js';
-import { FlowLog } from '../../../src/observe/flow-log.js';
-import { nodeAppendFiles } from '../../../src/runtime/append-file.js';
+import { configurationFromJson, type Json } from '../../../src/api/configuration-json.js';
+import { FlowLog, type FlowEvent } from '../../../src/observe/flow-log.js';
+import { nodeAppendFiles } from '../../../src/runtime/files.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { FakeAppendFiles } from './fake-append-files.js';
-import { RecordingLogger } from './recording-logger.js';
+import { LineRecorder } from './line-recorder.js';
 import { sampleConfiguration, sampleFlow, sampleState } from './sample-state.js';
 
 const PATH = '/var/log/haports/flows.ndjson';
 
-function started(id: number, epoch = 1): PlaneEvent {
+function started(id: number, epoch = 1): FlowEvent {
   return { type: 'flow-started', atMs: 1000, flow: sampleFlow(id, epoch) };
 }
 
-function ended(id: number, epoch = 1): PlaneEvent {
+function ended(id: number, epoch = 1): FlowEvent {
   return { type: 'flow-ended', atMs: 3500, flow: sampleFlow(id, epoch), end: 'client-reset' };
+}
+
+function tell(log: FlowLog, ...events: readonly FlowEvent[]): void {
+  for (const event of events) log.flow(event);
 }
 
 async function openLog(options: { sample?: number; bufferBytes?: number } = {}) {
   const files = new FakeAppendFiles();
-  const logger = new RecordingLogger();
+  const recorder = new LineRecorder();
   const clock = new FakeClock();
-  const buffering = options.bufferBytes === undefined ? {} : { bufferBytes: options.bufferBytes };
-  const log = new FlowLog({ files, logger, clock }, { file: PATH, sample: options.sample ?? 1 }, buffering);
+  const deps = { files, onEvent: recorder.bus.emit, clock };
+  const log = new FlowLog(deps, { file: PATH, sample: options.sample ?? 1 }, options.bufferBytes);
   await log.start();
   const lines = () =>
     (files.contents.get(PATH) ?? '')
       .split('\n')
       .filter((line) => line !== '')
       .map((line) => JSON.parse(line) as Record<string, unknown>);
-  return { files, logger, clock, log, lines };
+  return { files, recorder, clock, log, lines };
 }
 
 const PLACEMENT =
@@ -45,14 +48,15 @@ const PLACEMENT =
 const TRAFFIC = '"bytesToBackend":5,"packetsToBackend":1,"bytesToClient":12,"packetsToClient":2';
 
 describe('FlowLog lines', () => {
-  test('plane() writes start, move and end lines as documented', async () => {
+  test('flow() writes start, move and end lines as documented', async () => {
     const { files, log } = await openLog();
     log.epoch(sampleState(1));
-    log.plane([
+    tell(
+      log,
       started(7),
       { type: 'flow-moved', atMs: 2000, flow: sampleFlow(7), fromBackendId: 'nvas/127.0.0.12' },
       ended(7),
-    ]);
+    );
     await log.flush();
     const text = (files.contents.get(PATH) ?? '').split('\n').slice(2);
     assert.deepEqual(text, [
@@ -126,11 +130,11 @@ describe('FlowLog lines', () => {
     assert.ok(!text.includes('bytes":{'), 'raw bytes have no place in the log');
   });
 
-  test('plane() gives a flow the digest of the configuration that placed it', async () => {
+  test('flow() gives a flow the digest of the configuration that placed it', async () => {
     const { log, lines } = await openLog();
     log.epoch(sampleState(1, sampleConfiguration('old')));
     log.epoch(sampleState(5, sampleConfiguration('new')));
-    log.plane([ended(1, 4), started(2, 5)]);
+    tell(log, ended(1, 4), started(2, 5));
     await log.flush();
     const flows = lines().filter(({ type }) => type === 'end' || type === 'start');
     assert.deepEqual(
@@ -141,22 +145,15 @@ describe('FlowLog lines', () => {
       ],
     );
   });
-
-  test('plane() leaves events that are no flow events alone', async () => {
-    const { log, lines } = await openLog();
-    log.plane([{ type: 'passive-failure', atMs: 1, backendId: 'x', evidence: 'ECONNREFUSED' }]);
-    await log.flush();
-    assert.deepEqual(lines(), []);
-  });
 });
 
 describe('FlowLog sampling', () => {
-  test('plane() logs all lines of a flow or none, and every epoch', async () => {
+  test('flow() logs all lines of a flow or none, and every epoch', async () => {
     const { log, lines } = await openLog({ sample: 0.25 });
     for (let revision = 1; revision <= 20; revision++) log.epoch(sampleState(revision));
     const flows = 4000;
-    for (let id = 0; id < flows; id++) log.plane([started(id)]);
-    for (let id = flows - 1; id >= 0; id--) log.plane([ended(id)]);
+    for (let id = 0; id < flows; id++) tell(log, started(id));
+    for (let id = flows - 1; id >= 0; id--) tell(log, ended(id));
     await log.flush();
     const idsOf = (type: string) =>
       new Set(lines().flatMap((line) => (line['type'] === type ? [line['id']] : [])));
@@ -167,10 +164,10 @@ describe('FlowLog sampling', () => {
     assert.equal(lines().filter(({ type }) => type === 'epoch').length, 20);
   });
 
-  test('plane() logs no flow at share 0', async () => {
+  test('flow() logs no flow at share 0', async () => {
     const { log, lines } = await openLog({ sample: 0 });
     log.epoch(sampleState(1));
-    for (let id = 0; id < 500; id++) log.plane([started(id)]);
+    for (let id = 0; id < 500; id++) tell(log, started(id));
     await log.flush();
     assert.deepEqual(
       lines().map(({ type }) => type),
@@ -182,7 +179,7 @@ describe('FlowLog sampling', () => {
 describe('FlowLog writing', () => {
   test('lines are written together, a second after the first at the latest', async () => {
     const { clock, log, lines } = await openLog();
-    log.plane([started(1)]);
+    tell(log, started(1));
     await clock.advanceAsync(999);
     assert.equal(lines().length, 0);
     await clock.advanceAsync(1);
@@ -191,12 +188,12 @@ describe('FlowLog writing', () => {
   });
 
   test('a disk that is full for a while loses and tears nothing that fits the buffer, and is logged once', async () => {
-    const { files, logger, clock, log, lines } = await openLog();
-    log.plane([started(1), started(2), started(3)]);
+    const { files, recorder, clock, log, lines } = await openLog();
+    tell(log, started(1), started(2), started(3));
     files.roomBytes = 500; // In the middle of the second line.
     await clock.advanceAsync(1000);
     for (let id = 4; id <= 6; id++) {
-      log.plane([started(id)]);
+      tell(log, started(id));
       await clock.advanceAsync(1000);
     }
     assert.equal(log.stats.writeErrors, 4);
@@ -208,7 +205,7 @@ describe('FlowLog writing', () => {
       [1, 2, 3, 4, 5, 6],
     );
     assert.deepEqual(log.stats, { linesWritten: 6, linesLost: 0, writeErrors: 4 });
-    assert.deepEqual(logger.texts, [
+    assert.deepEqual(recorder.texts, [
       `error Cannot write "${PATH}": ENOSPC: made up for this test`,
       `info Writing "${PATH}" again, 0 lines lost so far`,
     ]);
@@ -220,13 +217,13 @@ describe('FlowLog writing', () => {
     await log.flush();
     files.roomBytes = 0;
     for (let id = 1; id <= 1000; id++) {
-      log.plane([started(id)]);
+      tell(log, started(id));
       if (id % 100 === 0) await clock.advanceAsync(1000);
     }
     files.roomBytes = Number.POSITIVE_INFINITY;
     await clock.advanceAsync(1000);
     await log.flush();
-    log.plane([started(1001)]);
+    tell(log, started(1001));
     await log.flush();
     const ids = lines().flatMap(({ type, id }) => (type === 'start' ? [id] : []));
     const kept = ids.length - 1;
@@ -253,7 +250,7 @@ describe('FlowLog writing', () => {
     await clock.advanceAsync(1000);
     files.roomBytes = Number.POSITIVE_INFINITY;
     await clock.advanceAsync(1000);
-    log.plane([started(1, 50)]);
+    tell(log, started(1, 50));
     await log.flush();
     const types = lines().map(({ type, revision }) => [type, revision]);
     assert.deepEqual(types.slice(-4), [
@@ -266,7 +263,7 @@ describe('FlowLog writing', () => {
 
   test('a closed descriptor is opened again', async () => {
     const { files, clock, log, lines } = await openLog();
-    log.plane([started(1)]);
+    tell(log, started(1));
     files.appendErrorCode = 'EBADF';
     await clock.advanceAsync(1000);
     assert.equal(files.opens, 2);
@@ -280,7 +277,7 @@ describe('FlowLog writing', () => {
   test('start() rejects with the path where the file cannot be opened', async () => {
     const files = new FakeAppendFiles();
     files.openErrorCode = 'EACCES';
-    const deps = { files, logger: new RecordingLogger(), clock: new FakeClock() };
+    const deps = { files, onEvent: () => undefined, clock: new FakeClock() };
     const log = new FlowLog(deps, { file: PATH, sample: 1 });
     await assert.rejects(log.start(), {
       code: 'LB_CONFIG_INVALID',
@@ -289,15 +286,15 @@ describe('FlowLog writing', () => {
   });
 
   test('stop() writes what waits, counts what it cannot write, and closes', async () => {
-    const { files, logger, log, lines } = await openLog();
-    log.plane([started(1), started(2)]);
+    const { files, recorder, log, lines } = await openLog();
+    tell(log, started(1), started(2));
     files.roomBytes = 400; // The first line and a piece.
     await log.stop();
     await log.stop();
     assert.match(files.contents.get(PATH) ?? '', /^\{[^\n]*\}\n\{/);
     assert.deepEqual(log.stats, { linesWritten: 1, linesLost: 1, writeErrors: 1 });
     assert.equal(files.closes, 1);
-    assert.equal(logger.texts.at(-1), `warn Lost 1 lines of "${PATH}"`);
+    assert.equal(recorder.texts.at(-1), `warn Lost 1 lines of "${PATH}"`);
     assert.throws(lines, 'the second line is torn');
   });
 });
@@ -307,14 +304,14 @@ describe('FlowLog.reopen()', () => {
     const directory = await mkdtemp(join(tmpdir(), 'haports-flow-log-'));
     try {
       const file = join(directory, 'flows.ndjson');
-      const deps = { files: nodeAppendFiles, logger: new RecordingLogger(), clock: systemClock };
+      const deps = { files: nodeAppendFiles, onEvent: () => undefined, clock: systemClock };
       const log = new FlowLog(deps, { file, sample: 1 });
       await log.start();
       log.epoch(sampleState(1));
-      log.plane([started(1)]);
+      tell(log, started(1));
       await rename(file, `${file}.1`);
       await log.reopen();
-      log.plane([started(2)]);
+      tell(log, started(2));
       await log.stop();
       const typesIn = async (path: string) =>
         (await readFile(path, 'utf8'))
@@ -331,11 +328,11 @@ describe('FlowLog.reopen()', () => {
     }
   });
 
-  test('reopen() leaves half a line behind and goes on with the next whole one', async () => {
+  test('reopen() leaves half a line behind and continues with the next whole one', async () => {
     const { files, clock, log, lines } = await openLog();
     log.epoch(sampleState(1));
     await log.flush();
-    log.plane([started(1), started(2), started(3)]);
+    tell(log, started(1), started(2), started(3));
     files.roomBytes = 500;
     await clock.advanceAsync(1000);
     files.contents.delete(PATH);
@@ -348,19 +345,19 @@ describe('FlowLog.reopen()', () => {
     await log.flush();
     assert.deepEqual(
       lines().map(({ type, id }) => (id === undefined ? type : id)),
-      [3, 'config', 'epoch'],
+      ['config', 'epoch', 3],
     );
     assert.equal(log.stats.linesLost, 1);
     assert.equal(log.stats.linesWritten, 2 + 2 + 2);
   });
 
   test('reopen() keeps the old file where a new one cannot be opened', async () => {
-    const { files, logger, log, lines } = await openLog();
+    const { files, recorder, log, lines } = await openLog();
     files.openErrorCode = 'EACCES';
     await log.reopen();
-    log.plane([started(1)]);
+    tell(log, started(1));
     await log.flush();
     assert.equal(lines().length, 1);
-    assert.deepEqual(logger.texts, [`error Cannot open "${PATH}" again: EACCES: made up for this test`]);
+    assert.deepEqual(recorder.texts, [`error Cannot reopen "${PATH}": EACCES: made up for this test`]);
   });
 });

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { PassThrough, Writable } from 'node:stream';
 import { describe, test } from 'node:test';
-import { createLogger, type LogStream } from '../../../src/observe/logger.js';
+import type { EventLine } from '../../../src/model/events.js';
+import { openLog, type LogStream } from '../../../src/observe/log.js';
+
+const HELLO: EventLine = { level: 'info', type: 'x', fields: {}, message: 'Hello' };
 
 function capture(isTTY: boolean): { readonly stream: LogStream; readonly text: () => string } {
   let text = '';
@@ -14,12 +17,13 @@ function capture(isTTY: boolean): { readonly stream: LogStream; readonly text: (
   return { stream: Object.assign(stream, { isTTY }), text: () => text };
 }
 
-describe('createLogger()', () => {
-  test('createLogger() writes one JSON object a line off a terminal', async () => {
+describe('openLog()', () => {
+  test('openLog() writes one JSON object a line off a terminal', async () => {
     const { stream, text } = capture(false);
-    const logger = await createLogger({ level: 'info', format: 'auto' }, stream);
-    logger.debug({ event: 'x' }, 'Not shown');
-    logger.warn({ event: 'pool-down', pool: 'nvas' }, 'No backend "a"\nis left');
+    const log = await openLog({ level: 'info', format: 'auto' }, stream);
+    log({ level: 'debug', type: 'x', fields: {}, message: 'Not shown' });
+    const message = 'No backend "a"\nis left';
+    log({ level: 'warn', type: 'pool-down', fields: { pool: 'nvas' }, message });
     const lines = text().split('\n');
     assert.equal(lines.length, 2);
     const line = JSON.parse(lines[0] ?? '') as Record<string, unknown>;
@@ -27,14 +31,14 @@ describe('createLogger()', () => {
     const { level, pid, event, pool, msg } = line;
     assert.deepEqual(
       { level, pid, event, pool, msg },
-      { level: 'warn', pid: process.pid, event: 'pool-down', pool: 'nvas', msg: 'No backend "a"\nis left' },
+      { level: 'warn', pid: process.pid, event: 'pool-down', pool: 'nvas', msg: message },
     );
   });
 
-  test('createLogger() writes for people on a terminal', async (t) => {
+  test('openLog() writes for people on a terminal', async (t) => {
     const { stream, text } = capture(true);
-    const logger = await createLogger({ level: 'info', format: 'auto' }, stream);
-    logger.info({ pool: 'nvas' }, 'Pool has recovered');
+    const log = await openLog({ level: 'info', format: 'auto' }, stream);
+    log({ ...HELLO, fields: { pool: 'nvas' }, message: 'Pool has recovered' });
     await new Promise((resolve) => setImmediate(resolve));
     if (text().startsWith('{')) {
       t.skip('pino-pretty is not installed');
@@ -44,29 +48,29 @@ describe('createLogger()', () => {
     assert.equal(text().split('\n').length, 2, 'one line, without the fields');
   });
 
-  test('createLogger() writes JSON on a terminal where told to', async () => {
+  test('openLog() writes JSON on a terminal where told to', async () => {
     const { stream, text } = capture(true);
-    const logger = await createLogger({ level: 'info', format: 'json' }, stream);
-    logger.info({}, 'Hello');
+    const log = await openLog({ level: 'info', format: 'json' }, stream);
+    log(HELLO);
     assert.equal((JSON.parse(text()) as { msg: string }).msg, 'Hello');
   });
 
-  test('createLogger() falls back to JSON without pino-pretty, and says so where it was asked for', async () => {
+  test('openLog() falls back to JSON without pino-pretty, and says so where it was asked for', async () => {
     const auto = capture(true);
     const missing = () => Promise.resolve(undefined);
-    (await createLogger({ level: 'info', format: 'auto' }, auto.stream, missing)).info({}, 'Hello');
+    (await openLog({ level: 'info', format: 'auto' }, auto.stream, missing))(HELLO);
     assert.equal((JSON.parse(auto.text()) as { msg: string }).msg, 'Hello');
     const pretty = capture(false);
-    await createLogger({ level: 'info', format: 'pretty' }, pretty.stream, missing);
+    await openLog({ level: 'info', format: 'pretty' }, pretty.stream, missing);
     assert.equal((JSON.parse(pretty.text()) as { event: string }).event, 'pretty-missing');
   });
 
-  test('createLogger() survives a reader that went away', async () => {
+  test('openLog() survives a reader that went away', async () => {
     const stream = Object.assign(new PassThrough(), { isTTY: false });
-    const logger = await createLogger({ level: 'info', format: 'json' }, stream);
+    const log = await openLog({ level: 'info', format: 'json' }, stream);
     stream.destroy(Object.assign(new Error('write EPIPE'), { code: 'EPIPE' }));
     await new Promise((resolve) => setImmediate(resolve));
-    logger.info({}, 'Nobody listens');
+    log(HELLO);
     await new Promise((resolve) => setImmediate(resolve));
     assert.ok(stream.destroyed);
   });

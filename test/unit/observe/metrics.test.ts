@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import type { PlaneCounters, TrafficCounters } from '../../../src/dataplane/data-plane.js';
-import { SKETCH_REGISTERS } from '../../../src/model/source-sketch.js';
-import { METRIC_FAMILIES, Metrics } from '../../../src/observe/metrics.js';
-import type { MetricsSource, ProbeStatus } from '../../../src/observe/metrics-source.js';
+import type { KernelReport } from '../../../src/model/kernel-report.js';
+import type { ReloadReport } from '../../../src/api/views.js';
+import type { PlaneCounters, TrafficCounters } from '../../../src/planes/contract.js';
+import { SKETCH_REGISTERS } from '../../../src/flows/traffic.js';
+import { METRICS, type ProbeStatus } from '../../../src/observe/metric-table.js';
+import { Metrics, ReloadTally, type MetricsSource } from '../../../src/observe/metrics.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { parseScrape } from '../../support/prometheus-text.js';
@@ -228,35 +228,59 @@ describe('Metrics.render()', () => {
     assert.equal(found.value(last, { backend: 'nva-2' }), undefined);
   });
 
-  test('render() exports the same under the names of Azure', async () => {
+  test('render() exports what names and kinds there are, to join other metrics with', async () => {
     const found = await scrape(source());
-    const hub = { frontend: 'hub', frontend_ip_address: '127.0.0.1' };
-    const nva = (address: string) => ({ pool: 'nvas', backend_ip_address: address });
-    assert.equal(found.value('haports_azure_vip_availability', hub), 75);
-    assert.equal(found.value('haports_azure_vip_availability', { frontend: 'hub6' }), undefined);
-    assert.equal(found.value('haports_azure_dip_availability', nva('127.0.0.11')), 100);
-    assert.equal(found.value('haports_azure_dip_availability', nva('127.0.0.12')), 0);
-    assert.equal(found.value('haports_azure_syn_count_total', hub), 12);
-    const tcp = { ...hub, protocol_type: 'TCP' };
-    assert.equal(found.value('haports_azure_byte_count_total', { ...tcp, direction: 'In' }), 1000);
-    assert.equal(found.value('haports_azure_byte_count_total', { ...tcp, direction: 'Out' }), 5000);
-    assert.equal(found.value('haports_azure_packet_count_total', { ...tcp, direction: 'In' }), 20);
-    assert.equal(found.value('haports_azure_packet_count_total', { ...tcp, direction: 'Out' }), 40);
-    const snat = 'haports_azure_snat_connection_count_total';
-    const first = nva('127.0.0.11');
-    const state = (protocol_type: string, connection_state: string) => ({
-      ...first,
-      protocol_type,
-      connection_state,
-    });
-    assert.equal(found.value(snat, state('TCP', 'Successful')), 10);
-    assert.equal(found.value(snat, state('TCP', 'Failed')), 2);
-    assert.equal(found.value(snat, state('UDP', 'Successful')), 7);
-    const udp = { ...first, protocol_type: 'UDP' };
-    assert.equal(found.value('haports_azure_allocated_snat_ports', udp), 28_232);
-    assert.equal(found.value('haports_azure_used_snat_ports', udp), 7);
-    const silent = await scrape(source({ counters: () => Promise.reject(new Error('worker died')) }));
-    assert.equal(silent.value('haports_azure_vip_availability', hub), 0);
+    assert.equal(found.value('haports_frontend_info', { frontend: 'hub6', address: '::1' }), 1);
+    const nva = { pool: 'nvas', backend: 'nva-2', address: '127.0.0.12' };
+    assert.equal(found.value('haports_backend_info', nva), 1);
+    const rule = { rule: 'ha-ports', frontend: 'hub', pool: 'nvas', distribution: 'five-tuple' };
+    assert.equal(found.value('haports_rule_info', rule), 1);
+  });
+
+  test('render() exports what is in the kernel where there is something', async () => {
+    const report: KernelReport = {
+      ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: '' },
+      ...{ state: 'in-place', sinceMs: 0, repairs: 3, failures: 2, tool: 'nftables v1.0.6' },
+    };
+    const values = async (kernel: KernelReport | undefined) => {
+      const found = await scrape(source({ kernel: () => kernel }));
+      return ['in_place', 'repairs_total', 'failures_total'].map((name) =>
+        found.value(`haports_kernel_${name}`),
+      );
+    };
+    assert.deepEqual(await values(report), [1, 3, 2]);
+    assert.deepEqual(await values({ ...report, state: 'failing' }), [0, 3, 2]);
+    assert.deepEqual(await values(undefined), [undefined, undefined, undefined]);
+  });
+
+  test("render() exports how full conntrack is, and the kernel's flows that are not in the list", async () => {
+    const otherFlows = [
+      { backendId: 'nvas/127.0.0.11', protocol: 1, opened: 5, active: 2 },
+      { backendId: 'nvas/127.0.0.12', protocol: 253, opened: 3, active: 0 },
+    ];
+    const of = (kernelFlows: PlaneCounters['kernelFlows']) =>
+      scrape(source({ counters: () => Promise.resolve({ ...COUNTERS, kernelFlows }) }));
+    const found = await of({ conntrack: { used: 7, limit: 10 }, otherFlows, unlisted: 4, gaps: 1 });
+    assert.equal(found.value('haports_conntrack_entries'), 7);
+    assert.equal(found.value('haports_conntrack_limit'), 10);
+    assert.equal(found.value('haports_unlisted_flows'), 4);
+    assert.equal(found.value('haports_flow_event_gaps_total'), 1);
+    const [icmp, other] = [
+      { pool: 'nvas', backend: 'nva-1', protocol: 'icmp' },
+      { pool: 'nvas', backend: 'nva-2', protocol: '253' },
+    ];
+    assert.equal(found.value('haports_other_flows_active', icmp), 2);
+    assert.equal(found.value('haports_other_flows_active', other), 0);
+    assert.equal(found.value('haports_other_flows_opened_total', icmp), 5);
+    assert.equal(found.value('haports_other_flows_opened_total', other), 3);
+    const withoutConntrack = await of({ otherFlows: [], unlisted: 0, gaps: 0 });
+    assert.equal(withoutConntrack.value('haports_conntrack_entries'), undefined);
+    assert.equal(withoutConntrack.value('haports_unlisted_flows'), 0);
+    const userspace = (await of(undefined)).series.map(({ name }) => name);
+    assert.deepEqual(
+      userspace.filter((name) => /conntrack|unlisted|gaps|other_flows/.test(name)),
+      [],
+    );
   });
 
   test('render() shows totals as they are, scrape after scrape', async () => {
@@ -315,7 +339,7 @@ describe('Metrics.render()', () => {
   test('render() has no label from a client, and as many series for any number of clients', async () => {
     const found = await scrape(source());
     const allowed = new Set(
-      'rule pool backend frontend protocol reason direction probe to verdict state le table source_address worker version node digest outcome name subject frontend_ip_address backend_ip_address protocol_type connection_state'.split(
+      'rule pool backend frontend protocol reason direction probe to verdict state le table source_address worker version node digest outcome name subject address distribution'.split(
         ' ',
       ),
     );
@@ -336,26 +360,34 @@ describe('Metrics.render()', () => {
   });
 });
 
-describe('METRIC_FAMILIES', () => {
+describe('METRICS', () => {
   test('names follow the Prometheus rules', () => {
-    for (const { name, type, help } of METRIC_FAMILIES) {
+    const metrics = METRICS.flatMap((section) => section.metrics);
+    for (const { name, type, help } of metrics) {
       assert.match(name, /^haports_[a-z]+(_[a-z]+)*$/);
       assert.equal(name.endsWith('_total'), type === 'counter', `${name} is a ${type}`);
       assert.match(help, /^[A-Z].*[^.]$/);
     }
-    assert.equal(new Set(METRIC_FAMILIES.map(({ name }) => name)).size, METRIC_FAMILIES.length);
+    assert.equal(new Set(metrics.map(({ name }) => name)).size, metrics.length);
   });
+});
 
-  test('docs/metrics.md lists each metric with its type, and no other', async () => {
-    const text = await readFile(join(process.cwd(), 'docs', 'metrics.md'), 'utf8');
-    const rows = [...text.matchAll(/^\| `(haports_[a-z_]+)` +\| (counter|gauge|histogram) +\|/gm)];
-    assert.deepEqual(
-      rows.map(([, name, type]) => `${name} ${type}`).sort(),
-      METRIC_FAMILIES.map(({ name, type }) => `${name} ${type}`).sort(),
-    );
-    const known = new Set<string>(METRIC_FAMILIES.map(({ name }) => name));
-    for (const [mention] of text.matchAll(/haports_[a-z_]+[a-z]/g)) {
-      assert.ok(known.has(mention.replace(/_(count|sum|bucket)$/, '')), `${mention} is no metric`);
-    }
+describe('ReloadTally', () => {
+  test('observe() counts reloads by outcome and keeps the last', () => {
+    const clock = new FakeClock();
+    const tally = new ReloadTally({ clock });
+    assert.deepEqual(tally.stats, { succeeded: 0, failed: 0, lastSucceeded: true });
+    const start = clock.wallMs();
+    tally.observe({
+      ...{ type: 'config-loaded', source: 'c', findings: 0 },
+      configuration: sampleState(1).configuration,
+    });
+    assert.deepEqual(tally.stats, { succeeded: 0, failed: 0, lastAtMs: start, lastSucceeded: true });
+    clock.advance(10);
+    tally.observe({ type: 'reload-failed', cause: 'SIGHUP', error: new Error('no') });
+    assert.deepEqual(tally.stats, { succeeded: 0, failed: 1, lastAtMs: start + 10, lastSucceeded: false });
+    clock.advance(10);
+    tally.observe({ type: 'reloaded', cause: 'SIGHUP', report: {} as ReloadReport });
+    assert.deepEqual(tally.stats, { succeeded: 1, failed: 1, lastAtMs: start + 20, lastSucceeded: true });
   });
 });

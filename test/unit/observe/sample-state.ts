@@ -1,9 +1,8 @@
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr, type Cidr } from '../../../src/model/cidr.js';
-import type { Backend, Configuration } from '../../../src/model/configuration.js';
+import { ipAddress, parseCidr, type Cidr } from '../../../src/model/address.js';
+import type { Backend, Configuration, FlowPolicy, Rule } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
-import type { BackendState, ForwardingState } from '../../../src/model/forwarding-state.js';
-import type { FlowPolicy, Rule } from '../../../src/model/rule.js';
+import type { BackendState, ForwardingState } from '../../../src/model/forwarding.js';
+import { relinked, testRule } from '../../support/forwarding-state.js';
 
 const persist = { tcp: 'persist', udp: 'persist' } as const;
 const flowPolicy: FlowPolicy = {
@@ -29,10 +28,8 @@ export function sampleBackend(name: string, address: string): Backend {
 
 export function sampleRule(name: string, frontend: string): Rule {
   return {
+    ...testRule({ frontend, probe: 'alive' }),
     name,
-    frontend,
-    backendPool: 'nvas',
-    probe: 'alive',
     protocols: ['tcp', 'udp'],
     haPorts: true,
     ports: [{ first: 8000, last: 8099 }],
@@ -50,7 +47,7 @@ export function sampleRule(name: string, frontend: string): Rule {
 }
 
 export function sampleConfiguration(digest = 'd1'): Configuration {
-  return {
+  return relinked({
     digest,
     compat: 'none',
     seed: 0,
@@ -101,7 +98,7 @@ export function sampleConfiguration(digest = 'd1'): Configuration {
     logging: { level: 'info', format: 'json' },
     metrics: { address: ipAddress('127.0.0.1'), port: 9902 },
     shutdownDeadlineMs: 30_000,
-  };
+  });
 }
 
 export function sampleMember(backend: Backend, isUp: boolean): BackendState {
@@ -128,8 +125,8 @@ export function sampleState(revision: number, configuration = sampleConfiguratio
     views: [
       {
         key: 'nvas|alive',
-        pool: 'nvas',
-        probe: 'alive',
+        pool: configuration.backendPools[0]!,
+        probe: configuration.probes[0]!,
         backends: backends.map((backend, index) => sampleMember(backend, index === 0)),
         table: new Uint16Array(251),
         servingPriority: 0,

@@ -2,12 +2,11 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, test } from 'node:test';
-import type { HealthEvent } from '../../../src/model/health-event.js';
-import { Webhook } from '../../../src/observe/webhook.js';
-import type { WebhookFetch } from '../../../src/observe/webhook-post.js';
+import type { HealthEvent } from '../../../src/model/events.js';
+import { postJson, sendOnce, Webhook, type Post } from '../../../src/observe/webhook.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { RecordingLogger } from './recording-logger.js';
+import { LineRecorder } from './line-recorder.js';
 
 const URL_OF_HOOK = 'https://hooks.example.net/secret-path?token=secret';
 
@@ -32,31 +31,28 @@ interface Request {
 
 function setUp() {
   const clock = new FakeClock();
-  const logger = new RecordingLogger();
+  const recorder = new LineRecorder();
   const requests: Request[] = [];
   let open = 0;
   let mostOpen = 0;
-  const fetchOnce: WebhookFetch = (url, { body, signal, method, headers }) => {
+  const post: Post = (url, body, signal) => {
     assert.equal(url, URL_OF_HOOK);
-    assert.equal(method, 'POST');
-    assert.equal(headers['content-type'], 'application/json');
     mostOpen = Math.max(mostOpen, ++open);
-    return new Promise<{ status: number; body: null }>((resolve, reject) => {
+    return new Promise<number>((resolve, reject) => {
       signal.addEventListener('abort', () => reject(signal.reason as Error));
       requests.push({
         body: JSON.parse(body) as Request['body'],
         atMs: clock.monotonicMs(),
         answer: (status) => {
-          if (status === undefined)
-            reject(new TypeError('fetch failed', { cause: new Error('ECONNREFUSED') }));
-          else resolve({ status, body: null });
+          if (status === undefined) reject(new Error('ECONNREFUSED'));
+          else resolve(status);
         },
       });
     }).finally(() => open--);
   };
-  const webhook = new Webhook({ clock, logger, fetch: fetchOnce }, { url: URL_OF_HOOK });
+  const webhook = new Webhook({ clock, onEvent: recorder.bus.emit, post }, { url: URL_OF_HOOK });
   const subjects = () => requests.map(({ body }) => body['subject']);
-  return { clock, logger, requests, webhook, subjects, mostOpen: () => mostOpen };
+  return { clock, recorder, requests, webhook, subjects, mostOpen: () => mostOpen };
 }
 
 const settle = () => new Promise((resolve) => setImmediate(resolve));
@@ -115,7 +111,7 @@ describe('Webhook', () => {
   });
 
   test('post() tries again up to five times, later and later, then gives up and goes on', async () => {
-    const { clock, logger, requests, webhook } = setUp();
+    const { clock, recorder, requests, webhook } = setUp();
     webhook.post(event('a'));
     webhook.post(event('b'));
     const outcomes = [500, undefined, 429, 408, 503, 500];
@@ -138,23 +134,23 @@ describe('Webhook', () => {
         ['b', 31],
       ],
     );
-    assert.deepEqual(logger.texts, [
+    assert.deepEqual(recorder.texts, [
       'warn Cannot post health event NoHealthyBackends of "a" to the webhook: HTTP 500',
     ]);
   });
 
   test('post() takes other answers for final, and keeps the path of the URL to itself', async () => {
     for (const status of [301, 400, 404]) {
-      const { clock, logger, requests, webhook } = setUp();
+      const { clock, recorder, requests, webhook } = setUp();
       webhook.post(event('a'));
       await settle();
       requests[0]?.answer(status);
       await settle();
       await clock.advanceAsync(60_000, 1000);
       assert.equal(requests.length, 1);
-      assert.equal(logger.lines.length, 1);
-      assert.equal(logger.lines[0]?.fields['url'], 'https://hooks.example.net');
-      assert.ok(!JSON.stringify(logger.lines).includes('secret'));
+      assert.equal(recorder.lines.length, 1);
+      assert.equal(recorder.lines[0]?.fields['url'], 'https://hooks.example.net');
+      assert.ok(!JSON.stringify(recorder.lines).includes('secret'));
     }
   });
 
@@ -172,12 +168,12 @@ describe('Webhook', () => {
   });
 
   test('post() keeps a hundred waiting and drops the oldest, telling it once', async () => {
-    const { logger, requests, webhook, subjects } = setUp();
+    const { recorder, requests, webhook, subjects } = setUp();
     webhook.post(event('first'));
     await settle();
     for (let index = 0; index < 150; index++) webhook.post(event(String(index)));
     assert.equal(webhook.dropped, 50);
-    assert.deepEqual(logger.texts, [
+    assert.deepEqual(recorder.texts, [
       'warn More than 100 health events wait for the webhook: the oldest are dropped',
     ]);
     for (let index = 0; index < 101; index++) {
@@ -211,7 +207,7 @@ describe('Webhook', () => {
   });
 
   test('stop() takes two seconds at most', async () => {
-    const { clock, logger, requests, webhook } = setUp();
+    const { clock, recorder, requests, webhook } = setUp();
     for (const subject of ['a', 'b', 'c']) webhook.post(event(subject));
     await settle();
     let isStopped = false;
@@ -221,43 +217,82 @@ describe('Webhook', () => {
     await clock.advanceAsync(1);
     await stopped;
     assert.equal(requests.length, 1);
-    assert.match(logger.texts.join('\n'), /Cannot post 2 more health events/);
+    assert.match(recorder.texts.join('\n'), /Cannot post 2 more health events/);
     assert.equal(clock.pendingTimers, 0);
     await webhook.stop();
   });
 
-  test('a fetch that throws at once harms nobody', async () => {
-    const logger = new RecordingLogger();
+  test('a URL that cannot be posted to harms nothing', async () => {
+    const recorder = new LineRecorder();
     const clock = new FakeClock();
-    const broken: WebhookFetch = () => {
-      throw new TypeError('Invalid URL');
-    };
-    const webhook = new Webhook({ clock, logger, fetch: broken }, { url: 'nonsense' });
+    const webhook = new Webhook({ clock, onEvent: recorder.bus.emit }, { url: 'nonsense' });
     webhook.post(event('a'));
     await clock.advanceAsync(60_000, 500);
-    assert.match(logger.texts.join('\n'), /to the webhook: Invalid URL$/);
+    assert.match(recorder.texts.join('\n'), /to the webhook: Invalid URL$/);
   });
 
-  test('the global fetch delivers to a real server', async () => {
-    const bodies: string[] = [];
+  test('delivers to a real server', async () => {
+    const requests: string[] = [];
     const server = createServer((request, response) => {
+      const { method, headers } = request;
       request.setEncoding('utf8');
-      request.on('data', (chunk: string) => bodies.push(chunk));
+      request.on('data', (chunk: string) => {
+        const { subject } = JSON.parse(chunk) as HealthEvent;
+        requests.push([method, headers['content-type'], headers['user-agent'], subject].join(' '));
+      });
       request.on('end', () => response.writeHead(200).end('thanks'));
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     const { port } = server.address() as AddressInfo;
-    const logger = new RecordingLogger();
-    const webhook = new Webhook({ clock: systemClock, logger }, { url: `http://127.0.0.1:${port}/hook` });
+    const recorder = new LineRecorder();
+    const url = `http://127.0.0.1:${port}/hook`;
+    const webhook = new Webhook({ clock: systemClock, onEvent: recorder.bus.emit }, { url });
     webhook.post(event('nvas'));
     webhook.post(event('other'));
     await webhook.stop();
     server.close();
     server.closeAllConnections();
-    assert.deepEqual(logger.lines, []);
-    assert.deepEqual(
-      bodies.map((body) => (JSON.parse(body) as HealthEvent).subject),
-      ['nvas', 'other'],
-    );
+    assert.deepEqual(recorder.lines, []);
+    assert.deepEqual(requests, ['POST application/json haports nvas', 'POST application/json haports other']);
+  });
+});
+
+describe('postJson()', () => {
+  const { signal } = new AbortController();
+  const failing = (code: string) => Promise.reject(Object.assign(new Error(`connect ${code}`), { code }));
+
+  test('posts from an own address where the kernel has no port for others', async () => {
+    const got: string[] = [];
+    const server = createServer((request, response) => {
+      request.setEncoding('utf8').on('data', (part: string) => got.push(`${request.method} ${part}`));
+      request.on('end', () => response.writeHead(202).end('thanks'));
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    try {
+      let tries = 0;
+      const status = await postJson(`http://127.0.0.1:${port}/`, '{"a":1}', signal, (url, body, end, from) =>
+        tries++ === 0 ? failing('EADDRNOTAVAIL') : sendOnce(url, body, end, from),
+      );
+      assert.equal(status, 202);
+      assert.deepEqual(got, ['POST {"a":1}']);
+    } finally {
+      server.close();
+    }
+  });
+
+  test('rejects as before where no own address has a port either', async () => {
+    const from: (string | undefined)[] = [];
+    const posting = postJson('http://127.0.0.1:9/', '{}', signal, (_url, _body, _signal, localAddress) => {
+      from.push(localAddress);
+      return failing(localAddress === undefined ? 'EADDRNOTAVAIL' : 'EADDRINUSE');
+    });
+    await assert.rejects(posting, { message: 'connect EADDRNOTAVAIL' });
+    assert.deepEqual(from, [undefined, '127.0.0.1']);
+  });
+
+  test('leaves any other failure alone', async () => {
+    const posting = postJson('http://127.0.0.1:9/', '{}', signal, () => failing('ECONNREFUSED'));
+    await assert.rejects(posting, { message: 'connect ECONNREFUSED' });
   });
 });

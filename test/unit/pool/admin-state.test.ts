@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { AdminState } from '../../../src/model/configuration.js';
-import type { HealthState } from '../../../src/model/probe.js';
-import { effectiveEligibility, type Eligibility } from '../../../src/pool/admin-state.js';
+import type { AdminState, HealthState } from '../../../src/model/configuration.js';
+import { effectiveEligibility, type Eligibility } from '../../../src/selection/pool.js';
 
 const YES: Eligibility = { eligible: true, valid: true };
 const ADMIN_DOWN: Eligibility = {

@@ -1,8 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { BackendHealth } from '../../../src/model/backend-health.js';
-import type { FlapDamping, HttpProbe, Probe, ProbeResult, TcpProbe } from '../../../src/model/probe.js';
-import { HISTORY_LENGTH, initialHealth, observe } from '../../../src/pool/health-tracker.js';
+import type { BackendHealth } from '../../../src/model/forwarding.js';
+import type {
+  FlapDamping,
+  HttpProbe,
+  Probe,
+  ProbeResult,
+  TcpProbe,
+} from '../../../src/model/configuration.js';
+import { HISTORY_LENGTH, initialHealth, observe } from '../../../src/health/tracker.js';
 
 const tcp: TcpProbe = {
   name: 'alive',

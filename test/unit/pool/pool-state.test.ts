@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
 import type { Backend, BackendPool } from '../../../src/model/configuration.js';
-import type { Exclusion } from '../../../src/model/forwarding-state.js';
-import { portSetOf } from '../../../src/model/port-set.js';
-import { evaluatePool, type BackendInputs } from '../../../src/pool/pool-state.js';
+import type { Exclusion } from '../../../src/model/forwarding.js';
+import { portSetOf } from '../../../src/model/ports.js';
+import { evaluatePool, type BackendInputs } from '../../../src/selection/pool.js';
 
 interface Member extends Partial<BackendInputs> {
   readonly priority?: number;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BODY_LIMIT_BYTES, BodySearch } from '../../../src/probe/body-search.js';
+import { BODY_LIMIT_BYTES, BodySearch } from '../../../src/health/probes.js';
 
 test('BodySearch finds a text cut at any place', () => {
   const body = Buffer.from('xxüber-allxx');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { failed, formatDuration, noAnswer } from '../../../src/probe/evidence.js';
+import { failed, formatDuration, noAnswer } from '../../../src/health/probes.js';
 import { httpProbe, tcpProbe } from './probe-fixtures.js';
 
 const systemError = (code: string) => Object.assign(new Error(`connect ${code}`), { code });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { describe, test } from 'node:test';
-import type { HttpProbe } from '../../../src/model/probe.js';
+import type { HttpProbe } from '../../../src/model/configuration.js';
 import { ask, httpProbe } from './probe-fixtures.js';
 import { closedPort, listen } from './loopback-server.js';
 

@@ -6,8 +6,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { createServer, type TLSSocket } from 'node:tls';
-import type { HttpProbe } from '../../../src/model/probe.js';
-import { tlsServerName } from '../../../src/probe/tls-socket.js';
+import type { HttpProbe } from '../../../src/model/configuration.js';
+import { tlsServerName } from '../../../src/health/probes.js';
 import { ask, httpProbe } from './probe-fixtures.js';
 import { bind, listen } from './loopback-server.js';
 

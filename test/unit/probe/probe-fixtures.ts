@@ -1,6 +1,6 @@
-import type { HttpProbe, Probe, ProbeResult, TcpProbe } from '../../../src/model/probe.js';
+import type { HttpProbe, Probe, ProbeResult, TcpProbe } from '../../../src/model/configuration.js';
 import { ipAddress } from '../../../src/model/address.js';
-import { createProbeRunner } from '../../../src/probe/probe-runner.js';
+import { createProbeRunner } from '../../../src/health/probes.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 
 const BASE = {

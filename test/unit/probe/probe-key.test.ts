@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import type { Probe } from '../../../src/model/probe.js';
-import { probeKey, questionKey } from '../../../src/probe/probe-key.js';
+import type { Probe } from '../../../src/model/configuration.js';
+import { probeKey, questionKey } from '../../../src/health/scheduler.js';
 import { httpProbe, tcpProbe } from './probe-fixtures.js';
 
 const address = ipAddress('10.0.0.1');

@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import type { HealthTransition, Probe } from '../../../src/model/probe.js';
-import { initialHealth, observe } from '../../../src/pool/health-tracker.js';
-import { probeKey } from '../../../src/probe/probe-key.js';
-import type { ProbeTarget } from '../../../src/probe/probe-loop.js';
-import { ProbeScheduler } from '../../../src/probe/scheduler.js';
+import type { HealthTransition, Probe } from '../../../src/model/configuration.js';
+import { initialHealth, observe } from '../../../src/health/tracker.js';
+import { ProbeScheduler, probeKey, type ProbeTarget } from '../../../src/health/scheduler.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { httpProbe, tcpProbe } from './probe-fixtures.js';
 import { ScriptedRunner, SICK, UP } from './scripted-runner.js';

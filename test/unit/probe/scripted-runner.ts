@@ -1,5 +1,5 @@
-import type { Probe, ProbeResult } from '../../../src/model/probe.js';
-import type { ProbeRunner } from '../../../src/probe/probe-runner.js';
+import type { Probe, ProbeResult } from '../../../src/model/configuration.js';
+import type { ProbeRunner } from '../../../src/health/probes.js';
 import type { FakeClock } from '../../support/fake-clock.js';
 
 export const UP: ProbeResult = {

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import { createProbeRunner } from '../../../src/probe/probe-runner.js';
-import { isSelfConnected } from '../../../src/probe/probe-socket.js';
+import { createProbeRunner, isSelfConnected } from '../../../src/health/probes.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { ask, tcpProbe } from './probe-fixtures.js';
 import { closedPort, listen } from './loopback-server.js';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { errorCode } from '../../../src/model/errors.js';
-import { nodeAppendFiles } from '../../../src/runtime/append-file.js';
+import { nodeAppendFiles } from '../../../src/runtime/files.js';
 
 describe('nodeAppendFiles', () => {
   test('append() adds to what is there, also after someone else wrote', async () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 
-const MODULE = new URL('../../../src/runtime/descriptor-limit.js', import.meta.url).href;
+const MODULE = new URL('../../../src/runtime/machine.js', import.meta.url).href;
 const SCRIPT = `import { descriptorLimit } from ${JSON.stringify(MODULE)}; console.log(descriptorLimit());`;
 
 /** What a process says that the shell started under this limit; Node raises the soft one to the hard one itself. */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { systemClock } from '../../../src/runtime/clock.js';
-import { watchFile } from '../../../src/runtime/file-watch.js';
+import { watchFile } from '../../../src/runtime/watch.js';
 import { systemFileChanges, systemFiles, type FileChanges } from '../../../src/runtime/files.js';
 import { eventually } from '../../support/deadline.js';
 import { FakeClock } from '../../support/fake-clock.js';

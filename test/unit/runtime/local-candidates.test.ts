@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { NetworkInterfaceInfo } from 'node:os';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import { localCandidates } from '../../../src/runtime/local-candidates.js';
+import { localCandidates } from '../../../src/runtime/machine.js';
 
 function entry(cidr: string, internal = false): NetworkInterfaceInfo {
   const [address = ''] = cidr.split('/');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { residentMemory } from '../../../src/runtime/resident-memory.js';
+import { residentMemory } from '../../../src/runtime/machine.js';
 
 function filesWith(files: Readonly<Record<string, string>>) {
   return {

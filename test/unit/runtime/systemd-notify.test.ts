@@ -6,7 +6,7 @@ import {
   systemdNotifyProgram,
   type NotifyEnvironment,
   type SystemdNotifierOptions,
-} from '../../../src/runtime/systemd-notify.js';
+} from '../../../src/runtime/systemd.js';
 import { hasCommand } from '../../support/commands.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { NotifySocket } from '../../support/notify-socket.js';

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr, type Cidr } from '../../../src/model/cidr.js';
-import { isAdmitted, judgeAccess } from '../../../src/selection/access-list.js';
+import { ipAddress, parseCidr, type Cidr } from '../../../src/model/address.js';
+import { isAdmitted, judgeAccess } from '../../../src/selection/access.js';
 
 function blocks(...texts: readonly string[]): Cidr[] {
   return texts.map((text) => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import { backendEndpoint } from '../../../src/selection/backend-endpoint.js';
+import { backendEndpoint } from '../../../src/selection/picker.js';
 import { aBackend } from './fixtures.js';
 
 const backend = aBackend('nva-1', '10.0.0.1', { floatingAddresses: { hub: ipAddress('127.1.0.1') } });

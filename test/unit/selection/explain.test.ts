@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr } from '../../../src/model/cidr.js';
+import { ipAddress, parseCidr } from '../../../src/model/address.js';
 import { explain } from '../../../src/selection/explain.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker } from '../../../src/selection/picker.js';
 import { aBackend, aBackendState, aConfiguration, aFrontend, aRule, aState, aTuple } from './fixtures.js';
 

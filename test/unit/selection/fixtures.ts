@@ -1,30 +1,22 @@
-import { ipAddress, type IpAddress } from '../../../src/model/address.js';
-import type { Backend, Configuration, Frontend } from '../../../src/model/configuration.js';
-import { parseEndpoint } from '../../../src/model/address.js';
-import type { FiveTuple, Protocol } from '../../../src/model/five-tuple.js';
-import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding-state.js';
-import { ALL_PORTS } from '../../../src/model/port-set.js';
-import type { FlowAction, Rule } from '../../../src/model/rule.js';
+import {
+  ipAddress,
+  parseEndpoint,
+  type FiveTuple,
+  type IpAddress,
+  type Protocol,
+} from '../../../src/model/address.js';
+import type { Backend, Configuration, FlowAction, Frontend, Rule } from '../../../src/model/configuration.js';
+import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
+import { relinked, testPool, testRule, type RuleParts } from '../../support/forwarding-state.js';
 
 const same = (action: FlowAction) => ({ tcp: action, udp: action });
 
-export function aRule(overrides: Partial<Rule> = {}): Rule {
-  return {
-    name: 'ha-ports',
-    frontend: 'hub',
-    backendPool: 'nvas',
-    protocols: ['tcp', 'udp'],
-    haPorts: true,
-    ports: ALL_PORTS,
-    portOffset: 0,
-    floatingIp: false,
-    distribution: 'five-tuple',
-    symmetric: false,
+export function aRule(overrides: RuleParts = {}): Rule {
+  const rule = testRule({
     idleTimeoutMs: {
       tcp: { value: 240_000, origin: 'default' },
       udp: { value: 30_000, origin: 'rule' },
     },
-    tcpReset: true,
     flowPolicy: {
       'probe-down': { tcp: 'persist', udp: 'rebalance' },
       'admin-down': { tcp: 'persist', udp: 'rebalance' },
@@ -32,12 +24,19 @@ export function aRule(overrides: Partial<Rule> = {}): Rule {
       'drain-deadline': same('reset'),
       idle: { tcp: 'reset', udp: 'drop' },
     },
-    allDown: 'reset',
-    tcp: { noDelay: true },
-    udp: { perPacket: false },
     ...overrides,
+  });
+  const { frontend, pool } = rule;
+  return {
+    ...rule,
+    frontend: frontend.name === HUB.name ? HUB : aFrontend({ name: frontend.name }),
+    pool: pool.name === NVAS.name ? NVAS : pool,
   };
 }
+
+/** What rules and configurations have where nothing else is said: one object, so that they are linked. */
+const HUB = aFrontend();
+const NVAS = testPool();
 
 export function aFrontend(overrides: Partial<Frontend> = {}): Frontend {
   return { name: 'hub', address: ipAddress('198.51.100.1'), allow: [], deny: [], ...overrides };
@@ -73,7 +72,7 @@ export function aBackendState(backend: Backend, overrides: Partial<BackendState>
 export function aView(overrides: Partial<PoolView> = {}): PoolView {
   return {
     key: 'nvas|',
-    pool: 'nvas',
+    pool: NVAS,
     backends: [1, 2, 3].map((n) => aBackendState(aBackend(`nva-${n}`, `10.0.0.${n}`))),
     table: Uint16Array.of(0, 1, 2, 0, 1, 2, 0),
     servingPriority: 0,
@@ -82,33 +81,22 @@ export function aView(overrides: Partial<PoolView> = {}): PoolView {
 }
 
 export function aConfiguration(overrides: Partial<Configuration> = {}): Configuration {
-  return {
+  return relinked({
     digest: 'd'.repeat(64),
     compat: 'none',
     seed: 0,
     tableSize: 7,
     workers: 0,
     instance: 'haports',
-    frontends: [aFrontend()],
+    frontends: [HUB],
     probes: [],
-    backendPools: [
-      {
-        name: 'nvas',
-        backends: [],
-        minimumHealthy: 1,
-        sourceAddresses: [],
-        sourcePorts: [{ first: 32768, last: 60999 }],
-        proxyProtocol: 'none',
-        connectTimeoutMs: 5000,
-        connectAttempts: 3,
-      },
-    ],
+    backendPools: [NVAS],
     rules: [aRule()],
     limits: { tcpFlows: 100, udpFlows: 100, embryonicFlows: 100, embryonicTimeoutMs: 10_000 },
     logging: { level: 'info', format: 'json' },
     shutdownDeadlineMs: 30_000,
     ...overrides,
-  };
+  });
 }
 
 /** One view for all rules. */
@@ -119,7 +107,7 @@ export function aState(
   return {
     revision: 5,
     configuration,
-    views: [aView(parts.view)],
+    views: [aView({ pool: configuration.backendPools[0]!, ...parts.view })],
     viewOfRule: configuration.rules.map(() => 0),
   };
 }

@@ -4,9 +4,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { parseCidr } from '../../../src/model/cidr.js';
-import type { KernelOptions } from '../../../src/model/kernel-options.js';
-import type { Distribution } from '../../../src/model/rule.js';
+import { parseCidr } from '../../../src/model/address.js';
+import type { Distribution, KernelOptions } from '../../../src/model/configuration.js';
 import { flowHashOf, type FlowHash } from '../../../src/selection/flow-hash.js';
 import { aTuple, reversed } from './fixtures.js';
 

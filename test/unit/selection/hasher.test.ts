@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import test from 'node:test';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { referenceXxh32 } from './reference-xxh32.js';
 
 const hash = await createHasher();

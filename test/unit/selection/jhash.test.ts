@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { jhash, reciprocalScale } from '../../../src/selection/jhash.js';
+import { jhash, reciprocalScale } from '../../../src/selection/flow-hash.js';
 
 /**
  * What nftables 1.0.6 on Linux 6.18 chose for these keys, seeds and sizes: `ct mark set jhash ... mod <size> seed <seed>` on a

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type TestContext } from 'node:test';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../../../src/selection/maglev.js';
 import { referenceMaglev } from './reference-maglev.js';
 

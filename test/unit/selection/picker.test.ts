@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { parseCidr } from '../../../src/model/cidr.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import { createHasher } from '../../../src/selection/hasher.js';
+import { parseCidr } from '../../../src/model/address.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import { createHasher } from '../../../src/selection/flow-hash.js';
 import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aFrontend, aRule, aState, aTuple, aView } from './fixtures.js';
 

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import { KERNEL_REHASHES } from '../../../src/selection/flow-hash.js';
-import { jhash, reciprocalScale } from '../../../src/selection/jhash.js';
+import { KERNEL_REHASHES, jhash, reciprocalScale } from '../../../src/selection/flow-hash.js';
 import { KernelStates } from '../../support/kernel-states.js';
 
 const states = await KernelStates.create();

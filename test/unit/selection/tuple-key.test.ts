@@ -3,10 +3,9 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
-import type { Protocol } from '../../../src/model/five-tuple.js';
-import type { Distribution } from '../../../src/model/rule.js';
-import { createHasher } from '../../../src/selection/hasher.js';
-import { destinationFirst, TupleKeyWriter } from '../../../src/selection/tuple-key.js';
+import type { Protocol } from '../../../src/model/address.js';
+import type { Distribution } from '../../../src/model/configuration.js';
+import { TupleKeyWriter, createHasher, destinationFirst } from '../../../src/selection/flow-hash.js';
 import { aTuple, reversed } from './fixtures.js';
 
 const hash = await createHasher();

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import { ipAddress } from '../../../src/model/address.js';
-import { parseCidr } from '../../../src/model/cidr.js';
-import type { FiveTuple } from '../../../src/model/five-tuple.js';
-import type { ForwardingState } from '../../../src/model/forwarding-state.js';
-import type { KernelOptions } from '../../../src/model/kernel-options.js';
-import { formatExplanation } from '../../../src/cli/explain-text.js';
+import { ipAddress, parseCidr, type FiveTuple } from '../../../src/model/address.js';
+import type { ForwardingState } from '../../../src/model/forwarding.js';
+import type { KernelOptions } from '../../../src/model/configuration.js';
+import { formatExplanation } from '../../../src/cli/explain.js';
 import { explain } from '../../../src/selection/explain.js';
 import { NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { KernelStates } from '../../support/kernel-states.js';

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, test } from 'node:test';
-import { dashboardRoutes } from '../../../../src/admin/dashboard/dashboard-routes.js';
+import { dashboardRoutes } from '../../../../src/admin/dashboard.js';
 
-const PAGE = 'src/admin/dashboard/page';
+const PAGE = 'src/admin/page';
 
 async function get(path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> {
   return dashboardRoutes().request(path, { method, headers });

@@ -2,12 +2,11 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { getRequestListener } from '@hono/node-server';
 import { Hono } from 'hono';
-import { dashboardRoutes } from '../../../../src/admin/dashboard/dashboard-routes.js';
+import { dashboardRoutes } from '../../../../src/admin/dashboard.js';
 import { problem } from '../../../../src/admin/problem.js';
 import type { AdminState } from '../../../../src/model/configuration.js';
-import type { DrainStatus } from '../../../../src/model/drain.js';
-import type { FeedEvent } from '../../../../src/model/feed-event.js';
-import type { BackendView } from '../../../../src/model/operator-views.js';
+import type { BackendView, DrainStatus, FeedEvent } from '../../../../src/api/views.js';
+import { checkAnswer } from '../../../support/contract.js';
 import {
   DOWN,
   EXPLANATION,
@@ -128,6 +127,7 @@ export class FakeApi {
         });
       }
       await next();
+      await assertContract(context.req.method, context.req.path, context.res);
       return undefined;
     });
     app.get('/v1/status', () =>
@@ -206,6 +206,12 @@ export class FakeApi {
     });
     return app;
   }
+}
+
+async function assertContract(method: string, path: string, response: Response): Promise<void> {
+  if (response.headers.get('content-type') === 'text/event-stream') return;
+  const text = await response.clone().text();
+  checkAnswer(method, path, response.status, text === '' ? undefined : JSON.parse(text));
 }
 
 function frame(event: FeedEvent): Uint8Array {

@@ -1,16 +1,15 @@
-import type { DrainStatus } from '../../../../src/model/drain.js';
-import type { FeedEvent } from '../../../../src/model/feed-event.js';
 import type {
   BackendPoolView,
   BackendView,
+  DrainStatus,
+  FeedEvent,
+  FlowView,
   FrontendView,
-  ListedFlow,
+  LiveExplanation,
   RuleView,
   StatusView,
   TrafficView,
-} from '../../../../src/model/operator-views.js';
-import type { AsJson } from '../../../../src/model/plain-json.js';
-import type { Explanation } from '../../../../src/selection/explanation.js';
+} from '../../../../src/api/views.js';
 
 /** A name that would be a script if anything put it into the page as HTML. */
 export const HOSTILE = '<img src=x onerror="document.title=1">';
@@ -189,7 +188,7 @@ export function status(drains: readonly DrainStatus[] = []): StatusView {
   };
 }
 
-export function flow(id: number, changes: Partial<AsJson<ListedFlow>> = {}): AsJson<ListedFlow> {
+export function flow(id: number, changes: Partial<FlowView> = {}): FlowView {
   return {
     id,
     tuple: {
@@ -217,7 +216,8 @@ export function flow(id: number, changes: Partial<AsJson<ListedFlow>> = {}): AsJ
   };
 }
 
-export const EXPLANATION: Explanation = {
+export const EXPLANATION: LiveExplanation = {
+  verdict: 'No such flow is live; a new one would go to nvas/nva-2 at 127.0.0.12:8000',
   revision: 17,
   configDigest: 'a3f1c8e9d2b4',
   tuple: 'tcp 192.0.2.7:40000 -> 127.0.0.1:8000',

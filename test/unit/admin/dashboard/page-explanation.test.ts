@@ -1,6 +1,6 @@
+import type { Explanation } from '../../../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { Explanation } from '../../../../src/selection/explanation.js';
 import { EXPLANATION, flow } from './fixtures.js';
 import { pageModule } from './page-module.js';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, test } from 'node:test';
 
-const css = readFileSync('src/admin/dashboard/page/style.css', 'utf8');
+const css = readFileSync('src/admin/page/style.css', 'utf8');
 
 /** The `--name: #rrggbb` of the nth `:root` block: 0 is light, 1 dark. */
 function colours(block: number): ReadonlyMap<string, string> {

@@ -123,7 +123,7 @@ test('withSections() writes the sections that were measured, dated, and leaves a
   assert.ok(text.endsWith(`\nbetween\n${marks('kernel', 'old kernel')}\nafter`));
   assert.throws(
     () => withSections(readme, ['growth'], runs),
-    /README.md has no "<!-- bench growth: begin -->"/,
+    /docs\/benchmarks.md has no "<!-- bench growth: begin -->"/,
   );
 });
 

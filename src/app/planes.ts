@@ -1,0 +1,253 @@
+import { networkInterfaces } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import type { CapturePlan } from '../model/capture.js';
+import type { Configuration } from '../model/configuration.js';
+import { BalancerError, type ErrorCode } from '../model/errors.js';
+import { CapturedPlane, setupText } from '../planes/capture/plane.js';
+import { captureInputs, ownSockets, portsInUse } from '../planes/capture/ports-in-use.js';
+import { captureSetup } from '../planes/capture/table.js';
+import type { DataPlane, HandOverPlane } from '../planes/contract.js';
+import { ConntrackFlows } from '../planes/kernel/nat/kernel-flows.js';
+import { KernelPlane } from '../planes/kernel/plane.js';
+import { kernelInput, ownNetworks } from '../planes/kernel/program.js';
+import { setupOf } from '../planes/kernel/setup-of.js';
+import { Conntrack, conntrackOrigins } from '../planes/netfilter/conntrack.js';
+import { InstanceLock } from '../planes/netfilter/instance-lock.js';
+import { flushInstance } from '../planes/netfilter/nft.js';
+import { Reconciler } from '../planes/netfilter/reconciler.js';
+import { systemTools, toolFailure, type Tool } from '../planes/netfilter/tools.js';
+import {
+  ownAddresses,
+  rendezvousOwner,
+  socketBudget,
+  tcpOwner,
+  type SocketBudget,
+} from '../planes/userspace/listen-plan.js';
+import { UserspacePlane, type UserspacePlaneDeps } from '../planes/userspace/plane.js';
+import { tryTcpPort } from '../planes/userspace/sockets/net.js';
+import { WorkerGroup } from '../planes/workers/group.js';
+import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
+import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
+import { WorkerSupervisor } from '../planes/workers/supervisor.js';
+import { systemClock as clock } from '../runtime/clock.js';
+import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
+import { descriptorLimit } from '../runtime/machine.js';
+import { ForwardingCompiler } from '../selection/compiler.js';
+import { createHasher, type Hash32 } from '../selection/flow-hash.js';
+import { createPicker } from '../selection/picker.js';
+
+/** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
+export function budgetFor(configuration: Configuration, capture?: CapturePlan): SocketBudget {
+  const { workers, kernel } = configuration;
+  if (kernel !== undefined) return { tcpPorts: 'shared', sockets: 0 };
+  const limit = descriptorLimit();
+  return socketBudget({ configuration, workers, limit, ownAddresses, ...(capture && { capture }) });
+}
+
+/**
+ * The data plane that a configuration asks for: the kernel, or in this process, in one worker, or in several.
+ * `capture`: how ports are captured; absent: they are bound.
+ */
+export function createPlane(
+  configuration: Configuration,
+  hash: Hash32,
+  {
+    tcpPorts,
+    capture,
+    onWarning,
+  }: Pick<SocketBudget, 'tcpPorts'> & {
+    readonly capture?: CapturePlan | undefined;
+    /** Told of what the kernel plane can live with. */
+    readonly onWarning: (warning: string) => void;
+  },
+): DataPlane {
+  if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, onWarning);
+  const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture });
+  return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
+}
+
+function createServingPlane(
+  configuration: Configuration,
+  hash: Hash32,
+  { tcpPorts, plan }: Pick<SocketBudget, 'tcpPorts'> & { readonly plan: CapturePlan | undefined },
+): HandOverPlane {
+  const { workers } = configuration;
+  const flowEvents = configuration.flowLog !== undefined;
+  const capture = plan === undefined ? {} : { capture: plan };
+  const script = fileURLToPath(new URL('../worker.js', import.meta.url));
+  switch (workers) {
+    case 0:
+      return createUserspacePlane(
+        { hash, limit: descriptorLimit() },
+        { flowEvents, worker: 0, workers: 1, ...capture },
+      );
+    case 1:
+      return new WorkerSupervisor(
+        { clock, launch: () => forkWorker(script) },
+        { flowEvents, worker: 0, workers, ...capture },
+      );
+    default: {
+      const ownerOf = rendezvousOwner(hash, workers);
+      const owned = { launch: () => forkWorker(script), tcpOwnerOf: tcpOwner(ownerOf) };
+      const shared = { launch: () => forkSharingWorker(script) };
+      return new WorkerGroup(
+        { clock, tryTcpPort, ownerOf, ...(tcpPorts === 'owned' ? owned : shared) },
+        { flowEvents, workers, tcpPorts, ...capture },
+      );
+    }
+  }
+}
+
+/** The data worker's process: serves the process that forked it, and ends when that says so or is gone. */
+export async function serveAsWorker(): Promise<void> {
+  // Signals of the terminal reach the whole process group; what to do about them is the control process's decision.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2'] as const)
+    process.on(signal, () => undefined);
+  // Now, for with sockets in this process the question takes seconds: see descriptorLimit.
+  const limit = descriptorLimit();
+  // The first message may come at any time from now on, and waits for the hasher.
+  const channel = parentChannel();
+  const hash = await createHasher();
+  new PlaneHost({
+    channel,
+    clock,
+    createPlane: (options, tcpGate) => createUserspacePlane({ hash, limit, tcpGate }, options),
+    onStopped: () => {
+      if (process.connected) process.disconnect();
+    },
+  });
+}
+
+function createUserspacePlane(
+  { limit, ...deps }: Pick<UserspacePlaneDeps, 'hash' | 'tcpGate'> & { readonly limit: number | undefined },
+  options: WorkerOptions,
+): UserspacePlane {
+  const origins = conntrackOrigins(new Conntrack({ clock, tools: systemTools() }));
+  return new UserspacePlane({ clock, ownAddresses, descriptorLimit: limit, origins, ...deps }, options);
+}
+
+/** Of a configuration that asks for it. */
+export function createKernelPlane(
+  { instance, flowLog }: Configuration,
+  hash: Hash32,
+  onWarning: (warning: string) => void,
+): KernelPlane {
+  const tools = systemTools();
+  return new KernelPlane({
+    ...{ clock, tools },
+    createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance, adopts: true }),
+    lock: new InstanceLock({ clock }, { instance }),
+    flows: new ConntrackFlows(
+      { clock, tools, files, picker: createPicker(hash) },
+      { flowEvents: flowLog !== undefined },
+    ),
+    setupOf: (input) => setupOf(input, { networks: ownNetworks() }),
+    interfaces: () =>
+      Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
+        entries?.some(({ internal }) => internal) === true ? [] : [name],
+      ),
+    onWarning,
+  });
+}
+
+/** What a start would write where all probes say up, as text. Not `full`: the first elements of each set. */
+export async function kernelRuleset(
+  configuration: Configuration,
+  { full }: { readonly full: boolean },
+): Promise<string> {
+  const state = new ForwardingCompiler(await createHasher()).compile(configuration, {
+    health: () => ({ state: 'up' }),
+    adminState: ({ adminState }) => adminState,
+    draining: () => false,
+  });
+  return setupText(setupOf(kernelInput(state), { networks: ownNetworks() }), { full });
+}
+
+/** What `fallback: bind` is for. Anything else is a mistake, or may pass. */
+const IMPOSSIBLE: readonly ErrorCode[] = [
+  'LB_KERNEL_DENIED',
+  'LB_KERNEL_TOOL_MISSING',
+  'LB_KERNEL_UNSUPPORTED',
+];
+
+/**
+ * How this process captures; undefined: it is not asked to. An error: capture is impossible, and the configuration says
+ * to bind then. Rejects with a BalancerError where it is impossible otherwise.
+ */
+export async function decideCaptureHere(
+  configuration: Configuration,
+): Promise<CapturePlan | BalancerError | undefined> {
+  const { capture } = configuration;
+  if (capture === undefined) return undefined;
+  const { udp, port, block, fallback } = capture;
+  const plan: CapturePlan = { udp, port, block };
+  try {
+    await assertPossible(configuration, plan);
+    return plan;
+  } catch (error) {
+    const isPassable = error instanceof BalancerError && IMPOSSIBLE.includes(error.code);
+    if (!isPassable || fallback !== 'bind') throw error;
+    return error;
+  }
+}
+
+/** `inner` has the same plan. */
+export function createCapturedPlane(
+  { instance, workers }: Configuration,
+  inner: HandOverPlane,
+  plan: CapturePlan,
+): CapturedPlane {
+  const tools = systemTools();
+  return new CapturedPlane(
+    {
+      ...{ clock, inner },
+      createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance }),
+      lock: new InstanceLock({ clock }, { instance }),
+      portsInUse: () => portsInUse(readChunks),
+      ownSockets: () =>
+        ownSockets({ readText: (path) => systemFiles.readText(path), readLinks }, process.pid),
+    },
+    { plan, workers },
+  );
+}
+
+/** What operators do about the kernel from the command line. */
+export const kernelOperations = {
+  /** What a start would write, as text. Rejects with `LB_USAGE` where nothing is written. */
+  ruleset(configuration: Configuration, { full }: { readonly full: boolean }): string | Promise<string> {
+    const { capture, kernel } = configuration;
+    if (kernel !== undefined) return kernelRuleset(configuration, { full });
+    if (capture === undefined) {
+      throw new BalancerError('Nothing is captured: dataPlane.capture is not there, must be', {
+        code: 'LB_USAGE',
+        source: 'usage',
+      });
+    }
+    return setupText(captureSetup(captureInputs(configuration, capture, []).input), { full });
+  },
+
+  /** Takes away what an instance has left. Rejects with `LB_INSTANCE_RUNNING` where it runs. */
+  async flush(instance: string): Promise<readonly string[]> {
+    const lock = new InstanceLock({ clock }, { instance });
+    await lock.take();
+    try {
+      return await flushInstance(systemTools(), instance);
+    } finally {
+      lock.release();
+    }
+  },
+};
+
+/** Tries everything but the elements, which are many. */
+async function assertPossible(configuration: Configuration, plan: CapturePlan): Promise<void> {
+  const tools = systemTools();
+  const needed: readonly Tool[] = plan.udp === 'redirect' ? ['ip', 'conntrack'] : ['ip'];
+  for (const tool of needed) {
+    const outcome = await tools.run(tool, [tool === 'ip' ? '-V' : '--version']);
+    if (outcome.exitCode !== 0) throw toolFailure(tool, outcome);
+  }
+  const setup = captureSetup(captureInputs(configuration, plan, []).input);
+  const { instance } = configuration;
+  const trial = new Reconciler({ clock, tools, onChange: () => undefined }, { instance });
+  await trial.check({ ...setup, sets: new Map() });
+}

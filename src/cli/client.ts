@@ -1,0 +1,314 @@
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { createApiClient, type ApiClient, type ApiRequest } from '../api/client.js';
+import { REFUSALS, ROUTES, type OperationName, type RefusalCode } from '../api/contract.js';
+import type { FindingView, FlowView } from '../api/views.js';
+import { readJsonText } from '../config/text.js';
+import { isLoopback, parseIpAddress } from '../model/address.js';
+import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
+import { VERSION } from '../model/version.js';
+import { usageError, type CliDeps } from './deps.js';
+
+/** A read that takes longer than this has met a process that hangs. */
+const READ_TIMEOUT_MS = 15_000;
+
+/** Taking over a configuration of all ports may take a while. */
+const WRITE_TIMEOUT_MS = 120_000;
+
+/**
+ * The admin API of a running process. All methods reject with an AdminProblem where it refuses, and with
+ * `LB_NOT_RUNNING` where nothing answers.
+ */
+export interface AdminClient extends ApiClient {
+  readonly target: AdminTarget;
+}
+
+export function adminClient(target: AdminTarget): AdminClient {
+  const send = async (request: ApiRequest): Promise<unknown> => {
+    const timeoutMs = request.method === 'GET' ? READ_TIMEOUT_MS : WRITE_TIMEOUT_MS;
+    const response = await sendRequest(target, { ...request, timeoutMs });
+    const text = await readBody(target, response);
+    const status = response.statusCode ?? 0;
+    if (status < 200 || status > 299) throw problemOf(status, text);
+    if (text === '') return undefined;
+    try {
+      return JSON.parse(text) as unknown;
+    } catch (cause) {
+      throw new BalancerError(`What answers at "${describeTarget(target)}" is not the admin API of haports`, {
+        code: 'LB_NOT_RUNNING',
+        source: 'system',
+        cause,
+      });
+    }
+  };
+  return { ...createApiClient<OperationName>(ROUTES, send), target };
+}
+
+/** Where a running process is asked. */
+export type AdminTarget =
+  | { readonly kind: 'socket'; readonly path: string }
+  | {
+      readonly kind: 'http';
+      readonly url: URL;
+      readonly token?: string;
+      /** PEM text; absent: the certificates that Node trusts. */
+      readonly ca?: string;
+    };
+
+/** The options that say where, as every live command has them. */
+export interface ConnectionOptions {
+  /** Configuration file whose `admin.socket` is taken where nothing else says which. */
+  readonly config: string;
+  readonly socket?: string;
+  readonly http?: string;
+  readonly tokenFile?: string;
+  readonly ca?: string;
+}
+
+/** For people. */
+export function describeTarget(target: AdminTarget): string {
+  return target.kind === 'socket' ? target.path : target.url.origin;
+}
+
+/**
+ * `--http`, else `--socket`, else `HAPORTS_SOCKET`, else `admin.socket` of the configuration file, relative to the
+ * current directory as the server takes it. Throws `LB_USAGE` where none of them says anything.
+ */
+export async function adminTarget(
+  deps: Pick<CliDeps, 'env' | 'readText'>,
+  options: ConnectionOptions,
+): Promise<AdminTarget> {
+  if (options.http !== undefined) return httpTarget(deps, options.http, options);
+  const named = options.socket ?? deps.env['HAPORTS_SOCKET'];
+  if (named !== undefined && named !== '') return { kind: 'socket', path: named };
+  const configured = await configuredSocket(deps, options.config);
+  if (configured !== undefined) return { kind: 'socket', path: configured };
+  throw usageError(
+    `Cannot tell which haports is meant: configuration file "${options.config}" has no "admin": ` +
+      '{ "socket": "./haports.sock" }; name the file by -c, or the socket by --socket or HAPORTS_SOCKET',
+  );
+}
+
+/**
+ * `admin.socket` of a configuration file, whatever else is wrong with the file: it may be half edited while the
+ * process it was started from runs on. Throws `LB_USAGE` where the file cannot be read.
+ */
+export async function configuredSocket(
+  deps: Pick<CliDeps, 'readText'>,
+  path: string,
+): Promise<string | undefined> {
+  let text: string;
+  try {
+    text = await deps.readText(path);
+  } catch (error) {
+    throw usageError(
+      `Cannot tell which haports is meant: configuration file "${path}" cannot be read: ${errorMessage(error)}; ` +
+        'name the file by -c, or the socket by --socket or HAPORTS_SOCKET',
+    );
+  }
+  const json = readJsonText(text);
+  const socket = json.ok ? member(member(json.value, 'admin'), 'socket') : undefined;
+  return typeof socket === 'string' && socket !== '' ? socket : undefined;
+}
+
+async function httpTarget(
+  deps: Pick<CliDeps, 'readText'>,
+  text: string,
+  options: ConnectionOptions,
+): Promise<AdminTarget> {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw usageError(`Cannot use "${text}": it must be an address such as http://127.0.0.1:9901`);
+  }
+  const [token, ca] = await Promise.all([fileText(deps, options.tokenFile), fileText(deps, options.ca)]);
+  if (token !== undefined && url.protocol === 'http:' && !isOnThisMachine(url.hostname)) {
+    throw usageError(`Cannot use "${text}": a token may leave this machine only by https`);
+  }
+  return { kind: 'http', url, token: token?.trim(), ca };
+}
+
+async function fileText(
+  deps: Pick<CliDeps, 'readText'>,
+  path: string | undefined,
+): Promise<string | undefined> {
+  if (path === undefined) return undefined;
+  try {
+    return await deps.readText(path);
+  } catch (error) {
+    throw usageError(`File "${path}" cannot be read: ${errorMessage(error)}`);
+  }
+}
+
+function isOnThisMachine(hostname: string): boolean {
+  const address = parseIpAddress(hostname.replace(/^\[(.*)\]$/, '$1'));
+  return hostname === 'localhost' || (address !== undefined && isLoopback(address));
+}
+
+function member(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null) return undefined;
+  return (value as Readonly<Record<string, unknown>>)[key];
+}
+
+/** One request to the admin API, of the client or of the event stream. */
+export interface AdminRequest extends ApiRequest {
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Given up when nothing came for this long. */
+  readonly timeoutMs: number;
+}
+
+/**
+ * Sends a request and resolves with the head of the answer, whatever its status; the caller reads or destroys it.
+ * Rejects with `LB_NOT_RUNNING` where nobody answers and `LB_FORBIDDEN` where the socket is somebody else's.
+ */
+export function sendRequest(target: AdminTarget, asked: AdminRequest): Promise<IncomingMessage> {
+  const { method, path, body, timeoutMs, signal } = asked;
+  const token = target.kind === 'http' ? target.token : undefined;
+  const options: RequestOptions = {
+    method,
+    headers: {
+      'user-agent': `haports/${VERSION}`,
+      ...(token !== undefined && { authorization: `Bearer ${token}` }),
+      // A write without a body states its type too: what has none could have come from a form of any web page.
+      ...(method !== 'GET' && { 'content-type': 'application/json' }),
+      ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),
+      ...asked.headers,
+    },
+    // A connection of its own for each request: one that was kept may be closed by the server at any time.
+    agent: false,
+    timeout: timeoutMs,
+    signal,
+  };
+  return new Promise((resolve, reject) => {
+    const failed = (error: unknown): void => reject(transportError(target, error));
+    const request = open(target, path, options);
+    request.once('response', (response) => {
+      // What goes wrong from here on is told by the body, to whom reads it.
+      request.off('error', failed).on('error', () => undefined);
+      resolve(response);
+    });
+    request.on('error', failed);
+    request.once('timeout', () => request.destroy(new Error(`no answer in ${timeoutMs / 1000} s`)));
+    request.end(body);
+  });
+}
+
+function open(target: AdminTarget, path: string, options: RequestOptions): ReturnType<typeof httpRequest> {
+  if (target.kind === 'socket') return httpRequest({ ...options, socketPath: target.path, path });
+  const { url, ca } = target;
+  const full = new URL(path, url);
+  if (url.protocol === 'http:') return httpRequest(full, options);
+  return httpsRequest(full, { ...options, ca });
+}
+
+/** The whole body. Rejects as sendRequest where the connection breaks. */
+export async function readBody(target: AdminTarget, response: IncomingMessage): Promise<string> {
+  response.setEncoding('utf8');
+  let text = '';
+  try {
+    for await (const chunk of response) text += String(chunk);
+  } catch (error) {
+    throw transportError(target, error);
+  }
+  return text;
+}
+
+/** What a failed connection means to the one who typed the command. */
+export function transportError(target: AdminTarget, error: unknown): BalancerError {
+  if (error instanceof BalancerError) return error;
+  const code = errorCode(error);
+  const place = `"${describeTarget(target)}"`;
+  const options = { source: 'system', cause: error } as const;
+  if (code === 'EACCES' || code === 'EPERM') {
+    return new BalancerError(
+      `Cannot open ${place} (${code}): the admin socket is for the user that haports runs as, and root`,
+      { ...options, code: 'LB_FORBIDDEN' },
+    );
+  }
+  const isAbsent = code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTSOCK';
+  const advice =
+    target.kind === 'socket'
+      ? 'is haports running there, with "admin": { "socket": ... } in its configuration? (--socket and HAPORTS_SOCKET name another)'
+      : 'is haports running there, with "admin": { "http": ... } in its configuration?';
+  return new BalancerError(
+    isAbsent
+      ? `No haports answers at ${place} (${code}): ${advice}`
+      : `No answer from haports at ${place}: ${errorMessage(error)}`,
+    { ...options, code: 'LB_NOT_RUNNING' },
+  );
+}
+
+/** What the running process refused, with its own words and code. */
+export class AdminProblem extends BalancerError {
+  /** Of HTTP. */
+  readonly status: number;
+  /** Of a configuration that cannot be used; else empty. */
+  readonly findings: readonly FindingView[];
+
+  constructor(message: string, code: RefusalCode, status: number, findings: readonly FindingView[]) {
+    super(message, { code, source: REFUSALS[code].source });
+    this.status = status;
+    this.findings = findings;
+  }
+}
+
+/** An error answer (RFC 9457, application/problem+json) as an error. Takes anything that a server may send. */
+export function problemOf(status: number, body: string): AdminProblem {
+  const problem = parsed(body);
+  const { code, detail, title, findings } = problem;
+  const words = [detail, title].find((text): text is string => typeof text === 'string' && text !== '');
+  return new AdminProblem(
+    words ?? `The admin API answered with HTTP status ${status}`,
+    typeof code === 'string' && Object.hasOwn(REFUSALS, code) ? (code as RefusalCode) : 'LB_INTERNAL',
+    status,
+    Array.isArray(findings) ? (findings as FindingView[]) : [],
+  );
+}
+
+function parsed(body: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(body);
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
+  } catch {
+    return {};
+  }
+}
+
+/** `192.0.2.7:40000`, `[2001:db8::7]:40000`. */
+export function clientOf({ source, sourcePort }: FlowView['tuple']): string {
+  return endpointText(source, sourcePort);
+}
+
+export function frontendOf({ destination, destinationPort }: FlowView['tuple']): string {
+  return endpointText(destination, destinationPort);
+}
+
+function endpointText(address: string, port: number): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+/** What every command that asks a running process takes. */
+export interface LiveOptions extends ConnectionOptions {
+  readonly json: boolean;
+}
+
+/** A client for the process that the options mean. Throws `LB_USAGE` where they name none. */
+export async function clientFor(
+  deps: Pick<CliDeps, 'env' | 'readText'>,
+  options: ConnectionOptions,
+): Promise<AdminClient> {
+  return adminClient(await adminTarget(deps, options));
+}
+
+/** One JSON value, set out for people to read too. */
+export function printJson(deps: Pick<CliDeps, 'out'>, value: unknown): void {
+  deps.out(`${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+/** One JSON value on one line, for streams of them. */
+export function printJsonLine(deps: Pick<CliDeps, 'out'>, value: unknown): void {
+  deps.out(`${JSON.stringify(value)}\n`);
+}
+
+export function printLines(deps: Pick<CliDeps, 'out'>, lines: readonly string[]): void {
+  deps.out(`${lines.join('\n')}\n`);
+}

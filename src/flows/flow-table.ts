@@ -1,0 +1,203 @@
+import { PROTOCOLS, type FiveTuple, type Protocol } from '../model/address.js';
+import type { Limits } from '../model/configuration.js';
+import type { DropReason } from '../model/events.js';
+import type { Flow } from './flow.js';
+
+export interface FlowFilter {
+  readonly rule?: string;
+  readonly backendId?: string;
+  readonly protocol?: Protocol;
+  /** Canonical text. */
+  readonly source?: string;
+  readonly sourcePort?: number;
+}
+
+type Budget = 'tcp' | 'udp' | 'embryonic';
+
+/** Which budget a flow counts against: TCP that has no backend connection is embryonic. */
+function budgetOf(flow: Flow): Budget {
+  if (flow.tuple.protocol === 'udp') return 'udp';
+  return flow.state === 'embryonic' || flow.state === 'blackholed' ? 'embryonic' : 'tcp';
+}
+
+/**
+ * All live flows of a data worker: budgets, caps per source, and the index by backend. A flow is one entry, so
+ * neither direction can be evicted without the other (field.md C62); nothing is ever evicted to make room.
+ */
+export class FlowTable {
+  #limits: Limits;
+  readonly #flows: (Flow | undefined)[] = [];
+  /** Indexes into `#flows`. */
+  readonly #free: number[] = [];
+  readonly #used: Record<Budget, number> = { tcp: 0, udp: 0, embryonic: 0 };
+  /** By backend id, the last flow that came to it; see Flow.backendNext. */
+  readonly #byBackend = new Map<string, Flow>();
+  /** Flows by client address, where there is a cap. */
+  readonly #perSource: Record<Protocol, Map<string, number> | undefined> = { tcp: undefined, udp: undefined };
+
+  constructor(limits: Limits) {
+    this.#limits = limits;
+    this.#followCaps();
+  }
+
+  get size(): number {
+    return this.#used.tcp + this.#used.udp + this.#used.embryonic;
+  }
+
+  use(budget: Budget): { readonly used: number; readonly limit: number } {
+    const limit = { tcp: 'tcpFlows', udp: 'udpFlows', embryonic: 'embryonicFlows' } as const;
+    return { used: this.#used[budget], limit: this.#limits[limit[budget]] };
+  }
+
+  /** New limits hold for new flows; existing ones stay. */
+  setLimits(limits: Limits): void {
+    this.#limits = limits;
+    this.#followCaps();
+  }
+
+  /** Why a new flow of this client cannot be taken in now, or undefined if it can. */
+  refusal(protocol: Protocol, sourceText: string): DropReason | undefined {
+    const { tcpFlows, udpFlows, embryonicFlows } = this.#limits;
+    if (protocol === 'udp') {
+      if (this.#used.udp >= udpFlows) return 'table-full';
+    } else {
+      if (this.#used.tcp >= tcpFlows) return 'table-full';
+      if (this.#used.embryonic >= embryonicFlows) return 'embryonic-full';
+    }
+    return this.isSourceFull(protocol, sourceText) ? 'source-cap' : undefined;
+  }
+
+  /** Whether this client address is at its cap. */
+  isSourceFull(protocol: Protocol, sourceText: string): boolean {
+    const cap = this.#sourceCap(protocol);
+    return cap !== undefined && (this.#perSource[protocol]?.get(sourceText) ?? 0) >= cap;
+  }
+
+  add(flow: Flow): void {
+    flow.tableIndex = this.#free.pop() ?? this.#flows.length;
+    this.#flows[flow.tableIndex] = flow;
+    this.#used[budgetOf(flow)]++;
+    this.#countSource(flow.tuple, 1);
+    this.#index(flow);
+  }
+
+  remove(flow: Flow): void {
+    if (flow.tableIndex < 0) return;
+    this.#flows[flow.tableIndex] = undefined;
+    this.#free.push(flow.tableIndex);
+    flow.tableIndex = -1;
+    this.#used[budgetOf(flow)]--;
+    this.#countSource(flow.tuple, -1);
+    this.#unindex(flow, flow.placement?.backendId);
+  }
+
+  /** Runs a change of state, placement or source address, keeping budgets and indexes right. */
+  change(flow: Flow, mutate: (flow: Flow) => void): void {
+    if (flow.tableIndex < 0) {
+      mutate(flow);
+      return;
+    }
+    const { tuple, placement } = flow;
+    const budget = budgetOf(flow);
+    mutate(flow);
+    const newBudget = budgetOf(flow);
+    if (newBudget !== budget) {
+      this.#used[budget]--;
+      this.#used[newBudget]++;
+    }
+    if (flow.tuple !== tuple) {
+      this.#countSource(tuple, -1);
+      this.#countSource(flow.tuple, 1);
+    }
+    if (flow.placement?.backendId !== placement?.backendId) {
+      this.#unindex(flow, placement?.backendId);
+      this.#index(flow);
+    }
+  }
+
+  /** Flows on a backend, as they are now: safe to end them on the way. */
+  flowsOn(backendId: string): readonly Flow[] {
+    const flows: Flow[] = [];
+    for (let flow = this.#byBackend.get(backendId); flow !== undefined; flow = flow.backendNext)
+      flows.push(flow);
+    return flows;
+  }
+
+  /** Ids of all backends that have flows, removed ones among them. */
+  backendIds(): readonly string[] {
+    return [...this.#byBackend.keys()];
+  }
+
+  *all(): Generator<Flow> {
+    for (const flow of this.#flows) if (flow !== undefined) yield flow;
+  }
+
+  /** Up to `limit` matching flows from index `after` on, and where the next page begins. */
+  page(
+    filter: FlowFilter,
+    after: number,
+    limit: number,
+  ): { readonly flows: readonly Flow[]; readonly next?: number } {
+    const flows: Flow[] = [];
+    for (let index = after; index < this.#flows.length; index++) {
+      const flow = this.#flows[index];
+      if (flow === undefined || !matches(flow, filter)) continue;
+      if (flows.length === limit) return { flows, next: index };
+      flows.push(flow);
+    }
+    return { flows };
+  }
+
+  #sourceCap(protocol: Protocol): number | undefined {
+    return protocol === 'tcp' ? this.#limits.tcpFlowsPerSource : this.#limits.udpFlowsPerSource;
+  }
+
+  /** Counts by source begin where a cap appears, with the flows that are there. */
+  #followCaps(): void {
+    for (const protocol of PROTOCOLS) {
+      if (this.#sourceCap(protocol) === undefined) {
+        this.#perSource[protocol] = undefined;
+      } else if (this.#perSource[protocol] === undefined) {
+        this.#perSource[protocol] = new Map();
+        for (const { tuple } of this.all()) if (tuple.protocol === protocol) this.#countSource(tuple, 1);
+      }
+    }
+  }
+
+  #countSource({ protocol, source }: FiveTuple, step: 1 | -1): void {
+    const counts = this.#perSource[protocol];
+    if (counts === undefined) return;
+    const count = (counts.get(source.text) ?? 0) + step;
+    if (count <= 0) counts.delete(source.text);
+    else counts.set(source.text, count);
+  }
+
+  #index(flow: Flow): void {
+    const id = flow.placement?.backendId;
+    if (id === undefined) return;
+    const next = this.#byBackend.get(id);
+    flow.backendNext = next;
+    if (next !== undefined) next.backendPrevious = flow;
+    this.#byBackend.set(id, flow);
+  }
+
+  /** `id` is the backend that it was indexed by. */
+  #unindex(flow: Flow, id: string | undefined): void {
+    if (id === undefined) return;
+    const { backendNext: next, backendPrevious: previous } = flow;
+    flow.backendNext = undefined;
+    flow.backendPrevious = undefined;
+    if (next !== undefined) next.backendPrevious = previous;
+    if (previous !== undefined) previous.backendNext = next;
+    else if (next !== undefined) this.#byBackend.set(id, next);
+    else this.#byBackend.delete(id);
+  }
+}
+
+function matches(flow: Flow, filter: FlowFilter): boolean {
+  if (filter.sourcePort !== undefined && flow.tuple.sourcePort !== filter.sourcePort) return false;
+  if (filter.source !== undefined && flow.tuple.source.text !== filter.source) return false;
+  if (filter.protocol !== undefined && flow.tuple.protocol !== filter.protocol) return false;
+  if (filter.rule !== undefined && flow.rule.name !== filter.rule) return false;
+  return filter.backendId === undefined || flow.placement?.backendId === filter.backendId;
+}

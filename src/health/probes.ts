@@ -1,0 +1,508 @@
+import { request, type IncomingMessage } from 'node:http';
+import { connect, isIP, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { IpAddress } from '../model/address.js';
+import type { HttpProbe, Probe, ProbeResult, TcpProbe } from '../model/configuration.js';
+import { errorCode, errorMessage } from '../model/errors.js';
+import type { Clock } from '../runtime/clock.js';
+import { localCandidates } from '../runtime/machine.js';
+
+/** A result whose duration is not known yet. */
+export type Verdict = Omit<ProbeResult, 'durationMs'>;
+
+/** Out of descriptors or memory: the probe never left this process. */
+const STARVED = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
+
+/** Errors whose cause is on this machine, with what to look for. */
+const LOCAL_PROBLEMS: Readonly<Record<string, string>> = {
+  EMFILE: 'this process is out of file descriptors',
+  ENFILE: 'this machine is out of file descriptors',
+  ENOBUFS: 'no socket memory',
+  ENOMEM: 'no memory',
+  // With every local port bound, a connect without an address of its own finds no port.
+  EADDRNOTAVAIL: 'no free local port, or the source address is not of this machine; set sourceAddress',
+  EADDRINUSE: 'no free local port at the source address',
+  ENETUNREACH: 'no route to the backend',
+  ENETDOWN: 'the network interface is down',
+  EACCES: 'forbidden by this machine',
+  EPERM: 'forbidden by this machine',
+  EINVAL: 'source address and backend do not fit together',
+  EAFNOSUPPORT: 'this machine lacks the address family',
+};
+
+/** `5s`, `1.5s`, `250ms` */
+export function formatDuration(milliseconds: number): string {
+  return milliseconds < 1000 ? `${milliseconds}ms` : `${milliseconds / 1000}s`;
+}
+
+/** Nothing (useful) came before the timeout. */
+export function noAnswer(probe: Probe): Verdict {
+  return {
+    verdict: 'failure',
+    answer: 'silence',
+    evidence: `no answer in ${formatDuration(probe.timeoutMs)}`,
+  };
+}
+
+/** The backend answered, and the answer is bad. */
+export function badAnswer(evidence: string): Verdict {
+  return { verdict: 'failure', answer: 'explicit', evidence };
+}
+
+/**
+ * The verdict of a probe that ended in an error. A refused connection is an explicit answer to a TCP probe; to an
+ * HTTP probe it is silence, as is a reset one: Azure lets only an HTTP status change the state at once.
+ */
+export function failed(error: unknown, probe: Probe): Verdict {
+  const code = errorCode(error);
+  if (code === undefined) return { verdict: 'failure', answer: 'silence', evidence: errorMessage(error) };
+  const localProblem = LOCAL_PROBLEMS[code];
+  if (localProblem !== undefined) {
+    const evidence = `${code} (local problem: ${localProblem})`;
+    const verdict: Verdict = { verdict: 'failure', answer: 'silence', evidence };
+    return STARVED.has(code) ? { ...verdict, inconclusive: true } : verdict;
+  }
+  const answer = code === 'ECONNREFUSED' && probe.protocol === 'tcp' ? 'explicit' : 'silence';
+  return { verdict: 'failure', answer, evidence: code };
+}
+
+/** Asks one backend once. */
+export interface ProbeRunner {
+  /**
+   * Never rejects: whatever goes wrong is a result with evidence. The timeout is the caller's: when `signal` aborts,
+   * every socket is destroyed and the promise resolves soon after. Sockets never outlive the promise.
+   */
+  run(probe: Probe, address: IpAddress, signal: AbortSignal): Promise<ProbeResult>;
+}
+
+/** Probes over real sockets. */
+export function createProbeRunner(deps: { readonly clock: Clock }): ProbeRunner {
+  const { clock } = deps;
+  return {
+    async run(probe, address, signal) {
+      const startedMs = clock.monotonicMs();
+      try {
+        if (probe.protocol === 'tcp') return await probeTcp(probe, address, signal, clock);
+        return await probeHttp(probe, address, signal, clock);
+      } catch (error) {
+        // What Node refuses before anything is sent: a header, path, certificate or address it cannot take.
+        return { ...failed(error, probe), durationMs: clock.monotonicMs() - startedMs };
+      }
+    },
+  };
+}
+
+/** How long a probe that has its verdict waits for the other side to close too, so that it sees FIN and not RST. */
+const CLOSE_GRACE_MS = 250;
+
+/**
+ * Opens the probe's TCP connection and sends its PROXY header. Rejects with the system's error. The socket is the
+ * caller's; an abort of `signal` destroys it at any time.
+ */
+export async function openProbeSocket(
+  probe: Probe,
+  address: IpAddress,
+  signal: AbortSignal,
+): Promise<Socket> {
+  const socket = await connectFromAnywhere(probe, address, signal);
+  if (isSelfConnected(socket)) {
+    socket.destroy();
+    // What a kernel says that does not fall for it.
+    throw Object.assign(new Error('connected to itself'), { code: 'ECONNREFUSED' });
+  }
+  const header = probeProxyHeader(probe);
+  if (header.length > 0) socket.write(header);
+  return socket;
+}
+
+/**
+ * With a listener on every port the kernel finds none for a socket without an address (EADDRNOTAVAIL), but does for one
+ * that has an address of which not every port is listened on.
+ */
+async function connectFromAnywhere(probe: Probe, address: IpAddress, signal: AbortSignal): Promise<Socket> {
+  try {
+    return await connectFrom(probe.sourceAddress, probe, address, signal);
+  } catch (error) {
+    if (probe.sourceAddress !== undefined || !isPortShortage(error)) throw error;
+    for (const candidate of localCandidates(address)) {
+      try {
+        return await connectFrom(candidate, probe, address, signal);
+      } catch (failure) {
+        // That address has no port either: a fully bound frontend's.
+        if (!isPortShortage(failure)) throw failure;
+      }
+    }
+    throw error;
+  }
+}
+
+async function connectFrom(
+  source: IpAddress | undefined,
+  probe: Probe,
+  address: IpAddress,
+  signal: AbortSignal,
+): Promise<Socket> {
+  const socket = connect({
+    host: address.text,
+    port: probe.port,
+    family: address.family,
+    autoSelectFamily: false,
+    allowHalfOpen: true,
+    noDelay: true,
+    ...(source === undefined ? {} : { localAddress: source.text }),
+  });
+  destroyOnAbort(socket, signal);
+  await settled(socket, 'connect');
+  return socket;
+}
+
+function isPortShortage(error: unknown): boolean {
+  const code = errorCode(error);
+  return code === 'EADDRNOTAVAIL' || code === 'EADDRINUSE';
+}
+
+/** Resolves at the event; rejects if the stream fails or closes first. */
+export function settled(stream: Duplex, event: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    // Stays on after the promise is settled: an error event nobody listens for ends the process.
+    stream.on('error', reject);
+    stream.once('close', () => reject(new Error('closed without an answer')));
+    stream.once(event, resolve);
+  });
+}
+
+/** Destroys the stream when the signal aborts, at once if it has already. */
+export function destroyOnAbort(stream: Duplex, signal: AbortSignal): void {
+  const destroy = () => stream.destroy();
+  if (signal.aborted) {
+    destroy();
+    return;
+  }
+  signal.addEventListener('abort', destroy, { once: true });
+  stream.once('close', () => signal.removeEventListener('abort', destroy));
+}
+
+/**
+ * Sends FIN, reads away what still comes and waits for the other side's FIN, at most a quarter of a second; then
+ * destroys. Data left unread at the close would make the kernel send RST.
+ */
+export async function closeGently(stream: Duplex, signal: AbortSignal, clock: Clock): Promise<void> {
+  if (!stream.destroyed && !signal.aborted) {
+    await new Promise<void>((resolve) => {
+      const cancelTimer = clock.setTimer(CLOSE_GRACE_MS, resolve);
+      const done = () => {
+        cancelTimer();
+        resolve();
+      };
+      stream.once('error', done);
+      stream.once('end', done);
+      stream.once('close', done);
+      stream.resume();
+      stream.end();
+    });
+  }
+  stream.destroy();
+}
+
+/**
+ * A connect to a local port within the ephemeral range where nobody listens may be given that very port as its own:
+ * TCP's simultaneous open (RFC 9293, 3.5) then joins the socket to itself, and a dead service looks alive.
+ */
+export function isSelfConnected(
+  socket: Pick<Socket, 'localAddress' | 'localPort' | 'remoteAddress' | 'remotePort'>,
+): boolean {
+  return socket.localPort === socket.remotePort && socket.localAddress === socket.remoteAddress;
+}
+
+/**
+ * TLS over a probe's connection, no client certificate. The certificate must be of the server name, or of the
+ * backend's address where there is none, unless `skipVerify`. Returns the verdict if the handshake fails.
+ */
+export async function openTls(
+  socket: Socket,
+  probe: HttpProbe,
+  address: IpAddress,
+  signal: AbortSignal,
+): Promise<TLSSocket | Verdict> {
+  const servername = tlsServerName(probe);
+  const stream = connectTls({
+    socket,
+    // Not dialled: the name the certificate is checked against if there is no servername.
+    host: address.text.split('%')[0] ?? '',
+    rejectUnauthorized: !probe.skipVerify,
+    ALPNProtocols: ['http/1.1'],
+    ...(servername === undefined ? {} : { servername }),
+    ...(probe.ca === undefined ? {} : { ca: probe.ca }),
+  });
+  destroyOnAbort(stream, signal);
+  try {
+    await settled(stream, 'secureConnect');
+    return stream;
+  } catch (error) {
+    stream.destroy();
+    const code = errorCode(error);
+    // Refused or cut off in mid-handshake: nobody answered. All other errors are about what was answered.
+    if (code === undefined && errorMessage(error) === 'closed without an answer') return failed(error, probe);
+    if (code === 'ECONNRESET' || code === 'EPIPE') return failed(error, probe);
+    return badAnswer(`TLS ${code ?? errorMessage(error)}`);
+  }
+}
+
+/** The server name to send (RFC 6066, section 3: never an address): the probe's, or its host where that is a name. */
+export function tlsServerName(probe: HttpProbe): string | undefined {
+  if (probe.serverName !== undefined) return probe.serverName;
+  const { host = '' } = probe;
+  const name = isIP(host) === 0 ? host.replace(/:\d+$/, '') : '';
+  return name === '' || name.startsWith('[') || isIP(name) !== 0 ? undefined : name;
+}
+
+/**
+ * One GET over a connection of its own. Redirects are not followed: a redirect is a status like any other. The
+ * status decides, then the body if one is expected. Bytes that are no HTTP, and a TLS handshake that fails, are
+ * explicit answers; a connection refused, reset or closed before a status came is silence.
+ */
+export async function probeHttp(
+  probe: HttpProbe,
+  address: IpAddress,
+  signal: AbortSignal,
+  clock: Clock,
+): Promise<ProbeResult> {
+  const startedMs = clock.monotonicMs();
+  const timed = (verdict: Verdict): ProbeResult => ({
+    ...verdict,
+    durationMs: clock.monotonicMs() - startedMs,
+  });
+  let stream: Duplex | undefined;
+  try {
+    const socket = await openProbeSocket(probe, address, signal);
+    stream = socket;
+    if (probe.protocol === 'https') {
+      const opened = await openTls(socket, probe, address, signal);
+      if ('verdict' in opened) return timed(signal.aborted ? noAnswer(probe) : opened);
+      stream = opened;
+    }
+    const result = timed(await exchange(stream, probe, address, signal));
+    await closeGently(stream, signal, clock);
+    return result;
+  } catch (error) {
+    return timed(signal.aborted ? noAnswer(probe) : failed(error, probe));
+  } finally {
+    stream?.destroy();
+  }
+}
+
+/** Sends the request and waits until the verdict is certain, which may be before the body ends. */
+function exchange(
+  stream: Duplex,
+  probe: HttpProbe,
+  address: IpAddress,
+  signal: AbortSignal,
+): Promise<Verdict> {
+  return new Promise((resolve) => {
+    let answered = false;
+    const answer = (response: IncomingMessage) => {
+      answered = true;
+      response.on('error', () => undefined);
+      const verdict = judgeHead(response, probe);
+      if (verdict.verdict === 'failure' || probe.expectBody === undefined) resolve(verdict);
+      else judgeBody(response, probe, probe.expectBody, signal, verdict, resolve);
+      response.resume();
+    };
+    const get = request({
+      // Made by us, so that address, Host header and server name can differ and a PROXY header can go first.
+      createConnection: () => stream,
+      method: 'GET',
+      path: probe.path,
+      setHost: false,
+      headers: {
+        Host: probe.host ?? defaultHost(probe, address),
+        'User-Agent': 'haports-probe',
+        Accept: '*/*',
+        Connection: 'close',
+      },
+    });
+    get.on('response', answer);
+    get.on('upgrade', answer);
+    get.on('error', (error) => resolve(signal.aborted ? noAnswer(probe) : judgeError(error, probe)));
+    // Comes before the rest of a buffered body does: no verdict on a response.
+    get.on('close', () => {
+      if (!answered) resolve(noAnswer(probe));
+    });
+    get.end();
+  });
+}
+
+function judgeHead(response: IncomingMessage, probe: HttpProbe): Verdict {
+  const status = response.statusCode ?? 0;
+  const evidence = `HTTP ${status}`;
+  if (!probe.expectStatus.some(({ first, last }) => first <= status && status <= last)) {
+    return badAnswer(evidence);
+  }
+  const weight = weightFrom(response, probe);
+  return { verdict: 'success', answer: 'explicit', evidence, ...(weight === undefined ? {} : { weight }) };
+}
+
+function judgeBody(
+  response: IncomingMessage,
+  probe: HttpProbe,
+  expected: string,
+  signal: AbortSignal,
+  success: Verdict,
+  resolve: (verdict: Verdict) => void,
+): void {
+  const search = new BodySearch(expected);
+  const lacking = badAnswer(`body lacks ${JSON.stringify(expected)}`);
+  response.on('data', (chunk: Buffer) => {
+    const outcome = search.add(chunk);
+    if (outcome === 'found') resolve(success);
+    if (outcome === 'absent') resolve(lacking);
+  });
+  response.on('end', () => resolve(search.found ? success : lacking));
+  response.on('close', () => {
+    const evidence = signal.aborted ? noAnswer(probe).evidence : 'closed before the end of the body';
+    resolve({ verdict: 'failure', answer: 'silence', evidence });
+  });
+}
+
+function judgeError(error: unknown, probe: HttpProbe): Verdict {
+  const code = errorCode(error);
+  if (code?.startsWith('HPE_') === true) return badAnswer(`not HTTP (${code})`);
+  if (code === 'ECONNRESET' && error instanceof Error && error.message === 'socket hang up') {
+    return { verdict: 'failure', answer: 'silence', evidence: 'closed without an answer' };
+  }
+  return failed(error, probe);
+}
+
+function weightFrom(response: IncomingMessage, probe: HttpProbe): number | undefined {
+  if (probe.weightFromProbeHeader === undefined) return undefined;
+  const text = response.headers[probe.weightFromProbeHeader.toLowerCase()];
+  if (typeof text !== 'string' || !/^\d{1,3}$/.test(text)) return undefined;
+  const weight = Number(text);
+  return weight <= 256 ? weight : undefined;
+}
+
+/** A zone means something on this machine only and is not sent (RFC 6874, section 4). */
+function defaultHost(probe: HttpProbe, address: IpAddress): string {
+  const [literal = ''] = address.text.split('%');
+  const host = address.family === 6 ? `[${literal}]` : literal;
+  const standardPort = probe.protocol === 'http' ? 80 : 443;
+  return probe.port === standardPort ? host : `${host}:${probe.port}`;
+}
+
+/**
+ * Opens a connection in full and closes it in full (Azure: three-way open, four-way close). Sends no data but a PROXY
+ * header. A backend that completes the handshake is up, whatever it does then.
+ */
+export async function probeTcp(
+  probe: TcpProbe,
+  address: IpAddress,
+  signal: AbortSignal,
+  clock: Clock,
+): Promise<ProbeResult> {
+  const startedMs = clock.monotonicMs();
+  try {
+    const socket = await openProbeSocket(probe, address, signal);
+    const durationMs = clock.monotonicMs() - startedMs;
+    await closeGently(socket, signal, clock);
+    return { verdict: 'success', answer: 'explicit', evidence: 'connected', durationMs };
+  } catch (error) {
+    const durationMs = clock.monotonicMs() - startedMs;
+    if (signal.aborted) return { ...noAnswer(probe), durationMs };
+    if (resetAfterHandshake(error)) {
+      return { verdict: 'success', answer: 'explicit', evidence: 'connected, then reset', durationMs };
+    }
+    return { ...failed(error, probe), durationMs };
+  }
+}
+
+/**
+ * Whether the connection was open before it was reset. Linux says ECONNREFUSED only of a RST that answers the SYN
+ * (net/ipv4/tcp_input.c, tcp_reset). Whether we get to see the open socket first is chance and must not decide.
+ */
+function resetAfterHandshake(error: unknown): boolean {
+  const code = errorCode(error);
+  return code === 'ECONNRESET' || code === 'EPIPE';
+}
+
+/** A probe looks at no more of a body than this. */
+export const BODY_LIMIT_BYTES = 64 * 1024;
+
+/** Looks for a text (as UTF-8) in the first 64 KiB of a body that comes in pieces of any size. */
+export class BodySearch {
+  readonly #expected: Buffer;
+  readonly #seen = Buffer.allocUnsafe(BODY_LIMIT_BYTES);
+  #length = 0;
+  #found: boolean;
+
+  constructor(expected: string) {
+    this.#expected = Buffer.from(expected, 'utf8');
+    this.#found = this.#expected.length === 0;
+  }
+
+  get found(): boolean {
+    return this.#found;
+  }
+
+  /** Takes the next piece. `absent`: the limit is reached without a match. */
+  add(chunk: Uint8Array): 'found' | 'absent' | 'more' {
+    if (this.#found) return 'found';
+    const taken = chunk.subarray(0, BODY_LIMIT_BYTES - this.#length);
+    // A match that ends in this piece may begin before it; all earlier starts have been ruled out.
+    const from = Math.max(0, this.#length - this.#expected.length + 1);
+    this.#seen.set(taken, this.#length);
+    this.#length += taken.length;
+    this.#found = this.#seen.subarray(from, this.#length).includes(this.#expected);
+    if (this.#found) return 'found';
+    return this.#length === BODY_LIMIT_BYTES ? 'absent' : 'more';
+  }
+}
+
+/** Source: PROXY protocol (haproxy.org/download/3.0/doc/proxy-protocol.txt), section 2.1, "UNKNOWN". */
+const V1_UNKNOWN = Buffer.from('PROXY UNKNOWN\r\n', 'latin1');
+
+/** Section 2.2: the signature, then version 2 with command LOCAL, family UNSPEC, no addresses. */
+const V2_LOCAL = Buffer.from([
+  0x0d, 0x0a, 0x0d, 0x0a, 0x00, 0x0d, 0x0a, 0x51, 0x55, 0x49, 0x54, 0x0a, 0x20, 0x00, 0x00, 0x00,
+]);
+
+/** What a probe sends first: a header that says "from the balancer itself". Empty for `none`. */
+export function probeProxyHeader(probe: Probe): Uint8Array {
+  if (probe.sendProxy === 'none') return new Uint8Array(0);
+  return probe.sendProxy === 'v1' ? V1_UNKNOWN : V2_LOCAL;
+}
+
+export interface KnockTarget {
+  readonly to: IpAddress;
+  readonly port: number;
+  readonly fromPort?: number;
+  readonly fromAddress?: IpAddress;
+}
+
+/**
+ * Tries a TCP connection and resets it at once, which leaves nothing behind on either side.
+ *
+ * @returns `connected`, `refused`, another error's code, or `silence` when the time is up. Never rejects.
+ */
+export function knock({ to, port, fromPort, fromAddress }: KnockTarget, timeoutMs: number): Promise<string> {
+  return new Promise((resolve) => {
+    const socket = connect({
+      ...{ host: to.text, port },
+      ...(fromPort === undefined ? {} : { localPort: fromPort }),
+      ...(fromAddress === undefined ? {} : { localAddress: fromAddress.text }),
+    });
+    const end = (answer: string): void => {
+      clearTimeout(timer);
+      // Of a connection that is being opened it would wait for the end of that.
+      if (socket.connecting) socket.destroy();
+      else socket.resetAndDestroy();
+      resolve(answer);
+    };
+    const timer = setTimeout(end, timeoutMs, 'silence');
+    socket.once('connect', () => end('connected'));
+    socket.on('error', (error) => {
+      const code = errorCode(error) ?? 'error';
+      end(code === 'ECONNREFUSED' ? 'refused' : code);
+    });
+  });
+}

@@ -1,0 +1,241 @@
+import { endianness } from 'node:os';
+import { fromBytes, isWildcard, type IpAddress, type Protocol } from '../../model/address.js';
+import { captureSlots, type CapturePlan } from '../../model/capture.js';
+import type { Configuration, Frontend } from '../../model/configuration.js';
+import { errorCode } from '../../model/errors.js';
+import { portSetContains, portSetOf, subtractPorts, unionPorts, type PortSet } from '../../model/ports.js';
+import type { ListenFailure } from '../contract.js';
+import type { CaptureInput, CapturedFrontend } from './table.js';
+
+/** A TCP port that somebody listens on, or a UDP port that somebody receives from anybody on. */
+export interface PortInUse {
+  readonly protocol: Protocol;
+  /** `0.0.0.0` or `::` where it is all of the machine's. */
+  readonly address: IpAddress;
+  readonly port: number;
+  /** Of the socket, as /proc/<pid>/fd names it: `socket:[<inode>]`. */
+  readonly inode: string;
+}
+
+export type ReadChunks = (path: string) => AsyncIterable<Uint8Array>;
+
+/** From include/net/tcp_states.h, as /proc/net writes it. A UDP socket that is not connected is in that of `close`. */
+const WANTED_STATE: Readonly<Record<Protocol, string>> = { tcp: '0A', udp: '07' };
+
+const TABLES: readonly { readonly path: string; readonly protocol: Protocol }[] = [
+  { path: '/proc/net/tcp', protocol: 'tcp' },
+  { path: '/proc/net/tcp6', protocol: 'tcp' },
+  { path: '/proc/net/udp', protocol: 'udp' },
+  { path: '/proc/net/udp6', protocol: 'udp' },
+];
+
+/**
+ * The ports in use in this network namespace, of all processes. A UDP socket that is not connected counts, be it a
+ * server or a client that waits for an answer: the kernel knows no difference, and another socket could not be bound
+ * there either. Rejects with the system's error, save that a family which the machine lacks has no ports.
+ */
+export async function portsInUse(readChunks: ReadChunks): Promise<readonly PortInUse[]> {
+  const found: PortInUse[] = [];
+  for (const { path, protocol } of TABLES) {
+    try {
+      await readTable(readChunks(path), protocol, found);
+    } catch (error) {
+      if (errorCode(error) !== 'ENOENT') throw error;
+    }
+  }
+  return found;
+}
+
+async function readTable(
+  chunks: AsyncIterable<Uint8Array>,
+  protocol: Protocol,
+  found: PortInUse[],
+): Promise<void> {
+  const addresses = new Map<string, IpAddress>();
+  let rest = '';
+  for await (const chunk of chunks) {
+    const lines = (rest + Buffer.from(chunk).toString('latin1')).split('\n');
+    rest = lines.pop() ?? '';
+    const before = found.length;
+    for (const line of lines) {
+      const port = parseLine(line, protocol, addresses);
+      if (port !== undefined) found.push(port);
+    }
+    // The kernel lists listeners before connections (tcp_seq_start), of which there may be hundreds of thousands.
+    if (protocol === 'tcp' && lines.length > 1 && found.length === before) return;
+  }
+  const last = parseLine(rest, protocol, addresses);
+  if (last !== undefined) found.push(last);
+}
+
+/** `   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 12345 ...` */
+function parseLine(
+  line: string,
+  protocol: Protocol,
+  addresses: Map<string, IpAddress>,
+): PortInUse | undefined {
+  const [, local = '', , state, , , , , , inode = ''] = line.trim().split(/\s+/, 10);
+  const colon = local.indexOf(':');
+  if (state !== WANTED_STATE[protocol] || colon === -1) return undefined;
+  const hex = local.slice(0, colon);
+  let address = addresses.get(hex);
+  if (address === undefined) {
+    address = addressOf(hex);
+    addresses.set(hex, address);
+  }
+  return { protocol, address, port: Number.parseInt(local.slice(colon + 1), 16), inode };
+}
+
+/** Words of 32 bits, each as the machine holds it. */
+function addressOf(hex: string): IpAddress {
+  const words = hex.match(/.{8}/g) ?? [];
+  const isLittle = endianness() === 'LE';
+  return fromBytes(
+    words.flatMap((word) => {
+      const bytes = (word.match(/../g) ?? []).map((byte) => Number.parseInt(byte, 16));
+      return isLittle ? bytes.reverse() : bytes;
+    }),
+  );
+}
+
+/** What it takes to look into /proc. */
+export interface ProcFiles {
+  /** See Files.readText. */
+  readonly readText: (path: string) => Promise<string>;
+  /** See readLinks in files.ts. */
+  readonly readLinks: (folder: string) => Promise<ReadonlyMap<string, string>>;
+}
+
+/**
+ * Inodes of the sockets that a process and its children have open, as PortInUse has them. What cannot be read (a child
+ * that has just ended, a kernel that tells no children) counts as none. Takes some 20 ms for 1,000 descriptors.
+ */
+export async function ownSockets(
+  { readText, readLinks }: ProcFiles,
+  pid: number,
+): Promise<ReadonlySet<string>> {
+  const children = await readText(`/proc/${pid}/task/${pid}/children`).catch(() => '');
+  const inodes = new Set<string>();
+  for (const one of [String(pid), ...children.split(' ').filter(Boolean)]) {
+    const links = await readLinks(`/proc/${one}/fd`).catch(() => new Map<string, string>());
+    for (const target of links.values()) {
+      const inode = /^socket:\[(\d+)\]$/.exec(target)?.[1];
+      if (inode !== undefined) inodes.add(inode);
+    }
+  }
+  return inodes;
+}
+
+export interface CaptureInputs {
+  /** What is to be steered to the sockets of the data plane. */
+  readonly input: CaptureInput;
+  /** Ports that other sockets of this machine have, which are therefore left alone. */
+  readonly failures: readonly ListenFailure[];
+  /** Those sockets. */
+  readonly taken: readonly PortInUse[];
+}
+
+/** The data plane forgets a flow first: so much longer does the kernel remember it. */
+const UDP_MARGIN_SECONDS = 60;
+
+/** What a configuration steers, and what of it cannot be. `inUse`: ports of other processes. Pure. */
+export function captureInputs(
+  configuration: Configuration,
+  plan: CapturePlan,
+  inUse: readonly PortInUse[],
+): CaptureInputs {
+  const { instance, frontends, workers } = configuration;
+  const slots = captureSlots(
+    frontends.map(({ address }) => address),
+    plan.block,
+  );
+  const others = inUse.filter((port) => !isOwn(port, plan));
+  const failures: ListenFailure[] = [];
+  const sockets = new Set<PortInUse>();
+  const wished = frontends.map((frontend): CapturedFrontend => {
+    const ports = { tcp: [] as PortSet, udp: [] as PortSet };
+    for (const protocol of ['tcp', 'udp'] as const) {
+      if (protocol === 'udp' && plan.udp === 'bind') continue;
+      const wanted = portsWanted(configuration, frontend, protocol);
+      const inTheWay = others.filter((port) => isInTheWay(port, frontend, protocol, wanted));
+      for (const socket of inTheWay) sockets.add(socket);
+      const taken = [...new Set(inTheWay.map(({ port }) => port))].sort((a, b) => a - b);
+      ports[protocol] = subtractPorts(wanted, portSetOf(...taken));
+      failures.push(...taken.map((port) => failure(configuration, frontend, protocol, port)));
+    }
+    const { name, address } = frontend;
+    return {
+      name,
+      address,
+      tcpPorts: ports.tcp,
+      udpPorts: ports.udp,
+      slot: slots.get(address.text) ?? -1,
+    };
+  });
+  return {
+    input: {
+      ...{ instance, plan, frontends: wished, workers: Math.max(1, workers) },
+      udpEntrySeconds: udpEntrySeconds(configuration),
+    },
+    failures,
+    taken: [...sockets],
+  };
+}
+
+/** TCP sockets of the data plane itself are on a wildcard address. */
+function isOwn({ protocol, address, port }: PortInUse, plan: CapturePlan): boolean {
+  return protocol === 'tcp' && port === plan.port && isWildcard(address);
+}
+
+function rulesOf({ rules }: Configuration, frontend: Frontend, protocol: Protocol): Configuration['rules'] {
+  return rules.filter((rule) => rule.frontend === frontend && rule.protocols.includes(protocol));
+}
+
+function portsWanted(configuration: Configuration, frontend: Frontend, protocol: Protocol): PortSet {
+  return rulesOf(configuration, frontend, protocol).reduce<PortSet>(
+    (ports, rule) => unionPorts(ports, rule.ports),
+    [],
+  );
+}
+
+/** A socket on `::` may take IPv4 too, which cannot be seen from outside, and mostly does. */
+function isInTheWay(
+  { protocol: its, address: at, port }: PortInUse,
+  { address }: Frontend,
+  protocol: Protocol,
+  wanted: PortSet,
+): boolean {
+  if (its !== protocol || !portSetContains(wanted, port)) return false;
+  return isWildcard(at) ? at.family === 6 || address.family === 4 : at.text === address.text;
+}
+
+/** The rule is the one that would have served the port: one that names it beats an HA-ports rule. */
+function failure(
+  configuration: Configuration,
+  frontend: Frontend,
+  protocol: Protocol,
+  port: number,
+): ListenFailure {
+  const rules = rulesOf(configuration, frontend, protocol).filter((rule) =>
+    portSetContains(rule.ports, port),
+  );
+  const rule = rules.find(({ haPorts }) => !haPorts) ?? rules[0];
+  return {
+    ...{ rule: rule?.name ?? '', protocol, port },
+    ...{ address: frontend.address.text, errorCode: 'EADDRINUSE' },
+  };
+}
+
+function udpEntrySeconds({ rules }: Configuration): number {
+  const idleMs = rules
+    .filter(({ protocols }) => protocols.includes('udp'))
+    .map(({ idleTimeoutMs }) => idleTimeoutMs.udp.value);
+  return Math.ceil(Math.max(0, ...idleMs) / 1000) + UDP_MARGIN_SECONDS;
+}
+
+/** Whether a configuration wants that port, captured or not. */
+export function wantsPort(configuration: Configuration, { protocol, address, port }: ListenFailure): boolean {
+  const frontend = configuration.frontends.find((one) => one.address.text === address);
+  if (frontend === undefined) return false;
+  return rulesOf(configuration, frontend, protocol).some((rule) => portSetContains(rule.ports, port));
+}

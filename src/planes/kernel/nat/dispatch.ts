@@ -1,0 +1,114 @@
+import {
+  cidrContains,
+  compareAddresses,
+  isWildcard,
+  type Cidr,
+  type IpAddress,
+  type Protocol,
+} from '../../../model/address.js';
+import { portSetSize, subtractPorts, unionPorts, type PortSet } from '../../../model/ports.js';
+import { addressText, ipWord } from '../../netfilter/setup.js';
+import type { KernelInput, KernelRule } from '../program.js';
+
+/** Frontends that share an address, and their rules in order of precedence. */
+export interface FrontendGroup {
+  /** Of the first of them: for names of chains. */
+  readonly name: string;
+  readonly address: IpAddress;
+  /** It stands for all addresses of its family. */
+  readonly wildcard: boolean;
+  readonly rules: readonly KernelRule[];
+}
+
+/** Also of frontends that no rule has. */
+export function frontendGroups({
+  frontends,
+  rules,
+}: Pick<KernelInput, 'frontends' | 'rules'>): FrontendGroup[] {
+  const groups: FrontendGroup[] = [];
+  for (const { name, address } of frontends) {
+    if (groups.some((group) => compareAddresses(group.address, address) === 0)) continue;
+    const ours = rules.filter(({ frontend }) => compareAddresses(frontend.address, address) === 0);
+    groups.push({ name, address, wildcard: isWildcard(address), rules: ours });
+  }
+  return groups;
+}
+
+/** `ip daddr vmap { 10.9.0.10 : jump f-hub }`, of the frontends of a family that are no wildcards; none: no rule. */
+export function addressRules(
+  groups: readonly FrontendGroup[],
+  options: {
+    /** `daddr`, or `ct original`'s. */
+    readonly key: (ip: 'ip' | 'ip6') => string;
+    readonly verdict: (group: FrontendGroup) => string;
+  },
+): string[] {
+  return ([4, 6] as const).flatMap((family) => {
+    const named = groups.filter(({ address, wildcard }) => address.family === family && !wildcard);
+    if (named.length === 0) return [];
+    const elements = named.map((group) => `${addressText(group.address)} : ${options.verdict(group)}`);
+    return [`${options.key(ipWord(family))} vmap { ${elements.join(', ')} }`];
+  });
+}
+
+/** `tcp dport vmap { 443 : goto r-web, 1-442 : goto r-ha }`: each port goes to the rule that comes first; none: no rule. */
+export function portRules(
+  rules: readonly KernelRule[],
+  protocol: Protocol,
+  options: { readonly key: string; readonly verdict: (rule: KernelRule) => string },
+): string[] {
+  let taken: PortSet = [];
+  const elements: string[] = [];
+  for (const rule of rules) {
+    if (!rule.rule.protocols.includes(protocol)) continue;
+    const ports = subtractPorts(rule.rule.ports, taken);
+    for (const text of portTexts(ports)) elements.push(`${text} : ${options.verdict(rule)}`);
+    taken = unionPorts(taken, ports);
+  }
+  return elements.length === 0 ? [] : [`${options.key} vmap { ${elements.join(', ')} }`];
+}
+
+/** All ports that any of the rules takes. */
+export function coveredPorts(rules: readonly KernelRule[], protocol: Protocol): PortSet {
+  return rules
+    .filter(({ rule }) => rule.protocols.includes(protocol))
+    .reduce<PortSet>((ports, { rule }) => unionPorts(ports, rule.ports), []);
+}
+
+/** `1-442`, `443`. */
+export function portTexts(ports: PortSet): string[] {
+  return ports.map(({ first, last }) => (first === last ? String(first) : `${first}-${last}`));
+}
+
+/** HA-ports rules leave out a few ports, those of haports itself. With `listenPorts` they are about those ports only. */
+const MOST_LEFT_OUT = 64;
+
+/** The rule that takes ICMP, GRE, ESP and whatever else has no ports; undefined: none. */
+export function otherProtocolsRule(rules: readonly KernelRule[]): KernelRule | undefined {
+  return rules.find(
+    ({ rule }) =>
+      rule.haPorts && rule.protocols.length === 2 && portSetSize(rule.ports) >= 65_535 - MOST_LEFT_OUT,
+  );
+}
+
+/** What is done to packets from sources that the frontend does not admit. Deny wins over allow. */
+export function accessRules({ frontend }: KernelRule, verdict: string): string[] {
+  const source = `${ipWord(frontend.address.family)} saddr`;
+  const denied = blockTexts(frontend.deny, frontend.address.family);
+  const allowed = blockTexts(frontend.allow, frontend.address.family);
+  const rules = denied.length === 0 ? [] : [`${source} { ${denied.join(', ')} } ${verdict}`];
+  if (frontend.allow.length === 0) return rules;
+  return [...rules, allowed.length === 0 ? verdict : `${source} != { ${allowed.join(', ')} } ${verdict}`];
+}
+
+/** Blocks of one family, without those that lie in another: nft takes no intervals that overlap. */
+export function blockTexts(blocks: readonly Cidr[], family: 4 | 6): string[] {
+  const ofFamily = blocks.filter(({ address }) => address.family === family);
+  const outer = ofFamily.filter(
+    (block) =>
+      !ofFamily.some(
+        (other) => other.prefixLength < block.prefixLength && cidrContains(other, block.address),
+      ),
+  );
+  return [...new Set(outer.map(({ text }) => text))];
+}

@@ -1,0 +1,704 @@
+import { EventQueue } from '../../../flows/event-queue.js';
+import type { TrafficTotals } from '../../../flows/flow.js';
+import { Traffic, arrivalRow, trafficRow } from '../../../flows/traffic.js';
+import { formatEndpoint, ipAddress, type FiveTuple, type Protocol } from '../../../model/address.js';
+import type { Limits } from '../../../model/configuration.js';
+import type { PlaneEvent } from '../../../model/events.js';
+import type { FlowEndReason, FlowRecord, FlowState } from '../../../model/flow.js';
+import type { ForwardingState } from '../../../model/forwarding.js';
+import type { Clock } from '../../../runtime/clock.js';
+import type { Files } from '../../../runtime/files.js';
+import type { Picker } from '../../../selection/picker.js';
+import type { FlowPage, FlowQuery, OtherFlowCount, PlaneCounters } from '../../contract.js';
+import { Conntrack, copied, markFilter, type ConntrackEntry } from '../../netfilter/conntrack.js';
+import type { Tools } from '../../netfilter/tools.js';
+import { FloatingEntries } from '../ebpf/floating-flows.js';
+import { ConntrackUse, missingAccounts } from '../machine.js';
+import { INSTANCE_MASK, markTag, type KernelInput } from '../program.js';
+import type { EndingFlows, EntrySource, FlowSource, KernelFlowEntry } from '../stop.js';
+import { Placements, type Placement } from './placements.js';
+
+/** IANA numbers. */
+const [TCP, UDP] = [6, 17];
+
+/** A flow that is counted: its totals, and the last listing that had it or that began before it. */
+interface Counted<Totals> {
+  totals: Totals;
+  round: number;
+}
+
+/** A flow of TCP or UDP that is listed as well. */
+interface TrackedFlow extends Counted<TrafficTotals> {
+  readonly key: number;
+  /** Unique in the process. */
+  readonly id: number;
+  /** Into `#slots`. */
+  readonly slot: number;
+  /** Text: an address object for each flow would take most of the memory. */
+  readonly source: string;
+  readonly sourcePort: number;
+  readonly destination: string;
+  readonly destinationPort: number;
+  readonly backendPort: number;
+  readonly openedAtMs: number;
+  mark: number;
+  /** Epoch in which it was placed. */
+  since: number;
+  hasMoved: boolean;
+  /** Undefined until it is asked for. */
+  placement: Placement | undefined;
+  /** As conntrack names it; '' without one. */
+  state: string;
+  lastPacketAtMs: number;
+  bytesToBackend: number;
+  packetsToBackend: number;
+  bytesToClient: number;
+  packetsToClient: number;
+}
+
+type OtherTotals = { -readonly [Key in keyof OtherFlowCount]: OtherFlowCount[Key] };
+
+/** How a flow came to be known. `adopted`: it was there before this process. `missed`: its beginning was not reported. */
+type Discovery = 'reported' | 'adopted' | 'missed';
+
+export interface ConntrackFlowsDeps {
+  readonly clock: Clock;
+  readonly tools: Tools;
+  /** Reads the sysctls of conntrack. */
+  readonly files: Files;
+  readonly picker: Picker;
+  /** Where the flows are read from. @default conntrack, by the instance's marks */
+  readonly source?: EntrySource;
+}
+
+export interface ConntrackFlowsOptions {
+  /** Whether flow-started, flow-ended and flow-moved are wanted. */
+  readonly flowEvents: boolean;
+}
+
+/** Callers wait no longer than that for the newest figures: they then get those of before. */
+const PATIENCE_MS = 300;
+
+/**
+ * The flows that the kernel has: by conntrack, or by the flow map where there is no conntrack. Nothing here is on the
+ * path of a packet. Their ends and beginnings are followed while somebody consumes them; bytes, states and idle times are
+ * read, and placements explained, when somebody asks.
+ */
+export class ConntrackFlows implements FlowSource {
+  readonly #deps: ConntrackFlowsDeps;
+  readonly #conntrack: Conntrack;
+  readonly #flowEvents: boolean;
+  readonly #events: EventQueue;
+  readonly #placements: Placements;
+  readonly #use: ConntrackUse;
+  readonly #refresh: Refresh;
+  readonly #traffic = new Traffic();
+  readonly #flows = new Map<number, TrackedFlow>();
+  /** By slot, so that flows can be read page by page while others come and go. */
+  readonly #slots: (TrackedFlow | undefined)[] = [];
+  readonly #freeSlots: number[] = [];
+  /** Flows above the limits. */
+  readonly #unlisted = new Map<number, Counted<TrafficTotals>>();
+  /** Flows of protocols without ports: a flow has ports, as it is shown. */
+  readonly #others = new Map<number, Counted<OtherTotals>>();
+  readonly #otherTotals = new Map<string, OtherTotals>();
+  readonly #listed: Record<Protocol, number> = { tcp: 0, udp: 0 };
+  #source: EntrySource | undefined;
+  #input: KernelInput | undefined;
+  #limits: Limits | undefined;
+  #lastId = 0;
+  #round = 0;
+  /** Flows that went while they were being listed: the list may have them. */
+  #goneMeanwhile: Set<number> | undefined;
+  #discovery: Exclude<Discovery, 'reported'> = 'adopted';
+  #consumers = 0;
+  #feed: { readonly begun: Promise<void>; readonly stop: () => void } | undefined;
+  #gaps = 0;
+
+  constructor(deps: ConntrackFlowsDeps, { flowEvents }: ConntrackFlowsOptions) {
+    this.#deps = deps;
+    this.#flowEvents = flowEvents;
+    this.#conntrack = new Conntrack(deps);
+    this.#events = new EventQueue(deps.clock);
+    this.#placements = new Placements(deps.picker);
+    this.#use = new ConntrackUse(deps, (event) => this.#events.push(event));
+    this.#refresh = new Refresh(deps.clock, () => this.#list());
+  }
+
+  /**
+   * What flows are told by from now on. Call it before each change of the kernel. From the first call on flows are
+   * followed where somebody consumes them, so that none is missed.
+   */
+  update(state: ForwardingState, input: KernelInput): void {
+    this.#rename(this.#placements.adopt(state, input));
+    this.#input = input;
+    this.#limits = state.configuration.limits;
+    this.#source ??= this.#deps.source ?? this.#sourceOf(input);
+    if (this.#consumers > 0) this.#feed ??= this.#follow(this.#source);
+  }
+
+  /** Learns what is there already, once `update` was called. Never rejects. */
+  async start(): Promise<void> {
+    if (this.#source === undefined) throw new TypeError('There is no forwarding state yet');
+    await Promise.all([this.#feed?.begun, this.#use.start()]);
+    await this.#refresh.now();
+    this.#discovery = 'missed';
+  }
+
+  /** Has flows followed until the returned function is called: without consumers they are only listed. */
+  consume(): () => void {
+    this.#consumers++;
+    if (this.#source !== undefined) this.#feed ??= this.#follow(this.#source);
+    let isConsuming = true;
+    return () => {
+      if (!isConsuming) return;
+      isConsuming = false;
+      this.#consumers--;
+      if (this.#consumers > 0) return;
+      this.#feed?.stop();
+      this.#feed = undefined;
+    };
+  }
+
+  /** What cannot be told of flows for want of a sysctl, a sentence each. Never rejects. */
+  async shortcomings(): Promise<readonly string[]> {
+    return this.#source?.follow === undefined ? [] : missingAccounts(this.#deps.files);
+  }
+
+  /** From now on, flows of that kind that a program deletes have ended for that reason; until the next `update`. */
+  ending(flows: EndingFlows, reason: FlowEndReason): void {
+    this.#placements.ending(flows, reason);
+  }
+
+  /** The first page is of now, the next ones continue from there. */
+  async page(query: FlowQuery): Promise<FlowPage> {
+    if (query.after === undefined) await this.#refreshed();
+    const flows: FlowRecord[] = [];
+    for (let slot = query.after ?? 0; slot < this.#slots.length; slot++) {
+      const flow = this.#slots[slot];
+      if (flow === undefined || !matchesQuery(flow, query)) continue;
+      if (flows.length === query.limit) return { flows, next: slot };
+      flows.push(this.#record(flow));
+    }
+    return { flows };
+  }
+
+  async freshen(): Promise<void> {
+    await this.#refresh.now();
+  }
+
+  /** Totals of now: what is older than a second is read again. */
+  async counters(): Promise<Pick<PlaneCounters, 'traffic' | 'arrivals' | 'table' | 'kernelFlows'>> {
+    await this.#refreshed();
+    const traffic = this.#traffic.allTraffic().map(trafficRow);
+    const active = (protocol: Protocol): number =>
+      traffic.reduce((sum, row) => sum + (row.protocol === protocol ? row.flowsActive : 0), 0);
+    // What is above these limits is not listed, but forwarded all the same.
+    const { tcpFlows = 0, udpFlows = 0 } = this.#limits ?? {};
+    const { use: conntrack } = this.#use;
+    return {
+      traffic,
+      arrivals: this.#traffic.allArrivals().map(arrivalRow),
+      table: {
+        tcp: { used: active('tcp'), limit: tcpFlows },
+        udp: { used: active('udp'), limit: udpFlows },
+        embryonic: { used: 0, limit: 0 },
+      },
+      kernelFlows: {
+        ...(conntrack && { conntrack }),
+        otherFlows: Array.from(this.#otherTotals.values(), (totals) => ({ ...totals })),
+        unlisted: this.#unlisted.size,
+        gaps: this.#gaps,
+      },
+    };
+  }
+
+  /** Live flows of TCP and UDP. */
+  count(): number {
+    return this.#flows.size + this.#unlisted.size;
+  }
+
+  /** Entries with that mark, of any protocol, as conntrack has them now; undefined: it could not be found out. */
+  async countOf(mark: number): Promise<number | undefined> {
+    let count = 0;
+    const failure = await this.#conntrack.list(markFilter(mark, 0xffffffff), (entries) => {
+      count += entries.length;
+    });
+    return failure === undefined ? count : undefined;
+  }
+
+  /** Batches of flow-started, flow-moved, flow-ended, passive-failure and table-pressure. */
+  subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
+    return this.#events.subscribe(listener);
+  }
+
+  /** Reports what it knows, and looks no more. Idempotent. */
+  stop(): Promise<void> {
+    this.#feed?.stop();
+    this.#refresh.stop();
+    this.#use.stop();
+    this.#events.flush();
+    return Promise.resolve();
+  }
+
+  /** The mode never changes in a process. */
+  #sourceOf({ instance, options }: KernelInput): EntrySource {
+    if (options.mode === 'floating-l2' || options.mode === 'floating-routed') {
+      return new FloatingEntries(this.#deps.tools, () => this.#input);
+    }
+    const filter = markFilter(markTag(instance), INSTANCE_MASK);
+    return {
+      follow: (follower) => this.#conntrack.follow(filter, follower),
+      list: async (onEntries) => (await this.#conntrack.list(filter, onEntries)) === undefined,
+    };
+  }
+
+  #follow(source: EntrySource): { readonly begun: Promise<void>; readonly stop: () => void } {
+    if (source.follow === undefined) return { begun: Promise.resolve(), stop: () => undefined };
+    let begin: (() => void) | undefined;
+    const begun = new Promise<void>((resolve) => (begin = resolve));
+    const isFirst = this.#discovery === 'adopted';
+    const stop = source.follow({
+      onEntries: (entries) => {
+        for (const entry of entries) {
+          if (entry.event === 'new') this.#begin(entry, 'reported');
+          else if (entry.event === 'gone') this.#end(entry);
+        }
+      },
+      onGap: () => {
+        if (begin === undefined) this.#gaps++;
+        // What came and went while nobody consumed flows was missed.
+        if (begin === undefined || !isFirst) this.#refresh.outdated();
+        begin?.();
+        begin = undefined;
+      },
+    });
+    return { begun, stop };
+  }
+
+  async #refreshed(): Promise<void> {
+    if (this.#source === undefined) return;
+    let cancel = (): void => undefined;
+    const patience = new Promise<void>((resolve) => {
+      cancel = this.#deps.clock.setTimer(PATIENCE_MS, resolve);
+    });
+    await Promise.race([this.#refresh.soon(), patience]);
+    cancel();
+  }
+
+  /** Whether all flows could be listed. */
+  async #list(): Promise<boolean> {
+    const source = this.#source;
+    if (source === undefined) return false;
+    this.#round++;
+    this.#goneMeanwhile = new Set();
+    const isWhole = await source.list((entries) => {
+      for (const entry of entries) this.#see(entry);
+    });
+    this.#goneMeanwhile = undefined;
+    // A list that was cut off says nothing of what it lacks.
+    if (!isWhole) this.#round--;
+    else this.#dropUnseen();
+    return isWhole;
+  }
+
+  /**
+   * What the list did not have is gone. Where ends are reported, only once another list lacks it too: to list is what has
+   * the kernel remove flows whose time is up, and their ends are on their way.
+   */
+  #dropUnseen(): void {
+    const isFollowed = this.#feed !== undefined && this.#source?.follow !== undefined;
+    const oldest = isFollowed ? this.#round - 1 : this.#round;
+    let isMissing = false;
+    for (const flow of this.#flows.values()) {
+      if (flow.round < oldest) this.#remove(flow, this.#vanished(flow.totals));
+      else isMissing ||= flow.round < this.#round;
+    }
+    for (const [key, { totals, round }] of this.#unlisted) {
+      if (round >= oldest) continue;
+      this.#unlisted.delete(key);
+      countEnd(totals, this.#vanished(totals));
+    }
+    for (const [key, { round }] of this.#others) if (round < oldest) this.#endOther(key);
+    if (isMissing) this.#refresh.outdated();
+  }
+
+  /** A flow of a list. */
+  #see(entry: KernelFlowEntry): void {
+    const key = flowKey(entry);
+    const flow = this.#flows.get(key);
+    if (flow !== undefined) {
+      flow.round = this.#round;
+      countTraffic(flow, entry);
+      this.#noteMove(flow, entry);
+      this.#noteState(flow, entry);
+      if (isClosed(entry.state)) this.#remove(flow, this.#endOf(entry, flow.totals));
+      return;
+    }
+    const counted = this.#unlisted.get(key) ?? this.#others.get(key);
+    if (counted !== undefined) counted.round = this.#round;
+    else if (!isClosed(entry.state) && this.#goneMeanwhile?.has(key) !== true) {
+      this.#begin(entry, this.#discovery);
+      const added = this.#flows.get(key);
+      if (added !== undefined) this.#noteState(added, entry);
+    }
+  }
+
+  /** Of so many flows as `limits` says each is known by itself; what comes on top is only counted. */
+  #begin(entry: ConntrackEntry, discovery: Discovery): void {
+    const { original, mark } = entry;
+    const backend = this.#placements.backend(mark);
+    const key = flowKey(entry);
+    if (backend === undefined || this.#unlisted.has(key)) return;
+    const protocol = protocolOf(entry);
+    if (protocol === undefined) {
+      this.#beginOther(key, entry.protocol, backend.id);
+      return;
+    }
+    const known = this.#flows.get(key);
+    if (known !== undefined) {
+      // A list may have told of it before the event does.
+      if (isSame(known, entry)) return;
+      this.#remove(known, 'closed');
+    }
+    const { source, sourcePort, destination, destinationPort } = original;
+    const tuple = this.#tuple(protocol, original);
+    const rule = this.#placements.ruleOf(tuple, backend);
+    const totals = this.#traffic.of(rule.name, backend.id, protocol);
+    const nowMs = this.#deps.clock.wallMs();
+    totals.flowsActive++;
+    if (discovery !== 'adopted') {
+      totals.flowsOpened++;
+      totals.lastFlowAtMs = nowMs;
+      this.#traffic.arrivals(rule.name, protocol).arrivals++;
+      this.#traffic.countSource(rule.name, protocol, tuple.source);
+    }
+    const round = this.#round;
+    const { tcpFlows = 0, udpFlows = 0 } = this.#limits ?? {};
+    if (this.#listed[protocol] >= (protocol === 'tcp' ? tcpFlows : udpFlows)) {
+      this.#unlisted.set(key, { totals, round });
+      return;
+    }
+    const flow: TrackedFlow = {
+      ...{ key, id: ++this.#lastId, slot: this.#freeSlots.pop() ?? this.#slots.length, totals, round },
+      ...{ source: copied(source), sourcePort, destination: copied(destination), destinationPort },
+      backendPort: destinationPort + rule.portOffset,
+      openedAtMs: nowMs - (entry.ageSeconds ?? 0) * 1000,
+      ...{ mark, since: this.#placements.epoch, hasMoved: false, placement: undefined },
+      ...{ state: entry.state, lastPacketAtMs: nowMs },
+      ...{ bytesToBackend: 0, packetsToBackend: 0, bytesToClient: 0, packetsToClient: 0 },
+    };
+    countTraffic(flow, entry);
+    this.#listed[protocol]++;
+    this.#flows.set(key, flow);
+    this.#slots[flow.slot] = flow;
+    if (this.#flowEvents && discovery !== 'adopted') {
+      this.#events.push({ type: 'flow-started', atMs: nowMs, flow: this.#record(flow) });
+    }
+  }
+
+  /** A flow has gone. */
+  #end(entry: ConntrackEntry): void {
+    const key = flowKey(entry);
+    this.#goneMeanwhile?.add(key);
+    const flow = this.#flows.get(key);
+    const counted = flow ?? this.#unlisted.get(key);
+    if (counted === undefined) {
+      this.#endOther(key);
+      return;
+    }
+    const end = this.#endOf(entry, counted.totals);
+    if (flow !== undefined) {
+      countTraffic(flow, entry);
+      this.#remove(flow, end);
+    } else {
+      this.#unlisted.delete(key);
+      countEnd(counted.totals, end);
+    }
+    if (entry.byProgram || end !== 'connect-failed') return;
+    // As the userspace plane words it.
+    const evidence = entry.state === 'CLOSE' ? 'ECONNREFUSED' : 'connect timeout';
+    const { backendId } = counted.totals;
+    this.#events.push({ type: 'passive-failure', atMs: this.#deps.clock.wallMs(), backendId, evidence });
+  }
+
+  #beginOther(key: number, protocol: number, backendId: string): void {
+    const name = `${protocol} ${backendId}`;
+    let totals = this.#otherTotals.get(name);
+    if (totals === undefined) {
+      this.#otherTotals.set(name, (totals = { backendId, protocol, opened: 0, active: 0 }));
+    }
+    const known = this.#others.get(key);
+    if (known !== undefined) {
+      known.round = this.#round;
+      return;
+    }
+    totals.opened++;
+    totals.active++;
+    this.#others.set(key, { totals, round: this.#round });
+  }
+
+  #endOther(key: number): void {
+    const flow = this.#others.get(key);
+    if (flow === undefined) return;
+    flow.totals.active--;
+    this.#others.delete(key);
+  }
+
+  #remove(flow: TrackedFlow, end: FlowEndReason): void {
+    this.#flows.delete(flow.key);
+    this.#slots[flow.slot] = undefined;
+    this.#freeSlots.push(flow.slot);
+    this.#listed[flow.totals.protocol]--;
+    countEnd(flow.totals, end);
+    if (!this.#flowEvents) return;
+    this.#events.push({ type: 'flow-ended', atMs: this.#deps.clock.wallMs(), flow: this.#record(flow), end });
+  }
+
+  /** The kernel may have placed a flow anew. */
+  #noteMove(flow: TrackedFlow, { mark }: KernelFlowEntry): void {
+    if (mark === flow.mark) return;
+    const { rule, backendId: fromBackendId, protocol } = flow.totals;
+    const backendId = this.#placements.backend(mark)?.id;
+    if (backendId === undefined || backendId === fromBackendId) return;
+    const nowMs = this.#deps.clock.wallMs();
+    flow.totals.flowsActive--;
+    flow.totals = this.#traffic.of(rule, backendId, protocol);
+    flow.totals.flowsActive++;
+    flow.totals.lastFlowAtMs = nowMs;
+    Object.assign(flow, { mark, since: this.#placements.epoch, hasMoved: true, placement: undefined });
+    if (!this.#flowEvents) return;
+    this.#events.push({ type: 'flow-moved', atMs: nowMs, flow: this.#record(flow), fromBackendId });
+  }
+
+  #noteState(flow: TrackedFlow, { state, remainingSeconds, idleMs }: KernelFlowEntry): void {
+    flow.state = state;
+    const nowMs = this.#deps.clock.wallMs();
+    if (idleMs !== undefined) flow.lastPacketAtMs = nowMs - idleMs;
+    // Other states have other timeouts.
+    else if (remainingSeconds >= 0 && (state === 'ESTABLISHED' || state === '')) {
+      const timeoutMs = this.#placements.idleTimeoutMs(flow.totals);
+      if (timeoutMs === undefined) return;
+      flow.lastPacketAtMs = nowMs - Math.max(0, timeoutMs - remainingSeconds * 1000);
+    }
+  }
+
+  /** Live flows stay, under the new names of their rules. */
+  #rename(names: ReadonlyMap<string, string>): void {
+    if ([...names].every(([before, after]) => before === after)) return;
+    for (const flow of [...this.#flows.values(), ...this.#unlisted.values()]) {
+      const { rule, backendId, protocol } = flow.totals;
+      const name = names.get(rule);
+      if (name === undefined || name === rule) continue;
+      flow.totals.flowsActive--;
+      flow.totals = this.#traffic.of(name, backendId, protocol);
+      flow.totals.flowsActive++;
+    }
+  }
+
+  /** As it is shown and logged. */
+  #record(flow: TrackedFlow): FlowRecord {
+    const { id, totals, openedAtMs, hasMoved } = flow;
+    const { rule, backendId, protocol } = totals;
+    const tuple = this.#tuple(protocol, flow);
+    const placement = (flow.placement ??= this.#placements.explain(tuple, backendId, flow.since));
+    const address = this.#placements.backend(flow.mark)?.address;
+    return {
+      ...{ id, tuple, rule, backendId },
+      backendEndpoint: address === undefined ? '' : formatEndpoint(address, flow.backendPort),
+      state: flowState(flow.state),
+      ...placement,
+      reason: hasMoved && placement.reason !== 'pinned' ? 'rebalanced' : placement.reason,
+      openedAtMs,
+      // The kernel counts what is left of a timeout in whole seconds: no flow is idle for longer than it lives.
+      idleMs: Math.max(0, this.#deps.clock.wallMs() - Math.max(flow.lastPacketAtMs, openedAtMs)),
+      bytesToBackend: flow.bytesToBackend,
+      packetsToBackend: flow.packetsToBackend,
+      bytesToClient: flow.bytesToClient,
+      packetsToClient: flow.packetsToClient,
+    };
+  }
+
+  #tuple(
+    protocol: Protocol,
+    ends: Pick<TrackedFlow, 'source' | 'sourcePort' | 'destination' | 'destinationPort'>,
+  ): FiveTuple {
+    return {
+      protocol,
+      source: ipAddress(ends.source),
+      sourcePort: ends.sourcePort,
+      destination: this.#placements.address(ends.destination),
+      destinationPort: ends.destinationPort,
+    };
+  }
+
+  #endOf(entry: ConntrackEntry, totals: TrafficTotals): FlowEndReason {
+    return entry.byProgram ? (this.#placements.policyEnd(totals) ?? 'closed') : naturalEnd(entry);
+  }
+
+  /** How it went was not reported. */
+  #vanished(totals: TrafficTotals): FlowEndReason {
+    return this.#placements.policyEnd(totals) ?? (totals.protocol === 'tcp' ? 'closed' : 'idle');
+  }
+}
+
+function protocolOf({ protocol }: ConntrackEntry): Protocol | undefined {
+  return protocol === TCP ? 'tcp' : protocol === UDP ? 'udp' : undefined;
+}
+
+/** What a flow is known by. Ids have 32 bits: of 100,000 flows two may well have the same. */
+function flowKey({ id, original }: Pick<ConntrackEntry, 'id' | 'original'>): number {
+  return id * 0x10000 + original.sourcePort;
+}
+
+/** Whether they have one five-tuple, given that they have one key. */
+function isSame(flow: TrackedFlow, { original }: ConntrackEntry): boolean {
+  return (
+    flow.source === original.source &&
+    flow.destination === original.destination &&
+    flow.destinationPort === original.destinationPort
+  );
+}
+
+function matchesQuery({ source, sourcePort, totals }: TrackedFlow, query: FlowQuery): boolean {
+  return (
+    (query.sourcePort ?? sourcePort) === sourcePort &&
+    (query.source ?? source) === source &&
+    (query.protocol ?? totals.protocol) === totals.protocol &&
+    (query.rule ?? totals.rule) === totals.rule &&
+    (query.backendId ?? totals.backendId) === totals.backendId
+  );
+}
+
+/** Adopts what the kernel has counted, into the totals too. Where the kernel stops counting, nothing is lost. */
+function countTraffic(flow: TrackedFlow, { original, reply }: ConntrackEntry): void {
+  const count = (
+    key: 'bytesToBackend' | 'packetsToBackend' | 'bytesToClient' | 'packetsToClient',
+    counted: number,
+  ): void => {
+    if (counted <= flow[key]) return;
+    flow.totals[key] += counted - flow[key];
+    flow[key] = counted;
+  };
+  count('bytesToBackend', original.bytes);
+  count('packetsToBackend', original.packets);
+  count('bytesToClient', reply.bytes);
+  count('packetsToClient', reply.packets);
+}
+
+function countEnd(totals: TrafficTotals, end: FlowEndReason): void {
+  totals.flowsActive--;
+  totals.flowsEnded[end] = (totals.flowsEnded[end] ?? 0) + 1;
+  if (end === 'reset') totals.resets++;
+  if (end === 'connect-failed') totals.connectFailures++;
+}
+
+/** Whether both ends are done with it, although the kernel remembers it for a while. */
+function isClosed(state: string): boolean {
+  return state === 'TIME_WAIT' || state === 'CLOSE';
+}
+
+function flowState(state: string): FlowState {
+  switch (state) {
+    case 'SYN_SENT':
+    case 'SYN_SENT2':
+    case 'SYN_RECV':
+      return 'embryonic';
+    case 'FIN_WAIT':
+    case 'CLOSE_WAIT':
+    case 'LAST_ACK':
+      return 'half-closed';
+    default:
+      return 'established';
+  }
+}
+
+/** Why a flow went that no program deleted, from how conntrack saw it last. */
+function naturalEnd({ protocol, state, unreplied }: ConntrackEntry): FlowEndReason {
+  if (protocol !== TCP) return 'idle';
+  switch (state) {
+    case 'SYN_SENT':
+    case 'SYN_SENT2':
+      return unreplied ? 'connect-failed' : 'embryonic-timeout';
+    case 'SYN_RECV':
+      return 'embryonic-timeout';
+    case 'CLOSE':
+      // A backend that refuses has not answered, as conntrack sees it.
+      return unreplied ? 'connect-failed' : 'reset';
+    case 'ESTABLISHED':
+    case 'FIN_WAIT':
+    case 'CLOSE_WAIT':
+      return 'idle';
+    default:
+      return 'closed';
+  }
+}
+
+/** Those who watch need it no more often. */
+const LEAST_INTERVAL_MS = 1000;
+
+/** Of its time, the share that reading may take: a large table is read less often. */
+const MOST_SHARE = 1 / 20;
+
+/** Reads something that takes time: one reading at a time, and not again before the last one is old. */
+class Refresh {
+  readonly #clock: Clock;
+  readonly #read: () => Promise<boolean>;
+  #reading: Promise<boolean> | undefined;
+  /** One that has yet to begin: for callers for whom the one under way has begun too early. */
+  #next: Promise<boolean> | undefined;
+  #dueAtMs = Number.NEGATIVE_INFINITY;
+  #cancel: (() => void) | undefined;
+  #stopped = false;
+
+  /** `read` tells whether it succeeded, and does not reject. */
+  constructor(clock: Clock, read: () => Promise<boolean>) {
+    this.#clock = clock;
+    this.#read = read;
+  }
+
+  /** Resolves when what is known is at most a second old, or a little more where reading takes long. */
+  async soon(): Promise<void> {
+    if (this.#stopped) return;
+    if (this.#reading !== undefined) await this.#reading;
+    else if (this.#clock.monotonicMs() >= this.#dueAtMs) await this.#begin();
+  }
+
+  /** Reads anew, whatever is known. */
+  now(): Promise<boolean> {
+    if (this.#stopped) return Promise.resolve(false);
+    if (this.#reading === undefined) return this.#begin();
+    this.#next ??= this.#reading.then(() => {
+      this.#next = undefined;
+      return this.#stopped ? false : this.#begin();
+    });
+    return this.#next;
+  }
+
+  /** What is known is wrong: reads anew, but no more often than for callers. Returns at once. */
+  outdated(): void {
+    if (this.#stopped || this.#cancel !== undefined) return;
+    const waitMs = Math.max(0, this.#dueAtMs - this.#clock.monotonicMs());
+    const read = (): void => {
+      this.#cancel = undefined;
+      void this.now();
+    };
+    this.#cancel = this.#clock.setTimer(waitMs, read, { unref: true });
+  }
+
+  /** The one under way ends; no other begins. */
+  stop(): void {
+    this.#stopped = true;
+    this.#cancel?.();
+  }
+
+  #begin(): Promise<boolean> {
+    const begunAtMs = this.#clock.monotonicMs();
+    this.#reading = this.#read().finally(() => {
+      this.#reading = undefined;
+      const tookMs = this.#clock.monotonicMs() - begunAtMs;
+      this.#dueAtMs = begunAtMs + Math.max(LEAST_INTERVAL_MS, tookMs / MOST_SHARE);
+    });
+    return this.#reading;
+  }
+}

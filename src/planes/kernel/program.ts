@@ -1,0 +1,260 @@
+import { networkInterfaces } from 'node:os';
+import { policyAction } from '../../flows/judge.js';
+import {
+  PROTOCOLS,
+  fromBytes,
+  parseCidr,
+  parseIpAddress,
+  type Cidr,
+  type IpAddress,
+  type Protocol,
+} from '../../model/address.js';
+import type {
+  Backend,
+  Configuration,
+  FlowAction,
+  FlowTrigger,
+  Frontend,
+  KernelOptions,
+  Rule,
+} from '../../model/configuration.js';
+import { fnv1a } from '../../model/fnv1a.js';
+import type { ForwardingState, PoolView } from '../../model/forwarding.js';
+import { tableInUse } from '../../selection/picker.js';
+
+/** A table that new flows are placed with: by slot, the mark of a backend. Empty: nobody takes new flows. */
+export interface KernelTable {
+  /** `nvas`, `nvas.alive`, `nvas.alive.open`: pool, probe, and whether it fails open. */
+  readonly name: string;
+  readonly marks: readonly number[];
+}
+
+/** What is done with flows on backends that may not keep them: the marks, by what is done. `persist` is not there. */
+export type KernelActions = Readonly<Record<Exclude<FlowAction, 'persist'>, readonly number[]>>;
+
+export interface KernelRule {
+  readonly rule: Rule;
+  readonly frontend: Frontend;
+  readonly table: KernelTable;
+  /** Of the members of its pool, and of backends that were removed from it and may have flows. */
+  readonly actions: Readonly<Record<Protocol, KernelActions>>;
+}
+
+export interface KernelBackend {
+  readonly id: string;
+  readonly mark: number;
+  readonly address: IpAddress;
+}
+
+/** A forwarding state as rulesets are made from it. */
+export interface KernelInput {
+  readonly instance: string;
+  readonly options: KernelOptions;
+  readonly seed: number;
+  readonly tableSize: number;
+  readonly frontends: readonly Frontend[];
+  /** Rules that name a port before HA-ports rules, else as configured. */
+  readonly rules: readonly KernelRule[];
+  readonly tables: readonly KernelTable[];
+  /** Of all pools, and those that were removed and may have flows. */
+  readonly backends: readonly KernelBackend[];
+}
+
+/** A backend that a pool had before. */
+export type RemovedBackend = Pick<Backend, 'id' | 'address'> & { readonly pool: string };
+
+/**
+ * `spreading`: ids of drained backends whose flows are being ended one after another: nothing is done about them yet.
+ * Throws TypeError on a configuration of another data plane: that is a bug.
+ */
+export function kernelInput(
+  state: ForwardingState,
+  removed: readonly RemovedBackend[] = [],
+  spreading: ReadonlySet<string> = NOBODY,
+): KernelInput {
+  const { configuration, views, viewOfRule } = state;
+  const { instance, kernel: options, seed, tableSize, frontends, backendPools } = configuration;
+  if (options === undefined) throw new TypeError('The configuration asks for another data plane');
+  const present = backendPools.flatMap((pool) => pool.backends);
+  const known = new Map([...removed, ...present].map((backend) => [backend.id, backend]));
+  const marks = backendMarks(instance, [...known.keys()]);
+  const markOf = (id: string): number => marks.get(id) ?? 0;
+  const tables = new Map<string, KernelTable>();
+  const ranked = configuration.rules
+    .map((rule, ruleIndex) => ({ rule, ruleIndex }))
+    .sort((a, b) => Number(a.rule.haPorts) - Number(b.rule.haPorts));
+  const rules = ranked.flatMap(({ rule, ruleIndex }): KernelRule[] => {
+    const view = views[viewOfRule[ruleIndex] ?? -1];
+    if (view === undefined) return [];
+    const table = tableOf(rule, view, markOf);
+    tables.set(table.name, table);
+    const gone = removed.filter(({ pool }) => pool === rule.pool.name).map(({ id }) => markOf(id));
+    return [
+      {
+        rule,
+        frontend: rule.frontend,
+        table,
+        actions: actionsOf(rule, view, { markOf, gone, spreading, options }),
+      },
+    ];
+  });
+  return {
+    ...{ instance, options, seed, tableSize, frontends, rules },
+    tables: [...tables.values()],
+    backends: [...known.values()].map(({ id, address }) => ({ id, address, mark: markOf(id) })),
+  };
+}
+
+function tableOf(rule: Rule, view: PoolView, markOf: (id: string) => number): KernelTable {
+  const inUse = tableInUse(rule, view);
+  // Of rules that share a view some may fail open.
+  const name = [view.pool.name, view.probe?.name, rule.allDown === 'fail-open' ? 'open' : undefined]
+    .filter((part) => part !== undefined)
+    .join('.');
+  const members = view.backends.map(({ backend }) => markOf(backend.id));
+  return { name, marks: [...(inUse?.table ?? [])].map((index) => members[index] ?? 0) };
+}
+
+function actionsOf(
+  rule: Rule,
+  view: PoolView,
+  {
+    markOf,
+    gone,
+    spreading,
+    options,
+  }: {
+    readonly markOf: (id: string) => number;
+    readonly gone: readonly number[];
+    readonly spreading: ReadonlySet<string>;
+    readonly options: KernelOptions;
+  },
+): KernelRule['actions'] {
+  const of = (protocol: Protocol): KernelActions => {
+    const actions = { rebalance: [] as number[], reset: [] as number[], drop: [] as number[] };
+    const add = (trigger: FlowTrigger, mark: number): void => {
+      const action = policyAction(rule, protocol, trigger, view, options);
+      if (action !== 'persist') actions[action].push(mark);
+    };
+    for (const { backend, valid, invalidBecause } of view.backends) {
+      if (invalidBecause === 'drain-deadline' && spreading.has(backend.id)) continue;
+      if (!valid && invalidBecause !== undefined) add(invalidBecause, markOf(backend.id));
+    }
+    for (const mark of gone) add('removed', mark);
+    return actions;
+  };
+  const [tcp, udp] = PROTOCOLS.map(of);
+  return { tcp: tcp ?? NOTHING, udp: udp ?? NOTHING };
+}
+
+const NOBODY: ReadonlySet<string> = new Set();
+const NOTHING: KernelActions = { rebalance: [], reset: [], drop: [] };
+
+/*
+ * Marks that stand for backends, in conntrack and on packets: the upper 16 bits tell the instance, the lower 16 the
+ * backend. They follow from names and addresses, so that a process finds the flows of the one before it.
+ */
+
+/** Backends that can have a mark: 0 stands for none. */
+export const MOST_BACKENDS = 65_535;
+
+/** The bits of a mark that tell the instance. */
+export const INSTANCE_MASK = 0xffff0000;
+
+/** The marks of an instance without a backend's number. Never 0, so that no mark is 0. */
+export function markTag(instance: string): number {
+  return (1 + (fnv1a(Buffer.from(instance)) % 0xffff)) * 0x10000;
+}
+
+/**
+ * By backend id. A number follows from the id, and only where two would have the same from the others too. Throws
+ * RangeError above MOST_BACKENDS.
+ */
+export function backendMarks(instance: string, ids: readonly string[]): ReadonlyMap<string, number> {
+  if (ids.length > MOST_BACKENDS) throw new RangeError(`No marks for ${ids.length} backends`);
+  const tag = markTag(instance);
+  const taken = new Set<number>();
+  const marks = new Map<string, number>();
+  for (const id of [...ids].sort()) {
+    let number = 1 + (fnv1a(Buffer.from(id)) % MOST_BACKENDS);
+    while (taken.has(number)) number = (number % MOST_BACKENDS) + 1;
+    taken.add(number);
+    marks.set(id, tag + number);
+  }
+  return marks;
+}
+
+/** Backends that are configured no more, and may have flows. */
+export class RemovedBackends {
+  readonly #backends = new Map<string, RemovedBackend>();
+
+  get list(): readonly RemovedBackend[] {
+    return [...this.#backends.values()];
+  }
+
+  /** One configuration takes the place of another. */
+  replace(before: Configuration, after: Configuration): void {
+    for (const backend of backendsOf(before)) this.#backends.set(backend.id, backend);
+    for (const { id } of backendsOf(after)) this.#backends.delete(id);
+  }
+
+  /**
+   * Flows that are there when a process starts: by mark, the address that answers. Marks follow from pools and addresses,
+   * so they tell of which pool a backend was.
+   */
+  adopt(configuration: Configuration, marks: ReadonlyMap<number, string>): void {
+    const { instance, backendPools } = configuration;
+    const present = new Set(backendsOf(configuration).map(({ id }) => id));
+    for (const [mark, text] of marks) {
+      const address = parseIpAddress(text);
+      if (address === undefined) continue;
+      for (const { name: pool } of backendPools) {
+        const id = `${pool}/${address.text}`;
+        if (present.has(id) || backendMarks(instance, [id]).get(id) !== mark) continue;
+        this.#backends.set(id, { id, pool, address });
+      }
+    }
+  }
+
+  /** Whether it was there. */
+  forget(id: string): boolean {
+    return this.#backends.delete(id);
+  }
+}
+
+function backendsOf({ backendPools }: Configuration): readonly RemovedBackend[] {
+  return backendPools.flatMap(({ name: pool, backends }) =>
+    backends.map(({ id, address }) => ({ id, pool, address })),
+  );
+}
+
+/** Networks of the machine's own links, as they are now; loopback and link-local ones are not among them. */
+export function ownNetworks(interfaces = networkInterfaces()): readonly Cidr[] {
+  const found = new Map<string, Cidr>();
+  for (const entries of Object.values(interfaces)) {
+    for (const entry of entries ?? []) {
+      if (entry.internal || (entry.family === 'IPv6' && entry.scopeid !== 0)) continue;
+      const network = networkOf(entry.cidr ?? '');
+      if (network !== undefined) found.set(network.text, network);
+    }
+  }
+  return [...found.values()].sort((a, b) => (a.text < b.text ? -1 : 1));
+}
+
+/** The block that an address with a prefix length lies in; undefined for an address alone. */
+function networkOf(cidr: string): Cidr | undefined {
+  const [text = '', prefixText] = cidr.split('/');
+  const address = parseIpAddress(text);
+  const prefixLength = Number(prefixText);
+  if (address === undefined || prefixLength >= address.bytes.length * 8) return undefined;
+  return parseCidr(`${masked(address, prefixLength).text}/${prefixLength}`);
+}
+
+function masked({ bytes }: IpAddress, prefixLength: number): IpAddress {
+  return fromBytes(
+    bytes.map((byte, index) => {
+      const kept = Math.max(0, Math.min(8, prefixLength - index * 8));
+      return byte & (0xff00 >> kept);
+    }),
+  );
+}

@@ -1,0 +1,583 @@
+import { isWildcard, type IpAddress, type Protocol } from '../../model/address.js';
+import type { Configuration } from '../../model/configuration.js';
+import { errorCode, errorMessage } from '../../model/errors.js';
+import type { Clock } from '../../runtime/clock.js';
+import type { EventQueue } from '../../flows/event-queue.js';
+import type { RuleSlot } from '../../flows/flow.js';
+import {
+  cannotAdd,
+  type ApplyReport,
+  type ListenFailure,
+  type PlaneCounters,
+  type PortGate,
+  type UdpFlowState,
+} from '../contract.js';
+import type { HandoverState, Inherited } from './handover-state.js';
+import {
+  EndpointMap,
+  mostListeners,
+  ownFailures,
+  planListeners,
+  shortageAdvice,
+  socketBudget,
+  udpEndpoints,
+  type ListenerBinding,
+  type ListenerPlan,
+  type OwnAddresses,
+  type PlanShare,
+} from './listen-plan.js';
+
+/** A listening socket. Its flows are not its own: they end through the flow manager. */
+export interface Listener {
+  readonly binding: ListenerBinding;
+  /** Takes new flows from now on, those that came since it was bound first. Idempotent; not after `close`. */
+  serve(): void;
+  /**
+   * Takes no new flows from now on. TCP: the listening socket closes. UDP: datagrams of existing flows and their
+   * replies still pass, for they use this socket; it closes with its last flow. Clients that came before `serve` are
+   * turned away. Idempotent.
+   */
+  close(): void;
+  /** Closes the socket whatever flows are left on it. */
+  destroy(): void;
+  /** Node's own object under the socket, which another process may get; undefined where there is none. */
+  rawHandle(): object | undefined;
+  /** UDP: see HandOverPlane.freezeUdp. TCP has no such flows. */
+  freeze?(): readonly UdpFlowState[];
+  thaw?(): void;
+}
+
+export interface ListenerFactory {
+  /** Resolves once the socket is bound; new flows wait for `serve`. Rejects with the system's error (`EADDRINUSE`, `EACCES`, ...). */
+  open(binding: ListenerBinding, inherited: Inherited): Promise<Listener>;
+}
+
+export interface ListenerManagerDeps {
+  readonly clock: Clock;
+  readonly events: EventQueue;
+  readonly sockets: ListenerSet;
+  readonly ownAddresses: OwnAddresses;
+  /** The rules of a configuration as flows and listeners hold them. */
+  readonly slotsFor: (configuration: Configuration) => readonly RuleSlot[];
+  /** Finds out which local addresses lead there, while there are ports left to ask with. Never rejects. */
+  readonly learnRoutes: (destinations: readonly IpAddress[]) => Promise<void>;
+  /** Runs work when no other change of what is listened on is under way. */
+  readonly inTurn: (work: () => Promise<void>) => Promise<void>;
+}
+
+export interface ListenerManagerOptions {
+  readonly share: PlanShare;
+  readonly workers: number;
+  /** Descriptors that this process may have open. @default no limit */
+  readonly descriptorLimit?: number | undefined;
+}
+
+/** No permission, no descriptors: trying again changes nothing. */
+const LASTING_FAILURES: ReadonlySet<string> = new Set(['EACCES', 'EMFILE']);
+
+/** One takes a socket, open for some 50 us; far more than there are routes. */
+const MOST_ROUTES_ASKED = 1024;
+
+/** How often ports that could not be bound are tried again. */
+const RETRY_LISTEN_MS = 10_000;
+
+/** What a worker listens on, configuration after configuration, and what it cannot listen on. */
+export class ListenerManager {
+  readonly #deps: ListenerManagerDeps;
+  readonly #options: ListenerManagerOptions;
+  #configuration: Configuration | undefined;
+  #plan: ListenerPlan = new EndpointMap();
+  /** Of the plan, also those that another worker reports. */
+  #failures: readonly ListenFailure[] = [];
+  /** As the configuration before was left: to go back to it must not fail for what was missing then already. */
+  #formerFailures: readonly ListenFailure[] = [];
+  #staged: { readonly configuration: Configuration; readonly plan: ListenerPlan } | undefined;
+  #isUdpPlanned: (address: string, port: number) => boolean = () => false;
+  #closed = false;
+  #cancelRetry: () => void = () => undefined;
+
+  constructor(deps: ListenerManagerDeps, options: ListenerManagerOptions) {
+    this.#deps = deps;
+    this.#options = options;
+  }
+
+  /** Opens and serves all of the first configuration that can be opened. */
+  async start(configuration: Configuration): Promise<void> {
+    await this.#deps.learnRoutes(backendsOf(configuration));
+    this.#adopt(configuration, this.#planOf(configuration));
+    await this.#follow();
+  }
+
+  /**
+   * Opens what the configuration adds to the present one, and takes no flows there yet. Rejects, and nothing has
+   * changed, where that fails. Doing it again changes nothing; staging another discards it.
+   */
+  async stage(configuration: Configuration): Promise<void> {
+    if (this.#staged?.configuration.digest === configuration.digest) return;
+    this.discard();
+    const plan = this.#planOf(configuration);
+    this.#staged = { configuration, plan };
+    await this.#deps.learnRoutes(backendsOf(configuration));
+    const wasMissing = new EndpointMap<ListenFailure>();
+    for (const failure of this.#formerFailures) wasMissing.set(failure, failure);
+    const failures = await this.#deps.sockets.stage(plan, (one) => wasMissing.get(one) !== undefined);
+    this.#refuse(failures, configuration);
+  }
+
+  /**
+   * Puts what was staged in force. The last step that can fail closes own listeners that are in the way of staged ones;
+   * where it does, it rejects and the present configuration stays. Else `adopt` is called, in one turn with everything
+   * that makes listeners serve the new configuration; then what is left is opened and closed.
+   */
+  async commit(adopt: () => void): Promise<void> {
+    if (this.#staged === undefined) throw new TypeError('Nothing is staged');
+    const { configuration, plan } = this.#staged;
+    const failures = await this.#deps.sockets.makeRoom();
+    // What was closed for it and could not be opened again is missing now.
+    if (failures.length > 0) await this.#follow();
+    this.#refuse(failures, undefined);
+    this.#staged = undefined;
+    this.#formerFailures = this.#failures;
+    adopt();
+    this.#adopt(configuration, plan);
+    await this.#follow();
+  }
+
+  /** Closes what was staged and not committed. */
+  discard(): void {
+    this.#staged = undefined;
+    this.#deps.sockets.discard();
+  }
+
+  /** Takes no new flows any more. */
+  close(): void {
+    this.#closed = true;
+    this.#cancelRetry();
+    this.#staged = undefined;
+    this.#deps.sockets.close();
+  }
+
+  destroy(): void {
+    this.close();
+    this.#deps.sockets.destroy();
+  }
+
+  /** What is open and serves. */
+  listeners(): readonly Listener[] {
+    return this.#deps.sockets.all();
+  }
+
+  report(revision: number): ApplyReport {
+    const { sockets } = this.#deps;
+    return {
+      revision,
+      listeners: { tcp: sockets.count('tcp'), udp: sockets.count('udp') },
+      failures: ownFailures(this.#plan, this.#failures),
+    };
+  }
+
+  census(): PlaneCounters['listeners'] {
+    return this.#deps.sockets.census();
+  }
+
+  /** Whether some worker listens on this UDP endpoint. One alone knows all UDP sockets as its own. */
+  isUdpElsewhere(address: string, port: number): boolean {
+    return this.#isUdpPlanned(address, port);
+  }
+
+  #planOf(configuration: Configuration): ListenerPlan {
+    const { slotsFor, ownAddresses } = this.#deps;
+    return planListeners(configuration, slotsFor(configuration), ownAddresses, this.#options.share);
+  }
+
+  /** Listeners that stay serve this configuration from now on. */
+  #adopt(configuration: Configuration, plan: ListenerPlan): void {
+    this.#configuration = configuration;
+    this.#plan = plan;
+    if (this.#options.workers > 1) this.#isUdpPlanned = udpEndpoints(configuration, this.#deps.ownAddresses);
+    this.#deps.sockets.rebind(plan);
+  }
+
+  /** Closes what the plan does not have, opens and serves all of what it has that can be. */
+  async #follow(): Promise<void> {
+    this.#failures = await this.#deps.sockets.apply(this.#plan);
+    this.#retry();
+  }
+
+  #refuse(failures: readonly ListenFailure[], configuration: Configuration | undefined): void {
+    if (failures.length === 0) return;
+    this.#staged = undefined;
+    const isShort = failures.some(({ errorCode: code }) => code === 'EMFILE');
+    throw cannotAdd(
+      failures,
+      isShort && configuration !== undefined ? this.#advice(configuration) : undefined,
+    );
+  }
+
+  /** Undefined where the configuration would fit once the present one has gone. */
+  #advice(configuration: Configuration): string | undefined {
+    const { share, workers, descriptorLimit: limit } = this.#options;
+    const { capture, tcpPorts = 'shared' } = share;
+    const request = { configuration, workers, limit, ownAddresses: this.#deps.ownAddresses, capture };
+    const { shortage } = socketBudget({ ...request, tcpPorts });
+    if (shortage === undefined) return undefined;
+    const isOtherForm = workers > 1 && tcpPorts !== socketBudget(request).tcpPorts;
+    const help = shortageAdvice(shortage);
+    return isOtherForm ? `${help}; a restart or upgrade would give each TCP port to one worker` : help;
+  }
+
+  /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
+  #retry(): void {
+    this.#cancelRetry();
+    if (this.#closed || this.#failures.every(({ errorCode: code }) => LASTING_FAILURES.has(code))) return;
+    this.#cancelRetry = this.#deps.clock.setTimer(RETRY_LISTEN_MS, () => {
+      void this.#deps.inTurn(() => this.#followAgain());
+    });
+  }
+
+  async #followAgain(): Promise<void> {
+    const configuration = this.#configuration;
+    if (this.#closed || configuration === undefined) return;
+    // What is staged must not be served yet.
+    if (this.#staged !== undefined) {
+      this.#retry();
+      return;
+    }
+    const failuresBefore = ownFailures(this.#plan, this.#failures).length;
+    await this.#deps.learnRoutes(backendsOf(configuration));
+    this.#adopt(configuration, this.#planOf(configuration));
+    await this.#follow();
+    const { listeners, failures } = this.report(0);
+    if (failures.length === failuresBefore) return;
+    const { clock, events } = this.#deps;
+    events.push({
+      type: 'listening-changed',
+      atMs: clock.wallMs(),
+      worker: this.#options.share.worker,
+      listeners,
+      failures: failures.length,
+    });
+  }
+}
+
+function backendsOf({ backendPools }: Configuration): readonly IpAddress[] {
+  return backendPools
+    .flatMap(({ backends }) => backends.map(({ address }) => address))
+    .slice(0, MOST_ROUTES_ASKED);
+}
+
+export interface ListenerSetDeps {
+  readonly clock: Clock;
+  readonly factories: Readonly<Record<Protocol, ListenerFactory>>;
+  /** Sockets and flows of the process before this one. */
+  readonly handover: Pick<HandoverState, 'take'>;
+  /** Asked before each TCP port, and told when its socket is closed, where other workers share it. @default no one is asked */
+  readonly tcpGate?: PortGate | undefined;
+}
+
+export interface ListenerSetOptions {
+  /** Files and sockets this process may have open. @default no limit */
+  readonly descriptorLimit?: number | undefined;
+}
+
+/** Other workers close a shared socket within the time that it takes them to hear of it. */
+const MAKE_ROOM_MS = 3000;
+
+/** How often a socket that was just closed, here or in another worker, is tried again. */
+const AGAIN_MS = 20;
+
+/** Sockets bound at a time; enough to be quick, few enough to keep the event loop turning. */
+const OPEN_BATCH = 256;
+
+type OnOpen = (listener: Listener) => void;
+
+/** What is open for a plan that has not been applied yet. */
+interface StagedSockets {
+  readonly plan: ListenerPlan;
+  readonly open: EndpointMap<Listener>;
+  /** Only own listeners that go are in their way. */
+  readonly obstructed: ListenerBinding[];
+}
+
+/** All listening sockets of a worker, kept equal to a plan. Sockets that stay are never closed. */
+export class ListenerSet {
+  readonly #deps: ListenerSetDeps;
+  readonly #most: number;
+  readonly #open = new EndpointMap<Listener>();
+  readonly #claims = new Set<ListenerBinding>();
+  #plan: ListenerPlan = new EndpointMap();
+  #staged: StagedSockets | undefined;
+  /** For good: what is just being opened is closed again, and is no failure. */
+  #ended = false;
+
+  constructor(deps: ListenerSetDeps, { descriptorLimit }: ListenerSetOptions = {}) {
+    this.#deps = deps;
+    this.#most = mostListeners(descriptorLimit);
+  }
+
+  /** Hands listeners that stay their new rule, closes those that go, opens what is missing; what was staged is served. */
+  async apply(plan: ListenerPlan): Promise<readonly ListenFailure[]> {
+    this.#plan = plan;
+    const staged = [...(this.#staged?.open.values() ?? [])];
+    this.#staged = undefined;
+    for (const listener of staged) this.#open.set(listener.binding, listener);
+    this.rebind(plan);
+    for (const listener of staged) listener.serve();
+    for (const listener of this.all()) if (plan.get(listener.binding) === undefined) this.#close(listener);
+    return this.#openAll(this.#missing(plan), (listener) => {
+      this.#open.set(listener.binding, listener);
+      listener.serve();
+    });
+  }
+
+  /**
+   * Opens what a plan adds to the present one, all of it or nothing, and takes no flows there before the plan is
+   * applied. What the present plan wanted in vain, or what is excused, it leaves to apply. Resolves with what is in the
+   * way.
+   */
+  async stage(
+    plan: ListenerPlan,
+    isExcused: (binding: ListenerBinding) => boolean = () => false,
+  ): Promise<readonly ListenFailure[]> {
+    this.discard();
+    const staged: StagedSockets = { plan, open: new EndpointMap(), obstructed: [] };
+    this.#staged = staged;
+    const added = this.#missing(plan).filter(
+      (binding) => this.#plan.get(binding) === undefined && !isExcused(binding),
+    );
+    // Known beforehand: thousands of sockets would be opened only to be closed again.
+    const beyond = this.#takeBeyond(added);
+    const failures =
+      beyond.length > 0
+        ? beyond.map(beyondLimit)
+        : await this.#openBatches(added, (listener) => staged.open.set(listener.binding, listener));
+    const lasting = failures.filter((failure) => {
+      const binding = isInUse(failure) ? plan.get(failure) : undefined;
+      if (binding === undefined || this.#obstructing(binding, plan).length === 0) return true;
+      staged.obstructed.push(binding);
+      return false;
+    });
+    if (lasting.length > 0) this.discard();
+    return lasting;
+  }
+
+  /**
+   * Opens what was staged but for own listeners in its way (of a wildcard address where now a single one is served, or
+   * the other way round), closing those first: no flows are taken there in between. All or nothing, as stage.
+   */
+  async makeRoom(): Promise<readonly ListenFailure[]> {
+    const staged = this.#staged;
+    if (staged === undefined) return [];
+    const closed: ListenerBinding[] = [];
+    for (const batch of batchesOf(staged.obstructed)) {
+      const inTheWay = new Set(batch.flatMap((one) => this.#obstructing(one, staged.plan)));
+      for (const listener of inTheWay) {
+        closed.push(listener.binding);
+        this.#close(listener);
+      }
+      const failures = await this.#openPatiently(batch, (one) => staged.open.set(one.binding, one));
+      if (failures.length === 0) continue;
+      this.discard();
+      await this.#openPatiently(closed, (listener) => {
+        this.#open.set(listener.binding, listener);
+        listener.serve();
+      });
+      return failures;
+    }
+    staged.obstructed.length = 0;
+    return [];
+  }
+
+  /** Closes what was staged and not applied. */
+  discard(): void {
+    const listeners = [...(this.#staged?.open.values() ?? [])];
+    this.#staged = undefined;
+    for (const listener of listeners) this.#close(listener);
+  }
+
+  /** Only hands listeners that stay their new rule: synchronous, so that no flow meets a stale one. */
+  rebind(plan: ListenerPlan): void {
+    for (const { binding } of this.#open.values()) {
+      const wanted = plan.get(binding);
+      if (wanted === undefined) continue;
+      binding.slot = wanted.slot;
+      binding.captured = wanted.captured;
+    }
+  }
+
+  /** Takes no new flows on any socket, for good: what is just being opened is closed again. */
+  close(): void {
+    this.#ended = true;
+    this.discard();
+    for (const listener of this.#open.values()) {
+      listener.close();
+      this.#release(listener);
+    }
+  }
+
+  destroy(): void {
+    this.#ended = true;
+    this.discard();
+    for (const listener of this.#open.values()) {
+      listener.destroy();
+      this.#release(listener);
+    }
+    this.#open.clear();
+  }
+
+  all(): readonly Listener[] {
+    return [...this.#open.values()];
+  }
+
+  /** Sockets open that this worker tells of. */
+  count(protocol: Protocol): number {
+    return this.all().filter(
+      ({ binding }) => binding.protocol === protocol && binding.reportedElsewhere !== true,
+    ).length;
+  }
+
+  /** By frontend name, sockets that this worker tells of. */
+  census(): Record<string, { open: number; wanted: number }> {
+    const census = new Map<string, { open: number; wanted: number }>();
+    for (const binding of this.#plan.values()) {
+      if (binding.reportedElsewhere === true) continue;
+      const isOpen = this.#open.get(binding) !== undefined;
+      for (const name of frontendsOf(binding)) {
+        const entry = census.get(name) ?? { open: 0, wanted: 0 };
+        census.set(name, entry);
+        entry.wanted++;
+        if (isOpen) entry.open++;
+      }
+    }
+    return Object.fromEntries(census);
+  }
+
+  #missing(plan: ListenerPlan): ListenerBinding[] {
+    return [...plan.values()].filter((binding) => this.#open.get(binding) === undefined);
+  }
+
+  /** Listeners that are in the way of a binding, one of them or it being on all addresses, but are not in the plan. */
+  #obstructing({ protocol, address, port }: ListenerBinding, plan: ListenerPlan): readonly Listener[] {
+    return [...this.#open.onPort(port)].filter(
+      ({ binding }) =>
+        binding.protocol === protocol &&
+        binding.address.family === address.family &&
+        (isWildcard(address) || isWildcard(binding.address)) &&
+        plan.get(binding) === undefined,
+    );
+  }
+
+  async #openAll(missing: ListenerBinding[], onOpen: OnOpen): Promise<readonly ListenFailure[]> {
+    const failures: ListenFailure[] = [];
+    let wanted = missing;
+    for (;;) {
+      const beyond = this.#takeBeyond(wanted);
+      const failed = await this.#openBatches(wanted, onOpen);
+      for (const failure of failed) failures.push(failure);
+      // What could not be bound leaves its place to the next port; a real want of descriptors leaves none.
+      if (beyond.length === 0 || failed.length === 0 || failed.some(isShort))
+        return [...beyond.map(beyondLimit), ...failures];
+      wanted = beyond;
+    }
+  }
+
+  /** Takes away, and gives back, what the limit leaves no room for. */
+  #takeBeyond(missing: ListenerBinding[]): ListenerBinding[] {
+    // Low ports first, each over both protocols: what is beyond the limit is missing for both.
+    missing.sort((a, b) => a.port - b.port);
+    const room = Math.max(0, this.#most - this.#open.size - (this.#staged?.open.size ?? 0));
+    return missing.splice(room);
+  }
+
+  /** In the order given. `onOpen` is called as soon as one is open. */
+  async #openBatches(bindings: readonly ListenerBinding[], onOpen: OnOpen): Promise<ListenFailure[]> {
+    const failures: ListenFailure[] = [];
+    for (const batch of batchesOf(bindings)) {
+      if (this.#ended) break;
+      const outcomes = await Promise.all(batch.map((binding) => this.#openOne(binding, onOpen)));
+      for (const failure of outcomes) if (failure !== undefined) failures.push(failure);
+    }
+    return failures;
+  }
+
+  /** As #openBatches; where other workers share sockets, one that is in use is tried again for a while. */
+  async #openPatiently(bindings: readonly ListenerBinding[], onOpen: OnOpen): Promise<ListenFailure[]> {
+    const { clock, tcpGate } = this.#deps;
+    const untilMs = clock.monotonicMs() + (tcpGate === undefined ? 0 : MAKE_ROOM_MS);
+    let failures = await this.#openBatches(bindings, onOpen);
+    while (failures.some(isInUse) && clock.monotonicMs() < untilMs && !this.#ended) {
+      await new Promise<void>((resolve) => clock.setTimer(AGAIN_MS, resolve));
+      const inUse = new EndpointMap<ListenFailure>();
+      for (const failure of failures) if (isInUse(failure)) inUse.set(failure, failure);
+      const again = bindings.filter((binding) => inUse.get(binding) !== undefined);
+      const lasting = failures.filter((failure) => !isInUse(failure));
+      failures = [...lasting, ...(await this.#openBatches(again, onOpen))];
+    }
+    return failures;
+  }
+
+  async #openOne(binding: ListenerBinding, onOpen: OnOpen): Promise<ListenFailure | undefined> {
+    const { factories, handover, tcpGate } = this.#deps;
+    const { protocol, address, port } = binding;
+    if (protocol === 'tcp' && tcpGate !== undefined) {
+      const refusal = await tcpGate.claim(address.text, port);
+      if (refusal !== undefined) return failureOf(binding, refusal);
+      this.#claims.add(binding);
+    }
+    try {
+      const listener = await factories[protocol].open(binding, handover.take(binding));
+      if (!this.#ended) {
+        onOpen(listener);
+        return undefined;
+      }
+      listener.destroy();
+      this.#release(listener);
+      return undefined;
+    } catch (error) {
+      this.#release({ binding });
+      return failureOf(binding, errorCode(error) ?? errorMessage(error));
+    }
+  }
+
+  #close(listener: Listener): void {
+    if (this.#open.get(listener.binding) === listener) this.#open.delete(listener.binding);
+    listener.close();
+    this.#release(listener);
+  }
+
+  /** Its listening socket is closed. */
+  #release({ binding }: Pick<Listener, 'binding'>): void {
+    if (this.#claims.delete(binding)) this.#deps.tcpGate?.release(binding.address.text, binding.port);
+  }
+}
+
+function failureOf({ slot, protocol, address, port }: ListenerBinding, code: string): ListenFailure {
+  return { rule: slot.rule.name, protocol, address: address.text, port, errorCode: code };
+}
+
+function beyondLimit(binding: ListenerBinding): ListenFailure {
+  return failureOf(binding, 'EMFILE');
+}
+
+function isShort({ errorCode: code }: ListenFailure): boolean {
+  return code === 'EMFILE';
+}
+
+function isInUse({ errorCode: code }: ListenFailure): boolean {
+  return code === 'EADDRINUSE';
+}
+
+function* batchesOf(bindings: readonly ListenerBinding[]): Generator<readonly ListenerBinding[]> {
+  for (let start = 0; start < bindings.length; start += OPEN_BATCH) {
+    yield bindings.slice(start, start + OPEN_BATCH);
+  }
+}
+
+/** Names of those that a socket serves: a captured TCP socket serves all of its family. */
+function frontendsOf({ captured, slot, address }: ListenerBinding): readonly string[] {
+  if (captured?.protocol !== 'tcp') return [slot.rule.frontend.name];
+  return captured.frontends
+    .all()
+    .filter(({ frontend }) => frontend.address.family === address.family)
+    .map(({ frontend }) => frontend.name);
+}

@@ -1,0 +1,448 @@
+import type { FlowManager } from '../../../flows/flow-manager.js';
+import type { RuleSlot } from '../../../flows/flow.js';
+import { ipAddress, type FiveTuple, type IpAddress } from '../../../model/address.js';
+import type { Rule } from '../../../model/configuration.js';
+import type { DropReason } from '../../../model/events.js';
+import type { OriginFeed } from '../../../model/flow.js';
+import { isAdmitted } from '../../../selection/access.js';
+import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
+import type { UdpFlowState } from '../../contract.js';
+import { CapturedClients, CapturedFeed, type Arrival, type ClientResolver } from '../captured-udp.js';
+import type { Inherited } from '../handover-state.js';
+import { EndpointMap, type ListenerBinding } from '../listen-plan.js';
+import type { Listener, ListenerFactory } from '../listeners.js';
+import {
+  DEAF,
+  type DatagramHandler,
+  type DatagramSocket,
+  type DatagramSockets,
+  type DatagramSource,
+} from '../sockets/datagram-socket.js';
+import type { RouteSource } from '../source-address.js';
+import type { SourcePorts } from '../source-ports.js';
+import { RelatedEnds, type AnswerHost } from './answers-from-address.js';
+import { ClientKeys, ClientMap } from './client-map.js';
+import {
+  UdpFlow,
+  placeOfRecord,
+  type ClientEnd,
+  type ClientFlow,
+  type FlowHost,
+  type UdpTools,
+} from './flow.js';
+import { PerPacketFlow, SharedUpstreams } from './per-packet.js';
+import { DatagramBudget, UpstreamDialer, UpstreamTargets } from './upstream.js';
+
+export interface UdpDeps {
+  readonly manager: FlowManager;
+  readonly picker: Picker;
+  readonly sockets: DatagramSockets;
+  readonly sourcePorts: Pick<SourcePorts, 'take' | 'claim' | 'release'>;
+  readonly routeSource: Pick<RouteSource, 'known' | 'sourceFor'>;
+  /** Whether another worker listens on this endpoint. @default none does */
+  readonly isElsewhere?: (address: string, port: number) => boolean;
+  /** Where captured sockets' datagrams come from. @default there are no captured sockets */
+  readonly origins?: OriginFeed | undefined;
+}
+
+/** Rides out what a busy event loop leaves waiting. */
+const RECEIVE_BUFFER_BYTES = 4_194_304;
+
+/** Of all flows together, for datagrams that may have to go to another backend. */
+const HELD_BYTES = 16_777_216;
+
+/** Sockets for answers, see #answerHost: each takes a descriptor, and clients make backends open them. */
+const MOST_ANSWER_SOCKETS = 1024;
+
+/**
+ * Opens UDP listeners and knows all of them: a datagram from one of them is not taken in. An address and port that a
+ * closed listener still holds for its last flows is handed on with those flows.
+ */
+export class UdpListenerRegistry implements ListenerFactory {
+  readonly #deps: UdpDeps;
+  readonly #tools: UdpTools;
+  readonly #listeners = new EndpointMap<UdpListener>();
+  /** By port. */
+  readonly #feeds = new Map<number, CapturedFeed>();
+  readonly #captured = new Set<UdpListener>();
+  readonly #answering = new Set<UdpListener>();
+
+  constructor(deps: UdpDeps) {
+    const { manager, picker, sockets } = deps;
+    this.#deps = deps;
+    const dialer = new UpstreamDialer(deps);
+    const hostAt = (address: IpAddress, port: number): AnswerHost | undefined => this.#hostAt(address, port);
+    this.#tools = {
+      ...{ manager, picker, dialer },
+      related: new RelatedEnds({ manager, sockets, dialer, hostAt }),
+      budget: new DatagramBudget(HELD_BYTES),
+      targets: new UpstreamTargets(),
+    };
+  }
+
+  open(binding: ListenerBinding, inherited: Inherited): Promise<Listener> {
+    const present = this.#listeners.get(binding);
+    if (present?.reopen(binding) === true) return Promise.resolve(present);
+    const isCaptured = binding.captured !== undefined;
+    if (isCaptured && this.#deps.origins === undefined) {
+      return Promise.reject(new TypeError('A captured socket needs to be told of origins'));
+    }
+    const socket = this.#deps.sockets.bind(
+      {
+        ...{ address: binding.address, port: binding.port, use: 'exclusive' },
+        ...{ inherited: inherited.handle, receiveBufferBytes: RECEIVE_BUFFER_BYTES },
+      },
+      DEAF,
+    );
+    if (socket instanceof Error) return Promise.reject(socket);
+    // Only a test asks for port 0.
+    const bound = binding.port === socket.port ? binding : { ...binding, port: socket.port };
+    const listener = this.#listen(bound, socket, this.#deps.origins);
+    // Before the first datagram is read, for that would start a new flow.
+    for (const flow of inherited.flows) listener.resume(flow);
+    return Promise.resolve(listener);
+  }
+
+  /** Whether an own UDP listener has this endpoint. */
+  isOwn(address: string, port: number): boolean {
+    if (this.#listeners.get({ protocol: 'udp', address, port }) !== undefined) return true;
+    // Captured ports are free for clients on this machine, whose address is the frontend's. There is no loop: an answer
+    // to a captured port belongs to a known entry of the kernel's, and is not captured again.
+    return this.#captured.size === 0 && this.#deps.isElsewhere?.(address, port) === true;
+  }
+
+  /** Its socket is closed. */
+  left(listener: UdpListener): void {
+    this.#listeners.delete(listener.binding);
+    this.#captured.delete(listener);
+    this.#answering.delete(listener);
+  }
+
+  /** What serves an address and port of a frontend, for flows that backends begin; undefined: nothing can. */
+  #hostAt(address: IpAddress, port: number): AnswerHost | undefined {
+    const present = this.#listeners.get({ protocol: 'udp', address, port });
+    if (present !== undefined) return present;
+    for (const { binding } of this.#captured) {
+      const { captured } = binding;
+      if (captured?.protocol !== 'udp' || captured.ports.frontend.address.text !== address.text) continue;
+      const slot = captured.ports.at(port);
+      if (slot !== undefined) return this.#answerHost({ protocol: 'udp', address, port, slot });
+    }
+    return undefined;
+  }
+
+  /**
+   * A socket on a port of a captured frontend, for flows that backends begin. Nothing listens there: the kernel steers
+   * what clients send to the one captured socket. What leaves from such a socket makes an entry in conntrack, by which
+   * the client's datagrams are answers and come back to it. It is a listener that is closing from its first flow on: it
+   * takes no other clients and goes with its last flow. An upgrade does not hand it over. Undefined: there are too many,
+   * or the port cannot be had, since another process listens there for one.
+   */
+  #answerHost(binding: ListenerBinding): AnswerHost | undefined {
+    if (this.#answering.size >= MOST_ANSWER_SOCKETS) return undefined;
+    const { address, port } = binding;
+    const socket = this.#deps.sockets.bind({ address, port, use: 'exclusive' }, DEAF);
+    if (socket instanceof Error) return undefined;
+    const listener = this.#listen(binding, socket, undefined);
+    this.#answering.add(listener);
+    return {
+      rule: binding.slot.rule,
+      begin(record, datagram) {
+        listener.begin(record, datagram);
+        listener.close();
+      },
+    };
+  }
+
+  #listen(binding: ListenerBinding, socket: DatagramSocket, origins: OriginFeed | undefined): UdpListener {
+    const { address, port, captured } = binding;
+    const keys = new ClientKeys(address.family);
+    let clients: CapturedClients | undefined;
+    if (captured !== undefined && origins !== undefined) {
+      const { budget, manager } = this.#tools;
+      const { clock } = manager;
+      const feed = this.#feeds.get(port) ?? new CapturedFeed({ feed: origins, clock }, port);
+      this.#feeds.set(port, feed);
+      clients = new CapturedClients({ clock, budget, feed, keys }, address.text);
+    }
+    const listener = new UdpListener(binding, socket, this.#tools, this, keys, clients);
+    socket.handler = listener;
+    this.#listeners.set(binding, listener);
+    if (clients !== undefined) {
+      this.#captured.add(listener);
+      clients.serve(listener);
+    }
+    return listener;
+  }
+}
+
+/** `lame-duck`: closed, but with flows left that still use the socket. */
+type Phase = 'open' | 'lame-duck' | 'closed';
+
+/** Datagrams kept before the listener serves; more are thrown away. */
+const MOST_HELD = 64;
+
+/** One bound socket and the flows of the clients that send to it. It owns the socket. */
+export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHandler {
+  readonly #tools: UdpTools;
+  readonly #socket: DatagramSocket;
+  readonly #registry: UdpListenerRegistry;
+  readonly #keys: ClientKeys;
+  /** Undefined: clients send to the endpoint that it is bound to. */
+  readonly #resolver: ClientResolver | undefined;
+  readonly #flows = new ClientMap<ClientFlow>();
+  /** Flows of clients that the kernel has forgotten: what comes from there may be somebody else's. */
+  readonly #suspended = new Map<number, ClientFlow>();
+  /** By destination port. */
+  readonly #sharedUpstreams = new Map<number, SharedUpstreams>();
+  #binding: ListenerBinding;
+  #phase: Phase = 'open';
+  /** First datagrams of clients, until it serves. */
+  #held: { readonly datagram: Buffer; readonly from: DatagramSource }[] | undefined = [];
+
+  constructor(
+    binding: ListenerBinding,
+    socket: DatagramSocket,
+    tools: UdpTools,
+    registry: UdpListenerRegistry,
+    keys: ClientKeys,
+    resolver: ClientResolver | undefined,
+  ) {
+    this.#binding = binding;
+    this.#socket = socket;
+    this.#tools = tools;
+    this.#registry = registry;
+    this.#keys = keys;
+    this.#resolver = resolver;
+  }
+
+  get binding(): ListenerBinding {
+    return this.#binding;
+  }
+
+  get rule(): Rule {
+    return this.#binding.slot.rule;
+  }
+
+  /** Takes new flows again, for another binding of the same endpoint. False: its socket is in use or closed. */
+  reopen(binding: ListenerBinding): boolean {
+    if (this.#phase !== 'lame-duck') return false;
+    this.#binding = binding;
+    this.#phase = 'open';
+    this.#held = [];
+    return true;
+  }
+
+  serve(): void {
+    const held = this.#held ?? [];
+    this.#held = undefined;
+    for (const { datagram, from } of held) this.onDatagram(datagram, from);
+  }
+
+  close(): void {
+    if (this.#phase === 'open') this.#phase = 'lame-duck';
+    this.#held = undefined;
+    this.#closeIfDone();
+  }
+
+  destroy(): void {
+    if (this.#phase === 'closed') return;
+    this.#phase = 'lame-duck';
+    this.#held = undefined;
+    for (const flow of [...this.#flows.values(), ...this.#suspended.values()]) flow.shutDown();
+    this.#closeIfDone();
+  }
+
+  rawHandle(): object | undefined {
+    return this.#socket.rawHandle();
+  }
+
+  freeze(): readonly UdpFlowState[] {
+    this.#socket.pauseReading();
+    return this.#flows.entries().flatMap(([key, flow]) => {
+      const record = flow.record();
+      return record === undefined ? [] : { ...record, ...this.#resolver?.record(key) };
+    });
+  }
+
+  thaw(): void {
+    if (this.#phase !== 'closed') this.#socket.resumeReading();
+  }
+
+  /** Continues a flow of another process, if its rule is here and its backend may keep it. */
+  resume(record: UdpFlowState): UdpFlow | undefined {
+    return this.#continue(record, this.#slotOf(record.tuple.destinationPort));
+  }
+
+  begin(record: UdpFlowState, datagram: Buffer): void {
+    const { manager } = this.#tools;
+    manager.arrived(this.rule, 'udp');
+    const isKnown =
+      this.#flows.get(this.#keys.find(record.clientAddress, record.tuple.sourcePort)) !== undefined;
+    // The binding of a listener that is closing is out of date after a reload.
+    const slot = manager.slotNamed(this.rule.name);
+    // A flow of that client with another backend stays as it is.
+    if (this.#phase === 'closed' || isKnown || placeOfRecord(record, slot) === undefined) {
+      this.#drop('unexpected-reply');
+    } else this.#continue(record, slot)?.onReply(datagram);
+  }
+
+  reply(datagram: Buffer, client: ClientEnd): void {
+    const isForgotten = this.#suspended.size > 0 && this.#suspended.has(client.key);
+    const isSent =
+      !isForgotten && this.#phase !== 'closed' && this.#socket.sendTo(datagram, client.address, client.port);
+    if (!isSent) this.#drop('send-failed');
+  }
+
+  forget(client: ClientEnd): void {
+    if (!this.#flows.delete(client.key) && !this.#suspended.delete(client.key)) return;
+    this.#resolver?.ended(client.key);
+    this.#keys.release(client.address);
+    this.#closeIfDone();
+  }
+
+  /** What the socket gets, and what was held of that until now. */
+  onDatagram(datagram: Buffer, from: DatagramSource): void {
+    const flow = this.#flows.get(this.#keys.find(from.address, from.port));
+    if (flow !== undefined) flow.fromClient(datagram);
+    else if (this.#held === undefined) this.#first(datagram, from);
+    else if (this.#held.length < MOST_HELD) this.#held.push({ datagram, from });
+  }
+
+  onReceiveError(): void {
+    // It concerns one datagram; the socket stays usable.
+  }
+
+  onSendError(): void {
+    this.#drop('send-failed');
+  }
+
+  /** This client's flow neither gets datagrams nor answers any until `restore`. False: there is no such flow. */
+  suspend(key: number): boolean {
+    const flow = this.#flows.get(key);
+    if (flow === undefined) return this.#suspended.has(key);
+    this.#flows.delete(key);
+    this.#suspended.set(key, flow);
+    return true;
+  }
+
+  restore(key: number): void {
+    const flow = this.#suspended.get(key);
+    if (flow === undefined) return;
+    this.#suspended.delete(key);
+    this.#flows.add(key, flow);
+  }
+
+  /** Ends this client's flow, if there is one. */
+  endFlow(key: number): void {
+    (this.#flows.get(key) ?? this.#suspended.get(key))?.shutDown();
+  }
+
+  /** Counts a datagram whose client remained unknown. */
+  rejected(): void {
+    this.#drop('unknown-origin');
+  }
+
+  #continue(record: UdpFlowState, slot: RuleSlot | undefined): UdpFlow | undefined {
+    const { tuple, clientAddress: address, clientPort: port = tuple.sourcePort } = record;
+    const place = placeOfRecord(record, slot);
+    if (slot === undefined || place === undefined) return undefined;
+    const key = this.#keys.hold(address, port);
+    const flow = UdpFlow.resume(
+      record,
+      { tuple, slot, client: { key, address, port } },
+      place,
+      this.#tools,
+      this,
+    );
+    if (flow === undefined) {
+      this.#keys.release(address);
+      return undefined;
+    }
+    this.#flows.add(key, flow);
+    this.#resolver?.resumed(key, record);
+    return flow;
+  }
+
+  /** A datagram of no known flow. */
+  #first(datagram: Buffer, from: DatagramSource): void {
+    if (this.#phase === 'closed') return;
+    const arrival =
+      this.#resolver === undefined ? this.#ownArrival(from) : this.#resolver.resolve(datagram, from);
+    if (arrival === 'held') return;
+    if (typeof arrival === 'string') {
+      this.#drop(arrival);
+      return;
+    }
+    const { slot } = arrival;
+    const admission = this.#admit(arrival, from);
+    if (typeof admission === 'string') {
+      this.#drop(admission, slot.rule);
+      return;
+    }
+    const { tuple, pick } = admission;
+    const { address, port } = from;
+    const key = this.#keys.hold(address, port);
+    const start = { tuple, slot, client: { key, address, port } };
+    const flow = slot.rule.udp.perPacket
+      ? PerPacketFlow.open(start, pick, this.#tools, this, this.#upstreamsOf(arrival))
+      : UdpFlow.open(start, pick, this.#tools, this);
+    if (flow === undefined) {
+      this.#keys.release(address);
+      return;
+    }
+    this.#flows.add(key, flow);
+    flow.fromClient(datagram);
+  }
+
+  #ownArrival({ address: source, port: sourcePort }: DatagramSource): Arrival {
+    const { slot, address: destination, port: destinationPort } = this.#binding;
+    return { slot, source, sourcePort, destination, destinationPort };
+  }
+
+  /** The new flow's tuple and backend, or why it gets none. Nothing is remembered of one that gets none. */
+  #admit(
+    arrival: Arrival,
+    from: DatagramSource,
+  ): { readonly tuple: FiveTuple; readonly pick: Picked } | DropReason {
+    const { manager, picker } = this.#tools;
+    const { slot, sourcePort, destination, destinationPort } = arrival;
+    // An answer to the one would be the first step of a loop, to the other it cannot be sent.
+    if (this.#registry.isOwn(arrival.source, sourcePort)) return 'own-listener';
+    if (from.port === 0) return 'send-failed';
+    manager.arrived(slot.rule, 'udp');
+    if (this.#phase !== 'open') return 'stopping';
+    const source = ipAddress(arrival.source);
+    if (!isAdmitted(slot.rule.frontend, source)) return 'denied';
+    const tuple: FiveTuple = { protocol: 'udp', source, sourcePort, destination, destinationPort };
+    const pick = picker.pickForRule(manager.state, slot.index, tuple, NONE_EXCLUDED);
+    return pick.kind === 'picked' ? { tuple, pick } : 'no-backend';
+  }
+
+  #upstreamsOf({ destinationPort }: Arrival): SharedUpstreams {
+    let upstreams = this.#sharedUpstreams.get(destinationPort);
+    if (upstreams === undefined) {
+      upstreams = new SharedUpstreams(this.#tools, () => this.#slotOf(destinationPort) ?? this.#binding.slot);
+      this.#sharedUpstreams.set(destinationPort, upstreams);
+    }
+    return upstreams;
+  }
+
+  /** The rule that serves a port of this listener at present. */
+  #slotOf(port: number): RuleSlot | undefined {
+    const { captured, slot } = this.#binding;
+    return captured?.protocol === 'udp' ? captured.ports.at(port) : slot;
+  }
+
+  #drop(reason: DropReason, rule = this.rule): void {
+    this.#tools.manager.dropped(rule, 'udp', reason);
+  }
+
+  #closeIfDone(): void {
+    if (this.#phase !== 'lame-duck' || this.#flows.size > 0 || this.#suspended.size > 0) return;
+    this.#phase = 'closed';
+    this.#resolver?.close();
+    this.#registry.left(this);
+    this.#socket.close();
+  }
+}

@@ -1,0 +1,166 @@
+import { fork, type ChildProcess, type SendHandle } from 'node:child_process';
+import cluster from 'node:cluster';
+import type { Channel, SentHandle } from './rpc.js';
+
+/** A data worker's process, as its supervisor sees it. */
+export interface WorkerProcess {
+  readonly pid: number | undefined;
+  readonly channel: Channel;
+  /** Resolves with `exit code 1` or `signal SIGKILL` when it is gone. Never rejects. */
+  readonly exited: Promise<string>;
+  kill(): void;
+}
+
+/**
+ * For glibc; other systems ignore it (mallopt(3)). Read buffers are freed by V8's helper threads, and glibc would keep
+ * what they free in arenas of their own: one arena has a bulk stream grow the process by 27 MiB instead of 34
+ * (test/integration/tcp-streams.test.ts). V8 frees some 32 MiB of them at a time: handing that back to the kernel, only
+ * to get it anew page fault by page fault, cost a third of the CPU time of a bulk stream, so as much is kept.
+ */
+const ALLOCATOR = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: String(64 * 1024 * 1024) };
+
+/**
+ * In MiB. V8 takes up to three semi-spaces for what is short-lived, 16 MiB each if left alone, which is 2 KiB a flow at
+ * 8,000 flows. Less is as fast (docs/performance.md).
+ */
+const SEMI_SPACE = '--max-semi-space-size=2';
+
+/**
+ * In MiB. V8 counts read buffers with the old objects; once it has set itself a limit of some 30 MiB for both together,
+ * the scavenges that free buffers, one for 32 MiB of them, are each followed by a full collection, and a bulk stream
+ * pays for it with half as much CPU time again. This keeps the limit above that.
+ */
+const HEAP_FLOOR = '--initial-heap-size=96';
+
+/** What this process was started with wins. */
+function workerOptions(): string[] {
+  return [HEAP_FLOOR, ...process.execArgv];
+}
+
+/** What this process was given wins. */
+function workerEnvironment(): NodeJS.ProcessEnv {
+  const { NODE_OPTIONS = '', ...rest } = process.env;
+  return { ...ALLOCATOR, ...rest, NODE_OPTIONS: `${SEMI_SPACE} ${NODE_OPTIONS}` };
+}
+
+const STDIO = ['ignore', 'inherit', 'inherit', 'ipc'] as const;
+
+export type WorkerLauncher = () => WorkerProcess;
+
+/** Starts the script as a child with a structured-clone channel; its output is this process's output. */
+export function forkWorker(scriptPath: string): WorkerProcess {
+  const child = fork(scriptPath, [], {
+    serialization: 'advanced',
+    execArgv: workerOptions(),
+    env: workerEnvironment(),
+    stdio: [...STDIO],
+  });
+  const exited = exitOf(child);
+  return { pid: child.pid, channel: childChannel(child), exited, kill: () => child.kill('SIGKILL') };
+}
+
+/**
+ * As forkWorker, for several workers that share their TCP sockets: this process holds each socket and accepts nothing
+ * on it, the workers accept by themselves (SCHED_NONE). A connection that waits to be accepted survives a worker's
+ * death. One worker alone is better off with sockets of its own: handing one over takes some 0.3 ms.
+ */
+export function forkSharingWorker(scriptPath: string): WorkerProcess {
+  cluster.schedulingPolicy = cluster.SCHED_NONE;
+  cluster.setupPrimary({
+    exec: scriptPath,
+    args: [],
+    execArgv: workerOptions(),
+    serialization: 'advanced',
+    stdio: [...STDIO],
+  });
+  const worker = cluster.fork(workerEnvironment());
+  const child = worker.process;
+  worker.on('error', () => undefined);
+  const exited = Promise.all([exitOf(child), closeOf(child)]).then(([evidence]) => evidence);
+  return {
+    pid: child.pid,
+    channel: patientChannel(childChannel(child)),
+    exited,
+    kill: () => child.kill('SIGKILL'),
+  };
+}
+
+function exitOf(child: ChildProcess): Promise<string> {
+  return new Promise((resolve) => {
+    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
+    child.once('error', (error) => resolve(error.message));
+  });
+}
+
+/** Only then has the cluster let go of the worker's share of every socket. */
+function closeOf(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    child.once('disconnect', resolve);
+    child.once('error', () => resolve());
+  });
+}
+
+function childChannel(child: ChildProcess): Channel {
+  return {
+    send: (message, sent) => {
+      // The callback keeps a worker that died between the check and the write from being an uncaught error.
+      if (child.connected)
+        child.send(message as object, sent?.handle as SendHandle | undefined, () => sent?.release());
+      else sent?.release();
+    },
+    onMessage: (listener) => child.on('message', listener),
+    onClose: (listener) => {
+      child.once('disconnect', listener);
+      child.once('error', listener);
+    },
+  };
+}
+
+/** What a worker that shares sockets says first. */
+const HELLO = 'hello';
+
+/**
+ * Holds back what is sent until the worker says hello. Node keeps what comes before anybody listens, but in a cluster
+ * worker the cluster itself listens from the start, so it would be lost.
+ */
+function patientChannel(channel: Channel): Channel {
+  let held: { readonly message: unknown; readonly sent: SentHandle | undefined }[] | undefined = [];
+  channel.onMessage((message) => {
+    if (message !== HELLO) return;
+    const messages = held ?? [];
+    held = undefined;
+    for (const waiting of messages) channel.send(waiting.message, waiting.sent);
+  });
+  return {
+    send: (message, sent) => {
+      if (held === undefined) channel.send(message, sent);
+      else held.push({ message, sent });
+    },
+    onMessage: (listener) =>
+      channel.onMessage((message, handle) => {
+        if (message !== HELLO) listener(message, handle);
+      }),
+    onClose: (listener) => channel.onClose(listener),
+  };
+}
+
+/** The worker's own end of the channel to the process that forked it. */
+export function parentChannel(): Channel {
+  // Else the cluster ends a worker that loses its channel at once, whatever flows it has (lib/internal/cluster/child.js).
+  if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
+  let greeted = false;
+  const send = (message: unknown, sent?: SentHandle): void => {
+    if (process.connected)
+      process.send?.(message, sent?.handle as SendHandle | undefined, undefined, () => sent?.release());
+    else sent?.release();
+  };
+  return {
+    send,
+    onMessage: (listener) => {
+      process.on('message', listener);
+      if (!greeted && cluster.worker !== undefined) send(HELLO);
+      greeted = true;
+    },
+    onClose: (listener) => process.once('disconnect', listener),
+  };
+}

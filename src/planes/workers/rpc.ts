@@ -1,0 +1,182 @@
+import { BalancerError, errorMessage, type ErrorCode, type ErrorSource } from '../../model/errors.js';
+import type { Clock } from '../../runtime/clock.js';
+import { receivedSocket, type ListeningSocket } from '../contract.js';
+
+/*
+ * Typed calls between a control process and a data worker. An API is an interface of functions: those that return a
+ * promise are calls with an answer and a deadline, those that return nothing are one-way. Messages arrive in the order
+ * sent. A ListeningSocket as first argument travels with its handle.
+ */
+
+/** What may go along with a message: Node's own object under a socket. */
+export interface SentHandle {
+  readonly handle: unknown;
+  /** Called when it has gone, or cannot go. */
+  release(): void;
+}
+
+/**
+ * Two-way, ordered, structured-clone messages to another process. `send` on a closed channel is a silent no-op:
+ * `onClose` reports the close.
+ */
+export interface Channel {
+  send(message: unknown, sent?: SentHandle): void;
+  /** A handle that comes along belongs to the listener, which closes it. */
+  onMessage(listener: (message: unknown, handle?: unknown) => void): void;
+  onClose(listener: () => void): void;
+}
+
+/** For each function of an API: how long its answer may take, in ms. */
+export type Deadlines<Api> = {
+  readonly [Method in keyof Api]: Api[Method] extends (...args: infer Args) => infer Result
+    ? Result extends Promise<unknown>
+      ? number | ((...args: Args) => number)
+      : 'one-way'
+    : never;
+};
+
+interface CallMessage {
+  readonly method: string;
+  /** Absent: one-way. */
+  readonly call?: number;
+  readonly args: readonly unknown[];
+}
+
+interface AnswerMessage {
+  readonly answer: number;
+  readonly value?: unknown;
+  readonly error?: { readonly message: string; readonly code: ErrorCode; readonly source: ErrorSource };
+}
+
+interface Pending {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: BalancerError) => void;
+  readonly cancel: () => void;
+}
+
+export interface RemoteDeps {
+  readonly clock: Clock;
+  /** A call was not answered by its deadline; it has been rejected with `LB_WORKER_LOST`. */
+  readonly onOverdue?: (error: BalancerError) => void;
+}
+
+type AnyFunction = (...args: unknown[]) => unknown;
+
+/**
+ * The other process's API. Calls reject with `LB_WORKER_LOST` once the channel is closed, or past their deadline, and
+ * with the other side's error where that failed.
+ */
+export function remote<Api extends object>(
+  channel: Channel,
+  deadlines: Deadlines<Api>,
+  { clock, onOverdue }: RemoteDeps,
+): Api {
+  const pending = new Map<number, Pending>();
+  let nextCall = 1;
+  let closed = false;
+
+  const send = (message: CallMessage): void => {
+    const [first, ...rest] = message.args;
+    if (isSocket(first)) {
+      const { protocol, address, port } = first;
+      channel.send({ ...message, args: [{ protocol, address, port }, ...rest] }, first);
+    } else channel.send(message);
+  };
+  const settle = (call: number): Pending | undefined => {
+    const waiting = pending.get(call);
+    pending.delete(call);
+    waiting?.cancel();
+    return waiting;
+  };
+  const ask = (method: string, args: readonly unknown[], limitMs: number): Promise<unknown> => {
+    if (closed) return Promise.reject(workerLost());
+    return new Promise((resolve, reject) => {
+      const call = nextCall++;
+      const cancel = clock.setTimer(limitMs, () => {
+        settle(call)?.reject(workerLost());
+        onOverdue?.(overdue(method, limitMs));
+      });
+      pending.set(call, { resolve, reject, cancel });
+      send({ method, call, args });
+    });
+  };
+
+  channel.onMessage((message) => {
+    if (!isAnswer(message)) return;
+    const { answer, value, error } = message;
+    if (error === undefined) settle(answer)?.resolve(value);
+    else settle(answer)?.reject(new BalancerError(error.message, error));
+  });
+  channel.onClose(() => {
+    closed = true;
+    for (const call of [...pending.keys()]) settle(call)?.reject(workerLost());
+  });
+
+  const entries = Object.entries<number | 'one-way' | AnyFunction>(deadlines);
+  return Object.fromEntries(
+    entries.map(([method, deadline]): [string, AnyFunction] => [
+      method,
+      deadline === 'one-way'
+        ? (...args) => send({ method, args })
+        : (...args) =>
+            ask(method, args, typeof deadline === 'number' ? deadline : (deadline(...args) as number)),
+    ]),
+  ) as Api;
+}
+
+/** Serves the other process's calls of this API. An error arrives there with its code, source and message. */
+// The parameter has callers name the API that they serve, so that it is checked whole.
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters
+export function expose<Api extends object>(channel: Channel, api: Api): void {
+  const methods = new Map(Object.entries(api as Record<string, AnyFunction>));
+  channel.onMessage((message, handle) => {
+    if (!isCall(message)) return;
+    const { call, method, args } = message;
+    const [first, ...rest] = args;
+    const given = handle === undefined ? args : [receivedSocket(first as ListeningSocket, handle), ...rest];
+    // Both ends are one build, so the method exists and takes these arguments.
+    const run = (): unknown => methods.get(method)?.(...given);
+    if (call === undefined) run();
+    else void answer(channel, call, run);
+  });
+}
+
+async function answer(channel: Channel, call: number, run: () => unknown): Promise<void> {
+  let message: AnswerMessage;
+  try {
+    message = { answer: call, value: await run() };
+  } catch (error) {
+    const { code, source } =
+      error instanceof BalancerError ? error : ({ code: 'LB_INTERNAL', source: 'internal' } as const);
+    message = { answer: call, error: { message: errorMessage(error), code, source } };
+  }
+  channel.send(message);
+}
+
+/** The error of every call that a worker did not live to answer. */
+export function workerLost(): BalancerError {
+  return new BalancerError('The data worker is gone', { code: 'LB_WORKER_LOST', source: 'system' });
+}
+
+export function isWorkerLost(error: unknown): boolean {
+  return error instanceof BalancerError && error.code === 'LB_WORKER_LOST';
+}
+
+function overdue(method: string, limitMs: number): BalancerError {
+  return new BalancerError(
+    `The data worker did not answer "${method}" within ${Math.round(limitMs / 1000)} s`,
+    { code: 'LB_INTERNAL', source: 'internal' },
+  );
+}
+
+function isCall(message: unknown): message is CallMessage {
+  return typeof message === 'object' && message !== null && 'method' in message;
+}
+
+function isAnswer(message: unknown): message is AnswerMessage {
+  return typeof message === 'object' && message !== null && 'answer' in message;
+}
+
+function isSocket(argument: unknown): argument is ListeningSocket {
+  return typeof argument === 'object' && argument !== null && 'handle' in argument;
+}

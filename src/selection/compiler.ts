@@ -1,0 +1,153 @@
+import type {
+  AdminState,
+  Backend,
+  BackendPool,
+  Configuration,
+  HealthState,
+  Probe,
+} from '../model/configuration.js';
+import { viewKey, type ForwardingState, type PoolView } from '../model/forwarding.js';
+import type { Hash32 } from './flow-hash.js';
+import { buildMaglevTable } from './maglev.js';
+import { evaluatePool, type BackendInputs } from './pool.js';
+
+/** What sways a forwarding state apart from the configuration. */
+export interface CompilerInputs {
+  /** As seen by this probe. Not asked for pools without one. */
+  health(backend: Backend, probe: string): { readonly state: HealthState; readonly weight?: number };
+  adminState(backend: Backend): AdminState;
+  draining(backend: Backend): boolean;
+  /** Over which time a drained backend's flows are to end now. @default they stay */
+  endSpreadMs?(backend: Backend): number | undefined;
+  /** The operator's weight, over the configured one and the probe header's. @default none */
+  weight?(backend: Backend): number | undefined;
+  /** How much of its weight a backend in slow start gets, 1-100. @default 100 */
+  rampPercent?(backend: Backend): number;
+}
+
+/** While a member is in slow start, weights count this much, so that a part of weight 1 is a whole number too. */
+const RAMP_SCALE = 100;
+
+const NO_TABLE = new Uint16Array(0);
+
+/**
+ * Turns configuration, health and admin state into a forwarding state. Holds no decision of its own, only tables it
+ * has built before: a table is built again only if its members or their weights changed.
+ */
+export class ForwardingCompiler {
+  readonly #hash: Hash32;
+  #tables = new Map<string, Uint16Array>();
+  #revision = 0;
+
+  constructor(hash: Hash32) {
+    this.#hash = hash;
+  }
+
+  /** Each call gives a new revision, one higher than the last. */
+  compile(configuration: Configuration, inputs: CompilerInputs): ForwardingState {
+    const { built, used } = this.#build(configuration, inputs);
+    this.#tables = used;
+    return { revision: ++this.#revision, ...built };
+  }
+
+  /** What compile would give, with the last revision, and without a trace. */
+  preview(configuration: Configuration, inputs: CompilerInputs): ForwardingState {
+    return { revision: this.#revision, ...this.#build(configuration, inputs).built };
+  }
+
+  #build(
+    configuration: Configuration,
+    inputs: CompilerInputs,
+  ): { readonly built: Omit<ForwardingState, 'revision'>; readonly used: Map<string, Uint16Array> } {
+    const views: PoolView[] = [];
+    const indexByKey = new Map<string, number>();
+    const used = new Map<string, Uint16Array>();
+    const viewOfRule = configuration.rules.map((rule) => {
+      const key = viewKey(rule);
+      const known = indexByKey.get(key);
+      if (known !== undefined) return known;
+      const { pool, probe } = rule;
+      indexByKey.set(key, views.length);
+      const table = (members: readonly TableMember[]): Uint16Array =>
+        this.#table(pool.name, members, configuration.tableSize, used);
+      return views.push(buildView(key, pool, probe, inputs, table)) - 1;
+    });
+    return { built: { configuration, views, viewOfRule }, used };
+  }
+
+  #table(
+    pool: string,
+    members: readonly TableMember[],
+    size: number,
+    used: Map<string, Uint16Array>,
+  ): Uint16Array {
+    if (!members.some(({ weight }) => weight > 0)) return NO_TABLE;
+    const key = `${pool} ${size} ${members.map(({ id, weight }) => `${id}=${weight}`).join(' ')}`;
+    const table = used.get(key) ?? this.#tables.get(key) ?? buildMaglevTable(members, size, this.#hash);
+    used.set(key, table);
+    return table;
+  }
+}
+
+interface TableMember {
+  readonly id: string;
+  /** 0: not in the table. */
+  readonly weight: number;
+}
+
+/** Members stay in the pool's order with weight 0 where they are left out, so that slots index the pool directly. */
+function buildView(
+  key: string,
+  pool: BackendPool,
+  probe: Probe | undefined,
+  inputs: CompilerInputs,
+  table: (members: readonly TableMember[]) => Uint16Array,
+): PoolView {
+  const ramps = pool.backends.some((backend) => rampOf(inputs, backend) < 100);
+  const ask = (backend: Backend): BackendInputs => {
+    const verdict = probe === undefined ? { state: 'up' as const } : inputs.health(backend, probe.name);
+    const weight = weightOf(inputs, backend, verdict.weight);
+    const endSpreadMs = inputs.endSpreadMs?.(backend);
+    return {
+      health: verdict.state,
+      adminState: inputs.adminState(backend),
+      draining: inputs.draining(backend),
+      weight: ramps ? (weight * RAMP_SCALE * rampOf(inputs, backend)) / 100 : weight,
+      ...(endSpreadMs === undefined ? {} : { endSpreadMs }),
+    };
+  };
+  const { backends, servingPriority } = evaluatePool(pool, ask, probe !== undefined);
+  const serving = table(
+    backends.map((member) => ({
+      id: member.backend.id,
+      weight: member.serving ? member.effectiveWeight : 0,
+    })),
+  );
+  const base = { key, pool, backends, table: serving };
+  return {
+    ...base,
+    ...(probe === undefined ? {} : { probe }),
+    ...(servingPriority === undefined ? {} : { servingPriority }),
+    ...(serving.length > 0
+      ? {}
+      : {
+          failOpenTable: table(
+            backends.map(({ backend, adminState, effectiveWeight }) => ({
+              id: backend.id,
+              weight: adminState === 'down' ? 0 : effectiveWeight,
+            })),
+          ),
+        }),
+  };
+}
+
+function rampOf(inputs: CompilerInputs, backend: Backend): number {
+  return inputs.rampPercent?.(backend) ?? 100;
+}
+
+/** The operator's, else the probe header's, else the configured one. */
+function weightOf(inputs: CompilerInputs, backend: Backend, fromProbe: number | undefined): number {
+  const { weight: configured } = backend;
+  // A configured weight of 0 is the operator's word too: whatever the backend says of itself, it gets no new flows.
+  return inputs.weight?.(backend) ?? (configured === 0 ? 0 : (fromProbe ?? configured));
+}

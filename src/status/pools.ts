@@ -1,0 +1,247 @@
+import type { BackendPoolView, BackendView, DrainStatus, ProbeView } from '../api/views.js';
+import type { OperatorState } from '../control/overrides.js';
+import type { ProbeHealth, ProbedMember } from '../health/tracker.js';
+import type { Backend, BackendPool, HealthState } from '../model/configuration.js';
+import type { BackendHealth, BackendState, ForwardingState, PoolView } from '../model/forwarding.js';
+import { tableInUse } from '../selection/picker.js';
+import { NO_TRAFFIC, trafficBy, type ViewSamples } from './counters.js';
+
+export interface PoolViewInputs {
+  readonly state: ForwardingState;
+  readonly samples: ViewSamples;
+  readonly probes: readonly ProbedStatus[];
+  readonly operator: Pick<OperatorState, 'adminState' | 'adminStateOverride' | 'weight'>;
+  readonly drains: readonly DrainStatus[];
+  /** What probe damping is measured on. */
+  readonly monotonicMs: number;
+}
+
+/** In the order of the configuration, backends too. Pure. */
+export function poolViews(inputs: PoolViewInputs): readonly BackendPoolView[] {
+  const { state, samples } = inputs;
+  const traffic = trafficBy(samples, ({ backendId }) => backendId);
+  const lastFlows = lastFlowTimes(samples);
+  return state.configuration.backendPools.map((pool) => {
+    const views = state.views.filter((view) => view.pool === pool);
+    const [first] = views;
+    const weights = first === undefined ? [] : weightsIn(first, inputs);
+    const shares = first === undefined ? [] : hashShares(state, first);
+    const opened = flowsOpened(samples, pool.name);
+    const backends = pool.backends.map((backend, index): BackendView => {
+      const own = traffic.get(backend.id) ?? NO_TRAFFIC;
+      const lastNewFlowAtMs = lastFlows.get(backend.id);
+      const drain = inputs.drains.find(({ backendId }) => backendId === backend.id);
+      return {
+        ...describe(pool, backend),
+        ...operatorsWord(backend, inputs),
+        ...(weights[index] ?? { weight: backend.weight, weightOrigin: 'configured' }),
+        ...standing(views.flatMap((view) => view.backends[index] ?? [])),
+        probes: probeViews(inputs.probes, backend.id, inputs.monotonicMs),
+        hashShare: shares[index] ?? 0,
+        realShare: opened === 0 ? 0 : own.flowsOpened / opened,
+        ...(lastNewFlowAtMs === undefined ? {} : { lastNewFlowAtMs }),
+        traffic: own,
+        ...(drain === undefined ? {} : { drain }),
+      };
+    });
+    return {
+      name: pool.name,
+      minimumHealthy: pool.minimumHealthy,
+      ...(first?.servingPriority === undefined ? {} : { servingPriority: first.servingPriority }),
+      serving: backends.filter(({ serving }) => serving).length,
+      rules: state.configuration.rules.filter((rule) => rule.pool === pool).map(({ name }) => name),
+      backends,
+    };
+  });
+}
+
+function describe(pool: BackendPool, { id, name, address, priority }: Backend) {
+  return { id, name, pool: pool.name, address: address.text, priority };
+}
+
+function operatorsWord(backend: Backend, { operator }: PoolViewInputs) {
+  const isSet = operator.adminStateOverride(backend.id) !== undefined;
+  return {
+    adminState: operator.adminState(backend),
+    adminStateOrigin: isSet ? ('operator' as const) : ('configured' as const),
+    configuredWeight: backend.weight,
+  };
+}
+
+/** As the view sees the backend that sees it best. A pool that no rule uses serves nobody, and nobody probes it. */
+function standing(
+  states: readonly BackendState[],
+): Pick<BackendView, 'serving' | 'valid' | 'exclusion' | 'health'> {
+  const [best] = [...states].sort((a, b) => rank(b) - rank(a));
+  if (best === undefined) return { serving: false, valid: true, health: 'unknown' };
+  const { serving, exclusion } = best;
+  return {
+    serving,
+    valid: states.some(({ valid }) => valid),
+    health: bestHealth(states),
+    ...(serving || exclusion === undefined ? {} : { exclusion }),
+  };
+}
+
+function rank({ serving, eligible, valid }: BackendState): number {
+  return Number(serving) * 4 + Number(eligible) * 2 + Number(valid);
+}
+
+function bestHealth(states: readonly BackendState[]): HealthState {
+  const is = (wanted: HealthState): boolean => states.some(({ health }) => health === wanted);
+  return is('up') ? 'up' : is('unknown') ? 'unknown' : 'down';
+}
+
+function weightsIn(view: PoolView, { operator, probes }: PoolViewInputs): readonly ShownWeight[] {
+  const headers = new Map<string, number | undefined>();
+  for (const { backend, probe, health } of probes) {
+    if (probe.name === view.probe?.name) headers.set(backend.id, health?.weight);
+  }
+  return shownWeights(view, {
+    operator: (backend) => operator.weight(backend),
+    probeHeader: ({ id }) => headers.get(id),
+  });
+}
+
+/** By index of backend: the part of the slots that it owns, of the table that new flows are placed with. */
+function hashShares(state: ForwardingState, view: PoolView): readonly number[] {
+  const rules = state.configuration.rules.filter(
+    (_, index) => state.views[state.viewOfRule[index] ?? -1] === view,
+  );
+  const inUse = rules.map((rule) => tableInUse(rule, view)).find((table) => table !== undefined);
+  if (inUse === undefined) return [];
+  const slots = new Array<number>(view.backends.length).fill(0);
+  for (const owner of inUse.table) slots[owner] = (slots[owner] ?? 0) + 1;
+  return slots.map((owned) => owned / inUse.table.length);
+}
+
+function flowsOpened({ latest }: ViewSamples, pool: string): number {
+  const rows = latest?.counters.traffic ?? [];
+  // Backends that have left the pool had their part too.
+  const own = rows.filter(({ backendId }) => backendId.startsWith(`${pool}/`));
+  return own.reduce((sum, row) => sum + row.flowsOpened, 0);
+}
+
+function lastFlowTimes({ latest }: ViewSamples): ReadonlyMap<string, number> {
+  const times = new Map<string, number>();
+  for (const { backendId, lastFlowAtMs } of latest?.counters.traffic ?? []) {
+    if (lastFlowAtMs !== undefined) times.set(backendId, Math.max(times.get(backendId) ?? 0, lastFlowAtMs));
+  }
+  return times;
+}
+
+/** A member of a pool as one probe sees it; `health` is undefined before its first result. */
+export type ProbedStatus = ProbedMember & { readonly health: BackendHealth | undefined };
+
+/** Every probe of one backend, once: of two definitions under one name, which a reload may bring, the newer. Pure. */
+export function probeViews(
+  statuses: readonly ProbedStatus[],
+  backendId: string,
+  monotonicMs: number,
+): readonly ProbeView[] {
+  const views = new Map<string, ProbeView>();
+  for (const { backend, probe, health } of statuses) {
+    if (backend.id === backendId) views.set(probe.name, probeView(probe.name, health, monotonicMs));
+  }
+  return [...views.values()];
+}
+
+function probeView(probe: string, health: BackendHealth | undefined, monotonicMs: number): ProbeView {
+  if (health === undefined) {
+    const nothing = { consecutiveSuccesses: 0, consecutiveFailures: 0, transitions: 0, history: [] };
+    return { probe, state: 'unknown', ...nothing };
+  }
+  const { state, consecutiveSuccesses, consecutiveFailures, transitions, heldUntilMs, last, history } =
+    health;
+  const heldForMs = heldUntilMs === undefined ? 0 : heldUntilMs - monotonicMs;
+  return {
+    probe,
+    state,
+    consecutiveSuccesses,
+    consecutiveFailures,
+    transitions,
+    ...(heldForMs > 0 ? { heldForMs } : {}),
+    ...(last === undefined
+      ? {}
+      : {
+          last: {
+            verdict: last.inconclusive === true ? 'inconclusive' : last.verdict,
+            evidence: last.evidence,
+            durationMs: last.durationMs,
+          },
+        }),
+    history,
+  };
+}
+
+/** One probe of one backend of one pool, as metrics show it. */
+export interface ProbeStatusRow {
+  readonly pool: string;
+  readonly backendId: string;
+  readonly probe: string;
+  readonly health: HealthState;
+  readonly transitions: Readonly<Record<'up' | 'down', number>>;
+  readonly results: Readonly<Record<'success' | 'failure', number>>;
+  readonly lastDurationMs?: number;
+}
+
+export function probeStatuses(probeHealth: ProbeHealth): readonly ProbeStatusRow[] {
+  return probeHealth.statuses().map(({ pool, backend, probe, key, health }) => {
+    const { up, down, success, failure } = probeHealth.tallyOf(key);
+    return {
+      pool,
+      backendId: backend.id,
+      probe: probe.name,
+      health: health?.state ?? 'unknown',
+      transitions: { up, down },
+      results: { success, failure },
+      ...(health?.last === undefined ? {} : { lastDurationMs: health.last.durationMs }),
+    };
+  });
+}
+
+export interface WeightSources {
+  /** An operator's; undefined: nobody has set one. */
+  operator(backend: Backend): number | undefined;
+  /** From the header of the view's probe; undefined: none. */
+  probeHeader(backend: Backend): number | undefined;
+}
+
+export type ShownWeight = Pick<BackendView, 'weight' | 'weightOrigin'>;
+
+/** While a member is in slow start, weights of a view count this much; see BackendState.effectiveWeight. */
+const RAMP_SCALE = 100;
+
+/** The first step of slow start, in hundredths of the weight. */
+const FIRST_STEP = 10;
+
+/**
+ * What a view's table was built with, member by member, in the units of the configuration, and who is behind it. Pure.
+ */
+export function shownWeights(view: PoolView, sources: WeightSources): readonly ShownWeight[] {
+  const wanted = view.backends.map(({ backend }) => wantedWeight(backend, sources));
+  const steps = view.backends.map(({ effectiveWeight }, index) => {
+    const weight = wanted[index]?.weight ?? 0;
+    return weight === 0 ? undefined : effectiveWeight / weight;
+  });
+  const isRamping =
+    steps.some((step) => step !== undefined) &&
+    steps.every((step) => step === undefined || step >= FIRST_STEP);
+  return view.backends.map(({ effectiveWeight }, index) => {
+    const weightOrigin = wanted[index]?.weightOrigin ?? 'configured';
+    if (!isRamping) return { weight: effectiveWeight, weightOrigin };
+    const isStarting = (steps[index] ?? RAMP_SCALE) < RAMP_SCALE;
+    return {
+      weight: effectiveWeight / RAMP_SCALE,
+      weightOrigin: isStarting ? 'slow-start' : weightOrigin,
+    };
+  });
+}
+
+function wantedWeight(backend: Backend, sources: WeightSources): ShownWeight {
+  const operator = sources.operator(backend);
+  if (operator !== undefined) return { weight: operator, weightOrigin: 'operator' };
+  const header = backend.weight === 0 ? undefined : sources.probeHeader(backend);
+  if (header !== undefined) return { weight: header, weightOrigin: 'probe-header' };
+  return { weight: backend.weight, weightOrigin: 'configured' };
+}

@@ -1,0 +1,153 @@
+import type { DrainRecord, Drains } from '../control/drains.js';
+import type { OperatorRecord, OperatorState } from '../control/overrides.js';
+import type { ProbeHealth } from '../health/tracker.js';
+import type { Protocol } from '../model/address.js';
+import { BalancerError } from '../model/errors.js';
+import type { BackendHealth } from '../model/forwarding.js';
+import type { UdpFlowState } from '../planes/contract.js';
+import type { Clock } from '../runtime/clock.js';
+import type { PeerChannel } from '../runtime/peer.js';
+
+interface Kinded {
+  readonly kind: string;
+}
+
+/** Messages of an upgrade, awaited one after another by their kind. */
+export class PeerMessages<M extends Kinded> {
+  readonly #clock: Clock;
+  readonly #arrived: M[] = [];
+  #ended: Error | undefined;
+  #wake: () => void = () => undefined;
+
+  /** `onHandle` gets messages that bring a handle; they are not awaited. */
+  constructor(clock: Clock, channel: PeerChannel, onHandle: (message: M, handle: unknown) => void) {
+    this.#clock = clock;
+    channel.onMessage((message, handle) => {
+      // Both sides speak the same protocol, which the first message says.
+      if (handle !== undefined) onHandle(message as M, handle);
+      else this.#arrived.push(message as M);
+      this.#wake();
+    });
+  }
+
+  /** Whoever waits, and will wait, is refused with this. The first one counts. */
+  end(why: string): void {
+    this.#ended ??= failed(why);
+    this.#wake();
+  }
+
+  /** The next message, which must be of this kind. Rejects when it is another, none comes in time, or none can come. */
+  async next<K extends M['kind']>(kind: K, withinMs: number): Promise<Extract<M, { readonly kind: K }>> {
+    const untilMs = this.#clock.monotonicMs() + withinMs;
+    for (;;) {
+      const message = this.#arrived.shift();
+      if (message !== undefined) {
+        if (message.kind !== kind) throw failed(strange(message, kind));
+        return message as Extract<M, { readonly kind: K }>;
+      }
+      if (this.#ended !== undefined) throw this.#ended;
+      const leftMs = untilMs - this.#clock.monotonicMs();
+      if (leftMs <= 0) throw failed(`No "${kind}" came within ${withinMs} ms`);
+      await this.#something(leftMs);
+    }
+  }
+
+  #something(leftMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const cancel = this.#clock.setTimer(leftMs, resolve);
+      this.#wake = () => {
+        cancel();
+        resolve();
+      };
+    });
+  }
+}
+
+function strange(message: Kinded & { readonly message?: unknown }, wanted: string): string {
+  return message.kind === 'failed' && typeof message.message === 'string'
+    ? message.message
+    : `The other process said "${message.kind}", must be "${wanted}"`;
+}
+
+function failed(message: string): BalancerError {
+  return new BalancerError(message, { code: 'LB_UPGRADE_FAILED', source: 'system' });
+}
+
+/**
+ * What the messages of an upgrade mean. It grows when a version could misunderstand another; then the old process goes
+ * on, and only a restart brings the new version.
+ */
+export const UPGRADE_PROTOCOL = 1;
+
+/** New process to old, in this order; `failed` at any time. */
+export type SuccessorMessage =
+  /** It runs, and its configuration can be used. */
+  | { readonly kind: 'hello'; readonly protocol: number; readonly version: string }
+  /** It has the sockets and a verdict on its backends: all that can fail slowly is done. */
+  | { readonly kind: 'ready' }
+  /** It takes connections and datagrams. */
+  | { readonly kind: 'serving' }
+  | { readonly kind: 'failed'; readonly message: string };
+
+/** Comes with a raw handle. */
+export interface HandedSocket {
+  readonly kind: 'socket';
+  readonly protocol: Protocol;
+  readonly address: string;
+  readonly port: number;
+}
+
+/** Old process to new, in this order. */
+export type PredecessorMessage =
+  | { readonly kind: 'legacy'; readonly legacy: Legacy }
+  | HandedSocket
+  /** All sockets have been sent: so many. */
+  | { readonly kind: 'sockets-sent'; readonly count: number }
+  /** The old process reads no UDP any more. */
+  | { readonly kind: 'take-over'; readonly udpFlows: readonly UdpFlowState[] }
+  /** The admin and metrics ports are free. */
+  | { readonly kind: 'released' };
+
+/** What a control process knows that its configuration does not say, for its successor. Plain data. */
+export interface Legacy {
+  /** The old process's monotonic clock at that moment: times in `health` count from the same point. */
+  readonly monotonicMs: number;
+  readonly operator: OperatorRecord;
+  readonly drains: readonly DrainRecord[];
+  /** By probe key. */
+  readonly health: ReadonlyMap<string, BackendHealth>;
+}
+
+export interface LegacyParts {
+  readonly clock: Clock;
+  readonly operator: OperatorState;
+  readonly drains: Drains;
+  readonly health: ProbeHealth;
+}
+
+export function takeLegacy({ clock, operator, drains, health }: LegacyParts): Legacy {
+  const known = new Map<string, BackendHealth>();
+  for (const { key, health: one } of health.statuses()) if (one !== undefined) known.set(key, one);
+  return {
+    monotonicMs: clock.monotonicMs(),
+    operator: operator.record(),
+    drains: drains.records(),
+    health: known,
+  };
+}
+
+/** To be called before the balancer starts; its drains are resumed after. */
+export function adoptLegacy({ monotonicMs, operator, health }: Legacy, parts: LegacyParts): void {
+  parts.operator.restore(operator);
+  const shiftMs = parts.clock.monotonicMs() - monotonicMs;
+  parts.health.inherit(new Map([...health].map(([key, one]) => [key, shifted(one, shiftMs)])));
+}
+
+/** As another process's monotonic clock has it. */
+export function shifted(health: BackendHealth, shiftMs: number): BackendHealth {
+  return {
+    ...health,
+    recentChangesMs: health.recentChangesMs.map((atMs) => atMs + shiftMs),
+    ...(health.heldUntilMs === undefined ? {} : { heldUntilMs: health.heldUntilMs + shiftMs }),
+  };
+}

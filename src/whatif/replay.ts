@@ -1,0 +1,235 @@
+import { readFlowLog, type LoggedLine, type LoggedPlacement } from '../api/flow-log.js';
+import { formatFiveTuple } from '../model/address.js';
+import type { Rule } from '../model/configuration.js';
+import { errorMessage } from '../model/errors.js';
+import { portSetContains } from '../model/ports.js';
+import type { Hash32 } from '../selection/flow-hash.js';
+import type { Picker } from '../selection/picker.js';
+import { frontendCovers } from '../selection/rule-ports.js';
+import { RecordedStates } from './recorded-states.js';
+
+/** Why a decision could not be made again. */
+export type NotCheckedReason =
+  /** Its epoch is not in the file: rotated away, or among lines that are missing. */
+  | 'unknown-epoch'
+  | 'unknown-configuration'
+  /** The epoch of this number is another run's. */
+  | 'digest-mismatch'
+  /** The configuration of its epoch has no such rule: it was renamed meanwhile. */
+  | 'unknown-rule'
+  /** Where it is was decided before, and kept on purpose. */
+  | 'pinned'
+  /** Each datagram goes its own way, and which one moved the flow is not recorded. */
+  | 'per-packet';
+
+export const NOT_CHECKED_REASONS: readonly NotCheckedReason[] = [
+  'unknown-epoch',
+  'unknown-configuration',
+  'digest-mismatch',
+  'unknown-rule',
+  'pinned',
+  'per-packet',
+];
+
+/** A decision that does not come out as it was recorded. */
+export interface ReplayDifference {
+  readonly line: number;
+  readonly flowId: number;
+  readonly tuple: string;
+  readonly rule: string;
+  readonly epoch: number;
+  /** Backend ids. */
+  readonly recorded: string;
+  /** Or why there is none, in words. */
+  readonly recomputed: string;
+}
+
+export interface DamagedLine {
+  readonly line: number;
+  readonly evidence: string;
+}
+
+/** What became of a flow log when every decision in it was made again. Plain data. */
+export interface ReplayReport {
+  /** Blank ones left out. */
+  readonly lines: number;
+  readonly configurations: number;
+  readonly epochs: number;
+  /** Flows placed and flows moved: what is to be checked. */
+  readonly decisions: number;
+  readonly checked: number;
+  readonly agree: number;
+  readonly differ: number;
+  /** The first 20. */
+  readonly differences: readonly ReplayDifference[];
+  readonly notChecked: Readonly<Record<NotCheckedReason, number>>;
+  /** Lines that the log says are missing from it. */
+  readonly lost: number;
+  readonly damaged: number;
+  /** The first 20. */
+  readonly damagedLines: readonly DamagedLine[];
+}
+
+const SHOWN = 20;
+
+/**
+ * Makes every decision of a flow log again, from nothing but the log: which backend each flow got, and got moved to.
+ * Reads it once, in bounded memory. Damaged lines are counted and told, never thrown; rejects only if `chunks` does.
+ */
+export async function replay(
+  chunks: AsyncIterable<Uint8Array>,
+  deps: { readonly hash: Hash32; readonly picker: Picker },
+): Promise<ReplayReport> {
+  const replayer = new Replayer(deps.hash, deps.picker);
+  for await (const lines of readFlowLog(chunks)) {
+    for (const { number, line } of lines) replayer.take(number, line);
+  }
+  return replayer.report();
+}
+
+/** What came out of one decision: a backend, or why there is none. */
+type Outcome =
+  | { readonly kind: 'agrees' }
+  | { readonly kind: 'differs'; readonly recomputed: string }
+  | { readonly kind: 'not-checked'; readonly reason: NotCheckedReason };
+
+class Replayer {
+  readonly #picker: Picker;
+  readonly #states: RecordedStates;
+  readonly #counts = {
+    lines: 0,
+    configurations: 0,
+    epochs: 0,
+    decisions: 0,
+    agree: 0,
+    differ: 0,
+    lost: 0,
+    damaged: 0,
+  };
+  readonly #notChecked: Record<NotCheckedReason, number>;
+  readonly #differences: ReplayDifference[] = [];
+  readonly #damagedLines: DamagedLine[] = [];
+
+  constructor(hash: Hash32, picker: Picker) {
+    this.#picker = picker;
+    this.#states = new RecordedStates(hash);
+    this.#notChecked = {
+      'unknown-epoch': 0,
+      'unknown-configuration': 0,
+      'digest-mismatch': 0,
+      'unknown-rule': 0,
+      pinned: 0,
+      'per-packet': 0,
+    };
+  }
+
+  take(number: number, line: LoggedLine): void {
+    this.#counts.lines++;
+    try {
+      this.#take(number, line);
+    } catch (error) {
+      // A record that contradicts itself: what can be read need not make sense.
+      this.#damaged(number, errorMessage(error));
+    }
+  }
+
+  report(): ReplayReport {
+    const { agree, differ } = this.#counts;
+    return {
+      ...this.#counts,
+      checked: agree + differ,
+      differences: [...this.#differences],
+      notChecked: { ...this.#notChecked },
+      damagedLines: [...this.#damagedLines],
+    };
+  }
+
+  #take(number: number, line: LoggedLine): void {
+    switch (line.type) {
+      case 'config':
+        this.#counts.configurations++;
+        this.#states.addConfiguration(line.configuration);
+        return;
+      case 'epoch':
+        this.#counts.epochs++;
+        this.#states.addEpoch(line);
+        return;
+      case 'start':
+      case 'move':
+        this.#decision(number, line);
+        return;
+      case 'lost':
+        this.#counts.lost += line.lines;
+        return;
+      case 'damaged':
+        this.#damaged(number, line.evidence);
+        return;
+      case 'other':
+        return;
+    }
+  }
+
+  #decision(line: number, decision: LoggedPlacement): void {
+    const outcome = this.#outcomeOf(decision);
+    this.#counts.decisions++;
+    if (outcome.kind === 'agrees') this.#counts.agree++;
+    else if (outcome.kind === 'not-checked') this.#notChecked[outcome.reason]++;
+    else {
+      this.#counts.differ++;
+      if (this.#differences.length >= SHOWN) return;
+      const { id: flowId, tuple, rule, epoch, backend } = decision;
+      const { recomputed } = outcome;
+      this.#differences.push({
+        line,
+        flowId,
+        tuple: formatFiveTuple(tuple),
+        rule,
+        epoch,
+        recorded: backend,
+        recomputed,
+      });
+    }
+  }
+
+  #outcomeOf(decision: LoggedPlacement): Outcome {
+    if (decision.reason === 'pinned') return { kind: 'not-checked', reason: 'pinned' };
+    const state = this.#states.state(decision.epoch);
+    if (typeof state === 'string') return { kind: 'not-checked', reason: state };
+    const { digest, rules } = state.configuration;
+    if (digest !== decision.digest) return { kind: 'not-checked', reason: 'digest-mismatch' };
+    const ruleIndex = rules.findIndex(({ name }) => name === decision.rule);
+    const rule = rules[ruleIndex];
+    if (rule === undefined) return { kind: 'not-checked', reason: 'unknown-rule' };
+    // The first datagram of such a flow is placed as any other flow is.
+    if (rule.udp.perPacket && decision.tuple.protocol === 'udp' && decision.type === 'move') {
+      return { kind: 'not-checked', reason: 'per-packet' };
+    }
+    if (isPlainArrival(decision) && !covers(rule, decision)) {
+      return { kind: 'differs', recomputed: `rule "${rule.name}" does not cover it` };
+    }
+    const pick = this.#picker.pickForRule(state, ruleIndex, decision.tuple, new Set(decision.excluded));
+    const recomputed = pick.kind === 'picked' ? pick.backendId : `nobody (${pick.cause})`;
+    return recomputed === decision.backend ? { kind: 'agrees' } : { kind: 'differs', recomputed };
+  }
+
+  #damaged(line: number, evidence: string): void {
+    this.#counts.damaged++;
+    if (this.#damagedLines.length < SHOWN) this.#damagedLines.push({ line, evidence });
+  }
+}
+
+/** Placed as it came in. A flow that is placed anew may have outlived its listener. */
+function isPlainArrival({ type, reason }: LoggedPlacement): boolean {
+  return type === 'start' && reason === 'hash';
+}
+
+/** Whether a rule's listeners could have got the flow. With PROXY protocol the tuple says what a proxy saw. */
+function covers(rule: Rule, { tuple }: LoggedPlacement): boolean {
+  const { frontend } = rule;
+  if (frontend.proxyProtocol !== undefined) return true;
+  return (
+    rule.protocols.includes(tuple.protocol) &&
+    frontendCovers(frontend.address, tuple.destination) &&
+    portSetContains(rule.ports, tuple.destinationPort)
+  );
+}

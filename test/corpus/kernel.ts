@@ -1,0 +1,332 @@
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { delimiter, join, resolve } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { isDeepStrictEqual, promisify } from 'node:util';
+import { leaves } from './compare.js';
+import { STORIES, type Story } from './kernel-stories.js';
+import { normaliseRuleset, type Observation } from './observe.js';
+import { RunningHaports } from './process.js';
+
+/*
+ * What a build does to a real kernel, in a network namespace of its own: after each step of a story the tables, routes,
+ * addresses and conntrack entries, and at the end the commands that it took. Tools are found through wrappers in PATH that
+ * note arguments and input and then run the real ones.
+ *
+ * The state counts (class `kernel`): whoever writes it in other transactions gets the same. Commands (class `commands`)
+ * are a set, without order or number.
+ */
+
+const TOOLS = ['nft', 'ip', 'conntrack', 'sysctl', 'ping'];
+const DEVICE = 'corpus0';
+const SIDE_BY_SIDE = 3;
+/** A state that has not changed for so long is final, when recording. */
+const SETTLED_MS = 3_000;
+const POLL_MS = 200;
+const DEADLINE_MS = 15_000;
+
+/** Flows of `send`. */
+const CLIENTS = / udp .* sport=200\d\d /;
+const SEPARATOR = '----';
+const VIEWS = [
+  'nft -s list ruleset',
+  'ip rule',
+  'ip -6 rule',
+  'ip route show table all',
+  'ip -6 route show table all',
+  'ip -o address show',
+  'conntrack -L -o extended 2>/dev/null',
+];
+
+const run = promisify(execFile);
+
+/** The reason to skip; undefined where namespaces can be made and all tools are there. */
+export function whyNoKernel(): string | undefined {
+  if (process.getuid?.() !== 0) return 'network namespaces need root';
+  const missing = TOOLS.filter((tool) => whereIs(tool) === undefined);
+  if (missing.length > 0) return `not installed: ${missing.join(', ')}`;
+  const { status, stderr } = spawnSync('unshare', ['--net', 'nft', 'list', 'ruleset'], { encoding: 'utf8' });
+  return status === 0 ? undefined : `nftables is refused in a network namespace: ${stderr.trim()}`;
+}
+
+function whereIs(tool: string): string | undefined {
+  const { status, stdout } = spawnSync('sh', ['-c', `command -v ${tool}`], { encoding: 'utf8' });
+  return status === 0 ? stdout.trim() : undefined;
+}
+
+/**
+ * Tells every story, some side by side.
+ * @param recorded - ends the wait for a state as soon as it is there; without it, a state must be still for a while.
+ */
+export async function measureKernel(
+  main: string,
+  recorded?: ReadonlyMap<string, unknown>,
+): Promise<Map<string, Observation>> {
+  const told: [string, Observation][] = [];
+  const waiting = [...STORIES];
+  const takeNext = async (): Promise<void> => {
+    for (let story = waiting.shift(); story !== undefined; story = waiting.shift()) {
+      const stage = await Stage.set(story.name);
+      try {
+        told.push(...(await tell(story, stage, main, recorded)));
+      } catch (error) {
+        told.push([`kernel/${story.name} failed`, { facts: String(error), wording: [] }]);
+      } finally {
+        await stage.clear();
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: SIDE_BY_SIDE }, takeNext));
+  return new Map([...told, [TOOLS_ID, { facts: toolVersions(), wording: [] }]]);
+}
+
+/** How tools print what they find differs between versions, so states are compared by the recorded ones only. */
+export const TOOLS_ID = 'kernel/tools';
+
+export function toolVersions(): string {
+  return ['nft -v', 'ip -V', 'conntrack -V']
+    .map((command) => spawnSync('sh', ['-c', command], { encoding: 'utf8' }).stdout.trim())
+    .join(', ');
+}
+
+async function tell(
+  { name, configuration, steps }: Story,
+  stage: Stage,
+  main: string,
+  recorded: ReadonlyMap<string, unknown> | undefined,
+): Promise<[string, Observation][]> {
+  const told: [string, Observation][] = [];
+  const note = async (what: string): Promise<void> => {
+    const id = `kernel/${name} ${told.length}, ${what}`;
+    told.push([id, { facts: await stage.settled(id, recorded), wording: [] }]);
+  };
+  const start = { main, configuration, prefix: stage.prefix, env: stage.env };
+  const haports = await RunningHaports.start(start);
+  try {
+    await note('started');
+    for (const { what, call, reload, datagrams } of steps) {
+      if (datagrams !== undefined) await stage.send(datagrams);
+      if (call !== undefined) await haports.call(...call);
+      if (reload !== undefined) await haports.reload(reload);
+      await note(what);
+    }
+  } finally {
+    await haports.close();
+  }
+  await note('stopped');
+  const [program = '', ...args] = stage.prefix;
+  await run(program, [...args, process.execPath, resolve(main), 'kernel', 'flush'], {
+    env: { ...process.env, ...stage.env },
+  });
+  await note('flushed');
+  told.push([`commands/${name}`, { facts: await stage.commands(), wording: [] }]);
+  return told;
+}
+
+/** A network namespace with one link, backends' MAC addresses known, and wrapped tools. */
+class Stage {
+  readonly prefix: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly #name: string;
+  readonly #folder: string;
+  #seen: ReadonlyMap<string, string> = new Map();
+  readonly #atExit = (): void => void spawnSync('ip', ['netns', 'delete', this.#name]);
+
+  private constructor(name: string, folder: string) {
+    this.#name = name;
+    this.#folder = folder;
+    this.prefix = ['ip', 'netns', 'exec', name];
+    this.env = { PATH: `${join(folder, 'bin')}${delimiter}${process.env['PATH'] ?? ''}` };
+  }
+
+  static async set(story: string): Promise<Stage> {
+    const stage = new Stage(
+      `hapcorpus-${process.pid}-${story}`,
+      await mkdtemp(join(tmpdir(), 'haports-corpus-')),
+    );
+    process.once('exit', stage.#atExit);
+    execFileSync('ip', ['netns', 'add', stage.#name]);
+    try {
+      await stage.#wire();
+      await stage.#wrapTools();
+    } catch (error) {
+      await stage.clear();
+      throw error;
+    }
+    return stage;
+  }
+
+  async #wire(): Promise<void> {
+    const backends = [11, 12, 13, 14];
+    const lines = [
+      'link set lo up',
+      `link add ${DEVICE} address 02:00:00:00:00:01 type veth peer name peer address 02:00:00:00:00:02`,
+      ...[DEVICE, 'peer'].flatMap((link) => [`link set ${link} addrgenmode none`, `link set ${link} up`]),
+      `address add 10.2.0.1/24 dev ${DEVICE}`,
+      `address add fd02::1/64 dev ${DEVICE} nodad`,
+      `route add default via 10.2.0.254`,
+      `-6 route add default via fd02::fe`,
+      `neigh add 10.2.0.254 lladdr 02:00:00:00:00:fe dev ${DEVICE} nud permanent`,
+      `neigh add fd02::fe lladdr 02:00:00:00:00:fe dev ${DEVICE} nud permanent`,
+      ...backends.flatMap((host) => [
+        `neigh add 10.2.0.${host} lladdr 02:00:00:00:00:${host} dev ${DEVICE} nud permanent`,
+        `neigh add fd02::${host} lladdr 02:00:00:00:00:${host} dev ${DEVICE} nud permanent`,
+      ]),
+      // Frontends of the capture story.
+      'address add 10.9.0.20/32 dev lo',
+      'address add fd09::20/128 dev lo nodad',
+    ];
+    for (const line of lines) await run('ip', ['-n', this.#name, ...line.split(' ')]);
+    const settings = [
+      ['net/ipv4/ip_forward', 1],
+      ['net/ipv6/conf/all/forwarding', 1],
+      ['net/ipv4/conf/all/rp_filter', 0],
+      ['net/ipv4/conf/default/rp_filter', 0],
+      [`net/ipv4/conf/${DEVICE}/rp_filter`, 0],
+    ];
+    for (const [key, value] of settings) await this.#in('sh', '-c', `echo ${value} > /proc/sys/${key}`);
+  }
+
+  async #wrapTools(): Promise<void> {
+    await mkdir(join(this.#folder, 'bin'));
+    await mkdir(join(this.#folder, 'log'));
+    for (const tool of TOOLS) {
+      const real = whereIs(tool) ?? tool;
+      const script = `#!/bin/sh
+log=$(mktemp ${join(this.#folder, 'log')}/XXXXXXXX)
+printf '%s\\n' "${tool} $*" >"$log"
+case " $* " in
+  *' -f - '*) tee -a "$log" | ${real} "$@" ;;
+  *) exec ${real} "$@" ;;
+esac
+`;
+      const path = join(this.#folder, 'bin', tool);
+      await writeFile(path, script);
+      await chmod(path, 0o755);
+    }
+  }
+
+  async #in(program: string, ...args: readonly string[]): Promise<string> {
+    const { stdout } = await run('ip', ['netns', 'exec', this.#name, program, ...args], {
+      maxBuffer: 256 * 1024 * 1024,
+    });
+    return stdout;
+  }
+
+  /** One datagram each from the ports from 20000 on to that address and port. */
+  async send({ to, port, count }: { to: string; port: number; count: number }): Promise<void> {
+    const family = to.includes(':') ? 'udp6' : 'udp4';
+    const script = `const d = require('node:dgram'); for (let i = 0; i < ${count}; i++) {
+      const s = d.createSocket('${family}'); s.on('error', () => s.close());
+      s.bind(20000 + i, () => s.send('x', ${port}, '${to}', () => s.close())); }`;
+    await this.#in(process.execPath, '-e', script);
+  }
+
+  /** What has changed since the state before, once that is as recorded, or final. */
+  async settled(id: string, recorded: ReadonlyMap<string, unknown> | undefined): Promise<unknown> {
+    const expected = recorded?.get(id);
+    const deadline = performance.now() + DEADLINE_MS;
+    let before: unknown;
+    let since = 0;
+    for (;;) {
+      const state = leaves(await this.#state());
+      const facts = changes(this.#seen, state);
+      const nowMs = performance.now();
+      if (!isDeepStrictEqual(facts, before)) since = nowMs;
+      before = facts;
+      // Every story begins with a table, however long that takes.
+      const still = nowMs - since > SETTLED_MS && (this.#seen.size > 0 || !state.has('tables'));
+      const settled = expected === undefined ? still : isDeepStrictEqual(facts, expected);
+      if (settled || nowMs > deadline) {
+        this.#seen = state;
+        return facts;
+      }
+      await setTimeout(POLL_MS);
+    }
+  }
+
+  async #state(): Promise<unknown> {
+    const asked = VIEWS.map((command) => `${command}; echo ${SEPARATOR}`).join('; ');
+    const views = (await this.#in('sh', '-c', asked)).split(`${SEPARATOR}\n`);
+    const [tables = '', rules = '', rules6 = '', routes = '', routes6 = '', addresses = '', flows = ''] =
+      views;
+    return {
+      tables: listedTables(tables),
+      rules: lines(rules, rules6),
+      routes: lines(routes, routes6),
+      addresses: lines(addresses).map((line) => line.replace(/\\.*$/, '').trim()),
+      // Without what counts down, and without haports' own sockets, whose ports are by chance.
+      flows: lines(flows)
+        .map((line) => line.replace(/^(\S+ \d+ \S+ \d+) \d+/, '$1').replace(/ use=\d+$/, ''))
+        .filter((line) => CLIENTS.test(line)),
+    };
+  }
+
+  /** What was run, each command once; of transactions each line once. */
+  async commands(): Promise<readonly string[]> {
+    const folder = join(this.#folder, 'log');
+    const texts = await Promise.all(
+      (await readdir(folder)).map((name) => readFile(join(folder, name), 'utf8')),
+    );
+    const all = texts.flatMap((text) => {
+      const [command = '', ...input] = text.split('\n');
+      return [command, ...transaction(input.join('\n'))];
+    });
+    // `ip netns exec` is how this test starts haports.
+    return [...new Set(all)].filter((line) => !line.startsWith('ip netns exec ')).toSorted();
+  }
+
+  async clear(): Promise<void> {
+    process.off('exit', this.#atExit);
+    await run('ip', ['netns', 'delete', this.#name]);
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+}
+
+/** Name of an empty chain by which a later process knows a table again: a digest over handles. */
+const SEAL = /\bas-[0-9a-f]+-[0-9a-f]+\b/;
+
+/** Path to what is there now; null: no longer anything. */
+function changes(was: ReadonlyMap<string, string>, is: ReadonlyMap<string, string>): object {
+  const paths = [...new Set([...was.keys(), ...is.keys()])].filter((path) => was.get(path) !== is.get(path));
+  return Object.fromEntries(paths.toSorted().map((path) => [path, is.get(path) ?? null]));
+}
+
+function lines(...texts: readonly string[]): string[] {
+  const all = texts.flatMap((text) => text.split('\n')).map((line) => line.replaceAll(/\s+/g, ' ').trim());
+  return all.filter((line) => line !== '').toSorted();
+}
+
+/** `nft -s list ruleset` as blocks, without counters and the seal; many elements as their number and a digest. */
+function listedTables(listing: string): unknown {
+  const plain = listing.replaceAll(/ counter packets \d+ bytes \d+| expires \w+/g, '');
+  const [, ...tables] = plain.split(/^table /m);
+  return Object.fromEntries(
+    tables.map((table) => {
+      const name = table.slice(0, table.indexOf(' {'));
+      const text = table
+        .slice(table.indexOf('{') + 1)
+        .replaceAll(/\tchain as-[0-9a-f]+-[0-9a-f]+ \{[^}]*\}\n/g, '')
+        .replaceAll(/elements = \{([^}]*)\}/g, (_, body: string) => {
+          const members = body.split(',').map((member) => member.replaceAll(/\s+/g, ' ').trim());
+          return `elements ${digested(members).join(', ')}`;
+        });
+      return [name, normaliseRuleset(text)];
+    }),
+  );
+}
+
+function digested(members: readonly string[]): readonly string[] {
+  const sorted = members.toSorted();
+  if (sorted.length <= 8) return sorted;
+  return [`${sorted.length} elements`, createHash('sha256').update(sorted.join()).digest('hex')];
+}
+
+function transaction(text: string): string[] {
+  if (text.trim() === '') return [];
+  return Object.entries(normaliseRuleset(text) as object)
+    .map(([block, body]) => `nft -f: ${block} ${JSON.stringify(body)}`)
+    .filter((line) => !SEAL.test(line));
+}

@@ -1,0 +1,55 @@
+// Runs the compiled tests: sh test/run.sh [--quick] [--long] [--name=<regular expression>] [part of a path]...
+import { readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+import { failureLines, groupLines, totalLines, totalsOf } from './output.js';
+import { parseSelection, planGroups } from './plan.js';
+import { type GroupResult, runGroup } from './process.js';
+
+/** Longer than any test takes on a busy machine; whole campaigns have an hour. */
+const SILENCE_MS = { share: 300_000, whole: 3_600_000 };
+
+const startedMs = performance.now();
+const root = fileURLToPath(new URL('..', import.meta.url));
+const selection = parseSelection(process.argv.slice(2), process.env);
+const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter((file) =>
+  file.endsWith('.test.js'),
+);
+const groups = planGroups(files, selection);
+const everyTest = selection.parts.length > 0;
+
+const env = {
+  ...process.env,
+  TEST_SEED: `${selection.seed}`,
+  ...(selection.long && { TEST_CAMPAIGN: 'whole' }),
+};
+
+const stop = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop.abort());
+
+const results: GroupResult[] = [];
+const waiting = groups.values();
+async function work(): Promise<void> {
+  for (const group of waiting) {
+    if (stop.signal.aborted) return;
+    const result = await runGroup(
+      group,
+      {
+        silenceMs: selection.long ? SILENCE_MS.whole : SILENCE_MS.share,
+        nodeOptions: selection.name === undefined ? [] : [`--test-name-pattern=${selection.name}`],
+        env,
+      },
+      stop.signal,
+    );
+    results.push(result);
+    process.stdout.write(groupLines(result, everyTest));
+  }
+}
+await Promise.all(Array.from({ length: selection.concurrency }, work));
+
+const totals = totalsOf(results);
+if (!selection.long)
+  process.stdout.write(`ℹ seed ${selection.seed}: TEST_SEED=${selection.seed} repeats it\n`);
+process.stdout.write(failureLines(results) + totalLines(totals, performance.now() - startedMs));
+if (totals.tests === 0) process.stderr.write(`No compiled test matches: run npm run build:tests first\n`);
+if (totals.tests === 0 || totals.fail + totals.cancelled > 0 || stop.signal.aborted) process.exitCode = 1;

@@ -1,0 +1,250 @@
+import assert from 'node:assert/strict';
+import { describe, test, type TestContext } from 'node:test';
+import {
+  DatagramBudget,
+  Upstream,
+  UpstreamDialer,
+  type DialledSocket,
+  type UpstreamOwner,
+  type UpstreamTarget,
+} from '../../../../../src/planes/userspace/udp/upstream.js';
+import { DEAF, type DatagramSocket } from '../../../../../src/planes/userspace/sockets/datagram-socket.js';
+import { DgramSockets } from '../../../../../src/planes/userspace/sockets/dgram.js';
+import { ipAddress } from '../../../../../src/model/address.js';
+import { eventually } from '../../../../support/deadline.js';
+import { loopbackBlock } from '../../../../support/loopback.js';
+import { openDescriptors, Peer } from './rig.js';
+
+const at = loopbackBlock(4);
+const sockets = new DgramSockets();
+
+/** Bound, or the test fails. */
+function bound(address: string, use: 'exclusive' | 'shared', port = 0): DatagramSocket {
+  const socket = sockets.bind({ address: ipAddress(address), port, use }, DEAF);
+  assert.ok(!(socket instanceof Error));
+  return socket;
+}
+
+class RecordingOwner implements UpstreamOwner {
+  readonly calls: string[] = [];
+
+  onConnected(): void {
+    this.calls.push('connected');
+  }
+
+  onRefused(refusal: string): void {
+    this.calls.push(`refused ${refusal}`);
+  }
+
+  onReply(datagram: Buffer): void {
+    this.calls.push(`reply ${datagram.toString()}`);
+  }
+
+  onUnreachable(evidence: string): void {
+    this.calls.push(`unreachable ${evidence}`);
+  }
+
+  onSendFailed(): void {
+    this.calls.push('send failed');
+  }
+}
+
+/** Hands out the ports it is given, one after another, and remembers what came back. */
+class ListedPorts {
+  readonly #ports: number[];
+  readonly released: number[] = [];
+
+  constructor(...ports: readonly number[]) {
+    this.#ports = [...ports];
+  }
+
+  take(): number | undefined {
+    return this.#ports.shift();
+  }
+
+  claim(): boolean {
+    throw new Error('Nobody has a port from elsewhere here');
+  }
+
+  release(_request: unknown, port: number): void {
+    this.released.push(port);
+  }
+}
+
+function dialer(sourcePorts: ListedPorts, source = at(1)): UpstreamDialer {
+  return new UpstreamDialer({
+    sockets,
+    sourcePorts,
+    routeSource: { known: () => ipAddress(source), sourceFor: () => Promise.resolve(ipAddress(source)) },
+  });
+}
+
+function target(backend: { readonly address: string; readonly port: number }): UpstreamTarget {
+  const endpoint = { address: ipAddress(backend.address), port: backend.port };
+  return { backendId: 'b', endpoint, pool: { sourceAddresses: [], sourcePorts: [] } };
+}
+
+async function connected(t: TestContext) {
+  const backend = await Peer.open(t, at(11));
+  const ports = new ListedPorts(47_001);
+  const owner = new RecordingOwner();
+  const upstream = new Upstream(target(backend), dialer(ports), owner);
+  upstream.start();
+  t.after(() => upstream.close());
+  assert.deepEqual(owner.calls, ['connected']);
+  return { backend, ports, owner, upstream };
+}
+
+describe('Upstream', () => {
+  test('send() tells of a datagram that is too long, and goes on', async (t) => {
+    const { backend, owner, upstream } = await connected(t);
+    upstream.send(Buffer.alloc(65_508));
+    await eventually(() => owner.calls.at(-1) === 'send failed', 5000, 'the failure');
+    upstream.send(Buffer.from('x'));
+    await backend.count(1);
+    assert.deepEqual(owner.calls, ['connected', 'send failed']);
+  });
+
+  test('close() gives socket and port back once, and is silent afterwards', async (t) => {
+    const { ports, owner, upstream } = await connected(t);
+    const before = openDescriptors();
+    upstream.send(Buffer.from('x'));
+    upstream.close();
+    upstream.close();
+    upstream.send(Buffer.from('y'));
+    assert.deepEqual(ports.released, [47_001]);
+    await eventually(() => openDescriptors() === before - 1, 5000, 'the socket closed');
+    assert.deepEqual(owner.calls, ['connected']);
+  });
+
+  test('Upstream hears nobody but its backend', async (t) => {
+    const { backend, owner, upstream } = await connected(t);
+    upstream.send(Buffer.from('x'));
+    const [{ from } = assert.fail()] = await backend.count(1);
+    (await Peer.open(t, at(12))).send('stranger', from);
+    (await Peer.open(t, at(11))).send('other port', from);
+    backend.send('friend', from);
+    await eventually(() => owner.calls.length > 1, 5000, 'the reply');
+    assert.deepEqual(owner.calls, ['connected', 'reply friend']);
+  });
+
+  test('Upstream throws away what a stranger sent before the socket was connected', async (t) => {
+    const backend = await Peer.open(t, at(11));
+    const owner = new RecordingOwner();
+    const stranger = bound(at(12), 'exclusive');
+    t.after(() => stranger.close());
+    const upstream = new Upstream(
+      target(backend),
+      {
+        ready: () => undefined,
+        dial: ({ endpoint }): DialledSocket => {
+          const socket = bound(at(1), 'shared');
+          const { port } = socket;
+          stranger.sendTo(Buffer.from('stranger'), at(1), port);
+          const peer = socket.connect(endpoint.address, endpoint.port);
+          assert.ok(peer);
+          return { socket, peer, source: ipAddress(at(1)), sourcePort: port };
+        },
+        close: ({ socket }) => socket.close(),
+      },
+      owner,
+    );
+    t.after(() => upstream.close());
+    upstream.start();
+    upstream.send(Buffer.from('x'));
+    const [{ from } = assert.fail()] = await backend.count(1);
+    backend.send('friend', from);
+    await eventually(() => owner.calls.length > 1, 5000, 'the reply');
+    assert.deepEqual(owner.calls, ['connected', 'reply friend']);
+  });
+
+  test('close() while the local address is looked up leaves nothing behind', async () => {
+    const ports = new ListedPorts(47_002);
+    const owner = new RecordingOwner();
+    let isKnown = false;
+    const upstream = new Upstream(
+      target({ address: at(11), port: 9 }),
+      new UpstreamDialer({
+        sockets,
+        sourcePorts: ports,
+        routeSource: {
+          known: () => (isKnown ? ipAddress(at(1)) : undefined),
+          sourceFor: () => Promise.resolve(ipAddress(at(1))),
+        },
+      }),
+      owner,
+    );
+    upstream.start();
+    upstream.send(Buffer.from('x'));
+    upstream.close();
+    isKnown = true;
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.deepEqual(owner.calls, []);
+    assert.equal(ports.take(), 47_002);
+  });
+});
+
+describe('UpstreamDialer', () => {
+  test('dial() goes on to the next port when one is taken, and gives the taken one back', async (t) => {
+    const backend = await Peer.open(t, at(11));
+    const taken = await Peer.open(t, at(1));
+    const ports = new ListedPorts(taken.port, 47_003);
+    const outcome = dialer(ports).dial(target(backend));
+    assert.ok(typeof outcome !== 'string');
+    assert.equal(outcome.sourcePort, 47_003);
+    assert.deepEqual(ports.released, [taken.port]);
+    outcome.socket.close();
+  });
+
+  test('dial() gives up after 32 taken ports', async (t) => {
+    const taken = await Peer.open(t, at(1));
+    const ports = new ListedPorts(...Array.from({ length: 40 }, () => taken.port));
+    const before = openDescriptors();
+    assert.equal(dialer(ports).dial(target({ address: at(11), port: 9 })), 'ports-exhausted');
+    assert.equal(ports.released.length, 32);
+    await eventually(() => openDescriptors() === before, 5000, 'sockets closed');
+  });
+
+  test('dial() tries the next source address when one is not of this machine', async (t) => {
+    const backend = await Peer.open(t, at(11));
+    const ports = new ListedPorts(47_004, 47_005, 47_006);
+    const pool = { sourceAddresses: [ipAddress('203.0.113.9'), ipAddress(at(2))], sourcePorts: [] };
+    const outcome = dialer(ports).dial({ ...target(backend), pool });
+    assert.ok(typeof outcome !== 'string');
+    assert.equal(outcome.source.text, at(2));
+    assert.deepEqual(ports.released, [47_004]);
+    outcome.socket.close();
+    const foreign = { sourceAddresses: [ipAddress('203.0.113.9')], sourcePorts: [] };
+    assert.equal(dialer(ports).dial({ ...target(backend), pool: foreign }), 'send-failed');
+  });
+
+  test('dial() ignores source addresses of the other family', async (t) => {
+    const backend = await Peer.open(t, at(11));
+    const pool = { sourceAddresses: [ipAddress('::1')], sourcePorts: [] };
+    const outcome = dialer(new ListedPorts(47_007), at(3)).dial({ ...target(backend), pool });
+    assert.ok(typeof outcome !== 'string');
+    assert.equal(outcome.source.text, at(3));
+    outcome.socket.close();
+  });
+});
+
+describe('bounds', () => {
+  test('bind() returns the error of the system, and binds before it returns', () => {
+    const socket = bound(at(1), 'exclusive');
+    const { port } = socket;
+    const second = sockets.bind({ address: ipAddress(at(1)), port, use: 'shared' }, DEAF);
+    assert.ok(second instanceof Error);
+    assert.equal(second.code, 'EADDRINUSE');
+    socket.close();
+  });
+
+  test('DatagramBudget takes no more than its limit', () => {
+    const memory = new DatagramBudget(1000);
+    const datagram = Buffer.alloc(300);
+    assert.equal(memory.take(datagram), true);
+    assert.equal(memory.take(datagram), false);
+    memory.give(datagram);
+    assert.equal(memory.usedBytes, 0);
+    assert.equal(memory.take(datagram), true);
+  });
+});
