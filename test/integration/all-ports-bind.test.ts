@@ -203,7 +203,8 @@ describe('a socket for each of 65,535 ports', { skip: lacking() || whyNoNamespac
     await healthy();
     await askAll();
     t.diagnostic(JSON.stringify({ seconds, changed, added, descriptors }));
-    assert.ok((await servers.health(HOOK_PORT, 200, HOOK)) > 0, 'the webhook was told of the lost worker');
+    const isTold = async (): Promise<boolean> => (await servers.health(HOOK_PORT, 200, HOOK)) > 0;
+    await eventually(isTold, 30_000, 'the webhook to be told of the lost worker');
   });
 });
 

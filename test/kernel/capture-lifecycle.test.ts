@@ -105,7 +105,7 @@ describe('life cycle of capture', { skip: whyNoNamespaces('setpriv', 'curl') }, 
 
   /** `nft list ruleset`, without the table named. */
   async function ruleset(without?: string): Promise<string> {
-    const text = await lb.must('nft list ruleset', { timeoutMs: 30_000 });
+    const text = await lb.must('nft list ruleset');
     const tables = text.split(/^(?=table )/m);
     return tables
       .filter((table) => without === undefined || !table.startsWith(`table ${without} {`))

@@ -68,7 +68,7 @@ describe('protocols of more than one port, captured, source-ip', { skip }, () =>
     for (const source of SOURCES) {
       const file = join(folder, 'got');
       const args = ['-sS', '-m', '20', '--interface', source, '-o', file, ...options, url];
-      const { code, stderr } = await c1.run(['curl', ...args], { timeoutMs: 30_000 });
+      const { code, stderr } = await c1.run(['curl', ...args]);
       assert.equal(code, 0, `curl ${args.join(' ')}: ${stderr}\n${haports.log().slice(-2000)}`);
       const backend = backendOf.get(hashOf(await readFile(file)));
       assert.ok(backend !== undefined, `${source} got a file that no backend has`);

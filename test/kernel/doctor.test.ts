@@ -38,7 +38,7 @@ describe('haports doctor', { skip: whyNoNamespaces() }, () => {
     const file = await ConfigFile.write(config);
     try {
       const command = [process.execPath, MAIN, 'doctor', '-c', file.path, '--json', ...args];
-      const { code, stdout, stderr } = await lb.run(command, { timeoutMs: 60_000 });
+      const { code, stdout, stderr } = await lb.run(command);
       assert.notEqual(stdout, '', stderr);
       return { ...(JSON.parse(stdout) as DoctorReport), code };
     } finally {

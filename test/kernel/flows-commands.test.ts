@@ -15,6 +15,7 @@ import { BACKENDS, CLIENTS, configurationFor, FAMILIES, FRONTEND, HUB, hub } fro
 import { makeFlows, names, type Flow, type Traffic } from '../support/traffic.js';
 
 const AT_ONCE = 8;
+const COMMAND_MS = 60_000;
 
 /** The commands that people use on the userspace plane, on the kernel's. */
 describe('flows, top, explain, drain, replay and metrics of mode nat', { skip: whyNoNamespaces() }, () => {
@@ -74,7 +75,7 @@ describe('flows, top, explain, drain, replay and metrics of mode nat', { skip: w
 
   async function cli(command: string): Promise<string> {
     const args = [MAIN, ...command.split(' '), '--socket', haports.socket];
-    const { code, stdout, stderr } = await runCommand(process.execPath, args);
+    const { code, stdout, stderr } = await runCommand(process.execPath, args, { timeoutMs: COMMAND_MS });
     assert.equal(code, 0, `haports ${command}: ${stderr}`);
     return stdout;
   }
@@ -192,12 +193,8 @@ describe('flows, top, explain, drain, replay and metrics of mode nat', { skip: w
     await drain('--deadline 1s --then reset');
     await eventually(async () => (await drain('--show')) === 0, 15_000, 'the drain to end its flows');
     await haports.stop();
-    const { code, stdout } = await runCommand(process.execPath, [
-      MAIN,
-      'replay',
-      join(folder, 'flow.log'),
-      '--json',
-    ]);
+    const replay = [MAIN, 'replay', join(folder, 'flow.log'), '--json'];
+    const { code, stdout } = await runCommand(process.execPath, replay, { timeoutMs: COMMAND_MS });
     const report = JSON.parse(stdout) as ReplayReport;
     assert.deepEqual(report.differences, []);
     assert.equal(code, 0);

@@ -16,7 +16,9 @@ import { Traffic, type ServePlan } from './traffic.js';
 const PREFIX = 'haptest';
 const TOOLS = ['ip', 'nft', 'conntrack'];
 const TRAFFIC_MAIN = fileURLToPath(new URL('./traffic-main.js', import.meta.url));
-const READY_MS = 30_000;
+/** Deadlines are for what hangs: a busy machine takes its time. */
+const READY_MS = 60_000;
+const COMMAND_MS = 60_000;
 let labs = 0;
 let refusal: string | false | undefined;
 
@@ -80,8 +82,10 @@ export class Lab<Name extends string> {
   readonly #children = new Set<ChildProcess>();
   readonly #processes = new Set<HaportsProcess>();
   readonly #atExit = (): void => {
-    for (const child of this.#children) child.kill('SIGKILL');
-    for (const { namespace } of this.#all()) spawnSync('ip', ['netns', 'delete', namespace]);
+    for (const { namespace } of this.#all()) {
+      endProcesses(spawnSync('ip', ['netns', 'pids', namespace], { encoding: 'utf8' }).stdout);
+      spawnSync('ip', ['netns', 'delete', namespace]);
+    }
   };
   // eslint-disable-next-line n/no-process-exit -- runs what is to be done at the exit
   readonly #atSignal = (): void => process.exit(1);
@@ -192,7 +196,10 @@ export class Host {
 
   /** Runs a program to its end, whatever its exit code. */
   async run(command: Command, options: CommandOptions = {}): Promise<Outcome> {
-    return runCommand('ip', [...this.prefix.slice(1), ...words(command)], options);
+    return runCommand('ip', [...this.prefix.slice(1), ...words(command)], {
+      timeoutMs: COMMAND_MS,
+      ...options,
+    });
   }
 
   /** Runs a program to its end and gives its output. Rejects when it fails. */
@@ -306,7 +313,7 @@ async function must(
   [program = '', ...args]: readonly string[],
   options: CommandOptions = {},
 ): Promise<string> {
-  const { code, stdout, stderr } = await runCommand(program, args, options);
+  const { code, stdout, stderr } = await runCommand(program, args, { timeoutMs: COMMAND_MS, ...options });
   if (code !== 0) {
     throw new Error(
       `${program} ${args.join(' ')} ended with ${code}: ${stderr.trim()}\n${options.input ?? ''}`,
@@ -325,10 +332,14 @@ async function kill(child: ChildProcess): Promise<void> {
 /** A namespace lives on unseen while a process is inside: those are grandchildren of a test, and ended first. */
 async function remove(namespace: string): Promise<void> {
   const inside = await runCommand('ip', ['netns', 'pids', namespace]).catch(() => undefined);
-  for (const pid of inside?.stdout.split('\n').map(Number) ?? []) {
+  endProcesses(inside?.stdout ?? '');
+  await runCommand('ip', ['netns', 'delete', namespace]).catch(() => undefined);
+}
+
+function endProcesses(pids: string): void {
+  for (const pid of pids.split('\n').map(Number)) {
     if (pid > 1 && pid !== process.pid) endProcess(pid);
   }
-  await runCommand('ip', ['netns', 'delete', namespace]).catch(() => undefined);
 }
 
 function endProcess(pid: number): void {

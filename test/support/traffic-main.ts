@@ -220,7 +220,7 @@ function answerOf(one: OpenFlow, timeoutMs: number, verb?: 'tick' | 'bye'): Prom
         });
       }
     };
-    one.send(question as Question);
+    one.send(question);
   });
 }
 
