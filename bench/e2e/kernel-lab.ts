@@ -1,4 +1,4 @@
-import { NamespaceLab } from '../../test/support/namespaces.js';
+import { Lab as Namespaces, type Topology } from '../../test/support/lab.js';
 import type { Lab, Role } from './lab.js';
 
 /*
@@ -22,87 +22,59 @@ export const DIRECT = `${NET}.2.20`;
 export const NAT_FRONTEND = `${NET}.8.1`;
 export const FLOATING_FRONTEND = `${NET}.9.1`;
 
+type HostName = Role | 'router';
+
 export interface KernelLab extends Lab {
-  readonly spaces: NamespaceLab;
+  readonly hosts: Namespaces<HostName>['hosts'];
   /** The router, as the client reaches it. */
   readonly clientGateway: string;
 }
 
 /** Four network namespaces in which all peers can be measured side by side. Needs root. */
 export async function openKernelLab(): Promise<KernelLab> {
-  const spaces = await NamespaceLab.create('client', 'router', 'balancer', 'backend');
-  try {
-    await forward(spaces);
-    await wire(spaces);
-    await addFrontends(spaces);
-    await routeAnswers(spaces);
-  } catch (error) {
-    await spaces.close();
-    throw error;
-  }
+  const namespaces = new Namespaces(TOPOLOGY);
+  await namespaces.open();
   return {
-    spaces,
+    hosts: namespaces.hosts,
     clientGateway: CLIENT_GATEWAY,
     kind: 'netns',
     frontend: (number) => `${NET}.0.${number}`,
     client: (number) => `${NET}.1.${number}`,
     backend: (number) => `${NET}.2.${10 + number}`,
-    prefix: (role: Role) => spaces.prefix(role),
-    close: () => spaces.close(),
+    prefix: (role: Role) => namespaces.host(role).prefix,
+    close: () => namespaces.close(),
   };
 }
 
-async function forward(spaces: NamespaceLab): Promise<void> {
-  for (const name of ['router', 'balancer', 'backend']) {
-    for (const scope of ['all', 'default']) await spaces.sysctl(name, `net.ipv4.conf.${scope}.rp_filter`, 0);
-  }
-  for (const name of ['router', 'balancer']) {
-    await spaces.sysctl(name, 'net.ipv4.ip_forward', 1);
-    for (const scope of ['all', 'default']) {
-      await spaces.sysctl(name, `net.ipv4.conf.${scope}.send_redirects`, 0);
-    }
-  }
-}
-
-async function wire(spaces: NamespaceLab): Promise<void> {
-  await spaces.link(
-    { in: 'client', addresses: ['10.78.1.1/30'] },
-    { in: 'router', addresses: [`${CLIENT_GATEWAY}/30`] },
-  );
-  await spaces.ip('client', `route add local ${NET}.1.0/24 dev lo`);
-  await spaces.ip('client', `route add default via ${CLIENT_GATEWAY} src ${NET}.1.1`);
-  await spaces.ip('router', `route add ${NET}.1.0/24 via 10.78.1.1`);
-  await spaces.ip('router', 'link add br0 type bridge');
-  await spaces.ip('router', 'link set br0 up');
-  await spaces.address('router', 'br0', `${ROUTER}/24`);
-  const backends = ['11', '12', '13', '20'].map((host) => `${NET}.2.${host}/24`);
-  for (const [name, addresses] of [
-    ['balancer', [`${BALANCER}/24`]],
-    ['backend', backends],
-  ] as const) {
-    await spaces.link({ in: name, addresses }, { in: 'router', addresses: [] });
-    await spaces.ip('router', `link set ${name} master br0`);
-  }
-  await spaces.ip('balancer', `route add default via ${ROUTER}`);
-  for (const third of [0, 8, 9]) await spaces.ip('router', `route add ${NET}.${third}.0/24 via ${BALANCER}`);
-}
-
-async function addFrontends(spaces: NamespaceLab): Promise<void> {
-  const lines = Array.from(
-    { length: FRONTENDS },
-    (_, index) => `address add ${NET}.0.${index + 1}/32 dev lo`,
-  );
-  await spaces.must('balancer', 'ip', ['-batch', '-'], { input: lines.join('\n') });
-  await spaces.sysctl('backend', 'net.ipv4.conf.all.arp_ignore', 1);
-  await spaces.sysctl('backend', 'net.ipv4.conf.all.arp_announce', 2);
-  await spaces.address('backend', 'lo', `${FLOATING_FRONTEND}/32`);
-}
-
-/** NATed flows go back through the balancer, those of nobody or of a floating frontend straight to the client. */
-async function routeAnswers(spaces: NamespaceLab): Promise<void> {
-  await spaces.ip('backend', `route add default via ${BALANCER}`);
-  await spaces.ip('backend', `route add default via ${ROUTER} table 100`);
-  for (const from of [`${DIRECT}/32`, `${FLOATING_FRONTEND}/32`]) {
-    await spaces.ip('backend', `rule add from ${from} to ${NET}.1.0/24 lookup 100`);
-  }
-}
+const TOPOLOGY: Topology<HostName> = {
+  client: {
+    links: { router: ['10.78.1.1/30'] },
+    ip: [`route add local ${NET}.1.0/24 dev lo`, `route add default via ${CLIENT_GATEWAY} src ${NET}.1.1`],
+  },
+  router: {
+    links: { client: [`${CLIENT_GATEWAY}/30`], balancer: [], backend: [] },
+    bridge: { over: ['balancer', 'backend'], addresses: [`${ROUTER}/24`] },
+    forwards: true,
+    ip: [
+      `route add ${NET}.1.0/24 via 10.78.1.1`,
+      ...[0, 8, 9].map((third) => `route add ${NET}.${third}.0/24 via ${BALANCER}`),
+    ],
+  },
+  balancer: {
+    links: { router: [`${BALANCER}/24`] },
+    loopback: Array.from({ length: FRONTENDS }, (_, index) => `${NET}.0.${index + 1}/32`),
+    forwards: true,
+    ip: [`route add default via ${ROUTER}`],
+  },
+  backend: {
+    links: { router: ['11', '12', '13', '20'].map((host) => `${NET}.2.${host}/24`) },
+    loopback: [`${FLOATING_FRONTEND}/32`],
+    sysctls: { 'net.ipv4.conf.all.arp_ignore': 1, 'net.ipv4.conf.all.arp_announce': 2 },
+    // NATed flows go back through the balancer, those of no other or of a floating frontend straight to the client.
+    ip: [
+      `route add default via ${BALANCER}`,
+      `route add default via ${ROUTER} table 100`,
+      ...[DIRECT, FLOATING_FRONTEND].map((from) => `rule add from ${from}/32 to ${NET}.1.0/24 lookup 100`),
+    ],
+  },
+};

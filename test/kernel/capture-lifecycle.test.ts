@@ -1,21 +1,27 @@
 import assert from 'node:assert/strict';
-import { after, afterEach, before, describe, test } from 'node:test';
-import { reachedBy, type AskedFlow, type FlowAnswer } from '../support/capture-flows.js';
-import {
-  BACKENDS,
-  captureConfig,
-  CaptureLab,
-  CLIENT_ADDRESS,
-  FRONTEND,
-  METRICS,
-  OTHER_FRONTEND,
-  type CapturedHaports,
-  type LaunchOptions,
-} from '../support/capture-lab.js';
+import { afterEach, before, describe, test } from 'node:test';
 import { eventually, within } from '../support/deadline.js';
-import { whyNoNamespaces } from '../support/namespaces.js';
+import type { HaportsProcess, RunOptions } from '../support/haports-process.js';
+import { useLab, whyNoNamespaces } from '../support/lab.js';
+import { parseMetrics } from '../support/metrics-text.js';
+import {
+  captureConfiguration,
+  edge,
+  EDGE_BACKENDS,
+  EDGE_CLIENT,
+  EDGE_FRONTEND,
+  EDGE_METRICS,
+  EDGE_SPARE_FRONTEND,
+  FAMILIES,
+  type ConfigurationPlan,
+} from '../support/topologies.js';
+import { makeFlows, names, type Answer, type Flow, type Traffic } from '../support/traffic.js';
 
 const PORTS = [1, 80, 443, 1200, 1600, 2400, 8000, 61_000, 65_535];
+/** Not all, which would take seconds at each start: those are the matter of capture-ports.test.ts. */
+const LISTEN_PORTS = '1-2500,7700-8000,61000,65535';
+const BACKENDS = [...EDGE_BACKENDS[4], ...EDGE_BACKENDS[6]];
+const HUB = EDGE_FRONTEND[4];
 const OWN_TABLE = 'inet haports';
 /** Time in which a table that somebody has removed must be back. */
 const REPAIR_MS = 5000;
@@ -42,132 +48,145 @@ table inet firewall {
 }
 `;
 
-void describe('life cycle of capture', { skip: whyNoNamespaces('perl', 'setpriv', 'curl') }, () => {
-  let lab: CaptureLab;
-  const started = new Set<CapturedHaports>();
-  let nextSourcePort = 10_000;
+const captured = (capture: object = {}, { rule, ...plan }: ConfigurationPlan = {}) =>
+  captureConfiguration(capture, { rule: { listenPorts: LISTEN_PORTS, ...rule }, ...plan });
+
+describe('life cycle of capture', { skip: whyNoNamespaces('setpriv', 'curl') }, () => {
+  const lab = useLab(edge());
+  const { c1, lb, be } = lab.hosts;
+  const started = new Set<HaportsProcess>();
+  let client: Traffic;
+  let sourcePort = 10_000;
 
   before(async () => {
-    lab = await CaptureLab.open();
-    await lab.startBackends(PORTS, [...BACKENDS[4], ...BACKENDS[6]]);
+    await be.serve({ addresses: BACKENDS, ports: PORTS });
+    client = c1.traffic();
   });
   // What a failed test has left running must not fail the next one.
   afterEach(async () => {
-    for (const each of started) {
+    for (const each of started)
       if (each.child.exitCode === null && each.child.signalCode === null) await each.stop();
-    }
     started.clear();
   });
-  after(() => lab.close());
 
-  async function start(configuration: object, options: LaunchOptions = {}): Promise<CapturedHaports> {
-    const haports = await lab.start(configuration, options);
+  async function start(configuration: object, options: RunOptions = {}): Promise<HaportsProcess> {
+    const haports = await lb.haports(configuration, options);
     started.add(haports);
     return haports;
   }
 
   /** One flow a port and protocol from c1, each with a source port of its own. */
-  async function ask(
-    destination: string,
+  function flowsTo(
+    host: string,
     ports: readonly number[],
-    protocols: readonly AskedFlow['protocol'][] = ['tcp', 'udp'],
-  ): Promise<readonly { readonly flow: AskedFlow; readonly answer: FlowAnswer | undefined }[]> {
-    const flows = ports.flatMap((port) => protocols.map((protocol) => flowTo(destination, port, protocol)));
-    const answers = await lab.ask('c1', flows, { timeoutMs: 3000 });
-    return flows.map((flow, index) => ({ flow, answer: answers[index] }));
+    protocols: readonly Flow['protocol'][] = ['tcp', 'udp'],
+  ) {
+    const source = EDGE_CLIENT.c1[host.includes(':') ? 6 : 4];
+    return protocols.flatMap((protocol) => {
+      sourcePort += ports.length;
+      const first = sourcePort - ports.length;
+      return makeFlows(ports.length, { protocol, host, port: ports, source, sourcePort: first });
+    });
   }
 
-  function flowTo(destination: string, port: number, protocol: AskedFlow['protocol']): AskedFlow {
-    const source = CLIENT_ADDRESS.c1[destination.includes(':') ? 6 : 4];
-    return { protocol, source, sourcePort: nextSourcePort++, destination, port };
-  }
+  const ask = (...flows: Parameters<typeof flowsTo>): Promise<readonly Answer[]> =>
+    client.ask(flowsTo(...flows));
+  const askTcp = async (host: string, port: number) => names(await ask(host, [port], ['tcp']));
 
-  async function assertServes(destination: string, ports: readonly number[], log = ''): Promise<void> {
-    for (const { flow, answer } of await ask(destination, ports)) {
-      const what = `${flow.protocol} ${destination} ${flow.port}: ${JSON.stringify(answer)}\n${log}`;
-      const reached = reachedBy(answer);
-      assert.equal(reached?.port, flow.port, what);
-      assert.ok(
-        [...BACKENDS[4], ...BACKENDS[6]].some((address) => address === reached.backend),
-        what,
-      );
+  async function assertServes(haports: HaportsProcess, host: string, ports: readonly number[] = PORTS) {
+    const flows = flowsTo(host, ports);
+    for (const [index, answer] of (await client.ask(flows)).entries()) {
+      const { protocol, port } = flows[index]!;
+      const what = `${protocol} ${host} ${port}: ${JSON.stringify(answer)}\n${haports.log()}`;
+      assert.equal(answer.port, port, what);
+      assert.ok(BACKENDS.includes(answer.by), what);
     }
   }
 
-  const both = captureConfig({}, { families: [4, 6] });
+  /** `nft list ruleset`, without the table named. */
+  async function ruleset(without?: string): Promise<string> {
+    const text = await lb.must('nft list ruleset');
+    const tables = text.split(/^(?=table )/m);
+    return tables
+      .filter((table) => without === undefined || !table.startsWith(`table ${without} {`))
+      .join('');
+  }
 
-  void test('SIGTERM removes tables, addresses, routes and rules', async () => {
-    const clean = await lab.kernelState();
-    const haports = await start(both);
-    await assertServes(FRONTEND[4], PORTS, haports.log());
-    await assertServes(FRONTEND[6], PORTS, haports.log());
-    assert.notEqual(await lab.kernelState(), clean);
+  /** All that a process of haports may leave behind: tables, addresses, routes, rules. */
+  async function kernelState(): Promise<string> {
+    const ip = ['address', 'rule', '-6 rule', 'route show table all', '-6 route show table all'];
+    const parts = await Promise.all([ruleset(), ...ip.map((command) => lb.ip(command))]);
+    // Life times and counters change by themselves.
+    return parts.join('\n').replaceAll(/ (expires|age|valid_lft|preferred_lft) \S+| +$/gm, '');
+  }
+
+  const metrics = async () => parseMetrics(await c1.must(`curl -sS -m 5 http://${EDGE_METRICS}/metrics`));
+  const bothFamilies = captured({}, { families: FAMILIES });
+
+  test('SIGTERM removes tables, addresses, routes and rules', async () => {
+    const clean = await kernelState();
+    const haports = await start(bothFamilies);
+    for (const family of FAMILIES) await assertServes(haports, EDGE_FRONTEND[family]);
+    assert.notEqual(await kernelState(), clean);
     assert.equal(await haports.stop(), 0);
-    assert.equal(await lab.kernelState(), clean);
+    assert.equal(await kernelState(), clean);
   });
 
-  void test('kill -9 and a restart with less leave nothing stale, and foreign tables are untouched', async () => {
-    await lab.spaces.nft('lb', FOREIGN);
-    const foreign = await lab.ruleset();
-    const clean = await lab.kernelState();
+  test('kill -9 and a restart with less leave nothing stale, and foreign tables are untouched', async () => {
+    await lb.nft(FOREIGN);
+    const foreign = await ruleset();
+    const clean = await kernelState();
     const untouched = async (when: string): Promise<void> =>
-      assert.equal(await lab.ruleset([OWN_TABLE]), foreign, when);
+      assert.equal(await ruleset(OWN_TABLE), foreign, when);
     try {
-      const first = await start(both);
-      await assertServes(FRONTEND[4], [80], first.log());
+      const first = await start(bothFamilies);
+      await assertServes(first, HUB, [80]);
       await untouched('while it runs');
       await first.kill();
       await untouched('after kill -9');
-      assert.ok((await lab.ruleset()).includes(OWN_TABLE), 'the killed one has left its table');
+      assert.ok((await ruleset()).includes(OWN_TABLE), 'the killed one has left its table');
 
-      const second = await start(captureConfig({}, { rule: { listenPorts: '80,443' } }));
-      await assertServes(FRONTEND[4], [80, 443], second.log());
+      const second = await start(captured({}, { rule: { listenPorts: '80,443' } }));
+      await assertServes(second, HUB, [80, 443]);
       await untouched('after a restart');
-      const [gone] = await ask(FRONTEND[4], [8000], ['tcp']);
-      assert.match(JSON.stringify(gone?.answer), /ECONNREFUSED/, 'a port of the first is free again');
-      assert.ok(!(await lab.ruleset()).includes(FRONTEND[6]), 'nothing of the first frontend is left');
+      assert.deepEqual(await askTcp(HUB, 8000), ['ECONNREFUSED'], 'a port of the first is free again');
+      assert.ok(!(await ruleset()).includes(EDGE_FRONTEND[6]), 'nothing of the first frontend is left');
       assert.equal(await second.stop(), 0);
-      assert.equal(await lab.kernelState(), clean);
+      assert.equal(await kernelState(), clean);
     } finally {
-      await lab.spaces.nft('lb', 'delete table ip foreign\ndelete table inet firewall');
+      await lb.nft('delete table ip foreign\ndelete table inet firewall');
     }
   });
 
-  void test('excluded ports, ports of other processes and the own metrics stay where they are', async () => {
-    const ssh = await lab.startEcho('lb', [22, 7777], [FRONTEND[4]]);
-    const any = await lab.startEcho('lb', [7788], ['0.0.0.0']);
-    try {
-      const haports = await start(captureConfig({}));
-      for (const { flow, answer } of await ask(FRONTEND[4], [22, 7777, 7788])) {
-        // It is a server in the balancer's namespace that answers, not a backend.
-        const server = flow.port === 7788 ? '0.0.0.0' : FRONTEND[4];
-        const expected = { backend: server, port: flow.port };
-        assert.deepEqual(reachedBy(answer), expected, `${flow.protocol} ${JSON.stringify(answer)}`);
-      }
-      assert.ok((await lab.metrics('c1', METRICS)).length > 0);
-      await assertServes(FRONTEND[4], [80, 65_535], haports.log());
-      assert.match(haports.log(), /7777/, 'a port that is not served is told');
-    } finally {
-      for (const child of [ssh, any]) child.kill('SIGKILL');
-    }
-  });
-
-  void test('nft flush ruleset from outside is repaired, and told in status and metrics', async (context) => {
-    const haports = await start(captureConfig({}));
-    const held = await lab.hold(
-      'c1',
-      [80, 443].map((port) => flowTo(FRONTEND[4], port, 'tcp')),
+  test('excluded ports, ports of other processes and the own metrics stay where they are', async () => {
+    const own = await lb.serve({ name: 'own', ports: [22, 7777], addresses: [HUB] });
+    await own.serve({ name: 'any', ports: [7788], addresses: ['0.0.0.0'] });
+    const haports = await start(captured());
+    // It is a server in the balancer's namespace that answers, not a backend.
+    const flows = flowsTo(HUB, [22, 7777, 7788]);
+    const answers = await client.ask(flows.map((flow) => ({ ...flow, fromAnywhere: flow.port === 7788 })));
+    assert.deepEqual(names(answers), ['own', 'own', 'any', 'own', 'own', 'any']);
+    assert.deepEqual(
+      answers.map(({ port }) => port),
+      [22, 7777, 7788, 22, 7777, 7788],
     );
-    await lab.spaces.must('lb', 'nft', ['flush', 'ruleset']);
+    assert.ok((await metrics()).length > 0);
+    await assertServes(haports, HUB, [80, 65_535]);
+    assert.match(haports.log(), /7777/, 'a port that is not served is told');
+    own.kill();
+  });
+
+  test('nft flush ruleset from outside is repaired, and told in status and metrics', async (context) => {
+    const haports = await start(captured());
+    const held = c1.traffic();
+    const before = await held.open(flowsTo(HUB, [80, 443], ['tcp']));
+    await lb.nft('flush ruleset');
     const flushedAtMs = performance.now();
-    await eventually(
-      async () => (await lab.ruleset()).includes(OWN_TABLE),
-      REPAIR_MS,
-      `the table to be back:\n${haports.log()}`,
-    );
+    const isBack = async () => (await ruleset()).includes(OWN_TABLE);
+    await eventually(isBack, REPAIR_MS, `the table to be back:\n${haports.log()}`);
     context.diagnostic(`repaired after ${Math.round(performance.now() - flushedAtMs)} ms`);
-    assert.equal(await held.ask(), 2, 'connections that were open go on');
-    await assertServes(FRONTEND[4], PORTS, haports.log());
+    assert.deepEqual(await held.again(), before, 'connections that were open go on');
+    await assertServes(haports, HUB);
     // The table is there a moment before the process has looked at it.
     await eventually(
       async () => {
@@ -177,107 +196,88 @@ void describe('life cycle of capture', { skip: whyNoNamespaces('perl', 'setpriv'
       REPAIR_MS,
       'one repair to be told',
     );
-    const repairs = (await lab.metrics('c1', METRICS)).filter(
-      ({ name }) => name.startsWith('haports_kernel') && name.includes('repair'),
-    );
+    const repairs = (await metrics()).filter(({ name }) => /^haports_kernel.*repair/.test(name));
     assert.deepEqual(
       repairs.map(({ value }) => value),
       [1],
     );
   });
 
-  void test('runs as nobody, given CAP_NET_ADMIN alone', async () => {
-    const clean = await lab.kernelState();
-    const haports = await start(captureConfig({}, { families: [4, 6] }), {
-      launcher: asNobody('-all,+net_admin'),
-    });
-    await assertServes(FRONTEND[4], PORTS, haports.log());
-    await assertServes(FRONTEND[6], PORTS, haports.log());
+  test('runs as nobody, given CAP_NET_ADMIN alone', async () => {
+    const clean = await kernelState();
+    const haports = await start(bothFamilies, { launcher: asNobody('-all,+net_admin') });
+    for (const family of FAMILIES) await assertServes(haports, EDGE_FRONTEND[family]);
     assert.equal(await haports.stop(), 0);
-    assert.equal(await lab.kernelState(), clean);
+    assert.equal(await kernelState(), clean);
   });
 
-  void test('without CAP_NET_ADMIN: one clear line and an exit code', async () => {
-    const haports = await start(captureConfig({}), { launcher: asNobody('-all'), waitFor: 'nothing' });
+  test('without CAP_NET_ADMIN: one clear line and an exit code', async () => {
+    const haports = await start(captured(), { launcher: asNobody('-all'), waitFor: 'nothing' });
     assert.equal(await within(haports.exit, 20_000, 'haports to give up'), EXIT_FAILED, haports.log());
-    const lines = haports
-      .log()
-      .split('\n')
-      .filter((line) => line.includes('CAP_NET_ADMIN'));
-    assert.equal(lines.length, 1, haports.log());
+    const lines = haports.log().split('\n');
+    assert.equal(lines.filter((line) => line.includes('CAP_NET_ADMIN')).length, 1, haports.log());
   });
 
-  void test('without CAP_NET_ADMIN, with the fallback bind: serves from a socket a port', async () => {
-    const configuration = captureConfig({ fallback: 'bind' }, { rule: { listenPorts: '8000-8099' } });
+  test('without CAP_NET_ADMIN, with the fallback bind: serves from a socket a port', async () => {
+    const configuration = captured({ fallback: 'bind' }, { rule: { listenPorts: '8000-8099' } });
     const haports = await start(configuration, { launcher: asNobody('-all') });
-    await assertServes(FRONTEND[4], [8000], haports.log());
+    await assertServes(haports, HUB, [8000]);
     assert.match(haports.log(), /CAP_NET_ADMIN/);
-    assert.ok(!(await lab.ruleset()).includes(OWN_TABLE));
+    assert.ok(!(await ruleset()).includes(OWN_TABLE));
   });
 
-  void test('a reload adds and removes ports and frontends, and no connection is lost', async () => {
-    const configOf = (listenPorts: string, frontends: readonly string[]): object => ({
-      ...captureConfig({}),
+  test('a reload adds and removes ports and frontends, and no connection is lost', async () => {
+    const configurationOf = (listenPorts: string, frontends: readonly string[]): object => ({
+      ...captured(),
       frontends: frontends.map((address, index) => ({ name: `hub${index}`, address })),
       rules: frontends.map((_, index) => ({
-        name: `rule${index}`,
-        frontend: `hub${index}`,
-        backendPool: 'nvas4',
-        haPorts: true,
-        listenPorts,
+        ...{ name: `rule${index}`, frontend: `hub${index}`, backendPool: 'v4' },
+        ...{ haPorts: true, listenPorts },
       })),
     });
-    const haports = await start(configOf('1000-1999', [FRONTEND[4]]));
-    const flows = Array.from({ length: 50 }, () => flowTo(FRONTEND[4], 1600, 'tcp'));
-    const held = await lab.hold('c1', flows);
+    const haports = await start(configurationOf('1000-1999', [HUB]));
+    const held = c1.traffic();
+    const before = await held.open(flowsTo(HUB, Array<number>(50).fill(1600), ['tcp']));
+    assert.ok(before.every(({ by }) => BACKENDS.includes(by)));
 
-    const wider = await haports.reload(configOf('1500-2500', [FRONTEND[4], OTHER_FRONTEND]));
+    const wider = await haports.reload(configurationOf('1500-2500', [HUB, EDGE_SPARE_FRONTEND]));
     assert.equal(wider.status, 200, JSON.stringify(wider.body));
-    assert.equal(await held.ask(), flows.length);
-    await assertServes(FRONTEND[4], [1600, 2400], haports.log());
-    await assertServes(OTHER_FRONTEND, [1600, 2400], haports.log());
-    const [removed] = await ask(FRONTEND[4], [1200], ['tcp']);
-    assert.match(JSON.stringify(removed?.answer), /ECONNREFUSED/, 'a port that was removed');
+    assert.deepEqual(await held.again(), before);
+    for (const host of [HUB, EDGE_SPARE_FRONTEND]) await assertServes(haports, host, [1600, 2400]);
+    assert.deepEqual(await askTcp(HUB, 1200), ['ECONNREFUSED'], 'a port that was removed');
 
-    const narrower = await haports.reload(configOf('1500-2500', [FRONTEND[4]]));
+    const narrower = await haports.reload(configurationOf('1500-2500', [HUB]));
     assert.equal(narrower.status, 200, JSON.stringify(narrower.body));
-    assert.equal(await held.ask(), flows.length);
-    assert.ok(!(await lab.ruleset()).includes(OTHER_FRONTEND), 'a frontend that was removed');
-    await assertServes(FRONTEND[4], [1600], haports.log());
+    assert.deepEqual(await held.again(), before);
+    assert.ok(!(await ruleset()).includes(EDGE_SPARE_FRONTEND), 'a frontend that was removed');
+    await assertServes(haports, HUB, [1600]);
   });
 
-  void test('a second process of the same instance is refused, and disturbs nothing', async () => {
-    const first = await start(captureConfig({}));
-    const before = await lab.kernelState();
-    const configuration = captureConfig({ port: 62_000 }, { top: { metrics: { listen: '127.0.0.1:9903' } } });
-    const second = await start(configuration, { waitFor: 'nothing' });
+  test('a second process of the same instance is refused, and disturbs nothing', async () => {
+    const first = await start(captured());
+    const before = await kernelState();
+    const other = captured({ port: 62_000 }, { top: { metrics: { listen: '127.0.0.1:9903' } } });
+    const second = await start(other, { waitFor: 'nothing' });
     assert.equal(await within(second.exit, 20_000, 'the second to give up'), EXIT_FAILED, second.log());
     assert.match(second.log(), /instance/);
-    assert.equal(await lab.kernelState(), before);
-    await assertServes(FRONTEND[4], PORTS, first.log());
+    assert.equal(await kernelState(), before);
+    await assertServes(first, HUB);
   });
 
-  void test('two instances serve side by side, and each removes only what is its own', async () => {
-    const first = await start(captureConfig({}));
-    const before = await lab.kernelState();
-    const second = await start(
-      captureConfig(
-        { port: 62_000 },
-        {
-          dataPlane: { instance: 'second' },
-          top: {
-            frontends: [{ name: 'hub4', address: OTHER_FRONTEND }],
-            metrics: { listen: `${OTHER_FRONTEND}:9902` },
-          },
-        },
-      ),
-    );
+  test('two instances serve side by side, and each removes only what is its own', async () => {
+    const first = await start(captured());
+    const before = await kernelState();
+    const top = {
+      frontends: [{ name: 'hub4', address: EDGE_SPARE_FRONTEND }],
+      metrics: { listen: `${EDGE_SPARE_FRONTEND}:9902` },
+    };
+    const second = await start(captured({ port: 62_000 }, { dataPlane: { instance: 'second' }, top }));
     // The first listens there itself, on every address of the machine: so it is not the second's to take.
     const free = PORTS.filter((port) => port !== 61_000);
-    await assertServes(OTHER_FRONTEND, free, second.log());
-    await assertServes(FRONTEND[4], PORTS, first.log());
+    await assertServes(second, EDGE_SPARE_FRONTEND, free);
+    await assertServes(first, HUB);
     assert.equal(await second.stop(), 0);
-    assert.equal(await lab.kernelState(), before);
-    await assertServes(FRONTEND[4], PORTS, first.log());
+    assert.equal(await kernelState(), before);
+    await assertServes(first, HUB);
   });
 });

@@ -4,17 +4,14 @@ import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { reachedBy, type AskedFlow } from '../support/capture-flows.js';
-import {
-  BACKENDS,
-  captureConfig,
-  CaptureLab,
-  FRONTEND,
-  type CapturedHaports,
-} from '../support/capture-lab.js';
 import { eventually } from '../support/deadline.js';
-import { whyNoNamespaces } from '../support/namespaces.js';
+import type { HaportsProcess } from '../support/haports-process.js';
+import { useLab, whyNoNamespaces } from '../support/lab.js';
+import { captureConfiguration, edge, EDGE_BACKENDS, EDGE_FRONTEND } from '../support/topologies.js';
+import { names } from '../support/traffic.js';
 
+const BACKENDS = EDGE_BACKENDS[4];
+const FRONTEND = EDGE_FRONTEND[4];
 /** Clients, all in one namespace: so many that each backend gets some. */
 const SOURCES = Array.from({ length: 16 }, (_, index) => `10.50.1.${20 + index}`);
 /** SIP, and one RTP stream with its RTCP (RFC 3550, 11: the next higher port). */
@@ -23,9 +20,9 @@ const FILE_BYTES = 200_000;
 
 const skip = whyNoNamespaces('vsftpd', 'in.tftpd', 'curl');
 
-void describe('protocols of more than one port, captured, source-ip', { skip }, () => {
-  let lab: CaptureLab;
-  let haports: CapturedHaports;
+describe('protocols of more than one port, captured, source-ip', { skip }, () => {
+  const { c1, lb, be } = useLab(edge()).hosts;
+  let haports: HaportsProcess;
   let folder: string;
   /** SHA-256 of each backend's file, which so tells whom it came from. */
   const backendOf = new Map<string, string>();
@@ -33,17 +30,13 @@ void describe('protocols of more than one port, captured, source-ip', { skip }, 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'haports-protocols-'));
     await chmod(folder, 0o755);
-    lab = await CaptureLab.open();
-    await lab.spaces.address('c1', 'lb', ...SOURCES.map((source) => `${source}/24`));
-    await lab.startBackends([SIP, RTP, RTCP]);
-    for (const address of BACKENDS[4]) await startServers(address);
+    await c1.address('lb', ...SOURCES.map((source) => `${source}/24`));
+    await be.serve({ addresses: BACKENDS, ports: [SIP, RTP, RTCP] });
+    await Promise.all(BACKENDS.map(startServers));
     const rule = { distribution: 'source-ip' };
-    haports = await lab.start(captureConfig({}, { rule, dataPlane: { workers: 2 } }));
+    haports = await lb.haports(captureConfiguration({}, { rule, dataPlane: { workers: 2 } }));
   });
-  after(async () => {
-    await lab.close();
-    await rm(folder, { recursive: true, force: true });
-  });
+  after(() => rm(folder, { recursive: true, force: true }));
 
   /** A real FTP and a real TFTP server, with a file of this backend's own. */
   async function startServers(address: string): Promise<void> {
@@ -55,21 +48,13 @@ void describe('protocols of more than one port, captured, source-ip', { skip }, 
     backendOf.set(hashOf(content), address);
     const settings = join(folder, `${address}.conf`);
     await writeFile(settings, vsftpdSettings({ address, files, empty }));
-    lab.spaces.spawn('be', 'vsftpd', [settings], { stdio: 'ignore' });
-    const tftpd = ['--foreground', '--ipv4', '--address', `${address}:69`, '--secure', files];
-    lab.spaces.spawn('be', 'in.tftpd', tftpd, { stdio: 'ignore' });
+    be.spawn(`vsftpd ${settings}`, { stdio: 'ignore' });
+    be.spawn(`in.tftpd --foreground --ipv4 --address ${address}:69 --secure ${files}`, { stdio: 'ignore' });
+    const isThere = async (filter: string): Promise<boolean> =>
+      (await be.must(`ss -Hln ${filter}`)).includes(address);
     await eventually(
-      async () => {
-        const { stdout } = await lab.spaces.run('be', 'cat', ['/proc/net/tcp', '/proc/net/udp']);
-        const hex = address
-          .split('.')
-          .reverse()
-          .map((part) => Number(part).toString(16).padStart(2, '0'))
-          .join('')
-          .toUpperCase();
-        return stdout.includes(` ${hex}:0015 `) && stdout.includes(` ${hex}:0045 `);
-      },
-      10_000,
+      async () => (await isThere('-t sport = :21')) && (await isThere('-u sport = :69')),
+      20_000,
       `servers on ${address}`,
     );
   }
@@ -83,62 +68,50 @@ void describe('protocols of more than one port, captured, source-ip', { skip }, 
     for (const source of SOURCES) {
       const file = join(folder, 'got');
       const args = ['-sS', '-m', '20', '--interface', source, '-o', file, ...options, url];
-      const { code, stderr } = await lab.spaces.run('c1', 'curl', args, { timeoutMs: 30_000 });
+      const { code, stderr } = await c1.run(['curl', ...args]);
       assert.equal(code, 0, `curl ${args.join(' ')}: ${stderr}\n${haports.log().slice(-2000)}`);
       const backend = backendOf.get(hashOf(await readFile(file)));
       assert.ok(backend !== undefined, `${source} got a file that no backend has`);
       served.set(source, backend);
       await rm(file);
     }
-    assert.equal(
-      new Set(served.values()).size,
-      BACKENDS[4].length,
-      'each backend serves some of the clients',
-    );
+    assert.equal(new Set(served.values()).size, BACKENDS.length, 'each backend serves some of the clients');
     return served;
   }
 
-  void test('FTP passive: control and data connections of a client meet at one backend', async () => {
-    const url = `ftp://${FRONTEND[4]}/file`;
+  test('FTP passive: control and data connections of a client meet at one backend', async () => {
+    const url = `ftp://${FRONTEND}/file`;
     // PASV with the address that the server names, which is the frontend's; then EPSV, which names the port alone.
     const pasv = await fetchAll(url, ['--disable-epsv', '--no-ftp-skip-pasv-ip']);
     assert.deepEqual(await fetchAll(url), pasv);
   });
 
-  void test('TFTP: the server answers from a port of its own choice', async () => {
-    const tftp = await fetchAll(`tftp://${FRONTEND[4]}/file`);
-    const ftp = await fetchAll(`ftp://${FRONTEND[4]}/file`);
+  test('TFTP: the server answers from a port of its own choice', async () => {
+    const tftp = await fetchAll(`tftp://${FRONTEND}/file`);
+    const ftp = await fetchAll(`ftp://${FRONTEND}/file`);
     assert.deepEqual(tftp, ftp, 'source-ip: a client has one backend, whatever the protocol');
   });
 
-  void test('SIP and RTP: call and media of a client meet at one backend', async () => {
-    const flows = SOURCES.flatMap((source) =>
-      [SIP, RTP, RTCP].map((port): AskedFlow => ({
-        protocol: 'udp',
-        source,
-        // The same number at both ends, as such clients like it.
-        sourcePort: port,
-        destination: FRONTEND[4],
-        port,
-      })),
-    );
-    const answers = await lab.ask('c1', flows);
+  test('SIP and RTP: call and media of a client meet at one backend', async () => {
+    const ports = [SIP, RTP, RTCP];
+    // The same number at both ends, as such clients like it.
+    const to = { protocol: 'udp', host: FRONTEND } as const;
+    const answers = await c1
+      .traffic()
+      .ask(SOURCES.flatMap((source) => ports.map((port) => ({ ...to, source, port, sourcePort: port }))));
     const backends = new Set<string>();
-    for (const source of SOURCES) {
-      const own = flows
-        .map((flow, index) => ({ flow, answer: answers[index] }))
-        .filter(({ flow }) => flow.source === source);
-      const reached = own.map(({ answer }) => reachedBy(answer));
+    for (const [index, source] of SOURCES.entries()) {
+      const own = answers.slice(index * ports.length, (index + 1) * ports.length);
       assert.deepEqual(
-        reached.map((each) => each?.port),
-        [SIP, RTP, RTCP],
+        own.map(({ port }) => port),
+        ports,
         `${source}: ${JSON.stringify(own)}`,
       );
-      const those = new Set(reached.map((each) => each?.backend ?? ''));
+      const those = new Set(names(own));
       assert.equal(those.size, 1, `${source} reached ${[...those].join(', ')}`);
       for (const backend of those) backends.add(backend);
     }
-    assert.equal(backends.size, BACKENDS[4].length, 'each backend serves some of the clients');
+    assert.equal(backends.size, BACKENDS.length, 'each backend serves some of the clients');
   });
 });
 
@@ -162,7 +135,7 @@ function vsftpdSettings(of: {
     isolate_network: 'NO',
     seccomp_sandbox: 'NO',
     xferlog_enable: 'NO',
-    pasv_address: FRONTEND[4],
+    pasv_address: FRONTEND,
   };
   return Object.entries(settings)
     .map(([key, value]) => `${key}=${value}\n`)

@@ -1,312 +1,293 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
-import { compileProgram } from '../../src/planes/kernel/program.js';
-import { floatingSetup } from '../../src/planes/kernel/ebpf/floating.js';
-import { ipAddress } from '../../src/model/address.js';
-import type { ForwardingState } from '../../src/model/forwarding.js';
-import type { KernelMode } from '../../src/model/configuration.js';
-import { replaceTableText } from '../../src/planes/netfilter/setup.js';
-import { NONE_EXCLUDED } from '../../src/selection/picker.js';
-import { BACKENDS, DEVICE, FloatingLab, PORT } from '../support/floating-lab.js';
-import { KernelStates } from '../support/kernel-states.js';
-import { whyNoNamespaces } from '../support/namespaces.js';
-import { CLIENTS, FRONTEND, whoAnswered, type ClientFlow, type LabClient } from '../support/nat-lab.js';
+import { afterEach, before, beforeEach, describe, test } from 'node:test';
+import { eventually } from '../support/deadline.js';
+import { FLOATING_MODES, useHub } from '../support/kernel-lab.js';
+import { whyNoNamespaces } from '../support/lab.js';
+import { RAW_PACKETS } from '../support/raw-packets.js';
+import type { Conditions } from '../support/state-factory.js';
+import {
+  BACKENDS,
+  CLIENTS,
+  FAMILIES,
+  FRONTEND,
+  type ConfigurationPlan,
+  type Family,
+} from '../support/topologies.js';
+import { makeFlows, names, type Flow, type FlowPlan, type Traffic } from '../support/traffic.js';
 
-const skip = whyNoNamespaces();
-const HOSTS = { 4: '10.2.0.', 6: 'fd02::' } as const;
+const GRE = 47;
+const BOTH_FAMILIES: ConfigurationPlan = { families: FAMILIES };
+const B2_DOWN: Conditions = { admin: { b2: 'down' } };
 
-function configuration(options: {
-  readonly backends?: readonly string[];
-  readonly rule?: object;
-  readonly weights?: Readonly<Record<string, number>>;
-}): object {
-  const names = options.backends ?? BACKENDS;
-  const pool = (family: 4 | 6): object => ({
-    name: `v${family}`,
-    backends: names.map((name) => ({
-      name,
-      address: `${HOSTS[family]}1${name.slice(1)}`,
-      weight: options.weights?.[name] ?? 1,
-    })),
-  });
-  const rule = (family: 4 | 6): object => ({
-    ...{ name: `all${family}`, frontend: `hub${family}`, backendPool: `v${family}`, haPorts: true },
-    ...options.rule,
-  });
-  return {
-    seed: 0x12345678,
-    frontends: [4, 6].map((family) => ({ name: `hub${family}`, address: FRONTEND[family as 4 | 6] })),
-    backendPools: [pool(4), pool(6)],
-    rules: [rule(4), rule(6)],
-  };
-}
-
-function flow(protocol: 'tcp' | 'udp', family: 4 | 6, index: number): ClientFlow {
-  const source = CLIENTS[family][index % 4] ?? '';
-  return { protocol, host: FRONTEND[family], port: PORT, source, sourcePort: 20_000 + index };
-}
-
-function flows(protocol: 'tcp' | 'udp', family: 4 | 6, count: number, first = 0): ClientFlow[] {
-  return Array.from({ length: count }, (_, index) => flow(protocol, family, first + index));
-}
-
-const MODES: readonly KernelMode[] = ['floating-l2', 'floating-routed'];
-
-for (const mode of MODES) {
-  describe(`floatingSetup(), ${mode}`, { skip }, () => {
-    let lab: FloatingLab;
-    let client: LabClient;
-    let states: KernelStates;
-    let opened = 0;
-
-    before(async () => {
-      states = await KernelStates.create();
-      lab = await FloatingLab.create();
-      client = lab.client();
+for (const mode of FLOATING_MODES) {
+  describe(`flows with floating IP, ${mode}`, { skip: whyNoNamespaces('perl', 'ping') }, () => {
+    const kernel = useHub(mode);
+    const { hosts } = kernel.lab;
+    let client: Traffic;
+    let nextPort = 20_000;
+    beforeEach(async () => {
+      await kernel.clear();
+      client = hosts.client.traffic();
     });
-    after(() => lab.close());
+    afterEach(() => client.end());
 
-    function state(
-      raw: object,
-      conditions: Parameters<KernelStates['state']>[2] = {},
-      flowState: 'pinned' | 'stateless' = 'pinned',
-    ): ForwardingState {
-      const device = mode === 'floating-l2' ? { interface: DEVICE } : {};
-      return states.state(raw, { mode, flowState, ...device }, conditions);
+    function flows(count: number, family: Family = 4, of: Partial<FlowPlan> = {}): readonly Flow[] {
+      nextPort += count;
+      const to = { host: FRONTEND[family], port: 443 };
+      return makeFlows(count, { ...to, source: CLIENTS[family], sourcePort: nextPort - count, ...of });
     }
-
-    function predicted(of: ForwardingState, one: ClientFlow): string {
-      const tuple = {
-        protocol: one.protocol,
-        source: ipAddress(one.source ?? ''),
-        sourcePort: one.sourcePort ?? 0,
-        destination: ipAddress(one.host),
-        destinationPort: one.port,
-      };
-      const result = states.picker.pick(of, tuple, NONE_EXCLUDED);
-      if (result.kind !== 'picked') return result.kind;
-      return of.views[result.viewIndex]?.backends[result.backendIndex]?.backend.name ?? '';
-    }
-
-    for (const flowState of ['pinned', 'stateless'] as const) {
-      test(`300 TCP and UDP flows each, IPv4 and IPv6, go where explain says, ${flowState}`, async () => {
-        await lab.clear();
-        const one = state(configuration({}), {}, flowState);
-        await lab.load(one);
-        for (const family of [4, 6] as const) {
-          for (const protocol of ['tcp', 'udp'] as const) {
-            const sent = flows(protocol, family, 300);
-            const answers = await client.once(...sent);
-            const wrong = sent.flatMap((each, index) => {
-              const expected = `${predicted(one, each)} ${each.source} ${each.sourcePort} ${PORT}`;
-              return answers[index]?.startsWith(expected) === true ? [] : [{ expected, got: answers[index] }];
-            });
-            assert.deepEqual(wrong.slice(0, 3), [], `${wrong.length} of 300 ${protocol}${family}`);
-            assert.equal(new Set(answers.map(whoAnswered)).size, 3);
-          }
-        }
-      });
-    }
-
-    async function stick(family: 4 | 6): Promise<void> {
-      await lab.clear();
-      const all = state(configuration({}));
-      const two = state(configuration({ backends: ['b1', 'b3'] }));
-      const gone = all.views.flatMap(({ pool, backends }) =>
-        backends
-          .filter(({ backend }) => backend.name === 'b2')
-          .map(({ backend }) => ({ ...backend, pool: pool.name })),
-      );
-      await lab.load(all);
-      const open = await another(family, 300);
-      const before = open.answers.map(whoAnswered);
-      assert.equal(new Set(before).size, 3);
-      await lab.load(two, gone);
-      assert.deepEqual((await open.client.do({ kind: 'ask' })).map(whoAnswered), before, 'b2 removed');
-      const newer = await client.once(...flows('tcp', family, 60, 1000));
-      assert.deepEqual(new Set(newer.map(whoAnswered)), new Set(['b1', 'b3']));
-      await lab.load(all);
-      assert.deepEqual((await open.client.do({ kind: 'ask' })).map(whoAnswered), before, 'b2 there again');
-    }
-
-    /** A client with flows that stay open. */
-    async function another(
-      family: 4 | 6,
-      count: number,
-    ): Promise<{ readonly client: LabClient; readonly answers: readonly string[] }> {
-      const one = lab.client();
-      // Clients of other tests may hold theirs yet.
-      const first = 2000 + opened;
-      opened += count;
-      const answers = await one.do({ kind: 'open', flows: flows('tcp', family, count, first) });
-      return { client: one, answers };
-    }
-
-    for (const family of [4, 6] as const) {
-      test(`300 of 300 flows stay while a backend goes and comes back, IPv${family}`, () => stick(family));
-    }
-
-    test('tcp reset comes from the frontend, rebalance moves datagrams', async () => {
-      await lab.clear();
-      await lab.load(state(configuration({})));
-      const open = await another(4, 30);
-      const onB2 = open.answers.filter((answer) => whoAnswered(answer) === 'b2').length;
-      assert.ok(onB2 > 3);
-      const datagrams = flows('udp', 4, 60);
-      const before = (await client.once(...datagrams)).map(whoAnswered);
-      assert.ok(before.includes('b2'));
-      const policy = { adminDown: { tcp: 'reset', udp: 'rebalance' } };
-      // The same structure: what differs is who is down, and what is done then.
-      const down = state(configuration({ rule: { flowPolicy: policy } }), { admin: { b2: 'down' } });
-      await lab.load(down);
-      const answers = (await open.client.do({ kind: 'ask', timeoutMs: 1500 })).map(
-        (answer) => answer.split(' ')[0],
-      );
-      assert.equal(answers.filter((answer) => answer === 'ECONNRESET').length, onB2);
-      const moved = (await client.once(...datagrams)).map(whoAnswered);
-      assert.deepEqual(
-        moved.filter((name, index) => before[index] !== 'b2' && name !== before[index]),
-        [],
-      );
-      assert.deepEqual(new Set(moved), new Set(['b1', 'b3']));
-      await lab.load(state(configuration({ rule: { flowPolicy: policy } })));
-      assert.deepEqual((await client.once(...datagrams)).map(whoAnswered), moved, 'where they were moved to');
-    });
+    const datagrams = (count: number, family: Family = 4) => flows(count, family, { protocol: 'udp' });
+    /** Those of this test: clients of others may hold theirs yet. */
+    const pinned = async (of: readonly Flow[]) => {
+      const ports = new Set(of.map(({ sourcePort }) => sourcePort));
+      return (await kernel.pinned()).filter(({ clientPort }) => ports.has(clientPort));
+    };
 
     test('flows without packets are forgotten after the idle time, and those that are closed soon', async () => {
-      await lab.clear();
-      await lab.load(state(configuration({ rule: { idleTimeout: { tcp: '4m', udp: '1s' } } })));
-      const open = await another(4, 10);
-      await client.once(...flows('udp', 4, 10), ...flows('tcp', 4, 10));
-      const listed = await lab.listed('flows-hub4');
-      assert.equal(
-        listed.filter(({ protocol }) => protocol === 'tcp').length,
-        10,
-        'closed ones are not listed',
-      );
-      assert.equal(listed.filter(({ protocol }) => protocol === 'udp').length, 10);
-      assert.equal(
-        listed.every(({ packets, expiresMs }) => packets > 0 && expiresMs > 0),
-        true,
-      );
-      await new Promise((resolve) => setTimeout(resolve, 1500));
-      const left = await lab.listed('flows-hub4');
-      assert.deepEqual(new Set(left.map(({ protocol }) => protocol)), new Set(['tcp']));
-      assert.deepEqual(
-        (await open.client.do({ kind: 'ask' })).map(whoAnswered),
-        open.answers.map(whoAnswered),
-      );
+      await kernel.load({ ...BOTH_FAMILIES, rule: { idleTimeout: { tcp: '4m', udp: '1s' } } });
+      const [kept, silent, closed] = [flows(10), datagrams(10), flows(10)];
+      const before = await client.open(kept);
+      await client.ask([...silent, ...closed]);
+      assert.equal((await pinned(kept)).length, 10);
+      assert.equal((await pinned(closed)).length, 0, 'closed ones are not listed');
+      const listed = await pinned(silent);
+      assert.equal(listed.length, 10);
+      assert.ok(listed.every(({ packets, expiresMs }) => packets > 0 && expiresMs > 0));
+      await eventually(async () => (await pinned(silent)).length === 0, 5000, 'silent flows to be forgotten');
+      assert.equal((await pinned(kept)).length, 10);
+      assert.deepEqual(await client.again(), before);
     });
 
     test('a packet without a flow is reset once the table has settled, and placed before', async () => {
-      await lab.clear();
-      const one = state(configuration({}));
-      await lab.load(one);
-      const open = await another(4, 30);
-      await lab.flush('pins-hub4');
-      assert.deepEqual(
-        (await open.client.do({ kind: 'ask' })).map(whoAnswered),
-        open.answers.map(whoAnswered),
-        'by their hashes',
-      );
-      await lab.flush('settling', 'pins-hub4');
-      const answers = await open.client.do({ kind: 'ask', timeoutMs: 1500 });
-      assert.deepEqual(new Set(answers), new Set(['ECONNRESET']));
+      await kernel.load({});
+      const before = await client.open(flows(30));
+      await kernel.forgetPins();
+      assert.deepEqual(await client.again(), before, 'by their hashes');
+      await kernel.settle();
+      await kernel.forgetPins();
+      const answers = await client.again({ timeoutMs: 1500 });
+      assert.deepEqual(new Set(names(answers)), new Set(['ECONNRESET']));
     });
 
-    test('weights are kept, nobody gets a backend of weight 0, all down is refused', async () => {
-      await lab.clear();
-      await lab.load(state(configuration({ weights: { b1: 3, b2: 1, b3: 0 } })));
-      const names = (await client.once(...flows('udp', 4, 300))).map(whoAnswered);
-      assert.equal(names.includes('b3'), false);
-      const share = names.filter((name) => name === 'b1').length / names.length;
+    test('weights are kept, none gets a backend of weight 0, all down is refused', async () => {
+      const weights = { b1: { weight: 3 }, b2: { weight: 1 }, b3: { weight: 0 } };
+      await kernel.load({ ...BOTH_FAMILIES, backend: weights });
+      const served = names(await client.ask(datagrams(300)));
+      assert.equal(served.includes('b3'), false);
+      const share = served.filter((name) => name === 'b1').length / served.length;
       assert.ok(share > 0.65 && share < 0.85, `${share}`);
       const health = { b1: 'down', b2: 'down', b3: 'down' } as const;
-      const rule = { probe: 'alive' };
-      const raw = { ...configuration({ rule }), probes: [{ name: 'alive', protocol: 'tcp', port: PORT }] };
-      await lab.load(state(raw, { health }));
-      const refused = await client.once(flow('tcp', 4, 900), flow('udp', 4, 900), flow('tcp', 6, 900));
+      await kernel.load({ ...BOTH_FAMILIES, probe: { protocol: 'tcp', port: 443 } }, { health });
+      const refused = names(await client.ask([...flows(1), ...datagrams(1), ...flows(1, 6)]));
       assert.deepEqual(refused, ['ECONNREFUSED', 'ECONNREFUSED', 'ECONNREFUSED']);
     });
 
     test('echo requests are balanced by address, and their answers come from the frontend', async () => {
-      await lab.clear();
-      await lab.load(state(configuration({})));
-      for (const family of [4, 6] as const) {
+      await kernel.load(BOTH_FAMILIES);
+      for (const family of FAMILIES) {
         for (const source of CLIENTS[family]) {
-          await lab.namespaces.must('client', 'ping', [
-            '-c',
-            '2',
-            '-i',
-            '0.1',
-            '-W',
-            '2',
-            '-I',
-            source,
-            FRONTEND[family],
-          ]);
+          await hosts.client.must(`ping -c 2 -i 0.1 -W 2 -I ${source} ${FRONTEND[family]}`);
         }
       }
     });
 
-    test('flows stay where they are while the whole table is made anew', async () => {
-      await lab.clear();
-      const two = state(configuration({ backends: ['b1', 'b3'] }));
-      await lab.load(two);
-      const open = await another(4, 60);
-      await lab.load(state(configuration({})));
-      const more = configuration({});
-      const web = { name: 'web', frontend: 'hub4', backendPool: 'v4', protocol: 'tcp', frontendPort: 443 };
-      const rules = [...(more as { rules: object[] }).rules, { ...web, backendPort: 443 }];
-      await lab.replace(state({ ...more, rules }));
-      await lab.flush('settling');
-      assert.deepEqual(
-        (await open.client.do({ kind: 'ask' })).map(whoAnswered),
-        open.answers.map(whoAnswered),
-      );
-      assert.equal((await lab.listed('flows-hub4')).length, 60);
-    });
-
     test('flows go on by their hashes when no more of them can be pinned', async () => {
-      await lab.clear();
-      const one = state(configuration({}));
-      await lab.load(one);
-      const small = replaceTableText(floatingSetup(compileProgram(one))).replaceAll('size 262144', 'size 4');
-      await lab.namespaces.nft('lb', small);
-      await lab.flush('settling');
-      const open = await another(4, 60);
-      assert.deepEqual(new Set(open.answers.map(whoAnswered)), new Set(BACKENDS));
-      assert.deepEqual(
-        (await open.client.do({ kind: 'ask' })).map(whoAnswered),
-        open.answers.map(whoAnswered),
+      await kernel.shrink(await kernel.load({}), 4);
+      await kernel.settle();
+      const before = await client.open(flows(60));
+      assert.deepEqual(new Set(names(before)), new Set(BACKENDS));
+      assert.deepEqual(await client.again(), before);
+      assert.ok((await kernel.pinned()).length <= 4);
+    });
+
+    test('who is denied is refused', async () => {
+      const deny = [CLIENTS[4][1], CLIENTS[6][1]];
+      await kernel.load({ ...BOTH_FAMILIES, backends: ['b1'], frontend: { deny } });
+      const answers = names(await client.open(flows(4)));
+      assert.deepEqual(answers, ['b1', 'ECONNREFUSED', 'b1', 'b1']);
+    });
+
+    for (const family of FAMILIES) {
+      test(`30 of 30 fragmented datagrams arrive, IPv${family}`, async () => {
+        await kernel.load(BOTH_FAMILIES);
+        const answers = await client.ask(flows(30, family, { protocol: 'udp', bytes: 4000 }));
+        assert.deepEqual(new Set(answers.map(({ bytes }) => bytes)), new Set([4000]));
+      });
+    }
+
+    /** With these policies while b2 is down. */
+    const load = (tcp: 'persist' | 'rebalance', conditions: Conditions = {}) =>
+      kernel.load({ rule: { flowPolicy: { adminDown: { tcp, udp: 'persist' } } } }, conditions);
+
+    /** Backends note the client's port of each packet, and do not answer those of flows that they have not opened. */
+    async function takeNotes(strange: readonly number[]): Promise<void> {
+      for (const name of BACKENDS) {
+        await hosts[name].nft(
+          `table ip notes
+           delete table ip notes
+           table ip notes {
+             set seen { type inet_service; size 65535; flags dynamic; }
+             chain arrive { type filter hook prerouting priority 0; policy accept;
+               ip daddr ${FRONTEND[4]} tcp dport 443 update @seen { tcp sport }
+               ${name === 'b2' ? '' : `tcp sport { ${strange.join(', ')} } drop`}
+             }
+           }`,
+        );
+      }
+    }
+
+    /** By port of the client: who got packets. */
+    async function noted(ports: readonly number[]): Promise<string[]> {
+      const seen = await Promise.all(
+        BACKENDS.map(async (name) => {
+          const elements = /elements = \{([^}]*)\}/.exec(
+            await hosts[name].must('nft list set ip notes seen'),
+          );
+          return { name, ports: new Set(elements?.[1]?.split(',').map(Number)) };
+        }),
       );
-      assert.ok((await lab.listed('flows-hub4')).length <= 4);
+      return ports.map((port) => seen.flatMap(({ name, ports: of }) => (of.has(port) ? [name] : [])).join());
+    }
+
+    test('rebalance moves pins of TCP flows, and they stay where they were moved', async () => {
+      await load('rebalance');
+      const all = flows(30);
+      const before = await client.open(all);
+      const onB2 = all.filter((_, index) => before[index]!.by === 'b2');
+      const ports = onB2.map(({ sourcePort }) => sourcePort!);
+      assert.ok(ports.length > 3 && ports.length < 27, `${ports.length}`);
+      await takeNotes(ports);
+      await load('rebalance', B2_DOWN);
+      assert.deepEqual(
+        names(await client.again({ timeoutMs: 600 })),
+        names(before).map((name) => (name === 'b2' ? 'timeout' : name)),
+        'others stay',
+      );
+      const moved = await noted(ports);
+      assert.deepEqual(new Set(moved), new Set(['b1', 'b3']), 'each is with one other');
+      assert.equal((await pinned(onB2)).length, ports.length);
+      await load('rebalance');
+      await takeNotes(ports);
+      await client.again({ timeoutMs: 100 });
+      // What was lost before is sent again later and later.
+      const seen = await eventually(
+        async () => {
+          const now = await noted(ports);
+          return now.every((name) => name !== '') && now;
+        },
+        20_000,
+        'a packet of each flow',
+      );
+      assert.deepEqual(seen, moved, 'although b2 is there again');
+      for (const name of BACKENDS) await hosts[name].nft('delete table ip notes');
     });
 
-    test('drop is silence, and who is denied is refused', async () => {
-      await lab.clear();
-      const flowPolicy = { adminDown: { tcp: 'drop', udp: 'drop' } };
-      const raw = configuration({ backends: ['b1'], rule: { flowPolicy } }) as { frontends: object[] };
-      const denying = {
-        ...raw,
-        frontends: raw.frontends.map((frontend) => ({ ...frontend, deny: [CLIENTS[4][1], CLIENTS[6][1]] })),
-      };
-      await lab.load(state(denying));
-      const open = await another(4, 4);
-      // Of four clients in turn the second one.
-      assert.deepEqual(open.answers.map(whoAnswered).sort(), ['ECONNREFUSED', 'b1', 'b1', 'b1']);
-      await lab.load(state(denying, { admin: { b1: 'down' } }));
-      const answers = await open.client.do({ kind: 'ask', timeoutMs: 800 });
-      assert.equal(answers.filter((answer) => answer === 'timeout').length, 3);
+    test('a new connection with the ports of one that is pinned to a backend that is out goes elsewhere', async () => {
+      await load('persist');
+      const all = flows(30);
+      // The backends and the pins do not learn that the client has given up.
+      await hosts.client.nft(
+        'table ip mute { chain leave { type filter hook output priority 0; tcp flags rst drop; }; }',
+      );
+      const before = names(await client.ask(all));
+      await hosts.client.nft('delete table ip mute');
+      const onB2 = all.filter((_, index) => before[index] === 'b2');
+      assert.ok(onB2.length > 3);
+      assert.equal((await pinned(all)).length, all.length, 'all are pinned yet');
+      await load('persist', B2_DOWN);
+      // Else its answers to what it takes for the old connection would end the pin.
+      await hosts.b2.nft(
+        'table ip deaf { chain arrive { type filter hook prerouting priority 0; tcp dport 443 drop; }; }',
+      );
+      const again = names(await client.ask(onB2));
+      await hosts.b2.nft('delete table ip deaf');
+      assert.deepEqual(new Set(again), new Set(['b1', 'b3']), again.join());
+      await load('persist');
+      assert.deepEqual(await pinned(onB2), [], 'they have ended properly, the old ones too');
     });
 
-    test('30 of 30 fragmented datagrams arrive, IPv4 and IPv6', async () => {
-      await lab.clear();
-      await lab.load(state(configuration({})));
-      for (const family of [4, 6] as const) {
-        const sent = flows('udp', family, 30).map((one) => ({ ...one, bytes: 4000 }));
-        const answers = await client.once(...sent);
-        assert.equal(answers.filter((answer) => answer.endsWith(' 4000')).length, 30, answers.join());
+    describe('GRE', () => {
+      const more = Array.from({ length: 6 }, (_, index) => `10.1.0.${20 + index}`);
+      before(async () => {
+        await hosts.client.address('router', ...more.map((address) => `${address}/24`));
+        for (const name of BACKENDS) {
+          await hosts[name].start(`perl ${RAW_PACKETS} answer ${GRE} ${name} ${FRONTEND[4]}`);
+        }
+      });
+
+      /** One by one: a raw socket takes what comes for others until it is bound. */
+      async function askAll(): Promise<readonly string[]> {
+        const answers: string[] = [];
+        for (const source of [...CLIENTS[4], ...more]) {
+          const ask = `perl ${RAW_PACKETS} ask ${GRE} ${source} ${FRONTEND[4]}`;
+          answers.push((await hosts.client.must(ask)).trim());
+        }
+        return answers;
+      }
+
+      test('is balanced by address, and stays while its backend takes no new flows', async () => {
+        await load('persist');
+        const before = await askAll();
+        assert.deepEqual(new Set(before), new Set(BACKENDS));
+        await load('persist', B2_DOWN);
+        assert.deepEqual(await askAll(), before, 'pinned');
+        await kernel.forgetPins();
+        assert.deepEqual(new Set(await askAll()), new Set(['b1', 'b3']), 'as new ones');
+      });
+    });
+
+    describe('ICMP errors', () => {
+      const COUNT = 60;
+      const ports = Array.from({ length: COUNT }, (_, index) => 30_000 + index);
+      const asMark = `map { ${ports.map((port) => `${port} : ${port}`).join(', ')} }`;
+      /** Notes the port of the client in each error that arrives. */
+      const notes = `table inet errors {
+        set seen4 { type mark; size 65536; flags dynamic; }
+        set seen6 { type mark; size 65536; flags dynamic; }
+        chain arrive { type filter hook prerouting priority 0; policy accept;
+          icmp type destination-unreachable meta mark set @th,240,16 ${asMark} update @seen4 { meta mark }
+          icmpv6 type destination-unreachable meta mark set @th,400,16 ${asMark} update @seen6 { meta mark }
+        }
+      }`;
+      before(() => Promise.all(BACKENDS.map((name) => hosts[name].nft(notes))));
+
+      /** By port of the client: who got an error about it. */
+      async function told(family: Family): Promise<ReadonlyMap<number, string>> {
+        const by = new Map<number, string>();
+        for (const name of BACKENDS) {
+          const text = await hosts[name].must(`nft list set inet errors seen${family}`);
+          await hosts[name].nft(`flush set inet errors seen${family}`);
+          for (const port of [...text.matchAll(/0x[0-9a-f]+/g)].map(Number)) {
+            by.set(port, by.has(port) ? 'two' : name);
+          }
+        }
+        return by;
+      }
+
+      for (const flowState of ['pinned', 'stateless'] as const) {
+        for (const family of FAMILIES) {
+          test(`${COUNT} of ${COUNT} reach the backend of the flow, IPv${family}, ${flowState}`, async () => {
+            const all = { families: [family] };
+            const [source] = CLIENTS[family];
+            // Flows that are pinned stay where their hashes would not take them any more.
+            const first = flowState === 'pinned' ? { ...all, backends: ['b1', 'b3'] } : all;
+            await kernel.load(first, {}, { options: { flowState } });
+            const served = names(
+              await client.ask(
+                flows(COUNT, family, { protocol: 'udp', source: source!, sourcePort: ports[0]! }),
+              ),
+            );
+            await kernel.load(all, {}, { options: { flowState } });
+            const refuse = `perl ${RAW_PACKETS} refuse ${FRONTEND[family]} 443 ${source} ${ports.join(' ')}`;
+            await hosts.client.must(refuse);
+            const by = await told(family);
+            assert.deepEqual(
+              ports.map((port) => by.get(port)),
+              served,
+            );
+            assert.equal(new Set(served).size, flowState === 'pinned' ? 2 : 3);
+          });
+        }
       }
     });
   });

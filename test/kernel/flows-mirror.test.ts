@@ -1,332 +1,295 @@
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
+import { afterEach, before, beforeEach, describe, test } from 'node:test';
 import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
-import { compileProgram, type KernelProgram } from '../../src/planes/kernel/program.js';
-import { natSetup } from '../../src/planes/kernel/nat/rules.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import type { PlaneEvent } from '../../src/model/events.js';
 import type { FlowRecord } from '../../src/model/flow.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
-import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
-import { KernelStates } from '../support/kernel-states.js';
-import { whyNoNamespaces } from '../support/namespaces.js';
-import {
-  CLIENTS,
-  FRONTEND,
-  NatLab,
-  whoAnswered,
-  type ClientFlow,
-  type LabClient,
-} from '../support/nat-lab.js';
+import { eventually } from '../support/deadline.js';
+import { HUB_MODES, useHub } from '../support/kernel-lab.js';
+import { whyNoNamespaces } from '../support/lab.js';
+import { CLIENTS, FAMILIES, FRONTEND } from '../support/topologies.js';
+import { makeFlows, type Answer, type Flow, type FlowPlan, type Traffic } from '../support/traffic.js';
 
-const BURST_MAIN = fileURLToPath(new URL('../support/udp-burst-main.js', import.meta.url));
-const HOSTS = ['11', '12', '13'];
-const NAMES = new Map(
-  HOSTS.flatMap((host, index) => [
-    [`v4/10.2.0.${host}`, `b${index + 1}`],
-    [`v6/fd02::${host}`, `b${index + 1}`],
-  ]),
-);
+/** After which silent UDP flows end: no sooner than all have been listed. */
+const SOON = '6s';
 
-const configuration = {
-  seed: 7,
-  frontends: [
-    { name: 'four', address: FRONTEND[4] },
-    { name: 'six', address: FRONTEND[6] },
-  ],
-  backendPools: [
-    {
-      name: 'v4',
-      backends: HOSTS.map((host, index) => ({ name: `b${index + 1}`, address: `10.2.0.${host}` })),
-    },
-    {
-      name: 'v6',
-      backends: HOSTS.map((host, index) => ({ name: `b${index + 1}`, address: `fd02::${host}` })),
-    },
-  ],
-  rules: [
-    {
-      name: 'four',
-      frontend: 'four',
-      backendPool: 'v4',
-      haPorts: true,
-      idleTimeout: { tcp: '100s', udp: '5s' },
-    },
-    { name: 'six', frontend: 'six', backendPool: 'v6', haPorts: true },
-  ],
-};
+for (const mode of HUB_MODES) {
+  describe(`ConntrackFlows of a kernel, ${mode}`, { skip: whyNoNamespaces() }, () => {
+    const kernel = useHub(mode);
+    const { lb, client: clientHost } = kernel.lab.hosts;
+    let client: Traffic;
+    let state: ForwardingState;
+    const running: ConntrackFlows[] = [];
 
-async function until(
-  what: string,
-  isSo: () => boolean | Promise<boolean>,
-  deadlineMs = 10_000,
-): Promise<void> {
-  const end = performance.now() + deadlineMs;
-  while (!(await isSo())) {
-    assert.ok(performance.now() < end, `Waited too long until ${what}`);
-    await sleep(20);
-  }
+    before(async () => {
+      client = clientHost.traffic();
+      for (const name of ['acct', 'timestamp', 'events']) {
+        await lb.sysctl(`net.netfilter.nf_conntrack_${name}`, 1);
+      }
+    });
+    beforeEach(async () => {
+      await loadWith(SOON);
+      await kernel.forget();
+    });
+    afterEach(() => Promise.all(running.splice(0).map((mirror) => mirror.stop())));
+
+    async function loadWith(udpIdleTimeout: string): Promise<void> {
+      const rule = { idleTimeout: { tcp: '100s', udp: udpIdleTimeout } };
+      state = await kernel.load(
+        { families: FAMILIES, rule, top: { seed: 7 } },
+        {},
+        { options: { tableSize: 1021 } },
+      );
+    }
+
+    async function mirrored() {
+      const files = { readText: (path: string) => lb.must(['cat', path]) };
+      const { tools, states } = kernel;
+      const mirror = new ConntrackFlows({ clock, tools, files, picker: states.picker }, { flowEvents: true });
+      running.push(mirror);
+      const events: PlaneEvent[] = [];
+      mirror.subscribe((batch) => events.push(...batch));
+      mirror.update(state, compileProgram(state));
+      mirror.consume();
+      await mirror.start();
+      // The machine's own sockets are as they are.
+      assert.deepEqual(
+        (await mirror.shortcomings()).filter((text) => !text.includes('rmem_default')),
+        [],
+      );
+      const started = () => events.flatMap((event) => (event.type === 'flow-started' ? [event.flow] : []));
+      const ended = () => events.flatMap((event) => (event.type === 'flow-ended' ? [event] : []));
+      return { mirror, events, started, ended };
+    }
+
+    async function allFlows(mirror: ConntrackFlows): Promise<FlowRecord[]> {
+      const flows: FlowRecord[] = [];
+      let after: number | undefined;
+      do {
+        const page = await mirror.page({ limit: 1000, ...(after === undefined ? {} : { after }) });
+        flows.push(...page.flows);
+        after = page.next;
+      } while (after !== undefined);
+      return flows;
+    }
+
+    /** Half of each family. */
+    function flows(count: number, of: Partial<FlowPlan> & { readonly sourcePort: number }): readonly Flow[] {
+      return FAMILIES.flatMap((family, index) => {
+        const to = { host: FRONTEND[family], port: [80, 443], source: CLIENTS[family].slice(0, 3) };
+        return makeFlows(count / 2, { ...to, ...of, sourcePort: of.sourcePort + (index * count) / 2 });
+      });
+    }
+
+    /** Those that the mirror takes to be at another backend than the one that answered. */
+    function misplaced(records: readonly FlowRecord[], asked: readonly Flow[], answers: readonly Answer[]) {
+      const byPort = new Map(asked.map(({ sourcePort }, index) => [sourcePort, answers[index]?.by]));
+      return records.filter(
+        ({ tuple, backendId }) => `b${backendId.at(-1)}` !== byPort.get(tuple.sourcePort),
+      );
+    }
+
+    test('lists flows with their backends, and those without packets until they end', async () => {
+      const { mirror, ended } = await mirrored();
+      const [open, silent] = [
+        flows(60, { sourcePort: 20_000 }),
+        flows(60, { protocol: 'udp', sourcePort: 20_060 }),
+      ];
+      const answers = [...(await client.open(open)), ...(await client.ask(silent))];
+      await eventually(async () => (await allFlows(mirror)).length === 120, 10_000, 'all flows');
+      const listed = await eventually(
+        async () => {
+          const all = await allFlows(mirror);
+          return all.every(({ bytesToBackend }) => bytesToBackend > 0) && all;
+        },
+        30_000,
+        'bytes to be counted',
+      );
+      assert.deepEqual(misplaced(listed, [...open, ...silent], answers), []);
+      assert.deepEqual([...new Set(listed.map(({ reason }) => reason))], ['hash']);
+      await eventually(
+        async () => {
+          const { traffic } = await mirror.counters();
+          return traffic.every((row) => row.protocol === 'tcp' || row.flowsActive === 0);
+        },
+        20_000,
+        'UDP flows to end',
+      );
+      // Events that wait are told then.
+      await mirror.stop();
+      assert.deepEqual(
+        [...new Set(ended().map(({ end, flow }) => `${flow.tuple.protocol} ${end}`))],
+        ['udp idle'],
+      );
+      assert.equal(mirror.count(), 60);
+    });
+
+    if (mode !== 'nat') return;
+
+    test('knows where each flow is: 1,000 flows of TCP and UDP, IPv4 and IPv6', async () => {
+      const { mirror, started } = await mirrored();
+      const wanted = flows(1000, { protocol: ['tcp', 'udp'], sourcePort: 21_000 });
+      const answers = await client.ask(wanted);
+      await eventually(() => started().length >= 1000, 10_000, 'all to begin');
+      assert.equal(started().length, 1000);
+      assert.equal(new Set(started().map(({ tuple }) => tuple.sourcePort)).size, 1000);
+      assert.deepEqual(misplaced(started(), wanted, answers), []);
+      assert.deepEqual(
+        [...new Set(started().map(({ reason, epoch }) => `${reason} ${epoch}`))],
+        [`hash ${state.revision}`],
+      );
+      const { arrivals } = await mirror.counters();
+      assert.deepEqual(
+        arrivals.map(({ rule, protocol, arrivals: count }) => [rule, protocol, count]).sort(),
+        [
+          ['all4', 'tcp', 250],
+          ['all4', 'udp', 250],
+          ['all6', 'tcp', 250],
+          ['all6', 'udp', 250],
+        ],
+      );
+    });
+
+    test('tells how flows end, and what they carried, with the bytes that conntrack counts', async () => {
+      const { mirror, events, ended } = await mirrored();
+      const to = { host: FRONTEND[4], port: 80, source: CLIENTS[4][0]! };
+      await client.ask([
+        { ...to, protocol: 'tcp', sourcePort: 30_001 },
+        { ...to, protocol: 'udp', sourcePort: 30_002 },
+        { ...to, protocol: 'tcp', sourcePort: 30_003, port: 4444 },
+      ]);
+      const endOf = (port: number) => ended().find(({ flow }) => flow.tuple.sourcePort === port);
+      const told = await eventually(
+        async () => {
+          // Flows whose time is up go when somebody looks, or half a minute later.
+          await mirror.counters();
+          const ends = [30_001, 30_002, 30_003].flatMap((port) => endOf(port) ?? []);
+          return ends.length === 3 && ends;
+        },
+        20_000,
+        'all to end',
+      );
+      const [tcp, udp, refused] = told;
+      // The client process ends its flow by RST or FIN.
+      assert.ok(['closed', 'reset'].includes(tcp?.end ?? ''), tcp?.end);
+      assert.deepEqual([udp?.end, refused?.end], ['idle', 'connect-failed']);
+      // A datagram of the client: 28 bytes of headers and at least one of payload.
+      assert.ok((udp?.flow.bytesToBackend ?? 0) > 28);
+      assert.ok((udp?.flow.bytesToClient ?? 0) > 28);
+      assert.ok((tcp?.flow.packetsToBackend ?? 0) >= 4);
+      assert.ok(
+        events.some((event) => event.type === 'passive-failure' && event.evidence === 'ECONNREFUSED'),
+      );
+      const { traffic } = await mirror.counters();
+      assert.equal(
+        traffic.reduce((sum, { bytesToClient }) => sum + bytesToClient, 0),
+        told.reduce((sum, { flow }) => sum + flow.bytesToClient, 0),
+      );
+    });
+
+    test('shows bytes, states and idle times of live flows, and takes them over in another process', async () => {
+      const { mirror } = await mirrored();
+      const opener = clientHost.traffic();
+      await opener.open(flows(20, { port: 80, sourcePort: 31_000 }));
+      const sum = async () =>
+        (await allFlows(mirror)).reduce((total, { bytesToBackend }) => total + bytesToBackend, 0);
+      await eventually(
+        async () => (await allFlows(mirror)).filter(({ state: now }) => now === 'established').length === 20,
+        30_000,
+        'all to be established',
+      );
+      const before = await sum();
+      const askedAtMs = performance.now();
+      await opener.again();
+      await eventually(async () => (await sum()) > before, 30_000, 'bytes to be counted');
+      const now = await eventually(
+        async () => {
+          const all = await allFlows(mirror);
+          return all.every(({ idleMs }) => idleMs >= 500) && all;
+        },
+        30_000,
+        'flows to be idle',
+      );
+      // What conntrack tells is in whole seconds.
+      const atMostMs = performance.now() - askedAtMs + 2000;
+      assert.ok(
+        now.every(({ idleMs }) => idleMs < atMostMs),
+        `${now[0]?.idleMs} ms`,
+      );
+      const { mirror: next } = await mirrored();
+      assert.equal(next.count(), 20);
+      const taken = await allFlows(next);
+      assert.deepEqual([...new Set(taken.map(({ reason }) => reason))], ['hash']);
+      const openedAt = new Map(now.map((flow) => [flow.tuple.sourcePort, flow.openedAtMs]));
+      // Conntrack tells ages in whole seconds.
+      for (const { tuple, openedAtMs } of taken) {
+        assert.ok(Math.abs(openedAtMs - (openedAt.get(tuple.sourcePort) ?? 0)) < 2000);
+      }
+      const { traffic } = await next.counters();
+      const total = (key: 'flowsOpened' | 'flowsActive') => traffic.reduce((all, row) => all + row[key], 0);
+      assert.deepEqual([total('flowsOpened'), total('flowsActive')], [0, 20]);
+      const { backends } = compileProgram(state);
+      const counted = await Promise.all(backends.map(({ mark }) => next.countOf(mark)));
+      assert.equal(
+        counted.reduce<number>((all, count) => all + Number(count), 0),
+        20,
+      );
+      opener.end();
+    });
+
+    test('knows what conntrack -D has ended, and by which policy', async () => {
+      const { mirror, ended } = await mirrored();
+      const opener = clientHost.traffic();
+      await opener.open(flows(10, { port: 80, sourcePort: 32_000 }));
+      await eventually(() => mirror.count() === 10, 10_000, 'all to begin');
+      const all = await allFlows(mirror);
+      const [{ backendId }] = all as [FlowRecord];
+      const { mark = 0 } = compileProgram(state).backends.find(({ id }) => id === backendId) ?? {};
+      const gone = all.filter((flow) => flow.backendId === backendId).length;
+      mirror.ending({ mark }, 'drain-deadline');
+      await kernel.forget(`--mark 0x${mark.toString(16)}`);
+      await kernel.forget(`-f ipv6 --mark 0x${mark.toString(16)}`);
+      await eventually(() => mirror.count() === 10 - gone, 10_000, 'them to end');
+      await mirror.stop();
+      assert.deepEqual(
+        ended().map(({ end }) => end),
+        Array<string>(gone).fill('drain-deadline'),
+      );
+      opener.end();
+    });
+
+    test('misses nothing of 10,000 flows that come within a second', async (context) => {
+      // On a busy machine some would else end before the others are told.
+      await loadWith('20s');
+      const { mirror, started } = await mirrored();
+      const cpu = process.cpuUsage();
+      const ports = { firstPort: 10_000, count: 10_000 };
+      const tookMs = await client.burst({ host: FRONTEND[4], ...ports, perSecond: 10_000 });
+      await eventually(() => started().length === 10_000, 60_000, 'all to begin');
+      const { user, system } = process.cpuUsage(cpu);
+      assert.equal(mirror.count(), 10_000);
+      const { kernelFlows } = await mirror.counters();
+      context.diagnostic(
+        `10,000 flows in ${tookMs} ms took ${Math.round((user + system) / 1000)} ms of CPU; ${kernelFlows?.gaps} gaps`,
+      );
+      const startedMs = performance.now();
+      assert.equal((await allFlows(mirror)).length, 10_000);
+      context.diagnostic(`to list them: ${Math.round(performance.now() - startedMs)} ms`);
+      await eventually(
+        async () => {
+          await mirror.counters();
+          return mirror.count() === 0;
+        },
+        90_000,
+        'them to be idle',
+      );
+      const { traffic } = await mirror.counters();
+      assert.equal(
+        traffic.reduce((sum, row) => sum + (row.flowsEnded.idle ?? 0), 0),
+        10_000,
+      );
+    });
+  });
 }
-
-describe('ConntrackFlows of a kernel', { skip: whyNoNamespaces() }, () => {
-  let lab: NatLab;
-  let client: LabClient;
-  let states: KernelStates;
-  let state: ForwardingState;
-  let input: KernelProgram;
-  const running: ConntrackFlows[] = [];
-
-  before(async () => {
-    states = await KernelStates.create();
-    lab = await NatLab.create();
-    client = lab.client();
-    for (const name of ['acct', 'timestamp', 'events']) {
-      await lab.namespaces.sysctl('lb', `net.netfilter.nf_conntrack_${name}`, 1);
-    }
-    state = states.state(configuration, { tableSize: 1021 });
-    input = compileProgram(state);
-    await lab.load(natSetup(input));
-  });
-  beforeEach(async () => {
-    await Promise.all(running.splice(0).map((mirror) => mirror.stop()));
-    await lab.forget();
-  });
-  after(async () => {
-    await Promise.all(running.map((mirror) => mirror.stop()));
-    await lab.close();
-  });
-
-  async function mirrored(): Promise<{ readonly mirror: ConntrackFlows; readonly events: PlaneEvent[] }> {
-    const files = {
-      readText: (path: string) => lab.namespaces.must('lb', 'cat', [path]),
-    };
-    const tools = systemTools({ namespace: lab.namespaces.full('lb') });
-    const mirror = new ConntrackFlows({ clock, tools, files, picker: states.picker }, { flowEvents: true });
-    running.push(mirror);
-    const events: PlaneEvent[] = [];
-    mirror.subscribe((batch) => events.push(...batch));
-    mirror.consume();
-    mirror.update(state, input);
-    await mirror.start();
-    // The machine's own sockets are as they are.
-    assert.deepEqual(
-      (await mirror.shortcomings()).filter((text) => !text.includes('rmem_default')),
-      [],
-    );
-    return { mirror, events };
-  }
-
-  async function allFlows(mirror: ConntrackFlows): Promise<FlowRecord[]> {
-    const flows: FlowRecord[] = [];
-    let after: number | undefined;
-    do {
-      const page = await mirror.page({ limit: 1000, ...(after === undefined ? {} : { after }) });
-      flows.push(...page.flows);
-      after = page.next;
-    } while (after !== undefined);
-    return flows;
-  }
-
-  test('knows where each flow is: 1,000 flows of TCP and UDP, IPv4 and IPv6', async () => {
-    const { mirror, events } = await mirrored();
-    const wanted: ClientFlow[] = Array.from({ length: 1000 }, (_, index) => ({
-      protocol: index % 2 === 0 ? 'tcp' : 'udp',
-      host: FRONTEND[index % 4 < 2 ? 4 : 6],
-      port: index % 3 === 0 ? 80 : 443,
-      source: CLIENTS[index % 4 < 2 ? 4 : 6][index % 3] ?? '',
-      sourcePort: 20_000 + index,
-    }));
-    const answers = await client.once(...wanted);
-    await until('all have begun', () => events.filter(({ type }) => type === 'flow-started').length >= 1000);
-    const started = events.flatMap((event) => (event.type === 'flow-started' ? [event.flow] : []));
-    assert.equal(started.length, 1000);
-    const byPort = new Map(started.map((flow) => [flow.tuple.sourcePort, flow]));
-    const wrong = wanted.filter(({ sourcePort = 0 }, index) => {
-      const flow = byPort.get(sourcePort);
-      return flow === undefined || NAMES.get(flow.backendId) !== whoAnswered(answers[index]);
-    });
-    assert.deepEqual(wrong, []);
-    assert.deepEqual(
-      [...new Set(started.map(({ reason, epoch }) => `${reason} ${epoch}`))],
-      [`hash ${state.revision}`],
-    );
-    const { arrivals } = await mirror.counters();
-    assert.deepEqual(arrivals.map(({ rule, protocol, arrivals: count }) => [rule, protocol, count]).sort(), [
-      ['four', 'tcp', 250],
-      ['four', 'udp', 250],
-      ['six', 'tcp', 250],
-      ['six', 'udp', 250],
-    ]);
-  });
-
-  test('tells how flows end, and what they carried, with the bytes that conntrack counts', async () => {
-    const { mirror, events } = await mirrored();
-    const tcp = {
-      protocol: 'tcp',
-      host: FRONTEND[4],
-      port: 80,
-      source: CLIENTS[4][0],
-      sourcePort: 30_001,
-    } as const;
-    const udp = {
-      protocol: 'udp',
-      host: FRONTEND[4],
-      port: 80,
-      source: CLIENTS[4][0],
-      sourcePort: 30_002,
-    } as const;
-    const refused = { ...tcp, port: 4444, sourcePort: 30_003 };
-    await client.once(tcp, udp, refused);
-    const endOf = (port: number) =>
-      events.find((event) => event.type === 'flow-ended' && event.flow.tuple.sourcePort === port);
-    await until(
-      'all have ended',
-      async () => {
-        // Flows whose time is up go when somebody looks, or half a minute later.
-        await mirror.counters();
-        return [30_001, 30_002, 30_003].every((port) => endOf(port) !== undefined);
-      },
-      15_000,
-    );
-    const told = [30_001, 30_002, 30_003].map((port) => {
-      const event = endOf(port);
-      assert.ok(event?.type === 'flow-ended');
-      return event;
-    });
-    // The client process ends its flow by RST or FIN.
-    assert.ok(['closed', 'reset'].includes(told[0]?.end ?? ''), told[0]?.end);
-    assert.deepEqual([told[1]?.end, told[2]?.end], ['idle', 'connect-failed']);
-    // A datagram of the client: 28 bytes of headers and at least one of payload.
-    assert.ok((told[1]?.flow.bytesToBackend ?? 0) > 28);
-    assert.ok((told[1]?.flow.bytesToClient ?? 0) > 28);
-    assert.ok((told[0]?.flow.packetsToBackend ?? 0) >= 4);
-    assert.ok(events.some((event) => event.type === 'passive-failure' && event.evidence === 'ECONNREFUSED'));
-    const { traffic } = await mirror.counters();
-    const bytes = traffic.reduce((sum, { bytesToClient }) => sum + bytesToClient, 0);
-    const ended = told.reduce((sum, { flow }) => sum + flow.bytesToClient, 0);
-    assert.equal(bytes, ended);
-  });
-
-  test('shows bytes, states and idle times of live flows, and takes them over in another process', async () => {
-    const { mirror } = await mirrored();
-    const opener = lab.client();
-    const flows: ClientFlow[] = Array.from({ length: 20 }, (_, index) => ({
-      protocol: 'tcp',
-      host: FRONTEND[index % 2 === 0 ? 4 : 6],
-      port: 80,
-      source: CLIENTS[index % 2 === 0 ? 4 : 6][1],
-      sourcePort: 31_000 + index,
-    }));
-    await opener.do({ kind: 'open', flows });
-    await until(
-      'all are established',
-      async () => (await allFlows(mirror)).filter(({ state: now }) => now === 'established').length === 20,
-    );
-    const before = (await allFlows(mirror)).reduce((sum, flow) => sum + flow.bytesToBackend, 0);
-    await opener.do({ kind: 'ask' });
-    await until(
-      'bytes are counted',
-      async () => (await allFlows(mirror)).reduce((sum, flow) => sum + flow.bytesToBackend, 0) > before,
-    );
-    await sleep(1500);
-    const now = await allFlows(mirror);
-    assert.ok(
-      now.every(({ idleMs }) => idleMs >= 500 && idleMs < 10_000),
-      `${now[0]?.idleMs} ms`,
-    );
-    const next = (await mirrored()).mirror;
-    assert.equal(next.count(), 20);
-    const taken = await allFlows(next);
-    assert.deepEqual([...new Set(taken.map(({ reason }) => reason))], ['hash']);
-    const openedAt = new Map(now.map((flow) => [flow.tuple.sourcePort, flow.openedAtMs]));
-    // Conntrack tells ages in whole seconds.
-    for (const { tuple, openedAtMs } of taken) {
-      assert.ok(Math.abs(openedAtMs - (openedAt.get(tuple.sourcePort) ?? 0)) < 2000);
-    }
-    const { traffic } = await next.counters();
-    assert.deepEqual(
-      [
-        traffic.reduce((sum, row) => sum + row.flowsOpened, 0),
-        traffic.reduce((sum, row) => sum + row.flowsActive, 0),
-      ],
-      [0, 20],
-    );
-    const [first] = input.backends;
-    const counted = (await Promise.all(input.backends.map(({ mark }) => next.countOf(mark)))).map(Number);
-    assert.equal(
-      counted.reduce((sum, count) => sum + count, 0),
-      20,
-    );
-    assert.ok(first !== undefined);
-  });
-
-  test('knows what conntrack -D has ended, and by which policy', async () => {
-    const { mirror, events } = await mirrored();
-    const opener = lab.client();
-    const flows: ClientFlow[] = Array.from({ length: 10 }, (_, index) => ({
-      protocol: 'tcp',
-      host: FRONTEND[4],
-      port: 80,
-      source: CLIENTS[4][2],
-      sourcePort: 32_000 + index,
-    }));
-    await opener.do({ kind: 'open', flows });
-    await until('all have begun', () => mirror.count() === 10);
-    const [gone] = await allFlows(mirror);
-    assert.ok(gone);
-    const mark = input.backends.find(({ id }) => id === gone.backendId)?.mark ?? 0;
-    const moved = (await allFlows(mirror)).filter(({ backendId }) => backendId === gone.backendId).length;
-    mirror.ending({ mark }, 'drain-deadline');
-    await lab.forget('--mark', `0x${mark.toString(16)}`);
-    await until('they have ended', () => mirror.count() === 10 - moved);
-    await sleep(150);
-    const ends = events.flatMap((event) => (event.type === 'flow-ended' ? [event.end] : []));
-    assert.deepEqual(
-      ends,
-      Array.from({ length: moved }, () => 'drain-deadline'),
-    );
-  });
-
-  test('misses nothing of 10,000 flows that come within a second', async (context) => {
-    const { mirror, events } = await mirrored();
-    const cpu = process.cpuUsage();
-    const tookMs = await lab.namespaces.must('client', process.execPath, [
-      BURST_MAIN,
-      ...[FRONTEND[4], '10000', '10000', '10000'],
-    ]);
-    await until(
-      'all have begun',
-      () => events.filter(({ type }) => type === 'flow-started').length === 10_000,
-    );
-    const { user, system } = process.cpuUsage(cpu);
-    assert.equal(mirror.count(), 10_000);
-    const { kernelFlows } = await mirror.counters();
-    context.diagnostic(
-      `10,000 flows in ${tookMs.trim()} ms took ${Math.round((user + system) / 1000)} ms of CPU; ${kernelFlows?.gaps} gaps`,
-    );
-    const listing = process.cpuUsage();
-    const startedMs = performance.now();
-    await sleep(1000);
-    const flows = await allFlows(mirror);
-    const listed = process.cpuUsage(listing);
-    assert.equal(flows.length, 10_000);
-    context.diagnostic(
-      `to list them: ${Math.round(performance.now() - startedMs - 1000)} ms, ${Math.round((listed.user + listed.system) / 1000)} ms of CPU`,
-    );
-    await until(
-      'they are idle',
-      async () => {
-        await mirror.counters();
-        return mirror.count() === 0;
-      },
-      20_000,
-    );
-    const { traffic } = await mirror.counters();
-    assert.equal(
-      traffic.reduce((sum, row) => sum + (row.flowsEnded.idle ?? 0), 0),
-      10_000,
-    );
-  });
-});

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { runCommand } from '../support/commands.js';
-import { whyNoNamespaces } from '../support/namespaces.js';
+import { whyNoNamespaces } from '../support/lab.js';
 
 const SCRIPT = join(process.cwd(), 'deploy', 'hub-and-spoke', 'lab.sh');
 /** So that what a killed test leaves is found by the next one. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { toolFailure, type Tool } from '../../src/planes/netfilter/tools.js';
-import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
+import { useLab, whyNoNamespaces } from '../support/lab.js';
 
 const NOBODY = ['--reuid', '65534', '--regid', '65534', '--clear-groups'];
 const ABLE = ['--inh-caps', '+net_admin', '--ambient-caps', '+net_admin'];
@@ -15,23 +15,13 @@ const COMMANDS: readonly (readonly [Tool, ...string[]])[] = [
 ];
 
 describe('A process that is not root', { skip: whyNoNamespaces() }, () => {
-  let lab: NamespaceLab;
-  before(async () => {
-    lab = await NamespaceLab.create('box');
-  });
-  after(() => lab.close());
+  const { box } = useLab({ box: {} }).hosts;
 
   for (const [tool, ...args] of COMMANDS) {
     test(`gets one clear line from ${tool} ${args[0]} without CAP_NET_ADMIN, and can do it with`, async () => {
       const run = async (caps: readonly string[]) => {
-        const { code, stdout, stderr } = await lab.run(
-          'box',
-          'setpriv',
-          [...NOBODY, ...caps, tool, ...args],
-          {
-            input: 'table inet haports\n',
-          },
-        );
+        const command = ['setpriv', ...NOBODY, ...caps, tool, ...args];
+        const { code, stdout, stderr } = await box.run(command, { input: 'table inet haports\n' });
         return { exitCode: code ?? undefined, stdout, stderr };
       };
       const denied = await run([]);

@@ -1,16 +1,15 @@
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { before, beforeEach, describe, test } from 'node:test';
 import { ipAddress, parseCidr } from '../../src/model/address.js';
-import type { CapturePlan } from '../../src/model/capture.js';
 import { parsePortSet } from '../../src/model/ports.js';
-import { captureSetup, type CaptureInput, type CapturedFrontend } from '../../src/planes/capture/table.js';
+import { captureSetup, type CapturedFrontend, type CaptureInput } from '../../src/planes/capture/table.js';
 import { flushInstance } from '../../src/planes/netfilter/nft.js';
-import { type KernelSetup } from '../../src/planes/netfilter/setup.js';
-import { backendRule, backendTable } from '../../src/planes/netfilter/routing.js';
+import type { KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
-import { systemTools, type Tool, type Tools } from '../../src/planes/netfilter/tools.js';
+import { backendRule, backendTable } from '../../src/planes/netfilter/routing.js';
+import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../support/fake-clock.js';
-import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
+import { useLab, whyNoNamespaces } from '../support/lab.js';
 
 const block = parseCidr('240.0.0.0/4');
 const skip = whyNoNamespaces();
@@ -33,11 +32,11 @@ function frontend(name: string, address: string, slot: number, tcp: string, udp:
   return { name, address: ipAddress(address), tcpPorts: ports(tcp), udpPorts: ports(udp), slot };
 }
 
-function setup(change: Partial<CaptureInput> = {}, plan: Partial<CapturePlan> = {}): KernelSetup {
+function setup(change: Partial<CaptureInput> = {}): KernelSetup {
   assert.ok(block);
   return captureSetup({
     instance: 'haports',
-    plan: { udp: 'redirect', port: 61000, block, ...plan },
+    plan: { udp: 'redirect', port: 61000, block },
     workers: 2,
     frontends: [
       frontend('hub', '10.9.0.1', 5, '1-21,23-2000', '1-21,23-65535'),
@@ -56,18 +55,13 @@ function withBackend(): KernelSetup {
 }
 
 describe('Reconciler, in a network namespace', { skip }, () => {
-  let lab: NamespaceLab;
-  let tools: Tools;
+  const { box } = useLab({ box: {} }).hosts;
+  const tools = systemTools({ namespace: box.namespace });
   let clock: FakeClock;
   let changes: string[];
   let reconciler: Reconciler;
 
-  before(async () => {
-    lab = await NamespaceLab.create('box');
-    tools = systemTools({ namespace: lab.full('box') });
-    await must('nft', ['-f', '-'], FOREIGN);
-  });
-  after(() => lab.close());
+  before(() => box.nft(FOREIGN));
 
   beforeEach(async () => {
     await flushInstance(tools, 'haports');
@@ -84,12 +78,6 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     );
   }
 
-  async function must(tool: Tool, args: readonly string[], input?: string): Promise<string> {
-    const outcome = await tools.run(tool, args, input === undefined ? {} : { input });
-    assert.equal(outcome.exitCode, 0, `${tool} ${args.join(' ')}: ${outcome.stderr}`);
-    return outcome.stdout;
-  }
-
   /** Fires the poll that is due and waits for the end of what it does, by asking for something that queues behind. */
   async function poll(byMs = 2000, wanted = setup()): Promise<void> {
     clock.advance(byMs);
@@ -97,14 +85,14 @@ describe('Reconciler, in a network namespace', { skip }, () => {
   }
 
   async function ruleset(): Promise<string> {
-    return must('nft', ['list', 'ruleset']);
+    return box.must('nft list ruleset');
   }
 
   /** All that routes, in every table, but for what the loopback has by itself. */
   async function routing(): Promise<string> {
     const parts = await Promise.all(
       ['-4 route show table all', '-6 route show table all', '-4 rule', '-6 rule', 'addr show dev lo'].map(
-        (line) => must('ip', line.split(' ')),
+        (line) => box.ip(line),
       ),
     );
     return parts.join('');
@@ -118,11 +106,8 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     const rules = await ruleset();
     assert.ok(rules.startsWith(rulesBefore), 'tables of others are as they were');
     assert.match(rules, /dnat ip to tcp dport map @tcp4-hub:61000/);
-    assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /2000 : 240\.5\.7\.208/);
-    assert.match(
-      await must('nft', ['list', 'map', 'inet', 'haports', 'tcp6-hub-6']),
-      /2000 : fd68:6170:6f72:7473:5::7d0/,
-    );
+    assert.match(await box.must('nft list map inet haports tcp4-hub'), /2000 : 240\.5\.7\.208/);
+    assert.match(await box.must('nft list map inet haports tcp6-hub-6'), /2000 : fd68:6170:6f72:7473:5::7d0/);
     assert.match(await routing(), /local 240\.5\.0\.0\/16 dev lo table local proto 104/);
     assert.match(await routing(), /inet6 fd68:6170:6f72:7473:5::\/128 metric \d+ scope global deprecated/);
     assert.equal(reconciler.report().state, 'in-place');
@@ -137,38 +122,34 @@ describe('Reconciler, in a network namespace', { skip }, () => {
   test('want() adds the policy rule of a backend, and remove() takes it away', async () => {
     const routingBefore = await routing();
     await reconciler.want([{ setup: withBackend() }]);
-    assert.match(await must('ip', ['-6', 'rule']), /fwmark 0x68000001 lookup/);
+    assert.match(await box.ip('-6 rule'), /fwmark 0x68000001 lookup/);
     await reconciler.want([{ setup: setup() }]);
-    assert.doesNotMatch(await must('ip', ['-6', 'rule']), /fwmark/, 'what is no longer wanted goes');
+    assert.doesNotMatch(await box.ip('-6 rule'), /fwmark/, 'what is no longer wanted goes');
     await reconciler.remove();
     assert.equal(await routing(), routingBefore);
   });
 
   test('want() only changes elements where only ports change', async () => {
     await reconciler.want([{ setup: setup() }]);
-    const chain = await must('nft', ['-a', 'list', 'chain', 'inet', 'haports', 'steer']);
+    const chain = await box.must('nft -a list chain inet haports steer');
     const ports = [
       frontend('hub', '10.9.0.1', 5, '2-21,23-1999,3000', '7'),
       frontend('hub-6', '2001:db8::9', 5, '7', '8-9'),
     ];
     await reconciler.want([{ setup: setup({ frontends: ports }) }]);
-    assert.equal(
-      await must('nft', ['-a', 'list', 'chain', 'inet', 'haports', 'steer']),
-      chain,
-      'the handles stayed',
-    );
-    const map = await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']);
+    assert.equal(await box.must('nft -a list chain inet haports steer'), chain, 'the handles stayed');
+    const map = await box.must('nft list map inet haports tcp4-hub');
     assert.match(map, /3000 : 240\.5\.11\.184/);
     assert.doesNotMatch(map, /\b(1|2000) : /);
-    assert.match(await must('nft', ['list', 'set', 'inet', 'haports', 'udp4-hub']), /elements = \{ 7 \}/);
-    assert.match(await must('nft', ['list', 'set', 'inet', 'haports', 'udp6-hub-6']), /elements = \{ 8-9 \}/);
+    assert.match(await box.must('nft list set inet haports udp4-hub'), /elements = \{ 7 \}/);
+    assert.match(await box.must('nft list set inet haports udp6-hub-6'), /elements = \{ 8-9 \}/);
   });
 
   test('want() of the same again writes nothing', async () => {
     await reconciler.want([{ setup: setup() }]);
-    const handles = await must('nft', ['-a', 'list', 'ruleset']);
+    const handles = await box.must('nft -a list ruleset');
     await reconciler.want([{ setup: setup() }]);
-    assert.equal(await must('nft', ['-a', 'list', 'ruleset']), handles);
+    assert.equal(await box.must('nft -a list ruleset'), handles);
     assert.deepEqual(changes, ['installed']);
   });
 
@@ -182,12 +163,12 @@ describe('Reconciler, in a network namespace', { skip }, () => {
 
   test('want() changes nothing where the kernel refuses', async () => {
     await reconciler.want([{ setup: setup() }]);
-    const [rules, routes] = [await must('nft', ['-a', 'list', 'ruleset']), await routing()];
+    const [rules, routes] = [await box.must('nft -a list ruleset'), await routing()];
     const good = setup({ frontends: [frontend('new', '10.9.0.3', 78, '1-9', '')] });
     const bad = { ...good, structure: good.structure.replace('jump steer', 'jump nowhere') };
     await assert.rejects(reconciler.check(bad), { name: 'BalancerError' });
     await assert.rejects(reconciler.want([{ setup: bad }]), { name: 'BalancerError' });
-    assert.equal(await must('nft', ['-a', 'list', 'ruleset']), rules);
+    assert.equal(await box.must('nft -a list ruleset'), rules);
     assert.equal(await routing(), routes);
     assert.equal(reconciler.report().state, 'in-place');
     assert.equal(reconciler.report().failures, 1);
@@ -195,7 +176,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
 
   const DAMAGES: readonly {
     readonly name: string;
-    readonly tool: Tool;
+    readonly tool: 'nft' | 'ip';
     readonly line: string;
     readonly evidence: RegExp;
   }[] = [
@@ -240,7 +221,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     test(`it puts right ${name}`, async () => {
       await reconciler.want([{ setup: setup() }]);
       const [rules, routes] = [await ruleset(), await routing()];
-      await must(tool, line.split(' '));
+      await box.must(`${tool} ${line}`);
       assert.notDeepEqual([await ruleset(), await routing()], [rules, routes], 'the damage is done');
       await poll();
       assert.equal(await ruleset(), rules);
@@ -254,31 +235,31 @@ describe('Reconciler, in a network namespace', { skip }, () => {
 
   test('it puts right a policy rule and the table after `nft flush ruleset`', async () => {
     await reconciler.want([{ setup: withBackend() }]);
-    await must('nft', ['flush', 'ruleset']);
-    await must('ip', ['-6', 'rule', 'del', 'pref', '680']);
+    await box.nft('flush ruleset');
+    await box.ip('-6 rule del pref 680');
     await poll();
     assert.match(await ruleset(), /map tcp4-hub/);
-    assert.match(await must('ip', ['-6', 'rule']), /fwmark 0x68000001/);
-    await must('nft', ['-f', '-'], FOREIGN);
+    assert.match(await box.ip('-6 rule'), /fwmark 0x68000001/);
+    await box.nft(FOREIGN);
     await poll();
     assert.equal(reconciler.report().repairs, 1, 'a table of others is no damage');
   });
 
   test('it looks at the elements every five minutes', async () => {
     await reconciler.want([{ setup: setup() }]);
-    await must('nft', ['delete', 'element', 'inet', 'haports', 'tcp4-hub', '{ 80, 443 }']);
+    await box.must('nft delete element inet haports tcp4-hub { 80, 443 }');
     await poll();
     assert.equal(reconciler.report().repairs, 0, 'not at every poll');
     await poll(300_000);
     assert.match(changes[1] ?? '', /tcp4-hub must have 80 and 1 more/);
-    assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /443 : 240\.5\.1\.187/);
+    assert.match(await box.must('nft list map inet haports tcp4-hub'), /443 : 240\.5\.1\.187/);
   });
 
   test('want() of a change after damage replaces the whole table', async () => {
     await reconciler.want([{ setup: setup() }]);
-    await must('nft', ['delete', 'table', 'inet', 'haports']);
+    await box.must('nft delete table inet haports');
     await reconciler.want([{ setup: setup({ frontends: [frontend('hub', '10.9.0.1', 5, '80', '')] }) }]);
-    assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /80 : 240\.5\.0\.80/);
+    assert.match(await box.must('nft list map inet haports tcp4-hub'), /80 : 240\.5\.0\.80/);
   });
 
   test('two instances keep out of each other, and each flush removes its own', async () => {
@@ -287,11 +268,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     await other.want([
       { setup: setup({ instance: 'other', frontends: [frontend('hub', '10.9.0.1', 5, '3000-3009', '')] }) },
     ]);
-    assert.match(
-      await must('ip', ['route', 'show', 'table', 'local', 'proto', '104']),
-      /240.*\n.*240/,
-      'a route each',
-    );
+    assert.match(await box.must('ip route show table local proto 104'), /240.*\n.*240/, 'a route each');
     await poll();
     assert.deepEqual(changes, ['installed', 'installed']);
     const removed = await flushInstance(tools, 'other');
@@ -308,7 +285,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     await reconciler.want([{ setup: setup() }]);
     await reconciler.release();
     assert.match(await ruleset(), /table inet haports/);
-    await must('nft', ['delete', 'table', 'inet', 'haports']);
+    await box.must('nft delete table inet haports');
     clock.advance(10_000);
     assert.equal(clock.pendingTimers, 0);
     assert.doesNotMatch(await ruleset(), /table inet haports/);

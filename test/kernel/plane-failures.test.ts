@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import { compileProgram } from '../../src/planes/kernel/program.js';
 import { KernelPlane } from '../../src/planes/kernel/plane.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
@@ -8,7 +8,7 @@ import { systemClock as clock } from '../../src/runtime/clock.js';
 import { eventually } from '../support/deadline.js';
 import { FailingTools } from '../support/failing-tools.js';
 import { KernelStates } from '../support/kernel-states.js';
-import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
+import { useLab, whyNoNamespaces } from '../support/lab.js';
 import { NO_FLOWS } from '../support/no-flows.js';
 
 const APPLIES = 200;
@@ -16,14 +16,11 @@ const TABLE_SIZE = 251;
 const BACKENDS = [1, 2, 3, 4, 5];
 
 describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoNamespaces() }, () => {
-  let lab: NamespaceLab;
+  const { lb } = useLab({ lb: {} }).hosts;
   let states: KernelStates;
-
   before(async () => {
     states = await KernelStates.create();
-    lab = await NamespaceLab.create('lb');
   });
-  after(() => lab.close());
 
   function state(index: number): ForwardingState {
     // Each apply changes somebody's health; each fiftieth the configuration.
@@ -59,9 +56,15 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
 
   /** Slots in the kernel by nft's own JSON, which the plane never reads. */
   async function slots(): Promise<ReadonlyMap<number, number>> {
-    const json = await lab.must('lb', 'nft', ['-j', 'list', 'map', 'inet', 'haports', 'to-nvas.alive']);
+    const json = await lb.must('nft -j list map inet haports to-nvas.alive');
     const { nftables } = JSON.parse(json) as { nftables: { map?: { elem?: [number, number][] } }[] };
     return new Map(nftables.flatMap(({ map }) => map?.elem ?? []));
+  }
+
+  /** Of the table: one that was made anew has another. */
+  async function handle(): Promise<string> {
+    const table = await lb.must('nft -a -t list table inet haports');
+    return /table inet haports \{ # handle (\d+)/.exec(table)?.[1] ?? 'none';
   }
 
   function wanted(last: ForwardingState): ReadonlyMap<number, number> {
@@ -70,7 +73,7 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
   }
 
   test(`the kernel has what the last of ${APPLIES} applies wanted`, async (t) => {
-    const tools = new FailingTools(systemTools({ namespace: lab.full('lb') }), 20_261_120);
+    const tools = new FailingTools(systemTools({ namespace: lb.namespace }), 20_261_120);
     const plane = planeOver(tools);
     await plane.start(state(0));
     assert.deepEqual(await slots(), wanted(state(0)));
@@ -97,30 +100,25 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
     assert.notEqual(standing, 'absent');
     tools.share = 0;
     await plane.stop(0);
-    assert.doesNotMatch(await lab.must('lb', 'nft', ['list', 'tables']), /haports/);
+    assert.doesNotMatch(await lb.must('nft list tables'), /haports/);
   });
 
   test('adopts what a process before has left, whose elements are of another state', async () => {
-    const tools = systemTools({ namespace: lab.full('lb') });
+    const tools = systemTools({ namespace: lb.namespace });
     const first = planeOver(tools);
     await first.start(state(0));
-    const before = await handle(lab);
+    const before = await handle();
     await first.stop(0, 'at-once');
     const second = planeOver(tools);
     await second.start(state(1));
-    assert.equal(await handle(lab), before, 'the table is the same');
+    assert.equal(await handle(), before, 'the table is the same');
     assert.deepEqual(await slots(), wanted(state(1)));
     await second.stop(0, 'at-once');
-    await lab.nft('lb', 'add chain inet haports stranger');
+    await lb.nft('add chain inet haports stranger');
     const third = planeOver(tools);
     await third.start(state(1));
-    assert.notEqual(await handle(lab), before, 'what others have altered is replaced');
+    assert.notEqual(await handle(), before, 'what others have altered is replaced');
     assert.deepEqual(await slots(), wanted(state(1)));
     await third.stop(0);
   });
 });
-
-async function handle(lab: NamespaceLab): Promise<string> {
-  const table = await lab.must('lb', 'nft', ['-a', '-t', 'list', 'table', 'inet', 'haports']);
-  return /table inet haports \{ # handle (\d+)/.exec(table)?.[1] ?? 'none';
-}

@@ -1,12 +1,18 @@
-import { spawn, type ChildProcess } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { spawn, type ChildProcess, type SpawnOptions } from 'node:child_process';
+import { chmod, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect, type NetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import type { StatusView } from '../../src/api/views.js';
+import { adminApi, type AdminAnswer } from './admin-api.js';
 import { eventually, within } from './deadline.js';
 import { parseMetrics, type MetricLine } from './metrics-text.js';
 
-const MAIN = join(process.cwd(), 'dist', 'main.js');
+/** `HAPORTS_MAIN`: another build than that of `npm run build`. */
+export const MAIN = resolve(process.env['HAPORTS_MAIN'] ?? join('dist', 'main.js'));
+
+const [CONFIG, SOCKET] = ['config.json', 'admin.sock'];
+const START_MS = 60_000;
 
 /** What a command line left behind. */
 export interface CommandResult {
@@ -38,6 +44,15 @@ export interface RunOptions {
   readonly args?: readonly string[];
   /** Beside this process's own. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Before `node main.js run`, such as setpriv(1). */
+  readonly launcher?: readonly string[];
+  /** `nothing`: returns at once, for starts that are to fail. @default 'serving' */
+  readonly waitFor?: 'serving' | 'nothing';
+  /**
+   * Starts it elsewhere, such as in a network namespace, where its metrics are out of reach: it gets an admin socket, which
+   * tells when it serves.
+   */
+  readonly spawn?: (argv: readonly string[], options: SpawnOptions) => ChildProcess;
 }
 
 /** The built process, `haports run` with this configuration. */
@@ -45,46 +60,58 @@ export class HaportsProcess {
   readonly child: ChildProcess;
   readonly log: () => string;
   readonly exit: Promise<number | null>;
+  /** Of its admin API, where this class has chosen it. */
+  readonly socket: string;
   readonly #metricsUrl: string;
   readonly #folder: string;
 
-  private constructor(child: ChildProcess, log: () => string, metricsUrl: string, folder: string) {
+  private constructor(child: ChildProcess, folder: string, metricsUrl: string) {
     this.child = child;
-    this.log = log;
+    this.log = collect(child.stderr);
     this.exit = exitOf(child);
+    this.socket = join(folder, SOCKET);
     this.#metricsUrl = metricsUrl;
     this.#folder = folder;
+    collect(child.stdout);
   }
 
   /** Resolves once `/readyz` says so and the admin API, where there is one, answers: it comes last. */
   static async start(
-    configuration: { readonly metrics: { readonly listen: string }; readonly admin?: unknown },
+    configuration: { readonly metrics?: { readonly listen?: string }; readonly admin?: unknown },
     options: RunOptions = {},
   ): Promise<HaportsProcess> {
     const folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    const path = options.path ?? join(folder, 'config.json');
-    if (options.path === undefined) await writeFile(path, JSON.stringify(configuration));
-    const args = [MAIN, 'run', '-c', path, ...(options.args ?? [])];
-    const env = { ...process.env, ...options.env };
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env });
-    collect(child.stdout);
-    const log = collect(child.stderr);
-    const started = new HaportsProcess(child, log, `http://${configuration.metrics.listen}`, folder);
+    // It may run as another user, who makes the admin socket here.
+    await chmod(folder, 0o777);
+    const path = options.path ?? join(folder, CONFIG);
+    const socket = join(folder, SOCKET);
+    const isElsewhere = options.spawn !== undefined;
+    const written = isElsewhere ? { ...configuration, admin: { socket } } : configuration;
+    if (options.path === undefined) await writeFile(path, JSON.stringify(written), { mode: 0o644 });
+    const { launcher = [], args = [], spawn: start = spawnHere } = options;
+    const child = start([...launcher, process.execPath, MAIN, 'run', '-c', path, ...args], {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, ...options.env },
+    });
+    const started = new HaportsProcess(child, folder, `http://${configuration.metrics?.listen}`);
+    if (options.waitFor === 'nothing') return started;
     try {
-      await eventually(
-        async () => {
-          if (child.exitCode !== null) throw new Error(`haports ended with ${child.exitCode}`);
-          const ready = await fetch(`http://${configuration.metrics.listen}/readyz`);
-          return ready.status === 200 && (await isListening(configuration.admin));
-        },
-        20_000,
-        'haports to be ready',
-      );
+      const isReady = async (): Promise<boolean> =>
+        isElsewhere
+          ? isServing(await adminApi(socket, 'GET', '/v1/status'))
+          : (await fetch(`${started.#metricsUrl}/readyz`)).status === 200 &&
+            (await isListening(configuration.admin));
+      await eventually(async () => started.#hasEnded || (await isReady()), START_MS, 'haports to be ready');
+      if (started.#hasEnded) throw new Error(`haports ended with ${child.exitCode}`);
     } catch (error) {
       await started.kill();
-      throw new Error(`haports did not start:\n${log()}`, { cause: error });
+      throw new Error(`haports did not start:\n${started.log()}`, { cause: error });
     }
     return started;
+  }
+
+  get #hasEnded(): boolean {
+    return this.child.exitCode !== null || this.child.signalCode !== null;
   }
 
   get pid(): number {
@@ -99,7 +126,26 @@ export class HaportsProcess {
 
   /** The configuration file that it was started with. */
   get configPath(): string {
-    return join(this.#folder, 'config.json');
+    return join(this.#folder, CONFIG);
+  }
+
+  /** A call of the admin API. */
+  async call(
+    ...args: Parameters<typeof adminApi> extends [string, ...infer Rest] ? Rest : never
+  ): Promise<AdminAnswer> {
+    return adminApi(this.socket, ...args);
+  }
+
+  /** The body of a GET of the admin API. */
+  async get<T>(path: string): Promise<T> {
+    const { status, body } = await this.call('GET', path);
+    if (status !== 200) throw new Error(`GET ${path}: ${status} ${JSON.stringify(body)}`);
+    return body as T;
+  }
+
+  /** Another configuration by the admin API. */
+  async reload(configuration: object): Promise<AdminAnswer> {
+    return this.call('POST', '/v1/reload', { ...configuration, admin: { socket: this.socket } });
   }
 
   /** Pids of the data workers. */
@@ -108,20 +154,32 @@ export class HaportsProcess {
   }
 
   /** Orderly: SIGTERM, then waits. */
-  async stop(timeoutMs = 15_000): Promise<number | null> {
+  async stop(timeoutMs = 20_000): Promise<number | null> {
     this.child.kill('SIGTERM');
     try {
-      return await within(this.exit, timeoutMs, 'haports to stop after SIGTERM');
+      return await within(this.exit, timeoutMs, `haports to stop after SIGTERM:\n${this.log()}`);
     } finally {
       await this.kill();
     }
   }
 
+  /** SIGKILL, to the control process alone: its workers are to notice. */
   async kill(): Promise<void> {
     this.child.kill('SIGKILL');
     await this.exit;
     await rm(this.#folder, { recursive: true, force: true });
   }
+}
+
+/** Whether an answer of `/v1/status` tells of a process that serves: operators are heard before flows are. */
+export function isServing({ status, body }: AdminAnswer): boolean {
+  if (status !== 200) return false;
+  const { revision, kernel } = body as StatusView;
+  return revision > 0 && (kernel === undefined || kernel.state === 'in-place');
+}
+
+function spawnHere([program = '', ...args]: readonly string[], options: SpawnOptions): ChildProcess {
+  return spawn(program, args, options);
 }
 
 /** Open file descriptors of a process. */

@@ -2,7 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { adminApi } from '../../../test/support/admin-api.js';
-import { isServing } from '../../../test/support/capture-lab.js';
+import { isServing } from '../../../test/support/haports-process.js';
 import { runCommand } from '../../../test/support/commands.js';
 import { eventually, within } from '../../../test/support/deadline.js';
 import { startEchoBackend } from '../backends/echo-backend.js';

@@ -37,7 +37,7 @@ export async function churn(
   const isMany = variant === CHURN_VARIANTS[1];
   const ports = isMany ? CHURN_PORTS : HTTP_PORTS.slice(0, 1);
   const answerBytes = await load.answerBytes(target, SMALL, true);
-  await lab.spaces.run('balancer', 'conntrack', ['-F']);
+  await lab.hosts.balancer.run('conntrack -F');
   await prepareClient(lab, isMany ? 'many' : 'one');
   try {
     const result = await runWrk(bench.processes, {
@@ -45,7 +45,7 @@ export async function churn(
       ...{ path: SMALL.path, connections: CONNECTIONS, seconds, close: true },
     });
     checkWrk(result, answerBytes, CONNECTIONS);
-    const tableEntries = Number(await lab.spaces.must('balancer', 'conntrack', ['-C']));
+    const tableEntries = Number(await lab.hosts.balancer.must('conntrack -C'));
     return { connectionsPerSecond: result.requests / result.seconds, tableEntries };
   } finally {
     await prepareClient(lab, 'as-before');
@@ -53,7 +53,7 @@ export async function churn(
 }
 
 async function prepareClient(lab: KernelLab, clients: 'one' | 'many' | 'as-before'): Promise<void> {
-  await lab.spaces.sysctl('client', PORT_RANGE, `"${clients === 'one' ? FEW_PORTS : ALL_PORTS}"`);
+  await lab.hosts.client.sysctl(PORT_RANGE, clients === 'one' ? FEW_PORTS : ALL_PORTS);
   if (clients === 'one') return;
   const lines = CHURN_PORTS.flatMap((port, index) => {
     const source = lab.client(FIRST_CLIENT + index);
@@ -65,5 +65,5 @@ async function prepareClient(lab: KernelLab, clients: 'one' | 'many' | 'as-befor
       : [`rule delete ipproto tcp dport ${port} lookup ${port}`, `route flush table ${port}`];
   });
   // What is not there cannot be deleted: fine.
-  await lab.spaces.run('client', 'ip', ['-force', '-batch', '-'], { input: lines.join('\n') });
+  await lab.hosts.client.run('ip -force -batch -', { input: lines.join('\n') });
 }

@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { adminApi } from '../../../test/support/admin-api.js';
-import { isServing } from '../../../test/support/capture-lab.js';
+import { isServing } from '../../../test/support/haports-process.js';
 import { eventually, within } from '../../../test/support/deadline.js';
 import { ARM, FLOATING_FRONTEND, NAT_FRONTEND } from '../kernel-lab.js';
 import { tail, type OwnProcess, type OwnProcesses } from '../own-processes.js';
