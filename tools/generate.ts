@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { format, resolveConfig } from 'prettier';
 import { COMMAND_PAGES } from './command-pages.js';
+import { configurationPage } from './configuration-page.js';
 import { dashboard } from './grafana.js';
 import { metricsPage } from './metrics-page.js';
 
@@ -11,6 +12,7 @@ import { metricsPage } from './metrics-page.js';
  * one, add a line; test/unit/docs/generated.test.ts checks that each is up to date.
  */
 export const GENERATED: Readonly<Record<string, () => string | Promise<string>>> = {
+  'docs/reference/configuration.md': configurationPage,
   'docs/reference/metrics.md': metricsPage,
   'deploy/grafana/haports.json': () => JSON.stringify(dashboard()),
   ...COMMAND_PAGES,
