@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { format, resolveConfig } from 'prettier';
 import { adminApiPage } from './admin-api-page.js';
 import { COMMAND_PAGES } from './command-pages.js';
+import { configurationPage } from './configuration-page.js';
 import { dashboard } from './grafana.js';
 import { metricsPage } from './metrics-page.js';
 
@@ -13,6 +14,7 @@ import { metricsPage } from './metrics-page.js';
  */
 export const GENERATED: Readonly<Record<string, () => string | Promise<string>>> = {
   'docs/reference/admin-api.md': adminApiPage,
+  'docs/reference/configuration.md': configurationPage,
   'docs/reference/metrics.md': metricsPage,
   'deploy/grafana/haports.json': () => JSON.stringify(dashboard()),
   ...COMMAND_PAGES,

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { isWildcard, parseCidr, parseEndpoint, parseIpAddress, type IpAddress } from '../model/address.js';
-import { formatDuration, parseDuration } from '../model/configuration.js';
+import { formatDuration, isPrime, parseDuration } from '../model/configuration.js';
 import { parsePortSet, portSetOf, type PortRange, type PortSet } from '../model/ports.js';
 
 /*
@@ -165,13 +165,6 @@ export function portOrRange(): z.ZodType<PortRange> {
   };
   const expected = 'a port from 0 to 65535, or a range such as "5000-5100"';
   return numberOrText(expected, integer(0, 65535), one, range);
-}
-
-/** Whether a Maglev table may have `size` slots: then every backend's stride visits every slot. */
-export function isPrime(size: number): boolean {
-  if (size < 2) return false;
-  for (let divisor = 2; divisor * divisor <= size; divisor++) if (size % divisor === 0) return false;
-  return true;
 }
 
 export function tableSize(maximum: number, preset: number): z.ZodType<number> {

@@ -1,3 +1,4 @@
+import { isPrime } from '../model/configuration.js';
 import { NO_BACKEND } from '../model/forwarding.js';
 import type { Hash32 } from './flow-hash.js';
 
@@ -83,10 +84,4 @@ function turnOrder(members: readonly MaglevMember[]): number[] {
     const second = members[b]!.id;
     return first < second ? -1 : first > second ? 1 : 0;
   });
-}
-
-function isPrime(number: number): boolean {
-  if (!Number.isSafeInteger(number) || number < 2) return false;
-  for (let divisor = 2; divisor * divisor <= number; divisor++) if (number % divisor === 0) return false;
-  return true;
 }
