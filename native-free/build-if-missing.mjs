@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = resolve(process.argv[2] ?? join(dirname(fileURLToPath(import.meta.url)), '..'));
 const buildInfo = join(root, 'dist', '.tsbuildinfo');
-/** Below src/ and dist/: what a browser gets as it is. */
+/** Below src/ and dist/: compiled by itself, with the types of a browser. */
 const PAGE = join('admin', 'page');
 
 /** Why a build is needed, or undefined. */
@@ -17,13 +17,14 @@ function staleness() {
   if (!existsSync(src)) return undefined;
   if (!existsSync(buildInfo)) return { missing: true };
   const builtMs = statSync(buildInfo).mtimeMs;
-  let older = ['tsconfig.json', 'package-lock.json'].some((name) => changedAfter(join(root, name), builtMs));
+  let older = ['tsconfig.json', join('src', PAGE, 'tsconfig.json'), 'package-lock.json'].some((name) =>
+    changedAfter(join(root, name), builtMs),
+  );
   for (const item of readdirSync(src, { recursive: true, withFileTypes: true })) {
     const source = join(item.parentPath, item.name);
-    const isPage = item.parentPath === join(src, PAGE);
-    if (!item.isFile() || !(isPage || item.name.endsWith('.ts'))) continue;
-    const output = join(root, 'dist', relative(src, source).replace(/\.ts$/, '.js'));
-    if (!existsSync(output)) return { missing: true };
+    if (!item.isFile() || !/\.(tsx?|html|css)$/.test(item.name)) continue;
+    const output = join(root, 'dist', relative(src, source).replace(/\.tsx?$/, '.js'));
+    if (!item.name.endsWith('.d.ts') && !existsSync(output)) return { missing: true };
     older ||= changedAfter(source, builtMs);
   }
   return older ? { missing: false } : undefined;
@@ -49,12 +50,18 @@ function build({ missing }) {
   // An incremental compiler believes its notes, not the disk: without them it writes every file again.
   if (missing) rmSync(buildInfo, { force: true });
   const started = new Date();
-  const { status, error } = spawnSync(process.execPath, [compiler, '-p', join(root, 'tsconfig.json')], {
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
+  const page = join(root, 'src', PAGE);
+  const projects = [join(root, 'tsconfig.json'), page].filter((project) => existsSync(project));
+  let outcome;
+  for (const project of projects) {
+    outcome = spawnSync(process.execPath, [compiler, '-p', project], {
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+    if (outcome.status !== 0) break;
+  }
+  const { status, error } = outcome;
   if (error === undefined && status === 0) {
-    const page = join(root, 'src', PAGE);
-    if (existsSync(page)) cpSync(page, join(root, 'dist', PAGE), { recursive: true });
+    copyAsTheyAre(page, join(root, 'dist', PAGE));
     // The compiler leaves its notes alone when nothing but a time stamp changed: so they get the time of this build.
     utimesSync(buildInfo, started, started);
     return;
@@ -66,6 +73,13 @@ function build({ missing }) {
       ? 'Cannot start: src/ does not compile, see above'
       : `Cannot compile: ${error.message}`,
   );
+}
+
+function copyAsTheyAre(from, to) {
+  if (!existsSync(from)) return;
+  for (const name of readdirSync(from)) {
+    if (/\.(html|css)$/.test(name)) cpSync(join(from, name), join(to, name));
+  }
 }
 
 const stale = staleness();

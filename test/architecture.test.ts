@@ -51,6 +51,8 @@ const MAY_IMPORT: Layout['mayImport'] = {
   // What people and scrapers look at. Only the composition root imports observe and admin.
   'observe/': [...PURE, 'flows/', 'api/', 'planes/contract.ts'],
   'admin/': [...PURE, 'api/', 'planes/contract.ts'],
+  // Runs in a browser: of api/ the types, and the client that is served beside it.
+  'admin/page/': ['api/'],
   'demo/': PURE,
   'cli/': [...PURE, 'api/', 'config/', 'selection/', 'whatif/', 'status/', 'doctor/', 'demo/'],
 
@@ -97,6 +99,7 @@ const ONLY_IN: Layout['onlyIn'] = {
   pino: ['observe/'],
   'pino-pretty': ['observe/'],
   'prom-client': ['observe/'],
+  uplot: ['admin/page/'],
   'xxhash-wasm': ['selection/flow-hash.ts'],
   // One contract a thing: the configuration, the admin API, the flow log.
   zod: ['config/', 'api/'],

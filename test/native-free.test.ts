@@ -260,6 +260,7 @@ describe('native-free/build-if-missing.mjs', () => {
         fs.mkdirSync(${JSON.stringify(join(project, 'dist/model'))}, { recursive: true });
         for (const file of ${JSON.stringify(outputs)}) fs.writeFileSync(file, '');
         console.log('compiled');
+        console.log('project', process.argv[3]);
         process.exit(${compiler === 'works' ? 0 : 2});`,
       );
     }
@@ -282,11 +283,15 @@ describe('native-free/build-if-missing.mjs', () => {
     assert.ok(statSync(join(project, 'dist/model/noun.js')).isFile());
   });
 
-  test('copies the page of the dashboard, and again when it changes', () => {
+  test('compiles the page of the dashboard by itself, and copies its HTML, again when that changes', () => {
     const project = plantProject('page', 'works');
-    const page = 'admin/page/app.js';
+    const page = 'admin/page/index.html';
     write(project, `src/${page}`, '1');
-    run('build-if-missing.mjs', project);
+    const { lines } = run('build-if-missing.mjs', project);
+    assert.deepEqual(
+      lines.filter((line) => line.startsWith('project')),
+      ['tsconfig.json', 'src/admin/page'].map((path) => `project ${join(project, path)}`),
+    );
     assert.equal(readFileSync(join(project, 'dist', page), 'utf8'), '1');
     write(project, `src/${page}`, '2');
     const later = new Date(Date.now() + 5_000);

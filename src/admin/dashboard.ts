@@ -17,29 +17,9 @@ export type DashboardFiles = ReadonlyMap<string, DashboardFile>;
 
 /** What the page is made of, beside this module. A request's path is only ever looked up, never resolved. */
 const PAGE: readonly string[] = [
-  'admin-state-dialog.js',
-  'api.js',
-  'app.js',
-  'backends.js',
-  'charts.js',
-  'dialog.js',
-  'drain-dialog.js',
-  'drain-progress.js',
-  'event-stream.js',
-  'events.js',
-  'explain.js',
-  'explanation.js',
-  'flows.js',
-  'format.js',
-  'head.js',
-  'health.js',
-  'live-data.js',
-  'picture-lines.js',
-  'picture.js',
-  'server-time.js',
-  'style.css',
-  'token-dialog.js',
-];
+  ...['api', 'app', 'backends', 'charts', 'event-stream', 'explain', 'explanation', 'flows', 'format'],
+  ...['health', 'picture', 'widgets'],
+].map((name) => `${name}.js`);
 
 /** Name of the asset -> the package's file. htm's standalone module holds preact and its hooks, and imports nothing. */
 const PACKAGES: Readonly<Record<string, string>> = {
@@ -56,8 +36,13 @@ const CONTENT_TYPES: Readonly<Record<string, string>> = {
 
 /** Reads every file of the dashboard, once. Rejects with the system's error where one is missing. */
 export async function readDashboardFiles(files: Files): Promise<DashboardFiles> {
-  const urls = new Map<string, string>([['/', new URL('page/index.html', import.meta.url).href]]);
-  for (const name of PAGE) urls.set(`/assets/${name}`, new URL(`page/${name}`, import.meta.url).href);
+  const here = (path: string): string => new URL(path, import.meta.url).href;
+  const urls = new Map<string, string>([
+    ['/', here('page/index.html')],
+    ['/assets/style.css', here('page/style.css')],
+    ['/assets/client.js', here('../api/client.js')],
+  ]);
+  for (const name of PAGE) urls.set(`/assets/${name}`, here(`page/${name}`));
   for (const [name, specifier] of Object.entries(PACKAGES)) {
     urls.set(`/assets/${name}`, import.meta.resolve(specifier));
   }

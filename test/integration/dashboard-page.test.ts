@@ -49,14 +49,7 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
       },
     });
     await page.getByText('Events are live').waitFor();
-    for (const name of [
-      'Now',
-      'Way of the flows',
-      'Where does this flow go?',
-      'Backends',
-      'Flows',
-      'Events',
-    ]) {
+    for (const name of ['Now', 'Traffic path', 'Where does this flow go?', 'Backends', 'Flows', 'Events']) {
       await page.getByRole('heading', { level: 2, name, exact: true }).waitFor();
     }
     await page.locator('.plot canvas').nth(1).waitFor();
@@ -193,7 +186,7 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
     const dialog = page.getByRole('dialog');
     await dialog.getByRole('button', { name: 'Drain' }).click();
     await dialog.getByText('Pool "nvas" would have 0 serving backends, must keep 1 (LB_CONFLICT)').waitFor();
-    await dialog.getByLabel('Drain all the same').check();
+    await dialog.getByLabel('Drain anyway').check();
     await dialog.getByRole('button', { name: 'Drain' }).click();
     await dialog.waitFor({ state: 'detached' });
     assert.deepEqual(

@@ -13,8 +13,8 @@ export interface Layout {
 export type Rule = (files: readonly SourceFile[], layout: Layout) => readonly string[];
 
 const MAY_BE_EXTENDED = ['Error', 'TypeError', 'RangeError', 'BalancerError'];
-const FORBIDDEN_NAMES = /^(?:utils?|helpers?|index|common|misc|shared|types|constants)\.ts$/;
-const KEBAB_CASE = /^[a-z0-9]+(?:-[a-z0-9]+)*\.ts$/;
+const FORBIDDEN_NAMES = /^(?:utils?|helpers?|index|common|misc|shared|types|constants)\.tsx?$/;
+const KEBAB_CASE = /^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.d\.ts|\.tsx?)$/;
 const LINES_LIMIT = 900;
 
 function partOf(path: string, layout: Layout): string | undefined {

@@ -28,15 +28,15 @@ export interface SourceFile {
 
 /** Reads every TypeScript file below a folder. */
 export function scanFolder(folder: string): readonly SourceFile[] {
-  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
-    .filter((path) => path.endsWith('.ts'))
+  const paths = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((path) => /\.tsx?$/.test(path))
     .map((path) => path.replaceAll('\\', '/'))
-    .sort()
-    .map((path) => scanText(path, readFileSync(join(folder, path), 'utf8')));
+    .sort();
+  return paths.map((path) => scanText(path, readFileSync(join(folder, path), 'utf8'), paths));
 }
 
-/** Reads one file's text. */
-export function scanText(path: string, text: string): SourceFile {
+/** Reads one file's text. `paths`: files beside it; what is imported as `.js` may be one that ends in .tsx or .d.ts. */
+export function scanText(path: string, text: string, paths: readonly string[] = []): SourceFile {
   const tree = ts.createSourceFile(path, text, ts.ScriptTarget.Latest, true);
   const imports: SourceImport[] = [];
   const traits: SourceTrait[] = [];
@@ -46,15 +46,22 @@ export function scanText(path: string, text: string): SourceFile {
     const specifier = specifierOf(node);
     if (specifier !== undefined) {
       const file = specifier.startsWith('.')
-        ? { file: posix.join(posix.dirname(path), specifier).replace(/\.js$/, '.ts') }
+        ? { file: sourceOf(posix.join(posix.dirname(path), specifier), paths) }
         : {};
       imports.push({ line: lineOf(node), specifier, ...file });
     }
-    for (const trait of traitsOf(node)) traits.push({ line: lineOf(node), ...trait });
+    // A .d.ts only describes what others wrote.
+    const found = path.endsWith('.d.ts') ? [] : traitsOf(node);
+    for (const trait of found) traits.push({ line: lineOf(node), ...trait });
     ts.forEachChild(node, visit);
   };
   visit(tree);
   return { path, lines: text.split('\n').length - (text.endsWith('\n') ? 1 : 0), imports, traits };
+}
+
+function sourceOf(output: string, paths: readonly string[]): string {
+  const [script, ...others] = ['.ts', '.tsx', '.d.ts'].map((ending) => output.replace(/\.js$/, ending));
+  return others.find((path) => paths.includes(path)) ?? script ?? output;
 }
 
 function specifierOf(node: ts.Node): string | undefined {

@@ -1,34 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
+import {
+  createEventParser,
+  followEvents,
+  type Message,
+  type OpenStream,
+  type StreamState,
+} from '../../../../src/admin/page/event-stream.js';
 import { eventually } from '../../../support/deadline.js';
-import { pageModule } from './page-module.js';
-
-interface Message {
-  readonly id?: string | undefined;
-  readonly type: string;
-  readonly data: string;
-}
-
-interface State {
-  readonly kind: string;
-  readonly attempts?: number;
-  readonly why?: string;
-}
-
-type Stream = (path: string, headers: Record<string, string>, signal: AbortSignal) => Promise<Response>;
-
-interface EventStream {
-  readonly createEventParser: (onMessage: (message: Message) => void) => (piece: string) => void;
-  readonly followEvents: (options: {
-    readonly api: { readonly stream: Stream };
-    readonly onEvent: (event: unknown) => void;
-    readonly onState: (state: State) => void;
-    readonly signal: AbortSignal;
-  }) => { restart(): void; retry(): void; rest(): void };
-}
-
-const { createEventParser, followEvents } = await pageModule<EventStream>('event-stream.js');
 
 function parse(pieces: readonly string[]): readonly Message[] {
   const messages: Message[] = [];
@@ -66,19 +46,17 @@ describe('createEventParser()', () => {
 
 describe('followEvents()', () => {
   /** A server that ends each stream after one event. */
-  function follow(answer: Stream) {
-    const [asked, events, states]: [(readonly [string, Record<string, string>])[], unknown[], State[]] = [
-      [],
-      [],
-      [],
-    ];
+  function follow(open: OpenStream) {
+    const [asked, events, states]: [
+      (readonly [string, Readonly<Record<string, string>>])[],
+      unknown[],
+      StreamState[],
+    ] = [[], [], []];
     const ending = new AbortController();
     const following = followEvents({
-      api: {
-        stream: (path, headers, signal) => {
-          asked.push([path, headers]);
-          return answer(path, headers, signal);
-        },
+      open: (path, headers, signal) => {
+        asked.push([path, headers]);
+        return open(path, headers, signal);
       },
       onEvent: (event) => events.push(event),
       onState: (state) => states.push(state),
@@ -135,10 +113,18 @@ describe('followEvents()', () => {
 
   test('counts attempts and says why, until it is ended', async () => {
     const { asked, states, following, end } = follow(() => Promise.reject(new Error('no way')));
-    await eventually(() => states.some(({ attempts }) => attempts === 1), 3000, 'a first failure');
+    await eventually(
+      () => states.some((state) => state.kind === 'cut' && state.attempts === 1),
+      3000,
+      'a first failure',
+    );
     following.retry();
-    await eventually(() => states.some(({ attempts }) => attempts === 2), 400, 'the pause to be cut short');
-    assert.equal(states.at(-1)?.why, 'no way');
+    await eventually(
+      () => states.some((state) => state.kind === 'cut' && state.attempts === 2),
+      400,
+      'the pause to be cut short',
+    );
+    assert.deepEqual(states.at(-1), { kind: 'cut', attempts: 2, why: 'no way' });
     end();
     const tries = asked.length;
     await new Promise((resolve) => setTimeout(resolve, 1200));

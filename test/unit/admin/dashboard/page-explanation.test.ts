@@ -1,19 +1,12 @@
-import type { Explanation } from '../../../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { routeOf, sentenceOf } from '../../../../src/admin/page/explanation.js';
+import type { LiveExplanation } from '../../../../src/api/views.js';
 import { EXPLANATION, flow } from './fixtures.js';
-import { pageModule } from './page-module.js';
-
-interface ExplanationModule {
-  readonly sentenceOf: (explanation: object) => string;
-  readonly routeOf: (explanation: object) => readonly string[];
-}
-
-const { sentenceOf, routeOf } = await pageModule<ExplanationModule>('explanation.js');
 
 const TUPLE = 'tcp 192.0.2.7:40000 -> 127.0.0.1:8000';
 
-function explained(changes: Partial<Explanation>): Explanation {
+function explained(changes: Partial<LiveExplanation>): LiveExplanation {
   return { ...EXPLANATION, ...changes };
 }
 

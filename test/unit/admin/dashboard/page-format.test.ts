@@ -1,20 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { pageModule } from './page-module.js';
-
-interface Format {
-  readonly count: (value?: number) => string;
-  readonly perSecond: (value?: number | null) => string;
-  readonly bits: (value?: number | null) => string;
-  readonly bytes: (value?: number) => string;
-  readonly percent: (share?: number) => string;
-  readonly duration: (ms?: number) => string;
-  readonly clock: (atMs: number, nowMs?: number) => string;
-  readonly endpoint: (address: string, port: number) => string;
-  readonly backendLabel: (name: string | undefined, id: string) => string;
-}
-
-const format = await pageModule<Format>('format.js');
+import * as format from '../../../../src/admin/page/format.js';
 
 describe('page/format.js', () => {
   test('bits() and bytes() change the unit before four digits stand there', () => {

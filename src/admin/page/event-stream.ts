@@ -1,0 +1,163 @@
+// Server-sent events over fetch: with the token, and resumed by Last-Event-ID.
+
+import type { FeedEvent } from '../../api/views.js';
+
+/** Nothing, not even a heartbeat (every 15 s), for so long: the stream is dead. */
+const SILENCE_MS = 40_000;
+const FIRST_RETRY_MS = 500;
+const LONGEST_RETRY_MS = 10_000;
+/** The longest that a timer can run. */
+const FOREVER_MS = 2 ** 31 - 1;
+
+export interface Message {
+  readonly id: string | undefined;
+  readonly type: string;
+  readonly data: string;
+}
+
+/** Parses text/event-stream (HTML standard, section 9.2.6) as it comes, in pieces cut anywhere. */
+export function createEventParser(onMessage: (message: Message) => void): (piece: string) => void {
+  let rest = '';
+  let data: string[] = [];
+  let id: string | undefined;
+  let type = 'message';
+
+  function line(text: string): void {
+    if (text === '') {
+      if (data.length > 0) onMessage({ id, type, data: data.join('\n') });
+      data = [];
+      type = 'message';
+      return;
+    }
+    const colon = text.indexOf(':');
+    if (colon === 0) return;
+    const field = colon < 0 ? text : text.slice(0, colon);
+    const value = colon < 0 ? '' : text.slice(colon + 1).replace(/^ /, '');
+    if (field === 'data') data.push(value);
+    else if (field === 'id') id = value;
+    else if (field === 'event') type = value;
+  }
+
+  return (piece) => {
+    rest += piece;
+    // A carriage return at the very end may be half of a line end.
+    const lines = rest.split(/\r\n|\n|\r(?!$)/);
+    rest = lines.pop() ?? '';
+    lines.forEach(line);
+  };
+}
+
+export type StreamState =
+  | { readonly kind: 'connecting' | 'live' | 'resting' }
+  | { readonly kind: 'cut'; readonly attempts: number; readonly why: string };
+
+/** Rejects where the answer is no stream. */
+export type OpenStream = (
+  path: string,
+  headers: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+) => Promise<Response>;
+
+export interface EventFollower {
+  /** Forgets the last id: another process counts from one again. */
+  restart(): void;
+  /** Ends a pause between two attempts, or a rest. */
+  retry(): void;
+  /** Closes the connection until `retry`: a browser has only six of them for all its tabs. */
+  rest(): void;
+}
+
+/** Follows `v1/events` until `signal` aborts, and resumes after each cut with the last id. */
+export function followEvents(options: {
+  readonly open: OpenStream;
+  readonly onEvent: (event: FeedEvent) => void;
+  readonly onState: (state: StreamState) => void;
+  readonly signal: AbortSignal;
+}): EventFollower {
+  const { open, onEvent, onState, signal } = options;
+  let lastId: string | undefined;
+  let connection = new AbortController();
+  let wake = (): void => undefined;
+  let resting = false;
+  const reconnect = (): void => {
+    connection.abort();
+    wake();
+  };
+  signal.addEventListener('abort', reconnect);
+
+  function pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  async function once(): Promise<void> {
+    connection = new AbortController();
+    let watchdog = setTimeout(() => connection.abort(), SILENCE_MS);
+    try {
+      const response = await (lastId === undefined
+        ? open('v1/events?since=0', {}, connection.signal)
+        : open('v1/events', { 'last-event-id': lastId }, connection.signal));
+      onState({ kind: 'live' });
+      const parse = createEventParser(({ id, data }) => {
+        lastId = id ?? lastId;
+        onEvent(JSON.parse(data) as FeedEvent);
+      });
+      const body: ReadableStream<Uint8Array> | null = response.body;
+      const reader = body?.getReader();
+      const decoder = new TextDecoder();
+      for (;;) {
+        const { done, value } = (await reader?.read()) ?? { done: true };
+        if (done) return;
+        clearTimeout(watchdog);
+        watchdog = setTimeout(() => connection.abort(), SILENCE_MS);
+        parse(decoder.decode(value, { stream: true }));
+      }
+    } finally {
+      clearTimeout(watchdog);
+    }
+  }
+
+  const isEnded = (): boolean => signal.aborted;
+  async function run(): Promise<void> {
+    let attempts = 0;
+    onState({ kind: 'connecting' });
+    while (!isEnded()) {
+      const startedAtMs = Date.now();
+      const why = await once().then(
+        () => 'the stream ended',
+        (error: unknown) => (error instanceof Error ? error.message : String(error)),
+      );
+      if (isEnded()) return;
+      if (resting) {
+        onState({ kind: 'resting' });
+        await pause(FOREVER_MS);
+        continue;
+      }
+      // A connection that lasted was a good one.
+      attempts = Date.now() - startedAtMs > LONGEST_RETRY_MS ? 1 : attempts + 1;
+      onState({ kind: 'cut', attempts, why });
+      await pause(Math.min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** (attempts - 1)));
+    }
+  }
+
+  void run();
+  return {
+    restart() {
+      lastId = undefined;
+      reconnect();
+    },
+    retry() {
+      resting = false;
+      wake();
+    },
+    rest() {
+      resting = true;
+      reconnect();
+    },
+  };
+}

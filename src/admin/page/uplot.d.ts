@@ -1,0 +1,2 @@
+// uPlot's module, served as uplot.js.
+export { default } from 'uplot';
