@@ -437,7 +437,7 @@ export function formatDuration(ms: number): string {
 
 /** Whether a Maglev table may have `size` slots: then every backend's stride visits every slot. */
 export function isPrime(size: number): boolean {
-  if (size < 2) return false;
+  if (!Number.isSafeInteger(size) || size < 2) return false;
   for (let divisor = 2; divisor * divisor <= size; divisor++) if (size % divisor === 0) return false;
   return true;
 }
