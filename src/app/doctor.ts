@@ -1,6 +1,6 @@
 import { ALL_UP } from '../cli/deps.js';
 import type { DoctorMachine } from '../doctor/machine.js';
-import { knock } from '../health/probes.js';
+import { connectOnce } from '../health/probes.js';
 import type { Configuration } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import type { ForwardingState } from '../model/forwarding.js';
@@ -15,7 +15,7 @@ import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
 
 /** SYN is sent again after one second: a lost one is no verdict. */
-const KNOCK_TIMEOUT_MS = 2500;
+const CONNECT_TIMEOUT_MS = 2500;
 
 /** What `haports doctor` examines. */
 export function doctorMachine(): DoctorMachine {
@@ -24,7 +24,7 @@ export function doctorMachine(): DoctorMachine {
     monotonicMs: () => performance.now(),
     run: (tool, args) => tools.run(tool, args),
     readText: (path) => systemFiles.readText(path).catch(() => undefined),
-    knock: (target) => knock(target, KNOCK_TIMEOUT_MS),
+    connect: (target) => connectOnce(target, CONNECT_TIMEOUT_MS),
     async wrongSettings(configuration) {
       const needed = neededSysctls(compileProgram(await allUp(configuration)), ownInterfaces());
       const wrong = await wrongSysctls(tools, needed);

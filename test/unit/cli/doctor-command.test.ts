@@ -18,7 +18,7 @@ describe('haports doctor', () => {
     const ports = new Set<number>();
     deps.doctor = {
       ...deps.doctor,
-      knock: ({ port }) => {
+      connect: ({ port }) => {
         ports.add(port);
         return Promise.resolve('connected');
       },

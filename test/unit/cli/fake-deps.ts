@@ -189,7 +189,7 @@ export class FakeDeps implements CliDeps {
     monotonicMs: () => 0,
     run: () => Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' }),
     readText: () => Promise.resolve(undefined),
-    knock: () => Promise.resolve('silence'),
+    connect: () => Promise.resolve('silence'),
     wrongSettings: () => Promise.resolve([]),
     refusal: () => Promise.resolve(undefined),
   };

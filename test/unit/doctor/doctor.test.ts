@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { examine } from '../../../src/doctor/checks.js';
-import type { DoctorMachine, Knock, ToolAnswer } from '../../../src/doctor/machine.js';
+import type { DoctorMachine, ConnectTarget, ToolAnswer } from '../../../src/doctor/machine.js';
 import type { Configuration, KernelOptions } from '../../../src/model/configuration.js';
 import { configurationOf } from '../../support/state-factory.js';
 
@@ -23,12 +23,12 @@ function configuration(kernel: Partial<KernelOptions> = {}): Configuration {
 /** A machine where all is well; `routing` has what was put into the routing and is there yet. */
 class FakeMachine implements DoctorMachine {
   readonly routing = new Set<string>();
-  readonly knocks: Knock[] = [];
+  readonly connects: ConnectTarget[] = [];
   capabilities = '000001ffffffffff';
   route: Record<string, unknown> = { dev: 'eth0', prefsrc: '10.2.0.1' };
   frontendRoute: Record<string, unknown> = { gateway: '10.2.0.254', dev: 'eth0' };
   mtu: Readonly<Record<string, number>> = { eth0: 1500 };
-  answer: (knock: Knock) => string = () => 'connected';
+  answer: (target: ConnectTarget) => string = () => 'connected';
   /** The largest packets that get there, and whether those that do not are told of. */
   path = { bytes: 1500, tells: false };
   pings = 0;
@@ -78,8 +78,8 @@ class FakeMachine implements DoctorMachine {
     return Promise.resolve(path.endsWith('/status') ? `Name:\tnode\nCapEff:\t${this.capabilities}\n` : '100');
   }
 
-  knock(target: Knock): Promise<string> {
-    this.knocks.push(target);
+  connect(target: ConnectTarget): Promise<string> {
+    this.connects.push(target);
     return Promise.resolve(this.answer(target));
   }
 
@@ -106,7 +106,7 @@ describe('examine()', () => {
   test('finds no problem where there is none, and tries the probe port on both ways', async () => {
     const machine = new FakeMachine();
     assert.deepEqual(await problemsOf(machine), []);
-    assert.deepEqual(machine.knocks.map(({ to, port }) => `${to.text}:${port}`).sort(), [
+    assert.deepEqual(machine.connects.map(({ to, port }) => `${to.text}:${port}`).sort(), [
       '10.2.0.11:9000',
       '10.9.0.10:9000',
     ]);
@@ -140,13 +140,13 @@ describe('examine()', () => {
     assert.match((await problemsOf(machine)).join(), /It is on eth1, and packets are sent out of eth0 only/);
   });
 
-  test('tries no way without the capability, and says so', async () => {
+  test('tries no path without the capability, and says so', async () => {
     const machine = new FakeMachine();
     machine.capabilities = '0000000000000000';
     const problems = await problemsOf(machine);
     assert.equal(problems.length, 1);
     assert.match(problems[0] ?? '', /CAP_NET_ADMIN is missing/);
-    assert.equal(machine.knocks.length, 1);
+    assert.equal(machine.connects.length, 1);
   });
 
   test('does not keep packets that it is to route on', async () => {
@@ -156,7 +156,7 @@ describe('examine()', () => {
       (await problemsOf(machine, { mode: 'floating-routed' })).join(),
       /^It is an address of this machine, which keeps its packets/,
     );
-    assert.equal(machine.knocks.length, 1, 'the way through it cannot be tried');
+    assert.equal(machine.connects.length, 1, 'the path through it cannot be tried');
   });
 
   test('warns where large packets arrive that the way to a backend does not take', async () => {
@@ -232,26 +232,25 @@ describe('examine()', () => {
       return answer(tool, args);
     };
     assert.deepEqual(await problemsOf(machine), []);
-    assert.equal(machine.knocks.length + machine.pings, 0);
+    assert.equal(machine.connects.length + machine.pings, 0);
   });
 
-  test('asks as a stranger whether answers come back, with nat by route only', async () => {
+  test('asks from a foreign address whether answers come back, with nat by route only', async () => {
     const machine = new FakeMachine();
     machine.answer = ({ fromAddress }) => (fromAddress === undefined ? 'connected' : 'silence');
     assert.match((await problemsOf(machine, { mode: 'nat' })).join(), /do not come back here \(silence\)/);
-    machine.knocks.length = 0;
+    machine.connects.length = 0;
     assert.deepEqual(await problemsOf(machine, { mode: 'nat', returnPath: 'masquerade' }), []);
-    assert.equal(machine.knocks.length, 1);
+    assert.equal(machine.connects.length, 1);
   });
 
-  test('says what backends need, by system, and what their firewall must let in', async () => {
+  test('says what backends need, and what their firewall must let in', async () => {
     const { sections } = await examine(new FakeMachine(), configuration(), { paths: 'tried' });
     const needs = sections.at(-1)?.findings.flatMap(({ fix = [] }) => fix) ?? [];
     for (const command of [
-      'Linux: ip address add 10.9.0.10/32 dev lo',
-      'FreeBSD: ifconfig lo0 inet 10.9.0.10/32 alias',
-      'Windows (PowerShell): New-NetIPAddress -InterfaceAlias "loopback" -IPAddress 10.9.0.10 -PrefixLength 32',
-      'Linux: nft add rule inet filter input ip saddr 10.2.0.1 tcp dport { 9000 } accept',
+      'ip address add 10.9.0.10/32 dev lo',
+      'sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2',
+      'nft add rule inet filter input ip saddr 10.2.0.1 tcp dport { 9000 } accept',
     ]) {
       assert.ok(needs.includes(command), command);
     }
