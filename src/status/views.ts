@@ -12,13 +12,7 @@ import { formatPortSet } from '../model/ports.js';
 import type { ApplyReport, ArrivalCounters } from '../planes/contract.js';
 import { inTime, type Clock } from '../runtime/clock.js';
 import { tableInUse } from '../selection/picker.js';
-import {
-  NO_TRAFFIC,
-  trafficBy,
-  wholeTraffic,
-  type CounterSampler,
-  type ViewSamples,
-} from './counters.js';
+import { NO_TRAFFIC, trafficBy, wholeTraffic, type CounterSampler, type ViewSamples } from './counters.js';
 import { poolViews } from './pools.js';
 
 /** Views show counters of at most this age: whoever looks often costs no more than the regular sample. */
