@@ -201,4 +201,23 @@ describe('SourcePorts', () => {
     ports.release(request({ ports: moved }), 1001);
     assert.equal(ports.uses()[0]?.available, 3);
   });
+
+  test('pools with one backend and other ports never share a port towards it', () => {
+    const { ports } = make();
+    const first = request();
+    const second = request({ backendId: 'other/10.0.0.2', ports: [{ first: 1005, last: 1014 }] });
+    const taken = [first, second, first, second].flatMap((one) => times(5).map(() => ports.take(one)));
+    const given = taken.filter((port) => port !== undefined);
+    assert.equal(new Set(given).size, given.length, given.join(' '));
+    assert.equal(given.length, 14, 'all of both sets');
+    assert.deepEqual(
+      ports.uses().map(({ backendId, used, available }) => [backendId, used, available]),
+      [
+        ['nvas/10.0.0.2', 10, 10],
+        ['other/10.0.0.2', 10, 10],
+      ],
+    );
+    ports.release(second, 1005);
+    assert.equal(ports.take(first), undefined, 'it rests, whichever pool had it');
+  });
 });

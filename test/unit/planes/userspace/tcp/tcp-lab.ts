@@ -4,6 +4,7 @@ import { FlowManager } from '../../../../../src/flows/flow-manager.js';
 import type { ListenerBinding } from '../../../../../src/planes/userspace/listen-plan.js';
 import type { Listener } from '../../../../../src/planes/userspace/listeners.js';
 import type { Inherited } from '../../../../../src/planes/userspace/handover-state.js';
+import type { StreamSockets } from '../../../../../src/planes/userspace/sockets/byte-stream.js';
 import { NetSockets } from '../../../../../src/planes/userspace/sockets/net.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
@@ -49,7 +50,7 @@ export class TcpLab {
   /** Listens on the state's frontend address, at the port given or one that was free a moment ago. */
   static async open(
     state: ForwardingState,
-    options: { readonly clock?: Clock; readonly port?: number } = {},
+    options: { readonly clock?: Clock; readonly port?: number; readonly sockets?: StreamSockets } = {},
   ): Promise<TcpLab> {
     const clock = options.clock ?? systemClock;
     const host = state.configuration.frontends[0]!.address.text;
@@ -57,7 +58,7 @@ export class TcpLab {
     const factory = createTcpListenerFactory({
       manager: lab.manager,
       picker: new Picker(() => 0),
-      sockets: new NetSockets(),
+      sockets: options.sockets ?? new NetSockets(),
       sourcePorts: lab.sourcePorts,
       routeSource: new RouteSource({ clock }),
       onConnectLatency: (backendId, seconds) => lab.latencies.push({ backendId, seconds }),
