@@ -35,7 +35,7 @@ import { readChunks, readLinks, systemFiles, systemFiles as files } from '../run
 import { descriptorLimit } from '../runtime/machine.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher, type Hash32 } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 
 /** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
 export function budgetFor(configuration: Configuration, capture?: CapturePlan): SocketBudget {
@@ -135,7 +135,7 @@ export function createKernelPlane(
 ): KernelPlane {
   const tools = systemTools();
   const flows = new ConntrackFlows(
-    { clock, tools, files, picker: createPicker(hash) },
+    { clock, tools, files, picker: new Picker(hash) },
     { flowEvents: flowLog !== undefined },
   );
   const lock = new InstanceLock({ clock }, { instance });

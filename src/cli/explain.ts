@@ -17,7 +17,7 @@ import { BalancerError } from '../model/errors.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { explain as explainFlow } from '../selection/explain.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker, type Picked } from '../selection/picker.js';
+import { Picker, type Picked } from '../selection/picker.js';
 import { adminClient, adminTarget, configuredSocket, describeTarget, type LiveOptions } from './client.js';
 import { addConnection, repeatable, type CliCommand } from './command.js';
 import { EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
@@ -110,7 +110,7 @@ async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainO
   const state = new ForwardingCompiler(hash).compile(configuration, {
     health: ({ id }) => ({ state: down.has(id) ? 'down' : 'up' }),
   });
-  printAnswer(deps, options, explainFlow(createPicker(hash), state, tuple), (explanation) => [
+  printAnswer(deps, options, explainFlow(new Picker(hash), state, tuple), (explanation) => [
     ...formatExplanation(explanation),
     `Every ${down.size === 0 ? '' : 'other '}probe is assumed up: this is the configuration alone, no running process was asked`,
   ]);

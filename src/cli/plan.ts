@@ -4,7 +4,7 @@ import type { Configuration } from '../model/configuration.js';
 import type { FlowRecord } from '../model/flow.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 import { planChange } from '../whatif/plan.js';
 import { AdminProblem, clientFor, type LiveOptions } from './client.js';
 import { addConnection, share, type CliCommand } from './command.js';
@@ -93,7 +93,7 @@ async function comparedWith({ load }: CliDeps, file: string, against: string): P
     before: compile(before.configuration),
     after: compile(after.configuration),
     flows: noFlows(),
-    picker: createPicker(hash),
+    picker: new Picker(hash),
   });
   return { findings: after.findings, report };
 }

@@ -3,7 +3,7 @@ import type { FlowFates, SimulatedRule } from '../api/views.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 import {
   NOT_CHECKED_REASONS,
   replay as replayLog,
@@ -127,7 +127,7 @@ async function showSimulation(deps: CliDeps, options: SimulateOptions): Promise<
     report = await simulateFlows(request, {
       ...start,
       compile: (configuration, inputs) => compiler.preview(configuration, inputs),
-      picker: createPicker(hash),
+      picker: new Picker(hash),
       flows: noFlows,
     });
   }
@@ -148,7 +148,7 @@ async function simulateFlowLog(
     return await simulateRecorded(
       deps.readChunks(file),
       { suppose, last, start },
-      { hash, picker: createPicker(hash) },
+      { hash, picker: new Picker(hash) },
     );
   } catch (cause) {
     if (cause instanceof BalancerError) throw cause;
@@ -366,7 +366,7 @@ Every decision is recomputed from the configurations and epochs in the log.`,
       .action(
         run(async (file: string, options: { readonly json: boolean }) => {
           const hash = await createHasher();
-          const report = await replayLog(deps.readChunks(file), { hash, picker: createPicker(hash) }).catch(
+          const report = await replayLog(deps.readChunks(file), { hash, picker: new Picker(hash) }).catch(
             (cause: unknown) => {
               throw usageError(`Cannot read flow log "${file}": ${errorMessage(cause)}`);
             },

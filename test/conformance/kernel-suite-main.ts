@@ -5,7 +5,7 @@ import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { systemFiles as files } from '../../src/runtime/files.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { createPicker } from '../../src/selection/picker.js';
+import { Picker } from '../../src/selection/picker.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { conformanceSuite } from './data-plane-suite.js';
 
@@ -13,7 +13,7 @@ import { conformanceSuite } from './data-plane-suite.js';
 
 async function createKernelPlane(): Promise<DataPlane> {
   const tools = systemTools();
-  const picker = createPicker(await createHasher());
+  const picker = new Picker(await createHasher());
   return new KernelPlane(
     {
       ...{ clock, tools },

@@ -36,17 +36,14 @@ export async function runTransaction(tools: Tools, text: string): Promise<void> 
 export async function replaceTable(tools: Tools, setup: KernelSetup): Promise<void> {
   const text = replaceTableText(setup);
   const carried = await carriedText(tools, setup);
-  if (carried === '' || !(await isTaken(tools, `${text}${carried}`))) await runTransaction(tools, text);
+  const whole = runTransaction(tools, `${text}${carried}`);
+  await (carried === '' ? whole : whole.catch(() => runTransaction(tools, text)));
   // It was of another mode before.
   for (const family of await familiesOf(tools, setup.table)) {
     if (family !== (setup.family ?? 'inet')) {
       await runTransaction(tools, removeTableText(setup.table, family));
     }
   }
-}
-
-async function isTaken(tools: Tools, text: string): Promise<boolean> {
-  return succeeded(await tools.run('nft', ['-f', '-'], { input: text, timeoutMs: TRANSACTION_TIMEOUT_MS }));
 }
 
 /** It may be absent already. */
@@ -82,27 +79,20 @@ export async function listStructure(tools: Tools, table: string): Promise<string
   return tableBlock(listed, table);
 }
 
-/** What a set or map of the setup holds in the kernel. Rejects with BalancerError. */
-export async function listElements(
-  tools: Tools,
-  { family = 'inet', table, structure }: KernelSetup,
-  name: string,
-): Promise<Elements> {
-  const kind = new RegExp(`^\\s*map ${name} `, 'm').test(structure) ? 'map' : 'set';
-  const outcome = await tools.run('nft', ['-s', 'list', kind, family, table, name], {
-    timeoutMs: TRANSACTION_TIMEOUT_MS,
-  });
-  if (!succeeded(outcome)) throw toolFailure('nft', outcome);
-  return listedElements(outcome.stdout);
+/** What the setup's sets and maps hold in the kernel. Rejects with BalancerError. */
+export async function foundElements(tools: Tools, setup: KernelSetup): Promise<KernelSetup['sets']> {
+  const found = new Map<string, Elements>();
+  for (const name of setup.sets.keys()) {
+    const args = ['-s', 'list', kindOf(setup, name), ...tableName(setup).split(' '), name];
+    const outcome = await tools.run('nft', args, { timeoutMs: TRANSACTION_TIMEOUT_MS });
+    if (!succeeded(outcome)) throw toolFailure('nft', outcome);
+    found.set(name, listedElements(outcome.stdout));
+  }
+  return found;
 }
 
-/** What is wrong with the elements; undefined: nothing. Rejects with BalancerError. */
-export async function elementsEvidence(tools: Tools, setup: KernelSetup): Promise<string | undefined> {
-  for (const [name, expected] of setup.sets) {
-    const evidence = elementsDifference(name, await listElements(tools, setup, name), expected);
-    if (evidence !== undefined) return evidence;
-  }
-  return undefined;
+function kindOf({ structure }: Pick<KernelSetup, 'structure'>, name: string): 'map' | 'set' {
+  return new RegExp(`^\\s*map ${name} `, 'm').test(structure) ? 'map' : 'set';
 }
 
 async function run(tools: Tools, args: readonly string[], input: string): Promise<void> {
@@ -210,8 +200,13 @@ export async function findDamage(
   const found = await listStructure(tools, setup.table);
   if (found === undefined) return { table: `Table ${tableName(setup)} was gone`, routing };
   if (withoutSeal(found) !== structure) return { table: `Table ${tableName(setup)} was altered`, routing };
-  const evidence = depth === 'structure' ? undefined : await elementsEvidence(tools, setup);
-  return evidence === undefined ? { routing } : { table: evidence, routing };
+  if (depth === 'structure') return { routing };
+  const elements = await foundElements(tools, setup);
+  for (const [name, expected] of setup.sets) {
+    const evidence = elementsDifference(name, elements.get(name) ?? new Map(), expected);
+    if (evidence !== undefined) return { table: evidence, routing };
+  }
+  return { routing };
 }
 
 /** What was put in place. */
@@ -262,13 +257,6 @@ export async function findSealed(tools: Tools, setup: KernelSetup): Promise<Inst
   return { setup: { ...setup, sets: await foundElements(tools, setup) }, structure };
 }
 
-/** What the setup's sets and maps hold in the kernel. Rejects with BalancerError. */
-export async function foundElements(tools: Tools, setup: KernelSetup): Promise<KernelSetup['sets']> {
-  const found = new Map<string, Elements>();
-  for (const name of setup.sets.keys()) found.set(name, await listElements(tools, setup, name));
-  return found;
-}
-
 function sealOf({ structure }: KernelSetup, listing: string): string {
   return `as-${digest(structure)}-${digest(listing)}`;
 }
@@ -291,10 +279,8 @@ export async function carriedText(
   const lines: string[] = [];
   const table = tableName(setup);
   for (const name of setup.carried ?? []) {
-    const kind = new RegExp(`^\\s*map ${name} `, 'm').test(setup.structure) ? 'map' : 'set';
-    const listed = await tools.run('nft', ['list', kind, ...table.split(' '), name], {
-      timeoutMs: TIMEOUT_MS,
-    });
+    const args = ['list', kindOf(setup, name), ...table.split(' '), name];
+    const listed = await tools.run('nft', args, { timeoutMs: TIMEOUT_MS });
     const [, elements] = /elements = (\{[^}]*\})/.exec(listed.stdout) ?? [];
     if (succeeded(listed) && elements !== undefined) {
       // An element that another timeout has refreshed may have more time left than its own: nft takes that from nobody.

@@ -5,7 +5,7 @@ import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { formatExplanation } from '../../../src/cli/explain.js';
 import { explain } from '../../../src/selection/explain.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import {
   aBackend,
   aBackendState,
@@ -16,7 +16,7 @@ import {
   aTuple,
 } from '../selection/fixtures.js';
 
-const picker = createPicker(await createHasher());
+const picker = new Picker(await createHasher());
 const tuple = aTuple('203.0.113.9:40000', '198.51.100.1:443');
 
 function text(state: ForwardingState, asked = tuple, ...excluded: string[]): string {

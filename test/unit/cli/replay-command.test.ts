@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import type { ReplayReport } from '../../../src/whatif/replay.js';
 import { LogRecorder, randomFlows } from '../control/recorded-flows.js';
 import { settings } from '../control/settings.js';
 import { FakeDeps } from './fake-deps.js';
 
 const hash = await createHasher();
-const log = new LogRecorder(new ForwardingCompiler(hash), createPicker(hash));
+const log = new LogRecorder(new ForwardingCompiler(hash), new Picker(hash));
 log.epoch(settings());
 for (const tuple of randomFlows(5000, 4)) log.place(tuple);
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import type { SimulationOutcome } from '../../../src/whatif/simulate.js';
 import { LogRecorder, randomFlows } from '../control/recorded-flows.js';
 import { settings } from '../control/settings.js';
@@ -141,7 +141,7 @@ describe('haports simulate of a file', () => {
 
 describe('haports simulate of a flow log', async () => {
   const hash = await createHasher();
-  const log = new LogRecorder(new ForwardingCompiler(hash), createPicker(hash));
+  const log = new LogRecorder(new ForwardingCompiler(hash), new Picker(hash));
   log.epoch(settings());
   for (const tuple of randomFlows(2000, 3)) log.place(tuple);
   const LOG = ['--flow-log', 'flow.log', '--down', 'nvas/nva-2'] as const;

@@ -35,10 +35,8 @@ interface Counted<Totals> {
 /** A flow of TCP or UDP that is listed as well. */
 interface TrackedFlow extends Counted<TrafficTotals> {
   readonly key: number;
-  /** Unique in the process. */
+  /** Unique in the process, and growing. */
   readonly id: number;
-  /** Into `#slots`. */
-  readonly slot: number;
   /** Text: an address object for each flow would take most of the memory. */
   readonly source: string;
   readonly sourcePort: number;
@@ -98,10 +96,8 @@ export class ConntrackFlows {
   readonly #use: ConntrackUse;
   readonly #refresh: Refresh;
   readonly #traffic = new Traffic();
+  /** By key, in the order in which they came: pages are read by id while others come and go. */
   readonly #flows = new Map<number, TrackedFlow>();
-  /** By slot, so that flows can be read page by page while others come and go. */
-  readonly #slots: (TrackedFlow | undefined)[] = [];
-  readonly #freeSlots: number[] = [];
   /** Flows above the limits. */
   readonly #unlisted = new Map<number, Counted<TrafficTotals>>();
   /** Flows of protocols without ports: a flow has ports, as it is shown. */
@@ -179,10 +175,10 @@ export class ConntrackFlows {
   async page(query: FlowQuery): Promise<FlowPage> {
     if (query.after === undefined) await this.#refreshed();
     const flows: FlowRecord[] = [];
-    for (let slot = query.after ?? 0; slot < this.#slots.length; slot++) {
-      const flow = this.#slots[slot];
-      if (flow === undefined || !matchesQuery(flow, query)) continue;
-      if (flows.length === query.limit) return { flows, next: slot };
+    const { after = 0 } = query;
+    for (const flow of this.#flows.values()) {
+      if (flow.id < after || !matchesQuery(flow, query)) continue;
+      if (flows.length === query.limit) return { flows, next: flow.id };
       flows.push(this.#record(flow));
     }
     return { flows };
@@ -385,7 +381,7 @@ export class ConntrackFlows {
       return;
     }
     const flow: TrackedFlow = {
-      ...{ key, id: ++this.#lastId, slot: this.#freeSlots.pop() ?? this.#slots.length, totals, round },
+      ...{ key, id: ++this.#lastId, totals, round },
       ...{ source: copied(source), sourcePort, destination: copied(destination), destinationPort },
       backendPort: destinationPort + rule.portOffset,
       openedAtMs: nowMs - (entry.ageSeconds ?? 0) * 1000,
@@ -396,7 +392,6 @@ export class ConntrackFlows {
     countTraffic(flow, entry);
     this.#listed[protocol]++;
     this.#flows.set(key, flow);
-    this.#slots[flow.slot] = flow;
     if (this.#flowEvents && discovery !== 'adopted') {
       this.#events.push({ type: 'flow-started', atMs: nowMs, flow: this.#record(flow) });
     }
@@ -452,8 +447,6 @@ export class ConntrackFlows {
 
   #remove(flow: TrackedFlow, end: FlowEndReason): void {
     this.#flows.delete(flow.key);
-    this.#slots[flow.slot] = undefined;
-    this.#freeSlots.push(flow.slot);
     this.#listed[flow.totals.protocol]--;
     countEnd(flow.totals, end);
     if (!this.#flowEvents) return;
