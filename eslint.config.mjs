@@ -17,6 +17,8 @@ export default tseslint.config(
       '@typescript-eslint/switch-exhaustiveness-check': 'error',
       '@typescript-eslint/consistent-type-imports': 'error',
       '@typescript-eslint/only-throw-error': 'error',
+      // Taking a key away by `{ key: _, ...rest }`.
+      '@typescript-eslint/no-unused-vars': ['error', { ignoreRestSiblings: true }],
       // Numbers in messages are what they look like.
       '@typescript-eslint/restrict-template-expressions': [
         'error',

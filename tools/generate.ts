@@ -2,6 +2,7 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { format, resolveConfig } from 'prettier';
+import { COMMAND_PAGES } from './command-pages.js';
 import { dashboard } from './grafana.js';
 import { metricsPage } from './metrics-page.js';
 
@@ -12,6 +13,7 @@ import { metricsPage } from './metrics-page.js';
 export const GENERATED: Readonly<Record<string, () => string | Promise<string>>> = {
   'docs/reference/metrics.md': metricsPage,
   'deploy/grafana/haports.json': () => JSON.stringify(dashboard()),
+  ...COMMAND_PAGES,
 };
 
 /** What a file should be, formatted as the repository is. */

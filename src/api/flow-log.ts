@@ -142,7 +142,7 @@ export type LoggedLine =
   | LoggedEpoch
   | LoggedPlacement
   | z.output<Lines['lost']>
-  /** Ends, which nobody reads here, and types that came later than this reader. */
+  /** Ends, which no reader here needs, and types that came later than this reader. */
   | { readonly type: 'other' }
   | { readonly type: 'damaged'; readonly evidence: string };
 
@@ -152,7 +152,7 @@ export function writeLine(line: WrittenLine): string {
 }
 
 /**
- * Reads a flow log, however long, a piece at a time. Lines that cannot be read are told as damaged. Rejects only if
+ * Reads a flow log, however long, a piece at a time. Lines that cannot be read come as damaged. Rejects only if
  * `chunks` does.
  */
 export async function* readFlowLog(

@@ -1,20 +1,21 @@
-import { networkInterfaces } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { ALL_UP } from '../cli/deps.js';
 import type { CapturePlan } from '../model/capture.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError, type ErrorCode } from '../model/errors.js';
-import { CapturedPlane, setupText } from '../planes/capture/plane.js';
+import { CapturedPlane } from '../planes/capture/plane.js';
 import { captureInputs, ownSockets, portsInUse } from '../planes/capture/ports-in-use.js';
 import { captureSetup } from '../planes/capture/table.js';
 import type { DataPlane, HandOverPlane } from '../planes/contract.js';
 import { ConntrackFlows } from '../planes/kernel/nat/kernel-flows.js';
-import { KernelPlane } from '../planes/kernel/plane.js';
-import { kernelInput, ownNetworks } from '../planes/kernel/program.js';
-import { setupOf } from '../planes/kernel/setup-of.js';
+import { ownInterfaces, ownNetworks } from '../planes/kernel/machine.js';
+import { KernelPlane, setupOf } from '../planes/kernel/plane.js';
+import { compileProgram } from '../planes/kernel/program.js';
 import { Conntrack, conntrackOrigins } from '../planes/netfilter/conntrack.js';
 import { InstanceLock } from '../planes/netfilter/instance-lock.js';
 import { flushInstance } from '../planes/netfilter/nft.js';
 import { Reconciler } from '../planes/netfilter/reconciler.js';
+import { setupText } from '../planes/netfilter/setup.js';
 import { systemTools, toolFailure, type Tool } from '../planes/netfilter/tools.js';
 import {
   ownAddresses,
@@ -34,7 +35,7 @@ import { readChunks, readLinks, systemFiles, systemFiles as files } from '../run
 import { descriptorLimit } from '../runtime/machine.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher, type Hash32 } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 
 /** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
 export function budgetFor(configuration: Configuration, capture?: CapturePlan): SocketBudget {
@@ -133,21 +134,15 @@ export function createKernelPlane(
   onWarning: (warning: string) => void,
 ): KernelPlane {
   const tools = systemTools();
-  return new KernelPlane({
-    ...{ clock, tools },
-    createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance, adopts: true }),
-    lock: new InstanceLock({ clock }, { instance }),
-    flows: new ConntrackFlows(
-      { clock, tools, files, picker: createPicker(hash) },
-      { flowEvents: flowLog !== undefined },
-    ),
-    setupOf: (input) => setupOf(input, { networks: ownNetworks() }),
-    interfaces: () =>
-      Object.entries(networkInterfaces()).flatMap(([name, entries]) =>
-        entries?.some(({ internal }) => internal) === true ? [] : [name],
-      ),
-    onWarning,
-  });
+  const flows = new ConntrackFlows(
+    { clock, tools, files, picker: new Picker(hash) },
+    { flowEvents: flowLog !== undefined },
+  );
+  const lock = new InstanceLock({ clock }, { instance });
+  return new KernelPlane(
+    { clock, tools, lock, flows, networks: ownNetworks, interfaces: ownInterfaces, onWarning },
+    { instance },
+  );
 }
 
 /** What a start would write where all probes say up, as text. Not `full`: the first elements of each set. */
@@ -155,10 +150,8 @@ export async function kernelRuleset(
   configuration: Configuration,
   { full }: { readonly full: boolean },
 ): Promise<string> {
-  const state = new ForwardingCompiler(await createHasher()).compile(configuration, {
-    health: () => ({ state: 'up' }),
-  });
-  return setupText(setupOf(kernelInput(state), { networks: ownNetworks() }), { full });
+  const state = new ForwardingCompiler(await createHasher()).compile(configuration, ALL_UP);
+  return setupText(setupOf(compileProgram(state), ownNetworks()), { full });
 }
 
 /** What `fallback: bind` is for. Anything else is a mistake, or may pass. */
@@ -199,7 +192,7 @@ export function createCapturedPlane(
   return new CapturedPlane(
     {
       ...{ clock, inner },
-      createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, { instance }),
+      createReconciler: (onChange) => new Reconciler({ clock, tools, onChange }, { instance }),
       lock: new InstanceLock({ clock }, { instance }),
       portsInUse: () => portsInUse(readChunks),
       ownSockets: () =>

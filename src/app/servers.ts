@@ -28,7 +28,7 @@ import { ownAddresses } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { systemFiles, systemSocketFiles } from '../runtime/files.js';
 import type { Hash32 } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 import { CounterSampler } from '../status/counters.js';
 import { liveExplain } from '../status/explain.js';
 import { FlowLister } from '../status/flows.js';
@@ -190,7 +190,7 @@ function thisMachine(): LoadOptions {
 export function createOperations(parts: OperationsParts): RunningOperations {
   const { balancer, plane, health, hash, source, bus } = parts;
   const onEvent = bus.emit;
-  const picker = createPicker(hash);
+  const picker = new Picker(hash);
   const sampler = new CounterSampler({ clock, plane });
   const drains = new Drains({
     clock,

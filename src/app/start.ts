@@ -16,12 +16,12 @@ import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
 import { residentMemory } from '../runtime/machine.js';
-import type { PeerChannel } from '../runtime/peer.js';
+import { startSuccessor, type PeerChannel } from '../runtime/peer.js';
 import { createSystemdNotifier, systemdNotifyProgram, type SystemdNotifier } from '../runtime/systemd.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import type { UpgradeRequest } from '../upgrade/old-process.js';
-import { Succession, Takeover } from './hand-over.js';
+import { Takeover } from '../upgrade/new-process.js';
+import { Succession, type UpgradeRequest } from '../upgrade/old-process.js';
 import { budgetFor, createPlane, decideCaptureHere, kernelOperations } from './planes.js';
 import { Servers, createOperations, loadConfigurationFile } from './servers.js';
 
@@ -63,7 +63,7 @@ export async function startBalancer(
   origin: ConfigurationOrigin,
   predecessor?: PeerChannel,
 ): Promise<RunningBalancer> {
-  const takeover = predecessor === undefined ? undefined : new Takeover(predecessor);
+  const takeover = predecessor === undefined ? undefined : new Takeover(clock, predecessor);
   const hash = await createHasher();
   const feed = new EventFeed({ clock });
   const log = await openLog(configuration.logging, process.stderr);
@@ -116,8 +116,14 @@ export async function startBalancer(
   );
   const { source } = origin;
   const succession = new Succession({
-    ...{ plane, balancer, health, onEvent },
+    ...{ clock, plane, balancer, health, onEvent },
     drains: () => running.drains,
+    launch: () =>
+      startSuccessor({
+        node: process.argv0,
+        nodeOptions: process.execArgv,
+        args: process.argv.slice(1),
+      }),
     release: () => {
       systemd.stop();
       return servers.stop();
@@ -157,7 +163,7 @@ export async function startBalancer(
   };
   // The old process serves until this one does; after that nothing may fail any more.
   const startInPlaceOf = async (old: Takeover): Promise<Started> => {
-    const known = { plane, balancer, health, drains: () => running.drains };
+    const known = { plane, balancer, health, drains: running.drains };
     await old.begin(known);
     const report = await balancer.start(() => old.flows(plane));
     running.start();

@@ -1,35 +1,46 @@
+import { Argument } from 'commander';
 import { formatFindings, summariseFindings } from '../config/findings.js';
 import { configJsonSchema } from '../config/schema.js';
 import { examine, type DoctorReport } from '../doctor/checks.js';
 import type { DoctorLevel } from '../doctor/machine.js';
-import { BalancerError } from '../model/errors.js';
-import { EXIT, loadUsable, type CliDeps, type ExitCode } from './deps.js';
+import { wholeNumber, type CliCommand } from './command.js';
+import { EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
+import { plural, printJson, printLines } from './output.js';
 
-export interface CheckOptions {
-  readonly config: string;
-  readonly json: boolean;
-}
+/** Every finding about a configuration, errors first. Starts nothing. */
+export const check: CliCommand = {
+  name: 'check',
+  summary: 'say everything that is wrong, risky or worth knowing about a configuration',
+  exitCodes: '0 it can be used; 2 it cannot',
+  define: (command, { deps, run }) =>
+    command
+      .option('-c, --config <file>', 'configuration file', 'config.json')
+      .option('--json', 'findings as JSON', false)
+      .action(
+        run(async ({ config, json }: { readonly config: string; readonly json: boolean }) => {
+          const { ok, findings } = await deps.load(config);
+          const verdict = `${config} ${ok ? 'can' : 'cannot'} be used: ${summariseFindings(findings)}`;
+          if (json) printJson(deps, { ok, findings });
+          else printLines(deps, [...formatFindings(config, findings), verdict]);
+          return ok ? EXIT.fine : EXIT.badInput;
+        }),
+      ),
+};
 
-/** `haports check`: every finding about a configuration, errors first. Starts nothing. */
-export async function checkCommand(deps: CliDeps, options: CheckOptions): Promise<ExitCode> {
-  const { ok, findings } = await deps.load(options.config);
-  if (options.json) {
-    deps.out(`${JSON.stringify({ ok, findings }, undefined, 2)}\n`);
-  } else {
-    const verdict = ok ? 'can be used' : 'cannot be used';
-    const lines = formatFindings(options.config, findings);
-    deps.out([...lines, `${options.config} ${verdict}: ${summariseFindings(findings)}`, ''].join('\n'));
-  }
-  return ok ? EXIT.fine : EXIT.badInput;
-}
+export const schema: CliCommand = {
+  name: 'schema',
+  summary: 'print the JSON Schema of the configuration, with a description of every key',
+  exitCodes: '0 always',
+  define: (command, { deps, run }) =>
+    command.action(
+      run(() => {
+        printJson(deps, configJsonSchema());
+        return EXIT.fine;
+      }),
+    ),
+};
 
-/** `haports schema`: the JSON Schema of the configuration, with a description of every key. */
-export function schemaCommand(deps: CliDeps): ExitCode {
-  deps.out(`${JSON.stringify(configJsonSchema(), undefined, 2)}\n`);
-  return EXIT.fine;
-}
-
-export interface DoctorOptions {
+interface DoctorOptions {
   readonly config: string;
   readonly json: boolean;
   /** `--no-paths`. */
@@ -37,18 +48,45 @@ export interface DoctorOptions {
   readonly port?: number;
 }
 
-/** `haports doctor`: examines this machine and the ways to the backends. */
-export async function doctorCommand(deps: CliDeps, options: DoctorOptions): Promise<ExitCode> {
-  const usable = await loadUsable(deps, options.config);
+export const doctor: CliCommand = {
+  name: 'doctor',
+  summary: 'examine this machine and the path of flows to each backend, and say what is missing where',
+  examples: ['haports doctor -c config.json', 'haports doctor -c config.json --no-paths --json'],
+  notes: `
+Examines tools, privilege, sysctls, the interface, frontends' addresses, and each backend: whether it answers, and on
+the kernel data plane whether flows reach it and come back. With a floating mode a connection to the frontend's address
+is sent to each backend in turn, by its source port; with nat one comes from an unused address. For that, routes of
+this machine are changed for a moment, for that connection alone: --no-paths leaves that out. Below each problem stands
+what to do about it, on this machine and on backends (Linux).`,
+  exitCodes: '0 no problem (there may be warnings); 1 a problem was found; 2 bad configuration or usage',
+  define: (command, { deps, run }) =>
+    command
+      .option('-c, --config <file>', 'configuration file', 'config.json')
+      .option('--json', 'the findings as JSON', false)
+      .option(
+        '--port <number>',
+        'TCP port to try on backends (default: that of the probe)',
+        wholeNumber(1, 65_535),
+      )
+      .option('--no-paths', 'change no routes, not even for a moment')
+      .action(run((options: DoctorOptions) => examineMachine(deps, options))),
+};
+
+async function examineMachine(
+  deps: CliDeps,
+  { config, json, paths, port }: DoctorOptions,
+): Promise<ExitCode> {
+  const usable = await loadUsable(deps, config);
   if (usable === undefined) return EXIT.badInput;
-  // What was put into the routing for a moment is taken out before the process ends: within seconds.
+  // Signals wait: the routes that a test adds are removed within seconds, before the process ends.
   const stopListening = deps.onSignal(() => undefined);
   try {
     const report = await examine(deps.doctor, usable.configuration, {
-      paths: options.paths ? 'tried' : 'not-tried',
-      ...(options.port === undefined ? {} : { port: options.port }),
+      paths: paths ? 'tried' : 'not-tried',
+      ...(port !== undefined && { port }),
     });
-    deps.out(options.json ? `${JSON.stringify(report, undefined, 2)}\n` : doctorText(report));
+    if (json) printJson(deps, report);
+    else printLines(deps, doctorLines(report));
     return report.healthy ? EXIT.fine : EXIT.failed;
   } finally {
     stopListening();
@@ -56,66 +94,82 @@ export async function doctorCommand(deps: CliDeps, options: DoctorOptions): Prom
 }
 
 const LABELS: Readonly<Record<DoctorLevel, string>> = {
-  fine: 'ok',
-  note: 'note',
-  warning: 'warning',
-  problem: 'PROBLEM',
+  fine: '  ok       ',
+  note: '  note     ',
+  warning: '  warning  ',
+  problem: '  PROBLEM  ',
 };
-const WIDTH = 9;
 
-/** The report for people: sections, a line for each finding, and what to do about it below. */
-export function doctorText({ sections }: DoctorReport): string {
-  const lines = sections.flatMap(({ title, findings }) => [
-    title,
-    ...findings.flatMap(({ level, text, fix = [] }) => [
-      `  ${LABELS[level].padEnd(WIDTH)}${text}`,
-      ...fix.map((line) => `${' '.repeat(2 + WIDTH)}> ${line}`),
-    ]),
-    '',
-  ]);
+/** Sections, a line for each finding, and what to do about it below. */
+function doctorLines({ sections }: DoctorReport): readonly string[] {
   const all = sections.flatMap(({ findings }) => findings);
-  const count = (level: DoctorLevel): number => all.filter((finding) => finding.level === level).length;
-  const [problems, warnings] = [count('problem'), count('warning')];
-  return `${[...lines, `${problems} problem${problems === 1 ? '' : 's'}, ${warnings} warning${warnings === 1 ? '' : 's'}`].join('\n')}\n`;
+  const count = (level: DoctorLevel, noun: string): string =>
+    plural(all.filter((finding) => finding.level === level).length, noun);
+  return [
+    ...sections.flatMap(({ title, findings }) => [
+      title,
+      ...findings.flatMap(({ level, text, fix = [] }) => [
+        `${LABELS[level]}${text}`,
+        ...fix.map((line) => `           > ${line}`),
+      ]),
+      '',
+    ]),
+    `${count('problem', 'problem')}, ${count('warning', 'warning')}`,
+  ];
 }
 
-export const KERNEL_ACTIONS = ['ruleset', 'flush'] as const;
-
-export interface KernelOptions {
+interface KernelOptions {
   readonly config: string;
   readonly full: boolean;
-  /** Absent: `haports`, the default of the configuration. */
-  readonly instance?: string;
+  readonly instance: string;
 }
 
 /** As in the configuration: names reach nft. */
-const NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
+const INSTANCE_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
-/** `haports kernel ruleset`: what capture or the kernel data plane would write into the kernel. `haports kernel flush`: takes leftovers away. */
-export async function kernelCommand(
-  deps: CliDeps,
-  action: (typeof KERNEL_ACTIONS)[number],
-  options: KernelOptions,
-): Promise<ExitCode> {
-  return action === 'ruleset' ? ruleset(deps, options) : flush(deps, options);
-}
+export const kernel: CliCommand = {
+  name: 'kernel',
+  summary:
+    'show what capture or the kernel data plane would write into the kernel, or remove what is left there',
+  examples: [
+    'haports kernel ruleset -c config.json',
+    'haports kernel ruleset -c config.json --full > haports.nft',
+    'haports kernel flush --instance edge',
+  ],
+  notes: `
+ruleset is a dry run that needs no privilege: the nft table and the routes and addresses that "haports run" would put in
+place, with elements abbreviated unless --full. Ports that other processes of this machine use are left out by "run"
+only. flush removes what an instance has left behind, by its name; it refuses while that instance runs, and needs
+CAP_NET_ADMIN. A start of the same instance does so by itself.`,
+  exitCodes: '0 fine; 1 the instance runs, or the kernel refused; 2 bad configuration or usage',
+  define: (command, { deps, run }) =>
+    command
+      .addArgument(new Argument('<action>', 'what to do').choices(['ruleset', 'flush']))
+      .option('-c, --config <file>', 'configuration file, for ruleset', 'config.json')
+      .option('--full', 'ruleset with every element', false)
+      .option('--instance <name>', 'whose leftovers to flush', 'haports')
+      .action(
+        run((action: 'ruleset' | 'flush', options: KernelOptions) =>
+          action === 'ruleset' ? printRuleset(deps, options) : flush(deps, options),
+        ),
+      ),
+};
 
-async function ruleset(deps: CliDeps, { config, full }: KernelOptions): Promise<ExitCode> {
+async function printRuleset(deps: CliDeps, { config, full }: KernelOptions): Promise<ExitCode> {
   const usable = await loadUsable(deps, config);
   if (usable === undefined) return EXIT.badInput;
   deps.out(await deps.kernel.ruleset(usable.configuration, { full }));
   return EXIT.fine;
 }
 
-async function flush(deps: CliDeps, { instance = 'haports' }: KernelOptions): Promise<ExitCode> {
-  if (!NAME.test(instance)) {
-    throw new BalancerError(
-      `"${instance}" is no name of an instance, must be 1 to 63 of a-z, 0-9 and -, the first no -`,
-      { code: 'LB_USAGE', source: 'usage' },
+async function flush(deps: CliDeps, { instance }: KernelOptions): Promise<ExitCode> {
+  if (!INSTANCE_NAME.test(instance)) {
+    throw usageError(
+      `Cannot flush instance "${instance}": the name must be 1 to 63 of a-z, 0-9 and -, not starting with -`,
     );
   }
   const removed = await deps.kernel.flush(instance);
-  if (removed.length === 0) deps.out(`Instance "${instance}" has left nothing in the kernel\n`);
-  for (const line of removed) deps.out(`Removed ${line}\n`);
+  const nothing = [`Instance "${instance}" has left nothing in the kernel`];
+  printLines(deps, removed.length === 0 ? nothing : removed.map((line) => `Removed ${line}`));
   return EXIT.fine;
 }

@@ -298,17 +298,3 @@ export async function clientFor(
 ): Promise<AdminClient> {
   return adminClient(await adminTarget(deps, options));
 }
-
-/** One JSON value, set out for people to read too. */
-export function printJson(deps: Pick<CliDeps, 'out'>, value: unknown): void {
-  deps.out(`${JSON.stringify(value, undefined, 2)}\n`);
-}
-
-/** One JSON value on one line, for streams of them. */
-export function printJsonLine(deps: Pick<CliDeps, 'out'>, value: unknown): void {
-  deps.out(`${JSON.stringify(value)}\n`);
-}
-
-export function printLines(deps: Pick<CliDeps, 'out'>, lines: readonly string[]): void {
-  deps.out(`${lines.join('\n')}\n`);
-}

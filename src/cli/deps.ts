@@ -1,9 +1,8 @@
-import { InvalidArgumentError, Option, type Command } from 'commander';
 import { formatFindings, type Finding } from '../config/findings.js';
 import type { ParseResult } from '../config/load.js';
 import type { DoctorMachine } from '../doctor/machine.js';
-import { parseDuration, type AdminState, type Configuration } from '../model/configuration.js';
-import { BalancerError } from '../model/errors.js';
+import type { Configuration } from '../model/configuration.js';
+import { BalancerError, errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
 import type { CompilerInputs } from '../selection/compiler.js';
 import type { Terminal } from './terminal.js';
@@ -16,7 +15,7 @@ export interface CliDeps {
   readonly startBalancer: StartBalancer;
   /** Calls the listener with each signal until the returned function is called. */
   readonly onSignal: (listener: (signal: ProcessSignal) => void) => () => void;
-  /** Calls when nobody reads `out` any more, until the returned function is called. */
+  /** Calls when the reader of `out` has closed it, until the returned function is called. */
   readonly onOutputClosed: (listener: () => void) => () => void;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
@@ -93,9 +92,18 @@ export async function loadUsable(
   return undefined;
 }
 
-/** An end that comes from outside, for commands that go on until told otherwise. */
+/** The text of a file that a command names. Throws `LB_USAGE` where it cannot be read. */
+export async function readConfigurationText(deps: Pick<CliDeps, 'readText'>, path: string): Promise<string> {
+  try {
+    return await deps.readText(path);
+  } catch (cause) {
+    throw usageError(`Configuration file "${path}" cannot be read: ${errorMessage(cause)}`);
+  }
+}
+
+/** An end that comes from outside, for commands that run until told otherwise. */
 export interface Interrupt {
-  /** Aborts at the first signal, and when nobody reads the output any more. */
+  /** Aborts at the first signal, and when the reader of the output has closed it. */
   readonly signal: AbortSignal;
   /** Resolves after the time, or at once when interrupted. Never rejects. */
   pause(ms: number): Promise<void>;
@@ -132,96 +140,6 @@ export function pause(clock: CliDeps['clock'], ms: number, signal: AbortSignal):
 /** A mistake in a command line: one line, exit code 2. */
 export function usageError(message: string): BalancerError {
   return new BalancerError(message, { code: 'LB_USAGE', source: 'usage' });
-}
-
-/** Which backend is meant: `pool/name` or `pool/address`. */
-export interface BackendRef {
-  readonly pool: string;
-  readonly backend: string;
-}
-
-/** Throws `LB_USAGE` on anything but two parts. Addresses may hold colons, not slashes. */
-export function parseBackendRef(text: string): BackendRef {
-  const [, pool, backend] = /^([^/]+)\/([^/]+)$/.exec(text) ?? [];
-  if (pool === undefined || backend === undefined) {
-    throw usageError(
-      `Cannot read backend "${text}": it must be pool/backend, as nvas/nva-1 or nvas/127.0.0.11`,
-    );
-  }
-  return { pool, backend };
-}
-
-/** For commander: a duration as in the configuration, kept as text. */
-export function durationText(text: string): string {
-  if (parseDuration(text) === undefined) {
-    throw new InvalidArgumentError('It must be a whole number with a unit: 500ms, 10s, 10m or 1h.');
-  }
-  return text;
-}
-
-/** For commander: `2%`, or a share from 0 to 1 such as 0.02. */
-export function share(text: string): number {
-  const percent = /^(\d+(?:\.\d+)?)\s?%$/.exec(text)?.[1];
-  const value =
-    percent === undefined ? (/^[01](?:\.\d+)?$/.test(text) ? Number(text) : NaN) : Number(percent) / 100;
-  if (!(value <= 1))
-    throw new InvalidArgumentError('It must be at most 100%, as 2%, or a share from 0 to 1, as 0.02.');
-  return value;
-}
-
-/** For commander: a whole number within bounds. */
-export function wholeNumber(bounds: {
-  readonly from: number;
-  readonly to: number;
-}): (text: string) => number {
-  return (text) => {
-    const value = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
-    if (value >= bounds.from && value <= bounds.to) return value;
-    throw new InvalidArgumentError(`It must be a whole number, ${bounds.from} to ${bounds.to}.`);
-  };
-}
-
-const ADMIN_STATES: readonly (AdminState | 'configured')[] = ['none', 'up', 'down', 'configured'];
-
-/** Throws `LB_USAGE`. */
-export function parseAdminState(text: string): AdminState | 'configured' {
-  const state = ADMIN_STATES.find((one) => one === text);
-  if (state !== undefined) return state;
-  throw usageError(`Cannot set admin state "${text}": it must be none, up, down or configured`);
-}
-
-/** Throws `LB_USAGE`. */
-export function parseWeight(text: string): number | 'configured' {
-  if (text === 'configured') return text;
-  const weight = /^\d{1,3}$/.test(text) ? Number(text) : NaN;
-  if (weight <= 256) return weight;
-  throw usageError(`Cannot set weight "${text}": it must be a whole number, 0 to 256, or configured`);
-}
-
-const GROUP = 'Which process:';
-
-/** Adds `--json` and, apart from the command's own options, those that say which running process is asked. */
-export function addConnection(
-  command: Command,
-  words: { readonly json: string; readonly config?: string },
-): Command {
-  const config = words.config ?? 'configuration file, for its admin.socket';
-  // The first option decides which group is shown first.
-  return command
-    .option('--json', words.json, false)
-    .addOption(new Option('-c, --config <file>', config).default('config.json').helpGroup(GROUP))
-    .addOption(
-      new Option('--socket <path>', 'admin socket (default: HAPORTS_SOCKET, else admin.socket)').helpGroup(
-        GROUP,
-      ),
-    )
-    .addOption(
-      new Option('--http <url>', 'admin address instead, as http://127.0.0.1:9901')
-        .conflicts('socket')
-        .helpGroup(GROUP),
-    )
-    .addOption(new Option('--token-file <file>', 'file with the token for --http').helpGroup(GROUP))
-    .addOption(new Option('--ca <file>', 'certificate to trust for --http, PEM').helpGroup(GROUP));
 }
 
 /** Where no process is asked: every probe up, nothing overridden. */

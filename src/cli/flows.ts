@@ -1,21 +1,29 @@
+import { Option } from 'commander';
 import type { IncomingMessage } from 'node:http';
 import { ROUTES, type Parsed, type Request } from '../api/contract.js';
-import type { BackendPoolView, FeedEvent, FlowView } from '../api/views.js';
+import {
+  flowSort,
+  flowState,
+  placementReason,
+  protocol,
+  type BackendPoolView,
+  type FeedEvent,
+  type FlowList,
+  type FlowView,
+} from '../api/views.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
 import {
-  type AdminClient,
   clientFor,
   clientOf,
   frontendOf,
-  type LiveOptions,
-  printJson,
-  printJsonLine,
-  printLines,
   problemOf,
   readBody,
   sendRequest,
+  type AdminClient,
+  type LiveOptions,
 } from './client.js';
+import { addConnection, wholeNumber, type CliCommand } from './command.js';
 import { EXIT, interruptible, pause, type CliDeps, type ExitCode } from './deps.js';
 import {
   formatBytes,
@@ -23,43 +31,67 @@ import {
   formatSi,
   formatSpan,
   formatTable,
+  layoutOf,
   plural,
   printable,
+  printJson,
+  printJsonLine,
+  printLines,
+  type Layout,
   type TableColumn,
 } from './output.js';
 
-export interface FlowsOptions extends LiveOptions, Omit<Request<'flows'>, 'after'> {
+export type FlowSort = Parsed<'flows'>['sort'];
+
+interface FlowsOptions extends LiveOptions, Omit<Request<'flows'>, 'after'> {
   readonly sort: FlowSort;
 }
 
-export type FlowSort = Parsed<'flows'>['sort'];
+/** Live flows, filtered and sorted by the process. */
+export const flows: CliCommand = {
+  name: 'flows',
+  summary: 'show live flows, filtered and sorted',
+  examples: [
+    'haports flows --backend nvas/nva-1 --sort bytes --limit 20',
+    'haports flows --reason pinned',
+    'haports flows --source 192.0.2.7 --json',
+  ],
+  notes: `
+Reasons: hash (its slot's backend), retry (the first could not be reached), rebalanced (moved by flow policy),
+fail-open (no backend was eligible), pinned (its hash would now choose another, but existing flows stay).`,
+  exitCodes: '0 fine; 1 no process answers, or it refused; 2 bad usage',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'the flows as JSON')
+      .option('--rule <name>', 'only flows of this rule')
+      .option('--backend <pool/backend>', 'only flows of this backend')
+      .addOption(new Option('--protocol <protocol>', 'only').choices(protocol.options))
+      .option('--source <address>', 'only flows of this client')
+      .addOption(new Option('--state <state>', 'only').choices(flowState.options))
+      .addOption(
+        new Option('--reason <reason>', 'only flows placed for this reason').choices(placementReason.options),
+      )
+      .addOption(new Option('--sort <key>', 'largest first').choices(flowSort.options).default('age'))
+      .option('--limit <count>', 'flows shown at most, 1 to 1000', wholeNumber(1, 1000), 100)
+      .action(run((options: FlowsOptions) => showFlows(deps, options))),
+};
 
-/** `haports flows`: live flows, filtered and sorted by the process. */
-export async function flowsCommand(deps: CliDeps, options: FlowsOptions): Promise<ExitCode> {
+async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<ExitCode> {
   const { rule, backend, protocol, source, state, reason, sort, limit } = options;
-  const client = await clientFor(deps, options);
   const query = { rule, backend, protocol, source, state, reason, sort, limit };
-  if (options.json) {
-    printJson(deps, await client.flows(query));
-    return EXIT.fine;
+  const client = await clientFor(deps, options);
+  if (options.json) printJson(deps, await client.flows(query));
+  else {
+    const [list, pools] = await Promise.all([client.flows(query), client.pools()]);
+    const layout = { ...layoutOf(deps), names: backendNames(pools), sort };
+    printLines(deps, [...(list.flows.length === 0 ? [] : formatFlows(list.flows, layout)), countText(list)]);
   }
-  const [list, pools] = await Promise.all([client.flows(query), client.pools()]);
-  const { flows, matched } = list;
-  const of = list.next === undefined ? ` of ${formatCount(matched)}` : '';
-  printLines(deps, [
-    ...(flows.length === 0
-      ? []
-      : formatFlows(flows, {
-          nowMs: deps.clock.wallMs(),
-          width: deps.terminal.size().columns,
-          names: backendNames(pools),
-          sort,
-        })),
-    flows.length < matched || list.next !== undefined
-      ? `${formatCount(flows.length)}${of} flows shown (--limit shows more, filters fewer)`
-      : plural(matched, 'flow'),
-  ]);
   return EXIT.fine;
+}
+
+function countText({ flows: { length }, matched, next }: FlowList): string {
+  if (length === matched && next === undefined) return plural(matched, 'flow');
+  const of = next === undefined ? ` of ${formatCount(matched)}` : '';
+  return `${formatCount(length)}${of} flows shown (--limit shows more, filters fewer)`;
 }
 
 /** Left out where no rate is known. */
@@ -81,7 +113,7 @@ const COLUMNS: readonly TableColumn[] = [
   { title: 'ENDPOINT', importance: 1, minimum: 12 },
 ];
 
-/** Columns that tell why one flow stands before another: they give way last. */
+/** The columns that flows are sorted by give way last. */
 const SORTED_BY: Readonly<Record<FlowSort, readonly string[]>> = {
   age: ['AGE'],
   idle: ['IDLE'],
@@ -101,23 +133,25 @@ export function backendNames(pools: readonly BackendPoolView[]): ReadonlyMap<str
 
 /** A table of flows, title first. Addresses are not shortened before all else is gone. */
 export function formatFlows(
-  flows: readonly FlowView[],
-  options: {
-    readonly nowMs: number;
-    readonly width: number;
+  shown: readonly FlowView[],
+  {
+    nowMs,
+    width,
+    names,
+    sort = 'none',
+  }: Layout & {
     readonly names: ReadonlyMap<string, string>;
     /** What they are sorted by. @default 'none' */
     readonly sort?: FlowSort;
   },
 ): readonly string[] {
-  const { nowMs, width, names, sort = 'none' } = options;
-  const hasRates = flows.some(({ bitsPerSecond }) => bitsPerSecond !== undefined);
+  const hasRates = shown.some(({ bitsPerSecond }) => bitsPerSecond !== undefined);
   const columns = COLUMNS.filter(({ title }) => hasRates || title !== RATE).map((column) =>
     SORTED_BY[sort].includes(column.title) ? { ...column, importance: FOREMOST } : column,
   );
   return formatTable(
     columns,
-    flows.map((flow) => [
+    shown.map((flow) => [
       flow.tuple.protocol,
       clientOf(flow.tuple),
       frontendOf(flow.tuple),
@@ -136,34 +170,52 @@ export function formatFlows(
   );
 }
 
-/** Remembered events come in one go; a pause this long is their end. */
+/** Remembered events come at once; a pause this long is their end. */
 const QUIET_MS = 300;
 
-export interface EventsOptions extends LiveOptions {
+interface EventsOptions extends LiveOptions {
   readonly follow: boolean;
   readonly since?: number;
 }
 
-/** `haports events`: what happened, as the log has it; with --follow as it happens. `--json`: one event a line. */
-export async function eventsCommand(deps: CliDeps, options: EventsOptions): Promise<ExitCode> {
+/** What happened, as the log has it; with --follow as it happens. */
+export const events: CliCommand = {
+  name: 'events',
+  summary: 'show what has happened: health, drains, reloads, operators',
+  examples: ['haports events', 'haports events --follow --json', 'haports events --since 1200'],
+  notes: `
+Ids grow by one with each event; --follow shows only new ones unless --since says from where.`,
+  exitCodes: '0 fine; 1 no process answers, or it refused; 2 bad usage',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'one event a line as JSON')
+      .option('-f, --follow', 'keep showing events as they happen', false)
+      .option('--since <id>', 'only events with a higher id', wholeNumber(0, Number.MAX_SAFE_INTEGER))
+      .action(run((options: EventsOptions) => showEvents(deps, options))),
+};
+
+const CONNECTION = {
+  lost: 'Connection lost, reconnecting',
+  restored: 'Reconnected',
+  restarted: 'Another haports process answers now; its events from the first on',
+} as const;
+
+async function showEvents(
+  deps: CliDeps,
+  { json, follow, since, ...options }: EventsOptions,
+): Promise<ExitCode> {
   const client = await clientFor(deps, options);
   const interrupt = interruptible(deps);
   const { signal } = interrupt;
-  const print = (event: FeedEvent): void =>
-    options.json ? printJsonLine(deps, event) : printLines(deps, [formatEvent(event)]);
+  const onConnection = (change: keyof typeof CONNECTION): void =>
+    deps.err(`haports: ${CONNECTION[change]}\n`);
   try {
-    if (!options.follow) {
-      const since = options.since ?? 0;
-      for (const event of await rememberedEvents(client, deps.clock, { since, quietMs: QUIET_MS, signal })) {
-        print(event);
-      }
-      return EXIT.fine;
+    const source = follow
+      ? followEvents(client, deps.clock, { since, signal, onConnection })
+      : await rememberedEvents(client, deps.clock, { since: since ?? 0, signal });
+    for await (const event of source) {
+      if (json) printJsonLine(deps, event);
+      else printLines(deps, [formatEvent(event)]);
     }
-    const onConnection = (change: 'lost' | 'restored' | 'restarted'): void =>
-      deps.err(`haports: ${CONNECTION[change]}\n`);
-    const since = options.since === undefined ? {} : { since: options.since };
-    for await (const event of followEvents(client, deps.clock, { ...since, signal, onConnection }))
-      print(event);
     return EXIT.fine;
   } catch (error) {
     if (signal.aborted) return EXIT.fine;
@@ -173,37 +225,31 @@ export async function eventsCommand(deps: CliDeps, options: EventsOptions): Prom
   }
 }
 
-const CONNECTION = {
-  lost: 'The connection is lost, trying again',
-  restored: 'The connection is there again',
-  restarted: 'Another haports process answers now; its events from the first on',
-} as const;
-
 /** `2026-11-20T12:03:04.123Z  17 warn  health-changed  nva-1 is down: HTTP 503`. */
 export function formatEvent({ id, atMs, level, type, message }: FeedEvent): string {
   return printable(`${new Date(atMs).toISOString()}  ${id} ${level.padEnd(5)} ${type}  ${message}`);
 }
 
-/** The server sends a comment every 15 s: three of them missing is a connection that is gone. */
+/** The server sends a comment every 15 s: three missing ones mean a lost connection. */
 const SILENCE_MS = 45_000;
 
 const FIRST_RETRY_MS = 250;
 const MAXIMUM_RETRY_MS = 5000;
 
-export interface FollowOptions {
+interface FollowOptions {
   /** Remembered events with an id above this come first; absent: only new ones. */
   readonly since?: number;
   readonly signal: AbortSignal;
-  /** Told when the connection is lost, and when it is there again. */
-  readonly onConnection?: (change: 'lost' | 'restored' | 'restarted') => void;
+  /** Called when the connection is lost, and when it is back. */
+  readonly onConnection: (change: 'lost' | 'restored' | 'restarted') => void;
 }
 
 /**
- * Events as they happen, until aborted. A connection that breaks is made again and goes on after the last event; a
- * process that was started anew counts its events from 1 again and is followed from its first. Throws if the first
- * connection fails, as AdminClient does.
+ * Events as they happen, until aborted. After a broken connection it continues after the last event; a process that
+ * was restarted counts its events from 1 again and is followed from its first. Throws if the first connection fails,
+ * as AdminClient does.
  */
-export async function* followEvents(
+async function* followEvents(
   client: AdminClient,
   clock: Clock,
   options: FollowOptions,
@@ -227,7 +273,7 @@ export async function* followEvents(
       connection.destroy();
     }
     if (isOver()) return;
-    onConnection?.('lost');
+    onConnection('lost');
     for (;;) {
       await pause(clock, backoff.nextMs(), signal);
       if (isOver()) return;
@@ -237,34 +283,34 @@ export async function* followEvents(
         server = now;
         if (isAnother) last = 0;
         connection = await connect(client, last, signal);
-        onConnection?.(isAnother ? 'restarted' : 'restored');
+        onConnection(isAnother ? 'restarted' : 'restored');
         break;
       } catch {
-        // Not there yet.
+        // Not back yet.
       }
     }
   }
 }
 
 /**
- * Events that the process remembers with an id above `since`, oldest first: what comes before `quietMs` of silence, or
- * ten times that where events never cease.
+ * Events that the process remembers with an id above `since`, oldest first: what comes before a pause of QUIET_MS, or
+ * within ten times that where events never cease.
  */
-export async function rememberedEvents(
+async function rememberedEvents(
   client: AdminClient,
   clock: Clock,
-  options: { readonly since: number; readonly quietMs: number; readonly signal: AbortSignal },
+  options: { readonly since: number; readonly signal: AbortSignal },
 ): Promise<readonly FeedEvent[]> {
   const connection = await connect(client, options.since, options.signal);
   const events: FeedEvent[] = [];
   const quiet = (): void => void connection.destroy();
-  let cancel = clock.setTimer(options.quietMs, quiet);
-  const cancelLimit = clock.setTimer(options.quietMs * 10, quiet);
+  let cancel = clock.setTimer(QUIET_MS, quiet);
+  const cancelLimit = clock.setTimer(QUIET_MS * 10, quiet);
   try {
     for await (const event of eventsOf(connection)) {
       events.push(event);
       cancel();
-      cancel = clock.setTimer(options.quietMs, quiet);
+      cancel = clock.setTimer(QUIET_MS, quiet);
     }
   } catch (error) {
     if (!connection.destroyed) throw error;
@@ -286,7 +332,7 @@ async function connect(
     path: `${ROUTES.events.path}${since === undefined ? '' : `?since=${since}`}`,
     headers: {
       accept: 'text/event-stream',
-      ...(since === undefined ? {} : { 'last-event-id': String(since) }),
+      ...(since !== undefined && { 'last-event-id': String(since) }),
     },
     timeoutMs: SILENCE_MS,
     signal,
@@ -304,7 +350,7 @@ async function* eventsOf(response: IncomingMessage): AsyncGenerator<FeedEvent, v
 }
 
 /** One server-sent event. */
-export interface ServerSentEvent {
+interface ServerSentEvent {
   readonly id?: string;
   /** @default 'message' */
   readonly event: string;
@@ -322,21 +368,10 @@ export class EventStreamParser {
   #data: string[] = [];
 
   feed(piece: string): readonly ServerSentEvent[] {
-    const events: ServerSentEvent[] = [];
-    const text = this.#rest + piece;
-    let from = 0;
-    for (;;) {
-      const end = /\r\n|\n|\r/g;
-      end.lastIndex = from;
-      const match = end.exec(text);
-      // A CR at the very end may be the first half of CRLF.
-      if (match === null || (match[0] === '\r' && match.index === text.length - 1)) break;
-      const done = this.#line(text.slice(from, match.index));
-      if (done !== undefined) events.push(done);
-      from = match.index + match[0].length;
-    }
-    this.#rest = text.slice(from);
-    return events;
+    // A CR at the very end may be the first half of CRLF.
+    const lines = `${this.#rest}${piece}`.split(/\r\n|\n|\r(?=[^])/);
+    this.#rest = lines.pop() ?? '';
+    return lines.flatMap((line) => this.#line(line) ?? []);
   }
 
   #line(line: string): ServerSentEvent | undefined {
@@ -356,6 +391,6 @@ export class EventStreamParser {
     this.#data = [];
     this.#event = '';
     if (data.length === 0) return undefined;
-    return { event, data: data.join('\n'), ...(this.#id === undefined ? {} : { id: this.#id }) };
+    return { event, data: data.join('\n'), ...(this.#id !== undefined && { id: this.#id }) };
   }
 }

@@ -1,45 +1,93 @@
+import { Option } from 'commander';
 import type { Request } from '../api/contract.js';
+import { drainEnd as drainEnds, type DrainStatus, type ReloadReport } from '../api/views.js';
 import { formatFindings } from '../config/findings.js';
-import { errorMessage } from '../model/errors.js';
-import type { DrainStatus, ReloadReport } from '../api/views.js';
+import { AdminProblem, clientFor, type AdminClient, type LiveOptions } from './client.js';
 import {
-  type AdminClient,
-  AdminProblem,
-  clientFor,
-  type LiveOptions,
-  printJson,
-  printJsonLine,
-  printLines,
-} from './client.js';
-import {
-  EXIT,
-  interruptible,
+  addConnection,
+  durationText,
   parseAdminState,
   parseBackendRef,
   parseWeight,
-  usageError,
+  share,
   type BackendRef,
+  type CliCommand,
+} from './command.js';
+import {
+  EXIT,
+  interruptible,
+  readConfigurationText,
+  usageError,
   type CliDeps,
   type ExitCode,
   type Interrupt,
 } from './deps.js';
 import { formatFlows } from './flows.js';
-import { formatAgo, formatCount, formatShare, formatSpan, plural, printable, wrapWords } from './output.js';
+import {
+  formatAgo,
+  formatCount,
+  formatShare,
+  formatSpan,
+  labelled,
+  layoutOf,
+  plural,
+  printable,
+  printAnswer,
+  printJson,
+  printJsonLine,
+  printLines,
+  wrapWords,
+  type Layout,
+} from './output.js';
+
+const BACKEND = ['<pool/backend>', 'name or address, as nvas/nva-1'] as const;
 
 const WATCH_MS = 1000;
 
-/** Where lines cannot be replaced, they are worth a look this often, or when the phase changes. */
+/** Lines that cannot be replaced are repeated this often, and when the phase changes. */
 const LINE_MS = 10_000;
 
-export interface DrainOptions extends LiveOptions, Required<Omit<Request<'drain'>, keyof BackendRef>> {
+interface DrainOptions extends LiveOptions, Required<Omit<Request<'drain'>, keyof BackendRef>> {
   readonly watch: boolean;
   readonly cancel: boolean;
   /** Shows the drain that is under way instead of starting one. */
   readonly show: boolean;
 }
 
-/** `haports drain`: no new flows for a backend, and what becomes of those that it has. */
-export async function drainCommand(deps: CliDeps, name: string, options: DrainOptions): Promise<ExitCode> {
+export const drain: CliCommand = {
+  name: 'drain',
+  summary: 'give a backend no new flows, and let those that it has finish',
+  examples: [
+    'haports drain nvas/nva-1 --watch',
+    'haports drain nvas/nva-1 --deadline 1h --then leave',
+    'haports drain nvas/nva-1 --show --watch',
+    'haports drain nvas/nva-1 --cancel',
+  ],
+  notes: `
+From the next flow on the backend gets none. At the deadline, flows that are left end as their rule's flow policy for
+drain-deadline says, spread over --spread so that clients do not all come back at once; or they stay (--then leave). The
+backend gets no new flows until --cancel. Ctrl-C ends --watch, not the drain.`,
+  exitCodes:
+    '0 started, shown, cancelled, or with --watch done; 1 no process answers, too few backends would be left, there ' +
+    'is nothing to show or cancel, or with --watch the drain was cancelled; 2 bad usage, or no such backend',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'the drain as JSON; with --watch one line a second')
+      .argument(...BACKEND)
+      .option('--deadline <duration>', 'how long flows may take', durationText, '10m')
+      .addOption(
+        new Option('--then <action>', 'what becomes of flows that are left')
+          .choices(drainEnds.options)
+          .default('reset'),
+      )
+      .option('--spread <duration>', 'time over which they are ended', durationText, '10s')
+      .option('--force', 'even if too few backends of the pool are left', false)
+      .option('--watch', 'show it live until it is done', false)
+      .option('--show', 'show the drain that is under way, start none', false)
+      .option('--cancel', 'end the drain: the backend gets new flows again', false)
+      .action(run((name: string, options: DrainOptions) => drainBackend(deps, name, options))),
+};
+
+async function drainBackend(deps: CliDeps, name: string, options: DrainOptions): Promise<ExitCode> {
   const backend = parseBackendRef(name);
   if (options.cancel && (options.watch || options.show)) {
     throw usageError('Cannot combine --cancel with --watch or --show');
@@ -47,20 +95,20 @@ export async function drainCommand(deps: CliDeps, name: string, options: DrainOp
   const client = await clientFor(deps, options);
   if (options.cancel) {
     await client.cancelDrain(backend);
-    if (options.json) printJson(deps, { backend: name, cancelled: true });
-    else printLines(deps, [`${name} gets new flows again; flows that were left stay`]);
+    printAnswer(deps, options, { backend: name, cancelled: true }, () => [
+      `${name} gets new flows again; flows that were left stay`,
+    ]);
     return EXIT.fine;
   }
-  // Before the drain starts: Ctrl-C in between must not leave anybody in doubt whether it did.
+  // Before the drain starts: Ctrl-C in between must not leave it open whether it did.
   const interrupt = interruptible(deps);
   try {
     const { deadline, then, spread, force } = options;
-    const drain = options.show
+    const started = options.show
       ? await client.drainStatus(backend)
       : await client.drain({ ...backend, deadline, then, spread, force });
-    if (options.watch) return await watchDrain({ deps, client, name, backend, interrupt }, drain, options);
-    if (options.json) printJson(deps, drain);
-    else printLines(deps, formatDrain(drain, placing(deps)));
+    if (options.watch) return await watchDrain({ deps, client, name, backend, interrupt }, started, options);
+    printAnswer(deps, options, started, formatDrain);
     return EXIT.fine;
   } finally {
     interrupt.release();
@@ -77,105 +125,98 @@ interface Watching {
 
 async function watchDrain(watching: Watching, first: DrainStatus, { json }: LiveOptions): Promise<ExitCode> {
   const { deps, client, name, backend, interrupt } = watching;
-  const shown = progress(deps, json);
-  let drain = first;
+  const { signal } = interrupt;
+  const show = json ? (status: DrainStatus) => printJsonLine(deps, status) : progress(deps);
+  const say = (line: string): void => {
+    if (!json) printLines(deps, [line]);
+  };
+  let status = first;
   for (;;) {
-    shown.update(drain);
-    if (drain.phase === 'done') {
-      if (!json) printLines(deps, [drainEnd(drain, deps.clock.wallMs())]);
+    show(status);
+    if (status.phase === 'done') {
+      say(drainEnd(status, deps.clock.wallMs()));
       return EXIT.fine;
     }
     await interrupt.pause(WATCH_MS);
     try {
-      if (!interrupt.signal.aborted) drain = await client.drainStatus(backend, { signal: interrupt.signal });
+      if (!signal.aborted) status = await client.drainStatus(backend, { signal });
     } catch (error) {
       if (error instanceof AdminProblem && error.code === 'LB_NOT_FOUND') {
-        if (!json) printLines(deps, [`${name} is not being drained any more: somebody cancelled it`]);
+        say(`${name} is no longer being drained: the drain was cancelled`);
         return EXIT.failed;
       }
-      if (!interrupt.signal.aborted) throw error;
+      if (!signal.aborted) throw error;
     }
-    if (interrupt.signal.aborted) {
-      if (!json) {
-        printLines(deps, [
-          `The drain goes on; "haports drain ${name} --show --watch" shows it again, --cancel ends it`,
-        ]);
-      }
+    if (signal.aborted) {
+      say(`The drain continues; "haports drain ${name} --show --watch" shows it again, --cancel cancels it`);
       return EXIT.fine;
     }
   }
 }
 
 /** Shows a drain again and again: in place on a terminal, else now and then in one line. */
-function progress(deps: CliDeps, json: boolean): { update(drain: DrainStatus): void } {
-  if (json) return { update: (drain) => printJsonLine(deps, drain) };
+function progress(deps: CliDeps): (status: DrainStatus) => void {
   if (deps.terminal.isInteractive) {
     let height = 0;
-    return {
-      update(drain) {
-        const lines = formatDrain(drain, placing(deps)).slice(0, Math.max(1, deps.terminal.size().rows - 2));
-        const up = height === 0 ? '' : `\u001b[${height}A`;
-        deps.out(`${up}\r\u001b[J${lines.join('\n')}\n`);
-        height = lines.length;
-      },
+    return (status) => {
+      const lines = formatDrain(status, layoutOf(deps)).slice(0, Math.max(1, deps.terminal.size().rows - 2));
+      const up = height === 0 ? '' : `\u001b[${height}A`;
+      deps.out(`${up}\r\u001b[J${lines.join('\n')}\n`);
+      height = lines.length;
     };
   }
-  let told: { readonly phase: string; readonly atMs: number } | undefined;
-  return {
-    update(drain) {
-      const atMs = deps.clock.monotonicMs();
-      if (told?.phase === drain.phase && atMs - told.atMs < LINE_MS) return;
-      told = { phase: drain.phase, atMs };
-      if (drain.phase !== 'done') printLines(deps, [drainSummary(drain, deps.clock.wallMs())]);
-    },
+  let shown: { readonly phase: string; readonly atMs: number } | undefined;
+  return (status) => {
+    const atMs = deps.clock.monotonicMs();
+    if (shown?.phase === status.phase && atMs - shown.atMs < LINE_MS) return;
+    shown = { phase: status.phase, atMs };
+    if (status.phase !== 'done') printLines(deps, [drainSummary(status, deps.clock.wallMs())]);
   };
 }
 
-function placing(deps: CliDeps): { readonly nowMs: number; readonly width: number } {
-  return { nowMs: deps.clock.wallMs(), width: deps.terminal.size().columns };
-}
-
-/** Flows that are left. */
-export function flowsLeft({ flows }: DrainStatus): number {
-  return flows.tcp + flows.udp;
-}
-
 /** A drain in one line: `nvas/nva-1 draining: 12 flows left of 300, ...`. */
-export function drainSummary(drain: DrainStatus, nowMs: number): string {
-  const name = `${drain.pool}/${drain.backendName}`;
-  const left = flowsLeft(drain);
-  if (drain.phase === 'done') {
-    return left === 0
-      ? `${name} drained: no flow is left`
-      : `${name} drained: ${plural(left, 'flow')} left alone`;
+export function drainSummary(status: DrainStatus, nowMs: number): string {
+  const { phase, flows, flowsAtStart, deadlineAtMs } = status;
+  const name = `${status.pool}/${status.backendName}`;
+  const left = flows.tcp + flows.udp;
+  if (phase === 'done') {
+    return `${name} drained: ${left === 0 ? 'no flow is left' : `${plural(left, 'flow')} left alone`}`;
   }
-  const what = drain.phase === 'ending' ? 'ending flows' : 'draining';
-  return `${name} ${what}: ${plural(left, 'flow')} left of ${drain.flowsAtStart}, ${deadlineText(drain, nowMs)}`;
+  const deadline =
+    deadlineAtMs > nowMs ? `deadline in ${formatSpan(deadlineAtMs - nowMs)}` : 'past its deadline';
+  return `${name} ${phase === 'ending' ? 'ending flows' : 'draining'}: ${plural(left, 'flow')} left of ${flowsAtStart}, ${deadline}`;
 }
 
 /** A drain as it stands, for people: what is left, until when, and which flows take longest. */
-export function formatDrain(
-  drain: DrainStatus,
-  options: { readonly nowMs: number; readonly width: number },
-): readonly string[] {
-  const { nowMs, width } = options;
-  const { tcp, udp } = drain.flows;
+export function formatDrain(status: DrainStatus, { nowMs, width }: Layout): readonly string[] {
+  const { flows, flowsAtStart, startedAtMs, deadlineAtMs, longest, then, spreadMs } = status;
+  const when = deadlineAtMs > nowMs ? `in ${formatSpan(deadlineAtMs - nowMs)}; then` : 'passed;';
+  const left = `flows that are left ${then === 'leave' ? 'stay' : `end as their rule says, over ${formatSpan(spreadMs)}`}`;
   const lines = [
-    drainSummary(drain, nowMs),
-    `  flows      ${tcp} TCP, ${udp} UDP; ${drain.flowsAtStart} at the start, ${formatAgo(drain.startedAtMs, nowMs)}`,
-    `  finish     ${forecastText(drain, nowMs)}`,
-    `  deadline   ${drain.deadlineAtMs > nowMs ? `in ${formatSpan(drain.deadlineAtMs - nowMs)}; then` : 'passed;'} ${thenText(drain)}`,
-    `  last new   ${formatAgo(drain.lastNewFlowAtMs, nowMs)}`,
-  ].flatMap((line) => wrapWords(printable(line), width, 13));
-  if (drain.longest.length === 0) return lines;
-  const names = new Map([[drain.backendId, `${drain.pool}/${drain.backendName}`]]);
-  const table = formatFlows(drain.longest, { nowMs, width: width - 2, names });
+    ...wrapWords(printable(drainSummary(status, nowMs)), width, 13),
+    ...labelled(
+      [
+        [
+          '  flows',
+          `${flows.tcp} TCP, ${flows.udp} UDP; ${flowsAtStart} at the start, ${formatAgo(startedAtMs, nowMs)}`,
+        ],
+        ['  finish', forecastText(status, nowMs)],
+        ['  deadline', `${when} ${left}`],
+        ['  last new', formatAgo(status.lastNewFlowAtMs, nowMs)],
+      ],
+      13,
+      width,
+    ),
+  ];
+  if (longest.length === 0) return lines;
+  const names = new Map([[status.backendId, `${status.pool}/${status.backendName}`]]);
+  const table = formatFlows(longest, { nowMs, width: width - 2, names });
   return [...lines, '  longest', ...table.map((line) => `  ${line}`)];
 }
 
-/** The last words on a drain that is done. */
-export function drainEnd(drain: DrainStatus, nowMs: number): string {
-  return `${drainSummary(drain, nowMs)}, after ${formatSpan(nowMs - drain.startedAtMs)}; ${drain.pool}/${drain.backendName} gets no new flows until --cancel`;
+function drainEnd(status: DrainStatus, nowMs: number): string {
+  const name = `${status.pool}/${status.backendName}`;
+  return `${drainSummary(status, nowMs)}, after ${formatSpan(nowMs - status.startedAtMs)}; ${name} gets no new flows until --cancel`;
 }
 
 function forecastText(
@@ -183,7 +224,7 @@ function forecastText(
   nowMs: number,
 ): string {
   if (phase === 'ending') return 'flows are being ended now';
-  if (predictedFinishAtMs === undefined) return 'nothing to go by yet: no flow has finished so far';
+  if (predictedFinishAtMs === undefined) return 'no prediction yet: no flow has finished so far';
   const by = `in about ${formatSpan(predictedFinishAtMs - nowMs)} by themselves`;
   if (predictedFinishAtMs <= deadlineAtMs) return by;
   return then === 'reset'
@@ -191,144 +232,189 @@ function forecastText(
     : `${by}, past the deadline`;
 }
 
-function deadlineText({ deadlineAtMs }: DrainStatus, nowMs: number): string {
-  return deadlineAtMs > nowMs ? `deadline in ${formatSpan(deadlineAtMs - nowMs)}` : 'past its deadline';
-}
-
-function thenText({ then, spreadMs }: DrainStatus): string {
-  if (then === 'leave') return 'flows that are left stay';
-  return `flows that are left end as their rule says, over ${formatSpan(spreadMs)}`;
-}
-
 const MEANING = {
   none: 'follows its probe',
-  up: 'gets new flows whatever its probe says',
-  down: 'gets no new flows whatever its probe says',
-  configured: 'is as the configuration says',
+  up: 'gets new flows regardless of its probe',
+  down: 'gets no new flows regardless of its probe',
+  configured: 'is as configured',
 } as const;
 
-/** `haports admin-state`: the operator's switch on a backend, over its probe. */
-export async function adminStateCommand(
-  deps: CliDeps,
-  name: string,
-  stateText: string,
-  options: LiveOptions,
-): Promise<ExitCode> {
-  const backend = parseBackendRef(name);
-  const adminState = parseAdminState(stateText);
-  await (await clientFor(deps, options)).setAdminState({ ...backend, adminState });
-  if (options.json) printJson(deps, { backend: name, adminState });
-  else printLines(deps, [`${name} ${MEANING[adminState]}, from the next flow on`]);
-  return EXIT.fine;
-}
+/** The operator's switch on a backend, over its probe. */
+export const adminState: CliCommand = {
+  name: 'admin-state',
+  summary: "set the operator's switch on a backend, over its probe",
+  examples: ['haports admin-state nvas/nva-1 down', 'haports admin-state nvas/nva-1 configured'],
+  notes: `
+none follows the probe, up and down override it, configured is what the configuration says. Existing flows of a backend
+that goes down meet their rule's flow policy for admin-down; "haports drain" lets them finish.`,
+  exitCodes: '0 every data worker has it; 1 no process answers; 2 bad usage, or no such backend',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'what was set as JSON')
+      .argument(...BACKEND)
+      .argument('<state>', 'none, up, down or configured')
+      .action(
+        run(async (name: string, text: string, options: LiveOptions) => {
+          const backend = parseBackendRef(name);
+          const state = parseAdminState(text);
+          await (await clientFor(deps, options)).setAdminState({ ...backend, adminState: state });
+          printAnswer(deps, options, { backend: name, adminState: state }, () => [
+            `${name} ${MEANING[state]}, from the next flow on`,
+          ]);
+          return EXIT.fine;
+        }),
+      ),
+};
 
-/** `haports weight`: a backend's share of new flows. */
-export async function weightCommand(
-  deps: CliDeps,
-  name: string,
-  weightText: string,
-  options: LiveOptions,
-): Promise<ExitCode> {
-  const backend = parseBackendRef(name);
-  const weight = parseWeight(weightText);
-  await (await clientFor(deps, options)).setWeight({ ...backend, weight });
-  const zero = weight === 0 ? ': it gets no new flows' : '';
-  if (options.json) printJson(deps, { backend: name, weight });
-  else
-    printLines(deps, [
-      `${name} has weight ${weight === 'configured' ? 'as configured' : weight}${zero}, from the next flow on`,
-    ]);
-  return EXIT.fine;
-}
+export const weight: CliCommand = {
+  name: 'weight',
+  summary: "set a backend's share of new flows",
+  examples: ['haports weight nvas/nva-1 10', 'haports weight nvas/nva-1 configured'],
+  notes: `
+Weight 0 gives no new flows. The weight stays, over reloads too, until it is set to configured.`,
+  exitCodes: '0 every data worker has it; 1 no process answers; 2 bad usage, or no such backend',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'what was set as JSON')
+      .argument(...BACKEND)
+      .argument('<weight>', '0 to 256, or configured')
+      .action(
+        run(async (name: string, text: string, options: LiveOptions) => {
+          const backend = parseBackendRef(name);
+          const value = parseWeight(text);
+          await (await clientFor(deps, options)).setWeight({ ...backend, weight: value });
+          const zero = value === 0 ? ': it gets no new flows' : '';
+          printAnswer(deps, options, { backend: name, weight: value }, () => [
+            `${name} has weight ${value === 'configured' ? 'as configured' : value}${zero}, from the next flow on`,
+          ]);
+          return EXIT.fine;
+        }),
+      ),
+};
 
-export interface ReloadOptions extends LiveOptions {
+interface ReloadOptions extends LiveOptions {
   /** 0 to 1. */
   readonly maxMoved?: number;
 }
 
-/** `haports reload`: sends the text of a configuration to the running process, which takes it over whole or not at all. */
-export async function reloadCommand(deps: CliDeps, options: ReloadOptions): Promise<ExitCode> {
+export const reload: CliCommand = {
+  name: 'reload',
+  summary: 'have the running process apply a configuration, whole or not at all',
+  examples: ['haports reload', 'haports reload -c new.json --max-moved 2%'],
+  notes: `
+The text of the file is sent; files that it names are read by the process. "haports plan" shows first what would move.
+Whenever the exit code is not 0, nothing has changed.`,
+  exitCodes:
+    '0 applied; 1 not applied: no process answers, a restart is needed, another reload is under way; 2 the ' +
+    'configuration cannot be used, or bad usage; 3 more would move than --max-moved',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'the report as JSON', 'configuration file to apply; its admin.socket says where')
+      .option('--max-moved <share>', 'refuse to move more of the hash space of a rule, as 2%', share)
+      .action(run((options: ReloadOptions) => reloadProcess(deps, options))),
+};
+
+async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<ExitCode> {
   const { config, json, maxMoved } = options;
-  const text = await deps.readText(config).catch((error: unknown) => {
-    throw usageError(`Configuration file "${config}" cannot be read: ${errorMessage(error)}`);
-  });
+  const configuration = await readConfigurationText(deps, config);
   const client = await clientFor(deps, options);
   try {
-    const outcome = await client.reload({ configuration: text, maxMoved });
-    if (json) {
-      printJson(deps, outcome);
-      return EXIT.fine;
-    }
-    printLines(deps, [
+    printAnswer(deps, options, await client.reload({ configuration, maxMoved }), (outcome, layout) => [
       ...formatFindings(
         config,
         outcome.findings.filter(({ severity }) => severity !== 'note'),
       ),
-      ...formatReload(outcome.report, { width: deps.terminal.size().columns }),
+      ...formatReload(outcome.report, layout),
     ]);
     return EXIT.fine;
   } catch (error) {
     if (!(error instanceof AdminProblem)) throw error;
-    if (json) printJson(deps, { code: error.code, message: error.message, findings: error.findings });
-    const errors = error.findings.filter(({ severity }) => severity === 'error');
-    if (errors.length > 0 && !json) deps.err(`${formatFindings(config, errors).join('\n')}\n`);
-    // Findings, or the JSON, have said it all but that nothing has changed.
+    const { code, message, findings } = error;
+    const errors = findings.filter(({ severity }) => severity === 'error');
+    if (json) printJson(deps, { code, message, findings });
+    else if (errors.length > 0) deps.err(`${formatFindings(config, errors).join('\n')}\n`);
+    // The findings do not say that nothing has changed; the error does.
     throw error;
   }
 }
 
 /** What a reload kept and what it cost, for people. */
-export function formatReload(report: ReloadReport, { width }: { readonly width: number }): readonly string[] {
-  const { kept, lost, plan } = report;
+function formatReload(
+  { durationMs, revision, digest, kept, lost, plan }: ReloadReport,
+  { width }: Layout,
+): readonly string[] {
+  const { stay, move, reset, drop } = plan.flows;
   const { added, removed, changed } = plan.backends;
-  const names = (list: readonly { readonly pool: string; readonly name: string }[]): string =>
-    list.map(({ pool, name }) => `${pool}/${name}`).join(', ');
-  const rules = plan.rules.filter(({ change }) => change !== 'same');
-  const lines = [
-    `Reloaded in ${formatSpan(report.durationMs)}: revision ${report.revision}, digest ${report.digest.slice(0, 12)}`,
-    `  moved     ${formatShare(plan.movedShare)} of the hash space at most; flows: ${fates(plan.flows)}`,
-    `  kept      ${plural(kept.flows, 'flow')}, ${plural(kept.listeners, 'listener')}, ${plural(kept.probeTargets, 'probe target')}, ` +
-      `${plural(kept.adminStates, 'operator setting')}, ${plural(kept.drains, 'drain')}`,
-    `  lost      ${plural(lost.flows, 'flow')}, ${plural(lost.listeners, 'listener')}, ${plural(lost.probeTargets, 'probe target')}, ` +
-      `${plural(lost.overrides.length, 'operator setting')}${lost.overrides.length === 0 ? '' : ` (${lost.overrides.join(', ')})`}`,
-    ...rules.map(
-      ({ name, change, changes, renamedFrom }) =>
-        `  rule      "${name}" ${change}${renamedFrom === undefined ? '' : `, was "${renamedFrom}"`}${changes.length === 0 ? '' : `: ${changes.join(', ')}`}`,
-    ),
-    ...(added.length === 0 ? [] : [`  added     ${names(added)}`]),
-    ...(removed.length === 0 ? [] : [`  removed   ${names(removed)}`]),
-    ...(changed.length === 0
-      ? []
-      : [
-          `  changed   ${changed.map(({ pool, name, changes }) => `${pool}/${name} (${changes.join(', ')})`).join(', ')}`,
-        ]),
+  const names = (list: readonly Readonly<Record<'pool' | 'name', string>>[]): string | false =>
+    list.length > 0 && list.map(({ pool, name }) => `${pool}/${name}`).join(', ');
+  const counts = ({ flows, listeners, probeTargets }: Omit<ReloadReport['lost'], 'overrides'>): string =>
+    `${plural(flows, 'flow')}, ${plural(listeners, 'listener')}, ${plural(probeTargets, 'probe target')}`;
+  const overrides = lost.overrides.length === 0 ? '' : ` (${lost.overrides.join(', ')})`;
+  const rows = labelled(
+    [
+      [
+        '  moved',
+        `${formatShare(plan.movedShare)} of the hash space at most; flows: ${formatCount(stay)} stay, ${formatCount(move)} move, ${formatCount(reset)} reset, ${formatCount(drop)} dropped`,
+      ],
+      [
+        '  kept',
+        `${counts(kept)}, ${plural(kept.adminStates, 'operator setting')}, ${plural(kept.drains, 'drain')}`,
+      ],
+      ['  lost', `${counts(lost)}, ${plural(lost.overrides.length, 'operator setting')}${overrides}`],
+      ...plan.rules
+        .filter(({ change }) => change !== 'same')
+        .map(({ name, change, changes, renamedFrom }) => {
+          const was = renamedFrom === undefined ? '' : `, was "${renamedFrom}"`;
+          return [
+            '  rule',
+            `"${name}" ${change}${was}${changes.length === 0 ? '' : `: ${changes.join(', ')}`}`,
+          ] as const;
+        }),
+      ['  added', names(added)],
+      ['  removed', names(removed)],
+      [
+        '  changed',
+        names(changed.map(({ pool, name, changes }) => ({ pool, name: `${name} (${changes.join(', ')})` }))),
+      ],
+    ],
+    12,
+    width,
+  );
+  return [
+    `Reloaded in ${formatSpan(durationMs)}: revision ${revision}, digest ${digest.slice(0, 12)}`,
+    ...rows,
   ];
-  return lines.flatMap((line) => wrapWords(printable(line), width, 12));
 }
 
-function fates({ stay, move, reset, drop }: ReloadReport['plan']['flows']): string {
-  return `${formatCount(stay)} stay, ${formatCount(move)} move, ${formatCount(reset)} reset, ${formatCount(drop)} dropped`;
-}
-
-export interface UpgradeOptions extends LiveOptions {
+interface UpgradeOptions extends LiveOptions {
   /** A duration with a unit. */
   readonly deadline?: string;
 }
 
-/** `haports upgrade`: the version that is installed now takes the place of the running process. */
-export async function upgradeCommand(deps: CliDeps, options: UpgradeOptions): Promise<ExitCode> {
-  const { deadline, json } = options;
-  const client = await clientFor(deps, options);
-  const outcome = await client.upgrade({ deadline });
-  if (json) {
-    printJson(deps, outcome);
-    return EXIT.fine;
-  }
-  const { pid, version, sockets, udpFlows, durationMs, udpPauseMs } = outcome;
-  printLines(deps, [
-    `haports ${version} serves as process ${pid}, after ${Math.round(durationMs)} ms`,
-    `${sockets} listening sockets and ${udpFlows} UDP flows went over; UDP waited ${Math.round(udpPauseMs)} ms`,
-    'The old process lets its TCP flows finish',
-  ]);
-  return EXIT.fine;
-}
+export const upgrade: CliCommand = {
+  name: 'upgrade',
+  summary: 'have the version that is installed now take over from the running process',
+  examples: ['haports upgrade', 'haports upgrade --deadline 1h'],
+  notes: `
+The running process starts its successor from the files that are installed now, hands over its listening sockets and UDP
+flows, and then lets its TCP flows finish until shutdown.deadline or --deadline. If the new process is not ready within
+30 s (a broken configuration, for one), the old one continues as before. SIGUSR2 does the same.`,
+  exitCodes:
+    '0 the new process serves; 1 it does not, and the old one continues as before: no process answers, the new one ' +
+    'does not start, another upgrade is under way, a data worker has just died; 2 bad usage',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'the outcome as JSON')
+      .option('--deadline <duration>', 'how long TCP flows of the old process may take', durationText)
+      .action(
+        run(async (options: UpgradeOptions) => {
+          const outcome = await (await clientFor(deps, options)).upgrade({ deadline: options.deadline });
+          printAnswer(
+            deps,
+            options,
+            outcome,
+            ({ pid, version, sockets, udpFlows, durationMs, udpPauseMs }) => [
+              `Upgraded to haports ${version} in ${Math.round(durationMs)} ms; pid ${pid} took over ${sockets} listening sockets and ${udpFlows} UDP flows`,
+              `UDP paused for ${Math.round(udpPauseMs)} ms; the old process lets its TCP flows finish`,
+            ],
+          );
+          return EXIT.fine;
+        }),
+      ),
+};

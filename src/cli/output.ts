@@ -1,3 +1,69 @@
+import type { CliDeps } from './deps.js';
+
+/** One JSON value, indented. */
+export function printJson(deps: Pick<CliDeps, 'out'>, value: unknown): void {
+  deps.out(`${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+/** One JSON value on one line, for streams of them. */
+export function printJsonLine(deps: Pick<CliDeps, 'out'>, value: unknown): void {
+  deps.out(`${JSON.stringify(value)}\n`);
+}
+
+export function printLines(deps: Pick<CliDeps, 'out'>, lines: readonly string[]): void {
+  deps.out(`${lines.join('\n')}\n`);
+}
+
+/** What the text for people depends on besides what it says. */
+export interface Layout {
+  readonly nowMs: number;
+  /** No line is wider, unless a single word is. */
+  readonly width: number;
+}
+
+/** Of now and of this terminal. */
+export function layoutOf({ clock, terminal }: Pick<CliDeps, 'clock' | 'terminal'>): Layout {
+  return { nowMs: clock.wallMs(), width: terminal.size().columns };
+}
+
+/** Prints an answer: as JSON where the options ask for it, else in lines for people. */
+export function printAnswer<T>(
+  deps: Pick<CliDeps, 'out' | 'clock' | 'terminal'>,
+  options: { readonly json: boolean },
+  value: T,
+  lines: (value: T, layout: Layout) => readonly string[],
+): void {
+  if (options.json) printJson(deps, value);
+  else printLines(deps, lines(value, layoutOf(deps)));
+}
+
+/** Width of text that does not depend on the terminal. */
+export const TEXT_WIDTH = 80;
+
+/** A label and the texts beside it, each on lines of its own; `undefined` and `false` are left out. */
+export type LabelledRow = readonly [label: string, ...texts: readonly (string | undefined | false)[]];
+
+/** Rows with their labels in a column of their own, the texts wrapped beside it. A row without texts is left out. */
+export function labelled(rows: readonly LabelledRow[], labelWidth: number, width = TEXT_WIDTH): string[] {
+  const indent = ' '.repeat(labelWidth);
+  return rows.flatMap(([label, ...texts]) =>
+    texts
+      .filter((text) => typeof text === 'string')
+      .flatMap((text, index) => {
+        const [first = '', ...rest] = wrapWords(`${indent}${printable(text)}`, width, labelWidth);
+        const head = index === 0 ? printable(label).padEnd(labelWidth) : indent;
+        return [`${head}${first.slice(labelWidth)}`, ...rest];
+      }),
+  );
+}
+
+/** The first items, and how many more there are. */
+export function shortList(items: readonly string[], most: number, prefix = '  '): string[] {
+  const shown = items.slice(0, most).map((item) => `${prefix}${printable(item)}`);
+  const more = items.length - shown.length;
+  return more > 0 ? [...shown, `${prefix}and ${formatCount(more)} more`] : shown;
+}
+
 const GAP = 2;
 const CUT_MARK = '…';
 

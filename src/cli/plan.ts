@@ -1,71 +1,83 @@
-import { formatFindings, summariseFindings, type Finding } from '../config/findings.js';
+import type { PlannedRule, PlanOutcome, PlanReport } from '../api/views.js';
+import { formatFindings, summariseFindings } from '../config/findings.js';
 import type { Configuration } from '../model/configuration.js';
-import { errorMessage } from '../model/errors.js';
 import type { FlowRecord } from '../model/flow.js';
-import type { ForwardingState } from '../model/forwarding.js';
-import type { PlanOutcome, PlanReport, PlannedRule } from '../api/views.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
+import { Picker } from '../selection/picker.js';
 import { planChange } from '../whatif/plan.js';
-import { AdminProblem, type AdminClient } from './client.js';
-import { ALL_UP, EXIT, usageError, type CliDeps, type ExitCode } from './deps.js';
+import { AdminProblem, clientFor, type LiveOptions } from './client.js';
+import { addConnection, share, type CliCommand } from './command.js';
+import { ALL_UP, EXIT, readConfigurationText, usageError, type CliDeps, type ExitCode } from './deps.js';
 import {
   formatCount,
   formatShare,
   formatTable,
+  labelled,
   plural,
   printable,
+  printAnswer,
+  shortList,
+  TEXT_WIDTH,
   wrapWords,
   type TableColumn,
 } from './output.js';
 
-export interface PlanDeps extends Pick<CliDeps, 'out' | 'load' | 'readText'> {
-  /** For the running process; only asked for where one is meant. */
-  readonly client: () => Promise<Pick<AdminClient, 'plan'>>;
-}
-
 /** Without a report where the configuration cannot be used: the findings say why. */
-export type Planned = Pick<PlanOutcome, 'findings'> & Partial<PlanOutcome>;
+type Planned = Pick<PlanOutcome, 'findings'> & Partial<PlanOutcome>;
 
-export interface PlanOptions {
+interface PlanOptions extends LiveOptions {
   /** File to compare with; absent: the running process is asked. */
   readonly against?: string;
   /** 0 to 1. Exit code 3 above it. @default no limit */
   readonly maxMoved?: number;
-  readonly json: boolean;
 }
 
-/** `haports plan`: what a configuration would do to the running one, or to that of a file. Changes nothing. */
-export async function planCommand(deps: PlanDeps, file: string, options: PlanOptions): Promise<ExitCode> {
-  const { against, maxMoved, json } = options;
-  const outcome =
-    against === undefined ? await askProcess(deps, file) : await comparedWith(deps, file, against);
-  const { report } = outcome;
-  if (json) deps.out(`${JSON.stringify(outcome, undefined, 2)}\n`);
-  else {
-    const limit = maxMoved === undefined ? {} : { maxMoved };
-    deps.out(formatPlan(outcome, { file, live: against === undefined, ...limit }));
-  }
-  if (report === undefined) return EXIT.badInput;
-  return maxMoved !== undefined && report.movedShare > maxMoved ? EXIT.gateExceeded : EXIT.fine;
+/** What a configuration would do to the running one, or to that of a file. Changes nothing. */
+export const plan: CliCommand = {
+  name: 'plan',
+  summary: 'preview what a configuration would do to the running process',
+  examples: [
+    'haports plan new.json',
+    'haports plan new.json --max-moved 2%',
+    'haports plan new.json --against config.json',
+  ],
+  notes: `
+Shows per rule the share of the hash space that moves, live flows that stay, move or end, backends whose health history
+is discarded, listeners, and the steps in their order: additions come before removals.`,
+  exitCodes:
+    '0 planned; 1 no process answers; 2 the configuration cannot be used (the findings say why), or bad usage; ' +
+    '3 more would move than --max-moved',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'the plan as JSON')
+      .argument('<file>', 'the new configuration')
+      .option('--against <file>', 'compare with this configuration instead, without a running process')
+      .option('--max-moved <share>', 'exit with 3 if more of the hash space of a rule moves, as 2%', share)
+      .action(run((file: string, options: PlanOptions) => showPlan(deps, file, options))),
+};
+
+async function showPlan(deps: CliDeps, file: string, options: PlanOptions): Promise<ExitCode> {
+  const { against, maxMoved } = options;
+  const live = against === undefined;
+  const outcome = live ? await askProcess(deps, file, options) : await comparedWith(deps, file, against);
+  printAnswer(deps, options, outcome, () => formatPlan(outcome, { file, live, maxMoved }));
+  if (outcome.report === undefined) return EXIT.badInput;
+  return maxMoved !== undefined && outcome.report.movedShare > maxMoved ? EXIT.gateExceeded : EXIT.fine;
 }
 
-async function askProcess({ readText, client }: PlanDeps, file: string): Promise<Planned> {
-  const text = await readText(file).catch((cause: unknown) => {
-    throw usageError(`Configuration file "${file}" cannot be read: ${errorMessage(cause)}`);
-  });
-  const live = await client();
+async function askProcess(deps: CliDeps, file: string, options: PlanOptions): Promise<Planned> {
+  const configuration = await readConfigurationText(deps, file);
+  const client = await clientFor(deps, options);
   try {
-    return await live.plan({ configuration: text });
+    return await client.plan({ configuration });
   } catch (error) {
-    // It cannot be used: that is an answer too.
+    // A configuration that cannot be used is an answer too.
     if (error instanceof AdminProblem && error.findings.length > 0) return { findings: error.findings };
     throw error;
   }
 }
 
-async function comparedWith({ load }: PlanDeps, file: string, against: string): Promise<Planned> {
+async function comparedWith({ load }: CliDeps, file: string, against: string): Promise<Planned> {
   const before = await load(against);
   if (!before.ok) {
     throw usageError(
@@ -76,23 +88,21 @@ async function comparedWith({ load }: PlanDeps, file: string, against: string): 
   if (!after.ok) return { findings: after.findings };
   const hash = await createHasher();
   const compiler = new ForwardingCompiler(hash);
-  const compile = (configuration: Configuration): ForwardingState => compiler.compile(configuration, ALL_UP);
+  const compile = (configuration: Configuration) => compiler.compile(configuration, ALL_UP);
   const report = await planChange({
     before: compile(before.configuration),
     after: compile(after.configuration),
     flows: noFlows(),
-    picker: createPicker(hash),
+    picker: new Picker(hash),
   });
   return { findings: after.findings, report };
 }
 
 // eslint-disable-next-line @typescript-eslint/require-await -- there are none
-async function* noFlows(): AsyncGenerator<FlowRecord> {
+export async function* noFlows(): AsyncGenerator<FlowRecord> {
   return;
 }
 
-const WIDTH = 80;
-const LABEL_WIDTH = 12;
 /** Backends listed of each kind; the rest is only counted. */
 const BACKENDS_SHOWN = 20;
 
@@ -106,149 +116,114 @@ const COLUMNS: readonly TableColumn[] = [
   { title: 'DROP', align: 'right' },
 ];
 
-export interface PlanTextOptions {
+const FATES = ['stay', 'move', 'reset', 'drop'] as const;
+
+interface PlanTextOptions {
   readonly file: string;
-  /** A running process was asked: there are live flows to speak of. */
+  /** A running process was asked: there are live flows to report on. */
   readonly live: boolean;
   /** 0 to 1. */
   readonly maxMoved?: number;
 }
 
-/** A plan for people, within 80 columns as long as paths and names are of ordinary length. Ends with a newline. */
-export function formatPlan({ report, findings }: Planned, options: PlanTextOptions): string {
-  const told = formatFindings(options.file, findings satisfies readonly Finding[]).map(printable);
+/** A plan for people, within 80 columns as long as paths and names are of ordinary length. */
+export function formatPlan({ report, findings }: Planned, options: PlanTextOptions): readonly string[] {
+  const { file, live } = options;
+  const told = formatFindings(file, findings).map(printable);
   const summary = summariseFindings(findings);
-  if (report === undefined) return `${[...told, `${options.file} cannot be used: ${summary}`].join('\n')}\n`;
-  const lines = [
+  if (report === undefined) return [...told, `${file} cannot be used: ${summary}`];
+  const { listeners, restartNeeded, rules, steps, flows } = report;
+  const row = (label: string, text: string | false): string[] => labelled([[label, text]], 12);
+  return [
     ...heading(report, options),
     '',
-    ...formatTable(COLUMNS, report.rules.map(ruleRow), { width: WIDTH }),
-    ...report.rules.flatMap(changeLines),
+    ...formatTable(COLUMNS, rules.map(ruleCells), { width: TEXT_WIDTH }),
+    ...rules.flatMap(changeLines),
     '',
-    ...moved(report, options),
-    ...(options.live ? flowLines(report) : []),
-    ...backendLines(report),
-    ...probeLines(report),
-    ...labelled('Listeners', listenerText(report)),
-    ...restartLines(report),
-    ...labelled('Findings', summary),
+    ...row('Moved', movedText(report, options)),
+    ...row(
+      'Live flows',
+      live &&
+        `${formatCount(flows.stay)} stay, ${formatCount(flows.move)} move (UDP), ${formatCount(flows.reset)} are reset, ${formatCount(flows.drop)} are dropped`,
+    ),
+    ...backendLines(report, row),
+    ...probeLines(report, row),
+    ...row(
+      'Listeners',
+      `${formatCount(listeners.kept)} kept, ${formatCount(listeners.opened)} opened, ${formatCount(listeners.closed)} closed`,
+    ),
+    ...row(
+      'Restart',
+      restartNeeded.length > 0 && `reload refuses ${restartNeeded.join(', ')}: only a new process applies it`,
+    ),
+    ...row('Findings', summary),
     ...told.map((line) => `  ${line}`),
     '',
-    ...stepLines(report),
+    ...(steps.length === 0 ? ['Nothing would change'] : ['Steps']),
+    ...labelled(
+      steps.map((step, index) => [`${String(index + 1).padStart(3)}.`, step]),
+      5,
+    ),
   ];
-  return `${lines.join('\n')}\n`;
 }
 
 function heading({ fromDigest, toDigest, revision }: PlanReport, { live }: PlanTextOptions): string[] {
-  const from = live
-    ? `the running configuration (${fromDigest.slice(0, 12)}, revision ${revision})`
-    : `configuration ${fromDigest.slice(0, 12)}`;
-  const to = `${toDigest.slice(0, 12)}${fromDigest === toDigest ? ', the same' : ''}`;
-  const assumption = live
-    ? []
-    : ['Every probe is taken for up, and no live flows are known: no process was asked'];
-  return [`Plan from ${from}`, `       to ${to}`, ...assumption].flatMap((line) => wrapWords(line, WIDTH, 2));
+  const from = fromDigest.slice(0, 12);
+  return [
+    `Plan from ${live ? `the running configuration (${from}, revision ${revision})` : `configuration ${from}`}`,
+    `       to ${toDigest.slice(0, 12)}${fromDigest === toDigest ? ', the same' : ''}`,
+    ...(live ? [] : ['Every probe is assumed up, and no live flows are known: no process was asked']),
+  ].flatMap((line) => wrapWords(line, TEXT_WIDTH, 2));
 }
 
-function ruleRow({ name, change, movedShare, flows: { tcp, udp } }: PlannedRule): readonly string[] {
-  return [
-    name,
-    change,
-    formatShare(movedShare),
-    ...(['stay', 'move', 'reset', 'drop'] as const).map((fate) => formatCount(tcp[fate] + udp[fate])),
-  ];
+function ruleCells({ name, change, movedShare, flows: { tcp, udp } }: PlannedRule): readonly string[] {
+  return [name, change, formatShare(movedShare), ...FATES.map((fate) => formatCount(tcp[fate] + udp[fate]))];
 }
 
 function changeLines({ name, renamedFrom, changes }: PlannedRule): string[] {
-  const renamed = renamedFrom === undefined ? [] : [`was "${renamedFrom}"`];
   const keys = changes.filter((key) => key !== 'name');
-  const said = [...renamed, ...(keys.length === 0 ? [] : [`changes ${keys.join(', ')}`])];
-  return said.length === 0 ? [] : wrapWords(printable(`  ${name}: ${said.join('; ')}`), WIDTH, 4);
-}
-
-function moved({ movedShare }: PlanReport, { maxMoved }: PlanTextOptions): string[] {
-  const limit =
-    maxMoved === undefined
-      ? ''
-      : movedShare > maxMoved
-        ? `, more than the ${percent(maxMoved)} allowed`
-        : `, within the ${percent(maxMoved)} allowed`;
-  return labelled('Moved', `${percent(movedShare)} of a rule's hash space at most${limit}`);
-}
-
-function flowLines({ flows: { stay, move, reset, drop } }: PlanReport): string[] {
-  const parts = [
-    `${formatCount(stay)} stay`,
-    `${formatCount(move)} move (UDP)`,
-    `${formatCount(reset)} are reset`,
-    `${formatCount(drop)} are dropped`,
+  const said = [
+    ...(renamedFrom === undefined ? [] : [`was "${renamedFrom}"`]),
+    ...(keys.length === 0 ? [] : [`changes ${keys.join(', ')}`]),
   ];
-  return labelled('Live flows', parts.join(', '));
+  return said.length === 0 ? [] : wrapWords(printable(`  ${name}: ${said.join('; ')}`), TEXT_WIDTH, 4);
 }
 
-function backendLines({ backends: { added, removed, changed } }: PlanReport): string[] {
-  const listed = (sign: string, items: readonly { readonly text: string }[]): string[] => {
-    const shown = items.slice(0, BACKENDS_SHOWN).map(({ text }) => `  ${sign} ${printable(text)}`);
-    const more = items.length - shown.length;
-    return more > 0 ? [...shown, `  ${sign} and ${formatCount(more)} more`] : shown;
-  };
+function movedText({ movedShare }: PlanReport, { maxMoved }: PlanTextOptions): string {
+  const text = `${percent(movedShare)} of a rule's hash space at most`;
+  if (maxMoved === undefined) return text;
+  return `${text}, ${movedShare > maxMoved ? 'more than' : 'within'} the ${percent(maxMoved)} allowed`;
+}
+
+type Row = (label: string, text: string) => string[];
+
+function backendLines({ backends: { added, removed, changed } }: PlanReport, row: Row): string[] {
   const titled = ({ backendId, name }: { readonly backendId: string; readonly name: string }): string =>
     backendId.endsWith(`/${name}`) ? backendId : `${backendId} (${name})`;
-  const total = `${formatCount(added.length)} added, ${formatCount(removed.length)} removed, ${formatCount(changed.length)} changed`;
+  const changes = changed.map((backend) => `${titled(backend)}: ${backend.changes.join(', ')}`);
   return [
-    ...labelled('Backends', total),
-    ...listed(
-      '+',
-      added.map((backend) => ({ text: titled(backend) })),
+    ...row(
+      'Backends',
+      `${formatCount(added.length)} added, ${formatCount(removed.length)} removed, ${formatCount(changed.length)} changed`,
     ),
-    ...listed(
-      '-',
-      removed.map((backend) => ({ text: titled(backend) })),
-    ),
-    ...listed(
-      '~',
-      changed.map((backend) => ({ text: `${titled(backend)}: ${backend.changes.join(', ')}` })),
-    ),
-  ].flatMap((line) => wrapWords(line, WIDTH, 6));
-}
-
-function probeLines({ probeStateLost }: PlanReport): string[] {
-  if (probeStateLost.length === 0) return labelled('Probes', 'nothing that is known gets lost');
-  const shown = probeStateLost
-    .slice(0, BACKENDS_SHOWN)
-    .map(({ backendId, probe }) => `  ${backendId} by "${probe}"`);
-  const more = probeStateLost.length - shown.length;
-  return [
-    ...labelled('Probes', `what is known gets lost of ${plural(probeStateLost.length, 'backend')}`),
-    ...shown,
-    ...(more > 0 ? [`  and ${formatCount(more)} more`] : []),
+    ...[
+      ...shortList(added.map(titled), BACKENDS_SHOWN, '  + '),
+      ...shortList(removed.map(titled), BACKENDS_SHOWN, '  - '),
+      ...shortList(changes, BACKENDS_SHOWN, '  ~ '),
+    ].flatMap((line) => wrapWords(line, TEXT_WIDTH, 6)),
   ];
 }
 
-function listenerText({ listeners: { kept, opened, closed } }: PlanReport): string {
-  return `${formatCount(kept)} kept, ${formatCount(opened)} opened, ${formatCount(closed)} closed`;
-}
-
-function restartLines({ restartNeeded }: PlanReport): string[] {
-  if (restartNeeded.length === 0) return [];
-  return labelled('Restart', `only a new process takes over ${restartNeeded.join(', ')}: reload refuses it`);
-}
-
-function stepLines({ steps }: PlanReport): string[] {
-  if (steps.length === 0) return ['Nothing would change'];
-  return [
-    'Steps',
-    ...steps.flatMap((step, index) =>
-      wrapWords(printable(`${String(index + 1).padStart(3)}. ${step}`), WIDTH, 5),
-    ),
-  ];
-}
-
-function labelled(label: string, text: string): string[] {
-  return wrapWords(`${label.padEnd(LABEL_WIDTH)}${text}`, WIDTH, LABEL_WIDTH);
+function probeLines({ probeStateLost: lost }: PlanReport, row: Row): string[] {
+  const text =
+    lost.length === 0
+      ? 'no health history is discarded'
+      : `health history is discarded for ${plural(lost.length, 'backend')}`;
+  const items = lost.map(({ backendId, probe }) => `${backendId} by "${probe}"`);
+  return [...row('Probes', text), ...shortList(items, BACKENDS_SHOWN)];
 }
 
 /** Finer than a table's: a gate may be. */
-function percent(share: number): string {
-  return `${Number((share * 100).toFixed(2))} %`;
+function percent(moved: number): string {
+  return `${Number((moved * 100).toFixed(2))} %`;
 }

@@ -1,33 +1,49 @@
 import { demoBanner, startDemoBackends } from '../demo/demo.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
+import type { CliCommand } from './command.js';
 import { EXIT, loadUsable, type CliDeps, type ExitCode, type StartedBalancer } from './deps.js';
 
-export interface RunOptions {
+interface RunOptions {
   readonly config: string;
   /** Reload whenever the content of the configuration file changes. */
   readonly watch: boolean;
 }
 
-/**
- * `haports run`: serves until a signal, then lets flows finish until the shutdown deadline. SIGHUP reloads the
- * configuration file and opens the logs anew; SIGUSR2 has a new process take this one's place.
- */
-export async function runCommand(deps: CliDeps, options: RunOptions): Promise<ExitCode> {
-  const { config, watch } = options;
-  const reloads = new ReloadQueue(deps, { path: config });
-  // Before the file is read: a change during the start is taken over after it.
+export const run: CliCommand = {
+  name: 'run',
+  summary: 'start balancing, until a signal says stop',
+  examples: ['haports run -c /etc/haports/config.json', 'haports run --watch'],
+  notes: `
+Signals: SIGTERM or SIGINT takes no new flows, lets flows finish until shutdown.deadline (30s) and resets the rest;
+a second one ends at once. SIGUSR2 upgrades, see haports upgrade. SIGHUP reloads the configuration file and re-opens the
+flow log (for log rotation). A configuration that cannot be used is refused whole, and the previous one stays active.
+
+--watch sees writes, renames over the file (editors) and swapped symbolic links (Kubernetes).
+
+The log goes to stderr: lines for people on a terminal, else JSON.`,
+  exitCodes:
+    '0 ended by a signal; 1 nothing could be listened on, or the metrics or admin address is taken; 2 the ' +
+    'configuration cannot be used',
+  define: (command, cli) =>
+    command
+      .option('-c, --config <file>', 'configuration file', 'config.json')
+      .option('--watch', 'reload whenever the content of the configuration file changes', false)
+      .action(cli.run((options: RunOptions) => serve(cli.deps, options))),
+};
+
+/** Serves until a signal, then lets flows finish until the shutdown deadline. */
+async function serve(deps: CliDeps, { config, watch }: RunOptions): Promise<ExitCode> {
+  const reloads = new ReloadQueue(deps, config);
+  // Before the file is read: a change during the start is applied after it.
   const unwatch = watch
     ? await deps.watchFile(config, (text) => reloads.request('file watch', text))
     : undefined;
-  const stopAsked = awaitStop(deps, { onHangUp: () => reloads.request('SIGHUP') });
+  const stopAsked = awaitStop(deps, () => reloads.request('SIGHUP'));
   try {
     const usable = await loadUsable(deps, config);
     if (usable === undefined) return EXIT.badInput;
     const { configuration, findings } = usable;
-    const balancer = await deps.startBalancer(configuration, {
-      source: config,
-      findings: findings.length,
-    });
+    const balancer = await deps.startBalancer(configuration, { source: config, findings: findings.length });
     reloads.attach(balancer);
     void Promise.race([stopAsked.first, balancer.superseded]).then(() => reloads.stop());
     await stopAsked.thenStop(balancer, configuration.shutdownDeadlineMs);
@@ -44,19 +60,19 @@ export async function runCommand(deps: CliDeps, options: RunOptions): Promise<Ex
  * SIGHUP re-opens the logs and calls `onHangUp`; SIGUSR2 upgrades, and an upgrade stops this process as a signal does.
  * Listening begins before the start, so that a signal during it is not lost. Call `cancel` in the end.
  */
-export function awaitStop(
+function awaitStop(
   deps: CliDeps,
-  { onHangUp }: { readonly onHangUp?: () => void } = {},
+  onHangUp?: () => void,
 ): {
   /** The first signal that asks for a stop. */
   readonly first: Promise<string>;
   thenStop(balancer: StartedBalancer, deadlineMs: number): Promise<void>;
-  /** Signals do again what they do to any process. Idempotent. */
+  /** Signals have their default effect again. Idempotent. */
   cancel(): void;
 } {
   let running: StartedBalancer | undefined;
   let asked = 0;
-  /** Before it could be done. */
+  /** Before there was a balancer. */
   let upgradeAsked = false;
   let wake: (signal: string) => void = () => undefined;
   const first = new Promise<string>((resolve) => (wake = resolve));
@@ -73,7 +89,7 @@ export function awaitStop(
     }
     asked++;
     if (asked === 1) wake(signal);
-    // The first stop ends with it, and tells how; nothing waits for this one.
+    // The first stop ends with it and reports the outcome; nothing waits for this one.
     else running?.stop(`second ${signal}`, 0).catch(() => undefined);
   });
   return {
@@ -83,7 +99,7 @@ export function awaitStop(
       running = balancer;
       if (upgradeAsked) void balancer.upgrade();
       const superseded = balancer.superseded.then(({ deadlineMs: own }) => {
-        // Whoever asks this process to stop now means the flows that are left.
+        // A signal from now on means the flows that are left.
         asked++;
         return { cause: 'upgrade', withinMs: own ?? deadlineMs };
       });
@@ -94,16 +110,16 @@ export function awaitStop(
   };
 }
 
-/** Another reload is under way, by the admin API: how often and how many times to try again. */
+/** Retries while another reload, by the admin API, is under way. */
 const BUSY_RETRY_MS = 1000;
 const BUSY_RETRIES = 60;
 
 /**
- * Reloads that nobody waits for: SIGHUP and file watch. One at a time, the newest wish last; wishes that come before
- * the balancer runs are kept for then. A reload that fails leaves everything as it was, and the next one is tried all
- * the same: the balancer tells it in its log.
+ * Reloads by SIGHUP and file watch, which have no caller to answer. One at a time, and only the newest request waits,
+ * also for the start of the balancer. A reload that fails changes nothing and is logged by the balancer; the next one is
+ * tried all the same.
  */
-export class ReloadQueue {
+class ReloadQueue {
   readonly #deps: Pick<CliDeps, 'readText' | 'clock'>;
   readonly #path: string;
   #balancer: StartedBalancer | undefined;
@@ -112,14 +128,14 @@ export class ReloadQueue {
   #isStopped = false;
   #cancelRetry: () => void = () => undefined;
 
-  constructor(deps: Pick<CliDeps, 'readText' | 'clock'>, options: { readonly path: string }) {
+  constructor(deps: Pick<CliDeps, 'readText' | 'clock'>, path: string) {
     this.#deps = deps;
-    this.#path = options.path;
+    this.#path = path;
   }
 
-  /** Wants the file taken over; `text` where it has been read already. */
+  /** Has the file applied; `text` where it has been read already. */
   request(cause: string, text?: string): void {
-    this.#next = { cause, ...(text === undefined ? {} : { text }) };
+    this.#next = { cause, text };
     this.#run();
   }
 
@@ -157,7 +173,7 @@ export class ReloadQueue {
         return;
       } catch (error) {
         const isConflict = error instanceof BalancerError && error.code === 'LB_CONFLICT';
-        // A newer wish supersedes this one.
+        // A newer request supersedes this one.
         if (!isConflict || retry >= BUSY_RETRIES || this.#next !== undefined) return;
         await new Promise<void>((resolve) => {
           const cancel = this.#deps.clock.setTimer(BUSY_RETRY_MS, resolve);
@@ -182,29 +198,34 @@ export class ReloadQueue {
   }
 }
 
-export interface DemoOptions {
-  readonly config: string;
-  /** How the reader would call `haports explain` with this configuration. */
-  readonly explainCommand: string;
-}
+/** Sample NVAs for every backend of the configuration, and the balancer in front of them. */
+export const demo: CliCommand = {
+  name: 'demo',
+  summary: 'the whole thing on loopback: sample NVAs and a balancer in front of them',
+  examples: ['haports demo'],
+  notes: `
+Starts a small sample NVA for each backend of the configuration, and the balancer in front of them, all on this
+machine's loopback addresses. Needs no root and no other software. Ends with Ctrl-C.`,
+  exitCodes: '0 ended by Ctrl-C; 1 an address or port is taken; 2 the configuration cannot be used',
+  define: (command, { deps, bundledConfig, run: action }) =>
+    command
+      .option('-c, --config <file>', 'configuration file', bundledConfig)
+      .action(action(({ config }: { readonly config: string }) => serveDemo(deps, config))),
+};
 
-/** `haports demo`: sample NVAs for every backend of the configuration, and the balancer in front of them. */
-export async function demoCommand(deps: CliDeps, options: DemoOptions): Promise<ExitCode> {
-  const usable = await loadUsable(deps, options.config);
+async function serveDemo(deps: CliDeps, config: string): Promise<ExitCode> {
+  const usable = await loadUsable(deps, config);
   if (usable === undefined) return EXIT.badInput;
   const { configuration, findings } = usable;
   const stopAsked = awaitStop(deps);
-  const demo = await startDemoBackends(configuration);
+  const nvas = await startDemoBackends(configuration);
   try {
-    const balancer = await deps.startBalancer(configuration, {
-      source: options.config,
-      findings: findings.length,
-    });
-    deps.out(demoBanner(configuration, { explainCommand: options.explainCommand }));
+    const balancer = await deps.startBalancer(configuration, { source: config, findings: findings.length });
+    deps.out(demoBanner(configuration, `node dist/main.js explain -c ${config}`));
     await stopAsked.thenStop(balancer, configuration.shutdownDeadlineMs);
   } finally {
     stopAsked.cancel();
-    await demo.stop();
+    await nvas.stop();
   }
   return EXIT.fine;
 }

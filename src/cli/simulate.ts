@@ -1,40 +1,49 @@
 import type { Request } from '../api/contract.js';
 import type { FlowFates, SimulatedRule } from '../api/views.js';
-import type { AdminState } from '../model/configuration.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
-import type { FlowRecord } from '../model/flow.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { createPicker } from '../selection/picker.js';
-import { NOT_CHECKED_REASONS, replay, type NotCheckedReason, type ReplayReport } from '../whatif/replay.js';
+import { Picker } from '../selection/picker.js';
 import {
-  simulate,
+  NOT_CHECKED_REASONS,
+  replay as replayLog,
+  type NotCheckedReason,
+  type ReplayReport,
+} from '../whatif/replay.js';
+import {
+  simulate as simulateFlows,
   simulateRecorded,
-  type Population,
   type RecordedPopulation,
   type SimulationOutcome,
   type SimulationRequest,
   type Supposition,
 } from '../whatif/simulate.js';
-import type { AdminClient } from './client.js';
-import { ALL_UP, EXIT, loadUsable, parseWeight, usageError, type CliDeps, type ExitCode } from './deps.js';
+import { clientFor, type LiveOptions } from './client.js';
+import {
+  addConnection,
+  parseAdminState,
+  parseWeight,
+  repeatable,
+  wholeNumber,
+  type CliCommand,
+} from './command.js';
+import { ALL_UP, EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
 import {
   formatCount,
   formatShare,
   formatTable,
+  labelled,
   plural,
   printable,
+  printAnswer,
+  TEXT_WIDTH,
   wrapWords,
   type TableColumn,
 } from './output.js';
-
-export interface SimulateDeps extends Pick<CliDeps, 'out' | 'err' | 'load' | 'readChunks'> {
-  /** For the running process; only asked for where one is meant. */
-  readonly client: () => Promise<Pick<AdminClient, 'simulate'>>;
-}
+import { noFlows } from './plan.js';
 
 /** Backends are `pool/name` or ids. */
-export interface SimulateOptions {
+interface SimulateOptions extends LiveOptions {
   /** File to start from; absent: the running process is asked. */
   readonly offline?: string;
   readonly down: readonly string[];
@@ -56,45 +65,90 @@ export interface SimulateOptions {
   readonly sources: number;
   /** 0 to 2^32-1. */
   readonly seed: number;
-  readonly json: boolean;
 }
 
-const ADMIN_STATES: readonly AdminState[] = ['none', 'up', 'down'];
+/** Where flows would go if. Changes nothing. */
+export const simulate: CliCommand = {
+  name: 'simulate',
+  summary: 'say where flows would go if backends were down, drained or weighted otherwise',
+  examples: [
+    'haports simulate --down nvas/nva-1',
+    'haports simulate --live --drain nvas/nva-1 --weight nvas/nva-2=50',
+    'haports simulate --offline config.json --down nvas/nva-1 --sources 3',
+    'haports simulate --flow-log /var/log/haports/flow.log --drain nvas/nva-1',
+  ],
+  notes: `
+--flow-log asks no process: it starts from the log's own last configuration and epoch, or from the file that --offline
+names, with every probe up.`,
+  exitCodes:
+    '0 simulated; 1 no process answers; 2 bad usage, no such backend, or the configuration or flow log cannot be used',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'the report as JSON')
+      .option('--offline <file>', 'start from this configuration, all probes up, without a running process')
+      .addOption(repeatable('--down <pool/backend>', 'suppose that its probe is down'))
+      .addOption(repeatable('--up <pool/backend>', 'suppose that its probe is up'))
+      .addOption(repeatable('--drain <pool/backend>', 'suppose that it is drained'))
+      .addOption(
+        repeatable('--admin-state <pool/backend=state>', 'suppose its admin state: up, down or none'),
+      )
+      .addOption(repeatable('--weight <pool/backend=weight>', 'suppose its weight, 0 to 256'))
+      .option('--live', 'follow the flows that live now, instead of random ones', false)
+      .option('--flow-log <file>', 'follow the flows of this flow log instead, without a running process')
+      .option(
+        '--last <count>',
+        'of its distinct flows, only the last so many',
+        wholeNumber(1, 1_000_000),
+        100_000,
+      )
+      .option('--flows <count>', 'random flows for each rule', wholeNumber(1, 1_000_000), 10_000)
+      .option(
+        '--sources <count>',
+        'distinct client addresses of random flows',
+        wholeNumber(1, 16_777_216),
+        1000,
+      )
+      .option('--seed <number>', 'other random flows', wholeNumber(0, 0xffff_ffff), 0)
+      .action(run((options: SimulateOptions) => showSimulation(deps, options))),
+};
 
-/** `haports simulate`: where flows would go if. Changes nothing. */
-export async function simulateCommand(deps: SimulateDeps, options: SimulateOptions): Promise<ExitCode> {
-  const { offline, flowLog, json } = options;
+async function showSimulation(deps: CliDeps, options: SimulateOptions): Promise<ExitCode> {
+  const { offline, flowLog } = options;
   const request = requestOf(options);
+  const usable = offline === undefined ? undefined : await loadUsable(deps, offline);
+  if (offline !== undefined && usable === undefined) return EXIT.badInput;
+  const start = usable && { configuration: usable.configuration, inputs: ALL_UP };
+  let report: SimulationOutcome;
+  if (flowLog !== undefined) report = await simulateFlowLog(deps, flowLog, options, { ...request, start });
+  else if (start === undefined) {
+    report = await (await clientFor(deps, options)).simulate(request as Request<'simulate'>);
+  } else {
+    const hash = await createHasher();
+    const compiler = new ForwardingCompiler(hash);
+    report = await simulateFlows(request, {
+      ...start,
+      compile: (configuration, inputs) => compiler.preview(configuration, inputs),
+      picker: new Picker(hash),
+      flows: noFlows,
+    });
+  }
   const live = offline === undefined && flowLog === undefined;
-  const report =
-    flowLog !== undefined
-      ? await simulateFlowLog(deps, flowLog, options, request)
-      : offline !== undefined
-        ? await simulateOffline(deps, offline, request)
-        : await (await deps.client()).simulate(request as Request<'simulate'>);
-  if (report === undefined) return EXIT.badInput;
-  if (json) deps.out(`${JSON.stringify(report, undefined, 2)}\n`);
-  else deps.out(formatSimulation(report, { request, live, ...(flowLog === undefined ? {} : { flowLog }) }));
+  printAnswer(deps, options, report, () => formatSimulation(report, { request, live, flowLog }));
   return EXIT.fine;
 }
 
-/** From the file that --offline names, else from the log's own last configuration and epoch. */
+/** From the given start, else from the log's own last configuration and epoch. */
 async function simulateFlowLog(
-  deps: SimulateDeps,
+  deps: CliDeps,
   file: string,
-  { offline, last }: SimulateOptions,
-  { suppose }: SimulationRequest,
-): Promise<SimulationOutcome | undefined> {
-  const usable = offline === undefined ? undefined : await loadUsable(deps, offline);
-  if (offline !== undefined && usable === undefined) return undefined;
-  const start =
-    usable === undefined ? {} : { start: { configuration: usable.configuration, inputs: ALL_UP } };
+  { last }: SimulateOptions,
+  { suppose, start }: Pick<Parameters<typeof simulateRecorded>[1], 'suppose' | 'start'>,
+): Promise<SimulationOutcome> {
   const hash = await createHasher();
   try {
     return await simulateRecorded(
       deps.readChunks(file),
-      { suppose, last, ...start },
-      { hash, picker: createPicker(hash) },
+      { suppose, last, start },
+      { hash, picker: new Picker(hash) },
     );
   } catch (cause) {
     if (cause instanceof BalancerError) throw cause;
@@ -102,62 +156,35 @@ async function simulateFlowLog(
   }
 }
 
-async function simulateOffline(
-  deps: SimulateDeps,
-  config: string,
-  request: SimulationRequest,
-): Promise<SimulationOutcome | undefined> {
-  const usable = await loadUsable(deps, config);
-  if (usable === undefined) return undefined;
-  const hash = await createHasher();
-  const compiler = new ForwardingCompiler(hash);
-  return simulate(request, {
-    configuration: usable.configuration,
-    inputs: ALL_UP,
-    compile: (configuration, inputs) => compiler.preview(configuration, inputs),
-    picker: createPicker(hash),
-    flows: noFlows,
-  });
-}
-
 function requestOf(options: SimulateOptions): SimulationRequest {
-  const { offline, live, flowLog } = options;
+  const { offline, live, flowLog, last, flows, sources, seed } = options;
   if (live && flowLog !== undefined) {
     throw usageError(`Cannot follow both live flows and those of "${flowLog}": it must be one of them`);
   }
   if (live && offline !== undefined) {
     throw usageError(`Cannot follow the live flows of "${offline}": only a running process has any`);
   }
-  return { suppose: suppositionsOf(options), population: populationOf(options) };
+  const suppose = suppositionsOf(options);
+  if (flowLog !== undefined) return { suppose, population: { kind: 'recorded', last } };
+  return { suppose, population: live ? { kind: 'live' } : { kind: 'generated', flows, sources, seed } };
 }
 
-function populationOf({ live, flowLog, last, flows, sources, seed }: SimulateOptions): Population {
-  if (flowLog !== undefined) return { kind: 'recorded', last };
-  return live ? { kind: 'live' } : { kind: 'generated', flows, sources, seed };
-}
-
-function suppositionsOf(options: SimulateOptions): readonly Supposition[] {
+function suppositionsOf({ down, up, drain, adminState, weight }: SimulateOptions): readonly Supposition[] {
   return [
-    ...options.down.map((backend): Supposition => ({ backend, health: 'down' })),
-    ...options.up.map((backend): Supposition => ({ backend, health: 'up' })),
-    ...options.drain.map((backend): Supposition => ({ backend, draining: true })),
-    ...options.adminState.map((text): Supposition => {
+    ...down.map((backend): Supposition => ({ backend, health: 'down' })),
+    ...up.map((backend): Supposition => ({ backend, health: 'up' })),
+    ...drain.map((backend): Supposition => ({ backend, draining: true })),
+    ...adminState.map((text): Supposition => {
       const [backend, value] = assignment('--admin-state', text, 'pool/backend=up, down or none');
-      const adminState = ADMIN_STATES.find((state) => state === value);
-      if (adminState === undefined) {
-        throw usageError(
-          `Cannot suppose admin state "${value}" of "${backend}": it must be up, down or none`,
-        );
-      }
-      return { backend, adminState };
+      const state = parseAdminState(value);
+      if (state !== 'configured') return { backend, adminState: state };
+      throw usageError(`Cannot suppose admin state "${value}" of "${backend}": it must be up, down or none`);
     }),
-    ...options.weight.map((text): Supposition => {
+    ...weight.map((text): Supposition => {
       const [backend, value] = assignment('--weight', text, 'pool/backend=0 to 256');
-      const weight = parseWeight(value);
-      if (weight === 'configured') {
-        throw usageError(`Cannot suppose weight "${value}" of "${backend}": it must be a number, 0 to 256`);
-      }
-      return { backend, weight };
+      const supposed = parseWeight(value);
+      if (supposed !== 'configured') return { backend, weight: supposed };
+      throw usageError(`Cannot suppose weight "${value}" of "${backend}": it must be a number, 0 to 256`);
     }),
   ];
 }
@@ -165,19 +192,10 @@ function suppositionsOf(options: SimulateOptions): readonly Supposition[] {
 /** No name or address has an equals sign. */
 function assignment(option: string, text: string, expected: string): readonly [string, string] {
   const [, backend, value] = /^([^=]+)=(.+)$/.exec(text) ?? [];
-  if (backend === undefined || value === undefined) {
-    throw usageError(`Cannot read ${option} "${text}": it must be ${expected}`);
-  }
-  return [backend, value];
+  if (backend !== undefined && value !== undefined) return [backend, value];
+  throw usageError(`Cannot read ${option} "${text}": it must be ${expected}`);
 }
 
-// eslint-disable-next-line @typescript-eslint/require-await -- a file has none
-async function* noFlows(): AsyncGenerator<FlowRecord> {
-  return;
-}
-
-const WIDTH = 80;
-const LABEL_WIDTH = 10;
 /** Backends of a rule listed; the rest is only counted. */
 const BACKENDS_SHOWN = 64;
 
@@ -189,7 +207,7 @@ const COLUMNS: readonly TableColumn[] = [
   { title: 'DIFFERENCE', align: 'right' },
 ];
 
-export interface SimulateTextOptions {
+interface SimulationContext {
   readonly request: SimulationRequest;
   /** A running process was asked. */
   readonly live: boolean;
@@ -197,37 +215,44 @@ export interface SimulateTextOptions {
   readonly flowLog?: string;
 }
 
-/** A simulation for people, within 80 columns. Ends with a newline. */
-export function formatSimulation(report: SimulationOutcome, options: SimulateTextOptions): string {
-  const { request, flowLog = 'a flow log' } = options;
-  const lines = [
-    ...labelled('What if', suppositionText(request.suppose)),
-    ...labelled('Followed', populationText(request, flowLog)),
-    ...(report.recorded === undefined ? [] : labelled('', recordedText(report.recorded))),
-    ...labelled('State', stateText(report, options)),
+/** A simulation for people, within 80 columns. */
+function formatSimulation(report: SimulationOutcome, context: SimulationContext): readonly string[] {
+  const { suppose, population } = context.request;
+  return [
+    ...labelled(
+      [
+        ['What if', suppose.length === 0 ? 'nothing changed' : suppose.map(suppositionText).join('; ')],
+        [
+          'Followed',
+          populationText(population, context.flowLog),
+          report.recorded && recordedText(report.recorded),
+        ],
+        ['State', stateText(report, context)],
+      ],
+      10,
+    ),
     ...report.rules.flatMap((rule) => ['', ...ruleLines(rule)]),
   ];
-  return `${lines.join('\n')}\n`;
 }
 
-function suppositionText(suppose: readonly Supposition[]): string {
-  if (suppose.length === 0) return 'nothing changed';
-  return suppose
-    .map(({ backend, health, adminState, weight, draining }) => {
-      const facts = [
-        ...(health === undefined ? [] : [`probe ${health}`]),
-        ...(adminState === undefined ? [] : [`admin state ${adminState}`]),
-        ...(weight === undefined ? [] : [`weight ${weight}`]),
-        ...(draining === undefined ? [] : [draining ? 'draining' : 'not draining']),
-      ];
-      return `${backend}: ${facts.join(', ')}`;
-    })
-    .join('; ');
+/** The texts that are given, joined. */
+function joined(texts: readonly (string | false)[], separator: string): string {
+  return texts.filter((text) => text !== false).join(separator);
+}
+
+function suppositionText({ backend, health, adminState, weight, draining }: Supposition): string {
+  const facts = [
+    health !== undefined && `probe ${health}`,
+    adminState !== undefined && `admin state ${adminState}`,
+    weight !== undefined && `weight ${weight}`,
+    draining !== undefined && (draining ? 'draining' : 'not draining'),
+  ];
+  return `${backend}: ${joined(facts, ', ')}`;
 }
 
 function stateText(
   { configDigest, revision, recorded }: SimulationOutcome,
-  { live }: SimulateTextOptions,
+  { live }: SimulationContext,
 ): string {
   const config = `config ${configDigest.slice(0, 12)}`;
   if (live) return `${config}, revision ${revision}`;
@@ -237,98 +262,83 @@ function stateText(
   return `${config}, every probe up: no process was asked`;
 }
 
-function populationText({ population }: SimulationRequest, flowLog: string): string {
-  if (population.kind === 'live') return 'the flows that live now';
-  if (population.kind === 'recorded') {
-    const last = formatCount(population.last);
-    return `the flows of ${flowLog}, each from the backend where it was last; of distinct ones the last ${last} at most`;
+function populationText(population: SimulationRequest['population'], flowLog = 'a flow log'): string {
+  switch (population.kind) {
+    case 'live':
+      return 'the flows that live now';
+    case 'recorded':
+      return `the flows of ${flowLog}, each from the backend where it was last; of distinct ones the last ${formatCount(population.last)} at most`;
+    case 'generated': {
+      const { flows, sources, seed } = population;
+      return `${plural(flows, 'random flow')} for each rule, of ${plural(sources, 'client')} at most (seed ${seed})`;
+    }
   }
-  const { flows, sources, seed } = population;
-  return `${plural(flows, 'random flow')} for each rule, of ${plural(sources, 'client')} at most (seed ${seed})`;
 }
 
 function recordedText(recorded: RecordedPopulation): string {
   const { started, distinct, isCut, ofOtherRules, lost, damaged } = recorded;
-  return [
-    `${plural(started, 'flow')} started in it, ${formatCount(distinct)} distinct ${isCut ? 'kept, older ones left out' : 'ones'}`,
-    ...(ofOtherRules === 0
-      ? []
-      : [`${formatCount(ofOtherRules)} not followed: the configuration has no rule of that name`]),
-    ...(lost === 0 ? [] : [`${plural(lost, 'line')} lost, says the log itself`]),
-    ...(damaged === 0 ? [] : [`${plural(damaged, 'line')} damaged`]),
-  ].join('; ');
+  const kept = isCut ? 'kept, older ones left out' : 'ones';
+  return joined(
+    [
+      `${plural(started, 'flow')} started in it, ${formatCount(distinct)} distinct ${kept}`,
+      ofOtherRules > 0 &&
+        `${formatCount(ofOtherRules)} not followed: the configuration has no rule of that name`,
+      lost > 0 && `${plural(lost, 'line')} lost, according to the log itself`,
+      damaged > 0 && `${plural(damaged, 'line')} damaged`,
+    ],
+    '; ',
+  );
 }
 
-function ruleLines({
-  name,
-  followed,
-  flows,
-  unplacedBefore,
-  unplacedAfter,
-  backends,
-}: SimulatedRule): string[] {
+function ruleLines(rule: SimulatedRule): string[] {
+  const { name, followed, flows, unplacedBefore, unplacedAfter, backends } = rule;
   if (followed === 0) return [`Rule ${printable(name)}: no flows`];
-  const shown = backends.slice(0, BACKENDS_SHOWN);
-  const more = backends.length - shown.length;
-  const unplaced =
-    unplacedBefore + unplacedAfter === 0
-      ? []
-      : labelled(
-          '  Nobody',
-          `takes ${formatCount(unplacedBefore)} before, ${formatCount(unplacedAfter)} after`,
-        );
+  const rows = backends
+    .slice(0, BACKENDS_SHOWN)
+    .map((backend) => [
+      `  ${backend.name}`,
+      backend.backendId,
+      formatShare(backend.shareBefore),
+      formatShare(backend.shareAfter),
+      signed(backend.shareAfter - backend.shareBefore),
+    ]);
+  const more = backends.length - rows.length;
   return [
     `Rule ${printable(name)}: ${plural(followed, 'flow')}`,
-    ...formatTable(
-      COLUMNS,
-      shown.map(({ name: backend, backendId, shareBefore, shareAfter }) => [
-        `  ${backend}`,
-        backendId,
-        formatShare(shareBefore),
-        formatShare(shareAfter),
-        signed(shareAfter - shareBefore),
-      ]),
-      { width: WIDTH },
-    ),
+    ...formatTable(COLUMNS, rows, { width: TEXT_WIDTH }),
     ...(more > 0 ? [`  and ${formatCount(more)} more`] : []),
-    ...unplaced,
-    ...fateLines('  TCP', flows.tcp),
-    ...fateLines('  UDP', flows.udp),
+    ...labelled(
+      [
+        [
+          '  None',
+          unplacedBefore + unplacedAfter > 0 &&
+            `no backend for ${formatCount(unplacedBefore)} before, ${formatCount(unplacedAfter)} after`,
+        ],
+        ['  TCP', fatesText(flows.tcp)],
+        ['  UDP', fatesText(flows.udp)],
+      ],
+      10,
+    ),
   ];
 }
 
-function fateLines(label: string, fates: FlowFates): string[] {
-  const { stay, move, reset, drop } = fates;
-  if (stay + move + reset + drop === 0) return [];
-  const parts = [
-    `${formatCount(stay)} stay`,
-    ...(move === 0 ? [] : [`${formatCount(move)} move`]),
-    ...(reset === 0 ? [] : [`${formatCount(reset)} are reset`]),
-    ...(drop === 0 ? [] : [`${formatCount(drop)} are dropped`]),
-  ];
-  return labelled(label, parts.join(', '));
+function fatesText({ stay, move, reset, drop }: FlowFates): string | false {
+  if (stay + move + reset + drop === 0) return false;
+  return joined(
+    [
+      `${formatCount(stay)} stay`,
+      move > 0 && `${formatCount(move)} move`,
+      reset > 0 && `${formatCount(reset)} are reset`,
+      drop > 0 && `${formatCount(drop)} are dropped`,
+    ],
+    ', ',
+  );
 }
 
 function signed(difference: number): string {
   const text = formatShare(difference);
   return difference > 0 ? `+${text}` : text;
 }
-
-function labelled(label: string, text: string): string[] {
-  return wrapWords(printable(`${label.padEnd(LABEL_WIDTH)}${text}`), WIDTH, LABEL_WIDTH);
-}
-
-export interface ReplayDeps extends Pick<CliDeps, 'out'> {
-  /** A file piece by piece. Rejects with the system's error. */
-  readonly readChunks: (path: string) => AsyncIterable<Uint8Array>;
-}
-
-export interface ReplayOptions {
-  readonly json: boolean;
-}
-
-const REPLAY_COMMAND_WIDTH = 80;
-const REPLAY_COMMAND_LABEL_WIDTH = 12;
 
 const WHY_NOT: Readonly<Record<NotCheckedReason, string>> = {
   'unknown-epoch': 'of an epoch that is not in the file',
@@ -339,72 +349,69 @@ const WHY_NOT: Readonly<Record<NotCheckedReason, string>> = {
   'per-packet': 'moved datagram by datagram',
 };
 
-/** `haports replay`: makes every decision of a flow log again. Exit code 1 if one comes out differently. */
-export async function replayCommand(
-  deps: ReplayDeps,
-  file: string,
-  options: ReplayOptions,
-): Promise<ExitCode> {
-  const hash = await createHasher();
-  let report: ReplayReport;
-  try {
-    report = await replay(deps.readChunks(file), { hash, picker: createPicker(hash) });
-  } catch (cause) {
-    throw new BalancerError(`Cannot read flow log "${file}": ${errorMessage(cause)}`, {
-      code: 'LB_USAGE',
-      source: 'usage',
-      cause,
-    });
-  }
-  deps.out(options.json ? `${JSON.stringify(report, undefined, 2)}\n` : formatReplay(file, report));
-  return report.differ === 0 ? EXIT.fine : EXIT.failed;
-}
+/** Makes every decision of a flow log again. */
+export const replay: CliCommand = {
+  name: 'replay',
+  summary: 'make every decision of a flow log again, and report differences',
+  examples: ['haports replay /var/log/haports/flow.log', 'haports replay flow.log --json'],
+  notes: `
+Every decision is recomputed from the configurations and epochs in the log.`,
+  exitCodes:
+    '0 every decision that could be made again comes out as recorded; 1 a decision comes out differently; ' +
+    '2 the file cannot be read, or bad usage',
+  define: (command, { deps, run }) =>
+    command
+      .argument('<flow.log>', 'a flow log')
+      .option('--json', 'the report as JSON', false)
+      .action(
+        run(async (file: string, options: { readonly json: boolean }) => {
+          const hash = await createHasher();
+          const report = await replayLog(deps.readChunks(file), { hash, picker: new Picker(hash) }).catch(
+            (cause: unknown) => {
+              throw usageError(`Cannot read flow log "${file}": ${errorMessage(cause)}`);
+            },
+          );
+          printAnswer(deps, options, report, () => formatReplay(file, report));
+          return report.differ === 0 ? EXIT.fine : EXIT.failed;
+        }),
+      ),
+};
 
-/** A replay for people, within 80 columns as long as names are of ordinary length. Ends with a newline. */
-export function formatReplay(file: string, report: ReplayReport): string {
+/** A replay for people, within 80 columns as long as names are of ordinary length. */
+function formatReplay(file: string, report: ReplayReport): readonly string[] {
   const { lines, configurations, epochs, decisions, checked, agree, differ, lost, damaged } = report;
-  const skipped = NOT_CHECKED_REASONS.filter((reason) => report.notChecked[reason] > 0);
-  const text = [
+  const row = (label: string, text: string | false): string[] => labelled([[label, text]], 12);
+  const more = (count: number): string[] => (count > 0 ? [`  and ${formatCount(count)} more`] : []);
+  return [
     verdict(file, report),
     '',
-    ...labelledReplayCommand(
+    ...row(
       'Lines',
       `${formatCount(lines)}: ${plural(configurations, 'configuration')}, ${plural(epochs, 'epoch')}`,
     ),
-    ...labelledReplayCommand('Decisions', `${formatCount(decisions)}: ${formatCount(checked)} made again`),
-    ...labelledReplayCommand('Agree', formatCount(agree)),
-    ...labelledReplayCommand('Differ', formatCount(differ)),
+    ...row('Decisions', `${formatCount(decisions)}: ${formatCount(checked)} made again`),
+    ...row('Agree', formatCount(agree)),
+    ...row('Differ', formatCount(differ)),
     ...report.differences.flatMap(({ line, tuple, rule, epoch, recorded, recomputed }) => [
       `  line ${line}: ${tuple}`,
       `    rule "${rule}", epoch ${epoch}: recorded ${recorded}, must be ${recomputed}`,
     ]),
     ...more(differ - report.differences.length),
-    ...labelledReplayCommand('Not checked', formatCount(decisions - checked)),
-    ...skipped.map((reason) => `  ${formatCount(report.notChecked[reason])} ${WHY_NOT[reason]}`),
-    ...(lost === 0 ? [] : labelledReplayCommand('Lost', `${plural(lost, 'line')}, says the log itself`)),
-    ...(damaged === 0 ? [] : labelledReplayCommand('Damaged', plural(damaged, 'line'))),
+    ...row('Not checked', formatCount(decisions - checked)),
+    ...NOT_CHECKED_REASONS.filter((reason) => report.notChecked[reason] > 0).map(
+      (reason) => `  ${formatCount(report.notChecked[reason])} ${WHY_NOT[reason]}`,
+    ),
+    ...row('Lost', lost > 0 && `${plural(lost, 'line')}, according to the log itself`),
+    ...row('Damaged', damaged > 0 && plural(damaged, 'line')),
     ...report.damagedLines.map(({ line, evidence }) => `  line ${line}: ${evidence}`),
     ...more(damaged - report.damagedLines.length),
-  ];
-  return `${text.flatMap((line) => wrapWords(printable(line), REPLAY_COMMAND_WIDTH, 6)).join('\n')}\n`;
+  ].flatMap((line) => wrapWords(printable(line), TEXT_WIDTH, 6));
 }
 
 function verdict(file: string, { decisions, checked, differ }: ReplayReport): string {
   if (decisions === 0) return `${file}: there is no decision in it`;
   if (checked === 0) return `${file}: none of ${plural(decisions, 'decision')} could be made again`;
-  if (differ > 0)
-    return `${file}: ${formatCount(differ)} of ${plural(checked, 'decision')} come out differently`;
-  return `${file}: ${checked === 1 ? 'the one decision comes' : `all ${plural(checked, 'decision')} come`} out as recorded`;
-}
-
-function more(left: number): string[] {
-  return left > 0 ? [`  and ${formatCount(left)} more`] : [];
-}
-
-function labelledReplayCommand(label: string, text: string): string[] {
-  return wrapWords(
-    `${label.padEnd(REPLAY_COMMAND_LABEL_WIDTH)}${text}`,
-    REPLAY_COMMAND_WIDTH,
-    REPLAY_COMMAND_LABEL_WIDTH,
-  );
+  const all = plural(checked, 'decision');
+  if (differ > 0) return `${file}: ${formatCount(differ)} of ${all} come out differently`;
+  return `${file}: ${checked === 1 ? 'the one decision comes' : `all ${all} come`} out as recorded`;
 }

@@ -1,6 +1,7 @@
 import type { BackendPoolView, BackendView, StatusView } from '../api/views.js';
-import { clientFor, type LiveOptions, printJson, printLines } from './client.js';
-import { EXIT, type CliDeps, type ExitCode } from './deps.js';
+import { clientFor, type LiveOptions } from './client.js';
+import { addConnection, type CliCommand } from './command.js';
+import { EXIT } from './deps.js';
 import { drainSummary } from './operate.js';
 import {
   formatAgo,
@@ -11,110 +12,89 @@ import {
   formatSi,
   formatSpan,
   formatTable,
+  labelled,
   plural,
   printable,
+  printAnswer,
   shorten,
-  wrapWords,
+  type LabelledRow,
+  type Layout,
   type TableColumn,
 } from './output.js';
 
-const LABEL_WIDTH = 15;
-
-/** `haports status`: the running process as a whole. */
-export async function statusCommand(deps: CliDeps, options: LiveOptions): Promise<ExitCode> {
-  const status = await (await clientFor(deps, options)).status();
-  if (options.json) printJson(deps, status);
-  else
-    printLines(
-      deps,
-      formatStatus(status, { nowMs: deps.clock.wallMs(), width: deps.terminal.size().columns }),
-    );
-  return EXIT.fine;
-}
+/** The running process as a whole. */
+export const status: CliCommand = {
+  name: 'status',
+  summary: 'show the running process as a whole: configuration, traffic, table, drains, problems',
+  exitCodes: '0 fine; 1 no process answers, or it refused; 2 bad usage',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'the status as JSON').action(
+      run(async (options: LiveOptions) => {
+        printAnswer(deps, options, await (await clientFor(deps, options)).status(), formatStatus);
+        return EXIT.fine;
+      }),
+    ),
+};
 
 /** A status for people; problems and drains last, where they catch the eye. */
-export function formatStatus(
-  status: StatusView,
-  { nowMs, width }: { readonly nowMs: number; readonly width: number },
-): readonly string[] {
-  const { configuration, table, traffic, backends, drains, problems } = status;
-  const lost = status.workersLost === 0 ? '' : `, ${plural(status.workersLost, 'worker')} lost so far`;
+export function formatStatus(view: StatusView, { nowMs, width }: Layout): readonly string[] {
+  const { configuration, table, traffic, backends, drains, problems, workers } = view;
   const { lastReload } = configuration;
-  const rows: readonly (readonly [string, string])[] = [
-    ['haports', `${status.version}, pid ${status.pid}, up ${formatSpan(nowMs - status.startedAtMs)}`],
-    ['Workers', `${status.workers === 0 ? 'none: all in one process' : formatCount(status.workers)}${lost}`],
+  const lost = view.workersLost > 0 ? `, ${plural(view.workersLost, 'worker')} lost so far` : '';
+  const reload =
+    lastReload &&
+    `${formatAgo(lastReload.atMs, nowMs)}, ${lastReload.ok ? 'applied' : 'refused'}: ${lastReload.message}`;
+  const transferred = (bitsPerSecond: number, bytes: number): string =>
+    `${formatBitRate(bitsPerSecond)}, ${formatBytes(bytes)} in all`;
+  return labelled(
     [
-      'Configuration',
-      `${configuration.source}, digest ${configuration.digest.slice(0, 12)}, loaded ${formatAgo(configuration.loadedAtMs, nowMs)}`,
+      ['haports', `${view.version}, pid ${view.pid}, up ${formatSpan(nowMs - view.startedAtMs)}`],
+      ['Workers', `${workers === 0 ? 'none: all in one process' : formatCount(workers)}${lost}`],
+      [
+        'Configuration',
+        `${configuration.source}, digest ${configuration.digest.slice(0, 12)}, loaded ${formatAgo(configuration.loadedAtMs, nowMs)}`,
+      ],
+      ['Last reload', reload ?? 'none yet'],
+      ['Revision', String(view.revision)],
+      ['Listeners', listenerText(view)],
+      ['Backends', `${backends.serving} of ${backends.total} serving`],
+      [
+        'Flows',
+        `${formatCount(traffic.flowsActive)} live, ${formatSi(traffic.newFlowsPerSecond)} new a second, ${formatCount(traffic.flowsOpened)} in all`,
+      ],
+      ['To backends', transferred(traffic.bitsToBackendPerSecond, traffic.bytesToBackend)],
+      ['To clients', transferred(traffic.bitsToClientPerSecond, traffic.bytesToClient)],
+      ['Failures', `${formatCount(traffic.connectFailures)} connects, ${formatCount(traffic.resets)} resets`],
+      [
+        'Table',
+        budget('TCP', table.tcp),
+        budget('UDP', table.udp),
+        // The kernel plane does not count embryonic flows apart.
+        table.embryonic.limit > 0 && budget('embryonic', table.embryonic),
+      ],
+      kernelRow(view.kernel, nowMs),
+      ['Drains', ...(drains.length === 0 ? ['none'] : drains.map((drain) => drainSummary(drain, nowMs)))],
+      ['Problems', ...(problems.length === 0 ? ['none'] : problems)],
     ],
-    [
-      'Last reload',
-      lastReload === undefined
-        ? 'none yet'
-        : `${formatAgo(lastReload.atMs, nowMs)}, ${lastReload.ok ? 'taken over' : 'refused'}: ${lastReload.message}`,
-    ],
-    ['Revision', String(status.revision)],
-    ['Listeners', listenerText(status)],
-    ['Backends', `${backends.serving} of ${backends.total} serving`],
-    [
-      'Flows',
-      `${formatCount(traffic.flowsActive)} live, ${formatSi(traffic.newFlowsPerSecond)} new a second, ${formatCount(traffic.flowsOpened)} in all`,
-    ],
-    [
-      'To backends',
-      `${formatBitRate(traffic.bitsToBackendPerSecond)}, ${formatBytes(traffic.bytesToBackend)} in all`,
-    ],
-    [
-      'To clients',
-      `${formatBitRate(traffic.bitsToClientPerSecond)}, ${formatBytes(traffic.bytesToClient)} in all`,
-    ],
-    ['Failures', `${formatCount(traffic.connectFailures)} connects, ${formatCount(traffic.resets)} resets`],
-    ...(['tcp', 'udp', 'embryonic'] as const)
-      // The kernel plane counts no embryonic flows apart.
-      .filter((kind) => kind !== 'embryonic' || table[kind].limit > 0)
-      .map(
-        (kind, index) =>
-          [
-            index === 0 ? 'Table' : '',
-            budget(kind === 'embryonic' ? kind : kind.toUpperCase(), table[kind]),
-          ] as const,
-      ),
-    ...kernelRows(status.kernel, nowMs),
-    ...listed(
-      'Drains',
-      drains.map((drain) => drainSummary(drain, nowMs)),
-      'none',
-    ),
-    ...listed('Problems', problems, 'none'),
-  ];
-  return rows.flatMap(([label, text]) =>
-    wrapWords(printable(`${label.padEnd(LABEL_WIDTH)}${text}`), width, LABEL_WIDTH),
+    15,
+    width,
   );
 }
 
-function kernelRows(kernel: StatusView['kernel'], nowMs: number): readonly (readonly [string, string])[] {
-  if (kernel === undefined) return [];
+function kernelRow(kernel: StatusView['kernel'], nowMs: number): LabelledRow {
+  if (kernel === undefined) return ['Kernel'];
   const { table, mode, why, state, sinceMs, repairs, failures, lastFailure, tool } = kernel;
-  const failed =
-    lastFailure === undefined ? '' : `, last ${formatAgo(lastFailure.atMs, nowMs)}: ${lastFailure.text}`;
+  const last = lastFailure && `, last ${formatAgo(lastFailure.atMs, nowMs)}: ${lastFailure.text}`;
   return [
-    ['Kernel', `${mode.replace(/^kernel /, '')}: ${why}`],
-    ['', `table ${table} ${state.replace('-', ' ')} for ${formatSpan(nowMs - sinceMs)}, ${tool}`],
-    ['', `${plural(repairs, 'repair')}, ${plural(failures, 'failure')}${failed}`],
+    'Kernel',
+    `${mode.replace(/^kernel /, '')}: ${why}`,
+    `table ${table} ${state.replace('-', ' ')} for ${formatSpan(nowMs - sinceMs)}, ${tool}`,
+    `${plural(repairs, 'repair')}, ${plural(failures, 'failure')}${last ?? ''}`,
   ];
 }
 
 function budget(name: string, { used, limit }: { readonly used: number; readonly limit: number }): string {
   return `${name} ${formatCount(used)} of ${formatCount(limit)} (${formatShare(limit === 0 ? 0 : used / limit)})`;
-}
-
-function listed(
-  label: string,
-  items: readonly string[],
-  none: string,
-): readonly (readonly [string, string])[] {
-  if (items.length === 0) return [[label, none]];
-  return items.map((item, index) => [index === 0 ? label : '', item] as const);
 }
 
 /** What the numbers of listeners count: sockets of ports, sockets that get captured ports, frontends in the kernel. */
@@ -132,7 +112,7 @@ export function shortListenerText({ listeners: { tcp, udp }, kernel }: StatusVie
   return kernel === undefined ? `listeners ${counts}` : `captured by ${counts} sockets`;
 }
 
-/** Its mode begins with that word where no socket is in the way of packets. */
+/** Then packets pass no socket. */
 function isForwardedByKernel(kernel: StatusView['kernel']): boolean {
   return kernel?.mode.startsWith('kernel') === true;
 }
@@ -157,25 +137,27 @@ const COLUMNS: readonly TableColumn[] = [
 /** `op`: an operator's. */
 const WEIGHT_FROM = { operator: 'op', 'probe-header': 'probe', 'slow-start': 'slow start' } as const;
 
-/** `haports backends [pool]`: every backend with its state, shares and traffic. */
-export async function backendsCommand(
-  deps: CliDeps,
-  pool: string | undefined,
-  options: LiveOptions,
-): Promise<ExitCode> {
-  const client = await clientFor(deps, options);
-  const pools = pool === undefined ? await client.pools() : [await client.pool({ pool })];
-  if (options.json) printJson(deps, pools);
-  else
-    printLines(deps, formatPools(pools, { nowMs: deps.clock.wallMs(), width: deps.terminal.size().columns }));
-  return EXIT.fine;
-}
+/** Every backend with its state, shares and traffic. */
+export const backends: CliCommand = {
+  name: 'backends',
+  summary: 'show every backend: state, shares, traffic, what its probe says',
+  examples: ['haports backends nvas'],
+  exitCodes: '0 fine; 1 no process answers, or there is no such pool; 2 bad usage',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'pools and backends as JSON')
+      .argument('[pool]', 'only this pool')
+      .action(
+        run(async (pool: string | undefined, options: LiveOptions) => {
+          const client = await clientFor(deps, options);
+          const pools = pool === undefined ? await client.pools() : [await client.pool({ pool })];
+          printAnswer(deps, options, pools, formatPools);
+          return EXIT.fine;
+        }),
+      ),
+};
 
 /** Pools for people, one table each. */
-export function formatPools(
-  pools: readonly BackendPoolView[],
-  { nowMs, width }: { readonly nowMs: number; readonly width: number },
-): readonly string[] {
+export function formatPools(pools: readonly BackendPoolView[], { nowMs, width }: Layout): readonly string[] {
   return pools.flatMap((pool, index) => [
     ...(index === 0 ? [] : ['']),
     shorten(printable(heading(pool)), width),
@@ -187,20 +169,19 @@ export function formatPools(
   ]);
 }
 
+const EXCLUDED = {
+  'probe-down': 'probe down',
+  'probe-unknown': 'probe unknown',
+  'admin-down': 'admin down',
+  draining: 'draining',
+  'weight-zero': 'weight 0',
+  standby: 'standby',
+} as const;
+
 /** Why a backend gets no new flows, in words; `serving` where it does. */
-export function stateText(backend: Pick<BackendView, 'serving' | 'exclusion' | 'drain'>): string {
-  if (backend.exclusion === 'draining' && backend.drain?.phase === 'done') return 'drained';
-  if (backend.exclusion !== undefined) {
-    return {
-      'probe-down': 'probe down',
-      'probe-unknown': 'probe unknown',
-      'admin-down': 'admin down',
-      draining: 'draining',
-      'weight-zero': 'weight 0',
-      standby: 'standby',
-    }[backend.exclusion];
-  }
-  return backend.serving ? 'serving' : 'not serving';
+function stateText({ serving, exclusion, drain }: BackendView): string {
+  if (exclusion === 'draining' && drain?.phase === 'done') return 'drained';
+  return exclusion === undefined ? (serving ? 'serving' : 'not serving') : EXCLUDED[exclusion];
 }
 
 function heading({
@@ -211,7 +192,7 @@ function heading({
   minimumHealthy,
   rules,
 }: BackendPoolView): string {
-  const priority = servingPriority === undefined ? 'nobody serves' : `priority ${servingPriority} serves`;
+  const priority = servingPriority === undefined ? 'no backend serves' : `priority ${servingPriority} serves`;
   const minimum = minimumHealthy > 1 ? `, at least ${minimumHealthy} wanted` : '';
   return `Pool ${name}: ${serving} of ${backends.length} serving, ${priority}${minimum}; rules ${rules.join(', ')}`;
 }

@@ -1,9 +1,11 @@
+import { Option } from 'commander';
 import type { Request } from '../api/contract.js';
 import type { BackendPoolView, FlowList, FlowView, StatusView } from '../api/views.js';
 import { parseIpAddress } from '../model/address.js';
 import { errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
-import { type AdminClient, clientFor, clientOf, type LiveOptions, printJson, printLines } from './client.js';
+import { clientFor, clientOf, type AdminClient, type LiveOptions } from './client.js';
+import { addConnection, type CliCommand } from './command.js';
 import { EXIT, interruptible, type CliDeps, type ExitCode } from './deps.js';
 import { backendNames, formatFlows } from './flows.js';
 import {
@@ -14,42 +16,56 @@ import {
   formatSpan,
   plural,
   printable,
+  printJson,
+  printLines,
   shorten,
 } from './output.js';
 import { formatPools, shortListenerText } from './status.js';
 import type { ScreenLine, Terminal, TerminalSize } from './terminal.js';
 
-/** Flows in a snapshot that nobody can scroll. */
+/** By what flows are sorted; `s` goes through them in this order. */
+const SORTS = ['age', 'bytes', 'rate', 'idle'] as const;
+
+/** Flows in a snapshot, which cannot be scrolled. */
 const SNAPSHOT_FLOWS = 20;
 
-export interface TopOptions extends LiveOptions {
-  readonly sort: TopSort;
+interface TopOptions extends LiveOptions {
+  readonly sort: (typeof SORTS)[number];
   readonly filter: string;
 }
 
-/**
- * `haports top`: backends and flows, live, on the whole terminal. Where the output is not a terminal, and with
- * `--json`, one snapshot.
- */
-export async function topCommand(deps: CliDeps, options: TopOptions): Promise<ExitCode> {
-  const client = await clientFor(deps, options);
+/** Backends and flows, live, on the whole terminal. Without a terminal, and with `--json`, one snapshot. */
+export const top: CliCommand = {
+  name: 'top',
+  summary: 'watch backends and flows live, on the whole terminal',
+  examples: ['haports top', 'haports top --sort rate --filter nvas/nva-1'],
+  notes: `
+Keys: q quit, b backends, f flows, s sort (age, bytes, rate, idle), / filter by client or backend, p pause, ? help.
+
+Where the output is not a terminal, one snapshot is printed.`,
+  exitCodes: '0 fine; 1 no process answers, or it refused; 2 bad usage',
+  define: (command, { deps, run }) =>
+    addConnection(command, 'one snapshot as JSON')
+      .addOption(new Option('--sort <key>', 'order of flows at the start').choices(SORTS).default('age'))
+      .option('--filter <text>', 'only flows whose client or backend contains this', '')
+      .action(run((options: TopOptions) => showTop(deps, options))),
+};
+
+async function showTop(deps: CliDeps, { json, sort, filter, ...connection }: TopOptions): Promise<ExitCode> {
+  const client = await clientFor(deps, connection);
   const interrupt = interruptible(deps);
+  const ask = (asked: TopModel, signal: AbortSignal): Promise<TopData> =>
+    askProcess(deps, client, asked, signal);
   try {
-    const start: TopModel = { ...TOP_START, sort: options.sort, filter: options.filter };
-    // Before the terminal is taken over: that nobody answers is said in a line.
-    const model = { ...start, data: await ask(deps, client, start, interrupt.signal) };
-    if (options.json) {
-      const { status, pools, flows } = model.data;
-      printJson(deps, { status, pools, flows });
-    } else if (deps.terminal.isInteractive) {
+    const start: TopModel = { ...TOP_START, sort, filter };
+    // Before the terminal is taken over: that no process answers is one line.
+    const data = await ask(start, interrupt.signal);
+    const { status, pools, flows } = data;
+    if (json) printJson(deps, { status, pools, flows });
+    else if (!deps.terminal.isInteractive) printSnapshot(deps, { ...start, data });
+    else {
       const { terminal, clock } = deps;
-      const session = new TopSession(
-        { terminal, clock, ask: (asked, signal) => ask(deps, client, asked, signal) },
-        model,
-      );
-      await session.run(interrupt.signal);
-    } else {
-      snapshot(deps, model);
+      await new TopSession({ terminal, clock, ask }, { ...start, data }).run(interrupt.signal);
     }
     return EXIT.fine;
   } finally {
@@ -57,22 +73,17 @@ export async function topCommand(deps: CliDeps, options: TopOptions): Promise<Ex
   }
 }
 
-function snapshot(deps: CliDeps, model: TopModel): void {
+function printSnapshot(deps: CliDeps, model: TopModel): void {
   const { columns } = deps.terminal.size();
   const backends = model.data?.pools.reduce((lines, { backends: { length } }) => lines + length + 2, 0) ?? 0;
   // Backends get at most half: twice the longer part is room for both.
   const rows = 2 * Math.max(backends, Math.min(SNAPSHOT_FLOWS, model.data?.flows.flows.length ?? 0) + 2) + 6;
-  const lines = renderTop(model, { columns, rows })
-    .slice(0, -1)
-    .map(({ text }) => text.trimEnd());
-  printLines(deps, [...trimEnd(lines), '', 'Output is not a terminal: this is one snapshot']);
+  const lines = renderTop(model, { columns, rows }).map(({ text }) => text.trimEnd());
+  const end = lines.findLastIndex((line, index) => line !== '' && index < lines.length - 1);
+  printLines(deps, [...lines.slice(0, end + 1), '', 'Output is not a terminal: this is one snapshot']);
 }
 
-function trimEnd(lines: readonly string[]): readonly string[] {
-  return lines.slice(0, lines.findLastIndex((line) => line !== '') + 1);
-}
-
-async function ask(
+async function askProcess(
   { clock }: CliDeps,
   client: AdminClient,
   model: TopModel,
@@ -86,15 +97,10 @@ async function ask(
   return { status, pools, flows, atMs: clock.wallMs() };
 }
 
-/** A key by name, or the character that it types. */
-export type Key =
-  | { readonly name: 'ctrl-c' | 'enter' | 'escape' | 'backspace' | 'up' | 'down' | 'page-up' | 'page-down' }
-  | { readonly name: 'character'; readonly text: string };
-
 /** What must be done besides showing the new model. `ask`: the data does not fit it any more. */
 export type TopEffect = 'none' | 'ask' | 'quit';
 
-export interface TopStep {
+interface TopStep {
   readonly model: TopModel;
   readonly effect: TopEffect;
 }
@@ -102,130 +108,87 @@ export interface TopStep {
 const FILTER_LENGTH = 64;
 const PAGE = 10;
 
-const SEQUENCES: Readonly<Record<string, Key>> = {
-  '\u001b[A': { name: 'up' },
-  '\u001bOA': { name: 'up' },
-  '\u001b[B': { name: 'down' },
-  '\u001bOB': { name: 'down' },
-  '\u001b[5~': { name: 'page-up' },
-  '\u001b[6~': { name: 'page-down' },
-  '\u0003': { name: 'ctrl-c' },
-  '\r': { name: 'enter' },
-  '\n': { name: 'enter' },
-  '\u001b': { name: 'escape' },
-  '\u007f': { name: 'backspace' },
-  '\b': { name: 'backspace' },
+const SEQUENCES: Readonly<Record<string, string>> = {
+  '\u001b[A': 'up',
+  '\u001bOA': 'up',
+  '\u001b[B': 'down',
+  '\u001bOB': 'down',
+  '\u001b[5~': 'page-up',
+  '\u001b[6~': 'page-down',
+  '\u0003': 'ctrl-c',
+  '\r': 'enter',
+  '\n': 'enter',
+  '\u001b': 'escape',
+  '\u007f': 'backspace',
+  '\b': 'backspace',
 };
 
 // CSI and SS3 sequences (ECMA-48, 5.4), else one character.
 const TOKEN = /\u001b\[[0-?]*[ -/]*[@-~]|\u001bO[A-Za-z]|[^]/gu;
 
-/** Keys in what a terminal in raw mode sent; sequences of keys that mean nothing here are left out. */
-export function decodeKeys(input: string): readonly Key[] {
-  return (input.match(TOKEN) ?? []).flatMap((token): readonly Key[] => {
-    const known = SEQUENCES[token];
-    if (known !== undefined) return [known];
-    return /^[\u0000-\u001f]/.test(token) ? [] : [{ name: 'character', text: token }];
-  });
+/**
+ * Keys in what a terminal in raw mode sent: the name of a key, or the one character that it types. Sequences of keys that
+ * mean nothing here are left out.
+ */
+export function decodeKeys(input: string): readonly string[] {
+  return (input.match(TOKEN) ?? [])
+    .map((token) => SEQUENCES[token] ?? token)
+    .filter((key) => !/^[\u0000-\u001f]/.test(key));
 }
+
+type Pressed = (model: TopModel) => readonly [change: Partial<TopModel>, effect?: TopEffect];
+
+const scroll =
+  (by: number): Pressed =>
+  ({ data, scroll: from }) => {
+    const last = Math.max(0, (data?.flows.flows.length ?? 0) - 1);
+    return [{ scroll: Math.min(last, Math.max(0, from + by)) }];
+  };
+
+const KEYS: Readonly<Record<string, Pressed>> = {
+  q: () => [{}, 'quit'],
+  b: ({ panes }) => [{ panes: panes === 'backends' ? 'both' : 'backends' }],
+  f: ({ panes }) => [{ panes: panes === 'flows' ? 'both' : 'flows' }],
+  s: ({ sort }) => [{ sort: SORTS[(SORTS.indexOf(sort) + 1) % SORTS.length] ?? 'age', scroll: 0 }, 'ask'],
+  '/': ({ filter }) => [{ typing: filter }],
+  escape: ({ filter }) => (filter === '' ? [{}] : [{ filter: '', scroll: 0 }, 'ask']),
+  p: ({ paused }) => [{ paused: !paused }, paused ? 'ask' : 'none'],
+  '?': () => [{ help: true }],
+  h: () => [{ help: true }],
+  k: scroll(-1),
+  up: scroll(-1),
+  j: scroll(1),
+  down: scroll(1),
+  'page-up': scroll(-PAGE),
+  'page-down': scroll(PAGE),
+};
+
+/** While a filter is typed. */
+const TYPING_KEYS: Readonly<Record<string, Pressed>> = {
+  enter: ({ typing = '' }) => [{ typing: undefined, filter: typing.trim(), scroll: 0 }, 'ask'],
+  escape: () => [{ typing: undefined }],
+  backspace: ({ typing = '' }) => [{ typing: typing.slice(0, -1) }],
+};
 
 /** What a key does. Pure. */
-export function pressKey(model: TopModel, key: Key): TopStep {
-  if (key.name === 'ctrl-c') return { model, effect: 'quit' };
-  if (model.typing !== undefined) return typeFilter(model, model.typing, key);
-  if (model.help) {
-    return { model: { ...model, help: false }, effect: isCharacter(key, 'q') ? 'quit' : 'none' };
-  }
-  switch (key.name) {
-    case 'up':
-      return scrolled(model, -1);
-    case 'down':
-      return scrolled(model, 1);
-    case 'page-up':
-      return scrolled(model, -PAGE);
-    case 'page-down':
-      return scrolled(model, PAGE);
-    case 'escape':
-      return model.filter === ''
-        ? shown(model)
-        : { model: { ...model, filter: '', scroll: 0 }, effect: 'ask' };
-    case 'enter':
-    case 'backspace':
-      return shown(model);
-    case 'character':
-      return command(model, key.text);
-  }
+export function pressKey(model: TopModel, key: string): TopStep {
+  const [change, effect = 'none'] = pressed(model, key);
+  return { model: { ...model, ...change }, effect };
 }
 
-function command(model: TopModel, text: string): TopStep {
-  switch (text) {
-    case 'q':
-      return { model, effect: 'quit' };
-    case 'b':
-      return shown({ ...model, panes: model.panes === 'backends' ? 'both' : 'backends' });
-    case 'f':
-      return shown({ ...model, panes: model.panes === 'flows' ? 'both' : 'flows' });
-    case 's': {
-      const next = TOP_SORTS[(TOP_SORTS.indexOf(model.sort) + 1) % TOP_SORTS.length] ?? 'age';
-      return { model: { ...model, sort: next, scroll: 0 }, effect: 'ask' };
-    }
-    case '/':
-      return shown({ ...model, typing: model.filter });
-    case 'p':
-      return { model: { ...model, paused: !model.paused }, effect: model.paused ? 'ask' : 'none' };
-    case '?':
-    case 'h':
-      return shown({ ...model, help: true });
-    case 'k':
-      return scrolled(model, -1);
-    case 'j':
-      return scrolled(model, 1);
-    default:
-      return shown(model);
-  }
+function pressed(model: TopModel, key: string): ReturnType<Pressed> {
+  if (key === 'ctrl-c') return [{}, 'quit'];
+  if (model.help) return [{ help: false }, key === 'q' ? 'quit' : 'none'];
+  const { typing } = model;
+  if (typing === undefined) return KEYS[key]?.(model) ?? [{}];
+  const isCharacter = /^.$/su.test(key);
+  return (
+    TYPING_KEYS[key]?.(model) ?? [isCharacter ? { typing: `${typing}${key}`.slice(0, FILTER_LENGTH) } : {}]
+  );
 }
-
-function typeFilter(model: TopModel, typed: string, key: Key): TopStep {
-  const rest = { ...model, typing: undefined };
-  switch (key.name) {
-    case 'enter':
-      return { model: { ...rest, filter: typed.trim(), scroll: 0 }, effect: 'ask' };
-    case 'escape':
-      return shown(rest);
-    case 'backspace':
-      return shown({ ...rest, typing: typed.slice(0, -1) });
-    case 'character':
-      return shown({ ...rest, typing: `${typed}${key.text}`.slice(0, FILTER_LENGTH) });
-    case 'ctrl-c':
-      return { model, effect: 'quit' };
-    case 'up':
-    case 'down':
-    case 'page-up':
-    case 'page-down':
-      return shown(model);
-  }
-}
-
-function scrolled(model: TopModel, by: number): TopStep {
-  const last = Math.max(0, (model.data?.flows.flows.length ?? 0) - 1);
-  return shown({ ...model, scroll: Math.min(last, Math.max(0, model.scroll + by)) });
-}
-
-function shown(model: TopModel): TopStep {
-  return { model, effect: 'none' };
-}
-
-function isCharacter(key: Key, text: string): boolean {
-  return key.name === 'character' && key.text === text;
-}
-
-/** By what flows are sorted; `s` goes through them in this order. */
-export const TOP_SORTS = ['age', 'bytes', 'rate', 'idle'] as const;
-
-export type TopSort = (typeof TOP_SORTS)[number];
 
 /** One look at the running process. */
-export interface TopData {
+interface TopData {
   readonly status: StatusView;
   readonly pools: readonly BackendPoolView[];
   readonly flows: FlowList;
@@ -236,10 +199,10 @@ export interface TopData {
 /** Everything that decides what is on the screen. Replaced, never changed. */
 export interface TopModel {
   readonly panes: 'both' | 'backends' | 'flows';
-  readonly sort: TopSort;
+  readonly sort: (typeof SORTS)[number];
   /** Part of a backend's name or of a client's address; empty: all flows. */
   readonly filter: string;
-  /** What has been typed of the next filter; undefined: nobody types one. */
+  /** What has been typed of the next filter; undefined: none is being typed. */
   readonly typing: string | undefined;
   readonly paused: boolean;
   readonly help: boolean;
@@ -292,25 +255,20 @@ export function topFlows({ data, filter, sort }: TopModel): readonly FlowView[] 
         flow.backendId.includes(text) ||
         (names.get(flow.backendId) ?? '').includes(text),
     )
-    .toSorted((a, b) => weightFor(sort, b) - weightFor(sort, a));
+    .toSorted((a, b) => SORT_KEYS[sort](b) - SORT_KEYS[sort](a));
 }
 
-function weightFor(sort: TopSort, flow: FlowView): number {
-  switch (sort) {
-    case 'age':
-      return -flow.openedAtMs;
-    case 'bytes':
-      return flow.bytesToBackend + flow.bytesToClient;
-    case 'rate':
-      return flow.bitsPerSecond ?? 0;
-    case 'idle':
-      return flow.idleMs;
-  }
-}
+/** Largest first. */
+const SORT_KEYS: Readonly<Record<TopModel['sort'], (flow: FlowView) => number>> = {
+  age: ({ openedAtMs }) => -openedAtMs,
+  bytes: ({ bytesToBackend, bytesToClient }) => bytesToBackend + bytesToClient,
+  rate: ({ bitsPerSecond = 0 }) => bitsPerSecond,
+  idle: ({ idleMs }) => idleMs,
+};
 
 const PERIOD_MS = 1000;
 
-export interface TopSessionDeps {
+interface TopSessionDeps {
   readonly terminal: Terminal;
   readonly clock: Clock;
   /** One look at the running process. */
@@ -318,7 +276,7 @@ export interface TopSessionDeps {
 }
 
 /** A live view: asks every second, draws at every change. Runs once. */
-export class TopSession {
+class TopSession {
   readonly #deps: TopSessionDeps;
   readonly #end = new AbortController();
   #model: TopModel;
@@ -332,7 +290,7 @@ export class TopSession {
     this.#model = first;
   }
 
-  /** Until `q`, Ctrl-C or the signal. The terminal is given back whatever happens. */
+  /** Until `q`, Ctrl-C or the signal. The terminal is given back in any case. */
   async run(signal: AbortSignal): Promise<void> {
     const stop = (): void => this.#stop();
     signal.addEventListener('abort', stop);
@@ -342,7 +300,7 @@ export class TopSession {
       try {
         screen.draw(renderTop(this.#model, this.#deps.terminal.size()));
       } catch (error) {
-        // Thrown into an event handler it would leave the terminal as it is.
+        // Thrown in an event handler, it would leave the terminal taken over.
         this.#failure ??= error instanceof Error ? error : new Error(String(error));
         this.#stop();
       }
@@ -420,13 +378,13 @@ const HELP: readonly string[] = [
   'f      flows only, and back',
   's      sort flows by age, bytes, rate, idle',
   '/      show only flows of a client or backend: type a part of it, Enter; Esc clears',
-  'p      pause, and go on',
+  'p      pause, and resume',
   'j k    scroll flows (arrows, Page Up, Page Down too)',
   '?      this help',
   '',
   "REASON  hash: its slot's backend       retry: the first could not be reached",
   '        pinned: its hash has moved on, the flow has not',
-  '        rebalanced: moved by policy    fail-open: nobody was eligible',
+  '        rebalanced: moved by policy    fail-open: none was eligible',
   '',
   'Any key goes back.',
 ];
@@ -478,25 +436,20 @@ function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
 function panes(model: TopModel, room: TerminalSize): readonly ScreenLine[] {
   const { data } = model;
   if (data === undefined) return [];
-  switch (model.panes) {
-    case 'backends':
-      return backendLines(data, room);
-    case 'flows':
-      return flowLines(model, data, room);
-    case 'both': {
-      const backends = backendLines(data, room);
-      // Flows have at least half of the room.
-      const most = Math.floor(room.rows / 2);
-      const shown =
-        backends.length <= most
-          ? backends
-          : [
-              ...backends.slice(0, Math.max(0, most - 1)),
-              { text: `${backends.length - most + 1} more lines (b)`, style: 'dim' as const },
-            ];
-      return [...shown, ...flowLines(model, data, { ...room, rows: room.rows - shown.length })];
-    }
-  }
+  if (model.panes === 'flows') return flowLines(model, data, room);
+  const backends = backendLines(data, room);
+  if (model.panes === 'backends') return backends;
+  // Flows have at least half of the room.
+  const most = Math.floor(room.rows / 2);
+  const kept = Math.max(0, most - 1);
+  const shown =
+    backends.length <= most
+      ? backends
+      : [
+          ...backends.slice(0, kept),
+          { text: `${backends.length - most + 1} more lines (b)`, style: 'dim' as const },
+        ];
+  return [...shown, ...flowLines(model, data, { ...room, rows: room.rows - shown.length })];
 }
 
 function backendLines({ pools, atMs }: TopData, { columns }: TerminalSize): readonly ScreenLine[] {
@@ -531,8 +484,8 @@ function flowLines(model: TopModel, data: TopData, { columns, rows }: TerminalSi
 }
 
 function footText({ typing, paused, sort }: TopModel): string {
-  if (typing !== undefined) return `Client or backend: ${typing}_  (Enter shows, Esc leaves it)`;
-  return `${paused ? 'PAUSED  ' : ''}q quit  b backends  f flows  s sort: ${sort}  / filter  p ${paused ? 'go on' : 'pause'}  ? help`;
+  if (typing !== undefined) return `Client or backend: ${typing}_  (Enter applies, Esc cancels)`;
+  return `${paused ? 'PAUSED  ' : ''}q quit  b backends  f flows  s sort: ${sort}  / filter  p ${paused ? 'resume' : 'pause'}  ? help`;
 }
 
 function use({ used, limit }: { readonly used: number; readonly limit: number }): string {

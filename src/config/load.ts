@@ -1,26 +1,26 @@
-import { dirname, resolve } from 'node:path';
+import { X509Certificate, createHash, createPrivateKey } from 'node:crypto';
+import { dirname, resolve as resolvePath } from 'node:path';
 import type { IpAddress } from '../model/address.js';
 import type { Configuration } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import type { Files } from '../runtime/files.js';
-import { bindRules } from './bind-rules.js';
 import { AZURE_CHECKS } from './checks/azure.js';
-import { captureIssues } from './checks/capture.js';
+import { CAPTURE_CHECKS } from './checks/capture.js';
 import {
-  adminIssues,
-  nameIssues,
-  poolIssues,
-  probeIssues,
-  ruleIssues,
-  sourceIssues,
+  NAME_CHECKS,
+  POOL_CHECKS,
+  PROBE_CHECKS,
+  ROOT_CHECKS,
+  RULE_CHECKS,
+  SOURCE_CHECKS,
 } from './checks/general.js';
-import { kernelIssues, kernelLimitIssues, kernelRuleIssues } from './checks/kernel.js';
-import { listenerIssues, loopIssues } from './checks/listeners.js';
-import { draftOf, type Draft } from './draft.js';
-import { formatPath, warning, type Finding, type Issue, type Severity } from './findings.js';
-import { configurationDigest, readNamedFiles, resolveConfiguration } from './resolve.js';
-import { schemaIssues } from './schema-issues.js';
-import { readJsonText, type TextPosition } from './text.js';
+import type { Check } from './checks/check.js';
+import { KERNEL_CHECKS } from './checks/kernel.js';
+import { LISTENER_CHECKS, LOOP_CHECKS } from './checks/listeners.js';
+import { error, formatPath, type Finding, type Issue, type Path, type Severity } from './findings.js';
+import { readShape, type Written } from './read.js';
+import { configurationOf, resolve, type NamedTexts } from './resolve.js';
+import { readJsonText, type JsonText, type TextPosition } from './text.js';
 
 /** A configuration that can be used (its findings are warnings and notes), or all that is wrong with it. */
 export type ParseResult =
@@ -36,7 +36,10 @@ const ORDER: Readonly<Record<Severity, number>> = { error: 0, warning: 1, note: 
  * of the text. Never throws, whatever the text.
  */
 export function parseConfiguration(text: string, surroundings: Surroundings = {}): ParseResult {
-  const json = readJsonText(text);
+  return parseJson(readJsonText(text), surroundings);
+}
+
+function parseJson(json: JsonText, surroundings: Surroundings): ParseResult {
   if (!json.ok) return { ok: false, findings: [findingOf(json.issue, json.position)] };
   const { configuration, issues } = validate(json.value, surroundings);
   const findings = [...json.issues, ...issues]
@@ -73,16 +76,17 @@ export async function loadConfigurationText(
   files: Files,
   options: LoadOptions = {},
 ): Promise<LoadResult> {
+  const json = readJsonText(text);
   const named = new Map<string, Attempt>();
-  for (const file of namedFiles(text)) {
-    named.set(file, await attempt(files.readText(resolve(directory, file))));
+  for (const file of json.ok ? namedFiles(json.value) : []) {
+    named.set(file, await attempt(files.readText(resolvePath(directory, file))));
   }
   const readFile = (file: string): string => {
     const outcome = named.get(file);
     if (outcome?.ok === true) return outcome.value;
     throw new Error(outcome?.message ?? 'not read');
   };
-  return parseConfiguration(text, { ...options, readFile });
+  return parseJson(json, { ...options, readFile });
 }
 
 type Attempt =
@@ -97,13 +101,11 @@ async function attempt(reading: Promise<string>): Promise<Attempt> {
 }
 
 /** CA files, and certificate and key of the admin API, before anything is known to be right. */
-function namedFiles(text: string): ReadonlySet<string> {
-  const json = readJsonText(text);
-  if (!json.ok) return new Set();
-  const probes = member(json.value, 'probes');
-  const tls = member(member(json.value, 'admin'), 'tls');
-  const files: unknown[] = [member(tls, 'certificate'), member(tls, 'key')];
-  if (Array.isArray(probes)) files.push(...probes.map((probe: unknown) => member(probe, 'ca')));
+function namedFiles(raw: unknown): ReadonlySet<string> {
+  const probes = member(raw, 'probes');
+  const tls = member(member(raw, 'admin'), 'tls');
+  const authorities = Array.isArray(probes) ? probes.map((probe: unknown) => member(probe, 'ca')) : [];
+  const files = [member(tls, 'certificate'), member(tls, 'key'), ...authorities];
   return new Set(files.filter((file): file is string => typeof file === 'string' && file !== ''));
 }
 
@@ -113,21 +115,10 @@ function member(value: unknown, key: string): unknown {
 }
 
 function findingOf(
-  { severity, code, path, message, ...rest }: Issue,
+  { severity, code, path, message, atKey: _, ...details }: Issue,
   { line, column }: TextPosition,
 ): Finding {
-  const { found, expected, reason } = rest;
-  return {
-    severity,
-    code,
-    path: formatPath(path),
-    line,
-    column,
-    message,
-    ...(found === undefined ? {} : { found }),
-    ...(expected === undefined ? {} : { expected }),
-    ...(reason === undefined ? {} : { reason }),
-  };
+  return { severity, code, path: formatPath(path), line, column, message, ...details };
 }
 
 function byPlace(a: Finding, b: Finding): number {
@@ -142,45 +133,130 @@ export interface Surroundings {
   readonly readFile?: (path: string) => string;
 }
 
-export interface Validation {
-  /** Present if no issue is an error. */
-  readonly configuration?: Configuration;
-  readonly issues: readonly Issue[];
-}
+const CHECKS: readonly Check[] = [
+  ...[...NAME_CHECKS, ...PROBE_CHECKS, ...POOL_CHECKS],
+  ({ portIssues }) => portIssues,
+  ...[...RULE_CHECKS, ...LISTENER_CHECKS, ...LOOP_CHECKS, ...SOURCE_CHECKS],
+  ...[...ROOT_CHECKS, ...CAPTURE_CHECKS, ...KERNEL_CHECKS, ...AZURE_CHECKS],
+];
 
-/** Checks a parsed configuration in every respect and tells everything at once. Never throws on any JSON value. */
-export function validate(raw: unknown, { ownAddresses = [], readFile }: Surroundings): Validation {
-  const shape = schemaIssues(raw);
-  const draft = draftOf(raw);
-  if (draft === undefined) return { issues: shape };
-  const { rules, issues: binding } = bindRules(draft);
-  const context = { compat: draft.root.compat, draft, rules };
-  const texts = readNamedFiles(draft, readFile);
-  const issues = [
-    ...shape,
-    ...nameIssues(draft),
-    ...probeIssues(draft),
-    ...poolIssues(draft),
-    ...binding,
-    ...ruleIssues(draft, rules),
-    ...listenerIssues(draft, rules),
-    ...loopIssues(draft, rules, ownAddresses),
-    ...sourceIssues(draft, rules, ownAddresses),
-    ...adminIssues(draft),
-    ...captureIssues(draft, rules),
-    ...kernelIssues(draft, rules, ownAddresses),
-    ...kernelLimitIssues(draft),
-    ...kernelRuleIssues(draft, rules),
-    ...AZURE_CHECKS.flatMap((check) => check(context)),
-    ...texts.issues,
-    ...nothingToDo(draft),
-  ];
+/** Checks a parsed configuration in every respect and reports everything at once. Never throws on any JSON value. */
+export function validate(
+  raw: unknown,
+  { ownAddresses = [], readFile }: Surroundings,
+): { readonly configuration?: Configuration; readonly issues: readonly Issue[] } {
+  const { written, issues: shape } = readShape(raw);
+  if (written === undefined) return { issues: shape };
+  const texts = readNamedFiles(written, readFile);
+  const draft = resolve(written, texts, ownAddresses);
+  const issues = [...shape, ...CHECKS.flatMap((check) => check(draft)), ...texts.issues];
   if (issues.some(({ severity }) => severity === 'error')) return { issues };
-  const digest = configurationDigest(raw);
-  return { issues, configuration: resolveConfiguration({ draft, rules, texts, digest }) };
+  return { issues, configuration: configurationOf(draft, texts, configurationDigest(raw)) };
 }
 
-function nothingToDo(draft: Draft): Issue[] {
-  if (draft.declared.rules.length > 0 || draft.rules.length > 0) return [];
-  return [warning('LB_NO_RULES', ['rules'], 'There are no rules, so nothing is balanced')];
+/** JSON with the keys of every object in order, so that equal values have equal text. Takes what JSON.parse gives. */
+export function canonicalJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map((item) => canonicalJson(item)).join(',')}]`;
+  if (typeof value === 'object' && value !== null) {
+    const members = Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member)}`);
+    return `{${members.join(',')}}`;
+  }
+  return JSON.stringify(value);
+}
+
+/**
+ * SHA-256, in hex, of the canonical JSON of what the operator wrote. `$schema` does not count; the contents of files
+ * that the configuration names do not either. Nor does the admin token: the digest is in logs and metrics, where a
+ * weak token could be found by trying.
+ */
+export function configurationDigest(raw: unknown): string {
+  const counted =
+    typeof raw === 'object' && raw !== null && !Array.isArray(raw)
+      ? Object.fromEntries(
+          Object.entries(raw)
+            .filter(([key]) => key !== '$schema')
+            .map(([key, value]) => [key, key === 'admin' ? withoutToken(value) : value]),
+        )
+      : raw;
+  return createHash('sha256').update(canonicalJson(counted)).digest('hex');
+}
+
+function withoutToken(admin: unknown): unknown {
+  if (typeof admin !== 'object' || admin === null) return admin;
+  return Object.fromEntries(Object.entries(admin).filter(([key]) => key !== 'token'));
+}
+
+interface PemKind {
+  /** `certificate` */
+  readonly holds: string;
+  readonly pem: RegExp;
+}
+
+const CERTIFICATE: PemKind = { holds: 'certificate', pem: /-----BEGIN (?:TRUSTED )?CERTIFICATE-----/ };
+const KEY: PemKind = {
+  holds: 'private key without a passphrase',
+  pem: /-----BEGIN (?:EC |RSA )?PRIVATE KEY-----/,
+};
+
+/**
+ * Reads every file that the configuration names.
+ * @param readFile - the text of a file, or throws; undefined: files are refused
+ */
+function readNamedFiles(
+  { probes, root: { admin } }: Written,
+  readFile: Surroundings['readFile'],
+): NamedTexts & { readonly issues: readonly Issue[] } {
+  const issues: Issue[] = [];
+  const read = (file: string, path: Path, kind: PemKind): string | undefined => {
+    const { text, message, expected = `no "${String(path.at(-1))}" here` } = readPem(file, kind, readFile);
+    if (message !== undefined) {
+      issues.push(error('LB_CONFIG_UNREADABLE', path, message, { found: `"${file}"`, expected }));
+    }
+    return text;
+  };
+
+  const authorities = new Map<string, string>();
+  for (const { path, value: probe } of probes) {
+    const text = probe.ca === undefined ? undefined : read(probe.ca, [...path, 'ca'], CERTIFICATE);
+    if (text !== undefined) authorities.set(probe.name, text);
+  }
+  const tls = admin?.tls;
+  if (tls === undefined) return { authorities, issues };
+  const certificate = read(tls.certificate, ['admin', 'tls', 'certificate'], CERTIFICATE);
+  const key = read(tls.key, ['admin', 'tls', 'key'], KEY);
+  if (certificate === undefined || key === undefined) return { authorities, issues };
+  const wrong = pairProblem(certificate, key);
+  if (wrong === undefined) return { authorities, adminTls: { certificate, key }, issues };
+  const message = `Certificate and key cannot be used together: ${wrong}`;
+  const found = `"${tls.certificate}" and "${tls.key}"`;
+  const expected = 'a certificate and its own private key';
+  issues.push(error('LB_TLS_PAIR', ['admin', 'tls'], message, { found, expected }));
+  return { authorities, issues };
+}
+
+function readPem(
+  file: string,
+  { holds, pem }: PemKind,
+  readFile: Surroundings['readFile'],
+): { readonly text?: string; readonly message?: string; readonly expected?: string } {
+  if (readFile === undefined) return { message: 'Files can only be named in a configuration file' };
+  try {
+    const text = readFile(file);
+    if (pem.test(text)) return { text };
+    return { message: `File "${file}" holds no ${holds}`, expected: `a PEM file with a ${holds}` };
+  } catch (thrown) {
+    const message = `File "${file}" cannot be read: ${errorMessage(thrown)}`;
+    return { message, expected: 'a PEM file that can be read' };
+  }
+}
+
+function pairProblem(certificate: string, key: string): string | undefined {
+  try {
+    const belongs = new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key));
+    return belongs ? undefined : 'the key is that of another certificate';
+  } catch (thrown) {
+    return errorMessage(thrown);
+  }
 }

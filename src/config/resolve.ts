@@ -1,207 +1,440 @@
-import { X509Certificate, createHash, createPrivateKey } from 'node:crypto';
+import { PROTOCOLS, compareAddresses, isWildcard, type IpAddress, type Protocol } from '../model/address.js';
 import {
-  linkRules,
+  FLOW_POLICY_PRESETS,
+  FLOW_TRIGGERS,
   type AdminOptions,
   type Backend,
   type BackendPool,
   type Configuration,
-  type FlapDamping,
+  type FlowPolicy,
   type Frontend,
-  type KernelOptions,
-  type NamedRule,
   type Probe,
+  type Rule,
+  type Sourced,
   type UdpOptions,
 } from '../model/configuration.js';
-import { errorMessage } from '../model/errors.js';
-import { answersFromOf, flowPolicyOf, idleTimeoutOf, type BoundRule } from './bind-rules.js';
-import { isFloating } from './checks/kernel.js';
-import { tableSizeOf, type Draft } from './draft.js';
+import {
+  ALL_PORTS,
+  formatPortSet,
+  intersectPorts,
+  portSetOf,
+  portSetSize,
+  portSetsMeet,
+  subtractPorts,
+  unionPorts,
+  type PortRange,
+  type PortSet,
+} from '../model/ports.js';
 import { error, type Issue, type Path } from './findings.js';
-import type { ProbeInput } from './schema-probe.js';
-import type { AdminInput, BackendPoolInput, FrontendInput, KernelInput } from './schema.js';
+import type { Located, Written } from './read.js';
+import {
+  KERNEL_DEFAULTS,
+  type BackendPoolInput,
+  type FrontendInput,
+  type KernelInput,
+  type ProbeInput,
+  type RootInput,
+  type RuleInput,
+} from './schema.js';
+
+/**
+ * A configuration, resolved and linked as far as it is right: what the checks look at, and what becomes the
+ * Configuration where they find no error. Rules that name something missing, or whose ports are wrong, are left out.
+ */
+export interface Draft {
+  readonly written: Written;
+  readonly root: RootInput;
+  /** What was asked for, even where something about it is wrong. */
+  readonly plane: 'userspace' | 'kernel';
+  /** Absent on the userspace plane, and where its options are wrong: then nothing can be said about its mode. */
+  readonly kernel: KernelInput | undefined;
+  /** Slots of a table on the data plane that was asked for. */
+  readonly tableSize: number;
+  readonly frontends: readonly Frontend[];
+  readonly probes: readonly Probe[];
+  readonly pools: readonly BackendPool[];
+  readonly rules: readonly Rule[];
+  /** What is wrong with the ports of rules. */
+  readonly portIssues: readonly Issue[];
+  /** Addresses of this machine. */
+  readonly ownAddresses: readonly IpAddress[];
+  /** Where a thing of this draft was written, or a key of it. Throws TypeError on anything else. */
+  readonly path: (thing: object, ...keys: Path) => Path;
+  /** Whether a key was written, not left to its default. */
+  readonly given: (thing: object, ...keys: Path) => boolean;
+  /** As it was written: the data plane may have no use for some of it. */
+  readonly input: (rule: Rule) => RuleInput;
+}
+
+/** The texts of the files that a configuration names. */
+export interface NamedTexts {
+  /** Probe name to the PEM text of its CA file. */
+  readonly authorities: ReadonlyMap<string, string>;
+  /** Of the admin API. Present if both could be read and belong together. */
+  readonly adminTls?: { readonly certificate: string; readonly key: string };
+}
+
+/** Links what was written and fills in every default. Pure. */
+export function resolve(written: Written, texts: NamedTexts, ownAddresses: readonly IpAddress[]): Draft {
+  const { root } = written;
+  const paths = new Map<object, Path>();
+  const inputs = new Map<Rule, RuleInput>();
+  const place = <T extends object>(thing: T, path: Path): T => {
+    paths.set(thing, path);
+    return thing;
+  };
+  const placed = <I, T extends object>(items: readonly Located<I>[], make: (input: I) => T): T[] =>
+    items.map(({ path, value }) => place(make(value), path));
+  const path = (thing: object, ...keys: Path): Path => {
+    const found = paths.get(thing);
+    if (found === undefined) throw new TypeError('Asked for the place of something that is not in the draft');
+    return [...found, ...keys];
+  };
+
+  const { capture } = root.dataPlane;
+  const kernel = root.dataPlane.kind === 'kernel' ? (root.dataPlane.kernel ?? KERNEL_DEFAULTS) : undefined;
+  place(root, []);
+  if (capture !== undefined) place(capture, ['dataPlane', 'capture']);
+  if (kernel !== undefined) place(kernel, KERNEL);
+  if (root.admin !== undefined) place(root.admin, ['admin']);
+
+  const frontends = placed(written.frontends, frontendOf);
+  const probes = placed(written.probes, (input) => probeOf(input, texts.authorities.get(input.name)));
+  const aliases = kernelAliases(written, kernel);
+  const pools = placed(written.backendPools, (input) => poolOf(input, aliases?.get(input.name)));
+  for (const pool of pools) {
+    for (const [index, backend] of pool.backends.entries()) place(backend, path(pool, 'backends', index));
+  }
+
+  const idleTimes = new Map(written.frontends.map(({ value }) => [value.name, value.idleTimeout]));
+  const [frontendNamed, poolNamed, probeNamed] = [byName(frontends), byName(pools), byName(probes)];
+  const portIssues: Issue[] = [];
+  const rules = written.rules.flatMap((item) => {
+    const { value: input } = item;
+    const frontend = frontendNamed.get(input.frontend);
+    const pool = poolNamed.get(input.backendPool);
+    const probe = input.probe === undefined ? undefined : probeNamed.get(input.probe);
+    const ports = portsOf(item, frontend?.address, { root, kernel, given: written.given });
+    if (!ports.ok) portIssues.push(...ports.issues);
+    const lacksProbe = input.probe !== undefined && probe === undefined;
+    if (!ports.ok || frontend === undefined || pool === undefined || lacksProbe) return [];
+    const idle = idleTimes.get(frontend.name);
+    const links = { frontend, pool, ...(probe === undefined ? {} : { probe }), ...ports.value };
+    const rule = place(ruleOf(input, links, idle, kernel), item.path);
+    inputs.set(rule, input);
+    return [rule];
+  });
+
+  return {
+    ...{ written, root, kernel, frontends, probes, pools, rules, portIssues, ownAddresses, path },
+    plane: written.asksForKernel ? 'kernel' : 'userspace',
+    tableSize: kernel?.tableSize ?? root.tableSize,
+    given: (thing, ...keys) => written.given(path(thing, ...keys)),
+    input(rule) {
+      const input = inputs.get(rule);
+      if (input === undefined) throw new TypeError(`Rule "${rule.name}" is not of this draft`);
+      return input;
+    },
+  };
+}
+
+const KERNEL: Path = ['dataPlane', 'kernel'];
+
+function byName<T extends { readonly name: string }>(items: readonly T[]): ReadonlyMap<string, T> {
+  return new Map(items.map((item) => [item.name, item]));
+}
+
+/** Whether packets reach backends with the frontend's address on them. */
+export function isFloating(kernel: Pick<KernelInput, 'mode'> | undefined): boolean {
+  return kernel?.mode === 'floating-l2' || kernel?.mode === 'floating-routed';
+}
+
+function frontendOf({ idleTimeout: _, ...frontend }: FrontendInput): Frontend {
+  return frontend;
+}
 
 /** Azure's cap on the time of an HTTP probe. */
 const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
 
-/** What a faultless draft becomes: every default filled in, frozen all the way down. */
-export interface ResolveInput {
-  readonly draft: Draft;
-  readonly rules: readonly BoundRule[];
-  readonly texts: NamedTexts;
-  readonly digest: string;
-}
-
-export function resolveConfiguration({ draft, rules, texts, digest }: ResolveInput): Configuration {
-  const { root } = draft;
-  const { embryonicTimeout, ...limits } = root.limits;
-  const kernel = draft.plane.kind === 'kernel' ? draft.plane.options : undefined;
-  const frontends = draft.frontends.map(({ value }) => frontend(value));
-  const probes = draft.probes.map(({ value }) => probe(value, texts.authorities.get(value.name)));
-  const backendPools = draft.pools.map(({ value }) => pool(value, floatingAddressesOf(value, rules, kernel)));
-  return deepFreeze<Configuration>({
-    digest,
-    compat: root.compat,
-    seed: root.seed,
-    tableSize: tableSizeOf(draft),
-    // The kernel data plane lives in the control process.
-    workers: kernel === undefined ? root.dataPlane.workers : 0,
-    instance: root.dataPlane.instance,
-    ...(root.dataPlane.capture === undefined ? {} : { capture: root.dataPlane.capture }),
-    ...(kernel === undefined ? {} : { kernel: kernelOptions(kernel) }),
-    ...{ frontends, probes, backendPools },
-    rules: linkRules(
-      rules.map((bound) => rule(bound, kernel)),
-      { frontends, probes, backendPools },
-    ),
-    limits: { ...limits, embryonicTimeoutMs: embryonicTimeout },
-    logging: root.logging,
-    ...(root.flowLog === undefined ? {} : { flowLog: root.flowLog }),
-    ...(root.metrics === undefined ? {} : { metrics: root.metrics.listen }),
-    ...(root.admin === undefined ? {} : { admin: admin(root.admin, texts) }),
-    ...(root.events?.webhook === undefined ? {} : { webhook: { url: root.events.webhook } }),
-    shutdownDeadlineMs: root.shutdown.deadline,
-  });
-}
-
-function admin({ socket, http, token }: AdminInput, { adminTls }: NamedTexts): AdminOptions {
+function probeOf({ threshold, ca: _, ...input }: ProbeInput, ca: string | undefined): Probe {
+  const { protocol, intervalMs } = input;
+  const thresholds = { upThreshold: threshold.up, downThreshold: threshold.down };
+  if (protocol === 'tcp') return { timeoutMs: intervalMs, ...input, ...thresholds, protocol };
   return {
-    ...(socket === undefined ? {} : { socket }),
-    ...(http === undefined ? {} : { http }),
-    ...(adminTls === undefined ? {} : { tls: adminTls }),
-    ...(token === undefined ? {} : { token }),
+    timeoutMs: Math.min(intervalMs, MAXIMUM_HTTP_TIMEOUT_MS),
+    path: '/',
+    expectStatus: [{ first: 200, last: 200 }],
+    skipVerify: false,
+    explicitAnswerFlips: true,
+    ...input,
+    ...thresholds,
+    protocol,
+    ...(ca === undefined ? {} : { ca }),
   };
 }
 
-function frontend({ name, address, proxyProtocol, allow, deny }: FrontendInput): Frontend {
-  if (proxyProtocol === undefined) return { name, address, allow, deny };
-  const { headerTimeout, ...rest } = proxyProtocol;
-  return { name, address, allow, deny, proxyProtocol: { ...rest, headerTimeoutMs: headerTimeout } };
-}
-
-function kernelOptions(input: KernelInput): KernelOptions {
-  const { mode, returnPath, flowState, spokes, manageSysctls, onStop } = input;
-  return {
-    ...{ mode, returnPath, flowState, spokes, manageSysctls, onStop },
-    ...(input.interface === undefined ? {} : { interface: input.interface }),
-  };
-}
+type Aliases = Backend['floatingAddresses'];
 
 /**
- * With the kernel data plane a backend terminates every frontend with floating IP on the frontend's own address; `given`
- * are those of a backend for the userspace data plane.
+ * With floating IP in the kernel a backend terminates every frontend on the frontend's own address. By pool; undefined:
+ * as the operator wrote them.
  */
-function floatingAddressesOf(
-  pool: BackendPoolInput,
-  rules: readonly BoundRule[],
+function kernelAliases(
+  { rules, frontends }: Written,
   kernel: KernelInput | undefined,
-): (given: Backend['floatingAddresses']) => Backend['floatingAddresses'] {
-  if (kernel === undefined) return (given) => given;
-  const floating = rules.filter((bound) => bound.pool.value === pool && isFloating(kernel));
-  const own = Object.fromEntries(floating.map(({ frontend: { value } }) => [value.name, value.address]));
-  return () => own;
+): { get(pool: string): Aliases } | undefined {
+  if (kernel === undefined) return undefined;
+  const addresses = new Map(frontends.map(({ value }) => [value.name, value.address]));
+  const byPool = new Map<string, Record<string, IpAddress>>();
+  for (const { value: rule } of isFloating(kernel) ? rules : []) {
+    const address = addresses.get(rule.frontend);
+    if (address === undefined) continue;
+    byPool.set(rule.backendPool, { ...byPool.get(rule.backendPool), [rule.frontend]: address });
+  }
+  return { get: (pool) => byPool.get(pool) ?? {} };
 }
 
-function pool(
-  input: BackendPoolInput,
-  floatingAddresses: (given: Backend['floatingAddresses']) => Backend['floatingAddresses'],
-): BackendPool {
-  const { name, minimumHealthy, sourceAddresses, sourcePorts, proxyProtocol, connectAttempts } = input;
+function poolOf({ maxConnections, ...pool }: BackendPoolInput, aliases: Aliases | undefined): BackendPool {
+  const cap = maxConnections === undefined ? {} : { maxConnections };
+  const floating = aliases === undefined ? {} : { floatingAddresses: aliases };
   return {
-    name,
-    minimumHealthy,
-    sourceAddresses,
-    sourcePorts,
-    proxyProtocol,
-    connectAttempts,
-    connectTimeoutMs: input.connectTimeout,
-    ...(input.slowStart === undefined ? {} : { slowStartMs: input.slowStart }),
-    backends: input.backends.map((backend): Backend => {
-      const maxConnections = backend.maxConnections ?? input.maxConnections;
-      return {
-        id: `${name}/${backend.address.text}`,
-        name: backend.name ?? backend.address.text,
-        address: backend.address,
-        weight: backend.weight,
-        priority: backend.priority,
-        adminState: backend.adminState,
-        floatingAddresses: floatingAddresses(backend.floatingAddresses),
-        ...(maxConnections === undefined ? {} : { maxConnections }),
-      };
+    ...pool,
+    backends: pool.backends.map((backend): Backend => {
+      const { text } = backend.address;
+      return { id: `${pool.name}/${text}`, name: text, ...cap, ...backend, ...floating };
     }),
   };
 }
 
-/** The timeout where none is given: the interval, but for HTTP at most 30 s (Azure). */
-function probeTimeoutMs({ protocol, interval, timeout }: ProbeInput): number {
-  return timeout ?? (protocol === 'tcp' ? interval : Math.min(interval, MAXIMUM_HTTP_TIMEOUT_MS));
-}
+type RulePorts = Pick<Rule, 'protocols' | 'haPorts' | 'ports' | 'portOffset'>;
+type RuleLinks = RulePorts & Pick<Rule, 'frontend' | 'pool' | 'probe'>;
+type IdleTimeout = RuleInput['idleTimeout'];
 
-function probe(input: ProbeInput, ca: string | undefined): Probe {
-  const { name, port, sourceAddress, sendProxy } = input;
-  const base = {
-    name,
-    port,
-    sendProxy,
-    intervalMs: input.interval,
-    timeoutMs: probeTimeoutMs(input),
-    upThreshold: input.threshold.up,
-    downThreshold: input.threshold.down,
-    ...(sourceAddress === undefined ? {} : { sourceAddress }),
-    ...(input.flapDamping === undefined ? {} : { flapDamping: flapDamping(input.flapDamping) }),
-  };
-  if (input.protocol === 'tcp') return { ...base, protocol: 'tcp' };
-  const { host, serverName, expectBody, weightFromProbeHeader } = input;
-  return {
-    ...base,
-    protocol: input.protocol,
-    path: input.path ?? '/',
-    expectStatus: input.expectStatus ?? [{ first: 200, last: 200 }],
-    skipVerify: input.skipVerify ?? false,
-    explicitAnswerFlips: input.explicitAnswerFlips ?? true,
-    ...(host === undefined ? {} : { host }),
-    ...(serverName === undefined ? {} : { serverName }),
-    ...(expectBody === undefined ? {} : { expectBody }),
-    ...(ca === undefined ? {} : { ca }),
-    ...(weightFromProbeHeader === undefined ? {} : { weightFromProbeHeader }),
-  };
-}
-
-function flapDamping(input: NonNullable<ProbeInput['flapDamping']>): FlapDamping {
-  return { transitions: input.transitions, windowMs: input.window, holdMs: input.hold };
-}
-
-function rule(bound: BoundRule, kernel: KernelInput | undefined): NamedRule {
-  const { input, protocols, haPorts, ports, portOffset } = bound;
+function ruleOf(
+  input: RuleInput,
+  links: RuleLinks,
+  ofFrontend: IdleTimeout,
+  kernel: KernelInput | undefined,
+): Rule {
   const { keepAlive, noDelay } = input.tcp ?? { noDelay: true, keepAlive: 'off' };
+  const idleTimeout = (protocol: Protocol): Sourced<number> =>
+    idleTimeoutOf(protocol, ofFrontend, input.idleTimeout);
   return {
     name: input.name,
-    frontend: input.frontend,
-    backendPool: input.backendPool,
-    ...(input.probe === undefined ? {} : { probe: input.probe }),
-    protocols,
-    haPorts,
-    ports,
-    portOffset,
+    ...links,
     // With next-hop there is nothing that could float: destinations lie beyond.
     floatingIp: input.floatingIp && kernel?.mode !== 'next-hop',
     distribution: input.distribution ?? 'five-tuple',
     symmetric: input.symmetric,
-    idleTimeoutMs: { tcp: idleTimeoutOf(bound, 'tcp'), udp: idleTimeoutOf(bound, 'udp') },
+    idleTimeoutMs: { tcp: idleTimeout('tcp'), udp: idleTimeout('udp') },
     tcpReset: input.tcpReset ?? true,
-    flowPolicy: flowPolicyOf(bound),
+    flowPolicy: flowPolicyOf(input, links.pool),
     allDown: input.allDown,
     tcp: { noDelay, ...(keepAlive === 'off' ? {} : { keepAliveMs: keepAlive }) },
-    udp: kernel === undefined ? udpOptions(bound) : { perPacket: false },
+    udp: kernel === undefined ? udpOf(input, links) : { perPacket: false },
   };
 }
 
-function udpOptions(rule: BoundRule): UdpOptions {
-  const { perPacket, expectedResponses } = rule.input.udp ?? { perPacket: false };
-  return {
-    perPacket,
-    ...(expectedResponses === undefined ? {} : { expectedResponses }),
-    ...(answersFromOf(rule) === 'address' ? { answersFrom: 'address' } : {}),
-  };
+/** Azure's default for load-balancing rules; its documentation gives none for UDP, so 30 s is haports' own. */
+const DEFAULT_IDLE_MS: Readonly<Record<Protocol, number>> = { tcp: 240_000, udp: 30_000 };
+
+/** In ms. The frontend's overrides the rule's (Azure: the frontend IP's idle timeout takes precedence). */
+function idleTimeoutOf(protocol: Protocol, ofFrontend: IdleTimeout, ofRule: IdleTimeout): Sourced<number> {
+  const [frontend, rule] = [ofFrontend?.[protocol], ofRule?.[protocol]];
+  if (frontend !== undefined) return { value: frontend, origin: 'frontend' };
+  if (rule !== undefined) return { value: rule, origin: 'rule' };
+  return { value: DEFAULT_IDLE_MS[protocol], origin: 'default' };
+}
+
+/**
+ * The preset, and over it what the rule says. In Azure, established TCP outlives its backend's probe only in a pool of
+ * more than one ("Probe down behavior"). A rule that fails open keeps using its only backend, so there flows stay too.
+ */
+function flowPolicyOf({ flowPolicy, allDown }: RuleInput, { backends }: BackendPool): FlowPolicy {
+  const preset = FLOW_POLICY_PRESETS[flowPolicy.preset];
+  const isOnly = flowPolicy.preset === 'azure' && backends.length === 1 && allDown !== 'fail-open';
+  const policy = FLOW_TRIGGERS.map((trigger) => {
+    const ofOne = isOnly && trigger === 'probe-down' ? { tcp: 'reset' } : {};
+    return [trigger, { ...preset[trigger], ...ofOne, ...flowPolicy.changes[trigger] }];
+  });
+  return Object.fromEntries(policy) as FlowPolicy;
+}
+
+/**
+ * Where `answersFrom` is not written: HA ports with `source-ip` are for protocols that need several ports, so all that a
+ * client and its backend send each other, from any port, belongs together.
+ */
+function udpOf({ udp, distribution }: RuleInput, { haPorts }: RulePorts): UdpOptions {
+  const { answersFrom, ...options } = udp ?? { perPacket: false };
+  const isCounted = options.perPacket || options.expectedResponses !== undefined;
+  const byDefault = haPorts && distribution === 'source-ip' && !isCounted ? 'address' : 'endpoint';
+  return (answersFrom ?? byDefault) === 'address' ? { ...options, answersFrom: 'address' } : options;
+}
+
+type PortsOutcome =
+  | { readonly ok: true; readonly value: RulePorts }
+  | { readonly ok: false; readonly issues: readonly Issue[] };
+
+interface PortSettings {
+  readonly root: RootInput;
+  readonly kernel: KernelInput | undefined;
+  readonly given: Written['given'];
+}
+
+function portsOf(
+  { path, value: input }: Located<RuleInput>,
+  address: IpAddress | undefined,
+  settings: PortSettings,
+): PortsOutcome {
+  const { capture } = settings.root.dataPlane;
+  const { backendPort } = input;
+  const frontendPort: PortRange = input.frontendPort ?? { first: 0, last: 0 };
+  const haPorts = frontendPort.first === 0;
+  const portOffset = haPorts || backendPort === 0 ? 0 : backendPort - frontendPort.first;
+  const named = haPorts ? ALL_PORTS : [frontendPort];
+  const limited = input.listenPorts === undefined ? named : intersectPorts(named, input.listenPorts);
+  const excluded = capture?.excludedPorts ?? [];
+
+  const issues = input.haPorts ? shorthandIssues(path, input) : missingIssues(path, input);
+  if (!input.haPorts && haPorts && backendPort !== 0) {
+    issues.push(
+      error('V1', [...path, 'backendPort'], 'Every frontend port cannot go to one backend port', {
+        found: String(backendPort),
+        expected: '0 (the same port) where frontendPort is 0',
+        reason:
+          'HA ports keep the port: Azure demands protocol all, frontend port 0 and backend port 0 together',
+      }),
+    );
+  }
+  if (frontendPort.last + portOffset > 65535) {
+    issues.push(
+      error('LB_VALUE', [...path, 'backendPort'], 'The target range must end at 65535 or below', {
+        found: `${backendPort}-${frontendPort.last + portOffset}`,
+        expected: `at most ${65535 - frontendPort.last + frontendPort.first}`,
+      }),
+    );
+  }
+  // With the default, a rule that names port 22 means it.
+  const isExcluded = settings.given(EXCLUDED_PORTS) && portSetsMeet(limited, excluded);
+  if (!haPorts && isExcluded) {
+    const both = formatPortSet(intersectPorts(limited, excluded));
+    const message = `Port ${both} is among dataPlane.capture.excludedPorts`;
+    const expected = 'ports that are not excluded, or excludedPorts without them';
+    const found = formatPortSet(limited);
+    issues.push(error('LB_CONFLICT', [...path, 'frontendPort'], message, { found, expected }));
+  }
+  if (issues.length > 0) return { ok: false, issues };
+
+  const own = address === undefined ? [] : ownListensAt(settings, address).map(({ port }) => portSetOf(port));
+  const ports = haPorts ? subtractPorts(limited, own.reduce(unionPorts, excluded)) : limited;
+  if (portSetSize(ports) === 0) {
+    const less = capture === undefined ? '' : ' and excludedPorts';
+    const message = `No port is left to listen on: ${formatPortSet(named)} within listenPorts, less haports' own ports${less}`;
+    return { ok: false, issues: [error('LB_CONFLICT', [...path, 'listenPorts'], message)] };
+  }
+  const protocol = input.haPorts ? 'all' : (input.protocol ?? 'all');
+  const protocols = protocol === 'all' ? PROTOCOLS : [protocol];
+  return { ok: true, value: { protocols, haPorts, ports, portOffset } };
+}
+
+const EXCLUDED_PORTS: Path = ['dataPlane', 'capture', 'excludedPorts'];
+
+function missingIssues(path: Path, input: RuleInput): Issue[] {
+  const missing = (['protocol', 'frontendPort'] as const).filter((key) => input[key] === undefined);
+  return missing.map((key) =>
+    error('LB_MISSING_KEY', [...path, key], `Missing key "${key}", needed unless "haPorts" is true`),
+  );
+}
+
+/** What is written beside `haPorts` and contradicts it. */
+function shorthandIssues(path: Path, { protocol = 'all', frontendPort, backendPort }: RuleInput): Issue[] {
+  const range = frontendPort === undefined || frontendPort.last === 0 ? '0' : formatPortSet([frontendPort]);
+  const said = [
+    ['protocol', protocol, 'all'],
+    ['frontendPort', range, '0'],
+    ['backendPort', String(backendPort), '0'],
+  ] as const;
+  return said
+    .filter(([, found, expected]) => found !== expected)
+    .map(([key, found, expected]) => {
+      const message = `haPorts means ${key} ${expected}, found ${found}`;
+      return error('LB_CONFLICT', [...path, key], message, { found, expected });
+    });
+}
+
+/** A set moved by `offset`, as the backend sees it. */
+export function shiftPorts(ports: PortSet, offset: number): PortSet {
+  if (offset === 0) return ports;
+  return ports.map(({ first, last }) => ({ first: first + offset, last: last + offset }));
+}
+
+/** Whether one socket bound to each could get the same packet. `::` counts as both families (dual stack). */
+export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
+  const takesAll = (wild: IpAddress, other: IpAddress) =>
+    isWildcard(wild) && (wild.family === 6 || other.family === 4);
+  return compareAddresses(a, b) === 0 || takesAll(a, b) || takesAll(b, a);
+}
+
+/** A place where haports itself takes TCP connections that are no flows. */
+export interface OwnListen {
+  readonly what: string;
+  readonly path: Path;
+  readonly address: IpAddress;
+  /** Never 0: what listens on any free port takes one that nothing else has. */
+  readonly port: number;
+}
+
+/** Metrics and the admin API. */
+export function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] {
+  const named = [
+    { what: "haports' metrics", path: ['metrics', 'listen'], at: metrics?.listen },
+    { what: "haports' admin API", path: ['admin', 'http'], at: admin?.http },
+  ];
+  return named.flatMap(({ what, path, at }) =>
+    at === undefined || at.port === 0 ? [] : [{ what, path, address: at.address, port: at.port }],
+  );
+}
+
+/**
+ * Those that would get what is sent to `frontend`. Packets for addresses that this machine need not have, or has not,
+ * reach none of its wildcard listeners; packets for destinations beyond reach none at all.
+ */
+export function ownListensAt(
+  { root, kernel }: Pick<Draft, 'root' | 'kernel'>,
+  frontend: IpAddress,
+): readonly OwnListen[] {
+  if (kernel?.mode === 'next-hop') return [];
+  return ownListens(root).filter(({ address }) =>
+    isFloating(kernel) ? compareAddresses(address, frontend) === 0 : addressesOverlap(address, frontend),
+  );
+}
+
+/** What a draft without errors becomes, frozen all the way down. */
+export function configurationOf(draft: Draft, texts: NamedTexts, digest: string): Configuration {
+  const { root, kernel, frontends, probes, pools: backendPools, rules, tableSize } = draft;
+  const { dataPlane, limits, logging, flowLog, metrics, admin, events, shutdown } = root;
+  const { tableSize: _, ...options } = kernel ?? KERNEL_DEFAULTS;
+  return deepFreeze<Configuration>({
+    ...{ digest, compat: root.compat, seed: root.seed, tableSize },
+    // The kernel data plane lives in the control process.
+    workers: kernel === undefined ? dataPlane.workers : 0,
+    instance: dataPlane.instance,
+    ...(dataPlane.capture === undefined ? {} : { capture: dataPlane.capture }),
+    ...(kernel === undefined ? {} : { kernel: options }),
+    ...{ frontends, probes, backendPools, rules, limits, logging },
+    ...(flowLog === undefined ? {} : { flowLog }),
+    ...(metrics === undefined ? {} : { metrics: metrics.listen }),
+    ...(admin === undefined ? {} : { admin: adminOf(admin, texts) }),
+    ...(events?.webhook === undefined ? {} : { webhook: { url: events.webhook } }),
+    shutdownDeadlineMs: shutdown.deadline,
+  });
+}
+
+function adminOf(
+  { tls: _, ...admin }: NonNullable<RootInput['admin']>,
+  { adminTls }: NamedTexts,
+): AdminOptions {
+  return { ...admin, ...(adminTls === undefined ? {} : { tls: adminTls }) };
 }
 
 /** Freezes plain data all the way down and returns it. Typed arrays stay as they are: JavaScript cannot freeze them. */
@@ -212,134 +445,4 @@ export function deepFreeze<T>(value: T): T {
   Object.freeze(value);
   for (const member of Object.values(value)) deepFreeze<unknown>(member);
   return value;
-}
-
-/** JSON with the keys of every object in order, so that equal values have equal text. Takes what JSON.parse gives. */
-export function canonicalJson(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map((item) => canonicalJson(item)).join(',')}]`;
-  if (typeof value === 'object' && value !== null) {
-    const members = Object.entries(value)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member)}`);
-    return `{${members.join(',')}}`;
-  }
-  return JSON.stringify(value);
-}
-
-/**
- * SHA-256, in hex, of the canonical JSON of what the operator wrote. `$schema` does not count; the contents of files
- * that the configuration names do not either. Nor does the admin token: the digest is in logs and metrics, where a
- * weak token could be found by trying.
- */
-export function configurationDigest(raw: unknown): string {
-  const counted =
-    typeof raw === 'object' && raw !== null && !Array.isArray(raw)
-      ? Object.fromEntries(
-          Object.entries(raw)
-            .filter(([key]) => key !== '$schema')
-            .map(([key, value]) => [key, key === 'admin' ? withoutToken(value) : value]),
-        )
-      : raw;
-  return createHash('sha256').update(canonicalJson(counted)).digest('hex');
-}
-
-function withoutToken(admin: unknown): unknown {
-  if (typeof admin !== 'object' || admin === null) return admin;
-  return Object.fromEntries(Object.entries(admin).filter(([key]) => key !== 'token'));
-}
-
-/** The texts of the files that a configuration names. */
-export interface NamedTexts {
-  /** Probe name to the PEM text of its CA file. */
-  readonly authorities: ReadonlyMap<string, string>;
-  /** Of the admin API. Present if both could be read and belong together. */
-  readonly adminTls?: { readonly certificate: string; readonly key: string };
-  readonly issues: readonly Issue[];
-}
-
-interface Kind {
-  /** `certificate` */
-  readonly holds: string;
-  readonly pem: RegExp;
-}
-
-const CERTIFICATE: Kind = { holds: 'certificate', pem: /-----BEGIN (?:TRUSTED )?CERTIFICATE-----/ };
-const KEY: Kind = {
-  holds: 'private key without a passphrase',
-  pem: /-----BEGIN (?:EC |RSA )?PRIVATE KEY-----/,
-};
-
-/**
- * Reads every file that the configuration names.
- * @param readFile - the text of a file, or throws; undefined: files are refused
- */
-export function readNamedFiles(
-  { probes, root: { admin } }: Draft,
-  readFile: ((path: string) => string) | undefined,
-): NamedTexts {
-  const issues: Issue[] = [];
-  const read = (file: string, path: Path, kind: Kind): string | undefined => {
-    const outcome = readPem(file, kind, readFile);
-    if (outcome.ok) return outcome.text;
-    const { message, expected } = outcome;
-    const key = String(path.at(-1));
-    issues.push(
-      error('LB_CONFIG_UNREADABLE', path, message, {
-        found: `"${file}"`,
-        expected: expected ?? `no "${key}" here`,
-      }),
-    );
-    return undefined;
-  };
-
-  const authorities = new Map<string, string>();
-  for (const { path, value: probe } of probes) {
-    const text = probe.ca === undefined ? undefined : read(probe.ca, [...path, 'ca'], CERTIFICATE);
-    if (text !== undefined) authorities.set(probe.name, text);
-  }
-  if (admin?.tls === undefined) return { authorities, issues };
-  const certificate = read(admin.tls.certificate, ['admin', 'tls', 'certificate'], CERTIFICATE);
-  const key = read(admin.tls.key, ['admin', 'tls', 'key'], KEY);
-  if (certificate === undefined || key === undefined) return { authorities, issues };
-  const wrong = pairProblem(certificate, key);
-  if (wrong === undefined) return { authorities, adminTls: { certificate, key }, issues };
-  const { tls } = admin;
-  issues.push(
-    error('LB_TLS_PAIR', ['admin', 'tls'], `Certificate and key cannot be used together: ${wrong}`, {
-      found: `"${tls.certificate}" and "${tls.key}"`,
-      expected: 'a certificate and its own private key',
-    }),
-  );
-  return { authorities, issues };
-}
-
-type Outcome =
-  | { readonly ok: true; readonly text: string }
-  | { readonly ok: false; readonly message: string; readonly expected?: string };
-
-function readPem(
-  file: string,
-  { holds, pem }: Kind,
-  readFile: ((path: string) => string) | undefined,
-): Outcome {
-  if (readFile === undefined) {
-    return { ok: false, message: 'Files can only be named in a configuration file' };
-  }
-  try {
-    const text = readFile(file);
-    if (pem.test(text)) return { ok: true, text };
-    return { ok: false, message: `File "${file}" holds no ${holds}`, expected: `a PEM file with a ${holds}` };
-  } catch (thrown) {
-    const message = `File "${file}" cannot be read: ${errorMessage(thrown)}`;
-    return { ok: false, message, expected: 'a PEM file that can be read' };
-  }
-}
-
-function pairProblem(certificate: string, key: string): string | undefined {
-  try {
-    const belongs = new X509Certificate(certificate).checkPrivateKey(createPrivateKey(key));
-    return belongs ? undefined : 'the key is that of another certificate';
-  } catch (thrown) {
-    return errorMessage(thrown);
-  }
 }

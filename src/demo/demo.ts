@@ -31,8 +31,10 @@ export async function startDemoBackends(configuration: Configuration): Promise<R
     await Promise.all(children.map(end));
   };
   try {
-    const nvas = await Promise.all(demoBackends(configuration).map((backend) => launch(backend, children)));
-    return { nvas, stop };
+    return {
+      nvas: await Promise.all(demoBackends(configuration).map((backend) => launch(backend, children))),
+      stop,
+    };
   } catch (error) {
     await stop();
     throw error;
@@ -58,15 +60,18 @@ async function launch(backend: DemoBackend, children: ChildProcess[]): Promise<R
 
 function firstMessage(name: string, child: ChildProcess): Promise<NvaMessage> {
   return new Promise((resolve) => {
-    const failed = (what: string) => resolve({ type: 'failed', message: `Sample NVA "${name}" ${what}` });
+    const settle = (message: NvaMessage): void => {
+      clearTimeout(timer);
+      resolve(message);
+    };
+    const failed = (what: string): void =>
+      settle({ type: 'failed', message: `Sample NVA "${name}" ${what}` });
     const timer = setTimeout(() => failed(`has not started in ${START_TIMEOUT_MS} ms`), START_TIMEOUT_MS);
-    child.once('message', (message) => resolve(message as NvaMessage));
+    child.once('message', (message) => settle(message as NvaMessage));
     child.once('error', (error) => failed(`cannot be started: ${error.message}`));
     child.once('exit', (code, signal) =>
       failed(`ended while starting (${signal ?? `exit code ${code ?? 0}`})`),
     );
-    const settle = () => clearTimeout(timer);
-    child.once('message', settle).once('error', settle).once('exit', settle);
   });
 }
 
@@ -111,61 +116,54 @@ export function demoBackends(configuration: Configuration): readonly DemoBackend
   return [...backends.values()];
 }
 
-export interface BannerOptions {
-  /** How haports is called here, with the configuration: `npx haports explain -c config.json`. */
-  readonly explainCommand: string;
+/**
+ * What `haports demo` prints: what runs, what to try, where to look. Ends with a line feed. `explainCommand` is how
+ * haports is called here, with the configuration: `npx haports explain -c config.json`.
+ */
+export function demoBanner(configuration: Configuration, explainCommand: string): string {
+  const { rules, admin, metrics } = configuration;
+  const probed = demoBackends(configuration).find(({ healthPort }) => healthPort > 0);
+  return [
+    ...rules.map(ruleLine),
+    '',
+    ...thingsToTry(rules, explainCommand),
+    probed &&
+      `  sick     curl -X POST http://${formatEndpoint(probed.address, probed.healthPort)}/sick     (and /well again)`,
+    admin?.http &&
+      `  operate  ${admin.tls === undefined ? 'http' : 'https'}://${formatEndpoint(admin.http.address, admin.http.port)}/     (dashboard)`,
+    metrics && `  metrics  http://${formatEndpoint(metrics.address, metrics.port)}/metrics`,
+    '',
+    'Ctrl-C stops it all.',
+    '',
+  ]
+    .filter((line) => line !== undefined)
+    .join('\n');
 }
 
-/** What `haports demo` prints: what runs, what to try, where to look. Ends with a line feed. */
-export function demoBanner(configuration: Configuration, options: BannerOptions): string {
-  const backends = demoBackends(configuration);
-  const lines = configuration.rules.map((rule) => ruleLine(rule));
-  const rule = bestToTry(configuration);
-  const frontend = rule?.frontend;
-  const port = rule?.ports[0]?.first;
-  lines.push('');
-  if (rule !== undefined && frontend !== undefined && port !== undefined) {
-    const { text } = frontend.address;
-    const protocols: readonly string[] = rule.protocols;
-    const browserPort = portSetContains(rule.ports, 8080) ? 8080 : port;
-    if (protocols.includes('tcp')) lines.push(`  TCP      printf 'hello\\n' | nc -N ${text} ${port}`);
-    if (protocols.includes('udp')) lines.push(`  UDP      printf hello | nc -u -w1 ${text} ${port}`);
-    if (protocols.includes('tcp')) {
-      lines.push(`  browser  http://${formatEndpoint(frontend.address, browserPort)}/`);
-    }
-    const client = formatEndpoint(frontend.address, 40_000);
-    const target = formatEndpoint(frontend.address, port);
-    lines.push(`  explain  ${options.explainCommand} ${protocols[0] ?? 'tcp'} ${client} ${target}`);
-  }
-  const first = backends.find(({ healthPort }) => healthPort > 0);
-  if (first !== undefined) {
-    const endpoint = formatEndpoint(first.address, first.healthPort);
-    lines.push(`  sick     curl -X POST http://${endpoint}/sick     (and /well again)`);
-  }
-  const { admin } = configuration;
-  if (admin?.http !== undefined) {
-    const scheme = admin.tls === undefined ? 'http' : 'https';
-    lines.push(
-      `  operate  ${scheme}://${formatEndpoint(admin.http.address, admin.http.port)}/     (dashboard)`,
-    );
-  }
-  if (configuration.metrics !== undefined) {
-    const { address, port: metricsPort } = configuration.metrics;
-    lines.push(`  metrics  http://${formatEndpoint(address, metricsPort)}/metrics`);
-  }
-  lines.push('', 'Ctrl-C stops it all.', '');
-  return lines.join('\n');
+function ruleLine({ pool, protocols, ports, frontend }: Rule): string {
+  const names = pool.backends.map(({ name }) => name).join(', ');
+  const both = protocols.map((protocol) => protocol.toUpperCase()).join(' and ');
+  return `haports balances ${frontend.address.text}, ${both}, ports ${formatPortSet(ports)}, over ${names}`;
 }
 
-function ruleLine(rule: Rule): string {
-  const names = rule.pool.backends.map(({ name }) => name).join(', ');
-  const protocols = rule.protocols.map((protocol) => protocol.toUpperCase()).join(' and ');
-  return `haports balances ${rule.frontend.address.text}, ${protocols}, ports ${formatPortSet(rule.ports)}, over ${names}`;
-}
-
-/** A rule on IPv4 that serves both protocols is the easiest to type for. */
-function bestToTry(configuration: Configuration): Rule | undefined {
-  const score = ({ protocols, frontend }: Rule) =>
+function thingsToTry(rules: readonly Rule[], explainCommand: string): readonly string[] {
+  // A rule on IPv4 that serves both protocols is the easiest to type for.
+  const score = ({ protocols, frontend }: Rule): number =>
     protocols.length * 2 + (frontend.address.family === 4 ? 1 : 0);
-  return configuration.rules.toSorted((a, b) => score(b) - score(a))[0];
+  const rule = rules.toSorted((a, b) => score(b) - score(a))[0];
+  const port = rule?.ports[0]?.first;
+  if (rule === undefined || port === undefined) return [];
+  const { address } = rule.frontend;
+  const tries = {
+    tcp: `  TCP      printf 'hello\\n' | nc -N ${address.text} ${port}`,
+    udp: `  UDP      printf hello | nc -u -w1 ${address.text} ${port}`,
+  };
+  const protocols = (['tcp', 'udp'] as const).filter((protocol) => rule.protocols.includes(protocol));
+  const browserPort = portSetContains(rule.ports, 8080) ? 8080 : port;
+  const flow = [rule.protocols[0], formatEndpoint(address, 40_000), formatEndpoint(address, port)];
+  return [
+    ...protocols.map((protocol) => tries[protocol]),
+    ...(protocols.includes('tcp') ? [`  browser  http://${formatEndpoint(address, browserPort)}/`] : []),
+    `  explain  ${explainCommand} ${flow.join(' ')}`,
+  ];
 }

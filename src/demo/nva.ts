@@ -28,7 +28,7 @@ export class SampleNva {
 
   constructor(options: SampleNvaOptions) {
     this.#options = options;
-    this.#health = createNvaHealthServer(options.name);
+    this.#health = createHealthServer(options.name);
   }
 
   /** The port of the health endpoint once started. */
@@ -41,7 +41,7 @@ export class SampleNva {
   async start(): Promise<void> {
     const { ports, healthPort } = this.#options;
     try {
-      await this.#listen(this.#health, 'tcp', healthPort);
+      await this.#listen(this.#health, healthPort);
       for (const port of portsOf(ports)) {
         if (port !== this.healthPort) await this.#listenTcp(port);
         await this.#listenUdp(port);
@@ -71,27 +71,27 @@ export class SampleNva {
     const server = createServer({ allowHalfOpen: true }, (socket) => {
       this.#connections.add(socket);
       socket.once('close', () => this.#connections.delete(socket));
-      serveNvaConnection(this.#options.name, socket);
+      serveConnection(this.#options.name, socket);
     });
-    await this.#listen(server, 'tcp', port);
+    await this.#listen(server, port);
     this.#tcp.push(server);
   }
 
   async #listenUdp(port: number): Promise<void> {
     try {
-      this.#udp.push(await openNvaUdp({ name: this.#options.name, address: this.#options.address, port }));
+      this.#udp.push(await openUdp(this.#options.name, this.#options.address, port));
     } catch (cause) {
       throw this.#listenError('udp', port, cause);
     }
   }
 
-  async #listen(server: Server, protocol: Protocol, port: number): Promise<void> {
+  async #listen(server: Server, port: number): Promise<void> {
     try {
       server.listen({ host: this.#options.address.text, port, exclusive: true });
       await once(server, 'listening');
       server.on('error', () => undefined);
     } catch (cause) {
-      throw this.#listenError(protocol, port, cause);
+      throw this.#listenError('tcp', port, cause);
     }
   }
 
@@ -103,26 +103,20 @@ export class SampleNva {
   }
 }
 
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'].map((method) => `${method} /`);
+
 /** Whether the first bytes of a stream start an HTTP request; `unclear`: more bytes are needed to tell. */
-export function looksLikeHttp(head: string): 'yes' | 'no' | 'unclear' {
-  const methods = ['GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH'];
-  for (const method of methods) {
-    const start = `${method} /`;
-    if (head.startsWith(start)) return 'yes';
-    if (start.startsWith(head)) return 'unclear';
-  }
-  return 'no';
+function looksLikeHttp(head: string): 'yes' | 'no' | 'unclear' {
+  if (METHODS.some((start) => head.startsWith(start))) return 'yes';
+  return METHODS.some((start) => start.startsWith(head)) ? 'unclear' : 'no';
 }
 
-/** Where a request came in, and from whom as the NVA sees it: the balancer's address, unless that is transparent. */
-export interface HttpVisit {
-  readonly port: number;
-  readonly clientAddress: string;
-}
-
-/** The whole answer, as text for the wire, to a request whose head is given. */
-export function httpAnswer(name: string, head: string, visit: HttpVisit): string {
-  const sentence = `hello from ${name}, port ${visit.port}, your address ${visit.clientAddress}`;
+/**
+ * The whole answer, as text for the wire, to a request whose head is given: where it came in, and from whom as the NVA
+ * sees it, which is the balancer's address unless that is transparent.
+ */
+function httpAnswer(name: string, head: string, { localPort, remoteAddress }: Socket): string {
+  const sentence = `hello from ${name}, port ${localPort ?? 0}, your address ${remoteAddress ?? 'unknown'}`;
   const wantsHtml = /^accept:[^\r\n]*text\/html/im.test(head);
   const body = wantsHtml
     ? `<!doctype html><meta charset="utf-8"><title>${name}</title><h1>${name}</h1><p>${sentence}</p>\n`
@@ -147,7 +141,7 @@ const LINGER_MS = 2000;
  * Serves one TCP connection and owns its socket: a page where the client speaks HTTP, else every chunk comes back
  * as `<name>: <chunk>`. Reads no faster than it can write; echoes until FIN, then sends FIN.
  */
-export function serveNvaConnection(name: string, socket: Socket): void {
+function serveConnection(name: string, socket: Socket): void {
   const prefix = Buffer.from(`${name}: `);
   let head = Buffer.alloc(0);
   let mode: 'undecided' | 'echo' | 'done' = 'undecided';
@@ -176,8 +170,7 @@ export function serveNvaConnection(name: string, socket: Socket): void {
     }
     if (http === 'unclear' || !isWhole) return;
     mode = 'done';
-    const visit = { port: socket.localPort ?? 0, clientAddress: socket.remoteAddress ?? 'unknown' };
-    socket.end(httpAnswer(name, text, visit));
+    socket.end(httpAnswer(name, text, socket));
     socket.setTimeout(LINGER_MS, () => socket.destroy());
   });
   socket.on('end', () => {
@@ -189,27 +182,15 @@ export function serveNvaConnection(name: string, socket: Socket): void {
 /** The longest payload of an IPv4 datagram: 65,535 less the IPv4 and UDP headers (RFC 791, RFC 768). */
 const MAX_PAYLOAD_BYTES = 65_507;
 
-export interface NvaUdpOptions {
-  readonly name: string;
-  readonly address: IpAddress;
-  readonly port: number;
-}
-
-/** What to answer to a datagram: with the name before it where that fits, else as it came. */
-export function udpAnswer(prefix: Uint8Array, payload: Uint8Array): Uint8Array {
-  if (prefix.length + payload.length > MAX_PAYLOAD_BYTES) return payload;
-  return Buffer.concat([prefix, payload]);
-}
-
 /** Opens an echo on one port. Rejects with the system's error. The caller closes it. */
-export async function openNvaUdp(options: NvaUdpOptions): Promise<DatagramSocket> {
-  const { name, address, port } = options;
+async function openUdp(name: string, address: IpAddress, port: number): Promise<DatagramSocket> {
   const socket = createSocket({ type: address.family === 4 ? 'udp4' : 'udp6', recvBufferSize: 1 << 20 });
   const prefix = Buffer.from(`${name}: `);
   socket.on('message', (payload: Buffer, from: RemoteInfo) => {
     // Answering oneself would never end.
     if (from.port === port && from.address === address.text) return;
-    socket.send(udpAnswer(prefix, payload), from.port, from.address, () => undefined);
+    const fits = prefix.length + payload.length <= MAX_PAYLOAD_BYTES;
+    socket.send(fits ? Buffer.concat([prefix, payload]) : payload, from.port, from.address, () => undefined);
   });
   socket.bind({ address: address.text, port, exclusive: true });
   await once(socket, 'listening');
@@ -218,34 +199,29 @@ export async function openNvaUdp(options: NvaUdpOptions): Promise<DatagramSocket
   return socket;
 }
 
-interface HealthAnswer {
-  readonly status: number;
-  readonly text: string;
-}
-
 /**
  * The health endpoint of a sample NVA: `GET /healthz` answers 200 `ok` or 503 `sick`; `POST /sick` and
  * `POST /well` choose which. Not listening yet; the caller owns it.
  */
-export function createNvaHealthServer(name: string): HttpServer {
+function createHealthServer(name: string): HttpServer {
   let sick = false;
-
-  const answer = (method: string, path: string): HealthAnswer => {
-    if (path === '/healthz') {
-      if (method !== 'GET' && method !== 'HEAD') return { status: 405, text: 'Only GET is allowed' };
-      return sick ? { status: 503, text: 'sick' } : { status: 200, text: 'ok' };
+  const answer = (method: string, path: string): readonly [status: number, text: string] => {
+    switch (path) {
+      case '/healthz':
+        if (method !== 'GET' && method !== 'HEAD') return [405, 'Only GET is allowed'];
+        return sick ? [503, 'sick'] : [200, 'ok'];
+      case '/sick':
+      case '/well':
+        if (method !== 'POST') return [405, 'Only POST is allowed (curl -X POST)'];
+        sick = path === '/sick';
+        return [200, `${name} is ${sick ? 'sick' : 'well'} now`];
+      default:
+        return [404, 'There are only /healthz, /sick and /well'];
     }
-    if (path !== '/sick' && path !== '/well') {
-      return { status: 404, text: 'There are only /healthz, /sick and /well' };
-    }
-    if (method !== 'POST') return { status: 405, text: 'Only POST is allowed (curl -X POST)' };
-    sick = path === '/sick';
-    return { status: 200, text: `${name} is ${sick ? 'sick' : 'well'} now` };
   };
-
   return createHttpServer((request, response) => {
     request.resume();
-    const { status, text } = answer(request.method ?? '', request.url ?? '');
+    const [status, text] = answer(request.method ?? '', request.url ?? '');
     response.writeHead(status, { 'content-type': 'text/plain', 'cache-control': 'no-store' });
     response.end(`${text}\n`);
   });

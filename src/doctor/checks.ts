@@ -14,9 +14,15 @@ import {
   type DoctorFinding,
   type DoctorMachine,
   type DoctorSection,
-  type KnockAnswer,
+  type ConnectOutcome,
 } from './machine.js';
-import { asStranger, knockAsStranger, knockThrough, pathMtuFinding, removeLeftovers } from './paths.js';
+import {
+  withForeignAddress,
+  connectFromForeignAddress,
+  connectThrough,
+  pathMtuFinding,
+  removeLeftovers,
+} from './paths.js';
 
 export interface DoctorReport {
   /** No problem was found. */
@@ -27,7 +33,7 @@ export interface DoctorReport {
 /** For all backends together: each takes some six seconds at most, all at a time. */
 const LIMIT_MS = 20_000;
 
-/** Examines this machine and the ways to all backends, side by side. Never rejects. */
+/** Examines this machine and the paths to all backends, side by side. Never rejects. */
 export async function examine(
   unbounded: DoctorMachine,
   configuration: Configuration,
@@ -40,16 +46,12 @@ export async function examine(
   const [host, frontends, backends, needed] = await Promise.all([
     examineHost(machine, configuration),
     examineFrontends(machine, configuration),
-    ways(machine, configuration, { ...options, paths }),
+    backendSections(machine, configuration, { ...options, paths }),
     needs(machine, configuration),
   ]);
   const missing =
     isKernel && paths === 'not-tried'
-      ? [
-          note(
-            'The ways that flows take were not tried, which changes routes for a moment and needs CAP_NET_ADMIN',
-          ),
-        ]
+      ? [note('Paths were not tried: that changes routes for a moment and needs CAP_NET_ADMIN')]
       : [];
   const sections = [
     { title: 'This machine', findings: [...host, ...missing] },
@@ -61,7 +63,7 @@ export async function examine(
   return { healthy, sections };
 }
 
-async function ways(
+async function backendSections(
   machine: DoctorMachine,
   configuration: Configuration,
   options: BackendOptions,
@@ -70,7 +72,7 @@ async function ways(
   if (options.paths === 'not-tried') return look();
   await removeLeftovers(machine);
   if (configuration.kernel?.mode !== 'nat') return look();
-  return asStranger(machine, 4, () => asStranger(machine, 6, look));
+  return withForeignAddress(machine, 4, () => withForeignAddress(machine, 6, look));
 }
 
 /** What backends must have, whether they have it or not. */
@@ -90,11 +92,11 @@ function floatingNeeds(configuration: Configuration, pool: BackendPool): DoctorF
   if (mode !== 'floating-l2' && mode !== 'floating-routed') return [];
   const addresses = frontendsOf(configuration, pool).map(({ address }) => address);
   if (addresses.length === 0) return [];
-  const lines = floatingAdvice(addresses).flatMap(({ system, commands }) =>
-    commands.map((command) => `${system}: ${command}`),
-  );
   return [
-    note("The frontend's address on its loopback, told to nobody, and no reverse path filter", ...lines),
+    note(
+      "The frontend's address on its loopback, not announced, and no reverse path filter",
+      ...floatingAdvice(addresses),
+    ),
   ];
 }
 
@@ -107,8 +109,7 @@ async function probeNeeds(
   const [backend] = pool.backends;
   if (backend === undefined || probes.length === 0) return [];
   const route = await routeTo(machine, backend.address);
-  const source =
-    probes.find(({ sourceAddress }) => sourceAddress !== undefined)?.sourceAddress?.text ?? route?.source;
+  const source = probeSource(probes, route?.source);
   if (source === undefined) return [];
   const device = route?.device === undefined ? '' : ` on ${route.device}`;
   const text = `Probes come from ${source}${device}: its firewall must let them in, and its answers must leave by the interface they came in`;
@@ -122,8 +123,8 @@ export interface BackendOptions {
   readonly paths: 'tried' | 'not-tried';
 }
 
-/** A backend, whether it is there, and whether flows reach it and their answers come back. */
-export async function examineBackends(
+/** Each backend: whether it is alive, whether flows reach it, and whether their answers come back. */
+async function examineBackends(
   machine: DoctorMachine,
   configuration: Configuration,
   options: BackendOptions,
@@ -156,10 +157,10 @@ async function examineBackend(machine: DoctorMachine, one: OneBackend): Promise<
   const { address } = backend;
   const port = portOf(one);
   const route = await routeTo(machine, address);
-  const direct = machine.knock({ to: address, port });
+  const direct = machine.connect({ to: address, port });
   const probes = probesOf(configuration, pool);
   const firewall = probeAdvice(backend, probes, route?.source);
-  const [answer, path, ways] = await Promise.all([
+  const [answer, path, flowPath] = await Promise.all([
     direct,
     mtuFindings(machine, one, route),
     pathFindings(machine, one, { direct, port, route }),
@@ -170,11 +171,11 @@ async function examineBackend(machine: DoctorMachine, one: OneBackend): Promise<
     ...(await routeFindings(machine, one, route)),
     // Of one that is down nothing can be measured.
     ...path.filter(({ level }) => isAlive(answer) || level !== 'note'),
-    ...ways,
+    ...flowPath,
   ];
 }
 
-/** Of the way that packets take once they have left this machine. */
+/** Of the path beyond this machine. */
 async function mtuFindings(
   machine: DoctorMachine,
   { configuration: { kernel }, backend, mtu }: OneBackend,
@@ -194,10 +195,10 @@ function portOf({ configuration, pool, options }: OneBackend): number {
   return options.port ?? probe?.port ?? (range === undefined ? 80 : range.first + (rule?.portOffset ?? 0));
 }
 
-function directFinding(one: OneBackend, direct: KnockAnswer, firewall: readonly string[]): DoctorFinding {
+function directFinding(one: OneBackend, direct: ConnectOutcome, firewall: readonly string[]): DoctorFinding {
   const at = formatEndpoint(one.backend.address, portOf(one));
   if (direct === 'connected') return fine(`Alive: ${at} accepts connections`);
-  if (direct === 'refused') return note(`Alive, but nobody listens on ${at}`);
+  if (direct === 'refused') return note(`Alive, but nothing listens on ${at}`);
   if (direct === OUT_OF_TIME) return note(`Not tried: ${direct}. Try fewer backends`);
   return problem(`No answer from ${at} (${direct}): it is down, or a firewall is in the way`, ...firewall);
 }
@@ -222,7 +223,7 @@ async function routeFindings(
     } else if ((await neighbourOf(machine, backend.address, device)) === undefined) {
       findings.push(
         problem(
-          `Nobody on ${device} has its address (${backend.address.family === 4 ? 'ARP' : 'neighbour discovery'} gets no answer)`,
+          `No host on ${device} has its address (${backend.address.family === 4 ? 'ARP' : 'neighbour discovery'} gets no answer)`,
         ),
       );
     }
@@ -234,7 +235,7 @@ async function routeFindings(
   if (mtu !== undefined && out !== undefined && out < mtu) {
     findings.push(
       warning(
-        `The way to it takes packets of ${out} bytes, and up to ${mtu} bytes arrive: large ones are lost or cut up`,
+        `The path to it takes packets of ${out} bytes, and up to ${mtu} bytes arrive: larger ones are lost or fragmented`,
         `ip link set dev ${device} mtu ${mtu}`,
       ),
     );
@@ -242,12 +243,12 @@ async function routeFindings(
   return findings;
 }
 
-/** What only shows on the very way that flows take. */
+/** What only shows on the path that flows take. */
 async function pathFindings(
   machine: DoctorMachine,
   one: OneBackend,
   seen: {
-    readonly direct: Promise<KnockAnswer>;
+    readonly direct: Promise<ConnectOutcome>;
     readonly port: number;
     readonly route: RouteFacts | undefined;
   },
@@ -266,30 +267,30 @@ async function throughFinding(
   machine: DoctorMachine,
   one: OneBackend,
   { address, name }: Frontend,
-  { direct, port }: { readonly direct: Promise<KnockAnswer>; readonly port: number },
+  { direct, port }: { readonly direct: Promise<ConnectOutcome>; readonly port: number },
 ): Promise<DoctorFinding> {
   const at = formatEndpoint(address, port);
   if ((await routeTo(machine, address))?.type === 'local') {
-    return note(`The way through ${address.text} cannot be tried from here, where that address is local`);
+    return note(`The path through ${address.text} cannot be tried from here, where that address is local`);
   }
   const { backend, index } = one;
-  const answer = await knockThrough(machine, { frontend: address, backend: backend.address, port, index });
+  const answer = await connectThrough(machine, { frontend: address, backend: backend.address, port, index });
   if (isAlive(answer)) return fine(`It answers as ${at} (${answer}): floating IP works`);
   if (answer === OUT_OF_TIME) return note(`Whether it answers as ${at} was not tried: ${answer}`);
   if (!isAlive(await direct)) return note(`Nor does it answer as ${at} (${answer})`);
   return problem(
     `It is alive, but does not answer as ${at} (${answer}): it has no loopback alias for frontend "${name}", or drops the packets by its reverse path filter or firewall`,
-    ...linuxLines([address]),
+    ...floatingAdvice([address]),
   );
 }
 
 async function returnFindings(
   machine: DoctorMachine,
   { backend }: OneBackend,
-  { direct, port }: { readonly direct: Promise<KnockAnswer>; readonly port: number },
+  { direct, port }: { readonly direct: Promise<ConnectOutcome>; readonly port: number },
 ): Promise<DoctorFinding[]> {
   const [answer, own] = await Promise.all([
-    knockAsStranger(machine, { backend: backend.address, port }),
+    connectFromForeignAddress(machine, { backend: backend.address, port }),
     direct,
   ]);
   if (!isAlive(own) || answer === OUT_OF_TIME) return [];
@@ -303,13 +304,6 @@ async function returnFindings(
   ];
 }
 
-/** The others are below, with what all backends need. */
-function linuxLines(addresses: readonly IpAddress[]): readonly string[] {
-  return floatingAdvice(addresses)
-    .filter(({ system }) => system === 'Linux')
-    .flatMap(({ commands }) => commands);
-}
-
 async function arrivingMtu(machine: DoctorMachine, { kernel }: Configuration): Promise<number | undefined> {
   return kernel?.interface === undefined ? undefined : mtuOf(machine, kernel.interface);
 }
@@ -321,7 +315,7 @@ async function mtuOf(machine: DoctorMachine, device: string): Promise<number | u
 }
 
 /** How this machine would send a packet to an address; undefined: it has no route. */
-export interface RouteFacts {
+interface RouteFacts {
   /** `local`, `unicast`, and so on. */
   readonly type: string;
   readonly device?: string;
@@ -329,21 +323,25 @@ export interface RouteFacts {
   readonly source?: string;
 }
 
-export async function routeTo(machine: DoctorMachine, address: IpAddress): Promise<RouteFacts | undefined> {
+async function routeTo(machine: DoctorMachine, address: IpAddress): Promise<RouteFacts | undefined> {
   const [family, text] = [`-${address.family}`, address.text.split('%', 1)[0] ?? ''];
   const [record] = ipRecords(await machine.run('ip', ['-j', family, 'route', 'get', text]));
   if (record === undefined) return undefined;
   const { type, dev, gateway, prefsrc } = record;
   return {
     type: typeof type === 'string' ? type : 'unicast',
-    ...(typeof dev === 'string' ? { device: dev } : {}),
-    ...(typeof gateway === 'string' ? { gateway } : {}),
-    ...(typeof prefsrc === 'string' ? { source: prefsrc } : {}),
+    device: textOf(dev),
+    gateway: textOf(gateway),
+    source: textOf(prefsrc),
   };
 }
 
-/** Whether the addresses that flows come to are where the mode needs them. */
-export async function examineFrontends(
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
+/** Whether the addresses that flows arrive at are where the mode needs them. */
+async function examineFrontends(
   machine: DoctorMachine,
   configuration: Configuration,
 ): Promise<readonly DoctorSection[]> {
@@ -390,7 +388,7 @@ function local(mode: string | undefined, address: IpAddress): DoctorFinding[] {
   ];
 }
 
-/** On a network of this machine nobody routes it here: somebody must answer ARP for it, and not a backend. */
+/** In a network of this machine it is not routed here: some host must answer ARP for it, and not a backend. */
 async function onLink(machine: DoctorMachine, address: IpAddress, device: string): Promise<DoctorFinding[]> {
   const owner = await neighbourOf(machine, address, device);
   const text = `It is in a network of ${device}, and not this machine's`;
@@ -408,7 +406,7 @@ async function onLink(machine: DoctorMachine, address: IpAddress, device: string
 }
 
 /** The MAC address that a neighbour has told; undefined: none. */
-export async function neighbourOf(
+async function neighbourOf(
   machine: DoctorMachine,
   address: IpAddress,
   device: string,
@@ -419,94 +417,49 @@ export async function neighbourOf(
   return found === undefined ? undefined : String(found['lladdr']);
 }
 
-/** What is to be done on a backend, by its system. */
-export interface BackendAdvice {
-  readonly system: 'Linux' | 'Windows (PowerShell)' | 'FreeBSD';
-  readonly commands: readonly string[];
-}
-
-/** The frontends whose flows a pool gets, as far as they are one family with a backend of it. */
-export function frontendsOf(
-  { frontends, rules }: Configuration,
-  pool: Pick<BackendPool, 'name'>,
-): readonly Frontend[] {
+/** The frontends whose flows a pool gets. */
+function frontendsOf({ frontends, rules }: Configuration, pool: BackendPool): readonly Frontend[] {
   return frontends.filter((frontend) =>
-    rules.some((rule) => rule.frontend === frontend && rule.pool.name === pool.name),
+    rules.some((rule) => rule.frontend === frontend && rule.pool === pool),
   );
 }
 
 /** The probes that ask backends of a pool. */
-export function probesOf(
-  { probes, rules }: Configuration,
-  pool: Pick<BackendPool, 'name'>,
-): readonly Probe[] {
-  return probes.filter((probe) => rules.some((rule) => rule.probe === probe && rule.pool.name === pool.name));
+function probesOf({ probes, rules }: Configuration, pool: BackendPool): readonly Probe[] {
+  return probes.filter((probe) => rules.some((rule) => rule.probe === probe && rule.pool === pool));
 }
 
-/**
- * With floating IP a backend has the frontend's address itself, tells nobody so, and takes packets whose answers leave
- * another way than they came.
- */
-export function floatingAdvice(addresses: readonly IpAddress[]): readonly BackendAdvice[] {
-  const four = addresses.filter(({ family }) => family === 4).map(({ text }) => text);
-  const six = addresses.filter(({ family }) => family === 6).map(({ text }) => text);
+/** With floating IP a backend owns the frontend's address, does not announce it, and accepts packets that arrive for it. */
+function floatingAdvice(addresses: readonly IpAddress[]): readonly string[] {
+  const isIpv4 = addresses.some(({ family }) => family === 4);
   return [
-    {
-      system: 'Linux',
-      commands: [
-        ...four.map((text) => `ip address add ${text}/32 dev lo`),
-        ...six.map((text) => `ip address add ${text}/128 dev lo nodad`),
-        ...(four.length === 0
-          ? []
-          : [
-              'sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2',
-              'sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0    # eth0: where packets arrive',
-            ]),
-      ],
-    },
-    {
-      system: 'Windows (PowerShell)',
-      commands: [
-        '# "loopback" is a Microsoft KM-TEST Loopback Adapter (hdwwiz.exe), "Ethernet" where packets arrive',
-        ...four.map(
-          (text) => `New-NetIPAddress -InterfaceAlias "loopback" -IPAddress ${text} -PrefixLength 32`,
-        ),
-        ...six.map(
-          (text) => `New-NetIPAddress -InterfaceAlias "loopback" -IPAddress ${text} -PrefixLength 128`,
-        ),
-        ...[four.length > 0 ? 'ipv4' : '', six.length > 0 ? 'ipv6' : '']
-          .filter((version) => version !== '')
-          .flatMap((version) => [
-            `netsh interface ${version} set interface "Ethernet" weakhostreceive=enabled weakhostsend=enabled`,
-            `netsh interface ${version} set interface "loopback" weakhostreceive=enabled weakhostsend=enabled`,
-          ]),
-      ],
-    },
-    {
-      system: 'FreeBSD',
-      commands: [
-        ...four.map((text) => `ifconfig lo0 inet ${text}/32 alias`),
-        ...six.map((text) => `ifconfig lo0 inet6 ${text}/128 alias`),
-        'sysctl net.inet.ip.check_interface=0    # the default; from 14 on: net.inet.ip.rfc1122_strong_es=0',
-      ],
-    },
+    ...addresses.map(({ family, text }) =>
+      family === 4 ? `ip address add ${text}/32 dev lo` : `ip address add ${text}/128 dev lo nodad`,
+    ),
+    ...(isIpv4
+      ? [
+          'sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2',
+          'sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0    # eth0: where packets arrive',
+        ]
+      : []),
   ];
 }
 
-/** What a firewall on the backend must let in so that probes get an answer, and how. */
-export function probeAdvice(
-  backend: Pick<Backend, 'address'>,
-  probes: readonly Pick<Probe, 'port' | 'sourceAddress'>[],
-  source: string | undefined,
+/** What a firewall on the backend must let in so that probes get an answer. */
+function probeAdvice(
+  { address }: Backend,
+  probes: readonly Probe[],
+  routeSource: string | undefined,
 ): readonly string[] {
   const ports = [...new Set(probes.map(({ port }) => port))];
-  const from = probes.find(({ sourceAddress }) => sourceAddress !== undefined)?.sourceAddress?.text ?? source;
-  if (ports.length === 0 || from === undefined) return [];
-  const list = ports.join(', ');
-  const ip = backend.address.family === 4 ? 'ip' : 'ip6';
+  const source = probeSource(probes, routeSource);
+  if (ports.length === 0 || source === undefined) return [];
+  const family = address.family === 4 ? 'ip' : 'ip6';
   return [
-    `Linux: nft add rule inet filter input ${ip} saddr ${from} tcp dport { ${list} } accept`,
-    `Windows: New-NetFirewallRule -DisplayName "haports probes" -Direction Inbound -Protocol TCP -RemoteAddress ${from} -LocalPort ${ports.join(',')} -Action Allow`,
-    `FreeBSD: pass in proto tcp from ${from} to any port { ${list} }    # /etc/pf.conf`,
+    `nft add rule inet filter input ${family} saddr ${source} tcp dport { ${ports.join(', ')} } accept`,
   ];
+}
+
+function probeSource(probes: readonly Probe[], routeSource: string | undefined): string | undefined {
+  return probes.find(({ sourceAddress }) => sourceAddress !== undefined)?.sourceAddress?.text ?? routeSource;
 }

@@ -7,11 +7,11 @@ export type DoctorLevel = 'fine' | 'note' | 'warning' | 'problem';
 export interface DoctorFinding {
   readonly level: DoctorLevel;
   readonly text: string;
-  /** Commands or steps that put it right. */
+  /** Commands or steps that fix it. */
   readonly fix?: readonly string[];
 }
 
-/** What was found about one thing: the machine, a frontend, a backend. */
+/** Findings about the machine, a frontend or a backend. */
 export interface DoctorSection {
   readonly title: string;
   readonly findings: readonly DoctorFinding[];
@@ -27,7 +27,7 @@ export interface ToolAnswer {
 }
 
 /** A TCP connection that is tried. */
-export interface Knock {
+export interface ConnectTarget {
   readonly to: IpAddress;
   readonly port: number;
   readonly fromPort?: number;
@@ -35,7 +35,7 @@ export interface Knock {
 }
 
 /** `connected` and `refused` came from the other end. Else an error code, `silence`, or OUT_OF_TIME. */
-export type KnockAnswer = string;
+export type ConnectOutcome = string;
 
 /** This machine, as it is examined; tests bring another. Nothing rejects. */
 export interface DoctorMachine {
@@ -43,7 +43,7 @@ export interface DoctorMachine {
   run(tool: 'nft' | 'ip' | 'conntrack' | 'ping', args: readonly string[]): Promise<ToolAnswer>;
   /** Undefined where there is no such file, or it may not be read. */
   readText(path: string): Promise<string | undefined>;
-  knock(target: Knock): Promise<KnockAnswer>;
+  connect(target: ConnectTarget): Promise<ConnectOutcome>;
   /** Settings that are not as the mode needs them, in words. */
   wrongSettings(configuration: Configuration): Promise<readonly WrongSetting[]>;
   /** Why the kernel would not take the ruleset; undefined: it would. */
@@ -57,10 +57,10 @@ export interface WrongSetting {
   readonly fatal: boolean;
 }
 
-/** It was not tried: the time for all of it is up. */
+/** It was not tried: the time for the whole examination is up. */
 export const OUT_OF_TIME = 'out of time';
 
-/** The same machine; after that time nothing that waits for others is begun. What is begun ends in seconds. */
+/** The same machine; after that time nothing is started that waits for other hosts. What has started ends in seconds. */
 export function withinTime(machine: DoctorMachine, limitMs: number): DoctorMachine {
   const untilMs = machine.monotonicMs() + limitMs;
   const isLate = (): boolean => machine.monotonicMs() >= untilMs;
@@ -71,18 +71,18 @@ export function withinTime(machine: DoctorMachine, limitMs: number): DoctorMachi
         ? Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: OUT_OF_TIME })
         : machine.run(tool, args),
     readText: (path) => machine.readText(path),
-    knock: (target) => (isLate() ? Promise.resolve(OUT_OF_TIME) : machine.knock(target)),
+    connect: (target) => (isLate() ? Promise.resolve(OUT_OF_TIME) : machine.connect(target)),
     wrongSettings: (configuration) => machine.wrongSettings(configuration),
     refusal: (configuration) => machine.refusal(configuration),
   };
 }
 
 /** Whether the other end was there, whatever it said. */
-export function isAlive(answer: KnockAnswer): boolean {
+export function isAlive(answer: ConnectOutcome): boolean {
   return answer === 'connected' || answer === 'refused';
 }
 
-/** What `ip -j` says: a list of records, empty where it is none. */
+/** The records of `ip -j`; empty where its output is no list. */
 export function ipRecords({ stdout }: ToolAnswer): readonly Record<string, unknown>[] {
   let parsed: unknown;
   try {
@@ -98,22 +98,22 @@ export function ipRecords({ stdout }: ToolAnswer): readonly Record<string, unkno
 }
 
 export function problem(text: string, ...fix: readonly string[]): DoctorFinding {
-  return { level: 'problem', text, ...(fix.length === 0 ? {} : { fix }) };
+  return { level: 'problem', text, fix: fix.length === 0 ? undefined : fix };
 }
 
 export function warning(text: string, ...fix: readonly string[]): DoctorFinding {
-  return { level: 'warning', text, ...(fix.length === 0 ? {} : { fix }) };
+  return { level: 'warning', text, fix: fix.length === 0 ? undefined : fix };
 }
 
 export function note(text: string, ...fix: readonly string[]): DoctorFinding {
-  return { level: 'note', text, ...(fix.length === 0 ? {} : { fix }) };
+  return { level: 'note', text, fix: fix.length === 0 ? undefined : fix };
 }
 
 export function fine(text: string): DoctorFinding {
   return { level: 'fine', text };
 }
 
-/** Where Debian and Ubuntu have them, and how they tell their version. */
+/** The tool, its package in Debian and Ubuntu, and the option that prints its version. */
 const TOOLS = [
   ['nft', 'nftables', '--version'],
   ['ip', 'iproute2', '-V'],
@@ -122,7 +122,7 @@ const TOOLS = [
 
 /** CAP_NET_ADMIN of linux/capability.h. */
 const NET_ADMIN = 12n;
-/** As the event for sockets: early enough to do something about it. */
+/** As for sockets: early enough to react. */
 const NEARLY_FULL = 0.75;
 
 /** Whether this process may change what the kernel does. */
@@ -139,11 +139,11 @@ export async function examineHost(
 ): Promise<readonly DoctorFinding[]> {
   const tools = (await Promise.all(TOOLS.map((tool) => examineTool(machine, tool)))).flat();
   if (configuration.kernel === undefined) {
-    return [...tools.map(lighter), note('The userspace data plane: nothing of the kernel is needed')];
+    return [...tools.map(lighter), note('The userspace data plane needs none of them')];
   }
   const isAdmin = await mayAdminister(machine);
   const privilege = isAdmin
-    ? fine('CAP_NET_ADMIN is there')
+    ? fine('CAP_NET_ADMIN is available')
     : problem(
         'CAP_NET_ADMIN is missing: nftables and routes cannot be changed',
         'run as root, or with AmbientCapabilities=CAP_NET_ADMIN (systemd), --cap-add NET_ADMIN (container)',
@@ -174,7 +174,7 @@ async function examineTool(
   return [problem(`${tool} is not installed or does not run`, `apt-get install ${pack}`)];
 }
 
-/** What is missing does not matter here. */
+/** A missing tool does not matter here. */
 function lighter(finding: DoctorFinding): DoctorFinding {
   return finding.level === 'problem' ? { ...finding, level: 'note' } : finding;
 }
@@ -213,7 +213,7 @@ async function examineTracking(
     ),
   );
   if (used === undefined || most === undefined || Number.isNaN(used) || Number.isNaN(most)) {
-    return [note('Connection tracking is not loaded yet: its size cannot be told')];
+    return [note('Connection tracking is not loaded yet, so its size is unknown')];
   }
   const text = `Connection tracking has ${used} of ${most} entries`;
   const wanted = limits.tcpFlows + limits.udpFlows;

@@ -6,30 +6,30 @@ import {
   warning,
   type DoctorFinding,
   type DoctorMachine,
-  type KnockAnswer,
+  type ConnectOutcome,
 } from './machine.js';
 
 /*
- * Ways that packets take only for a moment, for one TCP connection each: what is put into the routing of this machine is
- * taken out again, and what a crash has left is taken out first.
+ * Paths that exist for one TCP connection: what is added to this machine's routing is removed again, and what a crash has
+ * left behind is removed first.
  */
 
 /** Ahead of the rules of an instance (680), and behind the table of local addresses (0). */
 const PREFERENCE = '679';
-/** As nft/routing-entry.ts has it. */
+/** As in planes/netfilter/routing.ts. */
 const ROUTE_PROTOCOL = '104';
 const FIRST_TABLE = 679_000;
 /** Beside the range that the kernel takes ports from. */
 const FIRST_PORT = 61_000;
 
-/** RFC 5737 and RFC 3849: nobody's addresses, which a backend sends to its default gateway. */
-const STRANGERS = { 4: '192.0.2.254', 6: '2001:db8::254' } as const;
+/** For documentation (RFC 5737, RFC 3849), so a backend sends to its default gateway. */
+const FOREIGN_ADDRESSES = { 4: '192.0.2.254', 6: '2001:db8::254' } as const;
 
 /**
  * A connection to the frontend's address, sent to one backend by its source port: answers are those of that backend with
  * that address. `index` tells tries apart that run at a time.
  */
-export async function knockThrough(
+export async function connectThrough(
   machine: DoctorMachine,
   options: {
     readonly frontend: IpAddress;
@@ -37,7 +37,7 @@ export async function knockThrough(
     readonly port: number;
     readonly index: number;
   },
-): Promise<KnockAnswer> {
+): Promise<ConnectOutcome> {
   const { frontend, backend, port, index } = options;
   const fromPort = FIRST_PORT + index;
   const table = String(FIRST_TABLE + index);
@@ -54,32 +54,32 @@ export async function knockThrough(
   try {
     const ruled = await machine.run('ip', [family, 'rule', 'add', ...rule]);
     if (ruled.exitCode !== 0) return ruled.stderr.trim().split('\n')[0] ?? 'no rule';
-    return await machine.knock({ to: frontend, port, fromPort });
+    return await machine.connect({ to: frontend, port, fromPort });
   } finally {
     await machine.run('ip', [family, 'rule', 'del', ...rule]);
     await machine.run('ip', [family, 'route', 'del', ...route]);
   }
 }
 
-/** A connection from an address of nobody: answers come back only where the backend routes them through this machine. */
-export async function knockAsStranger(
+/** A connection from a foreign address: answers come back only where the backend routes them through this machine. */
+export async function connectFromForeignAddress(
   machine: DoctorMachine,
   { backend, port }: { readonly backend: IpAddress; readonly port: number },
-): Promise<KnockAnswer> {
-  return machine.knock({ to: backend, port, fromAddress: strangerOf(backend.family) });
+): Promise<ConnectOutcome> {
+  return machine.connect({ to: backend, port, fromAddress: foreignAddress(backend.family) });
 }
 
-function strangerOf(family: 4 | 6): IpAddress {
-  return ipAddress(STRANGERS[family]);
+function foreignAddress(family: 4 | 6): IpAddress {
+  return ipAddress(FOREIGN_ADDRESSES[family]);
 }
 
-/** Gives this machine that address for as long as the work takes. */
-export async function asStranger<T>(
+/** Gives this machine the foreign address for as long as the work takes. */
+export async function withForeignAddress<T>(
   machine: DoctorMachine,
   family: 4 | 6,
   work: () => Promise<T>,
 ): Promise<T> {
-  const address = strangerOf(family);
+  const address = foreignAddress(family);
   const prefix = `${address.text}/${address.family === 4 ? 32 : 128}`;
   const args = [prefix, 'dev', 'lo', ...(address.family === 6 ? ['nodad'] : [])];
   await machine.run('ip', [`-${address.family}`, 'address', 'add', ...args]);
@@ -90,7 +90,7 @@ export async function asStranger<T>(
   }
 }
 
-/** Takes out what a doctor has left that did not come to its end. */
+/** Removes what an interrupted doctor has left behind. */
 export async function removeLeftovers(machine: DoctorMachine): Promise<void> {
   for (const family of ['-4', '-6']) {
     const deletion = [family, 'rule', 'del', 'pref', PREFERENCE, 'protocol', ROUTE_PROTOCOL];
@@ -102,7 +102,7 @@ export async function removeLeftovers(machine: DoctorMachine): Promise<void> {
   }
 }
 
-/** The largest packet that gets to an address unharmed. */
+/** The largest packet that reaches an address whole. */
 export type PathMtu =
   | { readonly kind: 'measured'; readonly bytes: number; readonly toldBy?: string; readonly isTold: boolean }
   | { readonly kind: 'unknown'; readonly why: string };
@@ -126,7 +126,7 @@ interface Echo {
 }
 
 /**
- * Measures with echo requests that nobody may cut up, from `mtu` bytes down. What routers on the way say, or have said
+ * Measures with echo requests that may not be fragmented, from `mtu` bytes down. What routers on the way say, or have said
  * to the kernel before, is tried first. Takes up to five seconds where packets vanish; never rejects.
  */
 export async function measurePath(machine: DoctorMachine, to: IpAddress, mtu: number): Promise<PathMtu> {
@@ -142,8 +142,7 @@ export async function measurePath(machine: DoctorMachine, to: IpAddress, mtu: nu
   while (last.told !== undefined && last.told.bytes > low && last.told.bytes < high) {
     const { bytes, by } = last.told;
     last = await echo(machine, to, bytes);
-    if (last.fits)
-      return { kind: 'measured', bytes, isTold: true, ...(by === undefined ? {} : { toldBy: by }) };
+    if (last.fits) return { kind: 'measured', bytes, isTold: true, toldBy: by };
     high = bytes;
   }
   while (high - low > 1) {
@@ -175,7 +174,7 @@ async function echo(machine: DoctorMachine, { family, text }: IpAddress, bytes: 
   const hint = /(?:Frag needed|too (?:big|long)).*?mtu ?[=:] ?(\d+)/i.exec(said)?.[1];
   if (hint !== undefined) {
     const by = /^From (\S+) .*(?:Frag needed|too big)/im.exec(said)?.[1];
-    return { fits: false, told: { bytes: Number(hint), ...(by === undefined ? {} : { by }) } };
+    return { fits: false, told: { bytes: Number(hint), by } };
   }
   if (exitCode === 1) return { fits: false };
   return { fits: false, failure: failure ?? `ping says "${stderr.trim().split('\n')[0] ?? ''}"` };
@@ -195,17 +194,14 @@ export async function pathMtuFinding(machine: DoctorMachine, question: PathQuest
   const path = await measurePath(machine, to, mtu);
   if (path.kind === 'unknown') return note(`Path MTU not measured: ${path.why}`);
   const { bytes, isTold, toldBy } = path;
-  if (bytes >= mtu) return fine(`Packets of ${bytes} bytes get there whole (path MTU)`);
+  if (bytes >= mtu) return fine(`Packets of ${bytes} bytes arrive whole (path MTU)`);
   const text = `The path to it takes packets of ${bytes} bytes, and ${mtu} bytes may be sent (path MTU)`;
   const fixes = fixesOf(question, bytes);
   if (!isTold) {
-    return problem(
-      `${text}: larger ones vanish without a word, so that connections open and then stall`,
-      ...fixes,
-    );
+    return problem(`${text}: larger ones are dropped silently: connections open and then stall`, ...fixes);
   }
   const told = toldBy === undefined ? 'a router has said so before' : `${toldBy} says so`;
-  const forget = toldBy === undefined ? ['where that is put right already: ip route flush cache'] : [];
+  const forget = toldBy === undefined ? ['if that is already fixed: ip route flush cache'] : [];
   return warning(
     `${text}: ${told}, which helps where its ICMP errors get to the clients`,
     ...fixes,

@@ -472,7 +472,7 @@ export function probeProxyHeader(probe: Probe): Uint8Array {
   return probe.sendProxy === 'v1' ? V1_UNKNOWN : V2_LOCAL;
 }
 
-export interface KnockTarget {
+export interface ConnectTarget {
   readonly to: IpAddress;
   readonly port: number;
   readonly fromPort?: number;
@@ -484,7 +484,10 @@ export interface KnockTarget {
  *
  * @returns `connected`, `refused`, another error's code, or `silence` when the time is up. Never rejects.
  */
-export function knock({ to, port, fromPort, fromAddress }: KnockTarget, timeoutMs: number): Promise<string> {
+export function connectOnce(
+  { to, port, fromPort, fromAddress }: ConnectTarget,
+  timeoutMs: number,
+): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect({
       ...{ host: to.text, port },

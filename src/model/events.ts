@@ -51,7 +51,7 @@ function event<E>(description: Required<Pick<Description<E>, 'level'>> & Descrip
   return description;
 }
 
-/** An event that other parts act on; nobody reads it. */
+/** An event that other parts act on, without a line. */
 function unlogged<E>(): Description<E> {
   return { fields: [], text: () => '' };
 }
@@ -162,7 +162,7 @@ const MAX_FINDINGS = 20;
  * thrown. The log, the event stream, the webhook and the flow log subscribe to them (observe/bus.ts).
  */
 export const EVENTS = {
-  // --- what data planes tell, in batches, apart from their counters -------------------------------------------------
+  // --- from data planes, in batches, apart from their counters -------------------------------------------------
 
   'flow-started': unlogged<{ atMs: number; flow: FlowRecord }>(),
 
@@ -212,7 +212,7 @@ export const EVENTS = {
     },
   }),
 
-  /** The kernel's connection tracking, whoever the flows belong to: 75 % in use, full, or below 70 % again. */
+  /** The kernel's connection tracking, flows of other programs included: 75 % in use, full, or below 70 % again. */
   'table-pressure': event<{
     atMs: number;
     level: 'high' | 'exhausted' | 'normal';

@@ -17,7 +17,7 @@ export interface Monitor {
   readonly names: readonly HealthEventName[];
   /** `state` is what the data plane had when the sample was taken. Undefined: it cannot tell from this sample. */
   observe(sample: MonitorSample, state: ForwardingState): readonly MonitorReading[] | undefined;
-  /** Takes what the data plane tells between samples. */
+  /** Takes what the data plane reports between samples. */
   portPressure?(event: EventOf<'source-port-pressure'>): void;
 }
 
@@ -31,7 +31,7 @@ export interface MonitorReading {
   readonly status: ReadingStatus;
   /** For people: what was measured, and against what. */
   readonly evidence: string;
-  /** How long it must be bad before it is told. @default 0 */
+  /** How long it must be bad before it is reported. @default 0 */
   readonly holdMs?: number;
 }
 
@@ -41,7 +41,7 @@ const SILENT_SAMPLE_MS = 1000;
 
 /**
  * All monitors together: feed them a sample of the counters about once a second, and the plane's events. They watch
- * and tell, and change nothing.
+ * and report; they change nothing.
  */
 export class Monitors {
   readonly #clock: Clock;
@@ -49,7 +49,7 @@ export class Monitors {
   readonly #alerts: AlertTracker;
   #cancel: () => void = () => undefined;
 
-  /** `onEvent`: told of every alert that is raised, told again or resolved. */
+  /** `onEvent` is called for every alert that is raised, repeated or resolved. */
   constructor(
     deps: { readonly clock: Clock; readonly onEvent: (event: HealthEvent) => void },
     monitors: readonly Monitor[],
@@ -88,7 +88,7 @@ export class Monitors {
 const MINUTE_MS = 60_000;
 
 /**
- * How bad each is, and how often it is told while it lasts. The first five as Azure has them
+ * How bad each is, and how often it is repeated while it lasts. The first five as Azure has them
  * (load-balancer-health-event-logs: severity and re-detection interval).
  */
 export const ALERT_RULES: Readonly<
@@ -109,14 +109,14 @@ const RANK: Readonly<Record<ReadingStatus, number>> = { fine: 0, unclear: 1, bad
 interface Alert {
   readonly name: HealthEventName;
   readonly badSinceMs: number;
-  /** What was told last, and when; undefined: nothing yet. */
+  /** The last event, and when it was emitted; undefined: none yet. */
   told: { readonly event: HealthEvent; readonly atMs: number } | undefined;
   unclearSinceMs: number | undefined;
 }
 
 /**
- * Turns the readings of monitors into events: raised once, told again while it lasts, resolved once. What is unclear for
- * as long as an event takes to be told again is resolved too.
+ * Turns the readings of monitors into events: raised once, repeated while it lasts, resolved once. What is unclear for
+ * as long as an event takes to be repeated is resolved too.
  */
 export class AlertTracker {
   readonly #clock: Clock;
@@ -186,7 +186,7 @@ export class AlertTracker {
     this.#onEvent(event);
   }
 
-  /** One that was never told is forgotten. */
+  /** One that was never raised is dropped silently. */
   #resolve(key: string, evidence: string): void {
     const told = this.#alerts.get(key)?.told;
     this.#alerts.delete(key);

@@ -28,7 +28,7 @@ export class AzureHealthEvents implements Monitor {
   ];
   /** By frontend: the share of its wanted sockets that were open, over the last minute. */
   readonly #availability = new Map<string, AvailabilityWindow>();
-  /** Backend ids told as exhausted since the last sample. */
+  /** Backend ids reported as exhausted since the last sample. */
   readonly #justExhausted = new Set<string>();
   /** By backend id: monotonic time of the sample after it. */
   readonly #exhaustedAtMs = new Map<string, number>();

@@ -18,8 +18,8 @@ const FAILING_SHARE = 0.5;
 const FINE_SHARE = 0.25;
 
 /**
- * Tells where a probe and the traffic contradict each other, per backend. It never takes a backend out. Backends that
- * are switched down are left alone, and rules without a probe: there is no verdict to doubt.
+ * Reports where a probe and the traffic contradict each other, per backend. It never takes a backend out. It skips
+ * backends that are switched down, and rules without a probe: there is no verdict to doubt.
  */
 export class ProbeTruthMonitor implements Monitor {
   readonly names: readonly HealthEventName[] = ['ProbeUpTrafficFailing', 'ProbeDownTrafficFine'];

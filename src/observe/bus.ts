@@ -123,7 +123,7 @@ export class EventSummaries {
   }
 }
 
-/** A line that lists thousands of scattered ports helps nobody. */
+/** Thousands of scattered ports would make a line useless. */
 const MAX_RANGES = 20;
 
 /** Puts the failures of one apply together, so that 1,023 privileged ports are one entry and not 1,023. */

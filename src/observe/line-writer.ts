@@ -2,6 +2,7 @@ import { errorCode } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
 import type { Clock } from '../runtime/clock.js';
 import type { AppendFile, AppendFiles } from '../runtime/files.js';
+import { SerialQueue } from '../runtime/queue.js';
 
 export interface LineWriterDependencies {
   readonly files: AppendFiles;
@@ -45,8 +46,8 @@ export class LineWriter {
   /** Of what waits and what is being written. */
   #heldBytes = 0;
   #cancelTimer: (() => void) | undefined;
-  /** Everything that touches the file, one after another. Never rejects. */
-  #work: Promise<void> = Promise.resolve();
+  /** Everything that touches the file, one after another. */
+  readonly #work = new SerialQueue();
   #isFlushQueued = false;
   #isFailing = false;
   #isStopped = false;
@@ -90,9 +91,9 @@ export class LineWriter {
 
   /** Resolves when all that was taken so far has been written, or a write has failed. */
   flush(): Promise<void> {
-    if (this.#isFlushQueued) return this.#work;
+    if (this.#isFlushQueued) return this.#work.idle();
     this.#isFlushQueued = true;
-    return this.#enqueue(() => {
+    return this.#work.run(() => {
       this.#isFlushQueued = false;
       return this.#flush();
     });
@@ -103,7 +104,7 @@ export class LineWriter {
    * first. Never rejects: if it cannot be opened, the old one stays and the failure is reported.
    */
   reopen(): Promise<void> {
-    return this.#enqueue(async () => {
+    return this.#work.run(async () => {
       if (this.#isStopped) return;
       await this.#flush();
       if (!(await this.#open())) return;
@@ -124,7 +125,7 @@ export class LineWriter {
 
   /** Writes what it can and closes. What cannot be written is lost and counted. Idempotent. */
   async stop(): Promise<void> {
-    if (this.#isStopped) return this.#work;
+    if (this.#isStopped) return this.#work.idle();
     this.#isStopped = true;
     await this.flush();
     this.#cancelTimer?.();
@@ -134,11 +135,6 @@ export class LineWriter {
     this.#file = undefined;
     const { linesLost: lines } = this.#stats;
     if (lines > 0) this.#deps.onEvent({ type: 'flow-log-lost', file: this.#path, lines });
-  }
-
-  #enqueue(work: () => Promise<void>): Promise<void> {
-    this.#work = this.#work.then(work);
-    return this.#work;
   }
 
   #header(): readonly Buffer[] {

@@ -99,12 +99,9 @@ export class Metrics {
 }
 
 /** A metric with the values of one snapshot. */
-function collected({ name, type, labels, help, rows }: Metric, snapshot: MetricsSnapshot): PromMetric {
-  const labelled = rows(snapshot).map((row) => {
-    return {
-      labels: Object.fromEntries(labels.map((label, index) => [label, row[index]])),
-      value: row.at(-1),
-    };
+function collected({ name, type, labels, help, series }: Metric, snapshot: MetricsSnapshot): PromMetric {
+  const labelled = series(snapshot).map(([values, value]) => {
+    return { labels: Object.fromEntries(labels.map((label, index) => [label, values[index] ?? ''])), value };
   });
   if (type === 'histogram') {
     // prom-client's own histograms count by themselves and cannot take totals that were counted elsewhere. Of a
@@ -122,7 +119,7 @@ function collected({ name, type, labels, help, rows }: Metric, snapshot: Metrics
   });
   // Without labels it begins with a series of its own.
   if (labels.length === 0) metric.remove();
-  for (const row of labelled) metric.inc(row.labels as Record<string, string>, row.value as number);
+  for (const row of labelled) metric.inc(row.labels, row.value as number);
   return metric;
 }
 

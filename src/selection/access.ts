@@ -8,7 +8,7 @@ export type AccessVerdict =
   | { readonly admitted: false; readonly because: 'deny'; readonly block: Cidr }
   | { readonly admitted: false; readonly because: 'not-allowed' };
 
-/** Deny wins over allow; an empty allow list lets everybody in. */
+/** Deny wins over allow; an empty allow list admits every source. */
 export function judgeAccess(frontend: Pick<Frontend, 'allow' | 'deny'>, source: IpAddress): AccessVerdict {
   const denying = frontend.deny.find((block) => cidrContains(block, source));
   if (denying !== undefined) return { admitted: false, because: 'deny', block: denying };

@@ -135,7 +135,7 @@ function listCandidates(
   return view.backends.map((entry, index): Candidate => {
     const { backend } = entry;
     const owned = slots[index] ?? 0;
-    // Under fail-open the state's exclusions do not count: whoever has slots is in the running.
+    // Under fail-open the state's exclusions do not count: every member that has slots is in the running.
     const skipped = owned === 0 ? entry.exclusion : excluded.has(backend.id) ? 'excluded' : undefined;
     return {
       id: backend.id,

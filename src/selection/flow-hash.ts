@@ -1,6 +1,6 @@
 import xxhash from 'xxhash-wasm';
 import { PROTOCOL_NUMBER, type FiveTuple } from '../model/address.js';
-import type { Configuration, Distribution, KernelOptions, Rule } from '../model/configuration.js';
+import type { Configuration, KernelOptions, Rule } from '../model/configuration.js';
 import { spokeOf } from './rule-ports.js';
 
 /**
@@ -19,6 +19,9 @@ export async function createHasher(): Promise<Hash32> {
 export type HashedField =
   'family' | 'protocol' | 'source address' | 'destination address' | 'source port' | 'destination port';
 
+/** With its length in bytes. */
+type KeyField = readonly [HashedField, number];
+
 /** How a data plane gets from a tuple to a slot of a table. */
 export interface FlowHash {
   readonly name: 'xxh32' | 'jhash';
@@ -34,58 +37,91 @@ export interface FlowHash {
   readonly rehashes: number;
   /** Whether the destination endpoint is hashed first. */
   swaps(tuple: FiveTuple, layout: KeyLayout): boolean;
-  /** The fields of a key and their lengths in bytes. */
-  fields(tuple: FiveTuple, layout: KeyLayout): readonly (readonly [HashedField, number])[];
+  /** Of which a key is made, in order. */
+  fields(tuple: FiveTuple, layout: KeyLayout): readonly KeyField[];
 }
 
-/** That of the plane which a configuration asks for: it is the same for all who look at that configuration. */
+/** That of the plane which a configuration asks for: it is the same for everything that reads that configuration. */
 export function flowHashOf({ kernel }: Pick<Configuration, 'kernel'>, hash: Hash32): FlowHash {
   return kernel === undefined ? new UserspaceHash(hash) : new KernelHash(kernel);
 }
 
-/** A ruleset cannot go on for ever: with 1 of 10 backends out, 1 of 10,000 first packets finds nobody, and comes again. */
+/** A ruleset cannot repeat for ever: with 1 of 10 backends out, 1 of 10,000 first packets finds none, and comes again. */
 export const KERNEL_REHASHES = 3;
 
-/** xxh32 over the canonical bytes of docs/hash.md. */
+/** Which fields are in the key, and whether both directions give the same one. A Rule is one. */
+export type KeyLayout = Pick<Rule, 'distribution' | 'symmetric'>;
+
+/**
+ * xxh32 over the canonical bytes of docs/hash.md: family (1: 4 or 6), protocol (1: IANA number), source address (4 or
+ * 16), destination address, source port (2, big-endian), destination port (2). `source-ip-protocol` leaves out the ports,
+ * `source-ip` the ports and the protocol. For the data path: one buffer, nothing allocated per call.
+ */
 class UserspaceHash implements FlowHash {
   readonly name = 'xxh32';
   readonly rehashes = 0;
   readonly hash: Hash32;
-  readonly #writer = new TupleKeyWriter();
+  readonly #bytes = new Uint8Array(1 + 1 + 16 + 16 + 2 + 2);
+  /** By length. */
+  readonly #views = Array.from(this.#bytes, (_, length) => this.#bytes.subarray(0, length));
 
   constructor(hash: Hash32) {
     this.hash = hash;
+    this.#views.push(this.#bytes);
   }
 
   write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
-    return this.#writer.write(tuple, layout);
+    assertOneFamily(tuple);
+    const { source, destination } = tuple;
+    const swaps = this.swaps(tuple, layout);
+    const bytes = this.#bytes;
+    let length = 0;
+    bytes[length++] = source.family;
+    if (layout.distribution !== 'source-ip') bytes[length++] = PROTOCOL_NUMBER[tuple.protocol];
+    length = copy(swaps ? destination.bytes : source.bytes, bytes, length);
+    length = copy(swaps ? source.bytes : destination.bytes, bytes, length);
+    if (layout.distribution === 'five-tuple') {
+      const first = swaps ? tuple.destinationPort : tuple.sourcePort;
+      const second = swaps ? tuple.sourcePort : tuple.destinationPort;
+      bytes[length++] = first >> 8;
+      bytes[length++] = first & 0xff;
+      bytes[length++] = second >> 8;
+      bytes[length++] = second & 0xff;
+    }
+    // No key is longer than the buffer.
+    return this.#views[length]!;
   }
 
   slotOf(hash: number, size: number): number {
     return hash % size;
   }
 
-  swaps(tuple: FiveTuple, layout: KeyLayout): boolean {
-    return destinationFirst(tuple, layout);
+  /**
+   * Only in a symmetric layout: the lower endpoint is first, by address bytes and then, where ports are hashed, by port.
+   * The zone of a scoped address counts for nothing.
+   */
+  swaps(tuple: FiveTuple, { symmetric, distribution }: KeyLayout): boolean {
+    if (!symmetric) return false;
+    const source = tuple.source.bytes;
+    const destination = tuple.destination.bytes;
+    for (let index = 0; index < source.length; index++) {
+      // Both are of one family (write() checks) and so of one length.
+      const difference = source[index]! - destination[index]!;
+      if (difference !== 0) return difference > 0;
+    }
+    return distribution === 'five-tuple' && tuple.sourcePort > tuple.destinationPort;
   }
 
-  fields(tuple: FiveTuple, layout: KeyLayout): readonly (readonly [HashedField, number])[] {
-    const address = tuple.source.bytes.length;
-    const swapped = this.swaps(tuple, layout);
-    return [
-      ['family', 1],
-      ...(layout.distribution === 'source-ip' ? [] : ([['protocol', 1]] as const)),
-      [swapped ? 'destination address' : 'source address', address],
-      [swapped ? 'source address' : 'destination address', address],
-      ...(layout.distribution === 'five-tuple' ? ports(swapped, 2) : []),
-    ];
+  fields(tuple: FiveTuple, layout: KeyLayout): readonly KeyField[] {
+    const { addresses, protocol, ports } = keyFields(tuple, layout, this.swaps(tuple, layout), [1, 2]);
+    return [['family', 1], ...protocol, ...addresses, ...ports];
   }
 }
 
 /**
  * nftables' jhash over a concatenation: addresses, then the protocol and the ports, each in registers of 4 bytes, as
- * measured on nftables 1.0.6. A flow has the hash of its first packet. Between spokes, packets from a later one to an earlier
- * one are hashed the other way round: both directions lead to the same backend, whoever sees them first.
+ * measured on nftables 1.0.6. A flow has the hash of its first packet. Between spokes, packets from a later one to an
+ * earlier one are hashed the other way round: both directions lead to the same backend, whichever comes first.
  */
 class KernelHash implements FlowHash {
   readonly name = 'jhash';
@@ -99,23 +135,21 @@ class KernelHash implements FlowHash {
   }
 
   write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
+    assertOneFamily(tuple);
     const { source, destination } = tuple;
-    if (source.family !== destination.family) {
-      throw new TypeError(`Cannot hash "${source.text}" and "${destination.text}": families must agree`);
-    }
-    const swapped = this.swaps(tuple);
+    const swaps = this.swaps(tuple);
     const bytes = this.#bytes;
     let length = 0;
     const add = (part: readonly number[]): void => {
       for (const byte of part) bytes[length++] = byte;
       while (length % 4 !== 0) bytes[length++] = 0;
     };
-    add(swapped ? destination.bytes : source.bytes);
-    add(swapped ? source.bytes : destination.bytes);
+    add(swaps ? destination.bytes : source.bytes);
+    add(swaps ? source.bytes : destination.bytes);
     if (layout.distribution !== 'source-ip') add([PROTOCOL_NUMBER[tuple.protocol]]);
     if (layout.distribution === 'five-tuple') {
-      const first = swapped ? tuple.destinationPort : tuple.sourcePort;
-      const second = swapped ? tuple.sourcePort : tuple.destinationPort;
+      const first = swaps ? tuple.destinationPort : tuple.sourcePort;
+      const second = swaps ? tuple.sourcePort : tuple.destinationPort;
       add([first >> 8, first & 0xff]);
       add([second >> 8, second & 0xff]);
     }
@@ -133,108 +167,46 @@ class KernelHash implements FlowHash {
     return to >= 0 && spokeOf(spokes, source) > to;
   }
 
-  fields(tuple: FiveTuple, layout: KeyLayout): readonly (readonly [HashedField, number])[] {
-    const address = tuple.source.bytes.length;
-    const swapped = this.swaps(tuple);
-    return [
-      [swapped ? 'destination address' : 'source address', address],
-      [swapped ? 'source address' : 'destination address', address],
-      ...(layout.distribution === 'source-ip' ? [] : ([['protocol', 4]] as const)),
-      ...(layout.distribution === 'five-tuple' ? ports(swapped, 4) : []),
-    ];
+  fields(tuple: FiveTuple, layout: KeyLayout): readonly KeyField[] {
+    const { addresses, protocol, ports } = keyFields(tuple, layout, this.swaps(tuple), [4, 4]);
+    return [...addresses, ...protocol, ...ports];
   }
 }
 
-function ports(swapped: boolean, length: number): readonly (readonly [HashedField, number])[] {
-  return swapped
-    ? [
-        ['destination port', length],
-        ['source port', length],
-      ]
-    : [
-        ['source port', length],
-        ['destination port', length],
-      ];
+/** Nothing that arrives on a socket or in a packet can be of two families, so it is a bug. */
+function assertOneFamily({ source, destination }: FiveTuple): void {
+  if (source.family === destination.family) return;
+  throw new TypeError(`Cannot hash "${source.text}" and "${destination.text}": families must agree`);
 }
 
-/** Which fields are in the key, and whether both directions give the same one. A Rule is one. */
-export type KeyLayout = Pick<Rule, 'distribution' | 'symmetric'>;
-
-const DISTRIBUTIONS: readonly Distribution[] = ['five-tuple', 'source-ip-protocol', 'source-ip'];
-
-/**
- * Whether the destination endpoint comes first in the key. Only in a symmetric layout: the lower endpoint is first, by
- * address bytes and then, where ports are hashed, by port. The zone of a scoped address counts for nothing.
- */
-export function destinationFirst(tuple: FiveTuple, layout: KeyLayout): boolean {
-  if (!layout.symmetric) return false;
-  const source = tuple.source.bytes;
-  const destination = tuple.destination.bytes;
-  for (let index = 0; index < source.length; index++) {
-    // Both are of one family (write() checks) and so of one length.
-    const difference = source[index]! - destination[index]!;
-    if (difference !== 0) return difference > 0;
-  }
-  return layout.distribution === 'five-tuple' && tuple.sourcePort > tuple.destinationPort;
-}
-
-/**
- * Writes the canonical bytes that are hashed (docs/hash.md): family (1: 4 or 6), protocol (1: IANA number), source
- * address (4 or 16), destination address, source port (2, big-endian), destination port (2). `source-ip-protocol`
- * leaves out the ports, `source-ip` the ports and the protocol.
- *
- * For the data path: one buffer, nothing allocated per call. The view that write() returns is good until the next
- * call; copy it to keep it.
- */
-export class TupleKeyWriter {
-  readonly #bytes = new Uint8Array(1 + 1 + 16 + 16 + 2 + 2);
-  /** By length: all layouts are told apart by it. */
-  readonly #views: (Uint8Array | undefined)[] = [];
-
-  constructor() {
-    for (const addressLength of [4, 16] as const) {
-      for (const distribution of DISTRIBUTIONS) {
-        const length = keyLength(distribution, addressLength);
-        this.#views[length] = this.#bytes.subarray(0, length);
-      }
-    }
-  }
-
-  /** Throws TypeError on a tuple of two families: nothing that arrives on a socket can be one, so it is a bug. */
-  write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
-    const { source, destination } = tuple;
-    if (source.family !== destination.family) {
-      throw new TypeError(`Cannot hash "${source.text}" and "${destination.text}": families must agree`);
-    }
-    const swap = destinationFirst(tuple, layout);
-    const bytes = this.#bytes;
-    let length = 0;
-    bytes[length++] = source.family;
-    if (layout.distribution !== 'source-ip') bytes[length++] = PROTOCOL_NUMBER[tuple.protocol];
-    length = copy(swap ? destination.bytes : source.bytes, bytes, length);
-    length = copy(swap ? source.bytes : destination.bytes, bytes, length);
-    if (layout.distribution === 'five-tuple') {
-      const first = swap ? tuple.destinationPort : tuple.sourcePort;
-      const second = swap ? tuple.sourcePort : tuple.destinationPort;
-      bytes[length++] = first >> 8;
-      bytes[length++] = first & 0xff;
-      bytes[length++] = second >> 8;
-      bytes[length++] = second & 0xff;
-    }
-    // The constructor made a view for every length that a family and a distribution can give.
-    return this.#views[length]!;
-  }
+function keyFields(
+  { source }: FiveTuple,
+  { distribution }: KeyLayout,
+  swaps: boolean,
+  [protocolBytes, portBytes]: readonly [number, number],
+): Readonly<Record<'addresses' | 'protocol' | 'ports', readonly KeyField[]>> {
+  const [first, second] = swaps ? (['destination', 'source'] as const) : (['source', 'destination'] as const);
+  const { length } = source.bytes;
+  return {
+    addresses: [
+      [`${first} address`, length],
+      [`${second} address`, length],
+    ],
+    protocol: distribution === 'source-ip' ? [] : [['protocol', protocolBytes]],
+    ports:
+      distribution === 'five-tuple'
+        ? [
+            [`${first} port`, portBytes],
+            [`${second} port`, portBytes],
+          ]
+        : [],
+  };
 }
 
 /** Returns where the copy ends. A loop: for so few bytes `set` takes longer. */
 function copy(from: readonly number[], to: Uint8Array, start: number): number {
   for (let index = 0; index < from.length; index++) to[start + index] = from[index]!;
   return start + from.length;
-}
-
-function keyLength(distribution: Distribution, addressLength: number): number {
-  const fixed = distribution === 'five-tuple' ? 6 : distribution === 'source-ip-protocol' ? 2 : 1;
-  return fixed + 2 * addressLength;
 }
 
 /** JHASH_INITVAL of linux/include/linux/jhash.h: an arbitrary number. */

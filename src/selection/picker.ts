@@ -19,7 +19,7 @@ export interface Picked {
   readonly hash: number;
   /** The slot whose backend was taken: the one that the hash (and sequence) named, or `skipped` slots after it. */
   readonly slot: number;
-  /** `retry`: the first slot's backend was excluded. `fail-open`: nobody is eligible and the rule says so. */
+  /** `retry`: the first slot's backend was excluded. `fail-open`: no backend is eligible and the rule says so. */
   readonly reason: 'hash' | 'retry' | 'fail-open';
   /** Slots walked past because their backend was excluded, or times hashed again for that. */
   readonly skipped: number;
@@ -36,13 +36,13 @@ export interface Denied {
   readonly ruleIndex: number;
 }
 
-/** A rule, but nobody to take the flow. Never remembered: the next packet asks again. */
+/** A rule, but no backend to take the flow. Never remembered: the next packet asks again. */
 export interface NoBackend {
   readonly kind: 'none';
   readonly ruleIndex: number;
   /** `no-eligible`: the table is empty. `all-excluded`: every backend in it was tried in vain or is at its cap. */
   readonly cause: 'no-eligible' | 'all-excluded';
-  /** From the rule's `allDown`; `reset` where that is `fail-open` and even this found nobody. */
+  /** From the rule's `allDown`; `reset` where that is `fail-open` and even this found none. */
   readonly action: 'reset' | 'drop';
 }
 
@@ -52,51 +52,12 @@ export type RulePickResult = Picked | NoBackend;
 /** What selection can give. Outcomes are values: nothing on this path throws but bugs. */
 export type PickResult = RulePickResult | NoRule | Denied;
 
-/**
- * Chooses backends. The result depends on the arguments and nothing else: no clock, socket or counter. `excluded`
- * holds ids of backends that this flow must not get (tried in vain, at their cap); the caller decides who they are.
- * Not thread-safe: a picker reuses one buffer.
- */
-export interface Picker {
-  /** From scratch: finds the rule, asks the frontend's allow and deny lists, then picks. */
-  pick(state: ForwardingState, tuple: FiveTuple, excluded: ReadonlySet<string>): PickResult;
-
-  /** For a listener, which knows its rule and has asked `isAdmitted`. */
-  pickForRule(
-    state: ForwardingState,
-    ruleIndex: number,
-    tuple: FiveTuple,
-    excluded: ReadonlySet<string>,
-  ): RulePickResult;
-
-  /**
-   * For rules that balance each datagram by itself: as pickForRule, but starts at the slot of the hash plus `sequence`.
-   * Count `sequence` up by one a datagram: neighbouring slots belong to backends in proportion to their weights.
-   */
-  pickForPacket(
-    state: ForwardingState,
-    ruleIndex: number,
-    tuple: FiveTuple,
-    sequence: number,
-    excluded: ReadonlySet<string>,
-  ): RulePickResult;
-
-  /** Index of the rule that covers the tuple's destination, or NO_RULE. */
-  matchRule(state: ForwardingState, tuple: FiveTuple): number;
-
-  /** How this state's data plane hashes. */
-  flowHash(state: ForwardingState): FlowHash;
-
-  /** The bytes that are hashed for this rule, as a copy, and their hash. */
-  hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey;
-}
-
 export interface HashedKey {
   readonly bytes: Uint8Array;
   readonly hash: number;
 }
 
-/** For calls that exclude nobody. */
+/** For calls that exclude no backend. */
 export const NONE_EXCLUDED: ReadonlySet<string> = new Set();
 
 export interface TableInUse {
@@ -104,7 +65,7 @@ export interface TableInUse {
   readonly failOpen: boolean;
 }
 
-/** The table that new flows of a rule are placed with; undefined where nobody may take them. */
+/** The table that new flows of a rule are placed with; undefined where no backend may take them. */
 export function tableInUse(rule: Pick<Rule, 'allDown'>, view: PoolView): TableInUse | undefined {
   if (view.table.length > 0) return { table: view.table, failOpen: false };
   const { failOpenTable } = view;
@@ -114,11 +75,12 @@ export function tableInUse(rule: Pick<Rule, 'allDown'>, view: PoolView): TableIn
   return { table: failOpenTable, failOpen: true };
 }
 
-export function createPicker(hash: Hash32): Picker {
-  return new HashPicker(hash);
-}
-
-class HashPicker implements Picker {
+/**
+ * Chooses backends. The result depends on the arguments and nothing else: no clock, socket or counter. `excluded` holds
+ * ids of backends that this flow must not get (tried in vain, at their cap); the caller decides which. Not thread-safe:
+ * it reuses one buffer.
+ */
+export class Picker {
   readonly #hash: Hash32;
   // All only remember what the immutable key already determines.
   readonly #flowHashes = new WeakMap<Configuration, FlowHash>();
@@ -129,6 +91,7 @@ class HashPicker implements Picker {
     this.#hash = hash;
   }
 
+  /** From scratch: finds the rule, asks the frontend's allow and deny lists, then picks. */
   pick(state: ForwardingState, tuple: FiveTuple, excluded: ReadonlySet<string>): PickResult {
     const ruleIndex = this.matchRule(state, tuple);
     if (ruleIndex === NO_RULE) return { kind: 'no-rule' };
@@ -137,6 +100,7 @@ class HashPicker implements Picker {
     return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
   }
 
+  /** For a listener, which knows its rule and has asked `isAdmitted`. */
   pickForRule(
     state: ForwardingState,
     ruleIndex: number,
@@ -146,6 +110,10 @@ class HashPicker implements Picker {
     return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
   }
 
+  /**
+   * For rules that balance each datagram by itself: as pickForRule, but starts at the slot of the hash plus `sequence`.
+   * Count `sequence` up by one a datagram: neighbouring slots belong to backends in proportion to their weights.
+   */
   pickForPacket(
     state: ForwardingState,
     ruleIndex: number,
@@ -163,11 +131,11 @@ class HashPicker implements Picker {
     const { seed } = state.configuration;
     const again = excluded.size > 0 && flowHash.rehashes > 0;
     const rounds = again ? this.#rehash(view, table, flowHash, { key, seed }, excluded) : 0;
-    if (rounds === NOBODY) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
+    if (rounds === NONE) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
     const hash = flowHash.hash(key, (seed + rounds) >>> 0);
     const home = (flowHash.slotOf(hash, table.length) + sequence) % table.length;
     const walked = excluded.size === 0 || again ? 0 : this.#walk(view, table, home, excluded);
-    if (walked === NOBODY) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
+    if (walked === NONE) return { kind: 'none', ruleIndex, cause: 'all-excluded', action };
     const skipped = rounds + walked;
     const slot = (home + walked) % table.length;
     const backendIndex = table[slot]!;
@@ -184,6 +152,7 @@ class HashPicker implements Picker {
     };
   }
 
+  /** Index of the rule that covers the tuple's destination, or NO_RULE. */
   matchRule(state: ForwardingState, tuple: FiveTuple): number {
     const { configuration } = state;
     if (!crossesSpokes(configuration.kernel, tuple)) return NO_RULE;
@@ -195,12 +164,14 @@ class HashPicker implements Picker {
     return rulePorts.ownerOf(tuple.protocol, tuple.destination, tuple.destinationPort);
   }
 
+  /** The bytes that are hashed for this rule, as a copy, and their hash. */
   hashOf(state: ForwardingState, ruleIndex: number, tuple: FiveTuple): HashedKey {
     const flowHash = this.flowHash(state);
     const bytes = flowHash.write(tuple, ruleAndView(state, ruleIndex).rule).slice();
     return { bytes, hash: flowHash.hash(bytes, state.configuration.seed) };
   }
 
+  /** How this state's data plane hashes. */
   flowHash({ configuration }: ForwardingState): FlowHash {
     let flowHash = this.#flowHashes.get(configuration);
     if (flowHash === undefined) {
@@ -210,7 +181,7 @@ class HashPicker implements Picker {
     return flowHash;
   }
 
-  /** Times to hash anew until the slot's backend is not excluded, or NOBODY. */
+  /** Times to hash anew until the slot's backend is not excluded, or NONE. */
   #rehash(
     view: PoolView,
     table: Uint16Array,
@@ -222,13 +193,13 @@ class HashPicker implements Picker {
       const slot = flowHash.slotOf(flowHash.hash(key, (seed + round) >>> 0), table.length);
       if (!excluded.has(backendIdAt(view, table[slot]!))) return round;
     }
-    return NOBODY;
+    return NONE;
   }
 
-  /** Slots from `home` to the first whose backend is not excluded, or NOBODY. */
+  /** Slots from `home` to the first whose backend is not excluded, or NONE. */
   #walk(view: PoolView, table: Uint16Array, home: number, excluded: ReadonlySet<string>): number {
-    // Asked first: when everybody is excluded, the walk would look at every slot of the table.
-    if (this.#ownersOf(table).every((index) => excluded.has(backendIdAt(view, index)))) return NOBODY;
+    // Asked first: when all are excluded, the walk would look at every slot of the table.
+    if (this.#ownersOf(table).every((index) => excluded.has(backendIdAt(view, index)))) return NONE;
     let skipped = 0;
     let slot = home;
     while (excluded.has(backendIdAt(view, table[slot]!))) {
@@ -248,7 +219,7 @@ class HashPicker implements Picker {
   }
 }
 
-const NOBODY = -1;
+const NONE = -1;
 
 /** A rule and the view it sees its pool through. Throws RangeError where the state has no such rule. */
 export function ruleAndView(

@@ -17,9 +17,9 @@ export interface BackendInputs {
 export interface PoolEvaluation {
   /** In the order of the configuration. */
   readonly backends: readonly BackendState[];
-  /** Absent if nobody serves. */
+  /** Absent if no member serves. */
   readonly servingPriority?: number;
-  /** Nobody is eligible; true for an empty pool. */
+  /** No member is eligible; true for an empty pool. */
   readonly allDown: boolean;
 }
 
@@ -99,7 +99,7 @@ export interface Eligibility {
 /**
  * The operator's switch over the probe's verdict (Azure: manage-admin-state-how-to). `up` and `down` win over the
  * probe; `none` follows it. Without a probe a backend counts as up, and the switch still works, which in Azure it
- * does not (V11). A backend nobody has probed yet gets no new flows but keeps the ones it has.
+ * does not (V11). A backend that was not probed yet gets no new flows but keeps the ones it has.
  */
 export function effectiveEligibility(
   health: HealthState,

@@ -30,7 +30,7 @@ export class PeerMessages<M extends Kinded> {
     });
   }
 
-  /** Whoever waits, and will wait, is refused with this. The first one counts. */
+  /** Rejects the waiting call and all later ones with this reason; the first reason counts. */
   end(why: string): void {
     this.#ended ??= failed(why);
     this.#wake();
@@ -42,7 +42,7 @@ export class PeerMessages<M extends Kinded> {
     for (;;) {
       const message = this.#arrived.shift();
       if (message !== undefined) {
-        if (message.kind !== kind) throw failed(strange(message, kind));
+        if (message.kind !== kind) throw failed(unexpected(message, kind));
         return message as Extract<M, { readonly kind: K }>;
       }
       if (this.#ended !== undefined) throw this.#ended;
@@ -63,7 +63,7 @@ export class PeerMessages<M extends Kinded> {
   }
 }
 
-function strange(message: Kinded & { readonly message?: unknown }, wanted: string): string {
+function unexpected(message: Kinded & { readonly message?: unknown }, wanted: string): string {
   return message.kind === 'failed' && typeof message.message === 'string'
     ? message.message
     : `The other process said "${message.kind}", must be "${wanted}"`;
@@ -74,8 +74,8 @@ function failed(message: string): BalancerError {
 }
 
 /**
- * What the messages of an upgrade mean. It grows when a version could misunderstand another; then the old process goes
- * on, and only a restart brings the new version.
+ * Version of the messages of an upgrade. It grows when one version could misunderstand another: then the old process
+ * keeps serving, and only a restart brings the new version.
  */
 export const UPGRADE_PROTOCOL = 2;
 
@@ -99,17 +99,17 @@ export interface HandedSocket {
 
 /** Old process to new, in this order. */
 export type PredecessorMessage =
-  | { readonly kind: 'legacy'; readonly legacy: Legacy }
+  | { readonly kind: 'state'; readonly state: HandoverState }
   | HandedSocket
   /** All sockets have been sent: so many. */
   | { readonly kind: 'sockets-sent'; readonly count: number }
-  /** The old process reads no UDP any more. */
+  /** The old process no longer reads UDP. */
   | { readonly kind: 'take-over'; readonly udpFlows: readonly UdpFlowState[] }
   /** The admin and metrics ports are free. */
   | { readonly kind: 'released' };
 
 /** What a control process knows that its configuration does not say, for its successor. Plain data. */
-export interface Legacy {
+export interface HandoverState {
   /** The old process's monotonic clock at that moment: times in `health` count from the same point. */
   readonly monotonicMs: number;
   /** By backend id. */
@@ -119,14 +119,14 @@ export interface Legacy {
   readonly health: ReadonlyMap<string, BackendHealth>;
 }
 
-export interface LegacyParts {
+export interface HandoverParts {
   readonly clock: Clock;
   readonly overrides: Overrides;
   readonly drains: Drains;
   readonly health: ProbeHealth;
 }
 
-export function takeLegacy({ clock, overrides, drains, health }: LegacyParts): Legacy {
+export function handoverStateOf({ clock, overrides, drains, health }: HandoverParts): HandoverState {
   const known = new Map<string, BackendHealth>();
   for (const { key, health: one } of health.statuses()) if (one !== undefined) known.set(key, one);
   return {
@@ -138,7 +138,10 @@ export function takeLegacy({ clock, overrides, drains, health }: LegacyParts): L
 }
 
 /** To be called before the balancer starts; its drains are resumed after. */
-export function adoptLegacy({ monotonicMs, overrides, health }: Legacy, parts: LegacyParts): void {
+export function adoptHandoverState(
+  { monotonicMs, overrides, health }: HandoverState,
+  parts: HandoverParts,
+): void {
   parts.overrides.restore(overrides);
   const shiftMs = parts.clock.monotonicMs() - monotonicMs;
   parts.health.inherit(new Map([...health].map(([key, one]) => [key, shifted(one, shiftMs)])));

@@ -1,20 +1,30 @@
-import { BalancerError } from '../model/errors.js';
+import type { Balancer } from '../control/balancer.js';
+import type { Drains } from '../control/drains.js';
+import type { ProbeHealth } from '../health/tracker.js';
+import { BalancerError, errorMessage } from '../model/errors.js';
 import { VERSION } from '../model/version.js';
-import { receivedSocket, type ListeningSocket, type UdpFlowState } from '../planes/contract.js';
+import {
+  canHandOver,
+  receivedSocket,
+  type DataPlane,
+  type ListeningSocket,
+  type UdpFlowState,
+} from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
 import type { PeerChannel } from '../runtime/peer.js';
 import {
   PeerMessages,
   UPGRADE_PROTOCOL,
-  type Legacy,
+  adoptHandoverState,
+  type HandoverState,
   type PredecessorMessage,
   type SuccessorMessage,
 } from './messages.js';
 
-/** The old process keeps the time of the whole upgrade, and closes the channel; this is only so as not to wait for ever. */
-const PATIENCE_MS = 600_000;
+/** The old process limits the whole upgrade and closes the channel; this only keeps the wait from being endless. */
+const MESSAGE_LIMIT_MS = 600_000;
 
-/** The old process's admin and metrics ports: after that, binding them shows whether they are free. */
+/** For the old process's admin and metrics ports: after that, binding them shows whether they are free. */
 const RELEASE_MS = 5000;
 
 /** The process whose place this one takes, as this one sees it. Its methods are called in their order, once each. */
@@ -32,21 +42,21 @@ export class Predecessor {
   }
 
   /** Asks for what the old process has and knows. The sockets are the caller's. */
-  async meet(): Promise<{ readonly legacy: Legacy; readonly sockets: readonly ListeningSocket[] }> {
+  async meet(): Promise<{ readonly state: HandoverState; readonly sockets: readonly ListeningSocket[] }> {
     this.#send({ kind: 'hello', protocol: UPGRADE_PROTOCOL, version: VERSION });
-    const { legacy } = await this.#messages.next('legacy', PATIENCE_MS);
-    const { count } = await this.#messages.next('sockets-sent', PATIENCE_MS);
+    const { state } = await this.#messages.next('state', MESSAGE_LIMIT_MS);
+    const { count } = await this.#messages.next('sockets-sent', MESSAGE_LIMIT_MS);
     if (this.#sockets.length !== count) throw incomplete(this.#sockets.length, count);
-    return { legacy, sockets: this.#sockets.splice(0) };
+    return { state, sockets: this.#sockets.splice(0) };
   }
 
   /** Says that all is ready. When it resolves, the old process reads no UDP any more: be quick. */
   async takeOver(): Promise<readonly UdpFlowState[]> {
     this.#send({ kind: 'ready' });
-    return (await this.#messages.next('take-over', PATIENCE_MS)).udpFlows;
+    return (await this.#messages.next('take-over', MESSAGE_LIMIT_MS)).udpFlows;
   }
 
-  /** Says that this process serves. When it resolves, the old one takes nothing any more and has freed its ports. */
+  /** Says that this process serves. When it resolves, the old one takes nothing new and has freed its ports. */
   async serving(): Promise<void> {
     this.#send({ kind: 'serving' });
     // What it does not say, it has not survived.
@@ -58,7 +68,7 @@ export class Predecessor {
     this.#channel.close();
   }
 
-  /** The old process goes on as if nothing had been. */
+  /** The old process serves as before. */
   failed(message: string): void {
     for (const socket of this.#sockets.splice(0)) socket.release();
     this.#send({ kind: 'failed', message });
@@ -73,4 +83,61 @@ export class Predecessor {
 function incomplete(found: number, sent: number): BalancerError {
   const message = `${found} listening sockets have come, must be ${sent}`;
   return new BalancerError(message, { code: 'LB_UPGRADE_FAILED', source: 'system' });
+}
+
+/** What the new process takes over into. */
+export interface TakeoverParts {
+  readonly plane: DataPlane;
+  readonly balancer: Balancer;
+  readonly health: ProbeHealth;
+  readonly drains: Drains;
+}
+
+/** The new process's side, until it serves. Its methods are called in their order, once each. */
+export class Takeover {
+  readonly #clock: Clock;
+  readonly #predecessor: Predecessor;
+  #state: HandoverState | undefined;
+
+  constructor(clock: Clock, channel: PeerChannel) {
+    this.#clock = clock;
+    this.#predecessor = new Predecessor(clock, channel);
+  }
+
+  /** Before the balancer starts: takes over the sockets, and what the old process knows. */
+  async begin({ plane, balancer, health, drains }: TakeoverParts): Promise<void> {
+    if (!canHandOver(plane)) {
+      const message = 'This data plane cannot take over sockets';
+      throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
+    }
+    const { state, sockets } = await this.#predecessor.meet();
+    this.#state = state;
+    adoptHandoverState(state, { clock: this.#clock, overrides: balancer.overrides, health, drains });
+    await plane.inherit(sockets);
+  }
+
+  /** The last thing before the plane starts. */
+  async flows(plane: DataPlane): Promise<void> {
+    const flows = await this.#predecessor.takeOver();
+    if (canHandOver(plane)) plane.inheritFlows(flows);
+  }
+
+  /** Once the plane serves. When it resolves, the old process has freed its ports; it waits for `leave`. */
+  async finish({ balancer, drains }: Pick<TakeoverParts, 'balancer' | 'drains'>): Promise<void> {
+    await this.#predecessor.serving();
+    const backends = balancer.configuration.backendPools.flatMap((pool) => pool.backends);
+    for (const record of this.#state?.drains ?? []) {
+      const backend = backends.find(({ id }) => id === record.backendId);
+      if (backend !== undefined) drains.resume(record, backend);
+    }
+    balancer.overrides.retain(new Set(backends.map(({ id }) => id)));
+  }
+
+  leave(): void {
+    this.#predecessor.leave();
+  }
+
+  failed(error: unknown): void {
+    this.#predecessor.failed(errorMessage(error));
+  }
 }

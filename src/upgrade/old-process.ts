@@ -1,12 +1,17 @@
+import type { Balancer } from '../control/balancer.js';
+import type { Drains } from '../control/drains.js';
+import type { ProbeHealth } from '../health/tracker.js';
 import { BalancerError } from '../model/errors.js';
 import type { ControlEvent, UpgradeOutcome } from '../model/events.js';
-import type { HandOverPlane } from '../planes/contract.js';
+import { canHandOver, type DataPlane, type HandOverPlane } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
 import type { SuccessorProcess } from '../runtime/peer.js';
 import {
   PeerMessages,
   UPGRADE_PROTOCOL,
-  type Legacy,
+  handoverStateOf,
+  type HandoverParts,
+  type HandoverState,
   type PredecessorMessage,
   type SuccessorMessage,
 } from './messages.js';
@@ -30,7 +35,7 @@ export interface UpgraderDeps {
   /** Undefined: this plane cannot hand over. */
   readonly plane: HandOverPlane | undefined;
   readonly launch: () => SuccessorProcess;
-  readonly legacy: () => Legacy;
+  readonly state: () => HandoverState;
   /** Whether a stop has begun. */
   readonly isStopping: () => boolean;
   readonly onEvent: (event: ControlEvent) => void;
@@ -41,16 +46,16 @@ export interface UpgradeRequest {
   readonly deadlineMs?: number;
 }
 
-/** A successor that serves, and waits for the ports that are left. */
-export interface Succession extends UpgradeRequest {
+/** A new process that serves, and waits for the ports that are left. */
+export interface ServingSuccessor {
   readonly outcome: UpgradeOutcome;
-  /** Says that the admin and metrics ports are free, and lets go of the new process. */
+  /** Tells it that the admin and metrics ports are free; this process no longer waits for its end. */
   release(): void;
 }
 
 /**
- * Has another process take this one's place. Until that one serves, this one goes on as if nothing happened: TCP is
- * accepted by both for a moment, UDP waits in the sockets while flows change over.
+ * Has another process take over from this one. Until that one serves, this one serves as before: TCP is accepted
+ * by both for a moment, UDP waits in the sockets while flows change over.
  */
 export class Upgrader {
   readonly #deps: UpgraderDeps;
@@ -61,10 +66,10 @@ export class Upgrader {
   }
 
   /**
-   * Resolves when the new process serves. Rejects, and this process goes on, with `LB_RESTART_NEEDED` where the plane
+   * Resolves when the new process serves. Rejects, and this process keeps serving, with `LB_RESTART_NEEDED` where the plane
    * cannot hand over, `LB_CONFLICT` where an upgrade or a stop is under way, and `LB_UPGRADE_FAILED`.
    */
-  async upgrade(request: UpgradeRequest): Promise<Succession> {
+  async upgrade(): Promise<ServingSuccessor> {
     const { plane, isStopping, onEvent, launch } = this.#deps;
     const whyNot = plane === undefined ? NOTHING_TO_HAND_OVER : plane.whyNoHandOver?.();
     if (plane === undefined || whyNot !== undefined) {
@@ -80,7 +85,6 @@ export class Upgrader {
       const outcome = await this.#handOver(plane, successor);
       onEvent({ type: 'upgrade-ready', outcome });
       return {
-        ...request,
         outcome,
         release() {
           successor.channel.send({ kind: 'released' } satisfies PredecessorMessage);
@@ -98,7 +102,7 @@ export class Upgrader {
   }
 
   async #handOver(plane: HandOverPlane, { pid, channel, exited }: SuccessorProcess): Promise<UpgradeOutcome> {
-    const { clock, legacy } = this.#deps;
+    const { clock, state } = this.#deps;
     const startedMs = clock.monotonicMs();
     const left = (limitMs: number): number => Math.max(0, startedMs + limitMs - clock.monotonicMs());
     const messages = new PeerMessages<SuccessorMessage>(clock, channel, () => undefined);
@@ -109,7 +113,7 @@ export class Upgrader {
 
     const { protocol, version } = await messages.next('hello', left(READY_MS));
     if (protocol !== UPGRADE_PROTOCOL) throw otherProtocol(protocol);
-    send({ kind: 'legacy', legacy: legacy() });
+    send({ kind: 'state', state: state() });
     let sockets = 0;
     await plane.lend((socket) => {
       sockets++;
@@ -148,4 +152,57 @@ function conflict(message: string): BalancerError {
 function otherProtocol(found: number): BalancerError {
   const message = `The new version speaks upgrade protocol ${found}, must be ${UPGRADE_PROTOCOL}: only a restart brings it`;
   return new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'system' });
+}
+
+export interface SuccessionDeps extends Pick<UpgraderDeps, 'clock' | 'launch' | 'onEvent'> {
+  readonly plane: DataPlane;
+  readonly balancer: Balancer;
+  readonly health: ProbeHealth;
+  readonly drains: () => Drains;
+  /** Frees what only one process can have: resolves when all of it is free. */
+  readonly release: () => Promise<void>;
+}
+
+/** The old process's side: has a new process launched, and is superseded by it. */
+export class Succession {
+  /** Resolves with the request once a new process serves. */
+  readonly superseded: Promise<UpgradeRequest>;
+  readonly #deps: SuccessionDeps;
+  readonly #upgrader: Upgrader;
+  #resolve: (request: UpgradeRequest) => void = () => undefined;
+  #isOver = false;
+
+  constructor(deps: SuccessionDeps) {
+    const { clock, plane, balancer, health, launch, onEvent } = deps;
+    this.superseded = new Promise((resolve) => (this.#resolve = resolve));
+    this.#deps = deps;
+    const parts = (): HandoverParts => ({
+      clock,
+      overrides: balancer.overrides,
+      health,
+      drains: deps.drains(),
+    });
+    this.#upgrader = new Upgrader({
+      ...{ clock, launch, onEvent },
+      plane: canHandOver(plane) ? plane : undefined,
+      state: () => handoverStateOf(parts()),
+      isStopping: () => balancer.stopping,
+    });
+  }
+
+  /** Whether another process has taken this one's place. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
+  /** See Upgrader.upgrade. */
+  async upgrade(request: UpgradeRequest): Promise<UpgradeOutcome> {
+    const { clock, release } = this.#deps;
+    const successor = await this.#upgrader.upgrade();
+    this.#isOver = true;
+    this.#resolve(request);
+    // The admin API answers the request before it closes.
+    clock.setTimer(0, () => void release().finally(() => successor.release()));
+    return successor.outcome;
+  }
 }

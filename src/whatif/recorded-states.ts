@@ -227,7 +227,7 @@ function memberOfRecordedState(recorded: LoggedMember, backends: ReadonlyMap<str
   return { backend, health, adminState, effectiveWeight: weight, eligible, valid, serving };
 }
 
-/** Everybody but those switched down (control/forwarding-compiler.ts). */
+/** All but those switched down, as the compiler has it (selection/compiler.ts). */
 function failOpenWeights(members: readonly BackendState[]): readonly MaglevMember[] {
   return members.map(({ backend, adminState, effectiveWeight }) => ({
     id: backend.id,

@@ -1,13 +1,11 @@
 import type { DataPlane } from '../../src/planes/contract.js';
 import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
 import { KernelPlane } from '../../src/planes/kernel/plane.js';
-import { setupOf } from '../../src/planes/kernel/setup-of.js';
-import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
 import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { systemFiles as files } from '../../src/runtime/files.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { createPicker } from '../../src/selection/picker.js';
+import { Picker } from '../../src/selection/picker.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { conformanceSuite } from './data-plane-suite.js';
 
@@ -15,17 +13,18 @@ import { conformanceSuite } from './data-plane-suite.js';
 
 async function createKernelPlane(): Promise<DataPlane> {
   const tools = systemTools();
-  const picker = createPicker(await createHasher());
-  return new KernelPlane({
-    ...{ clock, tools },
-    createKeeper: (onChange) =>
-      new Reconciler({ clock, tools, onChange }, { instance: 'haports', adopts: true }),
-    lock: { take: () => Promise.resolve(), release: () => undefined },
-    flows: new ConntrackFlows({ clock, tools, files, picker }, { flowEvents: true }),
-    setupOf: (input) => setupOf(input, { networks: [] }),
-    interfaces: () => [],
-    onWarning: () => undefined,
-  });
+  const picker = new Picker(await createHasher());
+  return new KernelPlane(
+    {
+      ...{ clock, tools },
+      lock: { take: () => Promise.resolve(), release: () => undefined },
+      flows: new ConntrackFlows({ clock, tools, files, picker }, { flowEvents: true }),
+      networks: () => [],
+      interfaces: () => [],
+      onWarning: () => undefined,
+    },
+    { instance: 'haports' },
+  );
 }
 
 conformanceSuite('the kernel plane', {

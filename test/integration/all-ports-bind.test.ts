@@ -188,7 +188,7 @@ function configurationOf(workers: number, listenPorts?: string) {
 function allPorts(workers: number): Promise<AllPortsResult> {
   const script = `ip link set lo up && exec "$0" "$@"`;
   const args = [process.execPath, ALL_PORTS_MAIN, MAIN, String(workers), String(FLOWS)];
-  const child = spawn('unshare', ['-n', 'sh', '-c', script, ...args], { timeout: 120_000 });
+  const child = spawn('unshare', ['-n', 'sh', '-c', script, ...args], { timeout: 280_000 });
   let [out, err] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (part: string) => (out += part));
   child.stderr.setEncoding('utf8').on('data', (part: string) => (err += part));

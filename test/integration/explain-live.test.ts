@@ -15,7 +15,7 @@ import { parseIpAddress, type Protocol } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { explain } from '../../src/selection/explain.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { createPicker, type Picker } from '../../src/selection/picker.js';
+import { Picker } from '../../src/selection/picker.js';
 
 const FLOWS = 300;
 const CLI_FLOWS = 3;
@@ -99,7 +99,7 @@ void describe('explain predicts what the built process does', () => {
     }
     file = await ConfigFile.write(configuration);
     states = await StateFactory.create();
-    picker = createPicker(await createHasher());
+    picker = new Picker(await createHasher());
     balancer = await HaportsProcess.start(configuration);
   });
 

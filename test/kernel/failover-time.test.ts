@@ -29,7 +29,7 @@ const CLIENT_MAIN = fileURLToPath(new URL('../support/failover-client-main.js', 
 const HOST = LAB_FRONTENDS[4][0];
 const [PORT, PROBE_PORT] = [8080, 9000];
 const LIMIT_MS = 100;
-const GOES = 3;
+const GOES = 8;
 const STREAM_SECONDS = 3;
 /** The stream has come to its rate by then. */
 const CHANGE_AFTER_MS = 1200;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { floatingSetup } from '../../src/planes/kernel/ebpf/floating.js';
 import { ipAddress } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
@@ -271,7 +271,7 @@ for (const mode of MODES) {
       await lab.clear();
       const one = state(configuration({}));
       await lab.load(one);
-      const small = replaceTableText(floatingSetup(kernelInput(one))).replaceAll('size 262144', 'size 4');
+      const small = replaceTableText(floatingSetup(compileProgram(one))).replaceAll('size 262144', 'size 4');
       await lab.namespaces.nft('lb', small);
       await lab.flush('settling');
       const open = await another(4, 60);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import type { PlaneEvent } from '../../src/model/events.js';
 import type { KernelMode } from '../../src/model/configuration.js';
 import { systemTools } from '../../src/planes/netfilter/tools.js';
@@ -53,7 +53,7 @@ for (const mode of MODES) {
       const events: PlaneEvent[] = [];
       mirror.subscribe((batch) => events.push(...batch));
       mirror.consume();
-      mirror.update(state, kernelInput(state));
+      mirror.update(state, compileProgram(state));
       await mirror.start();
       const flows: ClientFlow[] = Array.from({ length: 120 }, (_, index) => ({
         protocol: index % 2 === 0 ? 'tcp' : 'udp',

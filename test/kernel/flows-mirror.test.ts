@@ -3,7 +3,7 @@ import { after, before, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
-import { kernelInput, type KernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram, type KernelProgram } from '../../src/planes/kernel/program.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import type { PlaneEvent } from '../../src/model/events.js';
 import type { FlowRecord } from '../../src/model/flow.js';
@@ -75,7 +75,7 @@ describe('ConntrackFlows of a kernel', { skip: whyNoNamespaces() }, () => {
   let client: LabClient;
   let states: KernelStates;
   let state: ForwardingState;
-  let input: KernelInput;
+  let input: KernelProgram;
   const running: ConntrackFlows[] = [];
 
   before(async () => {
@@ -86,7 +86,7 @@ describe('ConntrackFlows of a kernel', { skip: whyNoNamespaces() }, () => {
       await lab.namespaces.sysctl('lb', `net.netfilter.nf_conntrack_${name}`, 1);
     }
     state = states.state(configuration, { tableSize: 1021 });
-    input = kernelInput(state);
+    input = compileProgram(state);
     await lab.load(natSetup(input));
   });
   beforeEach(async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { whyNoNamespaces } from '../support/namespaces.js';
@@ -53,7 +53,7 @@ describe('natSetup() and short connections', { skip }, () => {
             },
             { returnPath },
           );
-          await lab.load(natSetup(kernelInput(state)));
+          await lab.load(natSetup(compileProgram(state)));
           await lab.forget();
           const flows = Array.from({ length: TUPLES * ROUNDS }, (_, index): ClientFlow => {
             const tuple = index % TUPLES;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
+import { compileProgram, type RemovedBackend } from '../../src/planes/kernel/program.js';
 import { ACTED } from '../../src/planes/kernel/nat/policies.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { ipAddress } from '../../src/model/address.js';
@@ -58,7 +58,7 @@ describe('natSetup() when backends come and go', { skip }, () => {
       const address = ipAddress(member(name).address);
       return { id: `nvas/${address.text}`, address, pool: 'nvas' };
     });
-    return natSetup(kernelInput(states.state(raw, {}, conditions), gone));
+    return natSetup(compileProgram(states.state(raw, {}, conditions), gone));
   }
 
   function flowsOf(protocol: 'tcp' | 'udp', count: number): ClientFlow[] {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { ipAddress } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
@@ -84,7 +84,7 @@ describe('natSetup() places flows as explain says', { skip }, () => {
   for (const [distribution, family, count] of cases) {
     test(`${count} of ${count} TCP and UDP flows each, ${distribution}, IPv${family}`, async () => {
       const state = states.state(configuration(distribution, family));
-      await lab.load(natSetup(kernelInput(state)));
+      await lab.load(natSetup(compileProgram(state)));
       for (const protocol of ['tcp', 'udp'] as const) {
         await lab.forget();
         const flows = flowsOf(protocol, family, count);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { ipAddress, parseCidr } from '../../src/model/address.js';
 import type { KernelOptions } from '../../src/model/configuration.js';
@@ -57,7 +57,7 @@ describe('natSetup() and the way there and back', { skip }, () => {
   ): Promise<void> {
     const state = states.state(configuration(family), options);
     await lab.load(
-      natSetup(kernelInput(state), { networks: networks.flatMap((text) => parseCidr(text) ?? []) }),
+      natSetup(compileProgram(state), { networks: networks.flatMap((text) => parseCidr(text) ?? []) }),
     );
     await lab.forget();
   }

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { natSetup } from '../../src/planes/kernel/nat/rules.js';
 import { within } from '../support/deadline.js';
 import { KernelStates } from '../support/kernel-states.js';
@@ -59,7 +59,7 @@ describe('natSetup() follows rules', { skip }, () => {
       })),
       rules: rules.map((rule) => ({ frontend: 'hub', backendPool: 'nvas', probe: 'alive', ...rule })),
     };
-    await lab.load(natSetup(kernelInput(states.state(raw, {}, conditions))));
+    await lab.load(natSetup(compileProgram(states.state(raw, {}, conditions))));
     await lab.forget();
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { backendMarks, kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
+import { backendMarks, compileProgram, type RemovedBackend } from '../../src/planes/kernel/program.js';
 import { nextHopSetup } from '../../src/planes/kernel/ebpf/next-hop.js';
 import { ipAddress, parseCidr } from '../../src/model/address.js';
 import type { FlowAction } from '../../src/model/configuration.js';
@@ -77,7 +77,7 @@ describe('next-hop while the pool changes', { skip: whyNoNamespaces('ss') }, () 
   ): Promise<void> {
     const options = { mode: 'next-hop', spokes: BLOCKS } as const;
     await lab.load(
-      nextHopSetup(kernelInput(states.state(configuration(wishes), options, conditions), removed)),
+      nextHopSetup(compileProgram(states.state(configuration(wishes), options, conditions), removed)),
     );
   }
 

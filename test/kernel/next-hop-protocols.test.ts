@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, test } from 'node:test';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { nextHopSetup } from '../../src/planes/kernel/ebpf/next-hop.js';
 import { parseCidr } from '../../src/model/address.js';
 import { flushInstance } from '../../src/planes/netfilter/nft.js';
@@ -46,7 +46,7 @@ function setup(states: KernelStates, flowState: 'pinned' | 'stateless'): KernelS
     })),
   };
   const options = { mode: 'next-hop', spokes: BLOCKS, flowState } as const;
-  return nextHopSetup(kernelInput(states.state(configuration, options)));
+  return nextHopSetup(compileProgram(states.state(configuration, options)));
 }
 
 for (const flowState of ['pinned', 'stateless'] as const) {
@@ -124,7 +124,7 @@ describe('the setup of next-hop in the kernel', { skip: whyNoNamespaces() }, () 
     );
     try {
       const before = await lab.namespaces.ip('lb', 'rule show');
-      await keeper.install(setup(await KernelStates.create(), 'pinned'));
+      await keeper.want([{ setup: setup(await KernelStates.create(), 'pinned') }]);
       const rules = await lab.namespaces.ip('lb', '-N rule show');
       assert.equal(rules.match(/fwmark/g)?.length, 3);
       await new Promise((resolve) => setTimeout(resolve, 500));
@@ -141,18 +141,18 @@ describe('the setup of next-hop in the kernel', { skip: whyNoNamespaces() }, () 
 
       // Another table knows who is near from the one before.
       await lab.namespaces.nft('lb', 'add element inet haports near { 02:00:00:00:00:11 }');
-      await keeper.install(setup(await KernelStates.create(), 'stateless'));
+      await keeper.want([{ setup: setup(await KernelStates.create(), 'stateless') }]);
       const near = await lab.namespaces.must('lb', 'nft', ['list', 'set', 'inet', 'haports', 'near']);
       assert.match(near, /02:00:00:00:00:11 expires 9m/);
 
-      await keeper.letGo();
+      await keeper.release();
       const removed = await flushInstance(tools, 'haports');
       assert.equal(removed.filter((line) => line.includes(' rule ')).length, 6);
       assert.equal(removed.filter((line) => line.includes(' route default via ')).length, 6);
       assert.equal(await lab.namespaces.ip('lb', 'rule show'), before);
       assert.equal(await lab.namespaces.must('lb', 'nft', ['list', 'tables']), '');
     } finally {
-      await keeper.letGo();
+      await keeper.release();
       await lab.close();
     }
   });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { nextHopSetup } from '../../src/planes/kernel/ebpf/next-hop.js';
 import { ipAddress, parseCidr, type Cidr, type FiveTuple } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
@@ -86,7 +86,7 @@ for (const route of ['past', 'through'] as const satisfies readonly NvaRoute[]) 
       timeoutMs = 3000,
     ): Promise<{ answered: number; asked: number; asPredicted: number; twice: number }> {
       const state = states.state(configuration(family), { mode: 'next-hop', spokes: BLOCKS, ...options });
-      await lab.load(nextHopSetup(kernelInput(state)));
+      await lab.load(nextHopSetup(compileProgram(state)));
       await lab.forget();
       await probe(family);
       // Each run has its own ports: nothing that a server remembers is in the way.

@@ -82,7 +82,7 @@ describe('captureSetup(), in the kernel', { skip }, () => {
       { clock: new FakeClock(), tools, onChange: () => undefined },
       { instance: 'haports' },
     );
-    await reconciler.install(setup);
+    await reconciler.want([{ setup: setup }]);
     server = lab.spawn('box', process.execPath, ['-e', SERVER], { stdio: ['ignore', 'pipe', 'inherit'] });
     assert.ok(server.stdout);
     await within(once(server.stdout, 'data'), 10_000, 'the server to listen');
@@ -171,7 +171,7 @@ describe('captureSetup(), in the kernel', { skip }, () => {
         'a flow that is not steered',
       );
       assert.equal(heard, '');
-      await reconciler.install(setup);
+      await reconciler.want([{ setup: setup }]);
       await eventually(() => heard.startsWith('240.9.0.0 '), 5000, 'an answer of a captured flow');
     } finally {
       client.kill();
@@ -184,7 +184,7 @@ describe('captureSetup(), in the kernel', { skip }, () => {
     const listed6 = ['-f', 'ipv6', ...listed];
     await ask('far', 'udp', FRONTENDS[6], 53);
     assert.match(await lab.must('box', 'conntrack', listed), /src=240\.9\.0\.0/);
-    await reconciler.letGo();
+    await reconciler.release();
     await flushInstance(systemTools({ namespace: lab.full('box') }), 'haports');
     assert.equal(await lab.must('box', 'conntrack', listed), '');
     assert.equal(await lab.must('box', 'conntrack', listed6), '');

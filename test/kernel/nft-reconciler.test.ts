@@ -110,11 +110,11 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     return parts.join('');
   }
 
-  test('install() puts table and routing in place, and remove() leaves nothing of it', async () => {
+  test('want() puts table and routing in place, and remove() leaves nothing of it', async () => {
     const [rulesBefore, routingBefore] = [await ruleset(), await routing()];
     await reconciler.check(setup());
     assert.equal(await ruleset(), rulesBefore, 'check() changes nothing');
-    await reconciler.install(setup());
+    await reconciler.want([{ setup: setup() }]);
     const rules = await ruleset();
     assert.ok(rules.startsWith(rulesBefore), 'tables of others are as they were');
     assert.match(rules, /dnat ip to tcp dport map @tcp4-hub:61000/);
@@ -134,24 +134,24 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.deepEqual(changes, ['installed', 'removed']);
   });
 
-  test('install() adds the policy rule of a backend, and remove() takes it away', async () => {
+  test('want() adds the policy rule of a backend, and remove() takes it away', async () => {
     const routingBefore = await routing();
-    await reconciler.install(withBackend());
+    await reconciler.want([{ setup: withBackend() }]);
     assert.match(await must('ip', ['-6', 'rule']), /fwmark 0x68000001 lookup/);
-    await reconciler.install(setup());
+    await reconciler.want([{ setup: setup() }]);
     assert.doesNotMatch(await must('ip', ['-6', 'rule']), /fwmark/, 'what is no longer wanted goes');
     await reconciler.remove();
     assert.equal(await routing(), routingBefore);
   });
 
-  test('install() only changes elements where only ports change', async () => {
-    await reconciler.install(setup());
+  test('want() only changes elements where only ports change', async () => {
+    await reconciler.want([{ setup: setup() }]);
     const chain = await must('nft', ['-a', 'list', 'chain', 'inet', 'haports', 'steer']);
     const ports = [
       frontend('hub', '10.9.0.1', 5, '2-21,23-1999,3000', '7'),
       frontend('hub-6', '2001:db8::9', 5, '7', '8-9'),
     ];
-    await reconciler.install(setup({ frontends: ports }));
+    await reconciler.want([{ setup: setup({ frontends: ports }) }]);
     assert.equal(
       await must('nft', ['-a', 'list', 'chain', 'inet', 'haports', 'steer']),
       chain,
@@ -164,29 +164,29 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.match(await must('nft', ['list', 'set', 'inet', 'haports', 'udp6-hub-6']), /elements = \{ 8-9 \}/);
   });
 
-  test('install() of the same again writes nothing', async () => {
-    await reconciler.install(setup());
+  test('want() of the same again writes nothing', async () => {
+    await reconciler.want([{ setup: setup() }]);
     const handles = await must('nft', ['-a', 'list', 'ruleset']);
-    await reconciler.install(setup());
+    await reconciler.want([{ setup: setup() }]);
     assert.equal(await must('nft', ['-a', 'list', 'ruleset']), handles);
     assert.deepEqual(changes, ['installed']);
   });
 
-  test('install() replaces what a crashed process left, routing included', async () => {
-    await reconciler.install(setup({ frontends: [frontend('old', '10.9.0.2', 77, '1-9', '')] }));
+  test('want() replaces what a crashed process left, routing included', async () => {
+    await reconciler.want([{ setup: setup({ frontends: [frontend('old', '10.9.0.2', 77, '1-9', '')] }) }]);
     const successor = make('haports');
-    await successor.install(setup());
+    await successor.want([{ setup: setup() }]);
     assert.doesNotMatch(await ruleset(), /tcp4-old/);
     assert.doesNotMatch(await routing(), /240\.77\./);
   });
 
-  test('install() changes nothing where the kernel refuses', async () => {
-    await reconciler.install(setup());
+  test('want() changes nothing where the kernel refuses', async () => {
+    await reconciler.want([{ setup: setup() }]);
     const [rules, routes] = [await must('nft', ['-a', 'list', 'ruleset']), await routing()];
     const good = setup({ frontends: [frontend('new', '10.9.0.3', 78, '1-9', '')] });
     const bad = { ...good, structure: good.structure.replace('jump steer', 'jump nowhere') };
     await assert.rejects(reconciler.check(bad), { name: 'BalancerError' });
-    await assert.rejects(reconciler.install(bad), { name: 'BalancerError' });
+    await assert.rejects(reconciler.want([{ setup: bad }]), { name: 'BalancerError' });
     assert.equal(await must('nft', ['-a', 'list', 'ruleset']), rules);
     assert.equal(await routing(), routes);
     assert.equal(reconciler.report().state, 'in-place');
@@ -238,7 +238,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
   ];
   for (const { name, tool, line, evidence } of DAMAGES) {
     test(`it puts right ${name}`, async () => {
-      await reconciler.install(setup());
+      await reconciler.want([{ setup: setup() }]);
       const [rules, routes] = [await ruleset(), await routing()];
       await must(tool, line.split(' '));
       assert.notDeepEqual([await ruleset(), await routing()], [rules, routes], 'the damage is done');
@@ -253,7 +253,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
   }
 
   test('it puts right a policy rule and the table after `nft flush ruleset`', async () => {
-    await reconciler.install(withBackend());
+    await reconciler.want([{ setup: withBackend() }]);
     await must('nft', ['flush', 'ruleset']);
     await must('ip', ['-6', 'rule', 'del', 'pref', '680']);
     await poll();
@@ -265,7 +265,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
   });
 
   test('it looks at the elements every five minutes', async () => {
-    await reconciler.install(setup());
+    await reconciler.want([{ setup: setup() }]);
     await must('nft', ['delete', 'element', 'inet', 'haports', 'tcp4-hub', '{ 80, 443 }']);
     await poll();
     assert.equal(reconciler.report().repairs, 0, 'not at every poll');
@@ -274,19 +274,19 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /443 : 240\.5\.1\.187/);
   });
 
-  test('install() of a change after damage replaces the whole table', async () => {
-    await reconciler.install(setup());
+  test('want() of a change after damage replaces the whole table', async () => {
+    await reconciler.want([{ setup: setup() }]);
     await must('nft', ['delete', 'table', 'inet', 'haports']);
-    await reconciler.install(setup({ frontends: [frontend('hub', '10.9.0.1', 5, '80', '')] }));
+    await reconciler.want([{ setup: setup({ frontends: [frontend('hub', '10.9.0.1', 5, '80', '')] }) }]);
     assert.match(await must('nft', ['list', 'map', 'inet', 'haports', 'tcp4-hub']), /80 : 240\.5\.0\.80/);
   });
 
   test('two instances keep out of each other, and each flush removes its own', async () => {
     const other = make('other');
-    await reconciler.install(setup());
-    await other.install(
-      setup({ instance: 'other', frontends: [frontend('hub', '10.9.0.1', 5, '3000-3009', '')] }),
-    );
+    await reconciler.want([{ setup: setup() }]);
+    await other.want([
+      { setup: setup({ instance: 'other', frontends: [frontend('hub', '10.9.0.1', 5, '3000-3009', '')] }) },
+    ]);
     assert.match(
       await must('ip', ['route', 'show', 'table', 'local', 'proto', '104']),
       /240.*\n.*240/,
@@ -304,9 +304,9 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.match(await ruleset(), /table inet haports \{/);
   });
 
-  test('letGo() leaves everything, and looks after nothing', async () => {
-    await reconciler.install(setup());
-    await reconciler.letGo();
+  test('release() leaves everything, and looks after nothing', async () => {
+    await reconciler.want([{ setup: setup() }]);
+    await reconciler.release();
     assert.match(await ruleset(), /table inet haports/);
     await must('nft', ['delete', 'table', 'inet', 'haports']);
     clock.advance(10_000);
@@ -321,7 +321,7 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     ];
     const wanted = setup({ frontends: all });
     const startMs = performance.now();
-    await reconciler.install(wanted);
+    await reconciler.want([{ setup: wanted }]);
     const installedMs = performance.now();
     await poll(2000, wanted);
     t.diagnostic(

@@ -1,17 +1,15 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { NO_FLOWS } from '../../src/planes/kernel/stop.js';
-import { kernelInput } from '../../src/planes/kernel/program.js';
+import { compileProgram } from '../../src/planes/kernel/program.js';
 import { KernelPlane } from '../../src/planes/kernel/plane.js';
-import { setupOf } from '../../src/planes/kernel/setup-of.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
-import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
 import { systemTools, type Tools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { eventually } from '../support/deadline.js';
 import { FailingTools } from '../support/failing-tools.js';
 import { KernelStates } from '../support/kernel-states.js';
 import { NamespaceLab, whyNoNamespaces } from '../support/namespaces.js';
+import { NO_FLOWS } from '../support/no-flows.js';
 
 const APPLIES = 200;
 const TABLE_SIZE = 251;
@@ -47,15 +45,16 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
   }
 
   function planeOver(tools: Tools): KernelPlane {
-    const options = { instance: 'haports', adopts: true, pollMs: 300 };
-    return new KernelPlane({
-      ...{ clock, tools, flows: NO_FLOWS },
-      createKeeper: (onChange) => new Reconciler({ clock, tools, onChange }, options),
-      lock: { take: () => Promise.resolve(), release: () => undefined },
-      setupOf: (input) => setupOf(input, { networks: [] }),
-      interfaces: () => [],
-      onWarning: () => undefined,
-    });
+    return new KernelPlane(
+      {
+        ...{ clock, tools, flows: NO_FLOWS },
+        lock: { take: () => Promise.resolve(), release: () => undefined },
+        networks: () => [],
+        interfaces: () => [],
+        onWarning: () => undefined,
+      },
+      { instance: 'haports', pollMs: 300 },
+    );
   }
 
   /** Slots in the kernel by nft's own JSON, which the plane never reads. */
@@ -66,7 +65,7 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
   }
 
   function wanted(last: ForwardingState): ReadonlyMap<number, number> {
-    const [table] = kernelInput(last).tables;
+    const [table] = compileProgram(last).tables;
     return new Map([...(table?.marks ?? [])].map((mark, slot) => [slot, mark]));
   }
 

@@ -9,14 +9,14 @@ import type { Configuration, Distribution } from '../../src/model/configuration.
 import type { FlowRecord } from '../../src/model/flow.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { createPicker } from '../../src/selection/picker.js';
+import { Picker } from '../../src/selection/picker.js';
 import { inPieces, LogRecorder, randomFlows } from '../unit/control/recorded-flows.js';
 import { aPool, settings } from '../unit/control/settings.js';
 import { aRule } from '../unit/selection/fixtures.js';
 import { campaign } from '../support/campaign.js';
 
 const hash = await createHasher();
-const picker = createPicker(hash);
+const picker = new Picker(hash);
 /** Building tables and hashing populations takes time; each case is a whole configuration. */
 const RUNS = { numRuns: campaign({ share: 20, whole: 200 }) };
 

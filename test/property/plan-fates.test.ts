@@ -10,13 +10,13 @@ import type { FlowRecord } from '../../src/model/flow.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import type { FlowAction, FlowPolicy, Rule } from '../../src/model/configuration.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { createPicker } from '../../src/selection/picker.js';
+import { Picker } from '../../src/selection/picker.js';
 import { campaign } from '../support/campaign.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { testState, type RuleParts, type TestBackend } from '../support/forwarding-state.js';
 import { aTuple, placementOn, RecordingTransport } from '../unit/flows/flow-fixtures.js';
 
-const picker = createPicker(await createHasher());
+const picker = new Picker(await createHasher());
 const ADDRESSES = ['10.0.0.1', '10.0.0.2', '10.0.0.3'];
 const PROTOCOLS: readonly Protocol[] = ['tcp', 'udp'];
 

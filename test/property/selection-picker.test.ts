@@ -6,10 +6,10 @@ import type { ForwardingState } from '../../src/model/forwarding.js';
 import type { Distribution } from '../../src/model/configuration.js';
 import { explain } from '../../src/selection/explain.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { createPicker } from '../../src/selection/picker.js';
+import { Picker } from '../../src/selection/picker.js';
 import { aRule, aState, reversed } from '../unit/selection/fixtures.js';
 
-const picker = createPicker(await createHasher());
+const picker = new Picker(await createHasher());
 const port = fc.integer({ min: 1, max: 65535 });
 const distribution = fc.constantFrom<Distribution>('five-tuple', 'source-ip-protocol', 'source-ip');
 

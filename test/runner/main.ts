@@ -26,6 +26,8 @@ const env = {
 
 const stop = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop.abort());
+// Who reads the results is gone.
+process.stdout.on('error', () => stop.abort());
 
 const results: GroupResult[] = [];
 const waiting = groups.values();

@@ -50,12 +50,13 @@ export function groupLines(result: GroupResult, everyTest: boolean): string {
       seconds(result.durationMs),
   ];
   for (const message of messages) {
-    if (message.type === 'note') lines.push(`  ℹ ${message.text}`);
+    if (message.type === 'note') lines.push(`  ℹ ${message.text.replaceAll('\n', '\n    ')}`);
     if (!isResult(message)) continue;
     const title = message.path.slice(message.test.nesting === 0 ? 0 : 1).join(' > ');
     if (message.skip !== undefined) lines.push(`  ﹣ skipped: ${title} # ${message.skip}`);
-    else if (hasFailed(message)) lines.push(`  ✖ ${title} (${seconds(message.durationMs)})`);
-    else if (everyTest && !message.suite) lines.push(`  ✔ ${title} (${seconds(message.durationMs)})`);
+    else if (hasFailed(message)) {
+      lines.push(`  ✖ ${title} (${seconds(message.durationMs)})`, indented(indented(message.error)));
+    } else if (everyTest && !message.suite) lines.push(`  ✔ ${title} (${seconds(message.durationMs)})`);
   }
   if (trouble !== undefined) lines.push(`  ✖ ${trouble}`);
   if (output.trim() !== '') lines.push(output.trimEnd().replace(/^/gm, '  | '));

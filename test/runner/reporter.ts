@@ -48,40 +48,29 @@ export default async function* reporter(events: AsyncIterable<TestEvent>): Async
   let files = process.argv.length - 2;
   const path: string[] = [];
   for await (const { type, data } of events) {
-    switch (type) {
-      case 'test:dequeue':
-        tell({ type: 'began', test: testName(data) });
-        break;
-      case 'test:complete':
-        tell({ type: 'ended', test: testName(data) });
-        if (data.nesting === 0 && --files === 0) startTimer(tellLinger, LINGER_MS).unref();
-        break;
-      case 'test:start':
-        path.splice(data.nesting, Infinity, data.name);
-        break;
-      case 'test:pass':
-      case 'test:fail': {
-        path.splice(data.nesting, Infinity, data.name);
-        const { error } = data.details as { readonly error?: Error & { readonly failureType?: string } };
-        tell({
-          type: type === 'test:pass' ? 'passed' : 'failed',
-          test: testName(data),
-          path,
-          suite: data.details.type === 'suite',
-          durationMs: data.details.duration_ms,
-          skip: data.skip === true ? '' : data.skip || undefined,
-          todo: data.todo !== undefined && data.todo !== false,
-          error: error && inspect(error.cause ?? error),
-          failure: error?.failureType,
-        });
-        break;
-      }
-      case 'test:diagnostic':
-        // Those of the whole process are its totals, which the runner counts over all processes.
-        if (data.nesting > 0) tell({ type: 'note', text: data.message });
-        break;
-      default:
+    if (type === 'test:dequeue') tell({ type: 'began', test: testName(data) });
+    if (type === 'test:complete') {
+      tell({ type: 'ended', test: testName(data) });
+      if (data.nesting === 0 && --files === 0) startTimer(tellLinger, LINGER_MS).unref();
     }
+    if (type === 'test:start') path.splice(data.nesting, Infinity, data.name);
+    if (type === 'test:pass' || type === 'test:fail') {
+      path.splice(data.nesting, Infinity, data.name);
+      const { error } = data.details as { readonly error?: Error & { readonly failureType?: string } };
+      tell({
+        type: type === 'test:pass' ? 'passed' : 'failed',
+        test: testName(data),
+        path,
+        suite: data.details.type === 'suite',
+        durationMs: data.details.duration_ms,
+        skip: data.skip === true ? '' : data.skip || undefined,
+        todo: data.todo !== undefined && data.todo !== false,
+        error: error && inspect(error.cause ?? error),
+        failure: error?.failureType,
+      });
+    }
+    // Diagnostics of the whole process are its totals, which the runner counts over all processes.
+    if (type === 'test:diagnostic' && data.nesting > 0) tell({ type: 'note', text: data.message });
   }
   yield '';
 }

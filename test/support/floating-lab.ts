@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { floatingFlows, type FloatingFlow } from '../../src/planes/kernel/ebpf/floating-flows.js';
 import { floatingSetup } from '../../src/planes/kernel/ebpf/floating.js';
-import { kernelInput, type RemovedBackend } from '../../src/planes/kernel/program.js';
+import { compileProgram, type RemovedBackend } from '../../src/planes/kernel/program.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { replaceTable } from '../../src/planes/netfilter/nft.js';
 import {
@@ -60,7 +60,7 @@ export class FloatingLab {
 
   /** Puts what a state takes in place, by the difference to what was there where that is possible. */
   async load(state: ForwardingState, removed: readonly RemovedBackend[] = []): Promise<void> {
-    const setup = floatingSetup(kernelInput(state, removed));
+    const setup = floatingSetup(compileProgram(state, removed));
     const before = this.#setup;
     const delta = before === undefined ? undefined : deltaText(before, setup);
     for (const line of routingText(setup).split('\n')) {
@@ -74,7 +74,7 @@ export class FloatingLab {
 
   /** Puts a table in place of what was there as a whole, as a process does when more than elements differs. */
   async replace(state: ForwardingState): Promise<void> {
-    const setup = floatingSetup(kernelInput(state));
+    const setup = floatingSetup(compileProgram(state));
     await replaceTable(systemTools({ namespace: this.namespaces.full('lb') }), setup);
     this.#setup = setup;
   }

@@ -2,7 +2,7 @@ import { ForwardingCompiler } from '../../src/selection/compiler.js';
 import type { Configuration, KernelOptions } from '../../src/model/configuration.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { createHasher, type Hash32 } from '../../src/selection/flow-hash.js';
-import { createPicker, type Picker } from '../../src/selection/picker.js';
+import { Picker } from '../../src/selection/picker.js';
 import { configurationOf, type Conditions } from './state-factory.js';
 
 const OPTIONS: KernelOptions = {
@@ -21,7 +21,7 @@ export class KernelStates {
 
   private constructor(hash: Hash32) {
     this.#hash = hash;
-    this.picker = createPicker(hash);
+    this.picker = new Picker(hash);
   }
 
   static async create(): Promise<KernelStates> {

@@ -1,5 +1,5 @@
 /**
- * A /24 of 127.0.0.0/8 that no other test process uses: with addresses of its own a test may use any port. Linux
+ * A /24 of 127.0.0.0/8 that no other test process uses, one for each `salt` up to 60: with addresses of its own a test may use any port. Linux
  * answers on all of 127.0.0.0/8 without configuration.
  */
 export function loopbackBlock(salt = 0): (host: number) => string {

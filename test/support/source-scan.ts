@@ -19,7 +19,7 @@ export interface SourceTrait {
 }
 
 export interface SourceFile {
-  /** Relative to src, with forward slashes: `dataplane/userspace/listener.ts`. */
+  /** Relative to src, with forward slashes: `planes/userspace/listener.ts`. */
   readonly path: string;
   readonly lines: number;
   readonly imports: readonly SourceImport[];

@@ -1,4 +1,4 @@
-import { TupleKeyWriter, createHasher } from '../../../src/selection/flow-hash.js';
+import { createHasher, flowHashOf } from '../../../src/selection/flow-hash.js';
 import { clientTuples, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 
@@ -10,7 +10,7 @@ function bench(family: 4 | 6): MicroBench {
     name: `xxh32: ${bytes} bytes (IPv${family})`,
     async prepare() {
       const hash = await createHasher();
-      const writer = new TupleKeyWriter();
+      const writer = flowHashOf({}, hash);
       const keys = clientTuples(family).map((tuple) =>
         writer.write(tuple, { distribution: 'five-tuple', symmetric: false }).slice(),
       );

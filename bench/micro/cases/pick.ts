@@ -1,5 +1,5 @@
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
+import { Picker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { clientTuples, maglevState, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 
@@ -17,7 +17,7 @@ function pickForRule(backends: number, rules: number): MicroBench {
   return {
     name: `pickForRule: ${condition(backends, rules)}`,
     async prepare() {
-      const picker = createPicker(await createHasher());
+      const picker = new Picker(await createHasher());
       const state = await maglevState(backends, rules);
       const tuples = clientTuples(4);
       return {
@@ -39,7 +39,7 @@ function withExcluded(backends: number, excludedCount: number): MicroBench {
   return {
     name: `pickForRule: ${condition(backends, 1)}, ${excludedCount} excluded`,
     async prepare() {
-      const picker = createPicker(await createHasher());
+      const picker = new Picker(await createHasher());
       const state = await maglevState(backends, 1);
       const members = state.views[0]?.backends ?? [];
       const excluded = new Set(members.slice(0, excludedCount).map(({ backend }) => backend.id));
@@ -62,7 +62,7 @@ function fromScratch(rules: number): MicroBench {
   return {
     name: `pick, rule and all: ${condition(3, rules)}`,
     async prepare() {
-      const picker = createPicker(await createHasher());
+      const picker = new Picker(await createHasher());
       const state = await maglevState(3, rules);
       const { address } = state.configuration.frontends[0]!;
       const tuples = clientTuples(4).map((tuple, n) => ({

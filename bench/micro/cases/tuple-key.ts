@@ -1,4 +1,4 @@
-import { TupleKeyWriter } from '../../../src/selection/flow-hash.js';
+import { flowHashOf, type KeyLayout } from '../../../src/selection/flow-hash.js';
 import { clientTuples, nth } from '../fixtures.js';
 import type { MicroBench } from '../micro-bench.js';
 
@@ -10,11 +10,11 @@ export const TUPLE_KEY: readonly MicroBench[] = [
   bench('IPv6, symmetric', 6, { ...FIVE_TUPLE, symmetric: true }),
 ];
 
-function bench(condition: string, family: 4 | 6, layout: Parameters<TupleKeyWriter['write']>[1]): MicroBench {
+function bench(condition: string, family: 4 | 6, layout: KeyLayout): MicroBench {
   return {
     name: `tuple key: ${condition}`,
     prepare() {
-      const writer = new TupleKeyWriter();
+      const writer = flowHashOf({}, () => 0);
       const tuples = clientTuples(family);
       return {
         run(iterations) {

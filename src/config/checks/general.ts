@@ -1,14 +1,24 @@
 import { formatEndpoint, isLoopback, type IpAddress, type Protocol } from '../../model/address.js';
-import { FLOW_TRIGGERS, formatDuration } from '../../model/configuration.js';
+import { FLOW_TRIGGERS, formatDuration, type BackendPool, type Rule } from '../../model/configuration.js';
 import { intersectPorts, parsePortSet, portSetSize, unionPorts, type PortSet } from '../../model/ports.js';
-import { flowPolicyOf, type BoundRule } from '../bind-rules.js';
-import { tableSizeOf, type Draft, type ListName, type Located, type PlaneDraft } from '../draft.js';
 import { isName } from '../fields.js';
-import { error, note, warning, type Issue, type Path } from '../findings.js';
-import type { ProbeInput } from '../schema-probe.js';
-import type { BackendPoolInput } from '../schema.js';
+import type { Path } from '../findings.js';
+import type { ListName } from '../read.js';
+import { isFloating, type Draft } from '../resolve.js';
 import { nearestWord } from '../text.js';
-import { isFloating } from './kernel.js';
+import {
+  MEMBERS,
+  POOLS,
+  PROBES,
+  ROOT,
+  RULES,
+  error,
+  note,
+  quoted,
+  repeats,
+  warning,
+  type Check,
+} from './check.js';
 import { reaches } from './listeners.js';
 
 const NOUN: Readonly<Record<ListName, string>> = {
@@ -18,68 +28,72 @@ const NOUN: Readonly<Record<ListName, string>> = {
   rules: 'rule',
 };
 
-/** Names given twice, and names that nothing bears. */
-export function nameIssues(draft: Draft): readonly Issue[] {
-  const duplicates = (Object.keys(NOUN) as ListName[]).flatMap((list) =>
-    duplicateIssues(draft.declared[list], `a ${NOUN[list]}`),
-  );
-  const backends = draft.pools.flatMap(({ path, value: pool }) =>
-    duplicateIssues(
-      pool.backends.flatMap(({ name }, index) =>
-        name === undefined ? [] : [{ path: [...path, 'backends', index, 'name'], value: name }],
-      ),
-      `a backend of pool "${pool.name}"`,
+/** Names that an earlier thing of their kind has, and backends' that another member of the pool has. */
+function repeatedNames({ root: thing, written: { names, backendPools } }: Draft) {
+  const ofThings = (Object.keys(NOUN) as ListName[]).map((list) => ({
+    bearer: `a ${NOUN[list]}`,
+    items: names[list],
+  }));
+  const ofMembers = backendPools.map(({ path, value: { name: pool, backends } }) => ({
+    bearer: `a backend of pool "${pool}"`,
+    items: backends.flatMap(({ name: value }, index) =>
+      value === undefined ? [] : [{ path: [...path, 'backends', index, 'name'], value }],
     ),
+  }));
+  return [...ofThings, ...ofMembers].flatMap(({ bearer, items }) =>
+    repeats(items, ({ value }) => value).map(({ thing: { path, value } }) => ({
+      thing,
+      at: path,
+      value,
+      bearer,
+    })),
   );
-  return [...duplicates, ...backends, ...referenceIssues(draft), ...unusedNotes(draft)];
 }
 
-function duplicateIssues(names: readonly Located<string>[], bearer: string): Issue[] {
-  const seen = new Set<string>();
-  return names.flatMap(({ path, value }) => {
-    if (!seen.has(value)) {
-      seen.add(value);
-      return [];
-    }
-    const message = `Name "${value}" is already that of ${bearer}, each must have its own`;
-    return [error('LB_DUPLICATE_NAME', path, message, { found: `"${value}"`, expected: 'another name' })];
-  });
-}
-
-function referenceIssues(draft: Draft): Issue[] {
-  const declared = Object.fromEntries(
-    Object.entries(draft.declared).map(([list, items]) => [list, new Set(items.map(({ value }) => value))]),
+/** Names that nothing bears. What is no name at all the schema reports. */
+function unknownNames({ root: thing, written: { names, references } }: Draft) {
+  const known = Object.fromEntries(
+    Object.entries(names).map(([list, items]) => [list, new Set(items.map(({ value }) => value))]),
   );
-  return draft.references.flatMap(({ path, value, list, atKey }) => {
-    // What is no name at all the schema has told.
-    if (declared[list]?.has(value) === true || !isName(value)) return [];
-    const names = [...(declared[list] ?? [])];
-    const meant = nearestWord(value, names);
-    const hint = meant === undefined ? '' : `; did you mean "${meant}"`;
-    return [
-      error('LB_UNKNOWN_NAME', path, `There is no ${NOUN[list]} "${value}"${hint}`, {
-        atKey,
-        found: `"${value}"`,
-        expected: names.length === 0 ? `a ${NOUN[list]} to be defined` : `one of ${names.join(', ')}`,
-      }),
-    ];
-  });
+  return references
+    .filter(({ value, list }) => isName(value) && known[list]?.has(value) !== true)
+    .map(({ path: at, value, list, atKey }) => {
+      return { thing, at, atKey, value, noun: NOUN[list], others: [...(known[list] ?? [])] };
+    });
 }
 
-function unusedNotes(draft: Draft): Issue[] {
-  // With a rule missing nobody knows what it would have used.
-  if (draft.rules.length < draft.declared.rules.length) return [];
-  const unused = (list: ListName, items: readonly Located<{ readonly name: string }>[], used: Set<unknown>) =>
-    items
-      .filter(({ value }) => !used.has(value.name))
-      .map(({ path, value }) => note('LB_UNUSED', path, `No rule uses ${NOUN[list]} "${value.name}"`));
-  const rules = draft.rules.map(({ value }) => value);
-  return [
-    ...unused('frontends', draft.frontends, new Set(rules.map((rule) => rule.frontend))),
-    ...unused('probes', draft.probes, new Set(rules.map((rule) => rule.probe))),
-    ...unused('backendPools', draft.pools, new Set(rules.map((rule) => rule.backendPool))),
-  ];
+function unusedThings({ frontends, probes, pools, written: { rules, names } }: Draft) {
+  // A rule that cannot be read may use anything.
+  if (rules.length < names.rules.length) return [];
+  const used = (key: 'frontend' | 'probe' | 'backendPool') => new Set(rules.map(({ value }) => value[key]));
+  const lists = [
+    ['frontend', frontends, used('frontend')],
+    ['probe', probes, used('probe')],
+    ['backend pool', pools, used('backendPool')],
+  ] as const;
+  return lists.flatMap(([noun, things, names]) =>
+    things.filter(({ name }) => !names.has(name)).map((thing) => ({ thing, noun, name: thing.name })),
+  );
 }
+
+/** Names given twice, and names that nothing bears. */
+export const NAME_CHECKS = [
+  error('LB_DUPLICATE_NAME', repeatedNames, '', {
+    say: ({ value, bearer }) => `Name "${value}" is already that of ${bearer}, each must have its own`,
+    found: ({ value }) => quoted(value),
+    expected: 'another name',
+  }),
+  error('LB_UNKNOWN_NAME', unknownNames, '', {
+    say: ({ noun, value, others }) => {
+      const meant = nearestWord(value, others);
+      return `There is no ${noun} "${value}"${meant === undefined ? '' : `; did you mean "${meant}"`}`;
+    },
+    found: ({ value }) => quoted(value),
+    expected: ({ noun, others }) =>
+      others.length === 0 ? `a ${noun} to be defined` : `one of ${others.join(', ')}`,
+  }),
+  note('LB_UNUSED', unusedThings, '', { say: ({ noun, name }) => `No rule uses ${noun} "${name}"` }),
+];
 
 /** Slots a backend should have for flows to spread evenly to about 1 % (Maglev, NSDI 2016, section 3.4). */
 const SLOTS_PER_BACKEND = 100;
@@ -87,114 +101,82 @@ const SLOTS_PER_BACKEND = 100;
 /** Indices of backends are 16 bits wide in a table, and 0xffff stands for none. */
 const MAXIMUM_BACKENDS = 65534;
 
-/** What hangs together inside one pool. */
-export function poolIssues(draft: Draft): readonly Issue[] {
-  return draft.pools.flatMap(({ path, value: pool }) => [
-    ...duplicateAddresses(path, pool),
-    ...memberCounts(path, pool, tableSizeOf(draft)),
-    ...sourceFamilies(path, pool),
-    ...(draft.plane.kind === 'kernel' ? [] : portsForWorkers(path, pool, draft.root.dataPlane.workers)),
-  ]);
+const mostBackends = ({ tableSize }: Draft) => Math.min(tableSize, MAXIMUM_BACKENDS);
+
+/** Pools with some backends, and not too many. */
+function usablePools(draft: Draft): readonly BackendPool[] {
+  return draft.pools.filter(({ backends: { length } }) => length > 0 && length <= mostBackends(draft));
 }
 
-/** Each data worker has source ports of its own, an equal part of the pool's. */
-function portsForWorkers(path: Path, { name, sourcePorts }: BackendPoolInput, workers: number): Issue[] {
-  const count = portSetSize(sourcePorts);
-  if (count >= workers) return [];
-  const message = `Pool "${name}" has ${count} source ports for ${workers} data workers, so some would have none`;
-  return [
-    error('LB_CONFLICT', [...path, 'sourcePorts'], message, {
-      found: `${count} ports`,
-      expected: `at least ${workers} ports`,
-    }),
-  ];
-}
-
-function duplicateAddresses(path: Path, pool: BackendPoolInput): Issue[] {
-  const seen = new Set<string>();
-  return pool.backends.flatMap(({ address }, index) => {
-    if (!seen.has(address.text)) {
-      seen.add(address.text);
-      return [];
-    }
-    const message = `Address ${address.text} is already a backend of pool "${pool.name}"`;
-    return [
-      error('LB_DUPLICATE_ADDRESS', [...path, 'backends', index, 'address'], message, {
-        found: `"${address.text}"`,
-        expected: 'each address once in a pool',
-        reason: 'Pool and address are the identity of a backend',
-      }),
-    ];
-  });
-}
-
-function memberCounts(path: Path, pool: BackendPoolInput, tableSize: number): Issue[] {
-  const { backends, minimumHealthy } = pool;
-  const at = [...path, 'backends'];
-  const count = backends.length;
-  if (count === 0) {
-    return [
-      warning('LB_EMPTY_POOL', at, `Pool "${pool.name}" has no backends, so its rules refuse every flow`),
-    ];
-  }
-  if (count > Math.min(tableSize, MAXIMUM_BACKENDS)) {
-    const expected = `at most ${Math.min(tableSize, MAXIMUM_BACKENDS)}`;
-    return [
-      error('LB_VALUE', at, `Expected ${expected} backends, found ${count}`, {
-        found: String(count),
-        expected,
-      }),
-    ];
-  }
-  const issues: Issue[] = [];
-  if (count * SLOTS_PER_BACKEND > tableSize) {
-    const message = `Table size ${tableSize} is small for ${count} backends, flows will not spread evenly`;
-    issues.push(
-      warning('LB_SMALL_TABLE', at, message, {
-        found: String(tableSize),
-        expected: `a tableSize of at least ${count * SLOTS_PER_BACKEND}`,
-      }),
-    );
-  }
-  const largestGroup = largestPriorityGroup(pool);
-  if (minimumHealthy > largestGroup) {
-    const message = `No priority group of pool "${pool.name}" has ${minimumHealthy} members`;
-    issues.push(
-      warning('LB_NEVER_ENOUGH', [...path, 'minimumHealthy'], message, {
-        found: String(minimumHealthy),
-        expected: `at most ${largestGroup}`,
-      }),
-    );
-  }
-  if (backends.every(({ weight }) => weight === 0)) {
-    const message = `Every backend of pool "${pool.name}" has weight 0, so none gets new flows`;
-    issues.push(warning('LB_NO_WEIGHT', at, message));
-  }
-  return issues;
-}
-
-function largestPriorityGroup({ backends }: BackendPoolInput): number {
+function largestPriorityGroup({ backends }: BackendPool): number {
   const sizes = new Map<number, number>();
   for (const { priority } of backends) sizes.set(priority, (sizes.get(priority) ?? 0) + 1);
   return Math.max(...sizes.values());
 }
 
-function sourceFamilies(path: Path, pool: BackendPoolInput): Issue[] {
-  const families = new Set(pool.sourceAddresses.map((address) => address.family));
-  if (families.size === 0) return [];
-  return pool.backends.flatMap(({ address }, index) =>
-    families.has(address.family)
-      ? []
-      : [
-          error(
-            'LB_CONFLICT',
-            [...path, 'backends', index, 'address'],
-            `No source address of pool "${pool.name}" is IPv${address.family} as ${address.text} is`,
-            { found: `"${address.text}"`, expected: 'sourceAddresses of each family the backends have' },
-          ),
-        ],
+function repeatedAddresses({ pools }: Draft) {
+  return pools.flatMap(({ name: pool, backends }) =>
+    repeats(backends, ({ address }) => address.text).map(({ thing }) => ({
+      thing,
+      pool,
+      address: thing.address,
+    })),
   );
 }
+
+/** What hangs together inside one pool. */
+export const POOL_CHECKS = [
+  error('LB_DUPLICATE_ADDRESS', repeatedAddresses, 'address', {
+    say: ({ pool, address }) => `Address ${address.text} is already a backend of pool "${pool}"`,
+    found: ({ address }) => quoted(address),
+    expected: 'each address once in a pool',
+    reason: 'Pool and address are the identity of a backend',
+  }),
+  warning('LB_EMPTY_POOL', POOLS, 'backends', {
+    when: ({ backends }) => backends.length === 0,
+    say: ({ name }) => `Pool "${name}" has no backends, so its rules refuse every flow`,
+  }),
+  error('LB_VALUE', POOLS, 'backends', {
+    when: ({ backends }, draft) => backends.length > mostBackends(draft) && `at most ${mostBackends(draft)}`,
+    say: ({ backends }, expected) => `Expected ${expected} backends, found ${backends.length}`,
+    found: ({ backends }) => String(backends.length),
+    expected: (_, expected) => expected,
+  }),
+  warning('LB_SMALL_TABLE', usablePools, 'backends', {
+    when: ({ backends }, { tableSize }) => backends.length * SLOTS_PER_BACKEND > tableSize && tableSize,
+    say: ({ backends }, size) =>
+      `Table size ${size} is small for ${backends.length} backends, flows will not spread evenly`,
+    found: (_, size) => String(size),
+    expected: ({ backends }) => `a tableSize of at least ${backends.length * SLOTS_PER_BACKEND}`,
+  }),
+  warning('LB_NEVER_ENOUGH', usablePools, 'minimumHealthy', {
+    when: (pool) => pool.minimumHealthy > largestPriorityGroup(pool),
+    say: ({ name, minimumHealthy }) => `No priority group of pool "${name}" has ${minimumHealthy} members`,
+    found: ({ minimumHealthy }) => String(minimumHealthy),
+    expected: (pool) => `at most ${largestPriorityGroup(pool)}`,
+  }),
+  warning('LB_NO_WEIGHT', usablePools, 'backends', {
+    when: ({ backends }) => backends.every(({ weight }) => weight === 0),
+    say: ({ name }) => `Every backend of pool "${name}" has weight 0, so none gets new flows`,
+  }),
+  error('LB_CONFLICT', MEMBERS, 'address', {
+    when: ({ pool: { sourceAddresses }, backend: { address } }) =>
+      sourceAddresses.length > 0 && sourceAddresses.every(({ family }) => family !== address.family),
+    say: ({ pool, backend: { address } }) =>
+      `No source address of pool "${pool.name}" is IPv${address.family} as ${address.text} is`,
+    found: ({ backend }) => quoted(backend.address),
+    expected: 'sourceAddresses of each family the backends have',
+  }),
+  // Each data worker has source ports of its own, an equal part of the pool's.
+  error('LB_CONFLICT', POOLS, 'sourcePorts', {
+    when: ({ sourcePorts }, { plane, root: { dataPlane } }) =>
+      plane === 'userspace' && portSetSize(sourcePorts) < dataPlane.workers && dataPlane.workers,
+    say: ({ name, sourcePorts }, workers) =>
+      `Pool "${name}" has ${portSetSize(sourcePorts)} source ports for ${workers} data workers, so some would have none`,
+    found: ({ sourcePorts }) => `${portSetSize(sourcePorts)} ports`,
+    expected: (_, workers) => `at least ${workers} ports`,
+  }),
+];
 
 /** Keys that mean something only where HTTP is spoken, and only where TLS is. */
 const HTTP_KEYS = [
@@ -204,8 +186,8 @@ const HTTP_KEYS = [
   'expectBody',
   'weightFromProbeHeader',
   'explicitAnswerFlips',
-] as const;
-const TLS_KEYS = ['serverName', 'ca', 'skipVerify'] as const;
+];
+const TLS_KEYS = ['serverName', 'ca', 'skipVerify'];
 
 /** Ports where an appliance answers its operators, whatever the state of its data path. */
 const MANAGEMENT_PORTS: ReadonlyMap<number, string> = new Map([
@@ -214,281 +196,219 @@ const MANAGEMENT_PORTS: ReadonlyMap<number, string> = new Map([
   [3389, 'remote desktop'],
 ]);
 
+function strayKey(key: string, ...protocols: readonly string[]): Check {
+  const needed = protocols.join(' or ');
+  return error('LB_CONFLICT', PROBES, `@${key}`, {
+    when: (probe, draft) => !protocols.includes(probe.protocol) && draft.given(probe, key),
+    say: ({ protocol }) => `"${key}" needs protocol ${needed}, found ${protocol}`,
+    found: ({ protocol }) => protocol,
+    expected: needed,
+  });
+}
+
 /** What hangs together inside one probe. */
-export function probeIssues(draft: Draft): readonly Issue[] {
-  return draft.probes.flatMap(({ path, value: probe }) => [
-    ...strayKeys(path, probe),
-    ...timeoutIssues(path, probe),
-    ...managementPort(path, probe),
-    ...uselessCa(path, probe),
-  ]);
+export const PROBE_CHECKS = [
+  ...HTTP_KEYS.map((key) => strayKey(key, 'http', 'https')),
+  ...TLS_KEYS.map((key) => strayKey(key, 'https')),
+  error('LB_CONFLICT', PROBES, 'timeout', {
+    when: ({ timeoutMs, intervalMs }) =>
+      timeoutMs > intervalMs && `at most the interval, ${formatDuration(intervalMs)}`,
+    say: ({ timeoutMs }, limit) => `The timeout must be ${limit}, found ${formatDuration(timeoutMs)}`,
+    found: ({ timeoutMs }) => formatDuration(timeoutMs),
+    expected: (_, limit) => limit,
+    reason: 'A backend is never probed twice at a time',
+  }),
+  warning('LB_MANAGEMENT_PORT', PROBES, 'port', {
+    when: ({ port }) => MANAGEMENT_PORTS.get(port),
+    say: ({ port }, service) => `Port ${port} is a management port (${service})`,
+    found: ({ port }) => String(port),
+    expected: 'a port that only answers while the appliance passes traffic',
+    reason: 'An appliance that no longer passes traffic often still answers its operators',
+  }),
+  warning('LB_NO_EFFECT', PROBES, 'ca', {
+    when: (probe, draft) => draft.given(probe, 'ca') && 'skipVerify' in probe && probe.skipVerify,
+    say: '"ca" has no effect while "skipVerify" is true',
+  }),
+];
+
+function strayOption(protocol: Protocol, key: string): Check {
+  return warning('LB_NO_EFFECT', RULES, `@${key}`, {
+    when: (rule, draft) => !rule.protocols.includes(protocol) && draft.given(rule, ...key.split('.')),
+    say: ({ protocols }) => `"${key}" has no effect on a ${protocols.join()} rule`,
+  });
 }
 
-function strayKeys(path: Path, probe: ProbeInput): Issue[] {
-  const stray = [
-    ...(probe.protocol === 'tcp' ? HTTP_KEYS : []).map((key) => [key, 'http or https'] as const),
-    ...(probe.protocol === 'https' ? [] : TLS_KEYS).map((key) => [key, 'https'] as const),
-  ];
-  return stray
-    .filter(([key]) => probe[key] !== undefined)
-    .map(([key, needed]) =>
-      error('LB_CONFLICT', [...path, key], `"${key}" needs protocol ${needed}, found ${probe.protocol}`, {
-        atKey: true,
-        found: probe.protocol,
-        expected: needed,
-      }),
-    );
+function perPacketIgnores(key: 'symmetric' | 'distribution'): Check {
+  return warning('LB_NO_EFFECT', RULES, key, {
+    when: (rule, draft) => {
+      const { udp, symmetric, distribution } = draft.input(rule);
+      return udp?.perPacket === true && (key === 'symmetric' ? symmetric : distribution !== undefined);
+    },
+    say: `"${key}" has no effect on datagrams under perPacket`,
+  });
 }
 
-function timeoutIssues(path: Path, { timeout, interval }: ProbeInput): Issue[] {
-  if (timeout === undefined || timeout <= interval) return [];
-  const found = formatDuration(timeout);
-  const expected = `at most the interval, ${formatDuration(interval)}`;
-  return [
-    error('LB_CONFLICT', [...path, 'timeout'], `The timeout must be ${expected}, found ${found}`, {
-      found,
-      expected,
-      reason: 'A backend is never probed twice at a time',
-    }),
-  ];
+/** On what TCP flows are to be rebalanced; false: never. */
+function rebalanced({ protocols, flowPolicy }: Rule): string | false {
+  const triggers = FLOW_TRIGGERS.filter((trigger) => flowPolicy[trigger].tcp === 'rebalance');
+  return protocols.includes('tcp') && triggers.length > 0 && `For TCP, rebalance on ${triggers.join(', ')}`;
 }
 
-function managementPort(path: Path, { port }: ProbeInput): Issue[] {
-  const service = MANAGEMENT_PORTS.get(port);
-  if (service === undefined) return [];
-  return [
-    warning('LB_MANAGEMENT_PORT', [...path, 'port'], `Port ${port} is a management port (${service})`, {
-      found: String(port),
-      expected: 'a port that only answers while the appliance passes traffic',
-      reason: 'An appliance that passes no traffic any more often still answers its operators',
-    }),
-  ];
-}
-
-function uselessCa(path: Path, { ca, skipVerify }: ProbeInput): Issue[] {
-  if (ca === undefined || skipVerify !== true) return [];
-  return [warning('LB_NO_EFFECT', [...path, 'ca'], '"ca" has no effect while "skipVerify" is true')];
-}
+const movesTcp = ({ plane, kernel }: Draft) => plane === 'kernel' && kernel?.mode !== 'nat';
 
 /** What hangs together inside one rule, and what of it turns out otherwise than it reads. */
-export function ruleIssues({ plane }: Draft, rules: readonly BoundRule[]): readonly Issue[] {
-  return rules.flatMap((rule) => [
-    ...strayOptions(rule),
-    ...perPacketIssues(rule),
-    ...rebalanceNotes(plane, rule),
-    ...(plane.kind === 'userspace' ? dropNotes(rule) : []),
-  ]);
+export const RULE_CHECKS = [
+  ...['tcp', 'tcpReset', 'idleTimeout.tcp'].map((key) => strayOption('tcp', key)),
+  ...['udp', 'idleTimeout.udp'].map((key) => strayOption('udp', key)),
+  error('LB_CONFLICT', RULES, 'udp.expectedResponses', {
+    when: (rule, draft) => {
+      const { perPacket = false, expectedResponses = 0 } = draft.input(rule).udp ?? {};
+      return perPacket && expectedResponses > 0 && String(expectedResponses);
+    },
+    say: 'perPacket carries no replies to wait for',
+    found: (_, count) => count,
+    expected: '0, or no perPacket',
+  }),
+  perPacketIgnores('symmetric'),
+  perPacketIgnores('distribution'),
+  note('LB_REBALANCE_RESETS', RULES, 'flowPolicy', {
+    when: (rule, draft) => !movesTcp(draft) && rebalanced(rule),
+    say: (_, what) => `${what} means reset`,
+    reason: (_, __, { plane }) =>
+      plane === 'kernel'
+        ? 'Another backend does not know a connection that conntrack translated for this one'
+        : 'A spliced TCP stream cannot be moved to another backend',
+  }),
+  note('LB_REBALANCE_MOVES', RULES, 'flowPolicy', {
+    when: (rule, draft) => movesTcp(draft) && rebalanced(rule),
+    say: (_, what) => `${what} sends the next packets to another backend`,
+    reason: 'It resets a connection that it does not know, unless it shares its sessions with the others',
+  }),
+  note('LB_DROP_ACCEPTS', RULES, 'allDown', {
+    when: ({ protocols, allDown }, { plane }) =>
+      plane === 'userspace' && protocols.includes('tcp') && allDown === 'drop',
+    say: 'For TCP, drop means accepted, never answered, and closed at the embryonic timeout',
+    reason: 'The kernel completes the handshake before haports sees the connection',
+  }),
+];
+
+/** Linux's default net.ipv4.ip_local_port_range: what the kernel chooses source ports from. */
+export const EPHEMERAL_PORTS: PortSet = parsePortSet('32768-60999') ?? [];
+
+/** A local address of upstream connections or of a probe, and the ports that it may use. */
+interface Source {
+  readonly thing: object;
+  readonly at: Path;
+  readonly address: IpAddress;
+  readonly ports: PortSet;
+  readonly protocols: readonly Protocol[];
 }
 
-function strayOptions({ path, input, protocols }: BoundRule): Issue[] {
-  const stray = (protocol: 'tcp' | 'udp', key: readonly string[]): Issue[] =>
-    protocols.includes(protocol)
-      ? []
-      : [
-          warning(
-            'LB_NO_EFFECT',
-            [...path, ...key],
-            `"${key.join('.')}" has no effect on a ${protocols.join()} rule`,
-            {
-              atKey: true,
-            },
-          ),
-        ];
-  return [
-    ...(input.tcp === undefined ? [] : stray('tcp', ['tcp'])),
-    ...(input.tcpReset === undefined ? [] : stray('tcp', ['tcpReset'])),
-    ...(input.idleTimeout?.tcp === undefined ? [] : stray('tcp', ['idleTimeout', 'tcp'])),
-    ...(input.udp === undefined ? [] : stray('udp', ['udp'])),
-    ...(input.idleTimeout?.udp === undefined ? [] : stray('udp', ['idleTimeout', 'udp'])),
-  ];
-}
-
-function perPacketIssues({ path, input }: BoundRule): Issue[] {
-  if (input.udp?.perPacket !== true) return [];
-  const issues: Issue[] = [];
-  const expected = input.udp.expectedResponses;
-  if (expected !== undefined && expected > 0) {
-    issues.push(
-      error(
-        'LB_CONFLICT',
-        [...path, 'udp', 'expectedResponses'],
-        'perPacket carries no replies to wait for',
-        {
-          found: String(expected),
-          expected: '0, or no perPacket',
-        },
-      ),
-    );
-  }
-  if (input.symmetric) {
-    issues.push(
-      warning(
-        'LB_NO_EFFECT',
-        [...path, 'symmetric'],
-        '"symmetric" has no effect on datagrams under perPacket',
-      ),
-    );
-  }
-  if (input.distribution !== undefined) {
-    issues.push(
-      warning(
-        'LB_NO_EFFECT',
-        [...path, 'distribution'],
-        '"distribution" has no effect on datagrams under perPacket',
-      ),
-    );
-  }
-  return issues;
-}
-
-function rebalanceNotes(plane: PlaneDraft, rule: BoundRule): Issue[] {
-  const { path, protocols } = rule;
-  const policy = flowPolicyOf(rule);
-  const triggers = FLOW_TRIGGERS.filter((trigger) => policy[trigger].tcp === 'rebalance');
-  if (!protocols.includes('tcp') || triggers.length === 0) return [];
-  const what = `For TCP, rebalance on ${triggers.join(', ')}`;
-  if (plane.kind === 'kernel' && plane.options?.mode !== 'nat') {
-    const reason =
-      'It resets a connection that it does not know, unless it shares its sessions with the others';
-    return [
-      note(
-        'LB_REBALANCE_MOVES',
-        [...path, 'flowPolicy'],
-        `${what} sends the next packets to another backend`,
-        {
-          reason,
-        },
-      ),
-    ];
-  }
-  const message = `${what} means reset`;
-  const reason =
-    plane.kind === 'kernel'
-      ? 'Another backend does not know a connection that conntrack translated for this one'
-      : 'A spliced TCP stream cannot be moved to another backend';
-  return [note('LB_REBALANCE_RESETS', [...path, 'flowPolicy'], message, { reason })];
-}
-
-function dropNotes({ path, input, protocols }: BoundRule): Issue[] {
-  if (!protocols.includes('tcp') || input.allDown !== 'drop') return [];
-  const message = 'For TCP, drop means accepted, never answered, and closed at the embryonic timeout';
-  const reason = 'The kernel completes the handshake before haports sees the connection';
-  return [note('LB_DROP_ACCEPTS', [...path, 'allDown'], message, { reason })];
-}
-
-/** Linux's default net.ipv4.ip_local_port_range: what the kernel chooses from. */
-const EPHEMERAL_PORTS: PortSet = parsePortSet('32768-60999') ?? [];
-
-const REASON = 'A port that haports listens on cannot be the source of a connection to a backend';
-
-/** Local addresses of upstream connections and probes whose ports the listeners have taken. */
-export function sourceIssues(
-  draft: Draft,
-  rules: readonly BoundRule[],
-  ownAddresses: readonly IpAddress[],
-): readonly Issue[] {
-  const { plane } = draft;
+function sources({ plane, kernel, pools, probes, rules }: Draft): readonly Source[] {
   // What is not floating, the kernel tells from answers to this machine by conntrack.
-  if (plane.kind === 'kernel' && (plane.options === undefined || !isFloating(plane.options))) return [];
-  const taken = (address: IpAddress, protocols: readonly Protocol[]): PortSet =>
-    rules
-      .filter((rule) => rule.protocols.some((protocol) => protocols.includes(protocol)))
-      .filter((rule) => reaches(rule.frontend.value.address, address, ownAddresses))
-      .reduce<PortSet>((ports, rule) => unionPorts(ports, rule.ports), []);
-
-  const check = (
-    path: Path,
-    address: IpAddress,
-    wanted: PortSet,
-    protocols: readonly Protocol[],
-  ): Issue[] => {
-    const lost = portSetSize(intersectPorts(wanted, taken(address, protocols)));
-    if (lost === 0) return [];
-    const found = `"${address.text}"`;
-    if (lost < portSetSize(wanted)) {
-      const message = `Listeners take ${lost} of the source ports of ${address.text}`;
-      return [warning('LB_SOURCE_PORTS', path, message, { found, reason: REASON })];
-    }
-    const message = `Listeners take every source port of ${address.text}`;
-    const expected = 'a local address that no rule listens on with all ports';
-    return [error('LB_SOURCE_PORTS', path, message, { found, expected, reason: REASON })];
-  };
-
-  return [
-    ...draft.pools.flatMap(({ path, value: pool }) =>
-      pool.sourceAddresses.flatMap((address, index) =>
-        check([...path, 'sourceAddresses', index], address, pool.sourcePorts, protocolsOf(pool.name, rules)),
-      ),
-    ),
-    ...draft.probes.flatMap(({ path, value: { sourceAddress } }) =>
-      sourceAddress === undefined
-        ? []
-        : check([...path, 'sourceAddress'], sourceAddress, EPHEMERAL_PORTS, ['tcp']),
-    ),
-    ...sourceNeeded(draft, rules),
-  ];
+  if (plane === 'kernel' && !isFloating(kernel)) return [];
+  const ofPools = pools.flatMap((thing) => {
+    const protocols = rules.filter(({ pool }) => pool === thing).flatMap((rule) => rule.protocols);
+    return thing.sourceAddresses.map((address, index): Source => {
+      return { thing, at: ['sourceAddresses', index], address, ports: thing.sourcePorts, protocols };
+    });
+  });
+  const ofProbes = probes.flatMap((thing): Source[] => {
+    const { sourceAddress: address } = thing;
+    const rest = { at: ['sourceAddress'], ports: EPHEMERAL_PORTS, protocols: ['tcp'] } as const;
+    return address === undefined ? [] : [{ thing, address, ...rest }];
+  });
+  return [...ofPools, ...ofProbes];
 }
 
-function protocolsOf(pool: string, rules: readonly BoundRule[]): readonly Protocol[] {
-  return rules.filter((rule) => rule.pool.value.name === pool).flatMap((rule) => rule.protocols);
+/** Sources that have lost ports to listeners: every port, or some. */
+function withLosses(isAll: boolean) {
+  return (draft: Draft) =>
+    sources(draft).flatMap((source) => {
+      const taken = draft.rules
+        .filter(({ protocols }) => protocols.some((protocol) => source.protocols.includes(protocol)))
+        .filter(({ frontend }) => reaches(frontend.address, source.address, draft.ownAddresses))
+        .reduce<PortSet>((sum, { ports }) => unionPorts(sum, ports), []);
+      const lost = portSetSize(intersectPorts(source.ports, taken));
+      const all = portSetSize(source.ports);
+      return lost > 0 && (lost === all) === isAll ? [{ ...source, lost }] : [];
+    });
 }
 
-/** Bound on one address, all ports are gone for sockets without a local address of their own (measured, Linux 6). Captured ports are not bound, nor are those of the kernel data plane. */
-function sourceNeeded(draft: Draft, rules: readonly BoundRule[]): Issue[] {
-  if (draft.plane.kind === 'kernel' || draft.root.dataPlane.capture?.fallback === 'none') return [];
+/** What connects without a local address of its own, while a rule listens on every port that it could get. */
+function withoutSource({ plane, root, pools, probes, rules }: Draft) {
+  // Captured ports are not bound, nor are those of the kernel data plane.
+  if (plane === 'kernel' || root.dataPlane.capture?.fallback === 'none') return [];
+  const every = portSetSize(EPHEMERAL_PORTS);
   const hog = rules.find(
-    (rule) =>
-      rule.protocols.includes('tcp') &&
-      portSetSize(intersectPorts(EPHEMERAL_PORTS, rule.ports)) === portSetSize(EPHEMERAL_PORTS),
+    ({ protocols, ports }) =>
+      protocols.includes('tcp') && portSetSize(intersectPorts(EPHEMERAL_PORTS, ports)) === every,
   );
   if (hog === undefined) return [];
-  const missing: (readonly [Path, string])[] = [
-    ...draft.pools
-      .filter(({ value: pool }) => pool.sourceAddresses.length === 0)
-      .map(({ path, value: pool }) => [path, `Pool "${pool.name}" has no sourceAddresses`] as const),
-    ...draft.probes
-      .filter(({ value: probe }) => probe.sourceAddress === undefined)
-      .map(({ path, value: probe }) => [path, `Probe "${probe.name}" has no sourceAddress`] as const),
+  return [
+    ...pools
+      .filter(({ sourceAddresses }) => sourceAddresses.length === 0)
+      .map((thing) => ({ thing, hog, what: `Pool "${thing.name}" has no sourceAddresses` })),
+    ...probes
+      .filter(({ sourceAddress }) => sourceAddress === undefined)
+      .map((thing) => ({ thing, hog, what: `Probe "${thing.name}" has no sourceAddress` })),
   ];
-  return missing.map(([path, what]) =>
-    warning('LB_SOURCE_NEEDED', path, `${what}, and rule "${hog.input.name}" listens on every port`, {
-      expected: 'a local address that no rule listens on',
-      reason:
-        'With all ports bound the kernel finds none for a connection that has no address of its own (EADDRNOTAVAIL)',
-    }),
-  );
 }
 
-/** Who could reach the admin API, and whether anybody could. */
-export function adminIssues({ root: { admin } }: Draft): readonly Issue[] {
-  if (admin === undefined) return [];
-  const { socket, http, tls, token } = admin;
-  if (http === undefined) {
-    const idle = (['tls', 'token'] as const).filter((key) => admin[key] !== undefined);
-    return [
-      ...(socket === undefined
-        ? [
-            error('LB_MISSING_KEY', ['admin'], 'The admin API can be reached nowhere', {
-              found: 'neither "socket" nor "http"',
-              expected: '"socket", "http" or both',
-            }),
-          ]
-        : []),
-      ...idle.map((key) =>
-        warning('LB_NO_EFFECT', ['admin', key], `"${key}" has no effect without "http"`, {
-          reason: 'The Unix socket is guarded by its mode, 0600, and by nothing else',
-        }),
-      ),
-    ];
-  }
-  const missing = [...(tls === undefined ? ['tls'] : []), ...(token === undefined ? ['token'] : [])];
-  if (isLoopback(http.address) || missing.length === 0) return [];
-  const place = formatEndpoint(http.address, http.port);
-  return [
-    error('LB_ADMIN_EXPOSED', ['admin', 'http'], `The admin API would be open to others on ${place}`, {
-      found: `"${place}" without ${missing.join(' and ')}`,
-      expected: 'a loopback address such as "127.0.0.1:9901", or both "tls" and "token"',
-      reason: 'Whoever reaches the admin API can drain every backend and replace the configuration',
+const NO_SOURCE = 'A port that haports listens on cannot be the source of a connection to a backend';
+
+/** Local addresses of upstream connections and probes whose ports the listeners have taken. */
+export const SOURCE_CHECKS = [
+  warning('LB_SOURCE_PORTS', withLosses(false), '', {
+    say: ({ lost, address }) => `Listeners take ${lost} of the source ports of ${address.text}`,
+    found: ({ address }) => quoted(address),
+    reason: NO_SOURCE,
+  }),
+  error('LB_SOURCE_PORTS', withLosses(true), '', {
+    say: ({ address }) => `Listeners take every source port of ${address.text}`,
+    found: ({ address }) => quoted(address),
+    expected: 'a local address that no rule listens on with all ports',
+    reason: NO_SOURCE,
+  }),
+  // Bound on one address, all ports are gone for sockets without a local address of their own (measured, Linux 6).
+  warning('LB_SOURCE_NEEDED', withoutSource, '', {
+    say: ({ what, hog }) => `${what}, and rule "${hog.name}" listens on every port`,
+    expected: 'a local address that no rule listens on',
+    reason:
+      'With all ports bound the kernel finds none for a connection that has no address of its own (EADDRNOTAVAIL)',
+  }),
+];
+
+const ADMIN = ({ root: { admin } }: Draft) => (admin === undefined ? [] : [admin]);
+
+/** Who can reach the admin API, if anyone; and a configuration that does nothing. */
+export const ROOT_CHECKS = [
+  error('LB_MISSING_KEY', ADMIN, '', {
+    when: ({ socket, http }) => socket === undefined && http === undefined,
+    say: 'The admin API can be reached nowhere',
+    found: 'neither "socket" nor "http"',
+    expected: '"socket", "http" or both',
+  }),
+  ...(['tls', 'token'] as const).map((key) =>
+    warning('LB_NO_EFFECT', ADMIN, key, {
+      when: (admin) => admin.http === undefined && admin[key] !== undefined,
+      say: `"${key}" has no effect without "http"`,
+      reason: 'The Unix socket is guarded by its mode, 0600, and by nothing else',
     }),
-  ];
-}
+  ),
+  error('LB_ADMIN_EXPOSED', ADMIN, 'http', {
+    when: ({ http, ...admin }) => {
+      const missing = (['tls', 'token'] as const).filter((key) => admin[key] === undefined);
+      if (http === undefined || isLoopback(http.address) || missing.length === 0) return undefined;
+      return { place: formatEndpoint(http.address, http.port), missing: missing.join(' and ') };
+    },
+    say: (_, { place }) => `The admin API would be open to others on ${place}`,
+    found: (_, { place, missing }) => `"${place}" without ${missing}`,
+    expected: 'a loopback address such as "127.0.0.1:9901", or both "tls" and "token"',
+    reason: 'Anyone who can reach the admin API can drain every backend and replace the configuration',
+  }),
+  warning('LB_NO_RULES', ROOT, 'rules', {
+    when: (_, { written }) => written.names.rules.length === 0 && written.rules.length === 0,
+    say: 'There are no rules, so nothing is balanced',
+  }),
+];

@@ -1,614 +1,442 @@
+import { cidrsOverlap, compareAddresses, isWildcard } from '../../model/address.js';
+import { formatDuration, type Rule } from '../../model/configuration.js';
+import { isFloating, type Draft } from '../resolve.js';
+import type { KernelInput } from '../schema.js';
 import {
-  cidrsOverlap,
-  compareAddresses,
-  isWildcard,
-  type Cidr,
-  type IpAddress,
-} from '../../model/address.js';
-import { formatDuration } from '../../model/configuration.js';
-import { flowPolicyOf, idleTimeoutOf, type BoundRule } from '../bind-rules.js';
-import type { Draft } from '../draft.js';
-import { error, note, warning, type Issue, type Path } from '../findings.js';
-import type { FrontendInput, KernelInput } from '../schema.js';
-
-export const KERNEL: Path = ['dataPlane', 'kernel'];
-
-/** Whether packets reach backends with the frontend's address on them. */
-export function isFloating({ mode }: KernelInput): boolean {
-  return mode === 'floating-l2' || mode === 'floating-routed';
-}
-
-/** Options of the kernel data plane that do not go with its mode, with one another, or with this machine. */
-export function kernelIssues(
-  draft: Draft,
-  rules: readonly BoundRule[],
-  ownAddresses: readonly IpAddress[],
-): readonly Issue[] {
-  const { plane } = draft;
-  if (plane.kind === 'userspace') return strayOptions(draft);
-  const { options } = plane;
-  if (options === undefined) return captureConflict(draft);
-  return [
-    ...captureConflict(draft),
-    ...interfaceIssues(options),
-    ...returnIssues(draft, options),
-    ...stateIssues(options),
-    ...spokeIssues(draft, options, rules),
-    ...ownFrontends(draft, options, ownAddresses),
-  ];
-}
-
-function strayOptions({ given }: Draft): Issue[] {
-  if (!given(KERNEL)) return [];
-  const message = '"kernel" has no effect on the userspace data plane';
-  return [
-    warning('LB_NO_EFFECT', KERNEL, message, { atKey: true, expected: 'kind "kernel", or no "kernel"' }),
-  ];
-}
-
-function captureConflict({ given }: Draft): Issue[] {
-  const path = ['dataPlane', 'capture'];
-  if (!given(path)) return [];
-  return [
-    error('LB_CONFLICT', path, 'The kernel data plane has no sockets that ports could be steered to', {
-      atKey: true,
-      expected: 'kind "userspace", or no "capture"',
-      reason: 'It takes every port of a frontend as it is',
-    }),
-  ];
-}
-
-function interfaceIssues({ mode, interface: name }: KernelInput): Issue[] {
-  if (mode !== 'floating-l2' || name !== undefined) return [];
-  return [
-    error(
-      'LB_MISSING_KEY',
-      [...KERNEL, 'interface'],
-      'Missing key "interface", needed with mode floating-l2',
-      {
-        expected: 'the name of the interface where flows arrive',
-        reason: 'Packets are turned round where they come in, before anything else sees them',
-      },
-    ),
-  ];
-}
-
-function returnIssues({ given }: Draft, { mode, returnPath }: KernelInput): Issue[] {
-  const path = [...KERNEL, 'returnPath'];
-  if (mode !== 'nat') {
-    if (returnPath === 'route') return [];
-    return [
-      error('LB_KERNEL_MODE', path, `With mode ${mode} no address is changed, so none can be hidden`, {
-        found: '"masquerade"',
-        expected: '"route", or mode "nat"',
-      }),
-    ];
-  }
-  const at = given(path) ? path : ['dataPlane', 'kind'];
-  if (returnPath === 'masquerade') {
-    return [
-      note('LB_KERNEL_MASQUERADE', at, "Backends see this machine's address instead of the client's", {
-        reason:
-          'Each backend port then takes at most about 64,000 flows, one for each source port of this machine',
-      }),
-    ];
-  }
-  return [
-    note('LB_KERNEL_RETURN', at, 'Backends must route their answers back through this machine', {
-      expected: 'this machine as their gateway to the clients, or returnPath "masquerade"',
-      reason:
-        'Only here the frontend\'s address is put back on answers; "haports doctor" checks the way back',
-    }),
-  ];
-}
-
-function stateIssues({ mode, flowState }: KernelInput): Issue[] {
-  if (mode !== 'nat' || flowState === 'pinned') return [];
-  return [
-    error('LB_KERNEL_MODE', [...KERNEL, 'flowState'], 'With mode nat every flow has an entry in conntrack', {
-      found: '"stateless"',
-      expected: '"pinned", or another mode',
-      reason: 'Answers could not be told from other traffic without one',
-    }),
-  ];
-}
-
-function spokeIssues(draft: Draft, options: KernelInput, rules: readonly BoundRule[]): Issue[] {
-  const { mode, flowState, spokes } = options;
-  const path = [...KERNEL, 'spokes'];
-  if (mode !== 'next-hop') {
-    if (!draft.given(path)) return [];
-    return [note('LB_KERNEL_NO_EFFECT', path, `"spokes" has no effect with mode ${mode}`, { atKey: true })];
-  }
-  const issues = overlappingSpokes(path, spokes);
-  if (spokes.length === 0 && flowState === 'pinned') return issues;
-  for (const family of new Set(rules.map(({ frontend }) => frontend.value.address.family))) {
-    const count = spokes.filter(({ address }) => address.family === family).length;
-    if (count >= 2) continue;
-    issues.push(
-      error('LB_KERNEL_SPOKES', path, `Traffic runs between spokes, and ${count} of them is IPv${family}`, {
-        found: `${count}`,
-        expected: `at least two IPv${family} blocks${flowState === 'pinned' ? ', or no spokes at all' : ''}`,
-        reason:
-          flowState === 'pinned'
-            ? 'With spokes, only what goes from one to another is balanced'
-            : 'Without flow state the order of the spokes tells which direction is hashed the other way round',
-      }),
-    );
-  }
-  return issues;
-}
-
-function overlappingSpokes(path: Path, spokes: readonly Cidr[]): Issue[] {
-  return spokes.flatMap((spoke, index) => {
-    const earlier = spokes.slice(0, index).find((other) => cidrsOverlap(other, spoke));
-    if (earlier === undefined) return [];
-    return [
-      error('LB_KERNEL_SPOKES', [...path, index], `Spokes ${earlier.text} and ${spoke.text} overlap`, {
-        found: `"${spoke.text}"`,
-        expected: 'blocks that have no address in common',
-        reason: 'An address belongs to one spoke, or its flows could be taken for those of another',
-      }),
-    ];
-  });
-}
-
-/** Policy routing is asked after the table of local addresses. */
-function ownFrontends(draft: Draft, { mode }: KernelInput, ownAddresses: readonly IpAddress[]): Issue[] {
-  if (mode !== 'floating-routed') return [];
-  return draft.frontends
-    .filter(({ value }) => ownAddresses.some((own) => compareAddresses(own, value.address) === 0))
-    .map(({ path, value: { name, address } }) =>
-      error('LB_KERNEL_ADDRESS', [...path, 'address'], `Frontend "${name}" is an address of this machine`, {
-        found: `"${address.text}"`,
-        expected: 'an address that is routed to this machine, and that only backends have',
-        reason: 'What this machine takes for itself it does not route on',
-      }),
-    );
-}
+  FRONTENDS,
+  MEMBERS,
+  POOLS,
+  ROOT,
+  RULES,
+  TARGETS,
+  error,
+  note,
+  quoted,
+  warning,
+  type Check,
+  type Over,
+  type Row,
+} from './check.js';
 
 /** How long stateful firewalls commonly remember an idle TCP flow: PAN-OS and FortiOS by default. */
 const APPLIANCE_IDLE_MS = 3_600_000;
 
-/** Rules and what they name that the kernel data plane, or its mode, cannot serve as they are written. */
-export function kernelRuleIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
-  if (draft.plane.kind === 'userspace') return [];
-  const { options } = draft.plane;
-  return [
-    ...kernelAddressIssues(draft, rules),
-    ...idleSeconds(draft),
-    ...rules.flatMap((rule) => [...streamIssues(rule), ...socketNotes(draft, rule)]),
-    ...(options === undefined
-      ? []
-      : [
-          ...rules.flatMap((rule) => [
-            ...floatingIssues(options, rule),
-            ...portIssues(options, rule),
-            ...answerIssues(options, rule),
-            ...symmetryNotes(options, rule),
-            ...applianceNotes(options, rule),
-          ]),
-        ]),
-  ];
-}
-
-/** Conntrack and the timeouts of sets count in seconds. */
-function idleSeconds({ frontends, rules }: Draft): Issue[] {
-  return [...frontends, ...rules].flatMap(({ path, value: { idleTimeout } }) =>
-    (['tcp', 'udp'] as const).flatMap((protocol) => {
-      const ms = idleTimeout?.[protocol];
-      if (ms === undefined || ms % 1000 === 0) return [];
-      const found = formatDuration(ms);
-      return [
-        error('LB_VALUE', [...path, 'idleTimeout', protocol], `Expected whole seconds, found ${found}`, {
-          found: `"${found}"`,
-          expected: 'whole seconds',
-          reason: 'The kernel counts idle times in seconds',
-        }),
-      ];
-    }),
-  );
-}
-
-/** What is about single datagrams or about what is in a stream. */
-function streamIssues({ path, input }: BoundRule): Issue[] {
-  const issues: Issue[] = [];
-  if (input.udp?.perPacket === true) {
-    issues.push(
-      cannot(
-        [...path, 'udp', 'perPacket'],
-        'The kernel data plane balances flows, not single datagrams',
-        'no "perPacket"',
-      ),
-    );
-  }
-  if (input.udp?.expectedResponses !== undefined) {
-    issues.push(
-      cannot(
-        [...path, 'udp', 'expectedResponses'],
-        'The kernel data plane cannot end a flow by the number of its answers',
-        'no "expectedResponses", and a short idleTimeout',
-      ),
-    );
-  }
-  return issues;
-}
-
-function socketNotes({ given }: Draft, { path, input }: BoundRule): Issue[] {
-  const noSockets = 'No socket of this process is on the way';
-  return [
-    ...(['noDelay', 'keepAlive'] as const)
-      .filter((key) => given([...path, 'tcp', key]))
-      .map((key) => noEffect([...path, 'tcp', key], noSockets)),
-    ...(input.tcpReset === false
-      ? [
-          noEffect(
-            [...path, 'tcpReset'],
-            'No FIN can be sent for others: an idle flow is forgotten without a word',
-          ),
-        ]
-      : []),
-  ];
-}
-
-function floatingIssues(options: KernelInput, { path, input, pool }: BoundRule): Issue[] {
-  const at = [...path, 'floatingIp'];
-  if (options.mode === 'next-hop') {
-    if (!input.floatingIp) return [];
-    return [noEffect(at, 'With mode next-hop destinations are never changed')];
-  }
-  if (input.floatingIp !== isFloating(options)) {
-    return [
-      error('LB_KERNEL_MODE', at, `floatingIp ${input.floatingIp} does not go with mode ${options.mode}`, {
-        found: String(input.floatingIp),
-        expected: input.floatingIp
-          ? 'false, or mode "floating-l2" or "floating-routed"'
-          : 'true, or mode "nat"',
-        reason: input.floatingIp
-          ? 'With mode nat packets are addressed to the backend'
-          : "With a floating mode packets keep the frontend's address",
-      }),
-    ];
-  }
-  if (!input.floatingIp) return [];
-  const message = `Each backend of pool "${pool.value.name}" needs the address of frontend "${input.frontend}" on a loopback interface`;
-  const reason = 'Packets reach it with that address; "haports doctor" tests it and prints the commands';
-  return [note('V18', at, message, { reason })];
-}
-
-function portIssues(options: KernelInput, { path, input, portOffset }: BoundRule): Issue[] {
-  if (options.mode === 'nat' || portOffset === 0) return [];
-  return [
-    error('LB_KERNEL_MODE', [...path, 'backendPort'], `With mode ${options.mode} the port cannot change`, {
-      found: String(input.backendPort),
-      expected: '0 (the same port), or mode "nat"',
-      reason: 'Packets reach the backend as they are',
-    }),
-  ];
-}
-
-function answerIssues(options: KernelInput, { path, input, protocols, haPorts }: BoundRule): Issue[] {
-  if (!protocols.includes('udp')) return [];
-  const at = [...path, 'udp', 'answersFrom'];
-  const asked = input.udp?.answersFrom;
-  if (options.mode !== 'nat') {
-    if (asked === undefined) return [];
-    return [noEffect(at, `With mode ${options.mode} answers are never held against the requests`)];
-  }
-  if (asked === 'address') {
-    return [
-      cannot(
-        at,
-        'The kernel data plane takes answers for those of a flow only from the port that was asked',
-        '"endpoint"',
-        'Conntrack knows a flow by both its ports',
-      ),
-    ];
-  }
-  if (asked !== undefined || !haPorts || input.distribution !== 'source-ip') return [];
-  const message = 'Backends may answer only from the port they were asked on';
-  const reason =
-    'Conntrack knows a flow by both its ports; the userspace data plane takes any port by default here';
-  return [note('LB_KERNEL_ANSWERS', [...path, 'distribution'], message, { reason })];
-}
-
-function symmetryNotes({ mode }: KernelInput, { path, input }: BoundRule): Issue[] {
-  if (!input.symmetric || mode === 'next-hop') return [];
-  const reason =
-    mode === 'nat'
-      ? 'Conntrack keeps both directions of a flow on one backend, however it is hashed'
-      : 'Answers go from the backend to the client and do not pass through here';
-  return [noEffect([...path, 'symmetric'], reason)];
-}
-
-/** Appliances remember flows, and one that did not see the beginning of a flow drops the rest. */
-function applianceNotes({ mode, flowState }: KernelInput, rule: BoundRule): Issue[] {
-  if (mode !== 'next-hop' || !rule.protocols.includes('tcp')) return [];
-  const issues: Issue[] = [];
-  if (flowPolicyOf(rule)['probe-down'].tcp === 'persist') {
-    issues.push(
-      note(
-        'LB_KERNEL_APPLIANCE',
-        [...rule.path, 'flowPolicy'],
-        'TCP flows stay on an appliance that is down',
-        {
-          expected: '"firewall", which resets them so that clients connect anew',
-          reason: 'No other stateful appliance would take them over',
-        },
-      ),
-    );
-  }
-  const idle = idleTimeoutOf(rule, 'tcp');
-  if (flowState === 'pinned' && idle.value < APPLIANCE_IDLE_MS) {
-    const found = formatDuration(idle.value);
-    const path = idle.origin === 'frontend' ? rule.frontend.path : rule.path;
-    issues.push(
-      note(
-        'LB_KERNEL_IDLE',
-        [...path, 'idleTimeout', 'tcp'],
-        `A TCP flow is forgotten after ${found} of silence`,
-        {
-          found,
-          expected: `at least as long as the appliances remember it, often ${formatDuration(APPLIANCE_IDLE_MS)}`,
-          reason: 'Its next packet is refused then, though its appliance may still know the connection',
-        },
-      ),
-    );
-  }
-  return issues;
-}
-
-/** Addresses that the kernel data plane, or its mode, cannot steer by. */
-export function kernelAddressIssues(draft: Draft, rules: readonly BoundRule[]): readonly Issue[] {
-  const options = draft.plane.kind === 'kernel' ? draft.plane.options : undefined;
-  return [
-    ...zoneIssues(draft),
-    ...rules.flatMap(familyIssues),
-    ...(options === undefined
-      ? []
-      : draft.frontends.flatMap(({ path, value }) => [
-          ...wildcardIssues(options, [...path, 'address'], value.name, value.address),
-          ...accessNotes(options, path, value),
-        ])),
-  ];
-}
-
-/** Marks and maps know addresses, not interfaces. */
-function zoneIssues({ frontends, pools }: Draft): Issue[] {
-  const zoned = (path: Path, what: string, { text, zone }: IpAddress): Issue[] =>
-    zone === undefined
-      ? []
-      : [
-          error('LB_KERNEL_ADDRESS', path, `${what} has an address of one interface only`, {
-            found: `"${text}"`,
-            expected: 'an address that is not link-local',
-            reason:
-              'The kernel steers by address alone, and other interfaces may have the same link-local one',
-          }),
-        ];
-  return [
-    ...frontends.flatMap(({ path, value: { name, address } }) =>
-      zoned([...path, 'address'], `Frontend "${name}"`, address),
-    ),
-    ...pools.flatMap(({ path, value: pool }) =>
-      pool.backends.flatMap(({ address }, index) =>
-        zoned([...path, 'backends', index, 'address'], `A backend of pool "${pool.name}"`, address),
-      ),
-    ),
-  ];
-}
-
-function wildcardIssues({ mode }: KernelInput, path: Path, name: string, address: IpAddress): Issue[] {
-  if ((mode === 'next-hop') === isWildcard(address)) return [];
-  const found = `"${address.text}"`;
-  if (mode === 'next-hop') {
-    return [
-      error('LB_KERNEL_MODE', path, `With mode next-hop, frontend "${name}" has no address of its own`, {
-        found,
-        expected: address.family === 4 ? '"0.0.0.0"' : '"::"',
-        reason: 'It stands for the destinations beyond, which packets keep',
-      }),
-    ];
-  }
-  return [
-    error('LB_KERNEL_MODE', path, `Frontend "${name}" stands for every address of this machine`, {
-      found,
-      expected: 'a frontend for each address, or mode "next-hop" for destinations beyond',
-      reason: "The kernel data plane takes every port of an address away from this machine's own services",
-    }),
-  ];
-}
-
-function familyIssues({ input, frontend, pool }: BoundRule): Issue[] {
-  const { family } = frontend.value.address;
-  return pool.value.backends.flatMap(({ address }, index) =>
-    address.family === family
-      ? []
-      : [
-          error(
-            'LB_KERNEL_ADDRESS',
-            [...pool.path, 'backends', index, 'address'],
-            `Rule "${input.name}" would send IPv${family} packets to an IPv${address.family} address`,
-            {
-              found: `"${address.text}"`,
-              expected: `IPv${family} backends, as frontend "${input.frontend}" is, or kind "userspace"`,
-              reason: 'The kernel data plane does not translate between address families',
-            },
-          ),
-        ],
-  );
-}
-
-/** Pinned, the first packet of a flow alone is asked. */
-function accessNotes({ mode, flowState }: KernelInput, path: Path, { allow, deny }: FrontendInput): Issue[] {
-  if (mode !== 'next-hop' || flowState !== 'stateless' || allow.length + deny.length === 0) return [];
-  const key = allow.length > 0 ? 'allow' : 'deny';
-  const message = 'Packets of both directions are held against "allow" and "deny"';
-  const reason = 'Without flow state nobody knows which side began a flow';
-  return [note('LB_KERNEL_ACCESS', [...path, key], message, { reason })];
-}
-
 /**
- * Kernel marks name backends by 16 bits, and 0 stands for none: MOST_BACKENDS of dataplane/kernel/backend-marks.ts, which
- * cannot be imported here.
+ * Kernel marks name backends by 16 bits, and 0 stands for none: MOST_BACKENDS of planes/kernel/program.ts, which cannot be
+ * imported here.
  */
 const MOST_BACKENDS = 65_535;
 
-/** What only a process can do that has each flow in its hands. Where nobody asked for it, nothing is said. */
-export function kernelLimitIssues(draft: Draft): readonly Issue[] {
-  if (draft.plane.kind === 'userspace') return [];
-  return [
-    ...proxyIssues(draft),
-    ...poolIssues(draft),
-    ...backendCount(draft),
-    ...capIssues(draft),
-    ...idleNotes(draft),
-    ...stopNote(draft),
-  ];
+const NO_CONNECTION = 'Packets are passed on as they come, and no connection to a backend is opened';
+const NO_SOCKETS = 'No socket of this process is on the way';
+const LINK_LOCAL =
+  'The kernel steers by address alone, and other interfaces may have the same link-local one';
+
+/** The options of the kernel data plane, where it was asked for and they are right. */
+const OPTIONS = ({ kernel }: Draft): readonly KernelInput[] => (kernel === undefined ? [] : [kernel]);
+const BACKENDS = ({ pools }: Draft) => pools.flatMap(({ backends }) => backends);
+
+/** What is looked at only where the kernel data plane was asked for. */
+function inKernel<T extends object>(over: Over<T>): Over<T> {
+  return (draft) => (draft.plane === 'kernel' ? over(draft) : []);
 }
 
+/** What is looked at only in some modes of the kernel data plane. */
+function where<T extends object>(fits: (kernel: KernelInput) => boolean, over: Over<T>): Over<T> {
+  return (draft) => (draft.kernel !== undefined && fits(draft.kernel) ? over(draft) : []);
+}
+
+function ofProtocol(protocol: 'tcp' | 'udp', over: Over<Rule>): Over<Rule> {
+  return (draft) => [...over(draft)].filter(({ protocols }) => protocols.includes(protocol));
+}
+
+const isNat = ({ mode }: KernelInput) => mode === 'nat';
+const isNotNat = ({ mode }: KernelInput) => mode !== 'nat';
+const isNextHop = ({ mode }: KernelInput) => mode === 'next-hop';
+const isNotNextHop = ({ mode }: KernelInput) => mode !== 'next-hop';
+
 /** An error: without it, users would get something else than they were promised. */
-export function cannot(path: Path, message: string, expected: string, reason?: string): Issue {
-  return error('LB_KERNEL_CANNOT', path, message, {
-    expected: `${expected}, or kind "userspace"`,
-    ...(reason === undefined ? {} : { reason }),
-  });
+function cannot<T extends object, H = true>(
+  over: Over<T>,
+  at: string,
+  row: Row<T, H> & { readonly expected: string },
+): Check {
+  const expected = `${row.expected}, or kind "userspace"`;
+  return error('LB_KERNEL_CANNOT', inKernel(over), at, { ...row, expected });
 }
 
 /** A note: nothing is lost but the option's own effect. */
-export function noEffect(path: Path, reason: string): Issue {
-  const key = String(path.at(-1));
-  const message = `"${key}" has no effect on the kernel data plane`;
-  return note('LB_KERNEL_NO_EFFECT', path, message, { atKey: true, reason });
+function noEffect<T extends object>(
+  over: Over<T>,
+  at: string,
+  reason: Row<T, boolean>['reason'] & {},
+  when: (item: T, draft: Draft) => boolean = (item, draft) => draft.given(item, ...at.split('.')),
+): Check {
+  const say = `"${at.slice(at.lastIndexOf('.') + 1)}" has no effect on the kernel data plane`;
+  return note('LB_KERNEL_NO_EFFECT', inKernel(over), `@${at}`, { when, say, reason });
 }
 
-const NO_CONNECTION = 'Packets are passed on as they come, and no connection to a backend is opened';
-
-function proxyIssues({ frontends }: Draft): Issue[] {
-  return frontends.flatMap(({ path, value: { name, proxyProtocol } }) =>
-    proxyProtocol === undefined
-      ? []
-      : [
-          cannot(
-            [...path, 'proxyProtocol'],
-            `Frontend "${name}" expects PROXY headers, which the kernel data plane cannot read`,
-            'no "proxyProtocol"',
-            'It balances packets and never looks into streams',
-          ),
-        ],
-  );
-}
-
-function poolIssues({ pools, given }: Draft): Issue[] {
-  return pools.flatMap(({ path, value: pool }) => {
-    const issues: Issue[] = [];
-    if (pool.proxyProtocol !== 'none') {
-      issues.push(
-        cannot(
-          [...path, 'proxyProtocol'],
-          `Pool "${pool.name}" is to get PROXY headers, which the kernel data plane cannot write`,
-          '"none"',
-          'Backends see the client\'s address without them, unless returnPath is "masquerade"',
-        ),
-      );
-    }
-    if (pool.sourceAddresses.length > 0) {
-      issues.push(
-        cannot(
-          [...path, 'sourceAddresses'],
-          `Pool "${pool.name}" is to be reached from addresses of its own`,
-          'no "sourceAddresses"',
-          'The client stays the source, or with "masquerade" the address of the route to the backend',
-        ),
-      );
-    }
-    const capped: Path[] = [
-      [...path, 'maxConnections'],
-      ...pool.backends.map((_, index): Path => [...path, 'backends', index, 'maxConnections']),
-    ];
-    issues.push(
-      ...capped
-        .filter((at) => given(at))
-        .map((at) =>
-          cannot(
-            at,
-            'The kernel data plane cannot cap the connections of a backend',
-            'no "maxConnections"',
-            'A flow is placed by its hash alone, whoever has how many',
-          ),
-        ),
-      ...(['sourcePorts', 'connectTimeout', 'connectAttempts'] as const)
-        .filter((key) => given([...path, key]))
-        .map((key) => noEffect([...path, key], NO_CONNECTION)),
-      ...pool.backends
-        .map((_, index): Path => [...path, 'backends', index, 'floatingAddresses'])
-        .filter((at) => given(at))
-        .map((at) => noEffect(at, "With floating IP the backend has the frontend's address itself")),
-    );
-    return issues;
+/** How answers come back: told at the key, or where it was not written at the kind of data plane. */
+function returning(path: KernelInput['returnPath']): Over<object> {
+  return where(isNat, ({ kernel, root: thing, written }) => {
+    const key = ['dataPlane', 'kernel', 'returnPath'];
+    return kernel?.returnPath === path
+      ? [{ thing, at: written.given(key) ? key : ['dataPlane', 'kind'] }]
+      : [];
   });
 }
 
-function backendCount({ pools }: Draft): Issue[] {
-  const count = pools.reduce((sum, { value }) => sum + value.backends.length, 0);
-  if (count <= MOST_BACKENDS) return [];
-  const expected = `at most ${MOST_BACKENDS} in all pools together`;
-  return [
-    error('LB_VALUE', ['backendPools'], `Expected ${expected}, found ${count} backends`, {
-      found: String(count),
-      expected,
-      reason: 'A backend is told by 16 bits of a packet mark',
+function spokes(draft: Draft) {
+  return OPTIONS(draft).flatMap((thing) =>
+    thing.spokes.map((spoke, index) => {
+      return { thing, at: ['spokes', index], spoke, before: thing.spokes.slice(0, index) };
     }),
-  ];
+  );
 }
 
-function capIssues({ given }: Draft): Issue[] {
-  const refused = (['tcpFlowsPerSource', 'udpFlowsPerSource'] as const)
-    .map((key): Path => ['limits', key])
-    .filter((path) => given(path))
-    .map((path) =>
-      cannot(
-        path,
-        'The kernel data plane cannot cap the flows of one client',
-        `no "${String(path[1])}"`,
-        'It does not count flows by client',
-      ),
-    );
-  const useless = (['embryonicFlows', 'embryonicTimeout'] as const)
-    .map((key): Path => ['limits', key])
-    .filter((path) => given(path))
-    .map((path) => noEffect(path, NO_CONNECTION));
-  const listed = (['tcpFlows', 'udpFlows'] as const)
-    .map((key): Path => ['limits', key])
-    .filter((path) => given(path))
-    .map((path) =>
-      note(
-        'LB_KERNEL_LIMIT',
-        path,
-        `"${String(path[1])}" bounds the flows that are listed, not those that pass`,
-        {
-          atKey: true,
-          reason: 'The kernel has limits of its own, net.netfilter.nf_conntrack_max above all',
-        },
-      ),
-    );
-  return [...refused, ...useless, ...listed];
+/** Families of frontends that too few spokes are of. */
+function fewSpokes(draft: Draft) {
+  return OPTIONS(draft).flatMap((thing) => {
+    const isPinned = thing.flowState === 'pinned';
+    if (thing.spokes.length === 0 && isPinned) return [];
+    return [...new Set(draft.rules.map(({ frontend }) => frontend.address.family))]
+      .map((family) => {
+        const count = thing.spokes.filter(({ address }) => address.family === family).length;
+        return { thing, family, count, isPinned };
+      })
+      .filter(({ count }) => count < 2);
+  });
 }
 
-function idleNotes({ given }: Draft): Issue[] {
-  return [
-    ...(given(['dataPlane', 'workers'])
-      ? [noEffect(['dataPlane', 'workers'], 'It has no data processes: the kernel moves the packets')]
-      : []),
-    ...(given(['tableSize'])
-      ? [noEffect(['tableSize'], 'Its tables have dataPlane.kernel.tableSize slots')]
-      : []),
-  ];
+/** Options of the kernel data plane that do not go with its mode, with one another, or with this machine. */
+const OPTION_CHECKS = [
+  warning('LB_NO_EFFECT', ROOT, '@dataPlane.kernel', {
+    when: (root, draft) => draft.plane === 'userspace' && draft.given(root, 'dataPlane', 'kernel'),
+    say: '"kernel" has no effect on the userspace data plane',
+    expected: 'kind "kernel", or no "kernel"',
+  }),
+  error('LB_CONFLICT', inKernel(ROOT), '@dataPlane.capture', {
+    when: (root, draft) => draft.given(root, 'dataPlane', 'capture'),
+    say: 'The kernel data plane has no sockets that ports could be steered to',
+    expected: 'kind "userspace", or no "capture"',
+    reason: 'It takes every port of a frontend as it is',
+  }),
+  error('LB_MISSING_KEY', OPTIONS, 'interface', {
+    when: (kernel) => kernel.mode === 'floating-l2' && kernel.interface === undefined,
+    say: 'Missing key "interface", needed with mode floating-l2',
+    expected: 'the name of the interface where flows arrive',
+    reason: 'Packets are turned round where they come in, before anything else sees them',
+  }),
+  error('LB_KERNEL_MODE', where(isNotNat, OPTIONS), 'returnPath', {
+    when: ({ returnPath }) => returnPath === 'masquerade',
+    say: ({ mode }) => `With mode ${mode} no address is changed, so none can be hidden`,
+    found: '"masquerade"',
+    expected: '"route", or mode "nat"',
+  }),
+  note('LB_KERNEL_MASQUERADE', returning('masquerade'), '', {
+    say: "Backends see this machine's address instead of the client's",
+    reason:
+      'Each backend port then takes at most about 64,000 flows, one for each source port of this machine',
+  }),
+  note('LB_KERNEL_RETURN', returning('route'), '', {
+    say: 'Backends must route their answers back through this machine',
+    expected: 'this machine as their gateway to the clients, or returnPath "masquerade"',
+    reason:
+      'Only here the frontend\'s address is put back on answers; "haports doctor" checks the return path',
+  }),
+  error('LB_KERNEL_MODE', where(isNat, OPTIONS), 'flowState', {
+    when: ({ flowState }) => flowState === 'stateless',
+    say: 'With mode nat every flow has an entry in conntrack',
+    found: '"stateless"',
+    expected: '"pinned", or another mode',
+    reason: 'Answers could not be told from other traffic without one',
+  }),
+  note('LB_KERNEL_NO_EFFECT', where(isNotNextHop, OPTIONS), '@spokes', {
+    when: (kernel, draft) => draft.given(kernel, 'spokes'),
+    say: ({ mode }) => `"spokes" has no effect with mode ${mode}`,
+  }),
+  error('LB_KERNEL_SPOKES', where(isNextHop, spokes), '', {
+    when: ({ spoke, before }) => before.find((other) => cidrsOverlap(other, spoke)),
+    say: ({ spoke }, earlier) => `Spokes ${earlier.text} and ${spoke.text} overlap`,
+    found: ({ spoke }) => quoted(spoke),
+    expected: 'blocks that have no address in common',
+    reason: 'An address belongs to one spoke, or its flows could be taken for those of another',
+  }),
+  error('LB_KERNEL_SPOKES', where(isNextHop, fewSpokes), 'spokes', {
+    say: ({ count, family }) => `Traffic runs between spokes, and ${count} of them is IPv${family}`,
+    found: ({ count }) => String(count),
+    expected: ({ family, isPinned }) =>
+      `at least two IPv${family} blocks${isPinned ? ', or no spokes at all' : ''}`,
+    reason: ({ isPinned }) =>
+      isPinned
+        ? 'With spokes, only what goes from one to another is balanced'
+        : 'Without flow state the order of the spokes tells which direction is hashed the other way round',
+  }),
+  // Policy routing is asked after the table of local addresses.
+  error(
+    'LB_KERNEL_ADDRESS',
+    where(({ mode }) => mode === 'floating-routed', FRONTENDS),
+    'address',
+    {
+      when: ({ address }, { ownAddresses }) =>
+        ownAddresses.some((own) => compareAddresses(own, address) === 0),
+      say: ({ name }) => `Frontend "${name}" is an address of this machine`,
+      found: ({ address }) => quoted(address),
+      expected: 'an address that is routed to this machine, and that only backends have',
+      reason: 'What this machine takes for itself it does not route on',
+    },
+  ),
+];
+
+/** Frontends whose access lists are asked about packets of both directions. */
+function listed(draft: Draft) {
+  return draft.frontends
+    .filter(({ allow, deny }) => allow.length + deny.length > 0)
+    .map((thing) => ({ thing, at: [thing.allow.length > 0 ? 'allow' : 'deny'] }));
 }
 
-function stopNote({ given, plane }: Draft): Issue[] {
-  const keeps = plane.kind === 'kernel' && plane.options?.onStop === 'keep';
-  if (!keeps || !given(['shutdown', 'deadline'])) return [];
-  const reason = `With ${KERNEL.join('.')}.onStop "keep" no flow ends with this process, so none is waited for`;
-  return [noEffect(['shutdown', 'deadline'], reason)];
+/** Addresses that the kernel data plane, or its mode, cannot steer by. Marks and maps know addresses, not interfaces. */
+const ADDRESS_CHECKS = [
+  error('LB_KERNEL_ADDRESS', inKernel(FRONTENDS), 'address', {
+    when: ({ address: { zone } }) => zone !== undefined,
+    say: ({ name }) => `Frontend "${name}" has an address of one interface only`,
+    found: ({ address }) => quoted(address),
+    expected: 'an address that is not link-local',
+    reason: LINK_LOCAL,
+  }),
+  error('LB_KERNEL_ADDRESS', inKernel(MEMBERS), 'address', {
+    when: ({ backend: { address } }) => address.zone !== undefined,
+    say: ({ pool }) => `A backend of pool "${pool.name}" has an address of one interface only`,
+    found: ({ backend }) => quoted(backend.address),
+    expected: 'an address that is not link-local',
+    reason: LINK_LOCAL,
+  }),
+  error('LB_KERNEL_ADDRESS', inKernel(TARGETS), 'address', {
+    when: ({ rule: { frontend }, backend }) => frontend.address.family !== backend.address.family,
+    say: ({ rule: { name, frontend }, backend }) =>
+      `Rule "${name}" would send IPv${frontend.address.family} packets to an IPv${backend.address.family} address`,
+    found: ({ backend }) => quoted(backend.address),
+    expected: ({ rule: { frontend } }) =>
+      `IPv${frontend.address.family} backends, as frontend "${frontend.name}" is, or kind "userspace"`,
+    reason: 'The kernel data plane does not translate between address families',
+  }),
+  error('LB_KERNEL_MODE', where(isNextHop, FRONTENDS), 'address', {
+    when: ({ address }) => !isWildcard(address),
+    say: ({ name }) => `With mode next-hop, frontend "${name}" has no address of its own`,
+    found: ({ address }) => quoted(address),
+    expected: ({ address }) => (address.family === 4 ? '"0.0.0.0"' : '"::"'),
+    reason: 'It stands for the destinations beyond, which packets keep',
+  }),
+  error('LB_KERNEL_MODE', where(isNotNextHop, FRONTENDS), 'address', {
+    when: ({ address }) => isWildcard(address),
+    say: ({ name }) => `Frontend "${name}" stands for every address of this machine`,
+    found: ({ address }) => quoted(address),
+    expected: 'a frontend for each address, or mode "next-hop" for destinations beyond',
+    reason: "The kernel data plane takes every port of an address away from this machine's own services",
+  }),
+  // Pinned, the first packet of a flow alone is asked.
+  note(
+    'LB_KERNEL_ACCESS',
+    where((kernel) => isNextHop(kernel) && kernel.flowState === 'stateless', listed),
+    '',
+    {
+      say: 'Packets of both directions are held against "allow" and "deny"',
+      reason: 'Without flow state it is unknown which side began a flow',
+    },
+  ),
+];
+
+/** Idle times that were written, of rules and of frontends. */
+function idleTimes({ root: thing, written: { frontends, rules } }: Draft) {
+  return [...frontends, ...rules].flatMap(({ path, value: { idleTimeout = {} } }) =>
+    Object.entries(idleTimeout).map(([protocol, ms]) => ({
+      thing,
+      at: [...path, 'idleTimeout', protocol],
+      ms,
+    })),
+  );
 }
+
+/** Rules, or the frontends that say so for them, that forget TCP flows earlier than appliances do. */
+function forgetful({ rules }: Draft) {
+  return rules
+    .filter(
+      ({ protocols, idleTimeoutMs: { tcp } }) => protocols.includes('tcp') && tcp.value < APPLIANCE_IDLE_MS,
+    )
+    .map((rule) => {
+      const { value, origin } = rule.idleTimeoutMs.tcp;
+      return { thing: origin === 'frontend' ? rule.frontend : rule, idle: formatDuration(value) };
+    });
+}
+
+/** Rules that the kernel data plane, or its mode, cannot serve as they are written. */
+const RULE_CHECKS = [
+  // Conntrack and the timeouts of sets count in seconds.
+  error('LB_VALUE', inKernel(idleTimes), '', {
+    when: ({ ms }) => ms % 1000 !== 0 && formatDuration(ms),
+    say: (_, idle) => `Expected whole seconds, found ${idle}`,
+    found: (_, idle) => quoted(idle),
+    expected: 'whole seconds',
+    reason: 'The kernel counts idle times in seconds',
+  }),
+  cannot(RULES, 'udp.perPacket', {
+    when: (rule, draft) => draft.input(rule).udp?.perPacket,
+    say: 'The kernel data plane balances flows, not single datagrams',
+    expected: 'no "perPacket"',
+  }),
+  cannot(RULES, 'udp.expectedResponses', {
+    when: (rule, draft) => draft.given(rule, 'udp', 'expectedResponses'),
+    say: 'The kernel data plane cannot end a flow by the number of its answers',
+    expected: 'no "expectedResponses", and a short idleTimeout',
+  }),
+  noEffect(RULES, 'tcp.noDelay', NO_SOCKETS),
+  noEffect(RULES, 'tcp.keepAlive', NO_SOCKETS),
+  noEffect(
+    RULES,
+    'tcpReset',
+    'No FIN can be sent on behalf of others: an idle flow is dropped silently',
+    ({ tcpReset }) => !tcpReset,
+  ),
+  noEffect(
+    where(isNextHop, RULES),
+    'floatingIp',
+    'With mode next-hop destinations are never changed',
+    (rule, draft) => draft.input(rule).floatingIp,
+  ),
+  error('LB_KERNEL_MODE', where(isNotNextHop, RULES), 'floatingIp', {
+    when: ({ floatingIp }, { kernel }) => floatingIp !== isFloating(kernel) && kernel,
+    say: ({ floatingIp }, { mode }) => `floatingIp ${floatingIp} does not go with mode ${mode}`,
+    found: ({ floatingIp }) => String(floatingIp),
+    expected: ({ floatingIp }) =>
+      floatingIp ? 'false, or mode "floating-l2" or "floating-routed"' : 'true, or mode "nat"',
+    reason: ({ floatingIp }) =>
+      floatingIp
+        ? 'With mode nat packets are addressed to the backend'
+        : "With a floating mode packets keep the frontend's address",
+  }),
+  note('V18', where(isFloating, RULES), 'floatingIp', {
+    when: ({ floatingIp }) => floatingIp,
+    say: ({ pool, frontend }) =>
+      `Each backend of pool "${pool.name}" needs the address of frontend "${frontend.name}" on a loopback interface`,
+    reason: 'Packets reach it with that address; "haports doctor" tests it and prints the commands',
+  }),
+  error('LB_KERNEL_MODE', where(isNotNat, RULES), 'backendPort', {
+    when: ({ portOffset }, { kernel }) => portOffset !== 0 && kernel,
+    say: (_, { mode }) => `With mode ${mode} the port cannot change`,
+    found: (rule, _, draft) => String(draft.input(rule).backendPort),
+    expected: '0 (the same port), or mode "nat"',
+    reason: 'Packets reach the backend as they are',
+  }),
+  noEffect(
+    ofProtocol('udp', where(isNotNat, RULES)),
+    'udp.answersFrom',
+    (_, __, { kernel }) => `With mode ${kernel?.mode ?? ''} answers are never held against the requests`,
+  ),
+  cannot(ofProtocol('udp', where(isNat, RULES)), 'udp.answersFrom', {
+    when: (rule, draft) => draft.input(rule).udp?.answersFrom === 'address',
+    say: 'The kernel data plane takes answers for those of a flow only from the port that was asked',
+    expected: '"endpoint"',
+    reason: 'Conntrack knows a flow by both its ports',
+  }),
+  note('LB_KERNEL_ANSWERS', ofProtocol('udp', where(isNat, RULES)), 'distribution', {
+    when: (rule, draft) =>
+      rule.haPorts && rule.distribution === 'source-ip' && !draft.given(rule, 'udp', 'answersFrom'),
+    say: 'Backends may answer only from the port they were asked on',
+    reason:
+      'Conntrack knows a flow by both its ports; the userspace data plane takes any port by default here',
+  }),
+  noEffect(
+    where(isNotNextHop, RULES),
+    'symmetric',
+    (_, __, { kernel }) =>
+      kernel?.mode === 'nat'
+        ? 'Conntrack keeps both directions of a flow on one backend, however it is hashed'
+        : 'Answers go from the backend to the client and do not pass through here',
+    ({ symmetric }) => symmetric,
+  ),
+  // Appliances remember flows, and one that did not see the beginning of a flow drops the rest.
+  note('LB_KERNEL_APPLIANCE', ofProtocol('tcp', where(isNextHop, RULES)), 'flowPolicy', {
+    when: ({ flowPolicy }) => flowPolicy['probe-down'].tcp === 'persist',
+    say: 'TCP flows stay on an appliance that is down',
+    expected: '"firewall", which resets them so that clients connect anew',
+    reason: 'No other stateful appliance would take them over',
+  }),
+  note(
+    'LB_KERNEL_IDLE',
+    where((kernel) => isNextHop(kernel) && kernel.flowState === 'pinned', forgetful),
+    'idleTimeout.tcp',
+    {
+      say: ({ idle }) => `A TCP flow is forgotten after ${idle} of silence`,
+      found: ({ idle }) => idle,
+      expected: `at least as long as the appliances remember it, often ${formatDuration(APPLIANCE_IDLE_MS)}`,
+      reason: 'Its next packet is refused then, though its appliance may still know the connection',
+    },
+  ),
+];
+
+/** What only a process can do that has each flow in its hands. Told only where it was asked for. */
+const LIMIT_CHECKS = [
+  cannot(FRONTENDS, 'proxyProtocol', {
+    when: ({ proxyProtocol }) => proxyProtocol !== undefined,
+    say: ({ name }) => `Frontend "${name}" expects PROXY headers, which the kernel data plane cannot read`,
+    expected: 'no "proxyProtocol"',
+    reason: 'It balances packets and never looks into streams',
+  }),
+  cannot(POOLS, 'proxyProtocol', {
+    when: ({ proxyProtocol }) => proxyProtocol !== 'none',
+    say: ({ name }) => `Pool "${name}" is to get PROXY headers, which the kernel data plane cannot write`,
+    expected: '"none"',
+    reason: 'Backends see the client\'s address without them, unless returnPath is "masquerade"',
+  }),
+  cannot(POOLS, 'sourceAddresses', {
+    when: ({ sourceAddresses }) => sourceAddresses.length > 0,
+    say: ({ name }) => `Pool "${name}" is to be reached from addresses of its own`,
+    expected: 'no "sourceAddresses"',
+    reason: 'The client stays the source, or with "masquerade" the address of the route to the backend',
+  }),
+  ...[POOLS, BACKENDS].map((over) =>
+    cannot<object>(over, 'maxConnections', {
+      when: (thing, draft) => draft.given(thing, 'maxConnections'),
+      say: 'The kernel data plane cannot cap the connections of a backend',
+      expected: 'no "maxConnections"',
+      reason: 'A flow is placed by its hash alone, no matter how many each backend has',
+    }),
+  ),
+  noEffect(POOLS, 'sourcePorts', NO_CONNECTION),
+  noEffect(POOLS, 'connectTimeout', NO_CONNECTION),
+  noEffect(POOLS, 'connectAttempts', NO_CONNECTION),
+  noEffect(BACKENDS, 'floatingAddresses', "With floating IP the backend has the frontend's address itself"),
+  error('LB_VALUE', inKernel(ROOT), 'backendPools', {
+    when: (_, draft) => BACKENDS(draft).length > MOST_BACKENDS && BACKENDS(draft).length,
+    say: (_, count) => `Expected at most ${MOST_BACKENDS} in all pools together, found ${count} backends`,
+    found: (_, count) => String(count),
+    expected: `at most ${MOST_BACKENDS} in all pools together`,
+    reason: 'A backend is told by 16 bits of a packet mark',
+  }),
+  ...['tcpFlowsPerSource', 'udpFlowsPerSource'].map((key) =>
+    cannot(ROOT, `limits.${key}`, {
+      when: (root, draft) => draft.given(root, 'limits', key),
+      say: 'The kernel data plane cannot cap the flows of one client',
+      expected: `no "${key}"`,
+      reason: 'It does not count flows by client',
+    }),
+  ),
+  noEffect(ROOT, 'limits.embryonicFlows', NO_CONNECTION),
+  noEffect(ROOT, 'limits.embryonicTimeout', NO_CONNECTION),
+  ...['tcpFlows', 'udpFlows'].map((key) =>
+    note('LB_KERNEL_LIMIT', inKernel(ROOT), `@limits.${key}`, {
+      when: (root, draft) => draft.given(root, 'limits', key),
+      say: `"${key}" bounds the flows that are listed, not those that pass`,
+      reason: 'The kernel has limits of its own, net.netfilter.nf_conntrack_max above all',
+    }),
+  ),
+  noEffect(ROOT, 'dataPlane.workers', 'It has no data processes: the kernel moves the packets'),
+  noEffect(ROOT, 'tableSize', 'Its tables have dataPlane.kernel.tableSize slots'),
+  noEffect(
+    where(({ onStop }) => onStop === 'keep', ROOT),
+    'shutdown.deadline',
+    'With dataPlane.kernel.onStop "keep" no flow ends with this process, so none is waited for',
+  ),
+];
+
+export const KERNEL_CHECKS = [...OPTION_CHECKS, ...LIMIT_CHECKS, ...ADDRESS_CHECKS, ...RULE_CHECKS];

@@ -5,6 +5,7 @@ import type { KernelChanged, PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import type { KernelReport } from '../../model/kernel-report.js';
 import type { Clock } from '../../runtime/clock.js';
+import { SerialQueue } from '../../runtime/queue.js';
 import {
   cannotAdd,
   listenFailed,
@@ -12,39 +13,33 @@ import {
   type FlowPage,
   type FlowQuery,
   type HandOverPlane,
-  type ListenFailure,
   type ListeningSocket,
   type PlaneCounters,
   type StopReport,
   type UdpFlowState,
   type UdpStop,
 } from '../contract.js';
-import { replaceTableText, routingText, type KernelSetup } from '../netfilter/setup.js';
-import { sameEntry } from '../netfilter/routing.js';
+import type { InstanceLock } from '../netfilter/instance-lock.js';
+import type { OnKernelChange, Reconciler, WantOptions } from '../netfilter/reconciler.js';
+import { without } from '../netfilter/routing.js';
+import type { KernelSetup } from '../netfilter/setup.js';
 import { captureInputs, wantsPort, type CaptureInputs, type PortInUse } from './ports-in-use.js';
 import { captureSetup } from './table.js';
 
 /** As the userspace plane tries again what it could not bind. */
 const RETRY_TAKEN_MS = 10_000;
 
-/** Told by the keeper of a setup when it has done something to the kernel, or could not. */
-export type OnKernelChange = (change: KernelChanged['change'], evidence?: string) => void;
-
-/** Held while the instance has something in the kernel. */
-export interface NameLock {
-  /** Rejects with `LB_INSTANCE_RUNNING` where another process has it. */
-  take(): Promise<void>;
-  takeWhenFree(): void;
-  release(): void;
-}
-
 export interface CapturedPlaneDeps {
   readonly clock: Clock;
   /** Serves what is steered to it; has the same plan. Owned. */
   readonly inner: HandOverPlane;
-  readonly createKeeper: (onChange: OnKernelChange) => SetupKeeper;
-  readonly lock: NameLock;
+  readonly createReconciler: (
+    onChange: OnKernelChange,
+  ) => Pick<Reconciler, 'check' | 'want' | 'remove' | 'release' | 'report'>;
+  /** Held while the instance has something in the kernel. */
+  readonly lock: Pick<InstanceLock, 'take' | 'takeWhenFree' | 'release'>;
   readonly portsInUse: () => Promise<readonly PortInUse[]>;
+  /** Inodes of the sockets of this process and its workers. */
   readonly ownSockets: () => Promise<ReadonlySet<string>>;
 }
 
@@ -54,43 +49,51 @@ export interface CapturedPlaneOptions {
   readonly workers: number;
 }
 
+/** What is to be steered for a configuration, as the machine is now. */
+interface Desired extends Pick<CaptureInputs, 'failures'> {
+  readonly setup: KernelSetup;
+}
+
 /**
  * A data plane whose ports the kernel steers to a few sockets. The inner plane has the sockets and the flows; this one
  * keeps the kernel in step with it, and what is steered with what is served.
  *
- * Routes and addresses come before the sockets that need them. What is steered comes before a start's sockets, since
- * nobody serves then, and after those of an apply or of a start in the place of another process. On a stop it goes last: new flows are refused as soon as the
- * sockets are closed, and those that there are need the routes, and with tproxy the table, until they end.
+ * Routes and addresses come before the sockets that need them, and only ever come: flows of a frontend that is gone may
+ * still need them. What is steered comes before a start's sockets, since nothing serves then, and after those of an apply
+ * or of a start in the place of another process. On a stop it goes last: new flows are refused as soon as the sockets are
+ * closed, and those that there are need the routes until they end.
  */
 export class CapturedPlane implements HandOverPlane {
   readonly #deps: CapturedPlaneDeps;
   readonly #options: CapturedPlaneOptions;
-  readonly #keeper: SetupKeeper;
-  readonly #steering: Steering;
+  readonly #reconciler: ReturnType<CapturedPlaneDeps['createReconciler']>;
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
+  /** Start, applies and what is tried again run one after another. */
+  readonly #queue = new SerialQueue();
   #state: ForwardingState | undefined;
+  /** What the kernel has, or gets from the reconciler. */
+  #present: Desired | undefined;
+  /** Inodes of sockets that are known to be of others. */
+  #others: ReadonlySet<string> = new Set();
   #inherits = false;
   /** Whether what is in the kernel under the instance's name is this process's to take away. */
   #owns = false;
   #stopped: Promise<StopReport> | undefined;
   #cancelRetry: () => void = () => undefined;
-  /** Start, applies and what is tried again run one after another. */
-  #queue: Promise<unknown> = Promise.resolve();
 
   constructor(deps: CapturedPlaneDeps, options: CapturedPlaneOptions) {
     this.#deps = deps;
     this.#options = options;
-    this.#keeper = deps.createKeeper((change, evidence) => this.#changed(change, evidence));
-    this.#steering = new Steering({ ...deps, keeper: this.#keeper }, options.plan);
+    this.#reconciler = deps.createReconciler((change, evidence) => this.#changed(change, evidence));
   }
 
   /** Rejects, with nothing left in the kernel, with `LB_INSTANCE_RUNNING`, `LB_LISTEN_FAILED` or `LB_KERNEL_...`. */
   start(state: ForwardingState): Promise<ApplyReport> {
-    return this.#inTurn(() => (this.#inherits ? this.#startInPlace(state) : this.#startAnew(state)));
+    return this.#queue.run(() => (this.#inherits ? this.#startInPlace(state) : this.#startAnew(state)));
   }
 
   apply(state: ForwardingState): Promise<ApplyReport> {
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       const { inner } = this.#deps;
       const before = this.#state;
       const isKnown = before?.configuration.digest === state.configuration.digest;
@@ -99,13 +102,15 @@ export class CapturedPlane implements HandOverPlane {
         this.#state = state;
         return this.#whole(report);
       }
-      const wanted = await this.#steering.look(state.configuration);
-      assertAddable(wanted, before.configuration);
-      await this.#steering.check(wanted);
-      await this.#steering.prepare(wanted);
+      const desired = await this.#look(state.configuration);
+      // As when binding: what was missing before may stay missing.
+      const added = desired.failures.filter((failure) => !wantsPort(before.configuration, failure));
+      if (added.length > 0) throw cannotAdd(added);
+      await this.#reconciler.check(desired.setup);
+      await this.#makeRoom(desired);
       const report = await inner.apply(state);
       try {
-        await this.#steering.install(wanted);
+        await this.#steer(desired);
       } catch (error) {
         await inner.apply(before).catch(() => undefined);
         throw error;
@@ -122,7 +127,7 @@ export class CapturedPlane implements HandOverPlane {
   /** A frontend to which nothing is steered has no open listener, whatever sockets there are. */
   async counters(): Promise<PlaneCounters> {
     const counters = await this.#deps.inner.counters();
-    if (this.#keeper.report().state === 'in-place') return counters;
+    if (this.#reconciler.report().state === 'in-place') return counters;
     const listeners = Object.entries(counters.listeners).map(
       ([name, { wanted }]) => [name, { open: 0, wanted }] as const,
     );
@@ -139,7 +144,7 @@ export class CapturedPlane implements HandOverPlane {
 
   kernelReport(): KernelReport {
     const mode = `capture dnat-map, udp ${this.#options.plan.udp}`;
-    return { ...this.#keeper.report(), mode, why: 'The configuration asks for capture' };
+    return { ...this.#reconciler.report(), mode, why: 'The configuration asks for capture' };
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
@@ -151,7 +156,7 @@ export class CapturedPlane implements HandOverPlane {
     };
   }
 
-  /** With `udp: 'at-once'` a successor serves on by what is in the kernel, so it stays. */
+  /** With `udp: 'at-once'` a successor continues with what is in the kernel, so it stays. */
   stop(deadlineMs: number, udp?: UdpStop): Promise<StopReport> {
     this.#cancelRetry();
     const inner = this.#deps.inner.stop(deadlineMs, udp);
@@ -160,7 +165,8 @@ export class CapturedPlane implements HandOverPlane {
       void this.#takeAway();
       this.#stopped = inner;
     }
-    this.#stopped ??= this.#end(inner);
+    // An apply that is under way must not put it back.
+    this.#stopped ??= inner.finally(() => this.#queue.idle().then(() => this.#takeAway()));
     return this.#stopped;
   }
 
@@ -177,17 +183,18 @@ export class CapturedPlane implements HandOverPlane {
 
   /** From here on the successor writes to the kernel. */
   freezeUdp(): Promise<readonly UdpFlowState[]> {
-    return this.#inTurn(async () => {
-      await this.#steering.pause();
+    return this.#queue.run(async () => {
+      await this.#reconciler.release();
       return this.#deps.inner.freezeUdp();
     });
   }
 
   thawUdp(): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       await this.#deps.inner.thawUdp();
-      // What fails was told by the keeper, and is tried again.
-      if (this.#stopped === undefined) await this.#steering.resume().catch(() => undefined);
+      if (this.#stopped !== undefined || this.#present === undefined) return;
+      // The reconciler reports what fails, and tries again.
+      await this.#steer(this.#present, { onRefusal: 'persist' }).catch(() => undefined);
     });
   }
 
@@ -205,9 +212,10 @@ export class CapturedPlane implements HandOverPlane {
     await lock.take();
     this.#owns = true;
     try {
-      const wanted = await this.#steering.look(state.configuration);
-      if (wanted.isEmpty && wanted.failures.length > 0) throw listenFailed(wanted.failures);
-      await this.#steering.install(wanted);
+      const desired = await this.#look(state.configuration);
+      const isEmpty = Array.from(desired.setup.sets.values()).every(({ size }) => size === 0);
+      if (isEmpty && desired.failures.length > 0) throw listenFailed(desired.failures);
+      await this.#steer(desired);
       const report = await inner.start(state);
       this.#state = state;
       return this.#whole(report);
@@ -225,52 +233,82 @@ export class CapturedPlane implements HandOverPlane {
     lock.takeWhenFree();
     this.#owns = true;
     this.#state = state;
-    void this.#retry();
+    void this.#lookAgain();
     return report;
-  }
-
-  async #end(inner: Promise<StopReport>): Promise<StopReport> {
-    try {
-      return await inner;
-    } finally {
-      // An apply that is under way must not put it back.
-      await this.#queue;
-      await this.#takeAway();
-    }
   }
 
   /** Idempotent. What another process serves by is left to it. */
   async #takeAway(): Promise<void> {
-    // The keeper has told what it could not take away.
-    if (this.#owns) await this.#keeper.remove().catch(() => undefined);
-    else await this.#keeper.letGo();
+    // The reconciler has reported what it could not take away.
+    if (this.#owns) await this.#reconciler.remove().catch(() => undefined);
+    else await this.#reconciler.release();
     this.#owns = false;
     this.#deps.lock.release();
   }
 
   #whole(report: ApplyReport): ApplyReport {
-    const { failures } = this.#steering;
     this.#retryLater();
+    const failures = this.#present?.failures ?? [];
     return failures.length === 0 ? report : { ...report, failures: [...report.failures, ...failures] };
   }
 
   #retryLater(): void {
     this.#cancelRetry();
-    const isDone = this.#steering.isInstalled && this.#steering.failures.length === 0;
-    if (isDone || this.#stopped !== undefined) return;
-    this.#cancelRetry = this.#deps.clock.setTimer(RETRY_TAKEN_MS, () => void this.#retry());
+    if (this.#present?.failures.length === 0 || this.#stopped !== undefined) return;
+    this.#cancelRetry = this.#deps.clock.setTimer(RETRY_TAKEN_MS, () => void this.#lookAgain());
   }
 
-  /** Ports that others have may be free by now, and what could not be installed may be possible. */
-  async #retry(): Promise<void> {
-    await this.#inTurn(async () => {
+  /** Ports that others have may be free by now. */
+  async #lookAgain(): Promise<void> {
+    await this.#queue.run(async () => {
       const state = this.#state;
       if (state === undefined || this.#stopped !== undefined) return;
-      await this.#steering.refresh(state.configuration).catch((error: unknown) => {
-        this.#changed('failed', errorMessage(error));
-      });
+      try {
+        const desired = await this.#look(state.configuration);
+        const isSame = JSON.stringify(desired.failures) === JSON.stringify(this.#present?.failures);
+        if (!isSame) await this.#steer(desired, { onRefusal: 'persist' });
+      } catch (error) {
+        // What the kernel refuses was reported already.
+        if (!(error instanceof BalancerError)) this.#changed('failed', errorMessage(error));
+      }
       this.#retryLater();
     });
+  }
+
+  /** Makes the sockets possible that the inner plane will have; what is steered stays as it is. */
+  async #makeRoom({ setup }: Desired): Promise<void> {
+    const present = this.#present;
+    if (present === undefined || without(setup.routing, present.setup.routing).length === 0) return;
+    await this.#steer({ ...present, setup: withRouting(present.setup, setup) });
+  }
+
+  async #steer(desired: Desired, options: WantOptions = {}): Promise<void> {
+    const before = this.#present;
+    const setup = before === undefined ? desired.setup : withRouting(desired.setup, before.setup);
+    this.#present = { ...desired, setup };
+    try {
+      await this.#reconciler.want([{ setup }], options);
+    } catch (error) {
+      if (options.onRefusal !== 'persist') this.#present = before;
+      throw error;
+    }
+  }
+
+  /**
+   * What the configuration needs. The own sockets, of which there may be many, are looked at only where an unknown one
+   * is in the way.
+   */
+  async #look(configuration: Configuration): Promise<Desired> {
+    const { plan } = this.#options;
+    const ports = await this.#deps.portsInUse();
+    let inputs = captureInputs(configuration, plan, ports);
+    if (!inputs.taken.every(({ inode }) => this.#others.has(inode))) {
+      const own = await this.#deps.ownSockets();
+      const others = ports.filter(({ inode }) => !own.has(inode));
+      inputs = captureInputs(configuration, plan, others);
+      this.#others = new Set(inputs.taken.map(({ inode }) => inode));
+    }
+    return { setup: captureSetup(inputs.input), failures: inputs.failures };
   }
 
   #changed(change: KernelChanged['change'], evidence: string | undefined): void {
@@ -280,171 +318,8 @@ export class CapturedPlane implements HandOverPlane {
     };
     for (const listener of this.#listeners) listener([event]);
   }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#queue.then(work);
-    this.#queue = turn.catch(() => undefined);
-    return turn;
-  }
-}
-
-/** As when binding: what was missing before may stay missing. */
-function assertAddable({ failures }: Wanted, before: Configuration): void {
-  const added = failures.filter((failure) => !wantsPort(before, failure));
-  if (added.length > 0) throw cannotAdd(added);
-}
-
-/** What a plane is told of what it keeps in the kernel; the rest of a KernelReport is its own. */
-export type KernelStanding = Omit<KernelReport, 'mode' | 'why'>;
-
-/** Keeps one setup in the kernel: the Reconciler, or a test's. */
-export interface SetupKeeper {
-  /** Rejects with a BalancerError where the kernel would refuse it. */
-  check(setup: KernelSetup): Promise<void>;
-  /** Whole or not at all; keeps it there from then on. What the instance has left there before goes. */
-  install(setup: KernelSetup): Promise<void>;
-  /** Takes everything out of the kernel, and stops. */
-  remove(): Promise<void>;
-  /** Stops, and leaves everything where it is. `install` begins anew. */
-  letGo(): Promise<void>;
-  report(): KernelStanding;
-}
-
-export interface SteeringDeps {
-  readonly keeper: SetupKeeper;
-  /** See runtime/listening-ports.ts. */
-  readonly portsInUse: () => Promise<readonly PortInUse[]>;
-  /** Inodes of the sockets of this process and its workers. */
-  readonly ownSockets: () => Promise<ReadonlySet<string>>;
-}
-
-/** What is to be steered for a configuration, as the machine is now. */
-export interface Wanted {
-  readonly setup: KernelSetup;
-  /** Ports that are not in it, since others have them. */
-  readonly failures: readonly ListenFailure[];
-  /** Whether no port at all is in it. */
-  readonly isEmpty: boolean;
-}
-
-/**
- * Brings the frontends of configurations into the kernel, one after another. Routes and addresses only ever come: flows
- * of a frontend that is gone may go on over them. Calls must not overlap.
- */
-export class Steering {
-  readonly #deps: SteeringDeps;
-  readonly #plan: CapturePlan;
-  /** Inodes of sockets that are known to be of others. */
-  #others: ReadonlySet<string> = new Set();
-  #installed: Wanted | undefined;
-
-  constructor(deps: SteeringDeps, plan: CapturePlan) {
-    this.#deps = deps;
-    this.#plan = plan;
-  }
-
-  /** Ports that others have, as when last installed. */
-  get failures(): readonly ListenFailure[] {
-    return this.#installed?.failures ?? [];
-  }
-
-  get isInstalled(): boolean {
-    return this.#installed !== undefined;
-  }
-
-  /** What the configuration needs. */
-  async look(configuration: Configuration): Promise<Wanted> {
-    const { input, failures } = await this.#inputs(configuration);
-    const isEmpty = input.frontends.every(
-      ({ tcpPorts, udpPorts }) => tcpPorts.length + udpPorts.length === 0,
-    );
-    return { setup: captureSetup(input), failures, isEmpty };
-  }
-
-  /** Rejects with a BalancerError where the kernel would refuse it. Changes nothing. */
-  async check({ setup }: Wanted): Promise<void> {
-    await this.#deps.keeper.check(setup);
-  }
-
-  /** Makes the sockets of the data plane possible that it will have; what is steered stays as it is. */
-  async prepare({ setup }: Wanted): Promise<void> {
-    const present = this.#installed;
-    if (present === undefined || setup.routing.every((entry) => hasEntry(present.setup, entry))) return;
-    await this.install({ ...present, setup: withRouting(present.setup, setup) });
-  }
-
-  async install(wanted: Wanted): Promise<void> {
-    const setup =
-      this.#installed === undefined ? wanted.setup : withRouting(wanted.setup, this.#installed.setup);
-    await this.#deps.keeper.install(setup);
-    this.#installed = { ...wanted, setup };
-  }
-
-  /** Leaves the kernel to another process; `resume` takes it back. */
-  async pause(): Promise<void> {
-    await this.#deps.keeper.letGo();
-  }
-
-  async resume(): Promise<void> {
-    if (this.#installed !== undefined) await this.install(this.#installed);
-  }
-
-  /** Looks whether others have come or gone, and steers accordingly. */
-  async refresh(configuration: Configuration): Promise<void> {
-    const found = await this.look(configuration);
-    const isSame = this.isInstalled && JSON.stringify(found.failures) === JSON.stringify(this.failures);
-    if (!isSame) await this.install(found);
-  }
-
-  /** Looks through the own sockets, of which there may be many, only where something new is in the way. */
-  async #inputs(configuration: Configuration): Promise<CaptureInputs> {
-    const ports = await this.#deps.portsInUse();
-    const inputs = captureInputs(configuration, this.#plan, ports);
-    if (inputs.taken.every(({ inode }) => this.#others.has(inode))) return inputs;
-    const own = await this.#deps.ownSockets();
-    const others = ports.filter(({ inode }) => !own.has(inode));
-    const without = captureInputs(configuration, this.#plan, others);
-    this.#others = new Set(without.taken.map(({ inode }) => inode));
-    return without;
-  }
-}
-
-type Entry = KernelSetup['routing'][number];
-
-function hasEntry({ routing }: KernelSetup, entry: Entry): boolean {
-  return routing.some((other) => sameEntry(other, entry));
 }
 
 function withRouting(setup: KernelSetup, more: KernelSetup): KernelSetup {
-  return {
-    ...setup,
-    routing: [...setup.routing, ...more.routing.filter((entry) => !hasEntry(setup, entry))],
-  };
-}
-
-/** Elements of a set that are shown where not all are. */
-const SHOWN = 4;
-
-/**
- * A setup as nft reads it, with the commands for routes and addresses as comments. Not `full`: the first elements of
- * each set, and how many there are. Pure.
- */
-export function setupText(setup: KernelSetup, { full }: { readonly full: boolean }): string {
-  const text = replaceTableText(setup);
-  const table = full ? text : text.split('\n').flatMap(abbreviated).join('\n');
-  const routing = routingText(setup).replace(/^(?=.)/gm, '# ');
-  return `# Run first, where it is not there yet:\n${routing}#\n# The table, by nft -f:\n${table}`;
-}
-
-/** `add element inet haports tcp4-hub { 1 : 240.7.0.1, ... }` */
-function abbreviated(line: string): readonly string[] {
-  const match = /^(add element .*?\{ )(.*) \}$/.exec(line);
-  if (match === null) return [line];
-  const [, head = '', list = ''] = match;
-  const elements = list.split(', ');
-  if (elements.length <= SHOWN) return [line];
-  return [
-    `${head}${elements.slice(0, SHOWN).join(', ')} }`,
-    `# ... and ${elements.length - SHOWN} more of these`,
-  ];
+  return { ...setup, routing: [...setup.routing, ...without(more.routing, setup.routing)] };
 }

@@ -1,11 +1,19 @@
-import { isLoopback } from '../../model/address.js';
+import { networkInterfaces } from 'node:os';
+import {
+  fromBytes,
+  isLoopback,
+  parseCidr,
+  parseIpAddress,
+  type Cidr,
+  type IpAddress,
+} from '../../model/address.js';
 import { BalancerError, errorCode } from '../../model/errors.js';
 import type { TablePressure } from '../../model/events.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Files } from '../../runtime/files.js';
 import type { TableUse } from '../contract.js';
 import type { ToolOutcome, Tools } from '../netfilter/tools.js';
-import type { KernelInput } from './program.js';
+import type { KernelProgram } from './program.js';
 
 /** A setting of the machine that a mode depends on. */
 export interface NeededSysctl {
@@ -24,13 +32,16 @@ export interface WrongSysctl extends NeededSysctl {
 }
 
 /** What the mode needs. `interfaces`: names of the machine's links. */
-export function neededSysctls(input: KernelInput, interfaces: readonly string[]): readonly NeededSysctl[] {
-  const { mode } = input.options;
+export function neededSysctls(
+  program: KernelProgram,
+  interfaces: readonly string[],
+): readonly NeededSysctl[] {
+  const { mode } = program.options;
   const families = ([4, 6] as const).filter((family) =>
-    input.frontends.some(({ address }) => address.family === family),
+    program.frontends.some(({ address }) => address.family === family),
   );
   // The ingress of an interface sends on by itself, and a machine that only talks to itself forwards nothing.
-  const forwards = mode !== 'floating-l2' && input.backends.some(({ address }) => !isLoopback(address));
+  const forwards = mode !== 'floating-l2' && program.backends.some(({ address }) => !isLoopback(address));
   const forwarding = families.map((family) => ({
     key: family === 4 ? 'net.ipv4.ip_forward' : 'net.ipv6.conf.all.forwarding',
     ...{ value: 1, fatal: forwards, why: `no packet of IPv${family} is forwarded` },
@@ -125,10 +136,10 @@ export interface MachineDeps {
 /** Settings of the machine: set where that is allowed, else told of. Rejects where nothing could be forwarded. */
 export async function prepareMachine(
   { tools, interfaces, onWarning }: MachineDeps,
-  input: KernelInput,
+  program: KernelProgram,
 ): Promise<void> {
-  let wrong = await wrongSysctls(tools, neededSysctls(input, interfaces()));
-  if (input.options.manageSysctls) {
+  let wrong = await wrongSysctls(tools, neededSysctls(program, interfaces()));
+  if (program.options.manageSysctls) {
     const left = await setSysctls(tools, wrong);
     for (const one of wrong) {
       if (left.some(({ key }) => key === one.key)) continue;
@@ -236,4 +247,42 @@ export class ConntrackUse {
     this.#level = level;
     this.#emit({ type: 'table-pressure', atMs: this.#deps.clock.wallMs(), level, used, limit });
   }
+}
+
+/** Names of the machine's links, but for loopback. */
+export function ownInterfaces(interfaces = networkInterfaces()): readonly string[] {
+  return Object.entries(interfaces).flatMap(([name, entries]) =>
+    entries?.some(({ internal }) => internal) === true ? [] : [name],
+  );
+}
+
+/** Networks of the machine's own links, as they are now; loopback and link-local ones are not among them. */
+export function ownNetworks(interfaces = networkInterfaces()): readonly Cidr[] {
+  const found = new Map<string, Cidr>();
+  for (const entries of Object.values(interfaces)) {
+    for (const entry of entries ?? []) {
+      if (entry.internal || (entry.family === 'IPv6' && entry.scopeid !== 0)) continue;
+      const network = networkOf(entry.cidr ?? '');
+      if (network !== undefined) found.set(network.text, network);
+    }
+  }
+  return [...found.values()].sort((a, b) => (a.text < b.text ? -1 : 1));
+}
+
+/** The block that an address with a prefix length lies in; undefined for an address alone. */
+function networkOf(cidr: string): Cidr | undefined {
+  const [text = '', prefixText] = cidr.split('/');
+  const address = parseIpAddress(text);
+  const prefixLength = Number(prefixText);
+  if (address === undefined || prefixLength >= address.bytes.length * 8) return undefined;
+  return parseCidr(`${masked(address, prefixLength).text}/${prefixLength}`);
+}
+
+function masked({ bytes }: IpAddress, prefixLength: number): IpAddress {
+  return fromBytes(
+    bytes.map((byte, index) => {
+      const kept = Math.max(0, Math.min(8, prefixLength - index * 8));
+      return byte & (0xff00 >> kept);
+    }),
+  );
 }

@@ -1,12 +1,11 @@
-import type { Protocol } from '../../model/address.js';
+import type { Cidr, Protocol } from '../../model/address.js';
 import type { Configuration } from '../../model/configuration.js';
-import { BalancerError, errorMessage } from '../../model/errors.js';
 import type { KernelChanged, PlaneEvent } from '../../model/events.js';
 import type { FlowRecord } from '../../model/flow.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import type { KernelReport, KernelState } from '../../model/kernel-report.js';
-import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
+import { SerialQueue } from '../../runtime/queue.js';
 import type {
   ApplyReport,
   DataPlane,
@@ -16,101 +15,105 @@ import type {
   StopReport,
   UdpStop,
 } from '../contract.js';
+import { Conntrack } from '../netfilter/conntrack.js';
+import type { InstanceLock } from '../netfilter/instance-lock.js';
+import { Reconciler } from '../netfilter/reconciler.js';
 import type { KernelSetup } from '../netfilter/setup.js';
-import { KernelChanges, type SetupWriter } from './changes.js';
-import { FlowEvictor } from './enforce.js';
+import { floatingSetup } from './ebpf/floating.js';
+import { nextHopSetup } from './ebpf/next-hop.js';
+import { FlowFinder, instanceFilters } from './enforce.js';
 import { prepareMachine, type MachineDeps } from './machine.js';
-import { kernelInput, type KernelInput } from './program.js';
-import { Stopping, type FlowSource } from './stop.js';
+import type { ConntrackFlows } from './nat/kernel-flows.js';
+import { natSetup } from './nat/rules.js';
+import { compileProgram, type KernelProgram } from './program.js';
+import { Stopping } from './stop.js';
+import { KernelUpdater } from './updater.js';
 
-/** Told by the keeper of a setup when it has done something to the kernel, or could not. */
-export type OnKernelChange = (change: KernelChanged['change'], evidence?: string) => void;
-
-/** Keeps one setup in the kernel: nft/reconciler.ts, or a test's. */
-export interface SetupKeeper extends SetupWriter {
-  /** Takes everything out of the kernel, and stops. */
-  remove(): Promise<void>;
-  /** Stops, and leaves everything where it is. */
-  letGo(): Promise<void>;
-  report(): Omit<KernelReport, 'mode' | 'why'>;
-}
-
-/** Held while this process writes to the kernel. */
-export interface NameLock {
-  /** Rejects with `LB_INSTANCE_RUNNING` where another process has it. */
-  take(): Promise<void>;
-  release(): void;
+/** What the kernel needs for the mode that is configured. `networks`: of this machine's own links. */
+export function setupOf(program: KernelProgram, networks: readonly Cidr[]): KernelSetup {
+  switch (program.options.mode) {
+    case 'nat':
+      return natSetup(program, { networks });
+    case 'floating-l2':
+    case 'floating-routed':
+      return floatingSetup(program);
+    case 'next-hop':
+      return nextHopSetup(program);
+  }
 }
 
 export interface KernelPlaneDeps extends MachineDeps {
   readonly clock: Clock;
-  readonly createKeeper: (onChange: OnKernelChange) => SetupKeeper;
-  readonly lock: NameLock;
-  readonly flows: FlowSource;
-  readonly setupOf: (input: KernelInput) => KernelSetup;
+  /** Held while this process writes to the kernel. */
+  readonly lock: Pick<InstanceLock, 'take' | 'release'>;
+  readonly flows: Pick<ConntrackFlows, keyof ConntrackFlows>;
+  /** Of this machine's own links, as they are now. */
+  readonly networks: () => readonly Cidr[];
 }
 
-/** A tool that fails now may not a moment later: the kernel was short of memory, another program was in its way. */
-const PATIENCE_MS = [20, 60];
-/** After that, applies have failed, and what they wanted is tried again so often. */
-const RETRY = { firstMs: 250, maxMs: 10_000 };
+export interface KernelPlaneOptions {
+  readonly instance: string;
+  /** As Reconciler's. */
+  readonly pollMs?: number;
+}
 
 /**
- * The data plane that the kernel is: this process only tells it what to do, by one nft table, and forwarding goes on
+ * The data plane that the kernel is: this process only tells it what to do, by one nft table, and forwarding continues
  * without it. `reset` of TCP flows is done when either end next sends.
  */
 export class KernelPlane implements DataPlane {
   readonly #deps: KernelPlaneDeps;
-  readonly #keeper: SetupKeeper;
-  readonly #changes: KernelChanges;
-  readonly #evictor: FlowEvictor;
+  readonly #instance: string;
+  readonly #reconciler: Reconciler;
+  readonly #updater: KernelUpdater;
   readonly #stopping: Stopping;
   readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
-  readonly #retry = new Backoff(RETRY);
-  /** Failures of conntrack, and of what was tried again, beside the keeper's own. */
-  #failures = 0;
-  #lastFailure: KernelReport['lastFailure'];
-  /** What the last apply wanted and the kernel has not. */
-  #missed: { readonly state: ForwardingState; readonly sinceMs: number } | undefined;
+  /** Start and applies run one after another. */
+  readonly #queue = new SerialQueue();
   #configuration: Configuration | undefined;
   #started = false;
   #stopped: Promise<StopReport> | undefined;
-  #cancelRetry: () => void = () => undefined;
-  /** Start and applies run one after another. */
-  #queue: Promise<unknown> = Promise.resolve();
 
-  constructor(deps: KernelPlaneDeps) {
+  constructor(deps: KernelPlaneDeps, options: KernelPlaneOptions) {
+    const { clock, flows, tools, networks } = deps;
+    const toSetup = (program: KernelProgram): KernelSetup => setupOf(program, networks());
+    const conntrack = new Conntrack({ clock, tools });
     this.#deps = deps;
-    const { clock, flows, tools, setupOf } = deps;
-    this.#keeper = deps.createKeeper((change, evidence) => this.#changed(change, evidence));
-    this.#evictor = new FlowEvictor({ tools, onFailure: (text) => this.#note(text) });
-    this.#changes = new KernelChanges({
-      ...{ clock, flows, setupOf, keeper: this.#keeper, evictor: this.#evictor },
+    this.#instance = options.instance;
+    this.#reconciler = new Reconciler(
+      { clock, tools, onChange: (change, evidence) => this.#changed(change, evidence) },
+      { ...options, adopts: true },
+    );
+    this.#updater = new KernelUpdater({
+      ...{ clock, flows, reconciler: this.#reconciler, setupOf: toSetup },
+      finder: new FlowFinder((filter, onEntries) => conntrack.list(filter, onEntries)),
       onDue: () => this.#again(),
     });
-    const put = (input: KernelInput): Promise<void> => this.#keeper.update(setupOf(input));
-    this.#stopping = new Stopping({ clock, flows, put });
-    flows.subscribe((events) => this.#tell(events));
+    this.#stopping = new Stopping({
+      ...{ clock, flows },
+      put: (program) => this.#reconciler.want([{ setup: toSetup(program) }], { start: 'trust' }),
+    });
+    flows.subscribe((events) => this.#emit(events));
     // Counters of flows that open and end, and failed connections, which have their backends probed at once.
     flows.consume();
   }
 
-  /** Rejects with `LB_INSTANCE_RUNNING` or `LB_KERNEL_...`. What a process before has left goes on all the same. */
+  /** Rejects with `LB_INSTANCE_RUNNING` or `LB_KERNEL_...`. What an earlier process has left stays all the same. */
   start(state: ForwardingState): Promise<ApplyReport> {
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       const { lock, flows, onWarning } = this.#deps;
       this.#configuration = state.configuration;
       await lock.take();
       try {
-        await prepareMachine(this.#deps, kernelInput(state));
-        await this.#putPatiently(state);
+        await prepareMachine(this.#deps, compileProgram(state));
+        await this.#updater.update(state);
         await flows.start();
         for (const text of await flows.shortcomings()) onWarning(text);
         this.#started = true;
         return applyReport(state);
       } catch (error) {
-        await this.#keeper.letGo();
-        this.#changes.stop();
+        await this.#reconciler.release();
+        this.#updater.stop();
         await flows.stop();
         lock.release();
         throw error;
@@ -120,22 +123,14 @@ export class KernelPlane implements DataPlane {
 
   /** Rejects with `LB_KERNEL_...`. What another health wants is tried again until it, or what came after it, is there. */
   apply(state: ForwardingState): Promise<ApplyReport> {
-    return this.#inTurn(async () => {
-      if (this.#stopped !== undefined) return applyReport(state);
-      const isKnown = this.#changes.state?.configuration.digest === state.configuration.digest;
-      try {
-        await this.#putPatiently(state);
-      } catch (error) {
-        this.#fell(isKnown ? state : this.#changes.state, errorMessage(error));
-        throw error;
-      }
-      this.#recovered();
+    return this.#queue.run(async () => {
+      if (this.#stopped === undefined) await this.#updater.update(state);
       return applyReport(state);
     });
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {
-    return withPins(await this.#deps.flows.page(query), this.#changes.state);
+    return withPins(await this.#deps.flows.page(query), this.#updater.state);
   }
 
   async counters(): Promise<PlaneCounters> {
@@ -144,7 +139,7 @@ export class KernelPlane implements DataPlane {
       connectSeconds: {},
       sourcePorts: [],
       eventLoopDelaySeconds: [],
-      listeners: listening(this.#changes.state, this.#keeper.report().state),
+      listeners: listening(this.#updater.state, this.#reconciler.report().state),
       workersLost: 0,
     };
   }
@@ -158,14 +153,8 @@ export class KernelPlane implements DataPlane {
   }
 
   kernelReport(): KernelReport {
-    const report = this.#keeper.report();
-    const missed = this.#missed;
-    const lastFailure = latestFailure(report.lastFailure, this.#lastFailure);
     return {
-      ...report,
-      ...(missed === undefined ? {} : { state: 'failing', sinceMs: missed.sinceMs }),
-      failures: report.failures + this.#failures,
-      ...(lastFailure === undefined ? {} : { lastFailure }),
+      ...this.#reconciler.report(),
       mode: modeText(this.#configuration),
       why: 'The configuration asks for the kernel data plane',
     };
@@ -176,84 +165,39 @@ export class KernelPlane implements DataPlane {
     return () => this.#listeners.delete(listener);
   }
 
-  /** With `udp: 'at-once'` everything stays in the kernel, which forwards on by it. */
+  /** With `udp: 'at-once'` everything stays in the kernel, which forwards by it. */
   stop(deadlineMs: number, udp?: UdpStop): Promise<StopReport> {
     this.#stopping.shorten(deadlineMs);
-    this.#stopped ??= this.#inTurn(() => this.#end(udp));
+    this.#stopped ??= this.#queue.run(() => this.#end(udp));
     return this.#stopped;
   }
 
   async #end(udp: UdpStop | undefined): Promise<StopReport> {
     const { flows, lock } = this.#deps;
-    this.#cancelRetry();
-    this.#changes.stop();
-    const input = this.#changes.input;
+    this.#updater.stop();
+    const { program } = this.#updater;
     let report: StopReport = { finished: 0, reset: 0 };
-    if (udp === 'at-once' || input === undefined || !this.#started) {
-      await this.#keeper.letGo();
+    if (udp === 'at-once' || program === undefined || !this.#started) {
+      await this.#reconciler.release();
     } else {
-      report = await this.#stopping.run(input);
-      await this.#evictor.evictAll(input.instance);
-      // The keeper has told what it could not take away.
-      await this.#keeper.remove().catch(() => undefined);
+      report = await this.#stopping.run(program);
+      await this.#reconciler.forget(() => Promise.resolve(instanceFilters(this.#instance)));
+      // The reconciler has reported what it could not take away.
+      await this.#reconciler.remove().catch(() => undefined);
     }
     await flows.stop();
     lock.release();
     return report;
   }
 
-  async #putPatiently(state: ForwardingState): Promise<void> {
-    for (const delayMs of PATIENCE_MS) {
-      try {
-        await this.#changes.put(state);
-        return;
-      } catch (error) {
-        if (isFinal(error)) throw error;
-        this.#note(errorMessage(error));
-        await new Promise<void>((resolve) => this.#deps.clock.setTimer(delayMs, resolve));
-      }
-    }
-    await this.#changes.put(state);
-  }
-
   /** The present state once more. */
   #again(): void {
-    void this.#inTurn(async () => {
-      const state = this.#missed?.state ?? this.#changes.state;
-      if (state === undefined || this.#stopped !== undefined) return;
-      try {
-        await this.#putPatiently(state);
-        this.#recovered();
-      } catch (error) {
-        this.#fell(state, errorMessage(error));
-      }
-    });
-  }
-
-  #fell(state: ForwardingState | undefined, text: string): void {
-    this.#note(text);
-    const isNews = this.#missed === undefined;
-    if (state !== undefined) {
-      this.#missed = { state, sinceMs: this.#missed?.sinceMs ?? this.#deps.clock.wallMs() };
-      this.#cancelRetry();
-      this.#cancelRetry = this.#deps.clock.setTimer(this.#retry.nextMs(), () => this.#again(), {
-        unref: true,
-      });
-    }
-    if (isNews) this.#changed('failed', text);
-  }
-
-  #recovered(): void {
-    this.#cancelRetry();
-    this.#retry.reset();
-    if (this.#missed === undefined) return;
-    this.#missed = undefined;
-    this.#changed('repaired', 'What could not be written before was written now');
-  }
-
-  #note(text: string): void {
-    this.#failures++;
-    this.#lastFailure = { atMs: this.#deps.clock.wallMs(), text };
+    const again = async (): Promise<void> => {
+      const { state } = this.#updater;
+      if (state !== undefined && this.#stopped === undefined) await this.#updater.update(state);
+    };
+    // The reconciler has reported a failure, and tries again.
+    this.#queue.run(again).catch(() => undefined);
   }
 
   #changed(change: KernelChanged['change'], evidence: string | undefined): void {
@@ -261,27 +205,16 @@ export class KernelPlane implements DataPlane {
       ...{ type: 'kernel-changed', atMs: this.#deps.clock.wallMs(), change, report: this.kernelReport() },
       ...(evidence === undefined ? {} : { evidence }),
     };
-    this.#tell([event]);
+    this.#emit([event]);
   }
 
-  #tell(events: readonly PlaneEvent[]): void {
+  #emit(events: readonly PlaneEvent[]): void {
     for (const listener of this.#listeners) listener(events);
   }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#queue.then(work);
-    this.#queue = turn.catch((error: unknown) => errorMessage(error));
-    return turn;
-  }
-}
-
-/** Whether trying again is of no use. */
-function isFinal(error: unknown): boolean {
-  return error instanceof BalancerError && error.code !== 'LB_KERNEL_FAILED';
 }
 
 /** Nothing listens: a frontend counts once for each protocol that it has a rule for. */
-export function applyReport({ revision, configuration }: ForwardingState): ApplyReport {
+function applyReport({ revision, configuration }: ForwardingState): ApplyReport {
   const count = (protocol: Protocol): number =>
     new Set(
       configuration.rules
@@ -292,10 +225,7 @@ export function applyReport({ revision, configuration }: ForwardingState): Apply
 }
 
 /** By frontend: protocols that it has rules for, and whether they are in the kernel. */
-export function listening(
-  state: ForwardingState | undefined,
-  kernel: KernelState,
-): PlaneCounters['listeners'] {
+function listening(state: ForwardingState | undefined, kernel: KernelState): PlaneCounters['listeners'] {
   const { frontends = [], rules = [] } = state?.configuration ?? {};
   return Object.fromEntries(
     frontends.map(({ name }) => {
@@ -309,21 +239,14 @@ export function listening(
 }
 
 /** `kernel nat, return by route`. */
-export function modeText(configuration: Configuration | undefined): string {
+function modeText(configuration: Configuration | undefined): string {
   const kernel = configuration?.kernel;
   if (kernel === undefined) return 'kernel';
   return kernel.mode === 'nat' ? `kernel nat, return by ${kernel.returnPath}` : `kernel ${kernel.mode}`;
 }
 
-export function latestFailure(
-  a: KernelReport['lastFailure'],
-  b: KernelReport['lastFailure'],
-): KernelReport['lastFailure'] {
-  return (a?.atMs ?? 0) > (b?.atMs ?? 0) ? a : (b ?? a);
-}
-
 /** Flows of backends that serve no more are where they are since they stay. */
-export function withPins(page: FlowPage, state: ForwardingState | undefined): FlowPage {
+function withPins(page: FlowPage, state: ForwardingState | undefined): FlowPage {
   if (state === undefined) return page;
   const { configuration, views, viewOfRule } = state;
   const serving = new Map(

@@ -1,14 +1,5 @@
-import { networkInterfaces } from 'node:os';
 import { policyAction } from '../../flows/judge.js';
-import {
-  PROTOCOLS,
-  fromBytes,
-  parseCidr,
-  parseIpAddress,
-  type Cidr,
-  type IpAddress,
-  type Protocol,
-} from '../../model/address.js';
+import { PROTOCOLS, parseIpAddress, type IpAddress, type Protocol } from '../../model/address.js';
 import type {
   Backend,
   Configuration,
@@ -47,7 +38,7 @@ export interface KernelBackend {
 }
 
 /** A forwarding state as rulesets are made from it. */
-export interface KernelInput {
+export interface KernelProgram {
   readonly instance: string;
   readonly options: KernelOptions;
   readonly seed: number;
@@ -67,11 +58,11 @@ export type RemovedBackend = Pick<Backend, 'id' | 'address'> & { readonly pool: 
  * `spreading`: ids of drained backends whose flows are being ended one after another: nothing is done about them yet.
  * Throws TypeError on a configuration of another data plane: that is a bug.
  */
-export function kernelInput(
+export function compileProgram(
   state: ForwardingState,
   removed: readonly RemovedBackend[] = [],
   spreading: ReadonlySet<string> = NOBODY,
-): KernelInput {
+): KernelProgram {
   const { configuration, views, viewOfRule } = state;
   const { instance, kernel: options, seed, tableSize, frontends, backendPools } = configuration;
   if (options === undefined) throw new TypeError('The configuration asks for another data plane');
@@ -225,36 +216,5 @@ export class RemovedBackends {
 function backendsOf({ backendPools }: Configuration): readonly RemovedBackend[] {
   return backendPools.flatMap(({ name: pool, backends }) =>
     backends.map(({ id, address }) => ({ id, pool, address })),
-  );
-}
-
-/** Networks of the machine's own links, as they are now; loopback and link-local ones are not among them. */
-export function ownNetworks(interfaces = networkInterfaces()): readonly Cidr[] {
-  const found = new Map<string, Cidr>();
-  for (const entries of Object.values(interfaces)) {
-    for (const entry of entries ?? []) {
-      if (entry.internal || (entry.family === 'IPv6' && entry.scopeid !== 0)) continue;
-      const network = networkOf(entry.cidr ?? '');
-      if (network !== undefined) found.set(network.text, network);
-    }
-  }
-  return [...found.values()].sort((a, b) => (a.text < b.text ? -1 : 1));
-}
-
-/** The block that an address with a prefix length lies in; undefined for an address alone. */
-function networkOf(cidr: string): Cidr | undefined {
-  const [text = '', prefixText] = cidr.split('/');
-  const address = parseIpAddress(text);
-  const prefixLength = Number(prefixText);
-  if (address === undefined || prefixLength >= address.bytes.length * 8) return undefined;
-  return parseCidr(`${masked(address, prefixLength).text}/${prefixLength}`);
-}
-
-function masked({ bytes }: IpAddress, prefixLength: number): IpAddress {
-  return fromBytes(
-    bytes.map((byte, index) => {
-      const kept = Math.max(0, Math.min(8, prefixLength - index * 8));
-      return byte & (0xff00 >> kept);
-    }),
   );
 }

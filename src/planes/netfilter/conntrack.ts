@@ -39,6 +39,8 @@ export interface ConntrackEntry {
   readonly ageSeconds: number | undefined;
   /** 32 bits, the same for its whole life; two entries may share one. */
   readonly id: number;
+  /** Since its last packet; absent: it follows from the time that is left. */
+  readonly idleMs?: number;
 }
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };
@@ -198,6 +200,14 @@ export interface EntryFollower {
   onEntries(entries: readonly ConntrackEntry[]): void;
   /** What is known may be wrong: events were lost. Also once at the start of a run, when events have begun to come. */
   onGap(): void;
+}
+
+/** Where entries are read from: conntrack, or what is made to look like it. */
+export interface EntrySource {
+  /** Follows entries that come and go until the returned function is called; absent: they can only be listed. */
+  follow?(follower: EntryFollower): () => void;
+  /** All there are now, in batches. False: they could not be read. Never rejects. */
+  list(onEntries: (entries: readonly ConntrackEntry[]) => void): Promise<boolean>;
 }
 
 /** Options of conntrack that say which entries: the kernel applies them. */

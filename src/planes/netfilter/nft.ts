@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto';
-import { errorMessage } from '../../model/errors.js';
 import { forgetFlows } from './conntrack.js';
 import {
   deleteRouting,
@@ -18,7 +17,6 @@ import {
   tableName,
   replaceTableText,
   removeTableText,
-  deltaText,
 } from './setup.js';
 import { succeeded, toolFailure, type Tools } from './tools.js';
 
@@ -38,17 +36,14 @@ export async function runTransaction(tools: Tools, text: string): Promise<void> 
 export async function replaceTable(tools: Tools, setup: KernelSetup): Promise<void> {
   const text = replaceTableText(setup);
   const carried = await carriedText(tools, setup);
-  if (carried === '' || !(await isTaken(tools, `${text}${carried}`))) await runTransaction(tools, text);
+  const whole = runTransaction(tools, `${text}${carried}`);
+  await (carried === '' ? whole : whole.catch(() => runTransaction(tools, text)));
   // It was of another mode before.
   for (const family of await familiesOf(tools, setup.table)) {
     if (family !== (setup.family ?? 'inet')) {
       await runTransaction(tools, removeTableText(setup.table, family));
     }
   }
-}
-
-async function isTaken(tools: Tools, text: string): Promise<boolean> {
-  return succeeded(await tools.run('nft', ['-f', '-'], { input: text, timeoutMs: TRANSACTION_TIMEOUT_MS }));
 }
 
 /** It may be absent already. */
@@ -84,27 +79,20 @@ export async function listStructure(tools: Tools, table: string): Promise<string
   return tableBlock(listed, table);
 }
 
-/** What a set or map of the setup holds in the kernel. Rejects with BalancerError. */
-export async function listElements(
-  tools: Tools,
-  { family = 'inet', table, structure }: KernelSetup,
-  name: string,
-): Promise<Elements> {
-  const kind = new RegExp(`^\\s*map ${name} `, 'm').test(structure) ? 'map' : 'set';
-  const outcome = await tools.run('nft', ['-s', 'list', kind, family, table, name], {
-    timeoutMs: TRANSACTION_TIMEOUT_MS,
-  });
-  if (!succeeded(outcome)) throw toolFailure('nft', outcome);
-  return listedElements(outcome.stdout);
+/** What the setup's sets and maps hold in the kernel. Rejects with BalancerError. */
+export async function foundElements(tools: Tools, setup: KernelSetup): Promise<KernelSetup['sets']> {
+  const found = new Map<string, Elements>();
+  for (const name of setup.sets.keys()) {
+    const args = ['-s', 'list', kindOf(setup, name), ...tableName(setup).split(' '), name];
+    const outcome = await tools.run('nft', args, { timeoutMs: TRANSACTION_TIMEOUT_MS });
+    if (!succeeded(outcome)) throw toolFailure('nft', outcome);
+    found.set(name, listedElements(outcome.stdout));
+  }
+  return found;
 }
 
-/** What is wrong with the elements; undefined: nothing. Rejects with BalancerError. */
-export async function elementsEvidence(tools: Tools, setup: KernelSetup): Promise<string | undefined> {
-  for (const [name, expected] of setup.sets) {
-    const evidence = elementsDifference(name, await listElements(tools, setup, name), expected);
-    if (evidence !== undefined) return evidence;
-  }
-  return undefined;
+function kindOf({ structure }: Pick<KernelSetup, 'structure'>, name: string): 'map' | 'set' {
+  return new RegExp(`^\\s*map ${name} `, 'm').test(structure) ? 'map' : 'set';
 }
 
 async function run(tools: Tools, args: readonly string[], input: string): Promise<void> {
@@ -163,121 +151,6 @@ export function elementsDifference(name: string, found: Elements, expected: Elem
   return `${name} has ${stranger ?? 'something'}, which must not be there`;
 }
 
-export interface TableWriterDeps {
-  readonly tools: Tools;
-  /** Of what failed and was done in another way. */
-  onFailure(text: string): void;
-}
-
-export interface TableWriterOptions {
-  /** Whether a table that a process before this one has left is gone on with where it has the structure. */
-  readonly adopts: boolean;
-}
-
-/** Writes one setup's table after another, by the difference where that is possible. Calls must not overlap. */
-export class TableWriter {
-  readonly #deps: TableWriterDeps;
-  readonly #adopts: boolean;
-  #installed: Installed | undefined;
-
-  constructor(deps: TableWriterDeps, { adopts }: TableWriterOptions) {
-    this.#deps = deps;
-    this.#adopts = adopts;
-  }
-
-  /** What was put in place; undefined: nothing. */
-  get installed(): Installed | undefined {
-    return this.#installed;
-  }
-
-  /** Begins anew. */
-  forget(): void {
-    this.#installed = undefined;
-  }
-
-  /** What was put in place is not what is there: the next write is of the whole table. */
-  distrust(): void {
-    if (this.#installed !== undefined) this.#installed = { ...this.#installed, structure: undefined };
-  }
-
-  /** Rejects with BalancerError where the kernel would refuse it. */
-  async check(setup: KernelSetup): Promise<void> {
-    const delta = await this.#deltaTo(setup);
-    if (delta !== '') await checkTransaction(this.#deps.tools, delta ?? replaceTableText(setup));
-  }
-
-  /** Whether only elements differ from what is believed to be there, and they could be changed. Never rejects. */
-  async change(setup: KernelSetup): Promise<boolean> {
-    const installed = this.#installed;
-    if (installed?.structure === undefined || differsInRouting(installed.setup, setup)) return false;
-    const delta = deltaText(installed.setup, setup);
-    if (delta === undefined || (delta !== '' && !(await this.#tryDelta(delta)))) return false;
-    this.#installed = { setup, structure: installed.structure };
-    return true;
-  }
-
-  /** Whole or not at all. Rejects with BalancerError. */
-  async write(setup: KernelSetup): Promise<'nothing' | 'elements' | 'table'> {
-    const { tools } = this.#deps;
-    if (this.#adopts) this.#installed ??= await findSealed(tools, setup);
-    const delta = await this.#deltaTo(setup);
-    if (delta !== undefined) {
-      if (delta === '' || (await this.#tryDelta(delta)) || (await this.#changeFound(setup))) {
-        this.#installed = { setup, structure: this.#installed?.structure };
-        if (delta !== '') await this.#forgetFlows(setup);
-        return delta === '' ? 'nothing' : 'elements';
-      }
-    }
-    await replaceTable(tools, setup);
-    const listed = this.#adopts ? sealTable(tools, setup) : listStructure(tools, setup.table);
-    this.#installed = { setup, structure: await listed.catch(() => undefined) };
-    await this.#forgetFlows(setup);
-    return 'table';
-  }
-
-  /** What leads from the table that is really there to the setup; undefined: it takes the whole table. */
-  async #deltaTo(setup: KernelSetup): Promise<string | undefined> {
-    const installed = this.#installed;
-    const delta = installed === undefined ? undefined : deltaText(installed.setup, setup);
-    if (installed?.structure === undefined || delta === undefined) return undefined;
-    const found = await listStructure(this.#deps.tools, setup.table);
-    return found !== undefined && withoutSeal(found) === installed.structure ? delta : undefined;
-  }
-
-  /** False: the elements are not what they should be, or the kernel has no room just now. */
-  async #tryDelta(delta: string): Promise<boolean> {
-    try {
-      await runTransaction(this.#deps.tools, delta);
-      return true;
-    } catch (error) {
-      this.#deps.onFailure(errorMessage(error));
-      return false;
-    }
-  }
-
-  /** Whether the elements that are really there could be changed: what packets have put into other sets stays. */
-  async #changeFound(setup: KernelSetup): Promise<boolean> {
-    if (!this.#adopts) return false;
-    try {
-      const sets = await foundElements(this.#deps.tools, setup);
-      const delta = deltaText({ ...setup, sets }, setup) ?? '';
-      return delta === '' || (await this.#tryDelta(delta));
-    } catch (error) {
-      this.#deps.onFailure(errorMessage(error));
-      return false;
-    }
-  }
-
-  async #forgetFlows({ staleFlows = [] }: KernelSetup): Promise<void> {
-    const failure = await forgetFlows(this.#deps.tools, staleFlows);
-    if (failure !== undefined) this.#deps.onFailure(failure.message);
-  }
-}
-
-function differsInRouting(a: KernelSetup, b: KernelSetup): boolean {
-  return without(a.routing, b.routing).length + without(b.routing, a.routing).length > 0;
-}
-
 /**
  * Takes away what an instance has left in the kernel, whatever its configuration was and however it ended; another
  * instance's stays. The caller sees to it that it does not run. Rejects with BalancerError when something could not be
@@ -327,8 +200,13 @@ export async function findDamage(
   const found = await listStructure(tools, setup.table);
   if (found === undefined) return { table: `Table ${tableName(setup)} was gone`, routing };
   if (withoutSeal(found) !== structure) return { table: `Table ${tableName(setup)} was altered`, routing };
-  const evidence = depth === 'structure' ? undefined : await elementsEvidence(tools, setup);
-  return evidence === undefined ? { routing } : { table: evidence, routing };
+  if (depth === 'structure') return { routing };
+  const elements = await foundElements(tools, setup);
+  for (const [name, expected] of setup.sets) {
+    const evidence = elementsDifference(name, elements.get(name) ?? new Map(), expected);
+    if (evidence !== undefined) return { table: evidence, routing };
+  }
+  return { routing };
 }
 
 /** What was put in place. */
@@ -379,13 +257,6 @@ export async function findSealed(tools: Tools, setup: KernelSetup): Promise<Inst
   return { setup: { ...setup, sets: await foundElements(tools, setup) }, structure };
 }
 
-/** What the setup's sets and maps hold in the kernel. Rejects with BalancerError. */
-export async function foundElements(tools: Tools, setup: KernelSetup): Promise<KernelSetup['sets']> {
-  const found = new Map<string, Elements>();
-  for (const name of setup.sets.keys()) found.set(name, await listElements(tools, setup, name));
-  return found;
-}
-
 function sealOf({ structure }: KernelSetup, listing: string): string {
   return `as-${digest(structure)}-${digest(listing)}`;
 }
@@ -408,10 +279,8 @@ export async function carriedText(
   const lines: string[] = [];
   const table = tableName(setup);
   for (const name of setup.carried ?? []) {
-    const kind = new RegExp(`^\\s*map ${name} `, 'm').test(setup.structure) ? 'map' : 'set';
-    const listed = await tools.run('nft', ['list', kind, ...table.split(' '), name], {
-      timeoutMs: TIMEOUT_MS,
-    });
+    const args = ['list', kindOf(setup, name), ...table.split(' '), name];
+    const listed = await tools.run('nft', args, { timeoutMs: TIMEOUT_MS });
     const [, elements] = /elements = (\{[^}]*\})/.exec(listed.stdout) ?? [];
     if (succeeded(listed) && elements !== undefined) {
       // An element that another timeout has refreshed may have more time left than its own: nft takes that from nobody.

@@ -80,11 +80,6 @@ export function deltaText(from: KernelSetup, to: KernelSetup): string | undefine
   return lines.length === 0 ? '' : `${lines.join('\n')}\n`;
 }
 
-/** What would be typed to do the same by hand, one command a line, the table left out. */
-export function routingText({ routing }: KernelSetup): string {
-  return routing.map((entry) => `${ipCommandLine('add', entry)}\n`).join('');
-}
-
 function setDelta(table: string, name: string, before: Elements, after: Elements): string[] {
   const gone = new Map([...before].filter(([key, value]) => after.get(key) !== value));
   const added = new Map([...after].filter(([key, value]) => before.get(key) !== value));
@@ -153,4 +148,36 @@ export function addressType(family: 4 | 6): 'ipv4_addr' | 'ipv6_addr' {
 /** Tables have no place for a zone, `%eth0`. */
 export function addressText({ text }: Pick<IpAddress, 'text'>): string {
   return text.split('%', 1)[0] ?? text;
+}
+
+/** What would be typed to do the same by hand, one command a line, the table left out. */
+export function routingText({ routing }: KernelSetup): string {
+  return routing.map((entry) => `${ipCommandLine('add', entry)}\n`).join('');
+}
+
+/** Elements of a set that are shown where not all are. */
+const SHOWN = 4;
+
+/**
+ * A setup as nft reads it, with the commands for routes and addresses as comments. Not `full`: the first elements of
+ * each set, and how many there are. Pure.
+ */
+export function setupText(setup: KernelSetup, { full }: { readonly full: boolean }): string {
+  const text = replaceTableText(setup);
+  const routing = routingText(setup).replace(/^(?=.)/gm, '# ');
+  const table = full ? text : abbreviated(text);
+  return `# Run first, where it is not there yet:\n${routing}#\n# The table, by nft -f:\n${table}`;
+}
+
+/** Commands of nft with the first elements of each: `add element inet haports tcp4-hub { 1 : 240.7.0.1, ... }`. */
+export function abbreviated(commands: string): string {
+  return commands.replaceAll(
+    /^((?:add|delete) element .*?\{ )(.*) \}$/gm,
+    (line, head: string, list: string) => {
+      const elements = list.split(', ');
+      if (elements.length <= SHOWN) return line;
+      const shown = `${head}${elements.slice(0, SHOWN).join(', ')} }`;
+      return `${shown}\n# ... and ${elements.length - SHOWN} more of these`;
+    },
+  );
 }

@@ -15,13 +15,13 @@ import { WaitingDatagrams, type DatagramBudget } from './udp/upstream.js';
  * endpoint and one port of the frontend. Entries come and go; of that, conntrack tells in another process, so that its
  * events arrive some time after the datagrams they belong to, in their own order. What can happen:
  *
- * - A first datagram is here before its NEW. It waits, with what follows of that client, and goes on in order when NEW
+ * - A first datagram is here before its NEW. It waits, with what follows of that client, and is delivered in order when NEW
  *   comes. If NEW was lost, or is late, a listing has the entry: the kernel makes it before it delivers the datagram.
  * - DESTROY while the flow lives (an operator, a full table). The flow is suspended: what its backend says would leave
  *   untranslated, and the next datagram may be another's. NEW for the same client and frontend port restores it, for
  *   others ends it; else it ends as idle.
  * - DESTROY is late: datagrams of another client port, which the kernel has given the same port meanwhile, still feed
- *   the old flow. Nobody can tell them apart. It takes an entry destroyed before its time, and lasts until the event
+ *   the old flow. They cannot be told apart. It takes an entry destroyed before its time, and lasts until the event
  *   is here; entries outlive idle flows (`ct timeout`), so that none goes by itself under a flow.
  * - DESTROY is lost, or was never sent, since the entry is older than the following of events. NEW with another origin
  *   for a known client replaces what is known, and ends the flow first. Without NEW, what has not been used for so long
@@ -39,30 +39,13 @@ const LEAST_TRUST_MS = 1000;
 /** Of a flow that came from another process, which did not tell the id. */
 const ANY_ID = -1;
 
-type KnownFields = Omit<FlowOrigin, 'receiver' | 'seenPort' | 'remainingMs'>;
-
-/** A class, for there may be hundreds of thousands. */
-class Known implements KnownFields {
+/** An origin, as long as it is kept. */
+interface Known extends Omit<FlowOrigin, 'receiver' | 'seenPort' | 'remainingMs' | 'id'> {
   id: number;
-  readonly seenAddress: string;
-  readonly source: string;
-  readonly sourcePort: number;
-  readonly destination: string;
-  readonly destinationPort: number;
   /** Monotonic. */
   trustedUntilMs: number;
   /** The kernel has it no longer; its flow is suspended. */
-  isGone = false;
-
-  constructor(origin: KnownFields, trustedUntilMs: number) {
-    this.id = origin.id;
-    this.seenAddress = origin.seenAddress;
-    this.source = origin.source;
-    this.sourcePort = origin.sourcePort;
-    this.destination = origin.destination;
-    this.destinationPort = origin.destinationPort;
-    this.trustedUntilMs = trustedUntilMs;
-  }
+  isGone: boolean;
 }
 
 /** Where a client's first datagram comes from, where it was sent, and the rule that serves it. */
@@ -72,20 +55,6 @@ export interface Arrival {
   readonly sourcePort: number;
   readonly destination: IpAddress;
   readonly destinationPort: number;
-}
-
-/** How a listener learns that, where its socket does not tell. */
-export interface ClientResolver {
-  /** `held`: that is not known yet; the datagram is received again when it is. */
-  resolve(datagram: Buffer, from: DatagramSource): Arrival | 'held' | DropReason;
-  /** A flow of that client has come from another process. */
-  resumed(key: number, record: UdpFlowState): void;
-  /** A flow of that client has ended. */
-  ended(key: number): void;
-  /** What another process needs to know of that client's flow, besides the flow. */
-  record(key: number): Pick<UdpFlowState, 'clientPort'>;
-  /** The socket is closed. */
-  close(): void;
 }
 
 /** The listener on the captured socket. */
@@ -98,7 +67,7 @@ export interface CapturedHost {
   rejected(): void;
 }
 
-export interface CapturedClientsDeps {
+export interface ClientResolverDeps {
   readonly clock: Clock;
   readonly budget: DatagramBudget;
   readonly feed: Pick<CapturedFeed, 'join' | 'leave' | 'ask'>;
@@ -106,18 +75,16 @@ export interface CapturedClientsDeps {
   readonly keys: ClientKeys;
 }
 
-/** Tells the clients of one captured socket, from what the kernel tells. */
-export class CapturedClients implements ClientResolver, OriginReader {
-  readonly #deps: CapturedClientsDeps;
+/** Where the datagrams of one captured socket come from and were sent to, by what the kernel tells. */
+export class ClientResolver {
+  readonly #deps: ClientResolverDeps;
   readonly #receiver: string;
   readonly #known = new ClientMap<Known>();
   readonly #waiting: WaitingClients;
   #host: CapturedHost | undefined;
-  /** Clients that events told of since a listing began. */
-  #told: Set<string> | undefined;
 
   /** `receiver`: the socket's address. */
-  constructor(deps: CapturedClientsDeps, receiver: string) {
+  constructor(deps: ClientResolverDeps, receiver: string) {
     this.#deps = deps;
     this.#receiver = receiver;
     this.#waiting = new WaitingClients({
@@ -139,6 +106,7 @@ export class CapturedClients implements ClientResolver, OriginReader {
     this.#deps.feed.join(this.#receiver, this);
   }
 
+  /** `held`: that is not known yet; the datagram is received again when it is. */
   resolve(datagram: Buffer, from: DatagramSource): Arrival | 'held' | DropReason {
     const { clock, keys } = this.#deps;
     const seen = withoutZone(from.address);
@@ -156,17 +124,19 @@ export class CapturedClients implements ClientResolver, OriginReader {
     return { slot, source, sourcePort, destination: address, destinationPort };
   }
 
+  /** A flow of that client has come from another process. */
   resumed(key: number, { tuple, clientAddress }: UdpFlowState): void {
     if (this.#known.get(key) !== undefined) return;
-    const { source, sourcePort, destination, destinationPort } = tuple;
+    const { sourcePort, destinationPort } = tuple;
     this.#deps.keys.hold(clientAddress, portOfKey(key));
-    const origin = {
-      ...{ id: ANY_ID, seenAddress: clientAddress, sourcePort, destinationPort },
-      ...{ source: source.text, destination: destination.text },
-    };
-    this.#known.add(key, new Known(origin, this.#deps.clock.monotonicMs() + TRUST_MS));
+    this.#known.add(key, {
+      ...{ id: ANY_ID, seenAddress: clientAddress, source: tuple.source.text, sourcePort },
+      ...{ destination: tuple.destination.text, destinationPort },
+      ...{ trustedUntilMs: this.#deps.clock.monotonicMs() + TRUST_MS, isGone: false },
+    });
   }
 
+  /** A flow of that client has ended. */
   ended(key: number): void {
     const known = this.#known.get(key);
     if (known === undefined) return;
@@ -175,51 +145,40 @@ export class CapturedClients implements ClientResolver, OriginReader {
     else known.trustedUntilMs = this.#deps.clock.monotonicMs() + TRUST_MS;
   }
 
+  /** What another process needs to know of that client's flow, besides the flow. */
   record(key: number): Pick<UdpFlowState, 'clientPort'> {
     return { clientPort: portOfKey(key) };
   }
 
+  /** The socket is closed. */
   close(): void {
     this.#waiting.clear();
     this.#deps.feed.leave(this.#receiver);
   }
 
-  onNew(origin: FlowOrigin): void {
-    this.#told?.add(clientOf(origin.seenAddress, origin.seenPort));
-    this.#learn(origin);
-  }
-
   onGone(origin: FlowOrigin): void {
-    const { seenAddress, seenPort } = origin;
-    this.#told?.add(clientOf(seenAddress, seenPort));
-    const key = this.#deps.keys.find(seenAddress, seenPort);
+    const key = this.#deps.keys.find(origin.seenAddress, origin.seenPort);
     const known = this.#known.get(key);
     if (known === undefined) return;
     const isThat = known.id === origin.id || (known.id === ANY_ID && isSame(known, origin));
     if (isThat) this.#lose(key, known);
   }
 
-  listing(): void {
-    this.#told = new Set();
-  }
-
-  listed(origins: readonly FlowOrigin[] | undefined): void {
-    const told = this.#told ?? new Set<string>();
-    this.#told = undefined;
-    if (origins === undefined) return;
+  /** All origins there are, but for clients that events have told of since: those are newer. */
+  listed(origins: readonly FlowOrigin[], told: ReadonlySet<string>): void {
     const listed = new Set<number>();
     for (const origin of origins) {
-      const { seenAddress, seenPort } = origin;
-      if (told.has(clientOf(seenAddress, seenPort))) continue;
-      this.#learn(origin);
-      listed.add(this.#deps.keys.find(seenAddress, seenPort));
+      if (told.has(originKey(origin))) continue;
+      this.onNew(origin);
+      listed.add(this.#deps.keys.find(origin.seenAddress, origin.seenPort));
     }
     for (const [key, known] of this.#known.entries()) {
-      if (!listed.has(key) && !told.has(clientOf(known.seenAddress, portOfKey(key)))) this.#lose(key, known);
+      const seen = { receiver: this.#receiver, seenAddress: known.seenAddress, seenPort: portOfKey(key) };
+      if (!listed.has(key) && !told.has(originKey(seen))) this.#lose(key, known);
     }
   }
 
-  #learn(origin: FlowOrigin): void {
+  onNew(origin: FlowOrigin): void {
     const { seenAddress, seenPort, id } = origin;
     const { keys, clock } = this.#deps;
     const key = keys.find(seenAddress, seenPort);
@@ -235,7 +194,11 @@ export class CapturedClients implements ClientResolver, OriginReader {
         this.#host?.endFlow(key);
         this.#remove(key, known);
       }
-      this.#known.add(keys.hold(seenAddress, seenPort), new Known(origin, trustedUntilMs));
+      const { source, sourcePort, destination, destinationPort } = origin;
+      this.#known.add(keys.hold(seenAddress, seenPort), {
+        ...{ id, seenAddress, source, sourcePort, destination, destinationPort },
+        ...{ trustedUntilMs, isGone: false },
+      });
     }
     if (this.#waiting.size === 0) return;
     const waiting = this.#waiting.take(clientOf(seenAddress, seenPort));
@@ -254,7 +217,9 @@ export class CapturedClients implements ClientResolver, OriginReader {
   }
 }
 
-function isSame(a: KnownFields, b: KnownFields): boolean {
+type Ends = Pick<FlowOrigin, 'source' | 'sourcePort' | 'destination' | 'destinationPort'>;
+
+function isSame(a: Ends, b: Ends): boolean {
   return (
     a.sourcePort === b.sourcePort &&
     a.destinationPort === b.destinationPort &&
@@ -273,31 +238,28 @@ function clientOf(address: string, port: number): string {
   return `${address} ${port}`;
 }
 
+type SeenEnds = Pick<FlowOrigin, 'receiver' | 'seenAddress' | 'seenPort'>;
+
+function originKey({ receiver, seenAddress, seenPort }: SeenEnds): string {
+  return `${receiver} ${clientOf(seenAddress, seenPort)}`;
+}
+
 /** From one listing's start to the next one's: each reads the kernel's whole table. */
 const LIST_EVERY_MS = 300;
 const MOST_LIST_DELAY_MS = 10_000;
-
-/** Who wants to know the origins of one receiver. */
-export interface OriginReader {
-  onNew(origin: FlowOrigin): void;
-  onGone(origin: FlowOrigin): void;
-  /** All are being listed. What events tell until `listed` is newer than the list, or will be told again. */
-  listing(): void;
-  /** All there are; undefined: that could not be found out. */
-  listed(origins: readonly FlowOrigin[] | undefined): void;
-}
 
 /** The origins of all captured sockets of one port, each told its own. It follows the feed while it has readers. */
 export class CapturedFeed implements OriginFollower {
   readonly #feed: OriginFeed;
   readonly #clock: Clock;
   readonly #port: number;
-  readonly #readers = new Map<string, OriginReader>();
+  readonly #readers = new Map<string, ClientResolver>();
   readonly #backoff = new Backoff({ firstMs: LIST_EVERY_MS, maxMs: MOST_LIST_DELAY_MS });
   #stop: () => void = () => undefined;
   #cancelTimer: (() => void) | undefined;
   #notBeforeMs = 0;
-  #isListing = false;
+  /** While all are being listed: those that events have told of meanwhile. */
+  #told: Set<string> | undefined;
   #isWanted = false;
 
   constructor({ feed, clock }: { readonly feed: OriginFeed; readonly clock: Clock }, port: number) {
@@ -307,7 +269,7 @@ export class CapturedFeed implements OriginFollower {
   }
 
   /** `receiver`: the socket's address. */
-  join(receiver: string, reader: OriginReader): void {
+  join(receiver: string, reader: ClientResolver): void {
     const isFirst = this.#readers.size === 0;
     this.#readers.set(receiver, reader);
     if (isFirst) this.#stop = this.#feed.follow(this.#port, this);
@@ -324,31 +286,20 @@ export class CapturedFeed implements OriginFollower {
 
   /** Has all origins listed, soon. */
   ask(): void {
-    if (this.#isListing) {
-      this.#isWanted = true;
-      return;
-    }
-    if (this.#cancelTimer !== undefined) return;
+    this.#isWanted = true;
+    if (this.#told !== undefined || this.#cancelTimer !== undefined) return;
     const delayMs = this.#notBeforeMs - this.#clock.monotonicMs();
-    if (delayMs <= 0) {
-      void this.#list();
-      return;
-    }
-    this.#cancelTimer = this.#clock.setTimer(
-      delayMs,
-      () => {
-        this.#cancelTimer = undefined;
-        void this.#list();
-      },
-      { unref: true },
-    );
+    if (delayMs <= 0) void this.#list();
+    else this.#cancelTimer = this.#clock.setTimer(delayMs, () => void this.#list(), { unref: true });
   }
 
   onNew(origin: FlowOrigin): void {
+    this.#told?.add(originKey(origin));
     this.#readers.get(origin.receiver)?.onNew(origin);
   }
 
   onGone(origin: FlowOrigin): void {
+    this.#told?.add(originKey(origin));
     this.#readers.get(origin.receiver)?.onGone(origin);
   }
 
@@ -357,32 +308,25 @@ export class CapturedFeed implements OriginFollower {
   }
 
   async #list(): Promise<void> {
-    this.#isListing = true;
+    const told = new Set<string>();
+    this.#told = told;
+    this.#cancelTimer = undefined;
     this.#isWanted = false;
     this.#notBeforeMs = this.#clock.monotonicMs() + LIST_EVERY_MS;
     const readers = new Map(this.#readers);
-    for (const reader of readers.values()) reader.listing();
     const origins = await this.#feed.list(this.#port);
-    this.#isListing = false;
-    const byReceiver = new Map<string, FlowOrigin[]>();
-    for (const origin of origins ?? []) {
-      const own = byReceiver.get(origin.receiver);
-      if (own === undefined) byReceiver.set(origin.receiver, [origin]);
-      else own.push(origin);
-    }
+    this.#told = undefined;
+    const byReceiver = new Map([...readers.keys()].map((receiver) => [receiver, [] as FlowOrigin[]]));
+    for (const origin of origins ?? []) byReceiver.get(origin.receiver)?.push(origin);
     for (const [receiver, reader] of readers) {
-      if (this.#readers.get(receiver) !== reader) continue;
-      reader.listed(origins && (byReceiver.get(receiver) ?? []));
+      if (origins === undefined || this.#readers.get(receiver) !== reader) continue;
+      reader.listed(byReceiver.get(receiver) ?? [], told);
     }
-    if (this.#readers.size === 0) return;
-    if (origins !== undefined) this.#backoff.reset();
-    else this.#notBeforeMs = this.#clock.monotonicMs() + this.#backoff.nextMs();
-    if (origins === undefined) this.ask();
-    else this.#askIfWanted();
-  }
-
-  #askIfWanted(): void {
-    if (this.#isWanted) this.ask();
+    if (origins === undefined) {
+      this.#notBeforeMs = this.#clock.monotonicMs() + this.#backoff.nextMs();
+      this.#isWanted = true;
+    } else this.#backoff.reset();
+    if (this.#isWanted && this.#readers.size > 0) this.ask();
   }
 }
 

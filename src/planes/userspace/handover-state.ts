@@ -8,7 +8,7 @@ const ALL_PORTS = 0;
 export interface Inherited {
   /** The raw handle of a socket, which is the listener's now. */
   readonly handle: unknown;
-  /** UDP flows to go on with. */
+  /** UDP flows to continue. */
   readonly flows: readonly UdpFlowState[];
 }
 

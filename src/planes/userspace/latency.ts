@@ -46,7 +46,7 @@ const VISIT_MS = 20;
 
 type LoopHistogram = Pick<IntervalHistogram, 'enable' | 'disable' | 'reset' | 'max'>;
 
-/** How late this process's event loop runs: the worst of the present window and the one before, whoever asks how often. */
+/** How late this process's event loop runs: the worst of the present window and the one before, however often it is read. */
 export class LoopDelay {
   readonly #clock: Clock;
   readonly #histogram: LoopHistogram;

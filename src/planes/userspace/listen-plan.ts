@@ -13,7 +13,7 @@ import type { Configuration } from '../../model/configuration.js';
 import { portSetSize, portsOf } from '../../model/ports.js';
 import type { Hash32 } from '../../selection/flow-hash.js';
 import { NO_RULE, RulePorts, type PortOwners } from '../../selection/rule-ports.js';
-import type { ListenFailure, TcpPorts } from '../contract.js';
+import type { TcpPorts } from '../contract.js';
 import { CapturedFrontends, type CapturedPorts } from './captured-ports.js';
 
 /** What a socket gets on behalf of many ports: of TCP those of all frontends of a family, of UDP those of one. */
@@ -193,14 +193,6 @@ function addCaptured(
     const end = { protocol: 'udp', address, port: capture.port + worker } as const;
     plan.set(end, { ...end, slot: ports.first, captured: { protocol: 'udp', ports } });
   }
-}
-
-/** Those failures that no other worker tells of. */
-export function ownFailures(
-  plan: ListenerPlan,
-  failures: readonly ListenFailure[],
-): readonly ListenFailure[] {
-  return failures.filter((failure) => plan.get(failure)?.reportedElsewhere !== true);
 }
 
 /** Whether any of all workers listens on a UDP endpoint, by this configuration. */

@@ -16,7 +16,6 @@ import type { HandoverState, Inherited } from './handover-state.js';
 import {
   EndpointMap,
   mostListeners,
-  ownFailures,
   planListeners,
   shortageAdvice,
   socketBudget,
@@ -54,8 +53,10 @@ export interface ListenerFactory {
 
 export interface ListenerManagerDeps {
   readonly clock: Clock;
-  readonly events: EventQueue;
-  readonly sockets: ListenerSet;
+  readonly events: Pick<EventQueue, 'push'>;
+  readonly factories: Readonly<Record<Protocol, ListenerFactory>>;
+  /** Sockets and flows of the process before this one. */
+  readonly handover: Pick<HandoverState, 'take'>;
   readonly ownAddresses: OwnAddresses;
   /** The rules of a configuration as flows and listeners hold them. */
   readonly slotsFor: (configuration: Configuration) => readonly RuleSlot[];
@@ -63,12 +64,17 @@ export interface ListenerManagerDeps {
   readonly learnRoutes: (destinations: readonly IpAddress[]) => Promise<void>;
   /** Runs work when no other change of what is listened on is under way. */
   readonly inTurn: (work: () => Promise<void>) => Promise<void>;
+  /**
+   * Asked before each TCP port, and told when its socket is closed, where other workers share it.
+   * @default no one is asked
+   */
+  readonly tcpGate?: PortGate | undefined;
 }
 
 export interface ListenerManagerOptions {
   readonly share: PlanShare;
   readonly workers: number;
-  /** Descriptors that this process may have open. @default no limit */
+  /** Files and sockets that this process may have open. @default no limit */
   readonly descriptorLimit?: number | undefined;
 }
 
@@ -81,205 +87,6 @@ const MOST_ROUTES_ASKED = 1024;
 /** How often ports that could not be bound are tried again. */
 const RETRY_LISTEN_MS = 10_000;
 
-/** What a worker listens on, configuration after configuration, and what it cannot listen on. */
-export class ListenerManager {
-  readonly #deps: ListenerManagerDeps;
-  readonly #options: ListenerManagerOptions;
-  #configuration: Configuration | undefined;
-  #plan: ListenerPlan = new EndpointMap();
-  /** Of the plan, also those that another worker reports. */
-  #failures: readonly ListenFailure[] = [];
-  /** As the configuration before was left: to go back to it must not fail for what was missing then already. */
-  #formerFailures: readonly ListenFailure[] = [];
-  #staged: { readonly configuration: Configuration; readonly plan: ListenerPlan } | undefined;
-  #isUdpPlanned: (address: string, port: number) => boolean = () => false;
-  #closed = false;
-  #cancelRetry: () => void = () => undefined;
-
-  constructor(deps: ListenerManagerDeps, options: ListenerManagerOptions) {
-    this.#deps = deps;
-    this.#options = options;
-  }
-
-  /** Opens and serves all of the first configuration that can be opened. */
-  async start(configuration: Configuration): Promise<void> {
-    await this.#deps.learnRoutes(backendsOf(configuration));
-    this.#adopt(configuration, this.#planOf(configuration));
-    await this.#follow();
-  }
-
-  /**
-   * Opens what the configuration adds to the present one, and takes no flows there yet. Rejects, and nothing has
-   * changed, where that fails. Doing it again changes nothing; staging another discards it.
-   */
-  async stage(configuration: Configuration): Promise<void> {
-    if (this.#staged?.configuration.digest === configuration.digest) return;
-    this.discard();
-    const plan = this.#planOf(configuration);
-    this.#staged = { configuration, plan };
-    await this.#deps.learnRoutes(backendsOf(configuration));
-    const wasMissing = new EndpointMap<ListenFailure>();
-    for (const failure of this.#formerFailures) wasMissing.set(failure, failure);
-    const failures = await this.#deps.sockets.stage(plan, (one) => wasMissing.get(one) !== undefined);
-    this.#refuse(failures, configuration);
-  }
-
-  /**
-   * Puts what was staged in force. The last step that can fail closes own listeners that are in the way of staged ones;
-   * where it does, it rejects and the present configuration stays. Else `adopt` is called, in one turn with everything
-   * that makes listeners serve the new configuration; then what is left is opened and closed.
-   */
-  async commit(adopt: () => void): Promise<void> {
-    if (this.#staged === undefined) throw new TypeError('Nothing is staged');
-    const { configuration, plan } = this.#staged;
-    const failures = await this.#deps.sockets.makeRoom();
-    // What was closed for it and could not be opened again is missing now.
-    if (failures.length > 0) await this.#follow();
-    this.#refuse(failures, undefined);
-    this.#staged = undefined;
-    this.#formerFailures = this.#failures;
-    adopt();
-    this.#adopt(configuration, plan);
-    await this.#follow();
-  }
-
-  /** Closes what was staged and not committed. */
-  discard(): void {
-    this.#staged = undefined;
-    this.#deps.sockets.discard();
-  }
-
-  /** Takes no new flows any more. */
-  close(): void {
-    this.#closed = true;
-    this.#cancelRetry();
-    this.#staged = undefined;
-    this.#deps.sockets.close();
-  }
-
-  destroy(): void {
-    this.close();
-    this.#deps.sockets.destroy();
-  }
-
-  /** What is open and serves. */
-  listeners(): readonly Listener[] {
-    return this.#deps.sockets.all();
-  }
-
-  report(revision: number): ApplyReport {
-    const { sockets } = this.#deps;
-    return {
-      revision,
-      listeners: { tcp: sockets.count('tcp'), udp: sockets.count('udp') },
-      failures: ownFailures(this.#plan, this.#failures),
-    };
-  }
-
-  census(): PlaneCounters['listeners'] {
-    return this.#deps.sockets.census();
-  }
-
-  /** Whether some worker listens on this UDP endpoint. One alone knows all UDP sockets as its own. */
-  isUdpElsewhere(address: string, port: number): boolean {
-    return this.#isUdpPlanned(address, port);
-  }
-
-  #planOf(configuration: Configuration): ListenerPlan {
-    const { slotsFor, ownAddresses } = this.#deps;
-    return planListeners(configuration, slotsFor(configuration), ownAddresses, this.#options.share);
-  }
-
-  /** Listeners that stay serve this configuration from now on. */
-  #adopt(configuration: Configuration, plan: ListenerPlan): void {
-    this.#configuration = configuration;
-    this.#plan = plan;
-    if (this.#options.workers > 1) this.#isUdpPlanned = udpEndpoints(configuration, this.#deps.ownAddresses);
-    this.#deps.sockets.rebind(plan);
-  }
-
-  /** Closes what the plan does not have, opens and serves all of what it has that can be. */
-  async #follow(): Promise<void> {
-    this.#failures = await this.#deps.sockets.apply(this.#plan);
-    this.#retry();
-  }
-
-  #refuse(failures: readonly ListenFailure[], configuration: Configuration | undefined): void {
-    if (failures.length === 0) return;
-    this.#staged = undefined;
-    const isShort = failures.some(({ errorCode: code }) => code === 'EMFILE');
-    throw cannotAdd(
-      failures,
-      isShort && configuration !== undefined ? this.#advice(configuration) : undefined,
-    );
-  }
-
-  /** Undefined where the configuration would fit once the present one has gone. */
-  #advice(configuration: Configuration): string | undefined {
-    const { share, workers, descriptorLimit: limit } = this.#options;
-    const { capture, tcpPorts = 'shared' } = share;
-    const request = { configuration, workers, limit, ownAddresses: this.#deps.ownAddresses, capture };
-    const { shortage } = socketBudget({ ...request, tcpPorts });
-    if (shortage === undefined) return undefined;
-    const isOtherForm = workers > 1 && tcpPorts !== socketBudget(request).tcpPorts;
-    const help = shortageAdvice(shortage);
-    return isOtherForm ? `${help}; a restart or upgrade would give each TCP port to one worker` : help;
-  }
-
-  /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
-  #retry(): void {
-    this.#cancelRetry();
-    if (this.#closed || this.#failures.every(({ errorCode: code }) => LASTING_FAILURES.has(code))) return;
-    this.#cancelRetry = this.#deps.clock.setTimer(RETRY_LISTEN_MS, () => {
-      void this.#deps.inTurn(() => this.#followAgain());
-    });
-  }
-
-  async #followAgain(): Promise<void> {
-    const configuration = this.#configuration;
-    if (this.#closed || configuration === undefined) return;
-    // What is staged must not be served yet.
-    if (this.#staged !== undefined) {
-      this.#retry();
-      return;
-    }
-    const failuresBefore = ownFailures(this.#plan, this.#failures).length;
-    await this.#deps.learnRoutes(backendsOf(configuration));
-    this.#adopt(configuration, this.#planOf(configuration));
-    await this.#follow();
-    const { listeners, failures } = this.report(0);
-    if (failures.length === failuresBefore) return;
-    const { clock, events } = this.#deps;
-    events.push({
-      type: 'listening-changed',
-      atMs: clock.wallMs(),
-      worker: this.#options.share.worker,
-      listeners,
-      failures: failures.length,
-    });
-  }
-}
-
-function backendsOf({ backendPools }: Configuration): readonly IpAddress[] {
-  return backendPools
-    .flatMap(({ backends }) => backends.map(({ address }) => address))
-    .slice(0, MOST_ROUTES_ASKED);
-}
-
-export interface ListenerSetDeps {
-  readonly clock: Clock;
-  readonly factories: Readonly<Record<Protocol, ListenerFactory>>;
-  /** Sockets and flows of the process before this one. */
-  readonly handover: Pick<HandoverState, 'take'>;
-  /** Asked before each TCP port, and told when its socket is closed, where other workers share it. @default no one is asked */
-  readonly tcpGate?: PortGate | undefined;
-}
-
-export interface ListenerSetOptions {
-  /** Files and sockets this process may have open. @default no limit */
-  readonly descriptorLimit?: number | undefined;
-}
-
 /** Other workers close a shared socket within the time that it takes them to hear of it. */
 const MAKE_ROOM_MS = 3000;
 
@@ -291,59 +98,64 @@ const OPEN_BATCH = 256;
 
 type OnOpen = (listener: Listener) => void;
 
-/** What is open for a plan that has not been applied yet. */
-interface StagedSockets {
+/** A configuration, and the sockets it wants of this worker. */
+interface Planned {
+  readonly configuration: Configuration;
   readonly plan: ListenerPlan;
+}
+
+/** What is open for a configuration that is not in force yet. */
+interface Staged extends Planned {
   readonly open: EndpointMap<Listener>;
   /** Only own listeners that go are in their way. */
   readonly obstructed: ListenerBinding[];
 }
 
-/** All listening sockets of a worker, kept equal to a plan. Sockets that stay are never closed. */
-export class ListenerSet {
-  readonly #deps: ListenerSetDeps;
-  readonly #most: number;
+/** All listening sockets of a worker, kept equal to what the configuration wants. Sockets that stay are never closed. */
+export class ListenerManager {
+  readonly #deps: ListenerManagerDeps;
+  readonly #options: ListenerManagerOptions;
   readonly #open = new EndpointMap<Listener>();
+  /** Of sockets that the gate has let through. */
   readonly #claims = new Set<ListenerBinding>();
-  #plan: ListenerPlan = new EndpointMap();
-  #staged: StagedSockets | undefined;
+  #present: Planned | undefined;
+  #staged: Staged | undefined;
+  /** Of the present plan, also those that another worker reports. */
+  #failures: readonly ListenFailure[] = [];
+  /** As the configuration before was left: to go back to it must not fail for what was missing then already. */
+  #formerFailures: readonly ListenFailure[] = [];
+  #isUdpPlanned: (address: string, port: number) => boolean = () => false;
   /** For good: what is just being opened is closed again, and is no failure. */
-  #ended = false;
+  #closed = false;
+  #cancelRetry: () => void = () => undefined;
 
-  constructor(deps: ListenerSetDeps, { descriptorLimit }: ListenerSetOptions = {}) {
+  constructor(deps: ListenerManagerDeps, options: ListenerManagerOptions) {
     this.#deps = deps;
-    this.#most = mostListeners(descriptorLimit);
+    this.#options = options;
   }
 
-  /** Hands listeners that stay their new rule, closes those that go, opens what is missing; what was staged is served. */
-  async apply(plan: ListenerPlan): Promise<readonly ListenFailure[]> {
-    this.#plan = plan;
-    const staged = [...(this.#staged?.open.values() ?? [])];
-    this.#staged = undefined;
-    for (const listener of staged) this.#open.set(listener.binding, listener);
-    this.rebind(plan);
-    for (const listener of staged) listener.serve();
-    for (const listener of this.all()) if (plan.get(listener.binding) === undefined) this.#close(listener);
-    return this.#openAll(this.#missing(plan), (listener) => {
-      this.#open.set(listener.binding, listener);
-      listener.serve();
-    });
+  /** Opens and serves all of the first configuration that can be opened. */
+  async start(configuration: Configuration): Promise<void> {
+    await this.#deps.learnRoutes(backendsOf(configuration));
+    await this.#follow({ configuration, plan: this.#planOf(configuration) });
   }
 
   /**
-   * Opens what a plan adds to the present one, all of it or nothing, and takes no flows there before the plan is
-   * applied. What the present plan wanted in vain, or what is excused, it leaves to apply. Resolves with what is in the
-   * way.
+   * Opens what the configuration adds to the present one, all of it or nothing, and takes no flows there yet. Rejects,
+   * and nothing has changed, where that fails. What the present configuration wants in vain, or the one before it did,
+   * may be missing. Doing it again changes nothing; staging another discards it.
    */
-  async stage(
-    plan: ListenerPlan,
-    isExcused: (binding: ListenerBinding) => boolean = () => false,
-  ): Promise<readonly ListenFailure[]> {
+  async stage(configuration: Configuration): Promise<void> {
+    if (this.#staged?.configuration.digest === configuration.digest) return;
     this.discard();
-    const staged: StagedSockets = { plan, open: new EndpointMap(), obstructed: [] };
+    const plan = this.#planOf(configuration);
+    const staged: Staged = { configuration, plan, open: new EndpointMap(), obstructed: [] };
     this.#staged = staged;
+    await this.#deps.learnRoutes(backendsOf(configuration));
+    const former = new EndpointMap<ListenFailure>();
+    for (const failure of this.#formerFailures) former.set(failure, failure);
     const added = this.#missing(plan).filter(
-      (binding) => this.#plan.get(binding) === undefined && !isExcused(binding),
+      (one) => this.#present?.plan.get(one) === undefined && former.get(one) === undefined,
     );
     // Known beforehand: thousands of sockets would be opened only to be closed again.
     const beyond = this.#takeBeyond(added);
@@ -357,89 +169,78 @@ export class ListenerSet {
       staged.obstructed.push(binding);
       return false;
     });
-    if (lasting.length > 0) this.discard();
-    return lasting;
+    if (lasting.length === 0) return;
+    this.discard();
+    throw cannotAdd(lasting, lasting.some(isShort) ? this.#advice(configuration) : undefined);
   }
 
   /**
-   * Opens what was staged but for own listeners in its way (of a wildcard address where now a single one is served, or
-   * the other way round), closing those first: no flows are taken there in between. All or nothing, as stage.
+   * Puts what was staged in force. The last step that can fail closes own listeners that are in the way of staged ones;
+   * where it does, it rejects and the present configuration stays. Else `adopt` is called, in one turn with everything
+   * that makes listeners serve the new configuration; then what is left is opened and closed.
    */
-  async makeRoom(): Promise<readonly ListenFailure[]> {
+  async commit(adopt: () => void): Promise<void> {
     const staged = this.#staged;
-    if (staged === undefined) return [];
-    const closed: ListenerBinding[] = [];
-    for (const batch of batchesOf(staged.obstructed)) {
-      const inTheWay = new Set(batch.flatMap((one) => this.#obstructing(one, staged.plan)));
-      for (const listener of inTheWay) {
-        closed.push(listener.binding);
-        this.#close(listener);
-      }
-      const failures = await this.#openPatiently(batch, (one) => staged.open.set(one.binding, one));
-      if (failures.length === 0) continue;
+    if (staged === undefined) throw new TypeError('Nothing is staged');
+    const failures = await this.#makeRoom(staged);
+    if (failures.length > 0) {
       this.discard();
-      await this.#openPatiently(closed, (listener) => {
-        this.#open.set(listener.binding, listener);
-        listener.serve();
-      });
-      return failures;
+      // What was closed for it and could not be opened again is missing now.
+      if (this.#present !== undefined) await this.#follow(this.#present);
+      throw cannotAdd(failures);
     }
-    staged.obstructed.length = 0;
-    return [];
+    this.#formerFailures = this.#failures;
+    adopt();
+    await this.#follow(staged);
   }
 
-  /** Closes what was staged and not applied. */
+  /** Closes what was staged and not committed. */
   discard(): void {
     const listeners = [...(this.#staged?.open.values() ?? [])];
     this.#staged = undefined;
     for (const listener of listeners) this.#close(listener);
   }
 
-  /** Only hands listeners that stay their new rule: synchronous, so that no flow meets a stale one. */
-  rebind(plan: ListenerPlan): void {
-    for (const { binding } of this.#open.values()) {
-      const wanted = plan.get(binding);
-      if (wanted === undefined) continue;
-      binding.slot = wanted.slot;
-      binding.captured = wanted.captured;
-    }
-  }
-
-  /** Takes no new flows on any socket, for good: what is just being opened is closed again. */
+  /** Takes no new flows any more, for good. */
   close(): void {
-    this.#ended = true;
+    this.#closed = true;
+    this.#cancelRetry();
     this.discard();
     for (const listener of this.#open.values()) {
       listener.close();
-      this.#release(listener);
+      this.#release(listener.binding);
     }
   }
 
   destroy(): void {
-    this.#ended = true;
-    this.discard();
-    for (const listener of this.#open.values()) {
-      listener.destroy();
-      this.#release(listener);
-    }
+    this.close();
+    for (const listener of this.#open.values()) listener.destroy();
     this.#open.clear();
   }
 
+  /** What is open and serves. */
   all(): readonly Listener[] {
     return [...this.#open.values()];
   }
 
-  /** Sockets open that this worker tells of. */
-  count(protocol: Protocol): number {
-    return this.all().filter(
-      ({ binding }) => binding.protocol === protocol && binding.reportedElsewhere !== true,
-    ).length;
+  /** Of the sockets that this worker tells of. */
+  report(revision: number): ApplyReport {
+    const open = (protocol: Protocol): number =>
+      this.all().filter(({ binding }) => binding.protocol === protocol && binding.reportedElsewhere !== true)
+        .length;
+    return {
+      revision,
+      listeners: { tcp: open('tcp'), udp: open('udp') },
+      failures: this.#failures.filter(
+        (failure) => this.#present?.plan.get(failure)?.reportedElsewhere !== true,
+      ),
+    };
   }
 
   /** By frontend name, sockets that this worker tells of. */
-  census(): Record<string, { open: number; wanted: number }> {
+  census(): PlaneCounters['listeners'] {
     const census = new Map<string, { open: number; wanted: number }>();
-    for (const binding of this.#plan.values()) {
+    for (const binding of this.#present?.plan.values() ?? []) {
       if (binding.reportedElsewhere === true) continue;
       const isOpen = this.#open.get(binding) !== undefined;
       for (const name of frontendsOf(binding)) {
@@ -450,6 +251,70 @@ export class ListenerSet {
       }
     }
     return Object.fromEntries(census);
+  }
+
+  /** Whether some worker listens on this UDP endpoint. One alone knows all UDP sockets as its own. */
+  isUdpElsewhere(address: string, port: number): boolean {
+    return this.#isUdpPlanned(address, port);
+  }
+
+  #planOf(configuration: Configuration): ListenerPlan {
+    const { slotsFor, ownAddresses } = this.#deps;
+    return planListeners(configuration, slotsFor(configuration), ownAddresses, this.#options.share);
+  }
+
+  /**
+   * Serves the plan: at once where a listener is open or staged, so that no flow meets a stale rule; closes what it does
+   * not have, and opens all of what it has that can be.
+   */
+  async #follow({ configuration, plan }: Planned): Promise<void> {
+    this.#present = { configuration, plan };
+    if (this.#options.workers > 1) this.#isUdpPlanned = udpEndpoints(configuration, this.#deps.ownAddresses);
+    const staged = [...(this.#staged?.open.values() ?? [])];
+    this.#staged = undefined;
+    for (const listener of staged) this.#open.set(listener.binding, listener);
+    for (const listener of this.all()) {
+      const wanted = plan.get(listener.binding);
+      if (wanted === undefined) {
+        this.#close(listener);
+        continue;
+      }
+      listener.binding.slot = wanted.slot;
+      listener.binding.captured = wanted.captured;
+    }
+    for (const listener of staged) listener.serve();
+    this.#failures = await this.#openAll(this.#missing(plan));
+    this.#retry();
+  }
+
+  /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
+  #retry(): void {
+    this.#cancelRetry();
+    if (this.#closed || this.#failures.every(({ errorCode: code }) => LASTING_FAILURES.has(code))) return;
+    this.#cancelRetry = this.#deps.clock.setTimer(RETRY_LISTEN_MS, () => {
+      void this.#deps.inTurn(() => this.#tryAgain());
+    });
+  }
+
+  async #tryAgain(): Promise<void> {
+    if (this.#closed || this.#present === undefined) return;
+    // What is staged must not be served yet.
+    if (this.#staged !== undefined) {
+      this.#retry();
+      return;
+    }
+    const { configuration } = this.#present;
+    const failuresBefore = this.report(0).failures.length;
+    await this.start(configuration);
+    const { listeners, failures } = this.report(0);
+    if (failures.length === failuresBefore) return;
+    this.#deps.events.push({
+      type: 'listening-changed',
+      atMs: this.#deps.clock.wallMs(),
+      worker: this.#options.share.worker,
+      listeners,
+      failures: failures.length,
+    });
   }
 
   #missing(plan: ListenerPlan): ListenerBinding[] {
@@ -467,12 +332,33 @@ export class ListenerSet {
     );
   }
 
-  async #openAll(missing: ListenerBinding[], onOpen: OnOpen): Promise<readonly ListenFailure[]> {
+  /**
+   * Opens what was staged but for own listeners in its way (of a wildcard address where now a single one is served, or
+   * the other way round), closing those first: no flows are taken there in between. Where one cannot be opened, those
+   * that were closed are opened again.
+   */
+  async #makeRoom({ plan, open, obstructed }: Staged): Promise<readonly ListenFailure[]> {
+    const closed: ListenerBinding[] = [];
+    for (const batch of batchesOf(obstructed)) {
+      for (const listener of new Set(batch.flatMap((one) => this.#obstructing(one, plan)))) {
+        closed.push(listener.binding);
+        this.#close(listener);
+      }
+      const failures = await this.#openPatiently(batch, (listener) => open.set(listener.binding, listener));
+      if (failures.length === 0) continue;
+      this.discard();
+      await this.#openPatiently(closed, (listener) => this.#serve(listener));
+      return failures;
+    }
+    return [];
+  }
+
+  async #openAll(missing: ListenerBinding[]): Promise<readonly ListenFailure[]> {
     const failures: ListenFailure[] = [];
     let wanted = missing;
     for (;;) {
       const beyond = this.#takeBeyond(wanted);
-      const failed = await this.#openBatches(wanted, onOpen);
+      const failed = await this.#openBatches(wanted, (listener) => this.#serve(listener));
       for (const failure of failed) failures.push(failure);
       // What could not be bound leaves its place to the next port; a real want of descriptors leaves none.
       if (beyond.length === 0 || failed.length === 0 || failed.some(isShort))
@@ -481,19 +367,24 @@ export class ListenerSet {
     }
   }
 
+  #serve(listener: Listener): void {
+    this.#open.set(listener.binding, listener);
+    listener.serve();
+  }
+
   /** Takes away, and gives back, what the limit leaves no room for. */
   #takeBeyond(missing: ListenerBinding[]): ListenerBinding[] {
     // Low ports first, each over both protocols: what is beyond the limit is missing for both.
     missing.sort((a, b) => a.port - b.port);
-    const room = Math.max(0, this.#most - this.#open.size - (this.#staged?.open.size ?? 0));
-    return missing.splice(room);
+    const most = mostListeners(this.#options.descriptorLimit);
+    return missing.splice(Math.max(0, most - this.#open.size - (this.#staged?.open.size ?? 0)));
   }
 
   /** In the order given. `onOpen` is called as soon as one is open. */
   async #openBatches(bindings: readonly ListenerBinding[], onOpen: OnOpen): Promise<ListenFailure[]> {
     const failures: ListenFailure[] = [];
     for (const batch of batchesOf(bindings)) {
-      if (this.#ended) break;
+      if (this.#closed) break;
       const outcomes = await Promise.all(batch.map((binding) => this.#openOne(binding, onOpen)));
       for (const failure of outcomes) if (failure !== undefined) failures.push(failure);
     }
@@ -505,7 +396,7 @@ export class ListenerSet {
     const { clock, tcpGate } = this.#deps;
     const untilMs = clock.monotonicMs() + (tcpGate === undefined ? 0 : MAKE_ROOM_MS);
     let failures = await this.#openBatches(bindings, onOpen);
-    while (failures.some(isInUse) && clock.monotonicMs() < untilMs && !this.#ended) {
+    while (failures.some(isInUse) && clock.monotonicMs() < untilMs && !this.#closed) {
       await new Promise<void>((resolve) => clock.setTimer(AGAIN_MS, resolve));
       const inUse = new EndpointMap<ListenFailure>();
       for (const failure of failures) if (isInUse(failure)) inUse.set(failure, failure);
@@ -526,15 +417,15 @@ export class ListenerSet {
     }
     try {
       const listener = await factories[protocol].open(binding, handover.take(binding));
-      if (!this.#ended) {
+      if (!this.#closed) {
         onOpen(listener);
         return undefined;
       }
       listener.destroy();
-      this.#release(listener);
+      this.#release(binding);
       return undefined;
     } catch (error) {
-      this.#release({ binding });
+      this.#release(binding);
       return failureOf(binding, errorCode(error) ?? errorMessage(error));
     }
   }
@@ -542,13 +433,31 @@ export class ListenerSet {
   #close(listener: Listener): void {
     if (this.#open.get(listener.binding) === listener) this.#open.delete(listener.binding);
     listener.close();
-    this.#release(listener);
+    this.#release(listener.binding);
   }
 
   /** Its listening socket is closed. */
-  #release({ binding }: Pick<Listener, 'binding'>): void {
+  #release(binding: ListenerBinding): void {
     if (this.#claims.delete(binding)) this.#deps.tcpGate?.release(binding.address.text, binding.port);
   }
+
+  /** Undefined where the configuration would fit once the present one has gone. */
+  #advice(configuration: Configuration): string | undefined {
+    const { share, workers, descriptorLimit: limit } = this.#options;
+    const { capture, tcpPorts = 'shared' } = share;
+    const request = { configuration, workers, limit, ownAddresses: this.#deps.ownAddresses, capture };
+    const { shortage } = socketBudget({ ...request, tcpPorts });
+    if (shortage === undefined) return undefined;
+    const isOtherForm = workers > 1 && tcpPorts !== socketBudget(request).tcpPorts;
+    const help = shortageAdvice(shortage);
+    return isOtherForm ? `${help}; a restart or upgrade would give each TCP port to one worker` : help;
+  }
+}
+
+function backendsOf({ backendPools }: Configuration): readonly IpAddress[] {
+  return backendPools
+    .flatMap(({ backends }) => backends.map(({ address }) => address))
+    .slice(0, MOST_ROUTES_ASKED);
 }
 
 function failureOf({ slot, protocol, address, port }: ListenerBinding, code: string): ListenFailure {

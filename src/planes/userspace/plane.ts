@@ -9,7 +9,7 @@ import { WHEEL_TICK_MS } from '../../flows/idle-wheel.js';
 import { arrivalRow, trafficRow } from '../../flows/traffic.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Hash32 } from '../../selection/flow-hash.js';
-import { createPicker } from '../../selection/picker.js';
+import { Picker } from '../../selection/picker.js';
 import {
   isDeaf,
   listenFailed,
@@ -28,7 +28,7 @@ import {
 import { HandoverState } from './handover-state.js';
 import { ConnectLatency, LoopDelay } from './latency.js';
 import { rendezvousOwner, type OwnAddresses } from './listen-plan.js';
-import { ListenerManager, ListenerSet } from './listeners.js';
+import { ListenerManager } from './listeners.js';
 import { DgramSockets } from './sockets/dgram.js';
 import { NetSockets } from './sockets/net.js';
 import { RouteSource } from './source-address.js';
@@ -163,7 +163,7 @@ export class UserspacePlane implements WorkerPlane {
 
   lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
     return this.#inTurn(() => {
-      for (const listener of this.#require().listeners.listeners()) {
+      for (const listener of this.#require().listeners.all()) {
         const handle = listener.rawHandle();
         const { protocol, address, port } = listener.binding;
         if (handle !== undefined)
@@ -175,11 +175,11 @@ export class UserspacePlane implements WorkerPlane {
 
   freezeUdp(): Promise<readonly UdpFlowState[]> {
     const { listeners } = this.#require();
-    return Promise.resolve(listeners.listeners().flatMap((listener) => listener.freeze?.() ?? []));
+    return Promise.resolve(listeners.all().flatMap((listener) => listener.freeze?.() ?? []));
   }
 
   thawUdp(): Promise<void> {
-    for (const listener of this.#require().listeners.listeners()) listener.thaw?.();
+    for (const listener of this.#require().listeners.all()) listener.thaw?.();
     return Promise.resolve();
   }
 
@@ -221,28 +221,23 @@ export class UserspacePlane implements WorkerPlane {
     const manager = new FlowManager({ clock, events }, this.#options, state);
     const sourcePorts = new SourcePorts({ clock, events }, this.#options);
     const routeSource = new RouteSource({ clock });
-    const shared = { manager, picker: createPicker(hash), sourcePorts, routeSource };
+    const shared = { manager, picker: new Picker(hash), sourcePorts, routeSource };
     const onConnectLatency = (backendId: string, seconds: number): void => {
       this.#connectLatency.observe(backendId, seconds);
     };
     const tcp = createTcpListenerFactory({ ...shared, sockets: new NetSockets(), onConnectLatency }, capture);
     const isElsewhere = (address: string, port: number): boolean => listeners.isUdpElsewhere(address, port);
     const udp = new UdpListenerRegistry({ ...shared, sockets: new DgramSockets(), isElsewhere, origins });
-    const sockets = new ListenerSet(
-      { clock, factories: { tcp, udp }, handover: this.#handover, tcpGate },
-      { descriptorLimit },
-    );
     const listeners = new ListenerManager(
       {
-        ...{ clock, events, sockets, ownAddresses },
+        ...{ clock, events, factories: { tcp, udp }, handover: this.#handover, ownAddresses, tcpGate },
         slotsFor: (configuration) => manager.slotsFor(configuration),
         learnRoutes: (destinations) => routeSource.learn(destinations),
         inTurn: (work) => this.#inTurn(work),
       },
       {
         share: { worker, ownerOf: rendezvousOwner(hash, workers), tcpPorts, capture },
-        workers,
-        descriptorLimit,
+        ...{ workers, descriptorLimit },
       },
     );
     const running: Running = { manager, listeners, sourcePorts, cancelTick: () => undefined };

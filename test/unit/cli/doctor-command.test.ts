@@ -3,15 +3,9 @@ import { describe, test } from 'node:test';
 import { haExample } from '../config/example.js';
 import { FakeDeps } from './fake-deps.js';
 
-function depsWith(config: object | string): FakeDeps {
-  const deps = new FakeDeps();
-  deps.files.set('config.json', config);
-  return deps;
-}
-
 describe('haports doctor', () => {
   test('prints sections with what to do, and ends with 1 where there is a problem', async () => {
-    const deps = depsWith(haExample());
+    const deps = FakeDeps.with(haExample());
     assert.equal(await deps.run('doctor'), 1);
     assert.match(deps.stdout, /^This machine\n {2}note {5}nft is not installed/);
     assert.match(deps.stdout, /\n {2}PROBLEM {2}No answer from /);
@@ -20,11 +14,11 @@ describe('haports doctor', () => {
   });
 
   test('ends with 0 where there is none, and tries the port that is named', async () => {
-    const deps = depsWith(haExample());
+    const deps = FakeDeps.with(haExample());
     const ports = new Set<number>();
     deps.doctor = {
       ...deps.doctor,
-      knock: ({ port }) => {
+      connect: ({ port }) => {
         ports.add(port);
         return Promise.resolve('connected');
       },
@@ -35,7 +29,7 @@ describe('haports doctor', () => {
   });
 
   test('says what is wrong with a configuration', async () => {
-    const deps = depsWith('{}');
+    const deps = FakeDeps.with('{}');
     assert.equal(await deps.run('doctor'), 2);
     assert.equal(deps.stdout, '');
   });

@@ -95,7 +95,7 @@ describe('haports events', () => {
     });
     assert.deepEqual(ids(), [1, 2, 3, 4]);
     assert.equal(admin.seen.at(-1)?.headers['last-event-id'], '3');
-    assert.match(deps.stderr, /The connection is lost, trying again\nhaports: The connection is there again/);
+    assert.match(deps.stderr, /Connection lost, reconnecting\nhaports: Reconnected/);
   });
 
   test('events --follow starts over with a process that was started anew', async () => {

@@ -5,7 +5,7 @@ import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { formatExplanation } from '../../../src/cli/explain.js';
 import { explain } from '../../../src/selection/explain.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import {
   aBackend,
   aBackendState,
@@ -16,11 +16,11 @@ import {
   aTuple,
 } from '../selection/fixtures.js';
 
-const picker = createPicker(await createHasher());
+const picker = new Picker(await createHasher());
 const tuple = aTuple('203.0.113.9:40000', '198.51.100.1:443');
 
 function text(state: ForwardingState, asked = tuple, ...excluded: string[]): string {
-  return formatExplanation(explain(picker, state, asked, new Set(excluded)));
+  return formatExplanation(explain(picker, state, asked, new Set(excluded))).join('\n');
 }
 
 /** The text with line breaks and indents folded, for looking for sentences. */
@@ -147,7 +147,7 @@ test('formatExplanation() says what is special: fail-open, floating IP, datagram
     configuration: { rules: [aRule({ allDown: 'fail-open' })] },
     view: { table: new Uint16Array(0), failOpenTable: Uint16Array.of(0, 1, 2) },
   });
-  assert.match(folded(failOpen), /failing open: nobody is eligible/);
+  assert.match(folded(failOpen), /failing open: no backend is eligible/);
   const floatingAddresses = { hub: ipAddress('127.1.0.1') };
   const floating = aState({
     configuration: { rules: [aRule({ floatingIp: true, tcpReset: false })] },

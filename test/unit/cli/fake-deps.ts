@@ -164,7 +164,7 @@ export class FakeDeps implements CliDeps {
     return Promise.resolve(typeof content === 'string' ? content : JSON.stringify(content));
   };
 
-  /** Pieces of three bytes, so that what is cut in pieces is cut badly. */
+  /** Pieces of three bytes, or of 4093 where there are many: lines and characters are cut anywhere. */
   readonly readChunks: CliDeps['readChunks'] = (path) => piecesOf(this.readText(path));
 
   readonly watchFile: CliDeps['watchFile'] = (path, onChange) => {
@@ -189,7 +189,7 @@ export class FakeDeps implements CliDeps {
     monotonicMs: () => 0,
     run: () => Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' }),
     readText: () => Promise.resolve(undefined),
-    knock: () => Promise.resolve('silence'),
+    connect: () => Promise.resolve('silence'),
     wrongSettings: () => Promise.resolve([]),
     refusal: () => Promise.resolve(undefined),
   };
@@ -210,6 +210,13 @@ export class FakeDeps implements CliDeps {
     for (const listener of [...this.#listeners]) listener(signal);
   }
 
+  /** With this as config.json. */
+  static with(configuration: object | string): FakeDeps {
+    const deps = new FakeDeps();
+    deps.files.set('config.json', configuration);
+    return deps;
+  }
+
   /** Runs one command line; the bundled configuration is `bundled.json`. */
   run(...args: readonly string[]): Promise<number> {
     return runCli(this, args, 'bundled.json');
@@ -218,5 +225,6 @@ export class FakeDeps implements CliDeps {
 
 async function* piecesOf(text: Promise<string>): AsyncGenerator<Uint8Array> {
   const bytes = Buffer.from(await text);
-  for (let from = 0; from < bytes.length; from += 3) yield bytes.subarray(from, from + 3);
+  const size = bytes.length < 100_000 ? 3 : 4093;
+  for (let from = 0; from < bytes.length; from += size) yield bytes.subarray(from, from + size);
 }

@@ -4,22 +4,16 @@ import { BalancerError } from '../../../src/model/errors.js';
 import { haExample } from '../config/example.js';
 import { FakeDeps } from './fake-deps.js';
 
-function depsWith(config: object | string): FakeDeps {
-  const deps = new FakeDeps();
-  deps.files.set('config.json', config);
-  return deps;
-}
-
 describe('haports kernel ruleset', () => {
   test('prints what a start would write, in full if told so', async () => {
-    const deps = depsWith(haExample());
+    const deps = FakeDeps.with(haExample());
     assert.equal(await deps.run('kernel', 'ruleset'), 0);
     assert.equal(await deps.run('kernel', 'ruleset', '--full'), 0);
     assert.equal(deps.stdout, 'table of haports\ntable of haports in full\n');
   });
 
   test('says what is wrong with a configuration', async () => {
-    const deps = depsWith('{}');
+    const deps = FakeDeps.with('{}');
     assert.equal(await deps.run('kernel', 'ruleset'), 2);
     assert.match(deps.stderr, /error/);
     assert.equal(deps.stdout, '');

@@ -97,7 +97,7 @@ describe('commands without a process, for the kernel data plane', () => {
     assert.match(l2, /floating IP: the backend has the address of the frontend/);
     assert.match(hop, /goes through nva-\d \(10\.2\.0\.1\d\) as it is, by its hash/);
     for (const text of texts) assert.match(text, /jhash, seed 305419896: 0x02421753 .*\* 4093 \/ 2\^32 = 36/);
-    for (const text of texts) assert.match(text, /Idle end forgotten; RST to who sends again/);
+    for (const text of texts) assert.match(text, /Idle end forgotten; RST to the end that sends again/);
   });
 
   test('explain says that a reset or a drop is meant where all are down', async () => {

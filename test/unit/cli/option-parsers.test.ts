@@ -7,7 +7,7 @@ import {
   parseWeight,
   share,
   wholeNumber,
-} from '../../../src/cli/deps.js';
+} from '../../../src/cli/command.js';
 
 const usage = { code: 'LB_USAGE', source: 'usage' };
 
@@ -35,7 +35,7 @@ test('durationText() keeps the text of a duration', () => {
 });
 
 test('wholeNumber() holds its bounds', () => {
-  const parse = wholeNumber({ from: 1, to: 1000 });
+  const parse = wholeNumber(1, 1000);
   assert.equal(parse('1'), 1);
   assert.equal(parse('1000'), 1000);
   for (const text of ['0', '1001', '1.5', '-1', '1e2', ''])

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { formatPlan } from '../../../src/cli/plan.js';
+import { formatPlan as planLines } from '../../../src/cli/plan.js';
 import { outcome } from './plan-fixture.js';
+
+function formatPlan(...planned: Parameters<typeof planLines>): string {
+  return `${planLines(...planned).join('\n')}\n`;
+}
 
 function assertNarrow(text: string): void {
   for (const line of text.split('\n')) assert.ok(line.length <= 80, `${line.length}: ${line}`);
@@ -28,10 +32,10 @@ Backends    1 added, 1 removed, 1 changed
   + nvas/10.0.0.4 (nva-4)
   - nvas/10.0.0.9
   ~ nvas/10.0.0.1 (nva-1): weight
-Probes      what is known gets lost of 1 backend
+Probes      health history is discarded for 1 backend
   nvas/10.0.0.1 by "alive"
 Listeners   65,534 kept, 1 opened, 0 closed
-Restart     only a new process takes over metrics: reload refuses it
+Restart     reload refuses metrics: only a new process applies it
 Findings    no findings
 
 Steps
@@ -51,7 +55,7 @@ Steps
         changes: ['weight', 'priority'],
       },
     }));
-    const [rule] = outcome().report?.rules ?? [];
+    const [rule] = outcome().report.rules;
     assert.ok(rule !== undefined);
     const changes = Array.from({ length: 30 }, (_, index) => `key${index}`);
     const text = formatPlan(

@@ -8,84 +8,37 @@ import { VERSION } from '../../../src/model/version.js';
 import { example, haExample } from '../config/example.js';
 import { FakeDeps } from './fake-deps.js';
 
-const CONNECTION = [
-  '-c, --config <file>',
-  '--socket <path>',
-  '--http <url>',
-  '--token-file <file>',
-  '--ca <file>',
-  '--json',
-] as const;
+const CONNECTION =
+  '-c, --config <file> | --socket <path> | --http <url> | --token-file <file> | --ca <file> | --json';
 
-/** Every command with all its options and arguments, as the manual has it. */
-const COMMANDS: Readonly<Record<string, readonly string[]>> = {
-  run: ['-c, --config <file>', '--watch', 'SIGTERM', 'SIGINT', 'SIGHUP', 'shutdown.deadline'],
-  check: ['-c, --config <file>', '--json'],
-  schema: [],
-  explain: [
-    ...CONNECTION,
-    '--down <pool/backend>',
-    '<protocol> <source> <destination>',
-    'tcp or udp',
-    'haports explain -c config.json tcp 192.0.2.7:40000 127.0.0.1:8080',
-  ],
-  demo: ['-c, --config <file>', 'bundled.json'],
-  kernel: ['-c, --config <file>', '--full', '--instance <name>', 'ruleset', 'flush'],
-  status: [...CONNECTION],
-  backends: [...CONNECTION, '[pool]'],
-  flows: [
-    ...CONNECTION,
-    '--rule <name>',
-    '--backend <pool/backend>',
-    '--protocol <protocol>',
-    '--source <address>',
-    '--state <state>',
-    '--reason <reason>',
-    '--sort <key>',
-    '--limit <count>',
-  ],
-  top: [...CONNECTION, '--sort <key>', '--filter <text>', 'q quit'],
-  drain: [
-    ...CONNECTION,
-    '--deadline <duration>',
-    '--then <action>',
-    '--spread <duration>',
-    '--force',
-    '--watch',
-    '--show',
-    '--cancel',
-    '<pool/backend>',
-    'Ctrl-C ends --watch, not the drain',
-  ],
-  'admin-state': [...CONNECTION, '<pool/backend> <state>', 'none, up, down or configured'],
-  weight: [...CONNECTION, '<pool/backend> <weight>', '0 to 256, or configured'],
-  reload: [...CONNECTION, '--max-moved <share>', '3 more would move'],
-  events: [...CONNECTION, '-f, --follow', '--since <id>'],
-  plan: [...CONNECTION, '--against <file>', '--max-moved <share>', '<file>', '3 more would move'],
-  simulate: [
-    ...CONNECTION,
-    '--offline <file>',
-    '--down <pool/backend>',
-    '--up <pool/backend>',
-    '--drain <pool/backend>',
-    '--admin-state <pool/backend=state>',
-    '--weight <pool/backend=weight>',
-    '--live',
-    '--flow-log <file>',
-    '--last <count>',
-    '--flows <count>',
-    '--sources <count>',
-    '--seed <number>',
-  ],
-  replay: ['--json', '<flow.log>'],
-  completion: ['<shell>', 'bash or zsh', 'source <(haports completion bash)'],
-};
-
-function withConfig(raw: object | string): FakeDeps {
-  const deps = new FakeDeps();
-  deps.files.set('config.json', raw);
-  return deps;
-}
+/** Every command with all its options, and more words that its help must have, as the manual has it. */
+const COMMANDS: Readonly<Record<string, readonly string[]>> = Object.fromEntries(
+  `run: -c, --config <file> | --watch | SIGTERM | SIGINT | SIGHUP | shutdown.deadline
+check: -c, --config <file> | --json
+schema:
+explain: LIVE | --down <pool/backend> | <protocol> <source> <destination> | tcp or udp | haports explain -c config.json tcp 192.0.2.7:40000 127.0.0.1:8080
+demo: -c, --config <file> | bundled.json
+kernel: -c, --config <file> | --full | --instance <name> | ruleset | flush
+status: LIVE
+backends: LIVE | [pool]
+flows: LIVE | --rule <name> | --backend <pool/backend> | --protocol <protocol> | --source <address> | --state <state> | --reason <reason> | --sort <key> | --limit <count>
+top: LIVE | --sort <key> | --filter <text> | q quit
+drain: LIVE | --deadline <duration> | --then <action> | --spread <duration> | --force | --watch | --show | --cancel | <pool/backend> | Ctrl-C ends --watch, not the drain
+admin-state: LIVE | <pool/backend> <state> | none, up, down or configured
+weight: LIVE | <pool/backend> <weight> | 0 to 256, or configured
+reload: LIVE | --max-moved <share> | 3 more would move
+upgrade: LIVE | --deadline <duration> | SIGUSR2
+events: LIVE | -f, --follow | --since <id>
+plan: LIVE | --against <file> | --max-moved <share> | <file> | 3 more would move
+simulate: LIVE | --offline <file> | --down <pool/backend> | --up <pool/backend> | --drain <pool/backend> | --admin-state <pool/backend=state> | --weight <pool/backend=weight> | --live | --flow-log <file> | --last <count> | --flows <count> | --sources <count> | --seed <number>
+replay: --json | <flow.log>
+doctor: -c, --config <file> | --json | --port <number> | --no-paths
+completion: <shell> | bash, zsh or fish | source <(haports completion bash)`
+    .replaceAll('LIVE', CONNECTION)
+    .split('\n')
+    .map((line) => line.split(': '))
+    .map(([name = '', words = '']) => [name.replace(':', ''), words.split(' | ').filter(Boolean)]),
+);
 
 /** Lines and runs of blanks folded: how wide the help is set does not matter. */
 function folded(text: string): string {
@@ -204,7 +157,7 @@ describe('runCli() failures', () => {
 
   for (const [source, code] of CODES) {
     test(`an error of source ${source} is one line and exit code ${code}`, async () => {
-      const deps = withConfig(example());
+      const deps = FakeDeps.with(example());
       deps.onStart = () =>
         Promise.reject(new BalancerError('Cannot listen on "x"', { code: 'LB_LISTEN_FAILED', source }));
       assert.equal(await deps.run('run'), code);
@@ -214,11 +167,11 @@ describe('runCli() failures', () => {
   }
 
   test('a bug exits with 1, its code and where it is', async () => {
-    const deps = withConfig(example());
+    const deps = FakeDeps.with(example());
     deps.onStart = () => Promise.reject(new RangeError('Off by one'));
     assert.equal(await deps.run('run'), 1);
     assert.match(deps.stderr, /^haports: LB_INTERNAL: RangeError: Off by one\n {4}at /);
-    const odd = withConfig(example());
+    const odd = FakeDeps.with(example());
     // eslint-disable-next-line @typescript-eslint/prefer-promise-reject-errors -- what other people's code may do
     odd.onStart = () => Promise.reject('just words');
     assert.equal(await odd.run('run'), 1);
@@ -248,7 +201,7 @@ describe('haports check', () => {
   });
 
   test('check of a sound configuration says so and exits with 0', async () => {
-    const deps = withConfig(example());
+    const deps = FakeDeps.with(example());
     assert.equal(await deps.run('check'), 0);
     assert.equal(deps.stdout, 'config.json can be used: no findings\n');
     assert.equal(deps.stderr, '');
@@ -256,7 +209,7 @@ describe('haports check', () => {
   });
 
   test('check tells warnings and notes and still exits with 0', async () => {
-    const deps = withConfig(RISKY);
+    const deps = FakeDeps.with(RISKY);
     assert.equal(await deps.run('check'), 0);
     const lines = deps.stdout.trimEnd().split('\n');
     assert.ok(lines.length >= 2, deps.stdout);
@@ -265,7 +218,7 @@ describe('haports check', () => {
   });
 
   test('check tells all errors, one a line, and exits with 2', async () => {
-    const deps = withConfig(BROKEN);
+    const deps = FakeDeps.with(BROKEN);
     assert.equal(await deps.run('check'), 2);
     const lines = deps.stdout.trimEnd().split('\n');
     assert.equal(lines.filter((line) => line.includes(': error LB_')).length, 2, deps.stdout);
@@ -280,7 +233,7 @@ describe('haports check', () => {
       [BROKEN, false, 2],
       ['{ "frontends": [', false, 2],
     ] as const) {
-      const deps = withConfig(raw);
+      const deps = FakeDeps.with(raw);
       assert.equal(await deps.run('check', '--json'), code);
       const printed = JSON.parse(deps.stdout) as { ok: boolean; findings: { code: string }[] };
       assert.equal(printed.ok, ok);
@@ -305,21 +258,21 @@ describe('haports explain', () => {
   const FLOW = ['tcp', '192.0.2.7:40000', '10.0.0.1:443'] as const;
 
   test('explain names the backend and how it came to it, and starts nothing', async () => {
-    const deps = withConfig(example());
+    const deps = FakeDeps.with(example());
     assert.equal(await deps.run('explain', ...FLOW), 0);
     const text = folded(deps.stdout);
     assert.match(text, /10\.0\.1\.[12]:6443/);
     assert.match(text, /web/);
-    assert.match(text, /Every probe is taken for up/);
+    assert.match(text, /Every probe is assumed up/);
     assert.deepEqual([deps.stderr, deps.started], ['', []]);
   });
 
   test('explain --json prints the same as JSON, and nothing else', async () => {
-    const deps = withConfig(example());
+    const deps = FakeDeps.with(example());
     assert.equal(await deps.run('explain', '--json', ...FLOW), 0);
     const printed: unknown = JSON.parse(deps.stdout);
     assert.ok(typeof printed === 'object' && printed !== null);
-    const text = withConfig(example());
+    const text = FakeDeps.with(example());
     await text.run('explain', ...FLOW);
     const chosen = /10\.0\.1\.[12]/.exec(text.stdout)?.[0] ?? 'none';
     assert.ok(deps.stdout.includes(chosen));
@@ -327,18 +280,18 @@ describe('haports explain', () => {
 
   test('explain --down takes backends for down, by pool/name or id, more than one', async () => {
     const down = (...names: string[]) => names.flatMap((name) => ['--down', name]);
-    const first = withConfig(example());
+    const first = FakeDeps.with(example());
     await first.run('explain', ...FLOW, ...down('nvas/10.0.1.1'));
     assert.match(folded(first.stdout), /10\.0\.1\.2:6443/);
-    assert.match(folded(first.stdout), /Every other probe is taken for up/);
-    const second = withConfig(
+    assert.match(folded(first.stdout), /Every other probe is assumed up/);
+    const second = FakeDeps.with(
       example((raw) => {
         raw.backendPools[0]!.backends[1]!['name'] = 'two';
       }),
     );
     await second.run('explain', ...FLOW, ...down('nvas/two'));
     assert.match(folded(second.stdout), /10\.0\.1\.1:6443/);
-    const both = withConfig(example());
+    const both = FakeDeps.with(example());
     assert.equal(await both.run('explain', '--json', ...FLOW, ...down('nvas/10.0.1.1', 'nvas/10.0.1.2')), 0);
     assert.doesNotMatch(both.stdout, /10\.0\.1\.[12]:6443/);
   });
@@ -356,7 +309,7 @@ describe('haports explain', () => {
 
   for (const [args, expected] of WRONG) {
     test(`explain ${args.join(' ')} is one line and exit code 2`, async () => {
-      const deps = withConfig(example());
+      const deps = FakeDeps.with(example());
       assert.equal(await deps.run('explain', ...args), 2);
       assert.match(deps.stderr, /^haports: LB_USAGE: [^\n]+\n$/);
       assert.match(deps.stderr, expected);
@@ -365,12 +318,12 @@ describe('haports explain', () => {
   }
 
   test('explain takes the protocol in any case', async () => {
-    const deps = withConfig(example());
+    const deps = FakeDeps.with(example());
     assert.equal(await deps.run('explain', 'TCP', FLOW[1], FLOW[2]), 0);
   });
 
   test('explain of a configuration that cannot be used prints its errors alone, and exits with 2', async () => {
-    const deps = withConfig(
+    const deps = FakeDeps.with(
       haExample((raw) => {
         // A warning as well: a pool of one.
         raw.backendPools[0]!.backends.length = 1;

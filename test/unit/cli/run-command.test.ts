@@ -11,9 +11,7 @@ function turn(): Promise<void> {
 }
 
 function withConfig(raw: object = example((one) => (one['shutdown'] = { deadline: '7s' }))): FakeDeps {
-  const deps = new FakeDeps();
-  deps.files.set('config.json', raw);
-  return deps;
+  return FakeDeps.with(raw);
 }
 
 /** `haports run`, past its start. */
@@ -22,6 +20,20 @@ async function running(deps = withConfig()): Promise<{ deps: FakeDeps; exit: Pro
   await turn();
   assert.equal(deps.started.length, 1);
   return { deps, exit };
+}
+
+/** Holds the start of the balancer until the returned function is called. */
+function holdStart(deps: FakeDeps): () => void {
+  let go: (balancer: StartedBalancer) => void = () => undefined;
+  deps.onStart = () => new Promise((resolve) => (go = resolve));
+  return () => go(deps.balancer);
+}
+
+async function stop(deps: FakeDeps, exit: Promise<number>): Promise<void> {
+  deps.signal('SIGTERM');
+  await turn();
+  deps.balancer.stopped();
+  assert.equal(await exit, 0);
 }
 
 /** The exit code, or undefined while the command runs. */
@@ -40,10 +52,7 @@ describe('haports run', () => {
     assert.ok(started.findings > 0, 'a pool of one is worth a finding');
     assert.equal(await exitCode(exit), undefined);
     assert.deepEqual([deps.stdout, deps.stderr], ['', '']);
-    deps.signal('SIGTERM');
-    await turn();
-    deps.balancer.stopped();
-    assert.equal(await exit, 0);
+    await stop(deps, exit);
   });
 
   test('run with a configuration that cannot be used prints the errors, starts nothing and exits with 2', async () => {
@@ -61,10 +70,7 @@ describe('haports run', () => {
     deps.signal('SIGHUP');
     await turn();
     assert.equal(deps.balancer.reloads.length, 1);
-    deps.signal('SIGTERM');
-    await turn();
-    deps.balancer.stopped();
-    assert.equal(await exit, 0);
+    await stop(deps, exit);
   });
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -162,10 +168,7 @@ describe('haports run', () => {
       await turn();
       assert.equal(deps.balancer.reloads.length, count);
     }
-    deps.signal('SIGTERM');
-    await turn();
-    deps.balancer.stopped();
-    assert.equal(await exit, 0);
+    await stop(deps, exit);
   });
 
   test('reloads go one at a time, the newest wish last, and wait for one of somebody else', async () => {
@@ -195,35 +198,26 @@ describe('haports run', () => {
       deps.balancer.reloads.map(({ text, cause }) => `${text} by ${cause}`),
       ['one', 'three', 'four', 'four'].map((text) => `${text} by file watch`),
     );
-    deps.signal('SIGTERM');
-    await turn();
-    deps.balancer.stopped();
-    assert.equal(await exit, 0);
+    await stop(deps, exit);
     assert.equal(deps.watched.size, 0, 'and the file is watched no more');
     assert.equal(clock.pendingTimers, 0);
   });
 
   test('a change during the start is taken over after it; without --watch nothing is watched', async () => {
     const deps = withConfig();
-    let started: (balancer: StartedBalancer) => void = () => undefined;
-    deps.onStart = () => new Promise((resolve) => (started = resolve));
+    const started = holdStart(deps);
     const exit = deps.run('run', '--watch');
     await turn();
     deps.watched.get('config.json')?.('changed');
     await turn();
     assert.deepEqual(deps.balancer.reloads, []);
-    started(deps.balancer);
+    started();
     await turn();
     assert.deepEqual(deps.balancer.reloads, [{ text: 'changed', cause: 'file watch' }]);
-    deps.signal('SIGTERM');
-    await turn();
-    deps.balancer.stopped();
-    assert.equal(await exit, 0);
-    const { deps: unwatched } = await running();
-    assert.equal(unwatched.watched.size, 0);
-    unwatched.signal('SIGTERM');
-    await turn();
-    unwatched.balancer.stopped();
+    await stop(deps, exit);
+    const unwatched = await running();
+    assert.equal(unwatched.deps.watched.size, 0);
+    await stop(unwatched.deps, unwatched.exit);
   });
 
   test('run --watch of a configuration that cannot be used ends, and watches nothing', async () => {
@@ -238,14 +232,13 @@ describe('haports run', () => {
       [['SIGTERM', 'SIGTERM'], 0],
     ] as const) {
       const deps = withConfig();
-      let started: (balancer: StartedBalancer) => void = () => undefined;
-      deps.onStart = () => new Promise((resolve) => (started = resolve));
+      const started = holdStart(deps);
       const exit = deps.run('run');
       await turn();
       for (const signal of signals) deps.signal(signal);
       await turn();
       assert.equal(await exitCode(exit), undefined);
-      started(deps.balancer);
+      started();
       await turn();
       assert.deepEqual(deps.balancer.stops, [{ cause: 'SIGTERM', deadlineMs }]);
       deps.balancer.stopped();

@@ -255,9 +255,16 @@ describe('capture', () => {
     assert.deepEqual(told('8000-8015'), []);
   });
 
+  it('parseConfiguration() refuses the key that chose tproxy, and says what to use', () => {
+    const finding = only(captured({ mode: 'tproxy' }), 'LB_UNKNOWN_KEY');
+    assert.equal(`${finding.severity} ${finding.path}`, 'error dataPlane.capture.mode');
+    assert.equal(finding.message, 'Key "mode" no longer exists');
+    assert.match(finding.expected ?? '', /in place of tproxy use the kernel data plane/);
+  });
+
   it('parseConfiguration() takes no wrong keys and words', () => {
-    assert.deepEqual(withCode(captured({ mode: 'nat' }), 'LB_VALUE'), [
-      'error LB_VALUE dataPlane.capture.mode',
+    assert.deepEqual(withCode(captured({ udp: 'nat' }), 'LB_VALUE'), [
+      'error LB_VALUE dataPlane.capture.udp',
     ]);
     assert.deepEqual(withCode(captured({ excludePorts: 1 }), 'LB_UNKNOWN_KEY'), [
       'error LB_UNKNOWN_KEY dataPlane.capture.excludePorts',

@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { kernelLimitIssues } from '../../../src/config/checks/kernel.js';
-import { draftOf } from '../../../src/config/draft.js';
 import { configurationOf, only, withCode, type Example } from './example.js';
 import {
   frontendWith,
@@ -294,18 +292,18 @@ describe('rules on the kernel data plane', () => {
     assert.deepEqual(found('next-hop', named), ['note LB_YIELDS rules[0]']);
   });
 
-  it('kernelLimitIssues() refuses more backends than marks', () => {
-    const draft = draftOf(kernelExample('nat'));
-    const [pool] = draft?.pools ?? [];
-    assert.ok(draft !== undefined && pool !== undefined);
-    const [backend] = pool.value.backends;
-    const poolOf = (count: number) => ({
-      ...pool,
-      value: { ...pool.value, backends: Array.from({ length: count }, () => ({ ...backend! })) },
+  it('parseConfiguration() refuses more backends than marks', () => {
+    const poolOf = (name: string, block: number, count: number) => ({
+      name,
+      backends: Array.from({ length: count }, (_, n) => ({ address: `10.${block}.${n >> 8}.${n & 255}` })),
     });
-    const told = (count: number) =>
-      kernelLimitIssues({ ...draft, pools: [poolOf(32_768), poolOf(count)] }).map(({ code }) => code);
-    assert.deepEqual(told(32_767), []);
-    assert.deepEqual(told(32_768), ['LB_VALUE']);
+    const errors = (count: number) => {
+      const raw = kernelExample('nat', { tableSize: 65_521 }, (all) => {
+        all.backendPools = [poolOf('nvas', 200, 32_768), poolOf('others', 201, count)];
+      });
+      return told(raw).filter((line) => line.startsWith('error'));
+    };
+    assert.deepEqual(errors(32_767), []);
+    assert.deepEqual(errors(32_768), ['error LB_VALUE backendPools']);
   });
 });

@@ -5,7 +5,7 @@ import { liveExplain } from '../../../src/status/explain.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import { explain } from '../../../src/selection/explain.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker, type Picker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import { aBackend, aRule, aState, aTuple, aView } from '../selection/fixtures.js';
 import { aFlowRecord } from './counters-fixtures.js';
 import { FlowPages } from './flow-pages.js';
@@ -18,7 +18,7 @@ const configuration = { backendPools: [{ ...pool!, backends }] };
 
 let picker: Picker;
 before(async () => {
-  picker = createPicker(await createHasher());
+  picker = new Picker(await createHasher());
 });
 
 interface Told {

@@ -9,14 +9,14 @@ import type { FlowRecord } from '../../../src/model/flow.js';
 import type { PlanReport } from '../../../src/api/views.js';
 import { portSetOf } from '../../../src/model/ports.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
 import { referenceMaglev } from '../selection/reference-maglev.js';
 import { aPool, settings } from './settings.js';
 
 const hash = await createHasher();
-const picker = createPicker(hash);
+const picker = new Picker(hash);
 const SIZE = 251;
 const [ONE, TWO, THREE, FOUR] = [1, 2, 3, 4].map((n) => `nvas/10.0.0.${n}`) as [
   string,

@@ -5,7 +5,7 @@ import { readRecordedFlows } from '../../../src/whatif/simulate.js';
 import { formatFiveTuple } from '../../../src/model/address.js';
 import { flowLine } from '../../../src/observe/flow-log.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import { aTuple } from '../selection/fixtures.js';
 import { aFlowRecord } from './counters-fixtures.js';
 import { inPieces, LogRecorder } from './recorded-flows.js';
@@ -17,7 +17,7 @@ const B = aTuple('192.0.2.2:1', '198.51.100.1:443');
 const C = aTuple('192.0.2.3:1', '198.51.100.1:443', 'udp');
 
 function recorder(): LogRecorder {
-  const log = new LogRecorder(new ForwardingCompiler(hash), createPicker(hash));
+  const log = new LogRecorder(new ForwardingCompiler(hash), new Picker(hash));
   log.epoch(settings());
   return log;
 }

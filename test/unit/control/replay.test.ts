@@ -6,7 +6,7 @@ import { replay, type ReplayReport } from '../../../src/whatif/replay.js';
 import { fromBytes, ipAddress } from '../../../src/model/address.js';
 import { flowLine } from '../../../src/observe/flow-log.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';
 import { aPool, settings } from './settings.js';
@@ -15,11 +15,11 @@ const hash = await createHasher();
 const [ONE, TWO, THREE] = ['nvas/10.0.0.1', 'nvas/10.0.0.2', 'nvas/10.0.0.3'] as const;
 
 function recorder(): LogRecorder {
-  return new LogRecorder(new ForwardingCompiler(hash), createPicker(hash));
+  return new LogRecorder(new ForwardingCompiler(hash), new Picker(hash));
 }
 
 function replayed(text: string): Promise<ReplayReport> {
-  return replay(inPieces(text), { hash, picker: createPicker(hash) });
+  return replay(inPieces(text), { hash, picker: new Picker(hash) });
 }
 
 /** A small log: one configuration, one epoch, some flows. */

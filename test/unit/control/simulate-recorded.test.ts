@@ -3,13 +3,13 @@ import { describe, test } from 'node:test';
 import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import { simulateRecorded, type RecordedSimulation } from '../../../src/whatif/simulate.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
+import { Picker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aRule } from '../selection/fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';
 import { aPool, settings } from './settings.js';
 
 const hash = await createHasher();
-const picker = createPicker(hash);
+const picker = new Picker(hash);
 const [ONE, TWO] = ['nvas/10.0.0.1', 'nvas/10.0.0.2'] as const;
 const tuples = [...randomFlows(3000, 5)];
 

@@ -7,7 +7,7 @@ import type { Configuration } from '../../../src/model/configuration.js';
 import type { FlowRecord } from '../../../src/model/flow.js';
 import type { SimulationReport } from '../../../src/api/views.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
+import { Picker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aRule, aTuple } from '../selection/fixtures.js';
 import { aPool, settings } from './settings.js';
 
@@ -34,7 +34,7 @@ function ask(
       configuration: options.configuration ?? settings(),
       inputs: { ...CALM, ...options.inputs },
       compile: (configuration, inputs) => compiler.preview(configuration, inputs),
-      picker: createPicker(hash),
+      picker: new Picker(hash),
       flows: async function* () {
         for (const flow of options.flows ?? []) yield await Promise.resolve(flow);
       },
@@ -72,7 +72,7 @@ describe('simulate() with random flows', () => {
     const [rule] = report.rules;
     assert.equal(percents(report, 'shareAfter')['nva-2'], 0);
     // Counted one by one: in the rule of the fixture TCP stays on a dead backend, UDP moves.
-    const picker = createPicker(hash);
+    const picker = new Picker(hash);
     const before = new ForwardingCompiler(hash).compile(settings(), CALM);
     const on = [...generatedTuples(settings(), 0, GENERATED)].filter((tuple) => {
       const pick = picker.pick(before, tuple, NONE_EXCLUDED);

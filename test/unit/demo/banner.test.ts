@@ -4,7 +4,7 @@ import { demoBanner } from '../../../src/demo/demo.js';
 import { relinked } from '../../support/forwarding-state.js';
 import { sampleConfiguration, sampleRule } from '../observe/sample-state.js';
 
-const OPTIONS = { explainCommand: 'npx haports explain -c config.json' };
+const EXPLAIN = 'npx haports explain -c config.json';
 
 /** A copy without one of its members. */
 function without<T extends object, K extends keyof T>(value: T, key: K): Omit<T, K> {
@@ -16,7 +16,7 @@ function without<T extends object, K extends keyof T>(value: T, key: K): Omit<T,
 describe('demoBanner()', () => {
   test('demoBanner() says what runs and what to try', () => {
     assert.equal(
-      demoBanner(sampleConfiguration(), OPTIONS),
+      demoBanner(sampleConfiguration(), EXPLAIN),
       [
         'haports balances 127.0.0.1, TCP and UDP, ports 8000-8099, over nva-1, nva-2',
         'haports balances ::1, TCP and UDP, ports 8000-8099, over nva-1, nva-2',
@@ -39,7 +39,7 @@ describe('demoBanner()', () => {
     assert.ok(metrics !== undefined);
     const banner = demoBanner(
       { ...sampleConfiguration(), admin: { http: { ...metrics, port: 9901 } } },
-      OPTIONS,
+      EXPLAIN,
     );
     assert.match(banner, /^ {2}operate {2}http:\/\/127\.0\.0\.1:9901\/ {5}\(dashboard\)$/m);
   });
@@ -49,7 +49,7 @@ describe('demoBanner()', () => {
     const ports = [{ first: 53, last: 53 }];
     const bare = { ...without(sampleRule('dns', 'hub6'), 'probe'), protocols: ['udp'] as const, ports };
     assert.equal(
-      demoBanner(relinked({ ...base, rules: [bare] }), OPTIONS),
+      demoBanner(relinked({ ...base, rules: [bare] }), EXPLAIN),
       [
         'haports balances ::1, UDP, ports 53, over nva-1, nva-2',
         '',

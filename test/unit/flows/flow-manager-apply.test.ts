@@ -99,7 +99,7 @@ describe('FlowManager.apply()', () => {
   });
 
   for (const protocol of ['tcp', 'udp'] as const) {
-    test(`apply() has ${protocol} flows of a renamed rule go on under the new name`, () => {
+    test(`apply() has ${protocol} flows of a renamed rule continue under the new name`, () => {
       const bench = new Bench();
       const { flow, calls } = bench.flow(protocol, '10.0.0.1');
       flow.bytesToBackend = 100;

@@ -16,7 +16,7 @@ function successors(before: Configuration, after: Configuration): Record<string,
 }
 
 describe('ruleSuccessors()', () => {
-  test('a rule goes on as the rule of its name, whatever else of it has changed', () => {
+  test('a rule is succeeded by the rule of its name, whatever else of it has changed', () => {
     const before = rules({ name: 'a' }, { name: 'b', ports: portSetOf(80) });
     const after = rules({ name: 'b', ports: portSetOf(81), backendPool: 'others' }, { name: 'a' });
     assert.deepEqual(successors(before, after), { a: 'a', b: 'b' });
@@ -77,7 +77,7 @@ describe('ruleSuccessors()', () => {
     assert.deepEqual(successors(before, split), { old: 'x' });
   });
 
-  test('two rules may go on as one', () => {
+  test('two rules may become one', () => {
     const before = rules({ name: 't', protocols: ['tcp'] }, { name: 'u', protocols: ['udp'] });
     assert.deepEqual(successors(before, rules({ name: 'both' })), { t: 'both', u: 'both' });
   });

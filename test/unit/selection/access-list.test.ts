@@ -13,7 +13,7 @@ function blocks(...texts: readonly string[]): Cidr[] {
 
 const lists = { allow: blocks('10.0.0.0/8', 'fd00::/8'), deny: blocks('10.1.0.0/16', 'fd00:1::/32') };
 
-test('isAdmitted() lets everybody in when there are no lists', () => {
+test('isAdmitted() admits every source when there are no lists', () => {
   assert.equal(isAdmitted({ allow: [], deny: [] }, ipAddress('203.0.113.9')), true);
 });
 

@@ -3,10 +3,10 @@ import test from 'node:test';
 import { ipAddress, parseCidr } from '../../../src/model/address.js';
 import { explain } from '../../../src/selection/explain.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../src/selection/picker.js';
+import { Picker } from '../../../src/selection/picker.js';
 import { aBackend, aBackendState, aConfiguration, aFrontend, aRule, aState, aTuple } from './fixtures.js';
 
-const picker = createPicker(await createHasher());
+const picker = new Picker(await createHasher());
 /** Hash 0x14bb092e, slot 0 of 7 (docs/hash.md). */
 const tuple = aTuple('203.0.113.9:40000', '198.51.100.1:443');
 const web = [{ first: 443, last: 443 }];
@@ -191,7 +191,7 @@ test('explain() names the entry that denies and goes no further', () => {
   assert.deepEqual(explanation.candidates, []);
 });
 
-test('explain() shows the hash but no table when nobody is eligible', () => {
+test('explain() shows the hash but no table when no backend is eligible', () => {
   const explanation = explain(picker, aState({ view: { table: new Uint16Array(0) } }), tuple);
   assert.equal(explanation.result.kind, 'none');
   assert.equal(explanation.key?.hash, 0x14bb092e);

@@ -177,7 +177,7 @@ test('buildMaglevTable() leaves members of weight 0 out', () => {
   assert.deepEqual(ownersOf(members), ownersOf(members.filter((_, index) => index !== 2)));
 });
 
-test('buildMaglevTable() is empty when nobody has weight', () => {
+test('buildMaglevTable() is empty when no member has weight', () => {
   assert.equal(buildMaglevTable([], SIZE, hash).length, 0);
   assert.equal(
     buildMaglevTable(

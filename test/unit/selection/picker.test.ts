@@ -3,11 +3,11 @@ import test from 'node:test';
 import { parseCidr } from '../../../src/model/address.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { createPicker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
+import { Picker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aFrontend, aRule, aState, aTuple, aView } from './fixtures.js';
 
 const hash = await createHasher();
-const picker = createPicker(hash);
+const picker = new Picker(hash);
 /** xxh32 0x14bb092e = 347801902 (docs/hash.md); mod 7 it is 0, whose owner in the fixture's table is backend 0. */
 const tuple = aTuple('203.0.113.9:40000', '198.51.100.1:443');
 const HASH = 0x14bb092e;

@@ -5,10 +5,15 @@ import { join } from 'node:path';
 import test from 'node:test';
 import type { Protocol } from '../../../src/model/address.js';
 import type { Distribution } from '../../../src/model/configuration.js';
-import { TupleKeyWriter, createHasher, destinationFirst } from '../../../src/selection/flow-hash.js';
+import { createHasher, flowHashOf, type FlowHash } from '../../../src/selection/flow-hash.js';
 import { aTuple, reversed } from './fixtures.js';
 
 const hash = await createHasher();
+/** That of the userspace plane. */
+function flowHash(): FlowHash {
+  return flowHashOf({}, hash);
+}
+
 const guide = readFileSync(join(process.cwd(), 'docs/hash.md'), 'utf8');
 
 interface Vector {
@@ -56,8 +61,8 @@ test('docs/hash.md has a vector for every distribution, family and symmetry', ()
   assert.ok(vectors.length >= 20);
 });
 
-test('TupleKeyWriter.write() and the hash give the vectors of docs/hash.md', () => {
-  const writer = new TupleKeyWriter();
+test('FlowHash.write() and the hash give the vectors of docs/hash.md', () => {
+  const writer = flowHash();
   for (const vector of vectors) {
     const bytes = writer.write(aTuple(vector.source, vector.destination, vector.protocol), vector);
     assert.equal(Buffer.from(bytes).toString('hex'), vector.bytes, vector.line);
@@ -65,8 +70,8 @@ test('TupleKeyWriter.write() and the hash give the vectors of docs/hash.md', () 
   }
 });
 
-test('TupleKeyWriter.write() gives vectors fixed here as well', () => {
-  const writer = new TupleKeyWriter();
+test('FlowHash.write() gives vectors fixed here as well', () => {
+  const writer = flowHash();
   const v4 = aTuple('203.0.113.9:40000', '198.51.100.1:443');
   const v6 = aTuple('[2001:db8::9]:40000', '[2001:db8::1]:443');
   const hashes = [v4, v6].flatMap((tuple) =>
@@ -104,25 +109,22 @@ test('docs/hash.md commands print what the page says they print', (t) => {
   }
 });
 
-test('TupleKeyWriter.write() treats IPv4-mapped IPv6 as IPv4', () => {
+test('FlowHash.write() treats IPv4-mapped IPv6 as IPv4', () => {
   const layout = { distribution: 'five-tuple', symmetric: false } as const;
-  const mapped = new TupleKeyWriter().write(
-    aTuple('[::ffff:203.0.113.9]:1', '[::ffff:198.51.100.1]:2'),
-    layout,
-  );
-  const plain = new TupleKeyWriter().write(aTuple('203.0.113.9:1', '198.51.100.1:2'), layout);
+  const mapped = flowHash().write(aTuple('[::ffff:203.0.113.9]:1', '[::ffff:198.51.100.1]:2'), layout);
+  const plain = flowHash().write(aTuple('203.0.113.9:1', '198.51.100.1:2'), layout);
   assert.deepEqual(mapped, plain);
 });
 
-test('TupleKeyWriter.write() leaves the zone out', () => {
+test('FlowHash.write() leaves the zone out', () => {
   const layout = { distribution: 'five-tuple', symmetric: true } as const;
-  const zoned = new TupleKeyWriter().write(aTuple('[fe80::1%eth1]:9', '[fe80::1%eth0]:7'), layout);
-  const bare = new TupleKeyWriter().write(aTuple('[fe80::1]:9', '[fe80::1]:7'), layout);
+  const zoned = flowHash().write(aTuple('[fe80::1%eth1]:9', '[fe80::1%eth0]:7'), layout);
+  const bare = flowHash().write(aTuple('[fe80::1]:9', '[fe80::1]:7'), layout);
   assert.deepEqual(zoned, bare);
 });
 
-test('TupleKeyWriter.write() leaves nothing of the call before', () => {
-  const writer = new TupleKeyWriter();
+test('FlowHash.write() leaves nothing of the call before', () => {
+  const writer = flowHash();
   const v4 = aTuple('203.0.113.9:40000', '198.51.100.1:443');
   const v6 = aTuple('[2001:db8::9]:40000', '[2001:db8::1]:443');
   const layouts = (['five-tuple', 'source-ip-protocol', 'source-ip'] as const).map((distribution) => ({
@@ -133,26 +135,23 @@ test('TupleKeyWriter.write() leaves nothing of the call before', () => {
     for (const then of [v4, v6]) {
       for (const layout of layouts) {
         writer.write(first, { distribution: 'five-tuple', symmetric: false });
-        assert.deepEqual(
-          writer.write(then, layout).slice(),
-          new TupleKeyWriter().write(then, layout).slice(),
-        );
+        assert.deepEqual(writer.write(then, layout).slice(), flowHash().write(then, layout).slice());
       }
     }
   }
 });
 
-test('TupleKeyWriter.write() hands out the same view again instead of allocating', () => {
-  const writer = new TupleKeyWriter();
+test('FlowHash.write() hands out the same view again instead of allocating', () => {
+  const writer = flowHash();
   const layout = { distribution: 'five-tuple', symmetric: false } as const;
   const first = writer.write(aTuple('10.0.0.1:1', '10.0.0.2:2'), layout);
   assert.equal(writer.write(aTuple('10.0.0.3:3', '10.0.0.4:4'), layout), first);
 });
 
-test('TupleKeyWriter.write() throws when families differ', () => {
+test('FlowHash.write() throws when families differ', () => {
   assert.throws(
     () =>
-      new TupleKeyWriter().write(aTuple('10.0.0.1:1', '[::1]:2'), {
+      flowHash().write(aTuple('10.0.0.1:1', '[::1]:2'), {
         distribution: 'source-ip',
         symmetric: false,
       }),
@@ -160,16 +159,16 @@ test('TupleKeyWriter.write() throws when families differ', () => {
   );
 });
 
-test('destinationFirst() compares ports only where ports are hashed', () => {
+test('swaps() compares ports only where ports are hashed', () => {
   const tuple = aTuple('127.0.0.1:40000', '127.0.0.1:8000');
-  assert.equal(destinationFirst(tuple, { distribution: 'five-tuple', symmetric: true }), true);
-  assert.equal(destinationFirst(reversed(tuple), { distribution: 'five-tuple', symmetric: true }), false);
-  assert.equal(destinationFirst(tuple, { distribution: 'source-ip', symmetric: true }), false);
-  assert.equal(destinationFirst(tuple, { distribution: 'five-tuple', symmetric: false }), false);
+  assert.equal(flowHash().swaps(tuple, { distribution: 'five-tuple', symmetric: true }), true);
+  assert.equal(flowHash().swaps(reversed(tuple), { distribution: 'five-tuple', symmetric: true }), false);
+  assert.equal(flowHash().swaps(tuple, { distribution: 'source-ip', symmetric: true }), false);
+  assert.equal(flowHash().swaps(tuple, { distribution: 'five-tuple', symmetric: false }), false);
 });
 
-test('destinationFirst() compares bytes as unsigned numbers, most significant first', () => {
+test('swaps() compares bytes as unsigned numbers, most significant first', () => {
   const layout = { distribution: 'source-ip', symmetric: true } as const;
-  assert.equal(destinationFirst(aTuple('9.255.0.0:1', '10.0.0.0:1'), layout), false);
-  assert.equal(destinationFirst(aTuple('200.0.0.0:1', '100.0.0.0:1'), layout), true);
+  assert.equal(flowHash().swaps(aTuple('9.255.0.0:1', '10.0.0.0:1'), layout), false);
+  assert.equal(flowHash().swaps(aTuple('200.0.0.0:1', '100.0.0.0:1'), layout), true);
 });

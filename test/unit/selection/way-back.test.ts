@@ -101,11 +101,13 @@ describe('explain() of the way back, next-hop', () => {
 
 test('formatExplanation() says how the way back meets the same backend', () => {
   const text = (options: Partial<KernelOptions>): string =>
-    formatExplanation(explain(states.picker, state({ mode: 'next-hop', ...options }), TUPLE)).replaceAll(
-      /\s+/g,
-      ' ',
-    );
-  assert.match(text({ spokes: SPOKES }), /Way back tcp 10\.20\.0\.4:443 -> 10\.10\.0\.4:40000 the same hash/);
+    formatExplanation(explain(states.picker, state({ mode: 'next-hop', ...options }), TUPLE))
+      .join(' ')
+      .replaceAll(/\s+/g, ' ');
+  assert.match(
+    text({ spokes: SPOKES }),
+    /Return path tcp 10\.20\.0\.4:443 -> 10\.10\.0\.4:40000 the same hash/,
+  );
   assert.match(
     text({}),
     /the same backend while the kernel knows the flow; after that its own hash leads to nvas\/10/,

@@ -1,13 +1,13 @@
 import { PROTOCOL_NUMBER, formatEndpoint, type Protocol } from '../../../model/address.js';
 import { fnv1a } from '../../../model/fnv1a.js';
+import type { ConntrackEntry, EntrySource } from '../../netfilter/conntrack.js';
 import { tableOf } from '../../netfilter/routing.js';
 import { addressType, hex32, ipWord } from '../../netfilter/setup.js';
 import type { Tools } from '../../netfilter/tools.js';
 import { frontendGroups, type FrontendGroup } from '../nat/dispatch.js';
 import type { PacketFields } from '../nat/placement.js';
 import { idleSeconds } from '../nat/policies.js';
-import type { KernelInput } from '../program.js';
-import type { EntrySource, KernelFlowEntry } from '../stop.js';
+import type { KernelProgram } from '../program.js';
 
 /*
  * Keys of the maps that packets of floating modes fill. Each is two hashes of the same fields: nft 1.0.6 takes no longer
@@ -78,9 +78,9 @@ export function endsMap({ name }: Pick<FrontendGroup, 'name'>): string {
 }
 
 /** What another table of the same instance goes on with. */
-export function carriedSets(input: KernelInput): readonly string[] {
-  if (input.options.flowState === 'stateless') return [];
-  return frontendGroups(input).flatMap((group) => [pinsMap(group), endsMap(group), flowsSet(group)]);
+export function carriedSets(program: KernelProgram): readonly string[] {
+  if (program.options.flowState === 'stateless') return [];
+  return frontendGroups(program).flatMap((group) => [pinsMap(group), endsMap(group), flowsSet(group)]);
 }
 
 /** FLOW_SET_PREFIX + the first frontend with the address. Elements: client, protocol, its port, the frontend's port, mark. */
@@ -90,12 +90,12 @@ export function flowsSet({ name }: Pick<FrontendGroup, 'name'>): string {
 
 export const FLOW_SET_PREFIX = 'flows-';
 
-export function flowDeclarations(input: KernelInput): string[] {
-  if (input.options.flowState === 'stateless') return [];
+export function flowDeclarations(program: KernelProgram): string[] {
+  if (program.options.flowState === 'stateless') return [];
   const map = (name: string): string =>
     `  map ${name} { ${KEYED_MARKS}; size ${MOST_FLOWS}; flags dynamic,timeout; timeout 4m; }`;
   return [
-    ...frontendGroups(input).flatMap((group) => {
+    ...frontendGroups(program).flatMap((group) => {
       const flow = `${addressType(group.address.family)} . inet_proto . inet_service . inet_service . mark`;
       return [
         map(pinsMap(group)),
@@ -103,7 +103,7 @@ export function flowDeclarations(input: KernelInput): string[] {
         `  set ${flowsSet(group)} { type ${flow}; size ${MOST_FLOWS}; flags dynamic,timeout; timeout 4m; }`,
       ];
     }),
-    `  set ${SETTLING} { type inet_proto; flags dynamic,timeout; size 2; elements = { tcp timeout ${settlingSeconds(input)}s } }`,
+    `  set ${SETTLING} { type inet_proto; flags dynamic,timeout; size 2; elements = { tcp timeout ${settlingSeconds(program)}s } }`,
   ];
 }
 
@@ -164,7 +164,7 @@ export function whenFull(): string {
 export const OPENING = { seconds: OPENING_SECONDS } as const;
 
 /** A flow that was there before the table is in pins once it has sent a packet, or it was idle for too long. */
-function settlingSeconds({ rules }: KernelInput): number {
+function settlingSeconds({ rules }: KernelProgram): number {
   return Math.max(1, ...rules.map((rule) => idleSeconds(rule, 'tcp')));
 }
 
@@ -231,20 +231,20 @@ function durationMs(text = ''): number {
  */
 export class FloatingEntries implements EntrySource {
   readonly #tools: Tools;
-  readonly #input: () => KernelInput | undefined;
+  readonly #program: () => KernelProgram | undefined;
 
-  /** `input`: the present one. */
-  constructor(tools: Tools, input: () => KernelInput | undefined) {
+  /** `program`: the present one. */
+  constructor(tools: Tools, program: () => KernelProgram | undefined) {
     this.#tools = tools;
-    this.#input = input;
+    this.#program = program;
   }
 
-  async list(onEntries: (entries: readonly KernelFlowEntry[]) => void): Promise<boolean> {
-    const input = this.#input();
-    if (input === undefined || input.options.flowState === 'stateless') return true;
-    const family = input.options.mode === 'floating-l2' ? 'netdev' : 'inet';
-    for (const group of frontendGroups(input)) {
-      const args = ['list', 'set', family, tableOf(input.instance), flowsSet(group)];
+  async list(onEntries: (entries: readonly ConntrackEntry[]) => void): Promise<boolean> {
+    const program = this.#program();
+    if (program === undefined || program.options.flowState === 'stateless') return true;
+    const family = program.options.mode === 'floating-l2' ? 'netdev' : 'inet';
+    for (const group of frontendGroups(program)) {
+      const args = ['list', 'set', family, tableOf(program.instance), flowsSet(group)];
       const { exitCode, stdout } = await this.#tools.run('nft', args);
       if (exitCode !== 0) return false;
       onEntries(entriesOf(floatingFlows(stdout), group));
@@ -254,8 +254,8 @@ export class FloatingEntries implements EntrySource {
 }
 
 /** A flow that has moved is there once more, with its old backend, until that element's time is up. */
-function entriesOf(flows: readonly FloatingFlow[], group: FrontendGroup): readonly KernelFlowEntry[] {
-  const newest = new Map<number, KernelFlowEntry>();
+function entriesOf(flows: readonly FloatingFlow[], group: FrontendGroup): readonly ConntrackEntry[] {
+  const newest = new Map<number, ConntrackEntry>();
   for (const flow of flows) {
     const entry = entryOf(flow, group);
     const other = newest.get(entry.id);
@@ -264,7 +264,7 @@ function entriesOf(flows: readonly FloatingFlow[], group: FrontendGroup): readon
   return [...newest.values()];
 }
 
-function entryOf(flow: FloatingFlow, { address }: FrontendGroup): KernelFlowEntry {
+function entryOf(flow: FloatingFlow, { address }: FrontendGroup): ConntrackEntry {
   const { client, clientPort, frontendPort, protocol, mark, packets, bytes } = flow;
   const ends = { source: client, sourcePort: clientPort };
   const frontend = { destination: address.text, destinationPort: frontendPort };

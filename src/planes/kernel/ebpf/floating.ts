@@ -36,7 +36,7 @@ import {
   type TablePart,
 } from '../nat/placement.js';
 import { ACTED, actionPart, actionSet, idleSeconds } from '../nat/policies.js';
-import type { KernelInput, KernelRule } from '../program.js';
+import type { KernelProgram, KernelRule } from '../program.js';
 import {
   FlowStatements,
   OPENING,
@@ -69,14 +69,14 @@ type Lane = 'tcp' | 'udp' | 'others';
 
 /** Everything but hooks and `send`. `fragments`: rules about fragments without ports, where the kernel leaves them. */
 export function floatingChains(
-  input: KernelInput,
+  program: KernelProgram,
   fragments: (group: FrontendGroup) => readonly string[],
 ): string[] {
-  const groups = frontendGroups(input);
+  const groups = frontendGroups(program);
   return [
     ...chainText('refuse', undefined, ['meta l4proto tcp reject with tcp reset', 'reject']),
-    ...groups.flatMap((group) => group.rules.flatMap((rule) => ruleChains(input, group, rule))),
-    ...groups.flatMap((group) => errorChain(input, group)),
+    ...groups.flatMap((group) => group.rules.flatMap((rule) => ruleChains(program, group, rule))),
+    ...groups.flatMap((group) => errorChain(program, group)),
     ...groups.flatMap((group) => chainText(`f-${group.name}`, undefined, toRule(group, fragments(group)))),
   ];
 }
@@ -99,15 +99,15 @@ function toRule(group: FrontendGroup, fragments: readonly string[]): string[] {
   ];
 }
 
-function ruleChains(input: KernelInput, group: FrontendGroup, rule: KernelRule): string[] {
+function ruleChains(program: KernelProgram, group: FrontendGroup, rule: KernelRule): string[] {
   const { name } = rule.rule;
   const others = otherProtocolsRule(group.rules) === rule;
-  const pinned = input.options.flowState === 'pinned';
+  const pinned = program.options.flowState === 'pinned';
   const stateless = (place: string): string[] => ['meta mark set 0', `jump ${place}-${name}`, 'goto send'];
   const has = (protocol: 'tcp' | 'udp'): boolean => rule.rule.protocols.includes(protocol);
   return [
-    ...chainText(`n-${name}`, undefined, newFlow(input, rule, 'with-ports')),
-    ...(others ? chainText(`no-${name}`, undefined, newFlow(input, rule, 'others')) : []),
+    ...chainText(`n-${name}`, undefined, newFlow(program, rule, 'with-ports')),
+    ...(others ? chainText(`no-${name}`, undefined, newFlow(program, rule, 'others')) : []),
     ...(!has('tcp')
       ? []
       : pinned
@@ -123,10 +123,10 @@ function ruleChains(input: KernelInput, group: FrontendGroup, rule: KernelRule):
 }
 
 /** Gives a packet the mark of a backend, or ends it. */
-function newFlow(input: KernelInput, rule: KernelRule, protocols: 'with-ports' | 'others'): string[] {
+function newFlow(program: KernelProgram, rule: KernelRule, protocols: 'with-ports' | 'others'): string[] {
   const denied = protocols === 'others' ? 'drop' : 'goto denied';
   const packet = packetFields(rule.frontend.address.family);
-  const placed = placeRules({ input, rule, word: 'meta mark', protocols, packet });
+  const placed = placeRules({ program, rule, word: 'meta mark', protocols, packet });
   return [
     ...accessRules(rule, denied),
     ...(protocols === 'others' ? placed.filter((text) => !text.startsWith('meta l4proto {')) : placed),
@@ -223,22 +223,22 @@ const ADDRESSES = { 4: 'addr4', 6: 'addr6' } as const;
 const COUNTED = `update @${FLOATING_TRAFFIC} { meta mark counter }`;
 
 /** What the kernel needs for the modes `floating-l2` and `floating-routed`. Throws TypeError on floating-l2 without an interface: that is a bug. */
-export function floatingSetup(input: KernelInput): KernelSetup {
-  const { mode, interface: device } = input.options;
-  if (mode === 'floating-routed') return routedSetup(input);
+export function floatingSetup(program: KernelProgram): KernelSetup {
+  const { mode, interface: device } = program.options;
+  if (mode === 'floating-routed') return routedSetup(program);
   if (device === undefined) throw new TypeError('Mode floating-l2 must have an interface');
-  return neighbourSetup(input, device);
+  return neighbourSetup(program, device);
 }
 
 /** Packets are turned round where they come in, to the MAC address of a backend. */
-function neighbourSetup(input: KernelInput, device: string): KernelSetup {
-  const table = tableOf(input.instance);
-  const addresses = addressPart(input);
-  const parts = mergeParts(placementPart(input), addresses, actionPart(input, 'moves'));
+function neighbourSetup(program: KernelProgram, device: string): KernelSetup {
+  const table = tableOf(program.instance);
+  const addresses = addressPart(program);
+  const parts = mergeParts(placementPart(program), addresses, actionPart(program, 'moves'));
   const structure = tableText(
     table,
     [
-      ...declarations(input),
+      ...declarations(program),
       partsDeclaration(),
       ...parts.declarations,
       ...chainText('send', undefined, [
@@ -251,20 +251,20 @@ function neighbourSetup(input: KernelInput, device: string): KernelSetup {
         // The backend has no address of this family.
         'drop',
       ]),
-      ...floatingChains(input, fragmentRules),
+      ...floatingChains(program, fragmentRules),
       ...chainText('parts4', undefined, partRules(4)),
       ...chainText('parts6', undefined, partRules(6)),
       ...chainText('arrive', `type filter hook ingress device "${device}" priority 0; policy accept;`, [
-        ...toFrontends(input),
+        ...toFrontends(program),
       ]),
     ],
     'netdev',
   );
   const family = 'netdev' as const;
-  const tag = instanceTag(input.instance);
+  const tag = instanceTag(program.instance);
   return {
     ...{ table, family, tag, structure, sets: parts.elements, routing: [] },
-    carried: carriedSets(input),
+    carried: carriedSets(program),
   };
 }
 
@@ -282,45 +282,45 @@ function partRules(family: 4 | 6): string[] {
 }
 
 /** Packets get the mark of a backend, and policy routing sends each mark to one. */
-function routedSetup(input: KernelInput): KernelSetup {
-  const table = tableOf(input.instance);
-  const parts = mergeParts(placementPart(input), actionPart(input, 'moves'));
-  const arriving = input.options.interface === undefined ? '' : `iifname "${input.options.interface}" `;
+function routedSetup(program: KernelProgram): KernelSetup {
+  const table = tableOf(program.instance);
+  const parts = mergeParts(placementPart(program), actionPart(program, 'moves'));
+  const arriving = program.options.interface === undefined ? '' : `iifname "${program.options.interface}" `;
   const structure = tableText(table, [
-    ...declarations(input),
+    ...declarations(program),
     ...parts.declarations,
     ...chainText('send', undefined, [COUNTED, 'accept']),
-    ...floatingChains(input, () => []),
+    ...floatingChains(program, () => []),
     // Conntrack sees but one direction. It has fragments put together all the same, since there is a `ct` here.
     ...chainText('untrack', 'type filter hook prerouting priority raw; policy accept;', [
-      ...toFrontends(input, 'daddr', 'notrack'),
-      ...toFrontends(input, 'saddr', 'notrack'),
+      ...toFrontends(program, 'daddr', 'notrack'),
+      ...toFrontends(program, 'saddr', 'notrack'),
     ]),
     ...chainText('arrive', 'type filter hook prerouting priority mangle; policy accept;', [
-      ...toFrontends(input).map((rule) => `${arriving}ct state untracked ${rule}`),
+      ...toFrontends(program).map((rule) => `${arriving}ct state untracked ${rule}`),
     ]),
   ]);
-  const tag = instanceTag(input.instance);
+  const tag = instanceTag(program.instance);
   return {
     ...{
       table,
       tag,
       structure,
       sets: parts.elements,
-      routing: input.backends.flatMap(({ mark, address }) => routingTo(address, mark, tag)),
+      routing: program.backends.flatMap(({ mark, address }) => routingTo(address, mark, tag)),
     },
-    carried: carriedSets(input),
+    carried: carriedSets(program),
   };
 }
 
-function declarations(input: KernelInput): string[] {
+function declarations(program: KernelProgram): string[] {
   const traffic = `  set ${FLOATING_TRAFFIC} { type mark; size 65536; flags dynamic; }`;
   const denied = chainText('denied', undefined, ['meta l4proto tcp reject with tcp reset', 'drop']);
-  return [...flowDeclarations(input), traffic, ...denied];
+  return [...flowDeclarations(program), traffic, ...denied];
 }
 
-function toFrontends(input: KernelInput, end: 'daddr' | 'saddr' = 'daddr', verdict?: string): string[] {
-  const groups = frontendGroups(input);
+function toFrontends(program: KernelProgram, end: 'daddr' | 'saddr' = 'daddr', verdict?: string): string[] {
+  const groups = frontendGroups(program);
   if (verdict === undefined) {
     return addressRules(groups, {
       key: (ip) => `${ip} ${end}`,
@@ -335,7 +335,7 @@ function toFrontends(input: KernelInput, end: 'daddr' | 'saddr' = 'daddr', verdi
   });
 }
 
-function addressPart({ backends }: KernelInput): TablePart {
+function addressPart({ backends }: KernelProgram): TablePart {
   const elements = new Map<string, Elements>();
   const sets = ([4, 6] as const).map((family) => {
     const own = backends.filter(({ address }) => address.family === family);
@@ -363,7 +363,7 @@ export function errorRules({ name, address: { family } }: FrontendGroup): string
   return [...(family === 6 ? [NEIGHBOURS] : []), `${ICMP_ERRORS[family]} goto e-${name}`];
 }
 
-export function errorChain(input: KernelInput, group: FrontendGroup): string[] {
+export function errorChain(program: KernelProgram, group: FrontendGroup): string[] {
   const { family } = group.address;
   // Of the packet that a backend has sent, as its flow's client would have.
   const packet = reversed(embeddedFields(family));
@@ -371,8 +371,8 @@ export function errorChain(input: KernelInput, group: FrontendGroup): string[] {
     // An IPv4 header of 20 bytes: otherwise its ports are elsewhere.
     ...(family === 4 ? ['@th,64,8 != 0x45 drop'] : []),
     'meta mark set 0',
-    ...(input.options.flowState === 'pinned' ? recallRules(group, packet) : []),
-    ...group.rules.flatMap((rule) => placeError(input, group, rule, packet)),
+    ...(program.options.flowState === 'pinned' ? recallRules(group, packet) : []),
+    ...group.rules.flatMap((rule) => placeError(program, group, rule, packet)),
     'meta mark 0 drop',
     'goto send',
   ]);
@@ -391,14 +391,14 @@ function recallRules(group: FrontendGroup, packet: PacketFields): string[] {
 
 /** Of a flow that is not pinned: where its packets are placed. Rules come in order of precedence. */
 function placeError(
-  input: KernelInput,
+  program: KernelProgram,
   group: FrontendGroup,
   one: KernelRule,
   packet: PacketFields,
 ): string[] {
   const { rule, table } = one;
   const set = (ports: boolean): string => {
-    const { tableSize: size, seed } = input;
+    const { tableSize: size, seed } = program;
     const slot = hashText(packet, { distribution: rule.distribution, ports, size, seed });
     return `meta mark set ${slot} map @${slotMap(table)}`;
   };

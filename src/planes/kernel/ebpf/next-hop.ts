@@ -36,7 +36,7 @@ import {
   type TablePart,
 } from '../nat/placement.js';
 import { ACTED, actionPart, actionSet, ageingObjects, ageingRules } from '../nat/policies.js';
-import { INSTANCE_MASK, markTag, type KernelInput, type KernelRule } from '../program.js';
+import { INSTANCE_MASK, markTag, type KernelProgram, type KernelRule } from '../program.js';
 
 /*
  * Chains of the table, in the order in which a packet meets them:
@@ -64,20 +64,20 @@ export const NEXT_HOP_SETS = {
   ways: { 4: 'ways4', 6: 'ways6' },
 } as const;
 
-export function nextHopChains(input: KernelInput): string[] {
-  const isPinned = input.options.flowState === 'pinned';
+export function nextHopChains(program: KernelProgram): string[] {
+  const isPinned = program.options.flowState === 'pinned';
   // Frontends are wildcards: there is one group of a family at most.
-  const groups = frontendGroups(input).filter(({ wildcard }) => wildcard);
+  const groups = frontendGroups(program).filter(({ wildcard }) => wildcard);
   return [
     ...chainText('refuse', undefined, ['meta l4proto tcp reject with tcp reset', 'reject']),
     ...chainText('denied', undefined, ['meta l4proto tcp reject with tcp reset', 'drop']),
     ...(isPinned ? chainText('pass', undefined, ['meta mark set ct mark', trafficRule(), 'accept']) : []),
-    ...input.rules.flatMap((rule) => [
-      ...chainText(`r-${rule.rule.name}`, undefined, place(input, rule, packetFields(familyOf(rule)))),
+    ...program.rules.flatMap((rule) => [
+      ...chainText(`r-${rule.rule.name}`, undefined, place(program, rule, packetFields(familyOf(rule)))),
       ...chainText(
         `b-${rule.rule.name}`,
         undefined,
-        place(input, rule, reversed(packetFields(familyOf(rule)))),
+        place(program, rule, reversed(packetFields(familyOf(rule)))),
       ),
     ]),
     ...groups.flatMap(({ address: { family }, rules }) => [
@@ -89,11 +89,11 @@ export function nextHopChains(input: KernelInput): string[] {
           : toStatelessRule(rules, prefix);
         return chainText(`${way}${family}`, undefined, dispatch);
       }),
-      ...spokeChains(family, input.options),
-      ...(isPinned ? policyChains(family, rules) : errorChains(family, rules, input)),
+      ...spokeChains(family, program.options),
+      ...(isPinned ? policyChains(family, rules) : errorChains(family, rules, program)),
     ]),
     ...(isPinned ? knownChains(groups) : []),
-    ...hooks(input, groups),
+    ...hooks(program, groups),
   ];
 }
 
@@ -102,8 +102,8 @@ function familyOf({ frontend }: KernelRule): 4 | 6 {
 }
 
 /** Gives a packet the mark of its backend, and with flow state the flow. */
-function place(input: KernelInput, one: KernelRule, packet: PacketFields): string[] {
-  const isPinned = input.options.flowState === 'pinned';
+function place(program: KernelProgram, one: KernelRule, packet: PacketFields): string[] {
+  const isPinned = program.options.flowState === 'pinned';
   const { rule, table } = one;
   const protocols = otherProtocolsRule([one]) === undefined ? 'with-ports' : 'others';
   const access = accessRules(one, 'goto denied');
@@ -112,7 +112,7 @@ function place(input: KernelInput, one: KernelRule, packet: PacketFields): strin
     ...(isPinned ? access.map((text) => `ct direction original ${text}`) : access),
     ...(isPinned ? [...strayRules(one), ...ageingRules(one)] : []),
     'meta mark set 0',
-    ...placeRules({ input, rule: one, word: 'meta mark', protocols, packet }),
+    ...placeRules({ program, rule: one, word: 'meta mark', protocols, packet }),
     `meta mark 0 ${rule.allDown === 'drop' ? 'drop' : 'goto refuse'}`,
     // Everybody it was hashed to is out: its sender tries again, and by then the table is another.
     `meta mark @${outSet(table)} drop`,
@@ -156,9 +156,9 @@ function knownChains(groups: readonly FrontendGroup[]): string[] {
   ]);
 }
 
-function hooks(input: KernelInput, groups: readonly FrontendGroup[]): string[] {
-  const { interface: device, flowState } = input.options;
-  const ours = hex32(markTag(input.instance));
+function hooks(program: KernelProgram, groups: readonly FrontendGroup[]): string[] {
+  const { interface: device, flowState } = program.options;
+  const ours = hex32(markTag(program.instance));
   const mask = hex32(INSTANCE_MASK);
   const hook = (name: string, priority: number): string =>
     `type filter hook ${name} priority ${priority}; policy accept;`;
@@ -205,26 +205,26 @@ function learnRule(family: 4 | 6): string {
 }
 
 /** What the kernel needs for mode `next-hop`: one table, and a policy rule and a routing table for each backend. */
-export function nextHopSetup(input: KernelInput): KernelSetup {
-  const table = tableOf(input.instance);
-  const tag = instanceTag(input.instance);
-  const isPinned = input.options.flowState === 'pinned';
+export function nextHopSetup(program: KernelProgram): KernelSetup {
+  const table = tableOf(program.instance);
+  const tag = instanceTag(program.instance);
+  const isPinned = program.options.flowState === 'pinned';
   // Without flow state a packet of a flow is like any other: there is nothing to act on.
   const actions: TablePart = isPinned
-    ? actionPart(input, 'moves')
+    ? actionPart(program, 'moves')
     : { declarations: [], elements: new Map() };
-  const parts = mergeParts(placementPart(input), neighbourPart(input), actions);
+  const parts = mergeParts(placementPart(program), neighbourPart(program), actions);
   const structure = tableText(table, [
-    ...(isPinned ? [...ageingObjects(input.rules), trafficDeclaration()] : []),
+    ...(isPinned ? [...ageingObjects(program.rules), trafficDeclaration()] : []),
     ...parts.declarations,
-    ...nextHopChains(input),
+    ...nextHopChains(program),
   ]);
-  const routing = input.backends.flatMap(({ address, mark }) => routingTo(address, mark, tag));
+  const routing = program.backends.flatMap(({ address, mark }) => routingTo(address, mark, tag));
   return { table, tag, structure, sets: parts.elements, routing, carried: [NEXT_HOP_SETS.near] };
 }
 
 /** Who the backends are, and by which gateway a mark must leave. */
-function neighbourPart({ backends }: KernelInput): TablePart {
+function neighbourPart({ backends }: KernelProgram): TablePart {
   const elements = new Map<string, Elements>();
   const declarations = [
     // Filled by packets. A backend whose probe answers is in it.
@@ -300,15 +300,15 @@ export function errorRule(family: 4 | 6, rules: readonly KernelRule[]): string[]
   return otherProtocolsRule(rules) === undefined ? [] : [`${ICMP_ERRORS[family]} goto error${family}`];
 }
 
-export function errorChains(family: 4 | 6, rules: readonly KernelRule[], input: KernelInput): string[] {
+export function errorChains(family: 4 | 6, rules: readonly KernelRule[], program: KernelProgram): string[] {
   const rule = otherProtocolsRule(rules);
   if (rule === undefined) return [];
-  const spokes = input.options.spokes.filter(({ address }) => address.family === family);
+  const spokes = program.options.spokes.filter(({ address }) => address.family === family);
   const packet = embeddedFields(family);
   const { source, destination } = packet;
   return [
-    ...chainText(`error-there${family}`, undefined, placeError(rule, input, packet)),
-    ...chainText(`error-back${family}`, undefined, placeError(rule, input, reversed(packet))),
+    ...chainText(`error-there${family}`, undefined, placeError(rule, program, packet)),
+    ...chainText(`error-back${family}`, undefined, placeError(rule, program, reversed(packet))),
     ...spokes.flatMap((_, from) =>
       chainText(
         `error${family}-${from}`,
@@ -328,10 +328,10 @@ export function errorChains(family: 4 | 6, rules: readonly KernelRule[], input: 
   ];
 }
 
-function placeError(rule: KernelRule, input: KernelInput, packet: PacketFields): string[] {
+function placeError(rule: KernelRule, program: KernelProgram, packet: PacketFields): string[] {
   return [
     'meta mark set 0',
-    ...placeRules({ input, rule, word: 'meta mark', protocols: 'others', packet }),
+    ...placeRules({ program, rule, word: 'meta mark', protocols: 'others', packet }),
     'meta mark 0 drop',
     `meta mark @${outSet(rule.table)} drop`,
     'notrack',

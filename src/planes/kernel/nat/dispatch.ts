@@ -8,7 +8,7 @@ import {
 } from '../../../model/address.js';
 import { portSetSize, subtractPorts, unionPorts, type PortSet } from '../../../model/ports.js';
 import { addressText, ipWord } from '../../netfilter/setup.js';
-import type { KernelInput, KernelRule } from '../program.js';
+import type { KernelProgram, KernelRule } from '../program.js';
 
 /** Frontends that share an address, and their rules in order of precedence. */
 export interface FrontendGroup {
@@ -24,7 +24,7 @@ export interface FrontendGroup {
 export function frontendGroups({
   frontends,
   rules,
-}: Pick<KernelInput, 'frontends' | 'rules'>): FrontendGroup[] {
+}: Pick<KernelProgram, 'frontends' | 'rules'>): FrontendGroup[] {
   const groups: FrontendGroup[] = [];
   for (const { name, address } of frontends) {
     if (groups.some((group) => compareAddresses(group.address, address) === 0)) continue;

@@ -10,13 +10,18 @@ import type { Clock } from '../../../runtime/clock.js';
 import type { Files } from '../../../runtime/files.js';
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowPage, FlowQuery, OtherFlowCount, PlaneCounters } from '../../contract.js';
-import { Conntrack, copied, markFilter, type ConntrackEntry } from '../../netfilter/conntrack.js';
+import {
+  Conntrack,
+  copied,
+  markFilter,
+  type ConntrackEntry,
+  type EntrySource,
+} from '../../netfilter/conntrack.js';
 import type { Tools } from '../../netfilter/tools.js';
 import { FloatingEntries } from '../ebpf/floating-flows.js';
 import { ConntrackUse, missingAccounts } from '../machine.js';
-import { INSTANCE_MASK, markTag, type KernelInput } from '../program.js';
-import type { EndingFlows, EntrySource, FlowSource, KernelFlowEntry } from '../stop.js';
-import { Placements, type Placement } from './placements.js';
+import { INSTANCE_MASK, markTag, type KernelProgram } from '../program.js';
+import { Placements, type EndingFlows, type Placement } from './placements.js';
 
 /** IANA numbers. */
 const [TCP, UDP] = [6, 17];
@@ -30,10 +35,8 @@ interface Counted<Totals> {
 /** A flow of TCP or UDP that is listed as well. */
 interface TrackedFlow extends Counted<TrafficTotals> {
   readonly key: number;
-  /** Unique in the process. */
+  /** Unique in the process, and growing. */
   readonly id: number;
-  /** Into `#slots`. */
-  readonly slot: number;
   /** Text: an address object for each flow would take most of the memory. */
   readonly source: string;
   readonly sourcePort: number;
@@ -84,7 +87,7 @@ const PATIENCE_MS = 300;
  * path of a packet. Their ends and beginnings are followed while somebody consumes them; bytes, states and idle times are
  * read, and placements explained, when somebody asks.
  */
-export class ConntrackFlows implements FlowSource {
+export class ConntrackFlows {
   readonly #deps: ConntrackFlowsDeps;
   readonly #conntrack: Conntrack;
   readonly #flowEvents: boolean;
@@ -93,10 +96,8 @@ export class ConntrackFlows implements FlowSource {
   readonly #use: ConntrackUse;
   readonly #refresh: Refresh;
   readonly #traffic = new Traffic();
+  /** By key, in the order in which they came: pages are read by id while others come and go. */
   readonly #flows = new Map<number, TrackedFlow>();
-  /** By slot, so that flows can be read page by page while others come and go. */
-  readonly #slots: (TrackedFlow | undefined)[] = [];
-  readonly #freeSlots: number[] = [];
   /** Flows above the limits. */
   readonly #unlisted = new Map<number, Counted<TrafficTotals>>();
   /** Flows of protocols without ports: a flow has ports, as it is shown. */
@@ -104,7 +105,7 @@ export class ConntrackFlows implements FlowSource {
   readonly #otherTotals = new Map<string, OtherTotals>();
   readonly #listed: Record<Protocol, number> = { tcp: 0, udp: 0 };
   #source: EntrySource | undefined;
-  #input: KernelInput | undefined;
+  #program: KernelProgram | undefined;
   #limits: Limits | undefined;
   #lastId = 0;
   #round = 0;
@@ -129,11 +130,11 @@ export class ConntrackFlows implements FlowSource {
    * What flows are told by from now on. Call it before each change of the kernel. From the first call on flows are
    * followed where somebody consumes them, so that none is missed.
    */
-  update(state: ForwardingState, input: KernelInput): void {
-    this.#rename(this.#placements.adopt(state, input));
-    this.#input = input;
+  update(state: ForwardingState, program: KernelProgram): void {
+    this.#rename(this.#placements.adopt(state, program));
+    this.#program = program;
     this.#limits = state.configuration.limits;
-    this.#source ??= this.#deps.source ?? this.#sourceOf(input);
+    this.#source ??= this.#deps.source ?? this.#sourceOf(program);
     if (this.#consumers > 0) this.#feed ??= this.#follow(this.#source);
   }
 
@@ -174,10 +175,10 @@ export class ConntrackFlows implements FlowSource {
   async page(query: FlowQuery): Promise<FlowPage> {
     if (query.after === undefined) await this.#refreshed();
     const flows: FlowRecord[] = [];
-    for (let slot = query.after ?? 0; slot < this.#slots.length; slot++) {
-      const flow = this.#slots[slot];
-      if (flow === undefined || !matchesQuery(flow, query)) continue;
-      if (flows.length === query.limit) return { flows, next: slot };
+    const { after = 0 } = query;
+    for (const flow of this.#flows.values()) {
+      if (flow.id < after || !matchesQuery(flow, query)) continue;
+      if (flows.length === query.limit) return { flows, next: flow.id };
       flows.push(this.#record(flow));
     }
     return { flows };
@@ -242,9 +243,9 @@ export class ConntrackFlows implements FlowSource {
   }
 
   /** The mode never changes in a process. */
-  #sourceOf({ instance, options }: KernelInput): EntrySource {
+  #sourceOf({ instance, options }: KernelProgram): EntrySource {
     if (options.mode === 'floating-l2' || options.mode === 'floating-routed') {
-      return new FloatingEntries(this.#deps.tools, () => this.#input);
+      return new FloatingEntries(this.#deps.tools, () => this.#program);
     }
     const filter = markFilter(markTag(instance), INSTANCE_MASK);
     return {
@@ -324,7 +325,7 @@ export class ConntrackFlows implements FlowSource {
   }
 
   /** A flow of a list. */
-  #see(entry: KernelFlowEntry): void {
+  #see(entry: ConntrackEntry): void {
     const key = flowKey(entry);
     const flow = this.#flows.get(key);
     if (flow !== undefined) {
@@ -380,7 +381,7 @@ export class ConntrackFlows implements FlowSource {
       return;
     }
     const flow: TrackedFlow = {
-      ...{ key, id: ++this.#lastId, slot: this.#freeSlots.pop() ?? this.#slots.length, totals, round },
+      ...{ key, id: ++this.#lastId, totals, round },
       ...{ source: copied(source), sourcePort, destination: copied(destination), destinationPort },
       backendPort: destinationPort + rule.portOffset,
       openedAtMs: nowMs - (entry.ageSeconds ?? 0) * 1000,
@@ -391,7 +392,6 @@ export class ConntrackFlows implements FlowSource {
     countTraffic(flow, entry);
     this.#listed[protocol]++;
     this.#flows.set(key, flow);
-    this.#slots[flow.slot] = flow;
     if (this.#flowEvents && discovery !== 'adopted') {
       this.#events.push({ type: 'flow-started', atMs: nowMs, flow: this.#record(flow) });
     }
@@ -447,8 +447,6 @@ export class ConntrackFlows implements FlowSource {
 
   #remove(flow: TrackedFlow, end: FlowEndReason): void {
     this.#flows.delete(flow.key);
-    this.#slots[flow.slot] = undefined;
-    this.#freeSlots.push(flow.slot);
     this.#listed[flow.totals.protocol]--;
     countEnd(flow.totals, end);
     if (!this.#flowEvents) return;
@@ -456,7 +454,7 @@ export class ConntrackFlows implements FlowSource {
   }
 
   /** The kernel may have placed a flow anew. */
-  #noteMove(flow: TrackedFlow, { mark }: KernelFlowEntry): void {
+  #noteMove(flow: TrackedFlow, { mark }: ConntrackEntry): void {
     if (mark === flow.mark) return;
     const { rule, backendId: fromBackendId, protocol } = flow.totals;
     const backendId = this.#placements.backend(mark)?.id;
@@ -471,7 +469,7 @@ export class ConntrackFlows implements FlowSource {
     this.#events.push({ type: 'flow-moved', atMs: nowMs, flow: this.#record(flow), fromBackendId });
   }
 
-  #noteState(flow: TrackedFlow, { state, remainingSeconds, idleMs }: KernelFlowEntry): void {
+  #noteState(flow: TrackedFlow, { state, remainingSeconds, idleMs }: ConntrackEntry): void {
     flow.state = state;
     const nowMs = this.#deps.clock.wallMs();
     if (idleMs !== undefined) flow.lastPacketAtMs = nowMs - idleMs;

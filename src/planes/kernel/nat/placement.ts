@@ -1,7 +1,7 @@
 import type { Distribution } from '../../../model/configuration.js';
 import { KERNEL_REHASHES } from '../../../selection/flow-hash.js';
 import { hex32, ipWord, type Elements } from '../../netfilter/setup.js';
-import type { KernelInput, KernelRule, KernelTable } from '../program.js';
+import type { KernelProgram, KernelRule, KernelTable } from '../program.js';
 
 /** What one concern adds to a table: declarations of sets, maps and objects, and elements by set or map. */
 export interface TablePart {
@@ -113,24 +113,24 @@ export function outSet(table: Pick<KernelTable, 'name'>): string {
 }
 
 /** The tables, and the backends that are not in them. */
-export function placementPart(input: KernelInput): TablePart {
+export function placementPart(program: KernelProgram): TablePart {
   const elements = new Map<string, Elements>();
-  for (const table of input.tables) {
+  for (const table of program.tables) {
     const slots = table.marks.flatMap((mark, slot) =>
       mark === 0 ? [] : [[String(slot), hex32(mark)] as const],
     );
     elements.set(slotMap(table), new Map(slots));
-    elements.set(outSet(table), markElements(outOf(table, input)));
+    elements.set(outSet(table), markElements(outOf(table, program)));
   }
-  const declarations = input.tables.flatMap((table) => [
+  const declarations = program.tables.flatMap((table) => [
     // A map by slot cannot be declared but by an expression that gives such numbers.
-    `  map ${slotMap(table)} { typeof numgen inc mod ${input.tableSize} : meta mark; }`,
+    `  map ${slotMap(table)} { typeof numgen inc mod ${program.tableSize} : meta mark; }`,
     `  set ${outSet(table)} { type mark; }`,
   ]);
   return { declarations, elements };
 }
 
-function outOf(table: KernelTable, { rules, backends }: KernelInput): number[] {
+function outOf(table: KernelTable, { rules, backends }: KernelProgram): number[] {
   const pool = rules.find((rule) => rule.table.name === table.name)?.rule.pool.name ?? '';
   const inUse = new Set(table.marks);
   return backends
@@ -139,7 +139,7 @@ function outOf(table: KernelTable, { rules, backends }: KernelInput): number[] {
 }
 
 export interface PlaceOptions {
-  readonly input: Pick<KernelInput, 'seed' | 'tableSize'>;
+  readonly program: Pick<KernelProgram, 'seed' | 'tableSize'>;
   readonly rule: KernelRule;
   readonly word: MarkWord;
   /** `others`: packets of other protocols than TCP and UDP may come here too. */
@@ -152,11 +152,16 @@ export interface PlaceOptions {
  * Rules that give a packet the mark of its backend. It stays as it was where the table is empty. One that is in the out
  * set at the end has not found a backend.
  */
-export function placeRules({ input, rule: one, word, protocols, packet }: PlaceOptions): string[] {
+export function placeRules({ program, rule: one, word, protocols, packet }: PlaceOptions): string[] {
   const { rule, table } = one;
   const { distribution } = rule;
   const set = (round: number, ports: boolean): string => {
-    const slot = hashText(packet, { distribution, ports, size: input.tableSize, seed: input.seed + round });
+    const slot = hashText(packet, {
+      distribution,
+      ports,
+      size: program.tableSize,
+      seed: program.seed + round,
+    });
     return `${word} set ${slot} map @${slotMap(table)}`;
   };
   const mixed = protocols === 'others' && distribution === 'five-tuple';

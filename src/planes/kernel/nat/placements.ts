@@ -5,11 +5,20 @@ import type { FlowEndReason, FlowRecord } from '../../../model/flow.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
 import { NONE_EXCLUDED, ruleAndView, tableInUse, type Picker } from '../../../selection/picker.js';
 import { NO_RULE } from '../../../selection/rule-ports.js';
-import type { KernelBackend, KernelInput } from '../program.js';
-import type { EndingFlows } from '../stop.js';
+import type { KernelBackend, KernelProgram } from '../program.js';
 
 /** Why the kernel has placed a flow where it is. */
 export type Placement = Pick<FlowRecord, 'reason' | 'epoch' | 'excluded'>;
+
+/** Flows that the plane is about to end, so that their ends are reported with the reason. */
+export interface EndingFlows {
+  /** Of the backend. */
+  readonly mark: number;
+  /** Absent: of all protocols. `udp` stands for all but TCP. */
+  readonly protocol?: Protocol;
+  /** Only of that rule. @default all rules */
+  readonly rule?: string;
+}
 
 /** What flows have in common that are counted together. */
 export interface FlowKind {
@@ -48,9 +57,9 @@ export class Placements {
   }
 
   /** @returns new rule names by old ones, where another configuration has taken over. */
-  adopt(state: ForwardingState, input: KernelInput): ReadonlyMap<string, string> {
+  adopt(state: ForwardingState, program: KernelProgram): ReadonlyMap<string, string> {
     const before = this.#epochs[0]?.state.configuration;
-    for (const backend of input.backends) this.#backends.set(backend.mark, backend);
+    for (const backend of program.backends) this.#backends.set(backend.mark, backend);
     this.#endings = [];
     this.#epochs = [{ state, placed: new Map() }, ...this.#epochs.slice(0, MOST_EPOCHS - 1)];
     const { configuration } = state;

@@ -1,6 +1,6 @@
 import { PROTOCOLS, type Protocol } from '../../../model/address.js';
 import { ipWord, type Elements } from '../../netfilter/setup.js';
-import type { KernelInput, KernelRule } from '../program.js';
+import type { KernelProgram, KernelRule } from '../program.js';
 import { markElements, type TablePart } from './placement.js';
 
 /**
@@ -29,7 +29,7 @@ const RESETS = [
 const MOVES = [...RESETS, ['tcp', 'rebalance'], ['udp', 'rebalance']] as const;
 
 /** The sets, which are empty while all backends may keep their flows. */
-export function actionPart({ rules }: Pick<KernelInput, 'rules'>, rebalance: TcpRebalance): TablePart {
+export function actionPart({ rules }: Pick<KernelProgram, 'rules'>, rebalance: TcpRebalance): TablePart {
   const elements = new Map<string, Elements>();
   const acted: number[] = [];
   for (const rule of rules) {

@@ -11,7 +11,7 @@ import {
   type KernelSetup,
 } from '../../netfilter/setup.js';
 import { instanceTag, tableOf } from '../../netfilter/routing.js';
-import { INSTANCE_MASK, markTag, type KernelInput, type KernelRule } from '../program.js';
+import { INSTANCE_MASK, markTag, type KernelProgram, type KernelRule } from '../program.js';
 import {
   accessRules,
   addressRules,
@@ -66,17 +66,17 @@ export const NAT_SETS = {
   own: { 4: 'hairpin4', 6: 'hairpin6' },
 } as const;
 
-export function natChains(input: KernelInput, { networks }: NatStructureOptions): string[] {
+export function natChains(program: KernelProgram, { networks }: NatStructureOptions): string[] {
   // Wildcards have no meaning here: what a machine offers itself would be taken from it.
-  const groups = frontendGroups(input).filter(({ wildcard }) => !wildcard);
-  const marks = marksOf(input);
+  const groups = frontendGroups(program).filter(({ wildcard }) => !wildcard);
+  const marks = marksOf(program);
   return [
     ...chainText('refuse', undefined, ['meta l4proto tcp reject with tcp reset', 'reject']),
     ...chainText('denied', undefined, ['meta l4proto tcp accept', 'drop']),
-    ...input.rules.flatMap((rule) => chainText(`r-${rule.rule.name}`, undefined, newFlow(input, rule))),
+    ...program.rules.flatMap((rule) => chainText(`r-${rule.rule.name}`, undefined, newFlow(program, rule))),
     ...groups.flatMap((group) => chainText(`f-${group.name}`, undefined, toRule(group, 'r'))),
     ...chainText('steer', undefined, named(groups, 'daddr', 'goto f-')),
-    ...input.rules.flatMap((rule) => chainText(`a-${rule.rule.name}`, undefined, acted(rule))),
+    ...program.rules.flatMap((rule) => chainText(`a-${rule.rule.name}`, undefined, acted(rule))),
     ...groups.flatMap((group) => chainText(`p-${group.name}`, undefined, toRule(group, 'a', 'ct original'))),
     ...chainText('policies', undefined, named(groups, 'ct', 'goto p-')),
     ...chainText('ours', undefined, [
@@ -85,13 +85,13 @@ export function natChains(input: KernelInput, { networks }: NatStructureOptions)
       trafficRule(),
     ]),
     ...groups.flatMap((group) => chainText(`g-${group.name}`, undefined, noFlow(group))),
-    ...hooks(input, groups),
-    ...leaveChain(input, networks),
+    ...hooks(program, groups),
+    ...leaveChain(program, networks),
   ];
 }
 
-function hooks(input: KernelInput, groups: readonly FrontendGroup[]): string[] {
-  const { ours } = marksOf(input);
+function hooks(program: KernelProgram, groups: readonly FrontendGroup[]): string[] {
+  const { ours } = marksOf(program);
   const nat = (hook: string): string => `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`;
   return [
     ...chainText('steer-prerouting', nat('prerouting'), ['jump steer']),
@@ -115,9 +115,9 @@ function filterHook(hook: string, priority: number): string {
 }
 
 /** A new flow of a rule. */
-function newFlow(input: KernelInput, one: KernelRule): string[] {
+function newFlow(program: KernelProgram, one: KernelRule): string[] {
   const { rule, table } = one;
-  const { nobody } = marksOf(input);
+  const { nobody } = marksOf(program);
   const others = otherProtocolsRule([one]) !== undefined;
   return [
     `ct mark set ${nobody}`,
@@ -125,7 +125,7 @@ function newFlow(input: KernelInput, one: KernelRule): string[] {
     strayRule(one),
     ...ageingRules(one),
     ...placeRules({
-      ...{ input, rule: one, word: 'ct mark', packet: packetFields(one.frontend.address.family) },
+      ...{ program, rule: one, word: 'ct mark', packet: packetFields(one.frontend.address.family) },
       protocols: others ? 'others' : 'with-ports',
     }),
     // Everybody it was hashed to is out: the client tries again, and by then the table is another.
@@ -193,10 +193,10 @@ function noFlow({ rules }: FrontendGroup): string[] {
   return [...invalid, ...others, 'fib daddr type local accept', 'goto refuse'];
 }
 
-function leaveChain(input: KernelInput, networks: readonly Cidr[]): string[] {
-  const { ours } = marksOf(input);
+function leaveChain(program: KernelProgram, networks: readonly Cidr[]): string[] {
+  const { ours } = marksOf(program);
   const hook = 'type nat hook postrouting priority srcnat; policy accept;';
-  if (input.options.returnPath === 'masquerade') return chainText('leave', hook, [`${ours} masquerade`]);
+  if (program.options.returnPath === 'masquerade') return chainText('leave', hook, [`${ours} masquerade`]);
   const rules = ([4, 6] as const).flatMap((version) => {
     const ip = ipWord(version);
     const linked = blockTexts(networks, version);
@@ -215,7 +215,7 @@ function named(groups: readonly FrontendGroup[], key: 'daddr' | 'ct', verdict: s
   });
 }
 
-function marksOf({ instance }: KernelInput): { readonly ours: string; readonly nobody: string } {
+function marksOf({ instance }: KernelProgram): { readonly ours: string; readonly nobody: string } {
   const nobody = hex32(markTag(instance));
   return { nobody, ours: `ct mark & ${hex32(INSTANCE_MASK)} == ${nobody}` };
 }
@@ -229,24 +229,24 @@ export interface NatSetupOptions {
 }
 
 /** What the kernel needs for mode `nat`: one table, and nothing of the machine's routing. */
-export function natSetup(input: KernelInput, { networks = [] }: NatSetupOptions = {}): KernelSetup {
-  const table = tableOf(input.instance);
-  const parts = mergeParts(placementPart(input), addressPart(input), actionPart(input, 'resets'));
+export function natSetup(program: KernelProgram, { networks = [] }: NatSetupOptions = {}): KernelSetup {
+  const table = tableOf(program.instance);
+  const parts = mergeParts(placementPart(program), addressPart(program), actionPart(program, 'resets'));
   const structure = tableText(table, [
-    ...ageingObjects(input.rules),
+    ...ageingObjects(program.rules),
     trafficDeclaration(),
     ...parts.declarations,
-    ...natChains(input, { networks: withBackends(networks, input) }),
+    ...natChains(program, { networks: withBackends(networks, program) }),
   ]);
-  return { table, tag: instanceTag(input.instance), structure, sets: parts.elements, routing: [] };
+  return { table, tag: instanceTag(program.instance), structure, sets: parts.elements, routing: [] };
 }
 
-function withBackends(networks: readonly Cidr[], { backends }: KernelInput): Cidr[] {
+function withBackends(networks: readonly Cidr[], { backends }: KernelProgram): Cidr[] {
   return networks.filter((network) => backends.some(({ address }) => cidrContains(network, address)));
 }
 
 /** Addresses of backends, by mark; and alone, for backends that are clients. */
-function addressPart({ backends, options }: KernelInput): TablePart {
+function addressPart({ backends, options }: KernelProgram): TablePart {
   const declarations: string[] = [];
   const elements = new Map<string, Elements>();
   for (const family of [4, 6] as const) {

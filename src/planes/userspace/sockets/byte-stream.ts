@@ -80,7 +80,7 @@ export interface ListenOptions {
 export interface AcceptHandler {
   /** The stream is the receiver's; it is paused, and its handler is to be set at once. */
   onStream(stream: ByteStream): void;
-  /** A connection could not be accepted for want of descriptors or memory. The socket goes on listening. */
+  /** A connection could not be accepted for want of descriptors or memory. The socket keeps listening. */
   onAcceptError(error: Error): void;
 }
 

@@ -171,7 +171,7 @@ export class ClientKeys {
     return interned === undefined ? -1 : interned.number * PORTS + port;
   }
 
-  /** As find, for a new flow, which lets go of it with `release`. */
+  /** As find, for a new flow, which gives it back with `release`. */
   hold(address: string, port: number): number {
     if (this.#interned === undefined) return this.find(address, port);
     let interned = this.#interned.get(address);

@@ -41,7 +41,7 @@ export interface ClientFlow extends FlowTransport {
   fromClient(datagram: Buffer): void;
   /** Ends the flow since its listener goes. */
   shutDown(): void;
-  /** What another process needs to go on with it; undefined where a new flow serves as well. */
+  /** What another process needs to continue it; undefined where a new flow serves as well. */
   record(): UdpFlowState | undefined;
 }
 

@@ -7,7 +7,7 @@ import type { OriginFeed } from '../../../model/flow.js';
 import { isAdmitted } from '../../../selection/access.js';
 import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
 import type { UdpFlowState } from '../../contract.js';
-import { CapturedClients, CapturedFeed, type Arrival, type ClientResolver } from '../captured-udp.js';
+import { CapturedFeed, ClientResolver, type Arrival } from '../captured-udp.js';
 import type { Inherited } from '../handover-state.js';
 import { EndpointMap, type ListenerBinding } from '../listen-plan.js';
 import type { Listener, ListenerFactory } from '../listeners.js';
@@ -157,20 +157,20 @@ export class UdpListenerRegistry implements ListenerFactory {
   #listen(binding: ListenerBinding, socket: DatagramSocket, origins: OriginFeed | undefined): UdpListener {
     const { address, port, captured } = binding;
     const keys = new ClientKeys(address.family);
-    let clients: CapturedClients | undefined;
+    let resolver: ClientResolver | undefined;
     if (captured !== undefined && origins !== undefined) {
       const { budget, manager } = this.#tools;
       const { clock } = manager;
       const feed = this.#feeds.get(port) ?? new CapturedFeed({ feed: origins, clock }, port);
       this.#feeds.set(port, feed);
-      clients = new CapturedClients({ clock, budget, feed, keys }, address.text);
+      resolver = new ClientResolver({ clock, budget, feed, keys }, address.text);
     }
-    const listener = new UdpListener(binding, socket, this.#tools, this, keys, clients);
+    const listener = new UdpListener(binding, socket, this.#tools, this, keys, resolver);
     socket.handler = listener;
     this.#listeners.set(binding, listener);
-    if (clients !== undefined) {
+    if (resolver !== undefined) {
       this.#captured.add(listener);
-      clients.serve(listener);
+      resolver.serve(listener);
     }
     return listener;
   }
@@ -191,7 +191,7 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
   /** Undefined: clients send to the endpoint that it is bound to. */
   readonly #resolver: ClientResolver | undefined;
   readonly #flows = new ClientMap<ClientFlow>();
-  /** Flows of clients that the kernel has forgotten: what comes from there may be somebody else's. */
+  /** Flows of clients that the kernel has forgotten: what comes from there may be another client's. */
   readonly #suspended = new Map<number, ClientFlow>();
   /** By destination port. */
   readonly #sharedUpstreams = new Map<number, SharedUpstreams>();

@@ -6,7 +6,7 @@ import { haportsConfig } from '../../../../bench/e2e/peers/haports.js';
 import { haproxyConfig } from '../../../../bench/e2e/peers/haproxy.js';
 import { nginxConfig } from '../../../../bench/e2e/peers/nginx.js';
 import { labelOf, portsOf, type ServeSpec } from '../../../../bench/e2e/peers/peer.js';
-import { schemaIssues } from '../../../../src/config/schema-issues.js';
+import { readShape } from '../../../../src/config/read.js';
 
 const SPEC: ServeSpec = {
   frontend: '127.9.0.1',
@@ -21,7 +21,7 @@ const SPEC: ServeSpec = {
 
 test('haportsConfig() fits the schema', () => {
   const config = haportsConfig({ ...SPEC, otherRules: 3 }, 2);
-  assert.deepEqual(schemaIssues(config), []);
+  assert.deepEqual(readShape(config).issues, []);
   const { rules } = config as { readonly rules: readonly { readonly listenPorts?: string }[] };
   assert.deepEqual(
     rules.map(({ listenPorts }) => listenPorts),
@@ -57,7 +57,7 @@ test('allPortsConfig() fits the schema, with and without capture', () => {
   for (const capture of [undefined, true] as const) {
     const way = { name: 'x', workers: 1, ...(capture && { capture }) };
     const config = allPortsConfig(way, { ...serve, listenPorts: '7500-8499' });
-    assert.deepEqual(schemaIssues(config), []);
+    assert.deepEqual(readShape(config).issues, []);
     assert.equal(JSON.stringify(config).includes('"capture"'), capture !== undefined);
   }
   assert.ok(!JSON.stringify(allPortsConfig({ name: 'x', workers: 8 }, serve)).includes('listenPorts'));
@@ -66,7 +66,7 @@ test('allPortsConfig() fits the schema, with and without capture', () => {
 test('kernelConfig() fits the schema in both modes, and leaves nothing in the kernel', () => {
   for (const mode of ['nat', 'floating-l2'] as const) {
     const config = kernelConfig(mode, { backends: ['10.77.2.11'], adminSocket: '/tmp/x/admin.sock' });
-    assert.deepEqual(schemaIssues(config), []);
+    assert.deepEqual(readShape(config).issues, []);
     assert.match(JSON.stringify(config), /"onStop":"remove"/);
   }
 });

@@ -8,10 +8,8 @@ import {
   type CaptureInput,
   type CapturedFrontend,
 } from '../../../../src/planes/capture/table.js';
-import { instanceTag, ipCommandLine } from '../../../../src/planes/netfilter/routing.js';
 
 const block = parseCidr('240.0.0.0/4') ?? assert.fail();
-const TAG = instanceTag('haports');
 
 function frontend(change: Partial<CapturedFrontend> = {}): CapturedFrontend {
   const ports = parsePortSet('80,1000-1002') ?? [];
@@ -70,31 +68,6 @@ describe('captureSetup()', () => {
         assert.equal(elements.get(String(port)), captureAddress(6, slot, port, block).text);
       }
     }
-  });
-
-  test('routes private addresses to this machine, and has the IPv6 one of the UDP socket', () => {
-    assert.deepEqual(
-      setup().routing.map((entry) => ipCommandLine('add', entry)),
-      [
-        `ip -4 route add local 240.3.0.0/16 dev lo proto 104 metric ${TAG}`,
-        `ip -6 route add local fd68:6170:6f72:7473:4::/80 dev lo proto 104 metric ${TAG}`,
-        `ip -6 addr add fd68:6170:6f72:7473:4::/128 dev lo metric ${TAG} noprefixroute preferred_lft 0`,
-      ],
-    );
-  });
-
-  test('spreads UDP clients over the sockets of the workers', () => {
-    assert.match(setup().structure, /udp dport @udp4-hub dnat ip to 240\.3\.0\.0 : 61000$/m);
-    assert.match(
-      setup({}, { workers: 2 }).structure,
-      /dnat ip6 to \[fd68:6170:6f72:7473:4::\] : jhash ip6 saddr mod 2 seed 0x0 map \{ 0 : 61000, 1 : 61001 \}$/m,
-    );
-  });
-
-  test('needs no private addresses where UDP ports are bound and there is no TCP', () => {
-    const { structure, routing } = setup({ udp: 'bind' }, { frontends: [frontend({ tcpPorts: [] })] });
-    assert.doesNotMatch(structure, /dnat|ct timeout|240\./);
-    assert.deepEqual(routing, []);
   });
 
   test('has nothing for a protocol without ports', () => {

@@ -35,7 +35,7 @@ class Lab {
     this.plane = new CapturedPlane(
       {
         ...{ clock: this.clock, inner: this.inner },
-        createKeeper: (onChange) => {
+        createReconciler: (onChange) => {
           this.keeper.onChange = onChange;
           return this.keeper;
         },
@@ -106,7 +106,7 @@ describe('CapturedPlane.start()', () => {
   test('takes the name, steers, then serves', async () => {
     const lab = new Lab();
     const report = await lab.plane.start(state());
-    assert.deepEqual(lab.log, ['lock', `install ${WHOLE}`, `start ${report.revision}`]);
+    assert.deepEqual(lab.log, ['lock', `want ${WHOLE}`, `start ${report.revision}`]);
     assert.deepEqual(report.failures, []);
     const { mode, why, table } = lab.plane.kernelReport();
     assert.deepEqual(
@@ -132,9 +132,9 @@ describe('CapturedPlane.start()', () => {
 
   test('takes everything away where it fails', async () => {
     const lab = new Lab();
-    lab.keeper.failing = 'install';
-    await assert.rejects(lab.plane.start(state()), /install failed/);
-    assert.deepEqual(lab.log, ['lock', `install ${WHOLE}`, 'stop 0 undefined', 'remove', 'release']);
+    lab.keeper.failing = 'want';
+    await assert.rejects(lab.plane.start(state()), /want failed/);
+    assert.deepEqual(lab.log, ['lock', `want ${WHOLE}`, 'stop 0 undefined', 'remove', 'release']);
     const other = new Lab();
     other.inner.startFailure = new Error('no socket');
     const before = state();
@@ -188,7 +188,7 @@ describe('CapturedPlane.start()', () => {
     await lab.plane.inherit([]);
     const { revision } = await lab.plane.start(state());
     await lab.clock.advanceAsync(1);
-    assert.deepEqual(lab.log, [`start ${revision}`, 'lock when free', `install ${WHOLE}`]);
+    assert.deepEqual(lab.log, [`start ${revision}`, 'lock when free', `want ${WHOLE}`]);
   });
 
   test('in the place of another process takes nothing of that one away where it fails', async () => {
@@ -213,9 +213,9 @@ describe('CapturedPlane.apply()', () => {
     const { revision } = await lab.plane.apply(state(WIDER));
     assert.deepEqual(lab.log, [
       'check tcp4-four 100, udp4-four 1, tcp4-more 100, udp4-more 1; 2 routing',
-      `install ${WHOLE.replace('3 routing', '4 routing')}`,
+      `want ${WHOLE.replace('3 routing', '4 routing')}`,
       `apply ${revision}`,
-      'install tcp4-four 100, udp4-four 1, tcp4-more 100, udp4-more 1; 4 routing',
+      'want tcp4-four 100, udp4-four 1, tcp4-more 100, udp4-more 1; 4 routing',
     ]);
   });
 
@@ -238,14 +238,14 @@ describe('CapturedPlane.apply()', () => {
       ...capturedConfig(),
       rules: [(capturedConfig() as { rules: object[] }).rules[0]],
     });
-    lab.keeper.failing = 'install';
-    await assert.rejects(lab.plane.apply(narrower), /install failed/);
+    lab.keeper.failing = 'want';
+    await assert.rejects(lab.plane.apply(narrower), /want failed/);
     assert.deepEqual(
       lab.log.filter((line) => line.startsWith('apply')),
       [`apply ${narrower.revision}`, `apply ${before.revision}`],
     );
     await lab.plane.apply(state());
-    assert.equal(lab.log.filter((line) => line.startsWith('install')).length, 1);
+    assert.equal(lab.log.filter((line) => line.startsWith('want')).length, 1);
   });
 
   test('refuses a configuration that adds a port of another, not one that had it before', async () => {
@@ -275,7 +275,7 @@ describe('CapturedPlane', () => {
     assert.deepEqual([lab.log, lab.ownAsked], [[], 1], 'the same socket is not looked for again');
     lab.taken();
     await lab.clock.advanceAsync(10_000);
-    assert.deepEqual(lab.log, [`install ${WHOLE}`]);
+    assert.deepEqual(lab.log, [`want ${WHOLE}`]);
     assert.equal(lab.clock.pendingTimers, 0);
     assert.deepEqual((await lab.plane.apply(state())).failures, []);
   });
@@ -300,7 +300,7 @@ describe('CapturedPlane', () => {
     await lab.plane.stop(5000, 'at-once');
     await lab.plane.stop(0);
     assert.equal(lab.log.includes('remove'), false);
-    assert.equal(lab.log.includes('let go'), true);
+    assert.equal(lab.log.includes('leave'), true);
     assert.notEqual(lab.keeper.present, undefined);
   });
 
@@ -308,7 +308,7 @@ describe('CapturedPlane', () => {
     const lab = await new Lab().started();
     await lab.plane.freezeUdp();
     await lab.plane.thawUdp();
-    assert.deepEqual(lab.log, ['let go', 'freeze', 'thaw', `install ${WHOLE}`]);
+    assert.deepEqual(lab.log, ['leave', 'freeze', 'thaw', `want ${WHOLE}`]);
   });
 
   test('cannot be handed over with several workers, and says what to do', async () => {

@@ -1,13 +1,16 @@
-import type { OnKernelChange, SetupKeeper } from '../../../../src/planes/capture/plane.js';
+import type { CapturedPlaneDeps } from '../../../../src/planes/capture/plane.js';
+import type { OnKernelChange, Stage } from '../../../../src/planes/netfilter/reconciler.js';
 import type { KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 
+type Keeper = ReturnType<CapturedPlaneDeps['createReconciler']>;
+
 /** A kernel in memory. What it is told goes into a log that the inner plane of a test writes into too. */
-export class FakeKeeper implements SetupKeeper {
+export class FakeKeeper implements Keeper {
   readonly #log: string[];
   present: KernelSetup | undefined;
   state: 'in-place' | 'failing' | 'absent' = 'absent';
   /** Rejects the next of that kind. */
-  failing: 'check' | 'install' | undefined;
+  failing: 'check' | 'want' | undefined;
   onChange: OnKernelChange = () => undefined;
 
   constructor(log: string[]) {
@@ -19,12 +22,14 @@ export class FakeKeeper implements SetupKeeper {
     return this.#outcome('check');
   }
 
-  async install(setup: KernelSetup): Promise<void> {
-    this.#log.push(`install ${summary(setup)}`);
-    await this.#outcome('install');
-    this.present = setup;
-    this.state = 'in-place';
-    this.onChange('installed');
+  async want(stages: readonly Stage[]): Promise<void> {
+    for (const { setup } of stages) {
+      this.#log.push(`want ${summary(setup)}`);
+      await this.#outcome('want');
+      this.present = setup;
+      this.state = 'in-place';
+      this.onChange('installed');
+    }
   }
 
   remove(): Promise<void> {
@@ -34,8 +39,8 @@ export class FakeKeeper implements SetupKeeper {
     return Promise.resolve();
   }
 
-  letGo(): Promise<void> {
-    this.#log.push('let go');
+  release(): Promise<void> {
+    this.#log.push('leave');
     this.state = 'absent';
     return Promise.resolve();
   }
@@ -51,7 +56,7 @@ export class FakeKeeper implements SetupKeeper {
     };
   }
 
-  #outcome(kind: 'check' | 'install'): Promise<void> {
+  #outcome(kind: 'check' | 'want'): Promise<void> {
     if (this.failing !== kind) return Promise.resolve();
     this.failing = undefined;
     return Promise.reject(new Error(`${kind} failed`));

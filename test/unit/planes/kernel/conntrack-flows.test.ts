@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ConntrackFlows } from '../../../../src/planes/kernel/nat/kernel-flows.js';
-import { kernelInput } from '../../../../src/planes/kernel/program.js';
+import { compileProgram } from '../../../../src/planes/kernel/program.js';
 import type { TrafficCounters } from '../../../../src/planes/contract.js';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
@@ -55,11 +55,11 @@ function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '
   let revision = 1;
   const update = (now: object, conditions: Conditions = {}) => {
     const state = { ...states.state(now, {}, conditions), revision: revision++ };
-    mirror.update(state, kernelInput(state));
+    mirror.update(state, compileProgram(state));
     return state;
   };
   const state = update(configuration);
-  const marks = new Map(kernelInput(state).backends.map(({ id, mark }) => [id, mark]));
+  const marks = new Map(compileProgram(state).backends.map(({ id, mark }) => [id, mark]));
   /** The mark that the kernel gives a flow: of the backend that its hash asks for. */
   const markOf = (flow: Omit<FakeFlow, 'mark' | 'id'>, by = state): number => {
     const { protocol = 'tcp', source = '10.1.0.2', sourcePort = 40_000, destinationPort = 80 } = flow;

@@ -1,4 +1,4 @@
-import type { EntrySource } from '../../../../src/planes/kernel/stop.js';
+import type { EntrySource } from '../../../../src/planes/netfilter/conntrack.js';
 import {
   parseConntrackEntry,
   type ConntrackEntry,

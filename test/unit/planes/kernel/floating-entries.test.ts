@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FloatingEntries } from '../../../../src/planes/kernel/ebpf/floating-flows.js';
-import type { KernelFlowEntry } from '../../../../src/planes/kernel/stop.js';
-import { kernelInput } from '../../../../src/planes/kernel/program.js';
+import type { ConntrackEntry } from '../../../../src/planes/netfilter/conntrack.js';
+import { compileProgram } from '../../../../src/planes/kernel/program.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
 import type { Tool, ToolOutcome, Tools } from '../../../../src/planes/netfilter/tools.js';
 import { KernelStates } from '../../../support/kernel-states.js';
@@ -47,8 +47,8 @@ function setUp(options: Partial<KernelOptions>) {
     },
     options,
   );
-  const entries = new FloatingEntries(tools, () => kernelInput(state));
-  const listed: KernelFlowEntry[] = [];
+  const entries = new FloatingEntries(tools, () => compileProgram(state));
+  const listed: ConntrackEntry[] = [];
   return { tools, listed, list: () => entries.list((some) => listed.push(...some)) };
 }
 

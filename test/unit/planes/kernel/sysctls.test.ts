@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { kernelInput, type KernelInput } from '../../../../src/planes/kernel/program.js';
+import { compileProgram, type KernelProgram } from '../../../../src/planes/kernel/program.js';
 import {
   neededSysctls,
   setSysctls,
@@ -34,8 +34,8 @@ describe('sysctls of the kernel plane', () => {
     states = await KernelStates.create();
   });
 
-  function input(backend: string): KernelInput {
-    return kernelInput(
+  function input(backend: string): KernelProgram {
+    return compileProgram(
       states.state({
         frontends: [{ name: 'hub', address: '10.9.0.10' }],
         backendPools: [{ name: 'nvas', backends: [{ name: 'b1', address: backend }] }],

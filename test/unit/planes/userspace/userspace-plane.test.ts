@@ -46,7 +46,7 @@ function lab(): Lab {
   return { clock, plane };
 }
 
-/** Listens on these TCP ports of host(1); the backend is host(11), where nobody answers. */
+/** Listens on these TCP ports of host(1); the backend is host(11), where nothing answers. */
 function state(
   ports: PortSet,
   overrides: { rule?: RuleParts; digest?: string; revision?: number } = {},
@@ -59,7 +59,7 @@ function state(
   });
 }
 
-/** Somebody else has the port. */
+/** Another process has the port. */
 async function occupy(port: number): Promise<Server> {
   const server = createServer().listen({ host: host(1), port, exclusive: true });
   servers.push(server);
@@ -270,7 +270,7 @@ describe('UserspacePlane.apply() whole or not at all', () => {
     assert.equal(await answers(WIDE_PORT), true);
   });
 
-  test('somebody else on one of the addresses keeps a wildcard frontend out, and the old one serves on', async () => {
+  test('another process on one of the addresses keeps a wildcard frontend out, and the old one stays', async () => {
     const { plane } = lab();
     await plane.start(state(portSetOf(WIDE_PORT + 1)));
     const foreign = createServer().listen({ host: host(2), port: WIDE_PORT + 1, exclusive: true });

@@ -4,14 +4,19 @@ import { once } from 'node:events';
 import { before, describe, test } from 'node:test';
 import { BackendCaps, WorkerCaps } from '../../../../src/flows/caps.js';
 import { ruleSlots } from '../../../../src/flows/flow.js';
+import type { PortGate } from '../../../../src/planes/contract.js';
 import { HandoverState } from '../../../../src/planes/userspace/handover-state.js';
-import { ListenerSet, type Listener } from '../../../../src/planes/userspace/listeners.js';
+import {
+  ListenerManager,
+  type Listener,
+  type ListenerFactory,
+} from '../../../../src/planes/userspace/listeners.js';
 import {
   ownAddresses,
-  ownFailures,
   planListeners,
   rendezvousOwner,
   udpEndpoints,
+  type PlanShare,
 } from '../../../../src/planes/userspace/listen-plan.js';
 import { SourcePorts } from '../../../../src/planes/userspace/source-ports.js';
 import { UserspacePlane } from '../../../../src/planes/userspace/plane.js';
@@ -36,6 +41,22 @@ const set = (text: string): PortSet => parsePortSet(text) ?? assert.fail(text);
 const WORKERS = 3;
 
 let hash: Hash32;
+
+function aManager(
+  clock: FakeClock,
+  factories: Readonly<Record<Protocol, ListenerFactory>>,
+  share: PlanShare = { worker: 0, ownerOf: () => 0 },
+  tcpGate?: PortGate,
+): ListenerManager {
+  return new ListenerManager(
+    {
+      ...{ clock, events: { push: () => undefined }, factories, handover: new HandoverState(), tcpGate },
+      ...{ ownAddresses: () => [], slotsFor: ruleSlots, learnRoutes: () => Promise.resolve() },
+      inTurn: (work) => work(),
+    },
+    { share, workers: 1 },
+  );
+}
 
 before(async () => {
   hash = await createHasher();
@@ -68,10 +89,18 @@ void describe('planListeners() for several workers', () => {
     assert.equal(new Set(reported.map(({ port }) => port)).size, 100);
   });
 
-  test('a failure of a shared port is told of by one worker', () => {
-    const failure = { rule: 'ha-ports', address: '198.51.100.1', port: 8000, errorCode: 'EACCES' };
-    const told = plans().map((plan) => ownFailures(plan, [{ ...failure, protocol: 'tcp' }]).length);
-    assert.deepEqual([...told].sort(), [0, 0, 1]);
+  test('a failure of a shared port is told of by one worker', async () => {
+    const ownerOf = rendezvousOwner(hash, WORKERS);
+    const broken = { open: () => Promise.reject(Object.assign(new Error('no'), { code: 'EACCES' })) };
+    const told = Array.from({ length: WORKERS }, async (_, worker) => {
+      const manager = aManager(new FakeClock(), { tcp: broken, udp: broken }, { worker, ownerOf });
+      await manager.start(configuration);
+      return manager.report(0).failures.filter(({ protocol }) => protocol === 'tcp').length;
+    });
+    assert.equal(
+      (await Promise.all(told)).reduce((sum, count) => sum + count, 0),
+      100,
+    );
   });
 
   test('udpEndpoints() knows those of all workers', () => {
@@ -140,12 +169,11 @@ void describe('BackendCaps of a share', () => {
   });
 });
 
-void describe('ListenerSet with a gate', () => {
+void describe('ListenerManager with a gate', () => {
   const configuration = aConfiguration({
     rules: [aRule({ protocols: ['tcp'], ports: set('80') })],
   });
-  const plan = planListeners(configuration, ruleSlots(configuration), () => []);
-  const empty = planListeners({ ...configuration, rules: [] }, [], () => []);
+  const empty = { ...configuration, digest: 'empty', rules: [] };
 
   const lab = (refusal?: string, failure?: Error) => {
     const calls: string[] = [];
@@ -167,35 +195,33 @@ void describe('ListenerSet with a gate', () => {
       },
     };
     const factories = { tcp, udp: { open: () => assert.fail('opened') } };
-    const clock = new FakeClock();
-    return { calls, sockets: new ListenerSet({ clock, factories, handover: new HandoverState(), tcpGate }) };
+    return { calls, manager: aManager(new FakeClock(), factories, undefined, tcpGate) };
   };
 
   test('asks before it opens, and tells once when the socket has closed', async () => {
     for (const end of ['close', 'plan'] as const) {
-      const { calls, sockets } = lab();
-      assert.deepEqual(await sockets.apply(plan), []);
-      if (end === 'close') sockets.close();
-      else await sockets.apply(empty);
+      const { calls, manager } = lab();
+      await manager.start(configuration);
+      if (end === 'close') manager.close();
+      else {
+        await manager.stage(empty);
+        await manager.commit(() => undefined);
+      }
       const expected = ['claim 198.51.100.1 80', 'open', 'serve', 'close', 'release 198.51.100.1 80'];
       assert.deepEqual(calls, expected);
-      sockets.destroy();
-      assert.deepEqual(calls, end === 'close' ? [...expected, 'destroy'] : expected);
+      manager.destroy();
+      assert.deepEqual(calls, end === 'close' ? [...expected, 'close', 'destroy'] : expected);
     }
   });
 
   test('opens nothing that is refused, and gives back what could not be opened', async () => {
     const refused = lab('EADDRINUSE');
-    assert.deepEqual(
-      (await refused.sockets.apply(plan)).map(({ errorCode }) => errorCode),
-      ['EADDRINUSE'],
-    );
+    await refused.manager.start(configuration);
+    assert.equal(refused.manager.report(0).failures[0]?.errorCode, 'EADDRINUSE');
     assert.deepEqual(refused.calls, ['claim 198.51.100.1 80']);
     const failing = lab(undefined, new Error('no'));
-    assert.deepEqual(
-      (await failing.sockets.apply(plan)).map(({ errorCode }) => errorCode),
-      ['no'],
-    );
+    await failing.manager.start(configuration);
+    assert.equal(failing.manager.report(0).failures[0]?.errorCode, 'no');
     assert.deepEqual(failing.calls, ['claim 198.51.100.1 80', 'open', 'release 198.51.100.1 80']);
   });
 });

@@ -201,10 +201,14 @@ describe('forkWorker()', () => {
   });
 
   test('an operator has the last word on memory when this process was given settings', async () => {
-    const saved = { ...process.env };
-    Object.assign(process.env, { MALLOC_ARENA_MAX: '2', NODE_OPTIONS: '--max-semi-space-size=4' });
+    const settings = { MALLOC_ARENA_MAX: '2', NODE_OPTIONS: '--max-semi-space-size=4' };
+    const saved = Object.keys(settings).map((name) => [name, process.env[name]] as const);
+    Object.assign(process.env, settings);
     const worker = launch('echo.mjs');
-    process.env = saved;
+    for (const [name, value] of saved) {
+      if (value === undefined) Reflect.deleteProperty(process.env, name);
+      else process.env[name] = value;
+    }
     const memory = await memoryOf(worker);
     assert.equal(memory.arenas, '2');
     assert.equal(memory.heapLimit, heapLimitWith('--max-semi-space-size=4'));

@@ -13,7 +13,7 @@ import type { CapturePlan } from '../../../../../src/model/capture.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import { parsePortSet, type PortSet } from '../../../../../src/model/ports.js';
 import { systemClock as clock } from '../../../../../src/runtime/clock.js';
-import { createPicker } from '../../../../../src/selection/picker.js';
+import { Picker } from '../../../../../src/selection/picker.js';
 import { relinked, testFrontend, testRule, testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
 import { NOTHING_INHERITED, TestServer } from './tcp-lab.js';
@@ -54,7 +54,7 @@ export class CaptureLab {
     this.#factory = createTcpListenerFactory(
       {
         manager: this.manager,
-        picker: createPicker(() => 0),
+        picker: new Picker(() => 0),
         sockets: new NetSockets(),
         sourcePorts: new SourcePorts({ clock, events: this.#queue }),
         routeSource: new RouteSource({ clock }),

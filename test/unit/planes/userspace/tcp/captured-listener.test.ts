@@ -60,7 +60,7 @@ void describe('a captured TCP listener with private addresses', () => {
     assert.equal(lab.arrivals('hub-rule'), 1);
   });
 
-  test('resets connections to a port that nobody serves, and counts them', async () => {
+  test('resets connections to a port that no rule serves, and counts them', async () => {
     const before = lab.drops('hub-rule') as Record<string, number>;
     const other = backendPort === 65535 ? 1024 : backendPort + 1;
     for (const address of [privateAddress(other), '127.0.0.1']) {
@@ -74,8 +74,8 @@ void describe('a captured TCP listener with private addresses', () => {
 
   test('serves what the present configuration has after a reload', async () => {
     const [listener] = lab.listeners;
-    const nobody = aState(ports('1'), ports('1'), { digest: 'b'.repeat(64) });
-    listener!.binding.captured = { protocol: 'tcp', frontends: frontendsOf(nobody) };
+    const other = aState(ports('1'), ports('1'), { digest: 'b'.repeat(64) });
+    listener!.binding.captured = { protocol: 'tcp', frontends: frontendsOf(other) };
     const refused = connect({ host: privateAddress(backendPort), port });
     assert.equal((await within(receive(refused), 5000, 'a reset')).end, 'reset');
     const again = aState(ports(`${backendPort}`), ports('1'));

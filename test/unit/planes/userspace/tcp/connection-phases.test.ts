@@ -7,7 +7,7 @@ import type { ForwardingState } from '../../../../../src/model/forwarding.js';
 import { RouteSource } from '../../../../../src/planes/userspace/source-address.js';
 import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js';
 import { createTcpListenerFactory } from '../../../../../src/planes/userspace/tcp/listener.js';
-import { createPicker } from '../../../../../src/selection/picker.js';
+import { Picker } from '../../../../../src/selection/picker.js';
 import { FakeClock } from '../../../../support/fake-clock.js';
 import { FakeStreams, type FakeStream } from '../../../../support/fake-streams.js';
 import { AZURE_POLICY, testState, type TestStateParts } from '../../../../support/forwarding-state.js';
@@ -36,7 +36,7 @@ class Lab {
     const lab = new Lab(state);
     const factory = createTcpListenerFactory({
       manager: lab.manager,
-      picker: createPicker(() => 0),
+      picker: new Picker(() => 0),
       sockets: lab.streams,
       sourcePorts: lab.sourcePorts,
       routeSource: new RouteSource({

@@ -57,8 +57,8 @@ async function exhaust(t: { readonly after: (fn: () => void) => void }, waste: 0
   return { served, refused: CLIENTS - served, drops };
 }
 
-test('a TCP listener that runs out of descriptors refuses, counts and goes on', async (t) => {
-  // A flow takes two: whether the first to be missing is the client's (which libuv closes without a word) or the
+test('a TCP listener that runs out of descriptors refuses, counts and keeps listening', async (t) => {
+  // A flow takes two: whether the first to be missing is the client's (which libuv closes silently) or the
   // backend's depends on how many there are.
   const outcomes = [await exhaust(t, 0), await exhaust(t, 1)];
   let counted = 0;

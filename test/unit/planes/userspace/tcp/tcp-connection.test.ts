@@ -17,7 +17,7 @@ interface Cleanup {
   after: (fn: () => void) => void;
 }
 
-/** A backend that says its name to everybody and then echoes. */
+/** A backend that says its name to each client and then echoes. */
 async function namedServer(t: Cleanup, host: string, port?: number): Promise<TestServer> {
   const server = await TestServer.listen(
     host,
@@ -67,7 +67,7 @@ async function isRefused(t: Cleanup, lab: TcpLab): Promise<boolean> {
 async function firstWord(client: Socket): Promise<string> {
   const chunk = await within(
     new Promise<Buffer>((resolve, reject) => {
-      client.once('data', resolve).once('close', () => reject(new Error('closed without a word')));
+      client.once('data', resolve).once('close', () => reject(new Error('closed and said nothing')));
     }),
     5000,
     'a greeting',
@@ -126,7 +126,7 @@ describe('TCP connection', () => {
     assert.equal(lab.manager.traffic.of('ha-ports', `nvas/${THIRD}`, 'tcp').connectFailures, 0);
   });
 
-  test('goes on to the next backend when a connect takes too long', async (t) => {
+  test('tries the next backend when a connect takes too long', async (t) => {
     const port = await freePort(FIRST);
     const second = await namedServer(t, SECOND, port);
     assert.ok(second.port === port);
@@ -184,7 +184,7 @@ describe('TCP connection', () => {
     const reception = receive(client);
     await eventually(() => lab.flowCount === 1, 5000, 'the flow');
     assert.equal(onlyFlow(lab).state, 'blackholed');
-    // Data that nobody has read when the socket is closed would make the kernel send RST.
+    // Data that was not read when the socket is closed would make the kernel send RST.
     await new Promise((resolve) => setTimeout(resolve, 100));
     assert.deepEqual(lab.drops(), { 'no-backend': 1 });
     clock.advance(9_900);
@@ -196,7 +196,7 @@ describe('TCP connection', () => {
     assert.deepEqual(await within(reception, 5000, 'the end'), { bytes: 0, text: '', end: 'fin' });
   });
 
-  test('lets go of a held client that resets', async (t) => {
+  test('forgets a held client that resets', async (t) => {
     const parts = { backends: [{ address: FIRST, eligible: false }], rule: { allDown: 'drop' as const } };
     const lab = await openLab(t, parts);
     const client = await dial(t, lab);
@@ -346,7 +346,7 @@ describe('TCP connection', () => {
     });
     t.after(() => first.close());
     const base = 20_000 + (process.pid % 5000) * 2;
-    // Somebody else holds the first port.
+    // Another process holds the first port.
     const holder = await TestServer.listen('127.0.0.9', () => undefined, { port: base });
     t.after(() => holder.close());
     const lab = await openLab(

@@ -12,7 +12,7 @@ import { ipAddress } from '../../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../../src/model/forwarding.js';
 import { systemClock, type Clock } from '../../../../../src/runtime/clock.js';
-import { createPicker } from '../../../../../src/selection/picker.js';
+import { Picker } from '../../../../../src/selection/picker.js';
 import { CAREFUL, readCarefully } from '../../../../support/careful-reading.js';
 
 const RULE = 'ha-ports';
@@ -20,8 +20,8 @@ const RULE = 'ha-ports';
 export const NOTHING_INHERITED: Inherited = { handle: undefined, flows: [] };
 
 /**
- * One TCP listener on real sockets; the clock may be a fake. The hash is 0 for everybody, so that the first eligible
- * backend of the state is everybody's first choice, the second the next one, and so on.
+ * One TCP listener on real sockets; the clock may be a fake. Every hash is 0, so that the first eligible
+ * backend of the state is every flow's first choice, the second the next one, and so on.
  */
 export class TcpLab {
   readonly manager: FlowManager;
@@ -56,7 +56,7 @@ export class TcpLab {
     const lab = new TcpLab(state, clock, options.port ?? (await freePort(host)));
     const factory = createTcpListenerFactory({
       manager: lab.manager,
-      picker: createPicker(() => 0),
+      picker: new Picker(() => 0),
       sockets: new NetSockets(),
       sourcePorts: lab.sourcePorts,
       routeSource: new RouteSource({ clock }),

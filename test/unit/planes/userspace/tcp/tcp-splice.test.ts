@@ -230,7 +230,7 @@ describe('TCP splice', () => {
     // Of what haports has read, all but the last chunks has gone to the kernel.
     const took = flow.bytesToClient;
     t.diagnostic(`read from the backend: ${took >> 10} KiB, written by it: ${written >> 10} KiB`);
-    assert.ok(took < 64 * 1024 * 1024, `haports read ${took} bytes that nobody takes`);
+    assert.ok(took < 64 * 1024 * 1024, `haports read ${took} bytes that no one takes`);
     client.resetAndDestroy();
   });
 

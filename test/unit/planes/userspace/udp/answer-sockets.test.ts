@@ -5,7 +5,7 @@ import { UdpListenerRegistry } from '../../../../../src/planes/userspace/udp/lis
 import { ipAddress, parseCidr } from '../../../../../src/model/address.js';
 import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow.js';
 import { createHasher } from '../../../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../../../src/selection/picker.js';
+import { Picker } from '../../../../../src/selection/picker.js';
 import { DgramSockets } from '../../../../../src/planes/userspace/sockets/dgram.js';
 import { RulePorts } from '../../../../../src/selection/rule-ports.js';
 import { eventually } from '../../../../support/deadline.js';
@@ -65,7 +65,7 @@ async function lab(t: TestContext) {
   const factory = new UdpListenerRegistry({
     manager: rig.manager,
     sockets: new DgramSockets(),
-    picker: createPicker(await createHasher()),
+    picker: new Picker(await createHasher()),
     sourcePorts: rig.sourcePorts,
     routeSource: rig.routeSource,
     origins: kernel,
@@ -101,7 +101,7 @@ async function lab(t: TestContext) {
 }
 
 describe('answers from captured ports', () => {
-  test('AnswerSockets opens the port for a flow that a backend begins', async (t) => {
+  test('answer sockets: opens the port for a flow that a backend begins', async (t) => {
     const { rig, client, answering, from } = await lab(t);
     answering.send('block 1', from);
     const [answer] = await client.count(1);
@@ -118,7 +118,7 @@ describe('answers from captured ports', () => {
     );
   });
 
-  test('AnswerSockets serves flows of several clients on one port, and nobody else', async (t) => {
+  test('answer sockets: serves flows of several clients on one port, and no others', async (t) => {
     const { rig, kernel, captured, client, backend, answering, from } = await lab(t);
     answering.send('for one', from);
     await client.count(1);
@@ -137,7 +137,7 @@ describe('answers from captured ports', () => {
     await eventually(() => rig.drops('stopping') === 1, 5000, 'the drop');
   });
 
-  test('AnswerSockets closes with its last flow, and opens again for the next', async (t) => {
+  test('answer sockets: closes with its last flow, and opens again for the next', async (t) => {
     const { rig, client, backend, answering, captured, from } = await lab(t);
     const before = openDescriptors();
     answering.send('block 1', from);
@@ -154,7 +154,7 @@ describe('answers from captured ports', () => {
     assert.equal((await client.count(2))[1]?.from.port, ANSWERING);
   });
 
-  test('AnswerSockets leaves a port alone that another process has', async (t) => {
+  test('answer sockets: leaves a port alone that another process has', async (t) => {
     const { rig, answering, from } = await lab(t);
     const service = await Peer.open(t, FRONTEND, ANSWERING);
     answering.send('block 1', from);

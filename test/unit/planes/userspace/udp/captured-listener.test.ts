@@ -153,10 +153,10 @@ describe('a captured UDP listener', () => {
     assert.equal(rig.drops('unknown-origin'), 20);
     assert.ok(feed.lists >= 3 && feed.lists <= 5, `${feed.lists} listings`);
     rig.clock.advance(10_000);
-    assert.ok(feed.lists <= 5, 'and none when nobody waits');
+    assert.ok(feed.lists <= 5, 'and none when no client waits');
   });
 
-  test('a flow whose entry has gone is suspended, and goes on for the same client', async (t) => {
+  test('a flow whose entry has gone is suspended, and continues for the same client', async (t) => {
     const lab = await setUp(t);
     const { rig, feed, to } = lab;
     const server = await echo(t, BACKEND, ASKED);
@@ -257,7 +257,7 @@ describe('a captured UDP listener', () => {
     assert.equal(feed.lists, 1);
   });
 
-  test('what was sent to nobody is dropped', async (t) => {
+  test('what no rule serves is dropped', async (t) => {
     const lab = await setUp(t);
     const { rig, feed, to } = lab;
     const client = await Peer.open(t, at(100));
@@ -272,7 +272,7 @@ describe('a captured UDP listener', () => {
     assert.equal(rig.drops('unknown-origin'), 2);
   });
 
-  test('flows go on in another process', async (t) => {
+  test('flows continue in another process', async (t) => {
     const lab = await setUp(t);
     const { feed, listener, to } = lab;
     const server = await echo(t, BACKEND, ASKED);
@@ -282,7 +282,7 @@ describe('a captured UDP listener', () => {
     const [record] = listener.freeze?.() ?? [];
     assert.deepEqual([record?.clientPort, record?.tuple.sourcePort], [client.port, 5000]);
     listener.destroy();
-    assert.equal(feed.follower, undefined, 'nobody follows events any more');
+    assert.equal(feed.follower, undefined, 'events are followed no more');
     assert.ok(record);
 
     const inheritance = new HandoverState();

@@ -116,7 +116,7 @@ describe('a per-packet UDP flow', () => {
     await eventually(() => received(moved).every((count) => count === 2), 5000, 'six datagrams');
   });
 
-  test('PerPacketFlow ends when nobody is left, and is blackholed where policy says so', async (t) => {
+  test('PerPacketFlow ends when no backend is left, and is blackholed where policy says so', async (t) => {
     const { rig, to, client, backends } = await lab(t);
     client.send('a', to);
     await eventually(() => received(backends).reduce((a, b) => a + b) === 1, 5000, 'one datagram');

@@ -29,7 +29,7 @@ interface Lab {
 const asked = { address: FRONTEND, port: ASKED };
 const answering = { address: FRONTEND, port: ANSWERING };
 
-/** A frontend with listeners on `ports`, and backends that wait on both ports. Nobody answers by himself. */
+/** A frontend with listeners on `ports`, and backends that wait on both ports. None answers by itself. */
 async function lab(
   t: TestContext,
   rule: RuleParts = BY_ADDRESS,
@@ -80,7 +80,7 @@ describe('answers from other ports', () => {
       ['block 1', FRONTEND, ANSWERING],
     );
 
-    // The client goes on with the new port, and the backend knows it by the same address and port.
+    // The client continues with the new port, and the backend knows it by the same address and port.
     client.send('ack 1', answering);
     const [ack] = await server.answering.count(1);
     assert.deepEqual([ack?.text, ack?.from], ['ack 1', { ...server.from, size: 5 }]);
@@ -144,7 +144,7 @@ describe('answers from other ports', () => {
     assert.equal(setting.rig.manager.table.size, 1);
   });
 
-  test('RelatedEnds drops and counts an answer from a port that nobody listens on', async (t) => {
+  test('RelatedEnds drops and counts an answer from a port without a listener', async (t) => {
     const setting = await lab(t, BY_ADDRESS, [ASKED]);
     setting.client.send('read', asked);
     const server = await received(setting, 'read');
@@ -185,7 +185,7 @@ describe('answers from other ports', () => {
     assert.equal(setting.client.received.length, 0);
   });
 
-  test('RelatedEnds lets go of sockets and ports with the last flow of an end', async (t) => {
+  test('RelatedEnds gives sockets and ports back with the last flow of an end', async (t) => {
     const setting = await lab(t);
     const { rig, client } = setting;
     const before = openDescriptors();
@@ -259,7 +259,7 @@ describe('answers from other ports', () => {
     const [ack] = await next.answering.count(1);
     assert.equal(ack?.from.port, next.from.port);
     assert.equal(rig.manager.table.size, 2);
-    // Nobody listens at the old end any more.
+    // Nothing listens at the old end any more.
     server.answering.send('late', server.from);
     next.answering.send('in time', next.from);
     assert.equal((await client.count(2))[1]?.text, 'in time');

@@ -16,7 +16,7 @@ import { ipAddress } from '../../../../../src/model/address.js';
 import type { DropReason, PlaneEvent } from '../../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../../src/model/forwarding.js';
 import { createHasher } from '../../../../../src/selection/flow-hash.js';
-import { createPicker } from '../../../../../src/selection/picker.js';
+import { Picker } from '../../../../../src/selection/picker.js';
 import { within } from '../../../../support/deadline.js';
 import { FakeClock } from '../../../../support/fake-clock.js';
 
@@ -74,7 +74,7 @@ export class Rig {
   }
 
   static async create(t: TestContext, state: ForwardingState, overrides: RigOverrides = {}): Promise<Rig> {
-    const rig = new Rig(state, { picker: createPicker(await createHasher()) }, overrides);
+    const rig = new Rig(state, { picker: new Picker(await createHasher()) }, overrides);
     t.after(() => rig.close());
     return rig;
   }

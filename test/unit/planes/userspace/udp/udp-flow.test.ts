@@ -82,7 +82,7 @@ describe('a UDP flow', () => {
   test('UdpFlow keeps its backend while states come that leave it valid', async (t) => {
     const { rig, to, client } = await lab(t);
     const address = backendOf((await client.ask('a', to)).text);
-    // Nobody hashes there any more, yet it may keep what it has.
+    // No new flow is placed there any more, yet it may keep what it has.
     const drained = BACKENDS.map((one) => (one === address ? { address: one, eligible: false } : one));
     rig.apply(testState({ backends: drained, revision: 2 }));
     assert.equal(backendOf((await client.ask('b', to)).text), address);
@@ -162,7 +162,7 @@ describe('a UDP flow', () => {
     assert.match((await client.ask('back', to)).text, /:back$/);
   });
 
-  test('UdpFlow is taken in by fail-open when nobody is eligible', async (t) => {
+  test('UdpFlow is taken in by fail-open when no backend is eligible', async (t) => {
     const { rig, to, client } = await lab(t, {
       backends: BACKENDS.map(down),
       rule: { allDown: 'fail-open' },
@@ -258,7 +258,7 @@ describe('a UDP flow whose backend refuses', () => {
     assert.equal(backendOf((await client.ask('c', to)).text), first);
   });
 
-  test('UdpFlow takes its first datagram to another backend when ICMP says nobody listens', async (t) => {
+  test('UdpFlow takes its first datagram to another backend when ICMP says that nothing listens', async (t) => {
     for (const alive of BACKENDS) {
       const { rig, to, client } = await lab(t, {}, [alive]);
       const { text } = await client.ask('first', to);
@@ -311,7 +311,7 @@ describe('a UDP flow whose backend refuses', () => {
     assert.equal(text, `${back}:again`);
   });
 
-  test('UdpFlow stays with a pool of one that refuses, and goes on when it is back', async (t) => {
+  test('UdpFlow stays with a pool of one that refuses, and continues when it is back', async (t) => {
     const { rig, to, client } = await lab(t, { backends: [at(11)] }, []);
     client.send('a', to);
     await eventually(() => rig.eventsOf('passive-failure').length === 1, 5000, 'the passive failure');
@@ -446,7 +446,7 @@ describe('local addresses and ports', () => {
     assert.ok(rig.eventsOf('source-port-pressure').some(({ level }) => level === 'exhausted'));
   });
 
-  test('UdpFlow goes round ports that somebody else has', async (t) => {
+  test('UdpFlow avoids ports that other processes have', async (t) => {
     const taken = await Peer.open(t, '127.0.0.1');
     const sourcePorts = portSetOf(taken.port, taken.port === 65_535 ? 65_534 : taken.port + 1);
     const { to, client, backends } = await lab(t, { pool: { sourcePorts } });

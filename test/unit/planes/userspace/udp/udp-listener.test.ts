@@ -28,7 +28,7 @@ describe('a UDP listener', () => {
     await assert.rejects(rig.open('203.0.113.1'), { code: 'EADDRNOTAVAIL' });
   });
 
-  test('BoundListener keeps the flows of clients apart', async (t) => {
+  test('UdpListener keeps the flows of clients apart', async (t) => {
     const rig = await Rig.create(t, testState({ backends: BACKENDS }));
     const { port } = await rig.open(FRONTEND);
     for (const address of BACKENDS) await echo(t, address, port);
@@ -49,7 +49,7 @@ describe('a UDP listener', () => {
     assert.equal(new Set(homes.values()).size, 3);
   });
 
-  test('BoundListener serves IPv6, from a client that has several flows', async (t) => {
+  test('UdpListener serves IPv6, from a client that has several flows', async (t) => {
     const rig = await Rig.create(t, testState({ backends: ['::1'], rule: { portOffset: 1 } }));
     const { port } = await rig.open('::1');
     await Peer.open(t, '::1', port + 1, ({ text }) => `v6:${text}`);
@@ -69,7 +69,7 @@ describe('a UDP listener', () => {
     assert.equal(rig.manager.table.size, 2);
   });
 
-  test('BoundListener takes in whom the frontend admits', async (t) => {
+  test('UdpListener takes in whom the frontend admits', async (t) => {
     const frontend = { allow: [block(`${at(0)}/24`)], deny: [block(at(101))] };
     const rig = await Rig.create(t, testState({ backends: BACKENDS, frontend }));
     const { port } = await rig.open(FRONTEND);
@@ -83,7 +83,7 @@ describe('a UDP listener', () => {
     assert.equal(rig.arrivals(), 3);
   });
 
-  test('BoundListener refuses what is over the caps, and serves what is there', async (t) => {
+  test('UdpListener refuses what is over the caps, and serves existing flows', async (t) => {
     const limits = { udpFlows: 3, udpFlowsPerSource: 2 };
     const rig = await Rig.create(t, testState({ backends: BACKENDS, limits }));
     const { port } = await rig.open(FRONTEND);
@@ -107,7 +107,7 @@ describe('a UDP listener', () => {
     await (await Peer.open(t, at(102))).ask('4', to);
   });
 
-  test('close() lets flows go on, refuses new ones, and gives the port back after the last flow', async (t) => {
+  test('close() keeps flows, refuses new ones, and gives the port back after the last flow', async (t) => {
     const rig = await Rig.create(t, testState({ backends: BACKENDS }));
     const listener = await rig.open(FRONTEND);
     const { port } = listener;
@@ -175,7 +175,7 @@ describe('a UDP listener', () => {
     await Peer.open(t, FRONTEND, listener.port);
   });
 
-  test('BoundListener leaves no socket, port or number behind after 2,000 flows', async (t) => {
+  test('UdpListener leaves no socket, port or number behind after 2,000 flows', async (t) => {
     const rig = await Rig.create(t, testState({ backends: BACKENDS }));
     const { port } = await rig.open(FRONTEND);
     for (const address of BACKENDS) await echo(t, address, port);
@@ -220,12 +220,12 @@ const cannotSpoof =
       ? false
       : 'python3 is not installed';
 
-describe('datagrams that nobody must answer', { skip: cannotSpoof }, () => {
+describe('datagrams that must not be answered', { skip: cannotSpoof }, () => {
   const run = promisify(execFile);
   const spoof = (from: string, fromPort: number, to: string, toPort: number): Promise<unknown> =>
     run('python3', ['-c', SPOOF, from, String(fromPort), to, String(toPort)]);
 
-  test('BoundListener drops a datagram that an own listener seems to have sent', async (t) => {
+  test('UdpListener drops a datagram that an own listener seems to have sent', async (t) => {
     const rig = await Rig.create(t, testState({ backends: BACKENDS }));
     const one = await rig.open(FRONTEND);
     const two = await rig.open(at(2));
@@ -238,12 +238,12 @@ describe('datagrams that nobody must answer', { skip: cannotSpoof }, () => {
     await eventually(() => rig.drops('own-listener') === 2, 5000, 'two drops');
     assert.equal(rig.manager.table.size, 0);
     assert.equal(rig.arrivals(), 0);
-    // The same from an endpoint that is nobody's is taken in, so the drops were not for the spoofing.
+    // The same from an endpoint of no listener is taken in, so the drops were not for the spoofing.
     await spoof(at(3), 4444, FRONTEND, one.port);
     await eventually(() => rig.manager.table.size === 1, 5000, 'a flow');
   });
 
-  test('BoundListener drops a datagram from port 0', async (t) => {
+  test('UdpListener drops a datagram from port 0', async (t) => {
     const rig = await Rig.create(t, testState({ backends: BACKENDS }));
     const { port } = await rig.open(FRONTEND);
     await spoof(at(100), 0, FRONTEND, port);

@@ -63,7 +63,7 @@ class ListedPorts {
   }
 
   claim(): boolean {
-    throw new Error('Nobody has a port from elsewhere here');
+    throw new Error('No port is claimed here');
   }
 
   release(_request: unknown, port: number): void {
@@ -96,7 +96,7 @@ async function connected(t: TestContext) {
 }
 
 describe('Upstream', () => {
-  test('send() tells of a datagram that is too long, and goes on', async (t) => {
+  test('send() tells of a datagram that is too long, and stays usable', async (t) => {
     const { backend, owner, upstream } = await connected(t);
     upstream.send(Buffer.alloc(65_508));
     await eventually(() => owner.calls.at(-1) === 'send failed', 5000, 'the failure');
@@ -117,7 +117,7 @@ describe('Upstream', () => {
     assert.deepEqual(owner.calls, ['connected']);
   });
 
-  test('Upstream hears nobody but its backend', async (t) => {
+  test('Upstream hears only its backend', async (t) => {
     const { backend, owner, upstream } = await connected(t);
     upstream.send(Buffer.from('x'));
     const [{ from } = assert.fail()] = await backend.count(1);
@@ -185,7 +185,7 @@ describe('Upstream', () => {
 });
 
 describe('UpstreamDialer', () => {
-  test('dial() goes on to the next port when one is taken, and gives the taken one back', async (t) => {
+  test('dial() tries the next port when one is taken, and gives the taken one back', async (t) => {
     const backend = await Peer.open(t, at(11));
     const taken = await Peer.open(t, at(1));
     const ports = new ListedPorts(taken.port, 47_003);

@@ -1,0 +1,122 @@
+import type { Backend, BackendPool, Rule } from '../../model/configuration.js';
+import type { Issue, Path, Severity } from '../findings.js';
+import type { Draft } from '../resolve.js';
+
+/** Looks at a configuration as a whole, and tells what is wrong with it or worth knowing. Pure. */
+export type Check = (draft: Draft) => readonly Issue[];
+
+/** What is looked at, one by one: things of the draft, or items that say which `thing` they are about, and where in it. */
+export type Over<T extends object> = (draft: Draft) => Iterable<T>;
+
+interface Spot {
+  readonly thing?: object;
+  readonly at?: Path;
+  readonly atKey?: boolean;
+}
+
+/** Words, or how they are made of the item, of what `when` found and of the whole. */
+type Words<T, H> = string | ((item: T, hit: H, draft: Draft) => string | undefined);
+
+/** When something is told, and what. */
+export interface Row<T, H> {
+  /** Whether there is something to tell: true, or what to tell it with. @default always */
+  readonly when?: (item: T, draft: Draft) => H | false | undefined;
+  /** What is there, in a sentence. */
+  readonly say: Words<T, H>;
+  readonly found?: Words<T, H>;
+  /** What must be. */
+  readonly expected?: Words<T, H>;
+  /** Why, in one sentence. */
+  readonly reason?: Words<T, H>;
+}
+
+/**
+ * One row of the table of checks.
+ * @param code - stable: `LB_...`, or `V1` to `V20` for Azure's HA-ports rules
+ * @param at - the key that it is about, with dots, from the thing down; `@` in front: the key itself, not its value
+ */
+type TellOf = <T extends object, H = true>(code: string, over: Over<T>, at: string, row: Row<T, H>) => Check;
+
+function tell(severityOf: (draft: Draft) => Severity): TellOf {
+  return <T extends object, H>(code: string, over: Over<T>, key: string, row: Row<T, H>): Check => {
+    const keys = key
+      .replace('@', '')
+      .split('.')
+      .filter((step) => step !== '');
+    return (draft) => {
+      const issues: Issue[] = [];
+      for (const item of over(draft)) {
+        const hit = row.when === undefined ? (true as H) : row.when(item, draft);
+        if (hit === undefined || hit === false) continue;
+        const inWords = (words: Words<T, H> | undefined): string | undefined =>
+          typeof words === 'function' ? words(item, hit, draft) : words;
+        const { thing = item, at = keys, atKey = key.startsWith('@') }: Spot = item;
+        const path = draft.path(thing, ...at);
+        const { found, expected, reason } = row;
+        const details = { found: inWords(found), expected: inWords(expected), reason: inWords(reason) };
+        const told = Object.entries(details).filter(([, words]) => words !== undefined);
+        const message = inWords(row.say) ?? '';
+        issues.push({ severity: severityOf(draft), code, path, message, atKey, ...Object.fromEntries(told) });
+      }
+      return issues;
+    };
+  };
+}
+
+export const error = tell(() => 'error');
+export const warning = tell(() => 'warning');
+export const note = tell(() => 'note');
+/** What only Azure forbids: an error under `"compat": "azure"`, else a note. */
+export const azureOnly = tell(({ root }) => (root.compat === 'azure' ? 'error' : 'note'));
+
+export const ROOT = ({ root }: Draft) => [root];
+export const FRONTENDS = ({ frontends }: Draft) => frontends;
+export const PROBES = ({ probes }: Draft) => probes;
+export const POOLS = ({ pools }: Draft) => pools;
+export const RULES = ({ rules }: Draft) => rules;
+
+/** A backend and the pool it is a member of. */
+interface Member {
+  readonly pool: BackendPool;
+  readonly backend: Backend;
+  readonly thing: Backend;
+}
+
+export function* MEMBERS({ pools }: Draft): Generator<Member> {
+  for (const pool of pools) for (const backend of pool.backends) yield { pool, backend, thing: backend };
+}
+
+/** A rule and a backend that it may send flows to. There may be millions. */
+interface Target {
+  readonly rule: Rule;
+  readonly backend: Backend;
+  readonly thing: Backend;
+}
+
+export function* TARGETS({ rules }: Pick<Draft, 'rules'>): Generator<Target> {
+  for (const rule of rules) for (const backend of rule.pool.backends) yield { rule, backend, thing: backend };
+}
+
+/** Each rule with the first earlier one that it does not go with. */
+export function pairs(conflict: (rule: Rule, earlier: Rule, draft: Draft) => boolean) {
+  return (draft: Draft) =>
+    draft.rules.flatMap((rule, index) => {
+      const earlier = draft.rules.slice(0, index).find((other) => conflict(rule, other, draft));
+      return earlier === undefined ? [] : [{ rule, earlier, thing: rule }];
+    });
+}
+
+/** Items whose key an earlier one has, each with the first that has it. */
+export function repeats<T>(items: readonly T[], keyOf: (item: T) => string) {
+  const seen = new Map<string, T>();
+  return items.flatMap((thing) => {
+    const first = seen.get(keyOf(thing));
+    if (first !== undefined) return [{ thing, first }];
+    seen.set(keyOf(thing), thing);
+    return [];
+  });
+}
+
+export function quoted(what: { readonly text: string } | string): string {
+  return `"${typeof what === 'string' ? what : what.text}"`;
+}
