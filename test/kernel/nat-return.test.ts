@@ -18,6 +18,7 @@ describe('mode nat and the way there and back', { skip: whyNoNamespaces('perl', 
   const { hosts } = kernel.lab;
   const { lb, router } = hosts;
   let client: Traffic;
+  let nextPort = 34_000;
   before(() => {
     client = hosts.client.traffic();
   });
@@ -27,11 +28,12 @@ describe('mode nat and the way there and back', { skip: whyNoNamespaces('perl', 
     await kernel.forget();
   }
 
-  const flows = (family: Family, count = 30): readonly Flow[] =>
-    makeFlows(count, {
-      ...{ protocol: BOTH, host: FRONTEND[family], port: 443 },
-      ...{ source: CLIENTS[family], sourcePort: 30_000 },
-    });
+  /** Each with a port that no flow had before. */
+  function flows(family: Family, count = 30): readonly Flow[] {
+    nextPort += count;
+    const to = { protocol: BOTH, host: FRONTEND[family], port: 443 };
+    return makeFlows(count, { ...to, source: CLIENTS[family], sourcePort: nextPort - count });
+  }
   const call = (family: Family, sourcePort: number): readonly Flow[] =>
     makeFlows(40, { protocol: BOTH, host: FRONTEND[family], port: 443, sourcePort });
 
