@@ -23,6 +23,12 @@ const LISTING = `table inet haports {
 }
 `;
 
+const RAW = {
+  frontends: [{ name: 'hub', address: '10.9.0.10' }],
+  backendPools: [{ name: 'nvas', backends: [{ address: '10.2.0.11' }] }],
+  rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true }],
+};
+
 class ListingTools implements Tools {
   readonly commands: string[] = [];
   exitCode = 0;
@@ -39,14 +45,7 @@ class ListingTools implements Tools {
 
 function setUp(options: Partial<KernelOptions>) {
   const tools = new ListingTools();
-  const state = states.state(
-    {
-      frontends: [{ name: 'hub', address: '10.9.0.10' }],
-      backendPools: [{ name: 'nvas', backends: [{ address: '10.2.0.11' }] }],
-      rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true }],
-    },
-    options,
-  );
+  const state = states.state(RAW, options);
   const entries = new FloatingEntries(tools, () => compileProgram(state));
   const listed: ConntrackEntry[] = [];
   return { tools, listed, list: () => entries.list((some) => listed.push(...some)) };
@@ -94,6 +93,13 @@ describe('FloatingEntries', () => {
     const { tools, list } = setUp({ mode: 'floating-l2', interface: 'eth0' });
     await list();
     assert.deepEqual(tools.commands, ['nft list set netdev haports flows-hub']);
+  });
+
+  test('list() asks for the table of its own instance, whatever its name', async () => {
+    const tools = new ListingTools();
+    const program = { ...compileProgram(states.state(RAW, { mode: 'floating-routed' })), instance: 'edge' };
+    await new FloatingEntries(tools, () => program).list(() => undefined);
+    assert.deepEqual(tools.commands, ['nft list set inet haports-edge flows-hub']);
   });
 
   test('list() finds none without flow state, and fails as nft does', async () => {
