@@ -329,10 +329,11 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       await apply({ health: { 'nva-1': 'down', 'nva-2': 'down', 'nva-3': 'down' } }, { rule });
       const client = await TcpClient.connect({ host: frontend, port: 7008, localAddress: host(182) });
       assert.match(await client.backend(), /^nva-[123]$/);
-      const [flow] = (await allFlows({ protocol: 'tcp' })).filter(
-        ({ tuple }) => tuple.source.text === host(182),
-      );
-      assert.equal(flow?.reason, 'fail-open');
+      const reason = async (): Promise<string | undefined> =>
+        (await allFlows({ protocol: 'tcp' })).find(({ tuple }) => tuple.source.text === host(182))?.reason;
+      // A plane in the kernel learns of a flow a moment after it carries it.
+      await eventually(async () => (await reason()) !== undefined, 5000, 'the flow to be listed');
+      assert.equal(await reason(), 'fail-open');
       client.destroy();
       await apply();
     });

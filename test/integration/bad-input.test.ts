@@ -343,7 +343,7 @@ void describe('a bad command line is refused with exit code 2', () => {
     ],
     [
       ['tcp', ...flow('192.0.2.7:1', `${host(1)}:7000`, '--down', 'nva-1')],
-      'Cannot take "nva-1" for down: it must be pool/backend as in the configuration',
+      'Cannot assume "nva-1" down: it must be pool/backend as in the configuration',
     ],
   ] as const) {
     void test(`haports explain ${args.join(' ')}`, () =>

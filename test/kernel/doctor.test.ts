@@ -86,9 +86,9 @@ describe('haports doctor', { skip: whyNoNamespaces() }, () => {
         [
           `Backend v4/b1: It is alive, but does not answer as ${FRONTEND[4]}:${PORT}`,
           `Backend v4/b4: No answer from 10.2.0.14:${PORT}`,
-          `Backend v4/b4: Nobody on ${ARM} has its address`,
+          `Backend v4/b4: No host on ${ARM} has its address`,
           `Backend v6/b4: No answer from [fd02::14]:${PORT}`,
-          `Backend v6/b4: Nobody on ${ARM} has its address`,
+          `Backend v6/b4: No host on ${ARM} has its address`,
         ],
       );
       await assertCleanedUp();
@@ -153,13 +153,13 @@ describe('haports doctor', { skip: whyNoNamespaces() }, () => {
         findings
           .filter(({ text }) => text.includes('(path MTU)'))
           .map(({ level, text }) => {
-            const says = / (\S+ says so|vanish)/.exec(text)?.[1] ?? 'whole';
+            const says = / (\S+ says so|dropped silently)/.exec(text)?.[1] ?? 'whole';
             return `${title.split(',')[0]} ${level} ${/(\d+) bytes/.exec(text)?.[1]} ${says}`;
           }),
       );
       assert.deepEqual(found, [
         'Backend v4/x0 warning 1400 10.2.0.254 says so',
-        'Backend v4/x1 problem 1392 vanish',
+        'Backend v4/x1 problem 1392 dropped silently',
         'Backend v4/x2 fine 1500 whole',
         'Backend v6/x0 warning 1400 fd02::254 says so',
         'Backend v6/x1 fine 1500 whole',
