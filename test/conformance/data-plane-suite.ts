@@ -536,7 +536,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
       const lingers = await TcpClient.connect({ host: frontend, port: 7000, localAddress: host(185) });
       const backend = await finishes.backend();
       await lingers.backend();
-      const stopping = plane.stop(1500);
+      const stopping = plane.stop(patience(2500));
       assert.equal(await finishes.backend(), backend);
       const fresh = { host: frontend, port: 7000, localAddress: host(186) };
       // Workers hear of it one after another, and the kernel is told by another process.
