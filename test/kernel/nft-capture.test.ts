@@ -83,6 +83,7 @@ describe('captureSetup(), in the kernel', { skip: whyNoNamespaces() }, () => {
       const answer4 = await ask(from, 'udp', FRONTENDS[4], 53);
       assert.match(answer4, /^240\.9\.0\.0 6100[01]$/);
       assert.match(await ask(from, 'udp', FRONTENDS[6], 5060), /^fd68.*:9:: 6100[01]$/);
+      assert.equal(await ask(from, 'udp', FRONTENDS[4], 54), answer4);
     });
   }
 

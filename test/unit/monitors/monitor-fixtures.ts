@@ -3,6 +3,7 @@ import type { PlaneCounters, TrafficCounters } from '../../../src/planes/contrac
 import type { HealthState, Probe } from '../../../src/model/configuration.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { testState, type RuleParts } from '../../support/forwarding-state.js';
+import { aRow } from '../control/counters-fixtures.js';
 
 /** Needs 2 x 5 s + 5 s to notice. */
 export const ALIVE: Probe = {
@@ -45,22 +46,7 @@ export function probedState(members: readonly MemberSketch[], rule: RuleParts = 
 }
 
 export function row(address: string, changes: Partial<TrafficCounters> = {}): TrafficCounters {
-  return {
-    rule: 'ha-ports',
-    backendId: `nvas/${address}`,
-    protocol: 'tcp',
-    flowsOpened: 0,
-    flowsActive: 0,
-    flowsEnded: {},
-    bytesToBackend: 0,
-    packetsToBackend: 0,
-    bytesToClient: 0,
-    packetsToClient: 0,
-    connectRetries: 0,
-    connectFailures: 0,
-    resets: 0,
-    ...changes,
-  };
+  return aRow({ backendId: `nvas/${address}`, ...changes });
 }
 
 export function counters(changes: Partial<PlaneCounters> = {}): PlaneCounters {
