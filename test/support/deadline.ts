@@ -11,12 +11,17 @@ export function patience(quietMs: number): number {
   return Math.round(quietMs * Math.min(Math.max(1, perProcessor), MOST_PATIENCE));
 }
 
-/** Rejects with `what` if the promise has not settled after {@link patience} of `timeoutMs`. */
-export async function within<T>(promise: Promise<T>, timeoutMs: number, what: string): Promise<T> {
+/** Rejects with `what`, asked for then, if the promise has not settled after {@link patience} of `timeoutMs`. */
+export async function within<T>(
+  promise: Promise<T>,
+  timeoutMs: number,
+  what: string | (() => string),
+): Promise<T> {
   const waitMs = patience(timeoutMs);
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new Error(`Not within ${waitMs} ms: ${what}`)), waitMs);
+    const text = (): string => (typeof what === 'string' ? what : what());
+    timer = setTimeout(() => reject(new Error(`Not within ${waitMs} ms: ${text()}`)), waitMs);
   });
   try {
     return await Promise.race([promise, late]);

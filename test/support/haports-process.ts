@@ -157,7 +157,7 @@ export class HaportsProcess {
   async stop(timeoutMs = 20_000): Promise<number | null> {
     this.child.kill('SIGTERM');
     try {
-      return await within(this.exit, timeoutMs, `haports to stop after SIGTERM:\n${this.log()}`);
+      return await within(this.exit, timeoutMs, () => `haports to stop after SIGTERM:\n${this.log()}`);
     } finally {
       await this.kill();
     }

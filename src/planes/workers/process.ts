@@ -76,10 +76,13 @@ export function forkSharingWorker(scriptPath: string): WorkerProcess {
   const worker = cluster.fork(workerEnvironment());
   const child = worker.process;
   worker.on('error', () => undefined);
-  const exited = Promise.all([exitOf(child), closeOf(child)]).then(([evidence]) => evidence);
+  const channel = patientChannel(childChannel(child));
+  const closed = new Promise<void>((resolve) => channel.onClose(resolve));
+  // Only a closed channel has the cluster close the worker's share of every socket.
+  const exited = Promise.all([exitOf(child), closed]).then(([evidence]) => evidence);
   return {
     pid: child.pid,
-    channel: patientChannel(childChannel(child)),
+    channel,
     exited,
     kill: () => child.kill('SIGKILL'),
   };
@@ -92,15 +95,33 @@ function exitOf(child: ChildProcess): Promise<string> {
   });
 }
 
-/** Only then has the cluster let go of the worker's share of every socket. */
+/**
+ * Resolves when the channel is closed. Node emits no `disconnect` for a child that dies while handles are on their way
+ * to it (lib/internal/child_process.js, `target.disconnect`, Node 20); a cluster closes the worker's share of each
+ * socket only then, so it is emitted here.
+ */
 function closeOf(child: ChildProcess): Promise<void> {
   return new Promise((resolve) => {
-    child.once('disconnect', resolve);
-    child.once('error', () => resolve());
+    let isClosed = false;
+    const closed = (): void => {
+      isClosed = true;
+      resolve();
+    };
+    child.once('disconnect', closed);
+    child.once('error', closed);
+    child.once('exit', () => {
+      // The end of the channel is read in this turn of the event loop or the next.
+      const look = (): void => {
+        if (child.connected) setImmediate(look);
+        else if (!isClosed) child.emit('disconnect');
+      };
+      setImmediate(look);
+    });
   });
 }
 
 function childChannel(child: ChildProcess): Channel {
+  const closed = closeOf(child);
   return {
     send: (message, sent) => {
       // The callback keeps a worker that died between the check and the write from being an uncaught error.
@@ -109,10 +130,7 @@ function childChannel(child: ChildProcess): Channel {
       else sent?.release();
     },
     onMessage: (listener) => child.on('message', listener),
-    onClose: (listener) => {
-      child.once('disconnect', listener);
-      child.once('error', listener);
-    },
+    onClose: (listener) => void closed.then(listener),
   };
 }
 

@@ -241,6 +241,35 @@ describe('forkSharingWorker()', () => {
     assert.deepEqual(order, ['close']);
   });
 
+  test('the exit is told when a worker dies while sockets are on their way to it', async () => {
+    await writeFile(
+      join(folder, 'claimant.mjs'),
+      `
+      import { createServer } from 'node:net';
+      import { parentChannel } from ${JSON.stringify(LAUNCHER)};
+      const channel = parentChannel();
+      channel.onMessage((host) => {
+        for (let port = 7100; port < 7110; port++) createServer().listen({ host, port });
+        channel.send('asked');
+        // The sockets are never acknowledged.
+        setImmediate(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0));
+      });
+      `,
+    );
+    for (let round = 0; round < 3; round++) {
+      const worker = launch('claimant.mjs', forkSharingWorker);
+      const closed = closeOf(worker);
+      const asked = nextMessage(worker);
+      worker.channel.send(loopbackBlock(7)(2));
+      assert.equal(await asked, 'asked');
+      // The primary answers with the first socket, and keeps the others until that is acknowledged.
+      await new Promise((resolve) => setImmediate(resolve));
+      worker.kill();
+      assert.equal(await exitOf(worker), 'signal SIGKILL');
+      await closed;
+    }
+  });
+
   test('a worker that loses its channel lives on', async () => {
     await writeFile(
       join(folder, 'orphan.mjs'),
