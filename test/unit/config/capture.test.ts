@@ -94,7 +94,11 @@ finds(
       /^Key "mode" no longer exists \| .*in place of tproxy use the kernel data plane/,
     ],
     ['a wrong word', on('8000-8099', { udp: 'nat' }), 'error LB_VALUE dataPlane.capture.udp'],
-    ['a wrong key', on('8000-8099', { excludePorts: 1 }), 'error LB_UNKNOWN_KEY dataPlane.capture.excludePorts'],
+    [
+      'a wrong key',
+      on('8000-8099', { excludePorts: 1 }),
+      'error LB_UNKNOWN_KEY dataPlane.capture.excludePorts',
+    ],
   ],
   // The probe is on a port that is balanced too.
   { ignored: /^V\d+$/ },
