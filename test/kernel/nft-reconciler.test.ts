@@ -29,7 +29,7 @@ table ip nat {
 
 function frontend(name: string, address: string, slot: number, tcp: string, udp: string): CapturedFrontend {
   const ports = (text: string) => (text === '' ? [] : (parsePortSet(text) ?? []));
-  return { name, address: ipAddress(address), tcpPorts: ports(tcp), udpPorts: ports(udp), slot };
+  return { name, address: ipAddress(address), ports: { tcp: ports(tcp), udp: ports(udp) }, slot };
 }
 
 function setup(change: Partial<CaptureInput> = {}): KernelSetup {

@@ -24,8 +24,12 @@ export class StateFactory {
     return new StateFactory(new ForwardingCompiler(await createHasher()));
   }
 
-  state(configuration: object, conditions: Conditions = {}): ForwardingState {
-    return this.#compiler.compile(configurationOf(configuration), {
+  state(configuration: object, conditions?: Conditions): ForwardingState {
+    return this.compile(configurationOf(configuration), conditions);
+  }
+
+  compile(configuration: Configuration, conditions: Conditions = {}): ForwardingState {
+    return this.#compiler.compile(configuration, {
       health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
       override({ name }) {
         const spreadMs = conditions.drained?.[name];
