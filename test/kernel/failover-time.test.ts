@@ -18,9 +18,9 @@ const [PORT, PROBE_PORT] = [8080, 9000];
 const LIMIT_MS = 100;
 /** So many of the goes have to be good: what a busy machine adds is not the balancer's. */
 const { goes: GOES, good: GOOD } = campaign({ share: { goes: 3, good: 1 }, whole: { goes: 8, good: 4 } });
-const NEW_FLOWS = 3000;
+const NEW_FLOWS = 4000;
 /** Of four packets at least each: the stream has come to its rate by then. */
-const EARLY_FLOWS = 1000;
+const EARLY_FLOWS = 500;
 
 /** One change in the middle of a stream of new flows. */
 interface Go {

@@ -15,6 +15,22 @@ const OPTIONS: KernelOptions = {
   manageSysctls: false,
 };
 
+/** One frontend, one HA-ports rule and one pool, whose backends are named `b11` and so on after their addresses. */
+export function oneRule({
+  backends = ['10.2.0.11', '10.2.0.12', '10.2.0.13'],
+  rule = {},
+  ...top
+}: { readonly backends?: readonly string[]; readonly rule?: object; readonly [key: string]: unknown } = {}) {
+  const named = backends.map((address) => ({ name: `b${address.split('.').at(-1)}`, address }));
+  return {
+    frontends: [{ name: 'hub', address: '10.9.0.10' }],
+    probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
+    backendPools: [{ name: 'nvas', backends: named }],
+    rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true, ...rule }],
+    ...top,
+  };
+}
+
 /** Makes forwarding states of the kernel data plane from configurations as an operator writes them. */
 export class KernelStates {
   readonly picker: Picker;

@@ -8,22 +8,11 @@ import type { PlaneEvent } from '../../../../src/model/events.js';
 import { estimateSources } from '../../../../src/flows/traffic.js';
 import type { Tools } from '../../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../../support/fake-clock.js';
-import { KernelStates } from '../../../support/kernel-states.js';
+import { KernelStates, oneRule } from '../../../support/kernel-states.js';
 import type { Conditions } from '../../../support/state-factory.js';
 import { FakeEntries, type FakeFlow } from './fake-entries.js';
 
 const states = await KernelStates.create();
-
-function raw(root: object = {}, rule: object = {}): object {
-  const backends = ['11', '12', '13'].map((host) => ({ name: `b${host}`, address: `10.2.0.${host}` }));
-  return {
-    frontends: [{ name: 'hub', address: '10.9.0.10' }],
-    probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
-    backendPools: [{ name: 'nvas', backends }],
-    rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true, ...rule }],
-    ...root,
-  };
-}
 
 const NO_TOOLS: Tools = {
   run: () => Promise.reject(new Error('No tool is run here')),
@@ -32,7 +21,7 @@ const NO_TOOLS: Tools = {
   },
 };
 
-function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '100' } = {}) {
+function setUp({ configuration = oneRule(), flowEvents = true, count = '10', max = '100' } = {}) {
   const [clock, entries] = [new FakeClock(), new FakeEntries()];
   const sysctls = { count, max };
   const files = {
@@ -127,7 +116,7 @@ describe('ConntrackFlows', () => {
 
   test('tells nothing of single flows where there is no flow log', async () => {
     const { entries, mirror, placed, told, started } = setUp({
-      ...{ flowEvents: false, configuration: raw({ metrics: { listen: '127.0.0.1:0' } }) },
+      ...{ flowEvents: false, configuration: oneRule({ metrics: { listen: '127.0.0.1:0' } }) },
     });
     await started();
     const flow = placed({ id: 5 });
@@ -181,14 +170,14 @@ describe('ConntrackFlows', () => {
     const idOf = (mark: number) => [...marks].find(([, one]) => one === mark)?.[0] ?? '';
     const nameOf = (mark: number) => `b${idOf(mark).split('.')[3]}`;
     const ends = () => told().flatMap((event) => (event.type === 'flow-ended' ? [event.end] : []));
-    update(raw(), { admin: { [nameOf(flow.mark)]: 'down' } });
+    update(oneRule(), { admin: { [nameOf(flow.mark)]: 'down' } });
     entries.end({ ...flow, byProgram: true });
     assert.deepEqual(ends(), ['admin-down']);
-    update(raw());
+    update(oneRule());
     mirror.ending({ mark: other.mark, protocol: 'udp' }, 'drain-deadline');
     entries.end({ ...other, byProgram: true });
     assert.deepEqual(ends(), ['drain-deadline']);
-    update(raw({ rules: [], frontends: [], backendPools: [], probes: [] }));
+    update(oneRule({ rules: [], frontends: [], backendPools: [], probes: [] }));
     entries.end({ ...third, byProgram: true });
     assert.deepEqual(ends(), ['rule-removed']);
   });
@@ -198,8 +187,8 @@ describe('ConntrackFlows', () => {
     await started();
     const flow = placed({ id: 5 });
     const host = [...marks].find(([, mark]) => mark === flow.mark)?.[0].split('.')[3];
-    update(raw(), { admin: { [`b${host}`]: 'down' } });
-    update(raw(), { admin: { [`b${host}`]: 'down' } });
+    update(oneRule(), { admin: { [`b${host}`]: 'down' } });
+    update(oneRule(), { admin: { [`b${host}`]: 'down' } });
     entries.begin(flow);
     const [start] = told();
     assert.ok(start?.type === 'flow-started');
@@ -211,7 +200,7 @@ describe('ConntrackFlows', () => {
     await started();
     const idOf = (mark: number) => [...marks].find(([, one]) => one === mark)?.[0] ?? '';
     const out = 'nvas/10.2.0.12';
-    update(raw(), { admin: { b12: 'down' } });
+    update(oneRule(), { admin: { b12: 'down' } });
     // The old table still has it; seed + 1 leads elsewhere, in the old table too.
     const next = { ...state, configuration: { ...state.configuration, seed: state.configuration.seed + 1 } };
     let seen = 0;
@@ -425,7 +414,7 @@ describe('ConntrackFlows', () => {
 
   test('counts flows above its limits, but does not list them', async () => {
     const { entries, mirror, placed, told, started } = setUp({
-      configuration: raw({ limits: { tcpFlows: 3 } }),
+      configuration: oneRule({ limits: { tcpFlows: 3 } }),
     });
     await started();
     const flows = Array.from({ length: 5 }, (_, id) => placed({ id, sourcePort: 1000 + id }));
@@ -475,7 +464,7 @@ describe('ConntrackFlows', () => {
     await started();
     const flow = placed({ id: 5 });
     entries.begin(flow);
-    update(raw({}, { name: 'renamed' }));
+    update(oneRule({ rule: { name: 'renamed' } }));
     assert.equal((await mirror.page({ limit: 1 })).flows[0]?.rule, 'renamed');
     entries.end({ ...flow, state: 'TIME_WAIT' });
     const { traffic } = await mirror.counters();
@@ -529,9 +518,13 @@ describe('ConntrackFlows', () => {
 
   const metrics = { listen: '127.0.0.1:0' };
   for (const [what, configuration, isFollowed] of [
-    ['a rule is probed: a connection that fails has probes sent', raw({}, { probe: 'alive' }), true],
-    ['metrics are served', raw({ metrics }), true],
-    ['nothing consumes events', raw(), false],
+    [
+      'a rule is probed: a connection that fails has probes sent',
+      oneRule({ rule: { probe: 'alive' } }),
+      true,
+    ],
+    ['metrics are served', oneRule({ metrics }), true],
+    ['nothing consumes events', oneRule(), false],
   ] as const) {
     test(`${isFollowed ? 'follows' : 'does not follow'} flows where ${what}`, async () => {
       const { entries, started } = setUp({ configuration, flowEvents: false });
@@ -541,7 +534,7 @@ describe('ConntrackFlows', () => {
   }
 
   test('follows flows only while a configuration wants that, and counts what it missed meanwhile', async () => {
-    const consuming = raw({}, { probe: 'alive' });
+    const consuming = oneRule({ rule: { probe: 'alive' } });
     const { clock, entries, mirror, placed, started, update } = setUp({
       ...{ configuration: consuming, flowEvents: false },
     });
@@ -549,7 +542,7 @@ describe('ConntrackFlows', () => {
     const [first, second] = [placed({ id: 5 }), placed({ id: 6, sourcePort: 7 })];
     entries.begin(first);
     assert.equal(mirror.count(), 1);
-    update(raw());
+    update(oneRule());
     assert.equal(entries.isFollowed, false);
     entries.begin(second);
     entries.end(first);

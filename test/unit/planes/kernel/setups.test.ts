@@ -6,7 +6,7 @@ import { natSetup } from '../../../../src/planes/kernel/nat/rules.js';
 import { setupOf } from '../../../../src/planes/kernel/plane.js';
 import { compileProgram, type KernelProgram } from '../../../../src/planes/kernel/program.js';
 import { deltaText } from '../../../../src/planes/netfilter/setup.js';
-import { KernelStates } from '../../../support/kernel-states.js';
+import { KernelStates, oneRule } from '../../../support/kernel-states.js';
 import type { Conditions } from '../../../support/state-factory.js';
 
 /* What rulesets/*.nft do not show at a glance. */
@@ -17,14 +17,8 @@ const SPOKES = ['10.10.0.0/16', '10.20.0.0/16', 'fd10::/64', '10.30.0.0/16', 'fd
 );
 
 function program(options: Partial<KernelOptions> = {}, conditions: Conditions = {}): KernelProgram {
-  const raw = {
-    frontends: [{ name: 'hub', address: options.mode === 'next-hop' ? '0.0.0.0' : '10.9.0.10' }],
-    probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
-    backendPools: [
-      { name: 'nvas', backends: [1, 2, 3].map((n) => ({ name: `b${n}`, address: `10.2.0.1${n}` })) },
-    ],
-    rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true }],
-  };
+  const address = options.mode === 'next-hop' ? '0.0.0.0' : '10.9.0.10';
+  const raw = oneRule({ frontends: [{ name: 'hub', address }], rule: { probe: 'alive' } });
   return compileProgram(states.state(raw, { tableSize: 251, ...options }, conditions));
 }
 
@@ -46,7 +40,7 @@ describe('natSetup()', () => {
   });
 
   test('changes a third of the slots and a few more when a backend of three goes down', () => {
-    const delta = deltaText(natSetup(program()), natSetup(program({}, { health: { b2: 'down' } }))) ?? '';
+    const delta = deltaText(natSetup(program()), natSetup(program({}, { health: { b12: 'down' } }))) ?? '';
     assert.equal(delta.trim().split('\n').length, 3, delta);
     const changed = delta.split(':').length - 1;
     assert.ok(changed > 251 / 4 && changed < 251 / 2, delta);
