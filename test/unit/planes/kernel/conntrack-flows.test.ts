@@ -246,7 +246,7 @@ describe('ConntrackFlows', () => {
   });
 
   test('start() takes up flows that were there, without counting them as new', async () => {
-    const { clock, entries, mirror, placed, told } = await begun();
+    const { clock, entries, mirror, placed, told } = setUp();
     entries.present = [
       placed({ id: 5, ageSeconds: 60, remainingSeconds: 200, traffic: [9, 900, 8, 800] }),
       placed({ id: 6, sourcePort: 7, state: 'TIME_WAIT' }),
