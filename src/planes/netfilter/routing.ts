@@ -9,7 +9,11 @@ export const ROUTE_PROTOCOL = '104';
 /** Where `ip` lists entries, and which of what it lists there is an entry of an instance's. */
 interface Place {
   readonly args: readonly string[];
-  entryOf(record: Record<string, unknown>, family: 4 | 6, tag: number): RoutingEntry | undefined;
+  readonly entryOf: (
+    record: Readonly<Record<string, unknown>>,
+    family: 4 | 6,
+    tag: number,
+  ) => RoutingEntry | undefined;
 }
 
 const PLACES = {
@@ -20,10 +24,10 @@ const PLACES = {
   },
   'backend-tables': {
     args: ['route', 'show', 'table', 'all', 'proto', ROUTE_PROTOCOL],
-    entryOf({ table, gateway }, family, tag) {
-      const isOurs = isBackendTable(tag, Number(table)) && typeof gateway === 'string';
-      return isOurs ? backendRoute(family, gateway, Number(table)) : undefined;
-    },
+    entryOf: ({ table, gateway }, family, tag) =>
+      isBackendTable(tag, Number(table)) && typeof gateway === 'string'
+        ? backendRoute(family, gateway, Number(table))
+        : undefined,
   },
   addresses: {
     args: ['addr', 'show', 'dev', 'lo'],
