@@ -5,32 +5,30 @@ import {
   type IpAddress,
   type Protocol,
 } from '../../../src/model/address.js';
-import type { Backend, Configuration, FlowAction, Frontend, Rule } from '../../../src/model/configuration.js';
+import type { Backend, Configuration, Frontend, Rule } from '../../../src/model/configuration.js';
 import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
-import { relinked, testPool, testRule, type RuleParts } from '../../support/forwarding-state.js';
+import {
+  AZURE_POLICY,
+  relinked,
+  testPool,
+  testRule,
+  type RuleParts,
+} from '../../support/forwarding-state.js';
 
-const same = (action: FlowAction) => ({ tcp: action, udp: action });
-
+/** Removal resets flows of both protocols; the idle timeout of UDP is the rule's own. */
 export function aRule(overrides: RuleParts = {}): Rule {
-  const rule = testRule({
-    idleTimeoutMs: {
-      tcp: { value: 240_000, origin: 'default' },
-      udp: { value: 30_000, origin: 'rule' },
-    },
-    flowPolicy: {
-      'probe-down': { tcp: 'persist', udp: 'rebalance' },
-      'admin-down': { tcp: 'persist', udp: 'rebalance' },
-      removed: same('reset'),
-      'drain-deadline': same('reset'),
-      idle: { tcp: 'reset', udp: 'drop' },
-    },
-    ...overrides,
-  });
+  const removed = { tcp: 'reset', udp: 'reset' } as const;
+  const rule = testRule({ flowPolicy: { ...AZURE_POLICY, removed }, ...overrides });
   const { frontend, pool } = rule;
   return {
     ...rule,
     frontend: frontend.name === HUB.name ? HUB : aFrontend({ name: frontend.name }),
     pool: pool.name === NVAS.name ? NVAS : pool,
+    idleTimeoutMs: {
+      ...rule.idleTimeoutMs,
+      udp: { value: 30_000, origin: 'rule' },
+      ...overrides.idleTimeoutMs,
+    },
   };
 }
 
