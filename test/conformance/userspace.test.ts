@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { join } from 'node:path';
 import type { DataPlane } from '../../src/planes/contract.js';
 import { PlaneHost } from '../../src/planes/workers/host.js';
-import type { Channel } from '../../src/planes/workers/rpc.js';
+import type { Channel } from '../../src/runtime/peer.js';
 import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker } from '../../src/planes/workers/process.js';

@@ -124,18 +124,16 @@ export class WorkerGroup implements HandOverPlane {
     const parts = await Promise.all(this.#workers.map((worker) => worker.counters()));
     const sum = mergeCounters(parts);
     const limits = this.#state?.configuration.limits;
-    const limitOf = (present: number, cap: number | undefined): number => cap ?? present;
+    const { tcp, udp, embryonic } = sum.table;
+    // The shares of the workers add up to it, but for what is on its way from one to another.
+    const whole = limits && {
+      tcp: { ...tcp, limit: limits.tcpFlows },
+      udp: { ...udp, limit: limits.udpFlows },
+      embryonic: { ...embryonic, limit: limits.embryonicFlows },
+    };
     return {
       ...sum,
-      // The shares of the workers add up to it, but for what is on its way from one to another.
-      table: {
-        tcp: { ...sum.table.tcp, limit: limitOf(sum.table.tcp.limit, limits?.tcpFlows) },
-        udp: { ...sum.table.udp, limit: limitOf(sum.table.udp.limit, limits?.udpFlows) },
-        embryonic: {
-          ...sum.table.embryonic,
-          limit: limitOf(sum.table.embryonic.limit, limits?.embryonicFlows),
-        },
-      },
+      table: whole ?? sum.table,
       eventLoopDelaySeconds: parts.map(({ eventLoopDelaySeconds: [own] }) => own ?? Number.NaN),
     };
   }

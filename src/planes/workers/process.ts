@@ -1,6 +1,6 @@
-import { fork, type ChildProcess, type SendHandle } from 'node:child_process';
+import { fork, type ChildProcess } from 'node:child_process';
 import cluster from 'node:cluster';
-import type { Channel, SentHandle } from './rpc.js';
+import { channelTo, exitOf, type Channel } from '../../runtime/peer.js';
 
 /** A data worker's process, as its supervisor sees it. */
 export interface WorkerProcess {
@@ -62,8 +62,12 @@ export function forkWorker(scriptPath: string): WorkerProcess {
     env: workerEnvironment(),
     stdio: [...STDIO],
   });
-  const exited = exitOf(child);
-  return { pid: child.pid, channel: childChannel(child), exited, kill: () => child.kill('SIGKILL') };
+  return {
+    pid: child.pid,
+    channel: childChannel(child),
+    exited: exitOf(child),
+    kill: () => child.kill('SIGKILL'),
+  };
 }
 
 /**
@@ -95,13 +99,6 @@ export function forkSharingWorker(scriptPath: string): WorkerProcess {
   };
 }
 
-function exitOf(child: ChildProcess): Promise<string> {
-  return new Promise((resolve) => {
-    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
-    child.once('error', (error) => resolve(error.message));
-  });
-}
-
 /**
  * Resolves when the channel is closed. Node emits no `disconnect` for a child that dies while handles are on their way
  * to it (lib/internal/child_process.js, `target.disconnect`, Node 20); a cluster closes the worker's share of each
@@ -129,16 +126,7 @@ function closeOf(child: ChildProcess): Promise<void> {
 
 function childChannel(child: ChildProcess): Channel {
   const closed = closeOf(child);
-  return {
-    send: (message, sent) => {
-      // The callback keeps a worker that died between the check and the write from being an uncaught error.
-      if (child.connected)
-        child.send(message as object, sent?.handle as SendHandle | undefined, () => sent?.release());
-      else sent?.release();
-    },
-    onMessage: (listener) => child.on('message', listener),
-    onClose: (listener) => void closed.then(listener),
-  };
+  return { ...channelTo(child), onClose: (listener) => void closed.then(listener) };
 }
 
 /** What a worker that shares sockets says first. */
@@ -149,23 +137,23 @@ const HELLO = 'hello';
  * worker the cluster itself listens from the start, so it would be lost.
  */
 function patientChannel(channel: Channel): Channel {
-  let held: { readonly message: unknown; readonly sent: SentHandle | undefined }[] | undefined = [];
+  let held: Parameters<Channel['send']>[] | undefined = [];
   channel.onMessage((message) => {
     if (message !== HELLO) return;
     const messages = held ?? [];
     held = undefined;
-    for (const waiting of messages) channel.send(waiting.message, waiting.sent);
+    for (const waiting of messages) channel.send(...waiting);
   });
   return {
-    send: (message, sent) => {
-      if (held === undefined) channel.send(message, sent);
-      else held.push({ message, sent });
+    ...channel,
+    send: (...message) => {
+      if (held === undefined) channel.send(...message);
+      else held.push(message);
     },
     onMessage: (listener) =>
       channel.onMessage((message, handle) => {
         if (message !== HELLO) listener(message, handle);
       }),
-    onClose: (listener) => channel.onClose(listener),
   };
 }
 
@@ -173,19 +161,14 @@ function patientChannel(channel: Channel): Channel {
 export function parentChannel(): Channel {
   // Else the cluster ends a worker that loses its channel at once, whatever flows it has (lib/internal/cluster/child.js).
   if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
+  const channel = channelTo(process);
   let greeted = false;
-  const send = (message: unknown, sent?: SentHandle): void => {
-    if (process.connected)
-      process.send?.(message, sent?.handle as SendHandle | undefined, undefined, () => sent?.release());
-    else sent?.release();
-  };
   return {
-    send,
+    ...channel,
     onMessage: (listener) => {
-      process.on('message', listener);
-      if (!greeted && cluster.worker !== undefined) send(HELLO);
+      channel.onMessage(listener);
+      if (!greeted && cluster.worker !== undefined) channel.send(HELLO);
       greeted = true;
     },
-    onClose: (listener) => process.once('disconnect', listener),
   };
 }
