@@ -3,6 +3,7 @@ import { ALL_UP } from '../cli/deps.js';
 import type { CapturePlan } from '../model/capture.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError, type ErrorCode } from '../model/errors.js';
+import type { ForwardingState } from '../model/forwarding.js';
 import { CapturedPlane } from '../planes/capture/plane.js';
 import { captureInputs, ownSockets, portsInUse } from '../planes/capture/ports-in-use.js';
 import { captureSetup } from '../planes/capture/table.js';
@@ -42,7 +43,7 @@ export function budgetFor(configuration: Configuration, capture?: CapturePlan): 
   const { workers, kernel } = configuration;
   if (kernel !== undefined) return { tcpPorts: 'shared', sockets: 0 };
   const limit = descriptorLimit();
-  return socketBudget({ configuration, workers, limit, ownAddresses, ...(capture && { capture }) });
+  return socketBudget({ configuration, workers, limit, ownAddresses, capture });
 }
 
 /**
@@ -63,29 +64,28 @@ export function createPlane(
   },
 ): DataPlane {
   if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, onWarning);
-  const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture });
+  const serving = createServingPlane(configuration, hash, { tcpPorts, capture });
   return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
 }
 
 function createServingPlane(
   configuration: Configuration,
   hash: Hash32,
-  { tcpPorts, plan }: Pick<SocketBudget, 'tcpPorts'> & { readonly plan: CapturePlan | undefined },
+  { tcpPorts, capture }: Pick<SocketBudget, 'tcpPorts'> & { readonly capture: CapturePlan | undefined },
 ): HandOverPlane {
   const { workers } = configuration;
   const flowEvents = configuration.flowLog !== undefined;
-  const capture = plan === undefined ? {} : { capture: plan };
   const script = fileURLToPath(new URL('../worker.js', import.meta.url));
   switch (workers) {
     case 0:
       return createUserspacePlane(
         { hash, limit: descriptorLimit() },
-        { flowEvents, worker: 0, workers: 1, ...capture },
+        { flowEvents, worker: 0, workers: 1, capture },
       );
     case 1:
       return new WorkerSupervisor(
         { clock, launch: () => forkWorker(script) },
-        { flowEvents, worker: 0, workers, ...capture },
+        { flowEvents, worker: 0, workers, capture },
       );
     default: {
       const ownerOf = rendezvousOwner(hash, workers);
@@ -93,7 +93,7 @@ function createServingPlane(
       const shared = { launch: () => forkSharingWorker(script) };
       return new WorkerGroup(
         { clock, tryTcpPort, ownerOf, ...(tcpPorts === 'owned' ? owned : shared) },
-        { flowEvents, workers, tcpPorts, ...capture },
+        { flowEvents, workers, tcpPorts, capture },
       );
     }
   }
@@ -128,7 +128,7 @@ function createUserspacePlane(
 }
 
 /** Of a configuration that asks for it. */
-export function createKernelPlane(
+function createKernelPlane(
   { instance, flowLog }: Configuration,
   hash: Hash32,
   onWarning: (warning: string) => void,
@@ -145,13 +145,9 @@ export function createKernelPlane(
   );
 }
 
-/** What a start would write where all probes say up, as text. Not `full`: the first elements of each set. */
-export async function kernelRuleset(
-  configuration: Configuration,
-  { full }: { readonly full: boolean },
-): Promise<string> {
-  const state = new ForwardingCompiler(await createHasher()).compile(configuration, ALL_UP);
-  return setupText(setupOf(compileProgram(state), ownNetworks()), { full });
+/** The state of a configuration where all probes say up. */
+export async function allUp(configuration: Configuration): Promise<ForwardingState> {
+  return new ForwardingCompiler(await createHasher()).compile(configuration, ALL_UP);
 }
 
 /** What `fallback: bind` is for. Anything else is a mistake, or may pass. */
@@ -183,7 +179,7 @@ export async function decideCaptureHere(
 }
 
 /** `inner` has the same plan. */
-export function createCapturedPlane(
+function createCapturedPlane(
   { instance, workers }: Configuration,
   inner: HandOverPlane,
   plan: CapturePlan,
@@ -204,10 +200,15 @@ export function createCapturedPlane(
 
 /** What operators do about the kernel from the command line. */
 export const kernelOperations = {
-  /** What a start would write, as text. Rejects with `LB_USAGE` where nothing is written. */
-  ruleset(configuration: Configuration, { full }: { readonly full: boolean }): string | Promise<string> {
+  /**
+   * What a start would write where all probes say up, as text. Not `full`: the first elements of each set. Rejects with
+   * `LB_USAGE` where nothing is written.
+   */
+  async ruleset(configuration: Configuration, { full }: { readonly full: boolean }): Promise<string> {
     const { capture, kernel } = configuration;
-    if (kernel !== undefined) return kernelRuleset(configuration, { full });
+    if (kernel !== undefined) {
+      return setupText(setupOf(compileProgram(await allUp(configuration)), ownNetworks()), { full });
+    }
     if (capture === undefined) {
       throw new BalancerError('Nothing is captured: dataPlane.capture is not there, must be', {
         code: 'LB_USAGE',
