@@ -30,7 +30,6 @@ import { tryTcpPort } from '../planes/userspace/sockets/net.js';
 import { WorkerGroup } from '../planes/workers/group.js';
 import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
 import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
-import { WorkerSupervisor } from '../planes/workers/supervisor.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
 import { descriptorLimit } from '../runtime/machine.js';
@@ -75,28 +74,17 @@ function createServingPlane(
 ): HandOverPlane {
   const { workers } = configuration;
   const flowEvents = configuration.flowLog !== undefined;
-  const script = fileURLToPath(new URL('../worker.js', import.meta.url));
-  switch (workers) {
-    case 0:
-      return createUserspacePlane(
-        { hash, limit: descriptorLimit() },
-        { flowEvents, worker: 0, workers: 1, capture },
-      );
-    case 1:
-      return new WorkerSupervisor(
-        { clock, launch: () => forkWorker(script) },
-        { flowEvents, worker: 0, workers, capture },
-      );
-    default: {
-      const ownerOf = rendezvousOwner(hash, workers);
-      const owned = { launch: () => forkWorker(script), tcpOwnerOf: tcpOwner(ownerOf) };
-      const shared = { launch: () => forkSharingWorker(script) };
-      return new WorkerGroup(
-        { clock, tryTcpPort, ownerOf, ...(tcpPorts === 'owned' ? owned : shared) },
-        { flowEvents, workers, tcpPorts, capture },
-      );
-    }
+  if (workers === 0) {
+    const options = { flowEvents, worker: 0, workers: 1, capture };
+    return createUserspacePlane({ hash, limit: descriptorLimit() }, options);
   }
+  const script = fileURLToPath(new URL('../worker.js', import.meta.url));
+  const ownerOf = rendezvousOwner(hash, workers);
+  const deps =
+    workers > 1 && tcpPorts === 'shared'
+      ? { launch: () => forkSharingWorker(script) }
+      : { launch: () => forkWorker(script), tcpOwnerOf: tcpOwner(ownerOf) };
+  return new WorkerGroup({ clock, tryTcpPort, ownerOf, ...deps }, { flowEvents, workers, tcpPorts, capture });
 }
 
 /** The data worker's process: serves the process that forked it, and ends when that says so or is gone. */

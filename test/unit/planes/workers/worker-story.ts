@@ -2,9 +2,7 @@ import assert from 'node:assert/strict';
 import { BalancerError, errorMessage } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../src/model/forwarding.js';
-import type { HandOverPlane } from '../../../../src/planes/contract.js';
 import { WorkerGroup } from '../../../../src/planes/workers/group.js';
-import { WorkerSupervisor } from '../../../../src/planes/workers/supervisor.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
 import { turn } from './channel-pair.js';
@@ -20,14 +18,14 @@ export function stateOf(revision: number, digest?: string): ForwardingState {
   return { ...aState({ configuration: digest === undefined ? {} : { digest } }), revision };
 }
 
-/** One supervised worker, or a group of several, on a fake clock. Processes are numbered in the order of their launch. */
+/** One worker or several, on a fake clock. Processes are numbered in the order of their launch. */
 export class WorkerLab {
   readonly clock = new FakeClock();
   readonly launched: FakeWorker[] = [];
   readonly events: PlaneEvent[] = [];
   /** Applied to the processes that are launched from now on. */
   prepare: (worker: FakeWorker, index: number) => void = () => undefined;
-  readonly plane: HandOverPlane;
+  readonly plane: WorkerGroup;
 
   constructor(workers = 1) {
     const { clock } = this;
@@ -37,14 +35,14 @@ export class WorkerLab {
       this.launched.push(worker);
       return worker;
     };
-    const groupDeps = {
-      ...{ clock, launch, tryTcpPort: () => Promise.resolve(undefined) },
-      ownerOf: (_address: unknown, port: number) => port % workers,
-    };
-    this.plane =
-      workers === 1
-        ? new WorkerSupervisor({ clock, launch }, { flowEvents: false, worker: 0, workers })
-        : new WorkerGroup(groupDeps, { workers, flowEvents: false });
+    const ownerOf = (_address: unknown, port: number): number => port % workers;
+    this.plane = new WorkerGroup(
+      {
+        ...{ clock, launch, ownerOf, tryTcpPort: () => Promise.resolve(undefined) },
+        ...(workers === 1 && { tcpOwnerOf: ownerOf }),
+      },
+      { workers, flowEvents: false },
+    );
     this.plane.subscribe((events) => this.events.push(...events));
   }
 
