@@ -55,21 +55,26 @@ export function channelTo(end: ChannelEnd): PeerChannel {
   };
 }
 
-/** Resolves with `exit code 1` or `signal SIGKILL` when the child is gone. Never rejects. */
-export function exitOf(child: ChildProcess): Promise<string> {
-  return new Promise((resolve) => {
-    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
-    child.once('error', (error) => resolve(error.message));
-  });
-}
-
-/** A process that is to take this one's place. */
-export interface SuccessorProcess {
+/** A child with a channel, as this process sees it. */
+export interface PeerProcess {
   readonly pid: number | undefined;
-  readonly channel: PeerChannel;
+  readonly channel: Channel;
   /** Resolves with `exit code 1` or `signal SIGKILL` when it is gone. Never rejects. */
   readonly exited: Promise<string>;
   kill(): void;
+}
+
+export function peerOf(child: ChildProcess): PeerProcess & { readonly channel: PeerChannel } {
+  const exited = new Promise<string>((resolve) => {
+    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
+    child.once('error', (error) => resolve(error.message));
+  });
+  return { pid: child.pid, channel: channelTo(child), exited, kill: () => child.kill('SIGKILL') };
+}
+
+/** A process that is to take this one's place. */
+export interface SuccessorProcess extends PeerProcess {
+  readonly channel: PeerChannel;
   /** This process no longer waits for its end. */
   letGo(): void;
 }
@@ -96,13 +101,7 @@ export function startSuccessor({ node, nodeOptions, args }: CommandLine): Succes
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env,
   });
-  return {
-    pid: child.pid,
-    exited: exitOf(child),
-    channel: channelTo(child),
-    kill: () => child.kill('SIGKILL'),
-    letGo: () => child.unref(),
-  };
+  return { ...peerOf(child), letGo: () => child.unref() };
 }
 
 /** The channel to the process whose place this one takes; undefined: it was started by somebody else. Call it once. */

@@ -1,15 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import cluster from 'node:cluster';
-import { channelTo, exitOf, type Channel } from '../../runtime/peer.js';
-
-/** A data worker's process, as its supervisor sees it. */
-export interface WorkerProcess {
-  readonly pid: number | undefined;
-  readonly channel: Channel;
-  /** Resolves with `exit code 1` or `signal SIGKILL` when it is gone. Never rejects. */
-  readonly exited: Promise<string>;
-  kill(): void;
-}
+import { channelTo, peerOf, type Channel, type PeerProcess } from '../../runtime/peer.js';
 
 /**
  * For glibc; other systems ignore it (mallopt(3)). V8's helper threads would have arenas of their own: one arena has a
@@ -52,22 +43,17 @@ function workerEnvironment(): NodeJS.ProcessEnv {
 
 const STDIO = ['ignore', 'inherit', 'inherit', 'ipc'] as const;
 
-export type WorkerLauncher = () => WorkerProcess;
+export type WorkerLauncher = () => PeerProcess;
 
 /** Starts the script as a child with a structured-clone channel; its output is this process's output. */
-export function forkWorker(scriptPath: string): WorkerProcess {
+export function forkWorker(scriptPath: string): PeerProcess {
   const child = fork(scriptPath, [], {
     serialization: 'advanced',
     execArgv: workerOptions(),
     env: workerEnvironment(),
     stdio: [...STDIO],
   });
-  return {
-    pid: child.pid,
-    channel: childChannel(child),
-    exited: exitOf(child),
-    kill: () => child.kill('SIGKILL'),
-  };
+  return { ...peerOf(child), channel: childChannel(child) };
 }
 
 /**
@@ -75,7 +61,7 @@ export function forkWorker(scriptPath: string): WorkerProcess {
  * on it, the workers accept by themselves (SCHED_NONE). A connection that waits to be accepted survives a worker's
  * death. One worker alone is better off with sockets of its own: handing one over takes some 0.3 ms.
  */
-export function forkSharingWorker(scriptPath: string): WorkerProcess {
+export function forkSharingWorker(scriptPath: string): PeerProcess {
   cluster.schedulingPolicy = cluster.SCHED_NONE;
   cluster.setupPrimary({
     exec: scriptPath,
@@ -90,13 +76,9 @@ export function forkSharingWorker(scriptPath: string): WorkerProcess {
   const channel = patientChannel(childChannel(child));
   const closed = new Promise<void>((resolve) => channel.onClose(resolve));
   // Only a closed channel has the cluster close the worker's share of every socket.
-  const exited = Promise.all([exitOf(child), closed]).then(([evidence]) => evidence);
-  return {
-    pid: child.pid,
-    channel,
-    exited,
-    kill: () => child.kill('SIGKILL'),
-  };
+  const peer = peerOf(child);
+  const exited = Promise.all([peer.exited, closed]).then(([evidence]) => evidence);
+  return { ...peer, channel, exited };
 }
 
 /**

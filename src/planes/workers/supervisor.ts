@@ -4,6 +4,7 @@ import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
+import type { PeerProcess } from '../../runtime/peer.js';
 import type {
   ApplyReport,
   FlowPage,
@@ -22,7 +23,7 @@ import {
   type WorkerApi,
   type WorkerOptions,
 } from './host.js';
-import type { WorkerLauncher, WorkerProcess } from './process.js';
+import type { WorkerLauncher } from './process.js';
 import { expose, isWorkerLost, remote, workerLost } from './rpc.js';
 
 /** A worker that has lived this long was no failed start: the next death is replaced at once. */
@@ -49,7 +50,7 @@ interface Waiting {
 }
 
 interface Life {
-  readonly process: WorkerProcess;
+  readonly process: PeerProcess;
   readonly worker: WorkerApi;
   readonly launchedAtMs: number;
   /** Rejects with `LB_WORKER_LOST` where the start fails. Until then it is asked for nothing else. */

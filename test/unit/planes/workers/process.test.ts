@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { forkSharingWorker, forkWorker, type WorkerProcess } from '../../../../src/planes/workers/process.js';
+import { forkSharingWorker, forkWorker } from '../../../../src/planes/workers/process.js';
+import type { PeerProcess } from '../../../../src/runtime/peer.js';
 import { within } from '../../../support/deadline.js';
 import { loopbackBlock } from '../../../support/loopback.js';
 
@@ -45,7 +46,7 @@ channel.onMessage((message) => channel.send(message));
 `;
 
 let folder: string;
-const running: WorkerProcess[] = [];
+const running: PeerProcess[] = [];
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'haports-worker-'));
@@ -59,18 +60,18 @@ after(async () => {
   await rm(folder, { recursive: true });
 });
 
-function launch(script: string, start = forkWorker): WorkerProcess {
+function launch(script: string, start = forkWorker): PeerProcess {
   const worker = start(join(folder, script));
   running.push(worker);
   return worker;
 }
 
-function nextMessage({ channel }: WorkerProcess): Promise<unknown> {
+function nextMessage({ channel }: PeerProcess): Promise<unknown> {
   return within(new Promise((resolve) => channel.onMessage(resolve)), 10_000, 'a message of the worker');
 }
 
 /** What the worker says while all these are sent to it, as many as they are. */
-async function echoes(worker: WorkerProcess, messages: readonly unknown[]): Promise<readonly unknown[]> {
+async function echoes(worker: PeerProcess, messages: readonly unknown[]): Promise<readonly unknown[]> {
   const received: unknown[] = [];
   const all = new Promise<void>((resolve) =>
     worker.channel.onMessage((message) => {
@@ -83,7 +84,7 @@ async function echoes(worker: WorkerProcess, messages: readonly unknown[]): Prom
 }
 
 /** Kills the worker, and waits for its end. */
-async function killed(worker: WorkerProcess): Promise<void> {
+async function killed(worker: PeerProcess): Promise<void> {
   worker.kill();
   assert.equal(await exitOf(worker), 'signal SIGKILL');
 }
@@ -101,7 +102,7 @@ interface WorkerMemory {
   readonly options: readonly string[];
 }
 
-async function memoryOf(worker: WorkerProcess): Promise<WorkerMemory> {
+async function memoryOf(worker: PeerProcess): Promise<WorkerMemory> {
   const [memory] = await echoes(worker, ['memory']);
   await killed(worker);
   return memory as WorkerMemory;
@@ -117,11 +118,11 @@ function heapLimitWith(option: string): number {
   return Number(stdout.toString());
 }
 
-function exitOf({ exited }: WorkerProcess): Promise<string> {
+function exitOf({ exited }: PeerProcess): Promise<string> {
   return within(exited, 10_000, 'the exit of the worker');
 }
 
-function closeOf({ channel }: WorkerProcess): Promise<void> {
+function closeOf({ channel }: PeerProcess): Promise<void> {
   return within(new Promise<void>((resolve) => channel.onClose(resolve)), 10_000, 'the close of the channel');
 }
 
