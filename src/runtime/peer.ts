@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess, type SendHandle } from 'node:child_process';
-import type { EventEmitter } from 'node:events';
 
 /*
  * Node's own channel between two processes, which can carry sockets, and the start of the process that takes this one's
@@ -30,8 +29,11 @@ export interface PeerChannel extends Channel {
 }
 
 /** What a child with an `ipc` stream, and `process` in such a child, have in common. */
-interface ChannelEnd extends EventEmitter {
+interface ChannelEnd {
   readonly connected: boolean;
+  on(event: 'message', listener: (message: unknown, handle: unknown) => void): unknown;
+  once(event: 'disconnect', listener: () => void): unknown;
+  removeAllListeners(event: 'message'): unknown;
   send?(message: object, handle?: SendHandle, options?: object, callback?: () => void): boolean;
   disconnect?(): void;
 }
