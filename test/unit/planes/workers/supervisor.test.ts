@@ -24,16 +24,20 @@ describe('One worker', () => {
     lab.worker(0).plane.emit(overload);
     await turn();
     await lab.kill(0);
-    const lostAtMs = lab.clock.wallMs();
+    const atMs = lab.clock.wallMs();
     await lab.clock.advanceAsync(50);
-    lab.worker(1).plane.emit({ ...overload, phase: 'ended' });
+    const failure = {
+      type: 'passive-failure',
+      atMs: 2,
+      backendId: 'nvas/10.0.0.1',
+      evidence: 'ECONNREFUSED',
+    } as const;
+    lab.worker(1).plane.emit(failure);
     await turn();
     const lost = { worker: 0, evidence: 'signal SIGKILL', flowsLost: 0 };
-    assert.deepEqual(lab.events, [
-      overload,
-      { type: 'worker-lost', atMs: lostAtMs, ...lost },
-      { ...overload, phase: 'ended' },
-    ]);
+    // What is lost is overloaded no more.
+    const relieved = { ...overload, atMs, phase: 'ended' };
+    assert.deepEqual(lab.events, [overload, { type: 'worker-lost', atMs, ...lost }, relieved, failure]);
   });
 
   test('answer() comes from the worker, and in the gap there is nobody who must answer', async () => {
