@@ -294,7 +294,7 @@ describe('FlowLog writing', () => {
     assert.match(files.contents.get(PATH) ?? '', /^\{[^\n]*\}\n\{/);
     assert.deepEqual(log.stats, { linesWritten: 1, linesLost: 1, writeErrors: 1 });
     assert.equal(files.closes, 1);
-    assert.equal(recorder.texts.at(-1), `warn Lost 1 lines of "${PATH}"`);
+    assert.equal(recorder.texts.at(-1), `warn Lost 1 line of "${PATH}"`);
     assert.throws(lines, 'the second line is torn');
   });
 });
