@@ -1,5 +1,10 @@
 import type { Protocol } from './address.js';
-import type { AdminState, Configuration, HealthTransition } from './configuration.js';
+import {
+  formatDuration,
+  type AdminState,
+  type Configuration,
+  type HealthTransition,
+} from './configuration.js';
 import { errorCode, errorMessage } from './errors.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
 import type { DrainRequest } from './forwarding.js';
@@ -64,18 +69,21 @@ interface Member {
   readonly backendName: string;
 }
 
-/** The view of a pool through one probe. */
-interface PoolServing {
-  readonly pool: string;
-  /** Absent: the view of rules without a probe. */
-  readonly probe?: string | undefined;
-  /** Absent while no backend serves. */
-  readonly servingPriority?: number | undefined;
-  /** 0: there are no new flows. */
-  readonly eligible: number;
-  readonly total: number;
-  /** None was eligible before. */
-  readonly wasDown?: boolean;
+/** A port that could not be listened on. */
+export interface ListenFailure {
+  readonly rule: string;
+  readonly protocol: Protocol;
+  readonly address: string;
+  readonly port: number;
+  /** `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` ... */
+  readonly errorCode: string;
+}
+
+/** Ports of one rule, protocol and address that failed alike. */
+export interface ListenFailureGroup extends Omit<ListenFailure, 'port'> {
+  readonly count: number;
+  /** As a port set, cut after 20 ranges. */
+  readonly ports: string;
 }
 
 /** What a data plane answered to an apply. */
@@ -83,32 +91,11 @@ export interface AppliedReport {
   readonly revision: number;
   /** Open after the apply. */
   readonly listeners: Readonly<Record<Protocol, number>>;
-  readonly failures: readonly {
-    readonly rule: string;
-    readonly protocol: Protocol;
-    readonly address: string;
-    readonly port: number;
-    /** `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` ... */
-    readonly errorCode: string;
-  }[];
-}
-
-/** Ports of one rule, protocol and address that failed alike. */
-export interface ListenFailureGroup {
-  readonly rule: string;
-  readonly protocol: string;
-  readonly address: string;
-  readonly errorCode: string;
-  readonly count: number;
-  /** As a port set, cut after 20 ranges. */
-  readonly ports: string;
+  readonly failures: readonly ListenFailure[];
 }
 
 /** What is said of a drain. */
-export interface Drained extends DrainRequest {
-  readonly pool: string;
-  readonly backendId: string;
-  readonly backendName: string;
+export interface Drained extends DrainRequest, Member {
   readonly flowsAtStart: number;
   /** Live flows now. */
   readonly flows: Readonly<Record<Protocol, number>>;
@@ -159,13 +146,8 @@ const KERNEL_KEEPS = 'the kernel keeps forwarding with the rules it has';
 /** Findings of a configuration that cannot be used; `haports check` prints the others. */
 const MAX_FINDINGS = 20;
 
-/**
- * Every event, by its type: the only place where it is described. All are plain data, but for `error`, which is anything
- * thrown. The log, the event stream, the webhook and the flow log subscribe to them (observe/bus.ts).
- */
-export const EVENTS = {
-  // --- from data planes, in batches, apart from their counters -------------------------------------------------
-
+/** What a data plane tells, in batches. Flow events only if asked for. */
+const PLANE_EVENTS = {
   'flow-started': event<{ atMs: number; flow: FlowRecord }>(),
 
   'flow-ended': event<{ atMs: number; flow: FlowRecord; end: FlowEndReason }>(),
@@ -267,9 +249,10 @@ export const EVENTS = {
     text: ({ worker, evidence, flowsLost }) =>
       `Data worker ${worker} died (${evidence}) with ${plural(flowsLost, 'flow')} and is being replaced`,
   }),
+};
 
-  // --- what the control plane does ----------------------------------------------------------------------------------
-
+/** What the rest of the process tells. */
+const CONTROL_EVENTS = {
   /** `workers`: data workers; 0: all in one process. */
   starting: event<{ version: string; workers: number }>({
     level: 'info',
@@ -386,9 +369,9 @@ export const EVENTS = {
     text({ phase, drain: { pool, backendName, deadlineMs, then, spreadMs, flowsAtStart, flows } }) {
       const backend = `backend "${backendName}" in pool "${pool}"`;
       const left = flows.tcp + flows.udp;
-      const fate = then === 'leave' ? 'leaving them alone' : `ending them over ${spreadMs / 1000} s`;
+      const fate = then === 'leave' ? 'leaving them alone' : `ending them over ${formatDuration(spreadMs)}`;
       return {
-        started: `Draining ${backend}: ${plural(left, 'flow')}, ${deadlineMs / 1000} s to finish`,
+        started: `Draining ${backend}: ${plural(left, 'flow')}, ${formatDuration(deadlineMs)} to finish`,
         deadline: `The drain deadline of ${backend} has passed with ${plural(left, 'flow')} left: ${fate}`,
         finished: `Drained ${backend}: all ${plural(flowsAtStart, 'flow')} finished`,
         cancelled: `Cancelled the drain of ${backend} with ${plural(left, 'flow')} left`,
@@ -397,7 +380,18 @@ export const EVENTS = {
   }),
 
   /** The set of backends that serve a pool view changed. Down: Azure's NoHealthyBackends. */
-  'pool-serving-changed': event<PoolServing>({
+  'pool-serving-changed': event<{
+    pool: string;
+    /** Absent: the view of rules without a probe. */
+    probe?: string | undefined;
+    /** Absent while no backend serves. */
+    servingPriority?: number | undefined;
+    /** 0: there are no new flows. */
+    eligible: number;
+    total: number;
+    /** None was eligible before. */
+    wasDown?: boolean;
+  }>({
     level: ({ eligible }) => (eligible === 0 ? 'error' : 'info'),
     name: ({ eligible, wasDown }) =>
       eligible === 0 ? 'pool-down' : wasDown ? 'pool-recovered' : 'pool-serving',
@@ -414,9 +408,9 @@ export const EVENTS = {
 
   applied: event<{ digest: string; report: AppliedReport }>({
     level: 'info',
-    fields: ({ digest, report: { revision, listeners, failures } }) => ({
-      ...{ revision, digest, listeners, failures: failures.length },
-    }),
+    fields({ digest, report: { revision, listeners, failures } }) {
+      return { revision, digest, listeners, failures: failures.length };
+    },
     text: ({ report: { revision, listeners } }, ingress) =>
       `Applied revision ${revision}: ${listeningWords(ingress, listeners)}`,
   }),
@@ -545,7 +539,7 @@ export const EVENTS = {
     level: 'info',
     fields: ({ cause, deadlineMs }) => ({ cause, deadlineMs }),
     text: ({ cause, deadlineMs, keptInKernel }) =>
-      `Stopping on ${cause}: ${keptInKernel ? KERNEL_KEEPS : `flows have ${deadlineMs / 1000} s to finish`}`,
+      `Stopping on ${cause}: ${keptInKernel ? KERNEL_KEEPS : `flows have ${formatDuration(deadlineMs)} to finish`}`,
   }),
 
   stopped: event<{
@@ -559,8 +553,6 @@ export const EVENTS = {
     text: ({ report: { finished, reset }, keptInKernel }) =>
       `Stopped: ${keptInKernel ? KERNEL_KEEPS : `${plural(finished, 'flow')} finished, ${reset} cut off`}`,
   }),
-
-  // --- troubles of the process itself -------------------------------------------------------------------------------
 
   /** The metrics or admin server could not be started in time. */
   'server-failed': event<{ error: unknown }>({
@@ -620,6 +612,12 @@ export const EVENTS = {
   }),
 };
 
+/**
+ * Every event, by its type: the only place where it is described. All are plain data, but for `error`, which is anything
+ * thrown. The log, the event stream, the webhook and the flow log subscribe to them (observe/bus.ts).
+ */
+export const EVENTS = { ...PLANE_EVENTS, ...CONTROL_EVENTS };
+
 export type EventType = keyof typeof EVENTS;
 
 type Payload<T extends EventType> = (typeof EVENTS)[T] extends Description<infer E> | undefined ? E : never;
@@ -628,24 +626,8 @@ type Payload<T extends EventType> = (typeof EVENTS)[T] extends Description<infer
 export type EventOf<T extends EventType> = { [One in T]: Readonly<Payload<One>> & { readonly type: One } }[T];
 
 export type BalancerEvent = EventOf<EventType>;
-
-/** What a data plane tells, in batches. Flow events only if asked for. */
-export type PlaneEvent = EventOf<
-  | 'flow-started'
-  | 'flow-ended'
-  | 'flow-moved'
-  | 'passive-failure'
-  | 'overload'
-  | 'source-port-pressure'
-  | 'table-pressure'
-  | 'listening-changed'
-  | 'kernel-changed'
-  | 'worker-lost'
->;
-
-/** What the rest of the process tells. */
-export type ControlEvent = Exclude<BalancerEvent, PlaneEvent>;
-
+export type PlaneEvent = EventOf<keyof typeof PLANE_EVENTS>;
+export type ControlEvent = EventOf<keyof typeof CONTROL_EVENTS>;
 export type HealthEvent = EventOf<'health-event'>;
 export type KernelChanged = EventOf<'kernel-changed'>;
 export type ListeningChanged = EventOf<'listening-changed'>;
