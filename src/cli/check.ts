@@ -4,8 +4,8 @@ import { configJsonSchema } from '../config/schema.js';
 import { examine, type DoctorReport } from '../doctor/checks.js';
 import type { DoctorLevel } from '../doctor/machine.js';
 import { wholeNumber, type CliCommand } from './command.js';
-import { EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
-import { plural, printJson, printLines } from './output.js';
+import { EXIT, loadUsable, printJson, printLines, usageError, type CliDeps, type ExitCode } from './deps.js';
+import * as format from './format.js';
 
 /** Every finding about a configuration, errors first. Starts nothing. */
 export const check: CliCommand = {
@@ -76,12 +76,11 @@ async function examineMachine(
   deps: CliDeps,
   { config, json, paths, port }: DoctorOptions,
 ): Promise<ExitCode> {
-  const usable = await loadUsable(deps, config);
-  if (usable === undefined) return EXIT.badInput;
+  const { configuration } = await loadUsable(deps, config);
   // Signals wait: the routes that a test adds are removed within seconds, before the process ends.
   const stopListening = deps.onSignal(() => undefined);
   try {
-    const report = await examine(deps.doctor, usable.configuration, {
+    const report = await examine(deps.doctor, configuration, {
       paths: paths ? 'tried' : 'not-tried',
       ...(port !== undefined && { port }),
     });
@@ -104,7 +103,7 @@ const LABELS: Readonly<Record<DoctorLevel, string>> = {
 function doctorLines({ sections }: DoctorReport): readonly string[] {
   const all = sections.flatMap(({ findings }) => findings);
   const count = (level: DoctorLevel, noun: string): string =>
-    plural(all.filter((finding) => finding.level === level).length, noun);
+    format.plural(all.filter((finding) => finding.level === level).length, noun);
   return [
     ...sections.flatMap(({ title, findings }) => [
       title,
@@ -156,9 +155,8 @@ CAP_NET_ADMIN. A start of the same instance does so by itself.`,
 };
 
 async function printRuleset(deps: CliDeps, { config, full }: KernelOptions): Promise<ExitCode> {
-  const usable = await loadUsable(deps, config);
-  if (usable === undefined) return EXIT.badInput;
-  deps.out(await deps.kernel.ruleset(usable.configuration, { full }));
+  const { configuration } = await loadUsable(deps, config);
+  deps.out(await deps.kernel.ruleset(configuration, { full }));
   return EXIT.fine;
 }
 

@@ -40,9 +40,7 @@ async function serve(deps: CliDeps, { config, watch }: RunOptions): Promise<Exit
     : undefined;
   const stopAsked = awaitStop(deps, () => reloads.request('SIGHUP'));
   try {
-    const usable = await loadUsable(deps, config);
-    if (usable === undefined) return EXIT.badInput;
-    const { configuration, findings } = usable;
+    const { configuration, findings } = await loadUsable(deps, config);
     const balancer = await deps.startBalancer(configuration, { source: config, findings: findings.length });
     reloads.attach(balancer);
     void Promise.race([stopAsked.first, balancer.superseded]).then(() => reloads.stop());
@@ -214,9 +212,7 @@ machine's loopback addresses. Needs no root and no other software. Ends with Ctr
 };
 
 async function serveDemo(deps: CliDeps, config: string): Promise<ExitCode> {
-  const usable = await loadUsable(deps, config);
-  if (usable === undefined) return EXIT.badInput;
-  const { configuration, findings } = usable;
+  const { configuration, findings } = await loadUsable(deps, config);
   const stopAsked = awaitStop(deps);
   const nvas = await startDemoBackends(configuration);
   try {

@@ -6,20 +6,9 @@ import { errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
 import { clientFor, clientOf, type AdminClient, type LiveOptions } from './client.js';
 import { addConnection, type CliCommand } from './command.js';
-import { EXIT, interruptible, type CliDeps, type ExitCode } from './deps.js';
+import { EXIT, interruptible, printJson, printLines, type CliDeps, type ExitCode } from './deps.js';
 import { backendNames, formatFlows } from './flows.js';
-import {
-  formatBitRate,
-  formatCount,
-  formatShare,
-  formatSi,
-  formatSpan,
-  plural,
-  printable,
-  printJson,
-  printLines,
-  shorten,
-} from './output.js';
+import * as format from './format.js';
 import { formatPools, shortListenerText } from './status.js';
 import type { ScreenLine, Terminal, TerminalSize } from './terminal.js';
 
@@ -399,7 +388,7 @@ export function renderTop(model: TopModel, { columns, rows }: TerminalSize): rea
     : panes(model, { columns, rows: room });
   const filled = Array.from({ length: room }, (_, index): ScreenLine => body[index] ?? { text: '' });
   return [...head, ...filled, foot].slice(-rows).map((line) => {
-    const text = shorten(printable(line.text), columns);
+    const text = format.shorten(format.printable(line.text), columns);
     return { ...line, text: line.style === 'header' ? text.padEnd(columns) : text };
   });
 }
@@ -413,14 +402,14 @@ function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
   return [
     {
       text:
-        `haports ${status.version}  up ${formatSpan(atMs - status.startedAtMs)}  revision ${status.revision}  ` +
+        `haports ${status.version}  up ${format.span(atMs - status.startedAtMs)}  revision ${status.revision}  ` +
         `${backends.serving} of ${backends.total} backends serving${drains === 0 ? '' : `, ${drains} draining`}`,
       style: 'title',
     },
     {
       text:
-        `${plural(traffic.flowsActive, 'flow')}  ${formatSi(traffic.newFlowsPerSecond)} new/s  ` +
-        `in ${formatBitRate(traffic.bitsToBackendPerSecond)}  out ${formatBitRate(traffic.bitsToClientPerSecond)}  ` +
+        `${format.plural(traffic.flowsActive, 'flow')}  ${format.si(traffic.newFlowsPerSecond)} new/s  ` +
+        `in ${format.bitRate(traffic.bitsToBackendPerSecond)}  out ${format.bitRate(traffic.bitsToClientPerSecond)}  ` +
         shortListenerText(status),
     },
     {
@@ -428,7 +417,7 @@ function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
     },
     problems.length === 0
       ? { text: 'no problems', style: 'dim' }
-      : { text: `${plural(problems.length, 'problem')}: ${problems.join('; ')}`, style: 'alert' },
+      : { text: `${format.plural(problems.length, 'problem')}: ${problems.join('; ')}`, style: 'alert' },
     ...alert,
   ];
 }
@@ -477,7 +466,7 @@ function flowLines(model: TopModel, data: TopData, { columns, rows }: TerminalSi
   const matched = model.filter === '' ? data.flows.matched : flows.length;
   const filter = model.filter === '' ? '' : `, only "${model.filter}"`;
   return [
-    { text: `Flows ${range} of ${formatCount(matched)} by ${model.sort}${filter}`, style: 'title' },
+    { text: `Flows ${range} of ${format.count(matched)} by ${model.sort}${filter}`, style: 'title' },
     { text: title, style: 'header' },
     ...lines.map((text) => ({ text })),
   ];
@@ -489,5 +478,5 @@ function footText({ typing, paused, sort }: TopModel): string {
 }
 
 function use({ used, limit }: { readonly used: number; readonly limit: number }): string {
-  return `${formatSi(used)}/${formatSi(limit)} ${formatShare(limit === 0 ? 0 : used / limit)}`;
+  return `${format.si(used)}/${format.si(limit)} ${format.share(limit === 0 ? 0 : used / limit)}`;
 }
