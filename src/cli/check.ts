@@ -82,7 +82,7 @@ async function examineMachine(
   try {
     const report = await examine(deps.doctor, configuration, {
       paths: paths ? 'tried' : 'not-tried',
-      ...(port !== undefined && { port }),
+      port,
     });
     if (json) printJson(deps, report);
     else printLines(deps, doctorLines(report));
@@ -154,13 +154,12 @@ CAP_NET_ADMIN. A start of the same instance does so by itself.`,
       ),
 };
 
-async function printRuleset(deps: CliDeps, { config, full }: KernelOptions): Promise<ExitCode> {
+async function printRuleset(deps: CliDeps, { config, full }: KernelOptions): Promise<void> {
   const { configuration } = await loadUsable(deps, config);
   deps.out(await deps.kernel.ruleset(configuration, { full }));
-  return EXIT.fine;
 }
 
-async function flush(deps: CliDeps, { instance }: KernelOptions): Promise<ExitCode> {
+async function flush(deps: CliDeps, { instance }: KernelOptions): Promise<void> {
   if (!INSTANCE_NAME.test(instance)) {
     throw usageError(
       `Cannot flush instance "${instance}": the name must be 1 to 63 of a-z, 0-9 and -, not starting with -`,
@@ -169,5 +168,4 @@ async function flush(deps: CliDeps, { instance }: KernelOptions): Promise<ExitCo
   const removed = await deps.kernel.flush(instance);
   const nothing = [`Instance "${instance}" has left nothing in the kernel`];
   printLines(deps, removed.length === 0 ? nothing : removed.map((line) => `Removed ${line}`));
-  return EXIT.fine;
 }

@@ -17,15 +17,7 @@ import { explain as explainFlow } from '../selection/explain.js';
 import type { Picked } from '../selection/picker.js';
 import { clientFor, configuredSocket, describeTarget, type LiveOptions } from './client.js';
 import { addConnection, repeatable, type CliCommand } from './command.js';
-import {
-  EXIT,
-  loadUsable,
-  offlineSelection,
-  printAnswer,
-  usageError,
-  type CliDeps,
-  type ExitCode,
-} from './deps.js';
+import { loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
 import * as format from './format.js';
 
 interface ExplainOptions extends LiveOptions {
@@ -86,7 +78,7 @@ async function explainLive(
   tuple: FiveTuple,
   question: Request<'explain'>,
   options: ExplainOptions,
-): Promise<ExitCode> {
+): Promise<void> {
   const isNamed =
     options.socket !== undefined || options.http !== undefined || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
   if (!isNamed && (await configuredSocket(deps, options.config).catch(() => undefined)) === undefined) {
@@ -99,7 +91,6 @@ async function explainLive(
       ...rows({ 'Live flow': answer.flow && flowTexts(answer.flow, nowMs), Verdict: answer.verdict }),
       `As the process at ${format.printable(describeTarget(client.target))} decides now`,
     ]);
-    return EXIT.fine;
   } catch (error) {
     const isAbsent = error instanceof BalancerError && error.code === 'LB_NOT_RUNNING';
     if (isNamed || !isAbsent) throw error;
@@ -107,7 +98,7 @@ async function explainLive(
   }
 }
 
-async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainOptions): Promise<ExitCode> {
+async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainOptions): Promise<void> {
   const { configuration } = await loadUsable(deps, options.config);
   const down = downIds(configuration, options.down);
   const { compiler, picker } = await offlineSelection();
@@ -118,7 +109,6 @@ async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainO
     ...formatExplanation(explanation),
     `Every ${down.size === 0 ? '' : 'other '}probe is assumed up: this is the configuration alone, no running process was asked`,
   ]);
-  return EXIT.fine;
 }
 
 /** Throws `LB_USAGE`. */

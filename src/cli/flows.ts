@@ -25,7 +25,6 @@ import {
 } from './client.js';
 import { addConnection, wholeNumber, type CliCommand } from './command.js';
 import {
-  EXIT,
   interruptible,
   layoutOf,
   pause,
@@ -33,7 +32,6 @@ import {
   printJsonLine,
   printLines,
   type CliDeps,
-  type ExitCode,
 } from './deps.js';
 import * as format from './format.js';
 
@@ -71,7 +69,7 @@ fail-open (no backend was eligible), pinned (its hash would now choose another, 
       .action(run((options: FlowsOptions) => showFlows(deps, options))),
 };
 
-async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<ExitCode> {
+async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<void> {
   const { rule, backend, protocol, source, state, reason, sort, limit } = options;
   const query = { rule, backend, protocol, source, state, reason, sort, limit };
   const client = await clientFor(deps, options);
@@ -81,7 +79,6 @@ async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<ExitCode
     const layout = { ...layoutOf(deps), names: backendNames(pools), sort };
     printLines(deps, [...(list.flows.length === 0 ? [] : formatFlows(list.flows, layout)), countText(list)]);
   }
-  return EXIT.fine;
 }
 
 function countText({ flows: { length }, matched, next }: FlowList): string {
@@ -182,10 +179,7 @@ const CONNECTION = {
   restarted: 'Another haports process answers now; its events from the first on',
 } as const;
 
-async function showEvents(
-  deps: CliDeps,
-  { json, follow, since, ...options }: EventsOptions,
-): Promise<ExitCode> {
+async function showEvents(deps: CliDeps, { json, follow, since, ...options }: EventsOptions): Promise<void> {
   const client = await clientFor(deps, options);
   const interrupt = interruptible(deps);
   const { signal } = interrupt;
@@ -199,10 +193,8 @@ async function showEvents(
       if (json) printJsonLine(deps, event);
       else printLines(deps, [formatEvent(event)]);
     }
-    return EXIT.fine;
   } catch (error) {
-    if (signal.aborted) return EXIT.fine;
-    throw error;
+    if (!signal.aborted) throw error;
   } finally {
     interrupt.release();
   }

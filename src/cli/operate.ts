@@ -296,7 +296,7 @@ Whenever the exit code is not 0, nothing has changed.`,
       .action(run((options: ReloadOptions) => reloadProcess(deps, options))),
 };
 
-async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<ExitCode> {
+async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<void> {
   const { config, json, maxMoved } = options;
   const configuration = await readNamedFile(deps, config, 'Configuration file');
   const client = await clientFor(deps, options);
@@ -308,7 +308,6 @@ async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<Exi
       ),
       ...formatReload(outcome.report, layout),
     ]);
-    return EXIT.fine;
   } catch (error) {
     if (!(error instanceof AdminProblem)) throw error;
     const { code, message, findings } = error;

@@ -24,16 +24,7 @@ import {
   wholeNumber,
   type CliCommand,
 } from './command.js';
-import {
-  ALL_UP,
-  EXIT,
-  loadUsable,
-  offlineSelection,
-  printAnswer,
-  usageError,
-  type CliDeps,
-  type ExitCode,
-} from './deps.js';
+import { ALL_UP, EXIT, loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
 import * as format from './format.js';
 import { noFlows } from './plan.js';
 
@@ -106,7 +97,7 @@ names, with every probe up.`,
       .action(run((options: SimulateOptions) => showSimulation(deps, options))),
 };
 
-async function showSimulation(deps: CliDeps, options: SimulateOptions): Promise<ExitCode> {
+async function showSimulation(deps: CliDeps, options: SimulateOptions): Promise<void> {
   const { offline, flowLog, last } = options;
   const request = requestOf(options);
   const loaded = offline === undefined ? undefined : await loadUsable(deps, offline);
@@ -130,7 +121,6 @@ async function showSimulation(deps: CliDeps, options: SimulateOptions): Promise<
   }
   const live = offline === undefined && flowLog === undefined;
   printAnswer(deps, options, report, () => formatSimulation(report, { request, live, flowLog }));
-  return EXIT.fine;
 }
 
 /** Throws `LB_USAGE` where the file cannot be read. */

@@ -133,7 +133,6 @@ describe('renderTop()', () => {
       aModel(MANY, { help: true, trouble: 'No answer' }),
       aModel(MANY, { panes: 'backends' }),
       aModel(MANY, { panes: 'flows', filter: 'nva', typing: 'x'.repeat(64), paused: true }),
-      TOP_START,
     ];
     for (const model of models) {
       for (const [columns, rows] of [
