@@ -93,7 +93,7 @@ async function showLive(
   if (interrupted.aborted) return;
   let model = first;
   /** A key wants other data; may be pressed while an answer is under way. */
-  let isStale = false;
+  let isStale = false as boolean;
   let wake: () => void = () => undefined;
   let failure: Error | undefined;
   const end = new AbortController();
