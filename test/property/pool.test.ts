@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Probe, ProbeResult } from '../../src/model/configuration.js';
-import { initialHealth, observe } from '../../src/health/tracker.js';
+import { initialHealth, observe } from '../../src/health/thresholds.js';
 import { evaluatePool } from '../../src/selection/pool.js';
 import { aBackend } from '../unit/selection/fixtures.js';
 
