@@ -56,6 +56,8 @@ export interface Draft {
   readonly rules: readonly Rule[];
   /** What is wrong with the ports of rules. */
   readonly portIssues: readonly Issue[];
+  /** Where haports itself listens, for others than clients. */
+  readonly own: readonly OwnListen[];
   /** Addresses of this machine. */
   readonly ownAddresses: readonly IpAddress[];
   /** Where a thing of this draft was written, or a key of it. Throws TypeError on anything else. */
@@ -66,13 +68,8 @@ export interface Draft {
   readonly input: (rule: Rule) => RuleInput;
 }
 
-/** The texts of the files that a configuration names. */
-export interface NamedTexts {
-  /** Probe name to the PEM text of its CA file. */
-  readonly authorities: ReadonlyMap<string, string>;
-  /** Of the admin API. Present if both could be read and belong together. */
-  readonly adminTls?: { readonly certificate: string; readonly key: string };
-}
+/** The PEM texts of the files that a configuration names, by what it calls them; those that can be used. */
+export type NamedTexts = ReadonlyMap<string, string>;
 
 /** Links what was written and fills in every default. Pure. */
 export function resolve(written: Written, texts: NamedTexts, ownAddresses: readonly IpAddress[]): Draft {
@@ -93,13 +90,14 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
 
   const { capture } = root.dataPlane;
   const kernel = root.dataPlane.kind === 'kernel' ? (root.dataPlane.kernel ?? KERNEL_DEFAULTS) : undefined;
+  const own = ownListens(root);
   place(root, []);
   if (capture !== undefined) place(capture, ['dataPlane', 'capture']);
   if (kernel !== undefined) place(kernel, KERNEL);
   if (root.admin !== undefined) place(root.admin, ['admin']);
 
   const frontends = placed(written.frontends, frontendOf);
-  const probes = placed(written.probes, (input) => probeOf(input, texts.authorities.get(input.name)));
+  const probes = placed(written.probes, (input) => probeOf(input, texts));
   const aliases = kernelAliases(written, kernel);
   const pools = placed(written.backendPools, (input) => poolOf(input, aliases?.get(input.name)));
   for (const pool of pools) {
@@ -114,7 +112,7 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
     const frontend = frontendNamed.get(input.frontend);
     const pool = poolNamed.get(input.backendPool);
     const probe = input.probe === undefined ? undefined : probeNamed.get(input.probe);
-    const ports = portsOf(item, frontend?.address, { root, kernel, given: written.given });
+    const ports = portsOf(item, frontend?.address, { root, own, kernel, given: written.given });
     if (!ports.ok) portIssues.push(...ports.issues);
     const lacksProbe = input.probe !== undefined && probe === undefined;
     if (!ports.ok || frontend === undefined || pool === undefined || lacksProbe) return [];
@@ -126,7 +124,7 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
   });
 
   return {
-    ...{ written, root, kernel, frontends, probes, pools, rules, portIssues, ownAddresses, path },
+    ...{ written, root, own, kernel, frontends, probes, pools, rules, portIssues, ownAddresses, path },
     plane: written.asksForKernel ? 'kernel' : 'userspace',
     tableSize: kernel?.tableSize ?? root.tableSize,
     given: (thing, ...keys) => written.given(path(thing, ...keys)),
@@ -156,7 +154,7 @@ function frontendOf({ idleTimeout: _, ...frontend }: FrontendInput): Frontend {
 /** Azure's cap on the time of an HTTP probe. */
 const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
 
-function probeOf({ threshold, ca: _, ...input }: ProbeInput, ca: string | undefined): Probe {
+function probeOf({ threshold, ca, ...input }: ProbeInput, texts: NamedTexts): Probe {
   const { protocol, intervalMs } = input;
   const thresholds = { upThreshold: threshold.up, downThreshold: threshold.down };
   if (protocol === 'tcp') return { timeoutMs: intervalMs, ...input, ...thresholds, protocol };
@@ -169,7 +167,7 @@ function probeOf({ threshold, ca: _, ...input }: ProbeInput, ca: string | undefi
     ...input,
     ...thresholds,
     protocol,
-    ...(ca === undefined ? {} : { ca }),
+    ...(ca === undefined ? {} : { ca: texts.get(ca) }),
   };
 }
 
@@ -277,6 +275,7 @@ type PortsOutcome =
 
 interface PortSettings {
   readonly root: RootInput;
+  readonly own: readonly OwnListen[];
   readonly kernel: KernelInput | undefined;
   readonly given: Written['given'];
 }
@@ -325,7 +324,7 @@ function portsOf(
   }
   if (issues.length > 0) return { ok: false, issues };
 
-  const own = address === undefined ? [] : ownListensAt(settings, address).map(({ port }) => portSetOf(port));
+  const own = address === undefined ? [] : ownListensAt(settings, address).map((listen) => listen.ports);
   const ports = haPorts ? subtractPorts(limited, own.reduce(unionPorts, excluded)) : limited;
   if (portSetSize(ports) === 0) {
     const less = capture === undefined ? '' : ' and excludedPorts';
@@ -376,22 +375,24 @@ export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
 }
 
 /** A place where haports itself takes TCP connections that are no flows. */
-export interface OwnListen {
+export interface OwnListen extends Pick<Rule, 'protocols' | 'ports'> {
   readonly what: string;
   readonly path: Path;
   readonly address: IpAddress;
-  /** Never 0: what listens on any free port takes one that nothing else has. */
+  /** 0: any free one. It takes one that nothing else has, so `ports` is empty then. */
   readonly port: number;
 }
 
 /** Metrics and the admin API. */
-export function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] {
+function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] {
   const named = [
     { what: "haports' metrics", path: ['metrics', 'listen'], at: metrics?.listen },
     { what: "haports' admin API", path: ['admin', 'http'], at: admin?.http },
   ];
-  return named.flatMap(({ what, path, at }) =>
-    at === undefined || at.port === 0 ? [] : [{ what, path, address: at.address, port: at.port }],
+  return named.flatMap(({ at, ...rest }): OwnListen[] =>
+    at === undefined
+      ? []
+      : [{ ...rest, ...at, protocols: ['tcp'], ports: at.port === 0 ? [] : portSetOf(at.port) }],
   );
 }
 
@@ -400,11 +401,11 @@ export function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] 
  * reach none of its wildcard listeners; packets for destinations beyond reach none at all.
  */
 export function ownListensAt(
-  { root, kernel }: Pick<Draft, 'root' | 'kernel'>,
+  { own, kernel }: Pick<Draft, 'own' | 'kernel'>,
   frontend: IpAddress,
 ): readonly OwnListen[] {
   if (kernel?.mode === 'next-hop') return [];
-  return ownListens(root).filter(({ address }) =>
+  return own.filter(({ address }) =>
     isFloating(kernel) ? compareAddresses(address, frontend) === 0 : addressesOverlap(address, frontend),
   );
 }
@@ -430,11 +431,10 @@ export function configurationOf(draft: Draft, texts: NamedTexts, digest: string)
   });
 }
 
-function adminOf(
-  { tls: _, ...admin }: NonNullable<RootInput['admin']>,
-  { adminTls }: NamedTexts,
-): AdminOptions {
-  return { ...admin, ...(adminTls === undefined ? {} : { tls: adminTls }) };
+function adminOf({ tls, ...admin }: NonNullable<RootInput['admin']>, texts: NamedTexts): AdminOptions {
+  if (tls === undefined) return admin;
+  const text = (file: string) => texts.get(file) ?? '';
+  return { ...admin, tls: { certificate: text(tls.certificate), key: text(tls.key) } };
 }
 
 /** Freezes plain data all the way down and returns it. Typed arrays stay as they are: JavaScript cannot freeze them. */

@@ -2,19 +2,7 @@ import { cidrContains, isWildcard, parseCidr, type Cidr, type IpAddress } from '
 import { formatDuration, type Rule } from '../../model/configuration.js';
 import { portSetContains, portSetsMeet } from '../../model/ports.js';
 import { shiftPorts, type Draft } from '../resolve.js';
-import {
-  MEMBERS,
-  POOLS,
-  PROBES,
-  RULES,
-  TARGETS,
-  azureOnly,
-  error,
-  note,
-  pairs,
-  quoted,
-  warning,
-} from './check.js';
+import { MEMBERS, POOLS, PROBES, RULES, TARGETS, azureOnly, error, note, pairs, warning } from './check.js';
 import { dialled } from './listeners.js';
 
 /*
@@ -174,7 +162,6 @@ export const AZURE_CHECKS = [
       backend.adminState !== 'none' && rules.find((rule) => rule.pool === pool && rule.probe === undefined),
     say: ({ backend }, { name }) =>
       `Admin state ${backend.adminState} on a backend of rule "${name}", which has no probe`,
-    found: ({ backend }) => quoted(backend.adminState),
     expected: 'a probe on the rule',
     reason: 'On Azure admin state has no effect without a probe; haports honours it',
   }),
@@ -194,7 +181,6 @@ export const AZURE_CHECKS = [
   azureOnly('V13', PROBES, 'port', {
     when: ({ protocol, port }) => protocol !== 'tcp' && FORBIDDEN_HTTP_PORTS.has(port),
     say: ({ name, port }) => `HTTP probe "${name}" on port ${port}`,
-    found: ({ port }) => String(port),
     expected: `a port other than ${[...FORBIDDEN_HTTP_PORTS].join(', ')}`,
     reason: 'Azure does not probe these ports by HTTP',
   }),
@@ -234,7 +220,6 @@ export const AZURE_CHECKS = [
     when: ({ backend }, { frontends }) =>
       frontends.find(({ address }) => address.text === backend.address.text),
     say: ({ backend }, { name }) => `Backend ${backend.address.text} is frontend "${name}"`,
-    found: ({ backend }) => quoted(backend.address),
     expected: 'an address that is no frontend',
     reason: 'On Azure a load balancer cannot be a member of a backend pool',
   }),

@@ -1,4 +1,4 @@
-import type { Backend, BackendPool, Rule } from '../../model/configuration.js';
+import type { Backend, BackendPool, Frontend, Rule } from '../../model/configuration.js';
 import type { Issue, Path, Severity } from '../findings.js';
 import type { Draft } from '../resolve.js';
 
@@ -23,6 +23,7 @@ export interface Row<T, H> {
   readonly when?: (item: T, draft: Draft) => H | false | undefined;
   /** What is there, in a sentence. */
   readonly say: Words<T, H>;
+  /** @default where something must be: what was written there, unless that is a list or an object */
   readonly found?: Words<T, H>;
   /** What must be. */
   readonly expected?: Words<T, H>;
@@ -52,11 +53,14 @@ function tell(severityOf: (draft: Draft) => Severity): TellOf {
           typeof words === 'function' ? words(item, hit, draft) : words;
         const { thing = item, at = keys, atKey = key.startsWith('@') }: Spot = item;
         const path = draft.path(thing, ...at);
-        const { found, expected, reason } = row;
-        const details = { found: inWords(found), expected: inWords(expected), reason: inWords(reason) };
-        const told = Object.entries(details).filter(([, words]) => words !== undefined);
-        const message = inWords(row.say) ?? '';
-        issues.push({ severity: severityOf(draft), code, path, message, atKey, ...Object.fromEntries(told) });
+        const [message, expected, reason] = [
+          inWords(row.say) ?? '',
+          inWords(row.expected),
+          inWords(row.reason),
+        ];
+        const written = expected === undefined || atKey ? undefined : draft.written.found(path);
+        const found = row.found === undefined ? written : inWords(row.found);
+        issues.push({ severity: severityOf(draft), code, path, message, atKey, found, expected, reason });
       }
       return issues;
     };
@@ -117,6 +121,20 @@ export function repeats<T>(items: readonly T[], keyOf: (item: T) => string) {
   });
 }
 
-export function quoted(what: { readonly text: string } | string): string {
-  return `"${typeof what === 'string' ? what : what.text}"`;
-}
+const LINK_LOCAL = {
+  expected: 'an address that is not link-local',
+  reason: 'The kernel steers by address alone, and other interfaces may have the same link-local one',
+};
+
+/** Rows on addresses that the kernel cannot steer by: its maps know no interfaces. */
+export const LINK_LOCAL_FRONTEND: Row<Frontend, boolean> = {
+  when: ({ address }) => address.zone !== undefined,
+  say: ({ name }) => `Frontend "${name}" has an address of one interface only`,
+  ...LINK_LOCAL,
+};
+
+export const LINK_LOCAL_BACKEND: Row<Member, boolean> = {
+  when: ({ backend }) => backend.address.zone !== undefined,
+  say: ({ pool }) => `A backend of pool "${pool.name}" has an address of one interface only`,
+  ...LINK_LOCAL,
+};

@@ -144,6 +144,24 @@ finds(
       'VALUE rules[0].frontendPort',
       /0 to 65535, found 65536/,
     ),
+    refused(
+      'a negative backend port',
+      rule('backendPort', -1),
+      'VALUE rules[0].backendPort',
+      /0 to 65535, found -1/,
+    ),
+    refused(
+      'a text for a number',
+      backend('weight', 'heavy'),
+      `TYPE ${MEMBER}.weight`,
+      /a whole number from 0 to 256, found "heavy"/,
+    ),
+    refused(
+      'a text for a truth value',
+      rule('symmetric', 'yes'),
+      'TYPE rules[0].symmetric',
+      /true or false, found "yes"/,
+    ),
     refused('two port ranges', rule('frontendPort', '1-2,4-5'), 'VALUE rules[0].frontendPort', /a range/),
     refused(
       'port 0 in listenPorts',
@@ -245,7 +263,7 @@ finds(
       /"tcp", "http", "https"/,
     ),
   ],
-  { ignored: /^LB_(UNUSED|NO_RULES|UNKNOWN_NAME)$/ },
+  { ignored: /^LB_UNKNOWN_NAME$/ },
 );
 
 const taken = (what: string, change: Change): Row => [what, example(change)];
