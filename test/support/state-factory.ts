@@ -26,7 +26,12 @@ export class StateFactory {
   }
 
   state(configuration: object, conditions: Conditions = {}): ForwardingState {
-    return this.#compiler.compile(configurationOf(configuration), {
+    return this.compile(configurationOf(configuration), conditions);
+  }
+
+  /** Of the very same configuration as another state. */
+  compile(configuration: Configuration, conditions: Conditions = {}): ForwardingState {
+    return this.#compiler.compile(configuration, {
       health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
       override({ name }) {
         const spreadMs = conditions.drained?.[name];
