@@ -164,21 +164,21 @@ const KEY = {
 
 /** A PEM file that the configuration names, and what must be in it. */
 interface NamedFile {
-  readonly path: Path;
+  readonly at: Path;
   readonly file: string;
   readonly kind: typeof CERTIFICATE;
 }
 
 function namedFiles({ probes, root: { admin } }: Written): readonly NamedFile[] {
-  const authorities = probes.flatMap(({ path, value: { ca: file } }) =>
-    file === undefined ? [] : [{ path: [...path, 'ca'], file, kind: CERTIFICATE }],
+  const authorities = probes.flatMap(({ at, value: { ca: file } }) =>
+    file === undefined ? [] : [{ at: [...at, 'ca'], file, kind: CERTIFICATE }],
   );
   if (admin?.tls === undefined) return authorities;
   const { certificate, key } = admin.tls;
   return [
     ...authorities,
-    { path: [...TLS, 'certificate'], file: certificate, kind: CERTIFICATE },
-    { path: [...TLS, 'key'], file: key, kind: KEY },
+    { at: [...TLS, 'certificate'], file: certificate, kind: CERTIFICATE },
+    { at: [...TLS, 'key'], file: key, kind: KEY },
   ];
 }
 
@@ -194,13 +194,13 @@ function readNamedFiles(
 ): { readonly texts: NamedTexts; readonly issues: readonly Issue[] } {
   const texts = new Map<string, string>();
   const issues: Issue[] = [];
-  for (const { path, file, kind } of namedFiles(written)) {
+  for (const { at, file, kind } of namedFiles(written)) {
     const unreadable = (message: string, expected: string) =>
-      issues.push(error('LB_CONFIG_UNREADABLE', path, message, { found: `"${file}"`, expected }));
+      issues.push(error('LB_CONFIG_UNREADABLE', at, message, { found: `"${file}"`, expected }));
     try {
       const text = readFile?.(file);
       if (text === undefined) {
-        unreadable('Files can only be named in a configuration file', `no "${String(path.at(-1))}" here`);
+        unreadable('Files can only be named in a configuration file', `no "${String(at.at(-1))}" here`);
       } else if (kind.pem.test(text)) texts.set(file, text);
       else unreadable(`File "${file}" holds no ${kind.holds}`, `a PEM file with a ${kind.holds}`);
     } catch (thrown) {

@@ -14,7 +14,7 @@ import { nearestWord } from './text.js';
 
 /** A part of the configuration and the place it came from. */
 export interface Located<T> {
-  readonly path: Path;
+  readonly at: Path;
   readonly value: T;
 }
 
@@ -86,9 +86,9 @@ export function readShape(raw: unknown): Shape {
     const isOptional = key === 'probes' && !Object.hasOwn(raw, key);
     if (!isOptional) read(z.array(z.unknown()), [key], raw[key]);
     return elements(raw, key).flatMap((element, index) => {
-      const path = [key, index];
-      const value = read(schema, path, element);
-      return value === undefined ? [] : [{ path, value }];
+      const at = [key, index];
+      const value = read(schema, at, element);
+      return value === undefined ? [] : [{ at, value }];
     });
   };
   const rules = list('rules', LIST_SCHEMAS.rules);
@@ -120,7 +120,7 @@ function ruleReferences(raw: JsonObject): readonly Name[] {
   return elements(raw, 'rules').flatMap((rule, index) =>
     Object.entries(REFERENCE_KEYS).flatMap(([key, list]) => {
       const value = isObject(rule) ? rule[key] : undefined;
-      return typeof value === 'string' ? [{ list, path: ['rules', index, key], value }] : [];
+      return typeof value === 'string' ? [{ list, at: ['rules', index, key], value }] : [];
     }),
   );
 }
@@ -130,8 +130,8 @@ function aliasReferences(raw: JsonObject): readonly Name[] {
     elements(pool, 'backends').flatMap((backend, index) => {
       const aliases = isObject(backend) ? backend['floatingAddresses'] : undefined;
       return Object.keys(isObject(aliases) ? aliases : {}).map((value): Name => {
-        const path = ['backendPools', poolIndex, 'backends', index, 'floatingAddresses', value];
-        return { list: 'frontends', path, value, atKey: true };
+        const at = ['backendPools', poolIndex, 'backends', index, 'floatingAddresses', value];
+        return { list: 'frontends', at, value, atKey: true };
       });
     }),
   );
@@ -140,7 +140,7 @@ function aliasReferences(raw: JsonObject): readonly Name[] {
 function namesIn(raw: JsonObject, list: ListName): readonly Name[] {
   return elements(raw, list).flatMap((element, index) => {
     const value = isObject(element) ? element['name'] : undefined;
-    return typeof value === 'string' ? [{ list, path: [list, index, 'name'], value }] : [];
+    return typeof value === 'string' ? [{ list, at: [list, index, 'name'], value }] : [];
   });
 }
 

@@ -30,7 +30,6 @@ import type { Located, Written } from './read.js';
 import {
   KERNEL_DEFAULTS,
   type BackendPoolInput,
-  type FrontendInput,
   type KernelInput,
   type ProbeInput,
   type RootInput,
@@ -81,7 +80,7 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
     return thing;
   };
   const placed = <I, T extends object>(items: readonly Located<I>[], make: (input: I) => T): T[] =>
-    items.map(({ path, value }) => place(make(value), path));
+    items.map(({ at, value }) => place(make(value), at));
   const path = (thing: object, ...keys: Path): Path => {
     const found = paths.get(thing);
     if (found === undefined) throw new TypeError('Asked for the place of something that is not in the draft');
@@ -96,10 +95,18 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
   if (kernel !== undefined) place(kernel, KERNEL);
   if (root.admin !== undefined) place(root.admin, ['admin']);
 
-  const frontends = placed(written.frontends, frontendOf);
+  const frontends = placed(written.frontends, ({ idleTimeout: _, ...frontend }): Frontend => frontend);
   const probes = placed(written.probes, (input) => probeOf(input, texts));
-  const aliases = kernelAliases(written, kernel);
-  const pools = placed(written.backendPools, (input) => poolOf(input, aliases?.get(input.name)));
+  /** With floating IP in the kernel a backend terminates every frontend on the frontend's own address. */
+  const kernelAliases = (pool: string) => {
+    const ofPool = isFloating(kernel) ? written.rules.filter(({ value }) => value.backendPool === pool) : [];
+    const named = new Set(ofPool.map(({ value }) => value.frontend));
+    const served = frontends.filter(({ name }) => named.has(name));
+    return Object.fromEntries(served.map(({ name, address }) => [name, address]));
+  };
+  const pools = placed(written.backendPools, (input) =>
+    poolOf(input, kernel === undefined ? undefined : kernelAliases(input.name)),
+  );
   for (const pool of pools) {
     for (const [index, backend] of pool.backends.entries()) place(backend, path(pool, 'backends', index));
   }
@@ -112,13 +119,13 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
     const frontend = frontendNamed.get(input.frontend);
     const pool = poolNamed.get(input.backendPool);
     const probe = input.probe === undefined ? undefined : probeNamed.get(input.probe);
-    const ports = portsOf(item, frontend?.address, { root, own, kernel, given: written.given });
-    if (!ports.ok) portIssues.push(...ports.issues);
+    const { issues, ports } = portsOf(item, frontend?.address, { root, own, kernel, given: written.given });
+    portIssues.push(...issues);
     const lacksProbe = input.probe !== undefined && probe === undefined;
-    if (!ports.ok || frontend === undefined || pool === undefined || lacksProbe) return [];
+    if (ports === undefined || frontend === undefined || pool === undefined || lacksProbe) return [];
     const idle = idleTimes.get(frontend.name);
-    const links = { frontend, pool, ...(probe === undefined ? {} : { probe }), ...ports.value };
-    const rule = place(ruleOf(input, links, idle, kernel), item.path);
+    const links = { frontend, pool, ...(probe === undefined ? {} : { probe }), ...ports };
+    const rule = place(ruleOf(input, links, idle, kernel), item.at);
     inputs.set(rule, input);
     return [rule];
   });
@@ -147,10 +154,6 @@ export function isFloating(kernel: Pick<KernelInput, 'mode'> | undefined): boole
   return kernel?.mode === 'floating-l2' || kernel?.mode === 'floating-routed';
 }
 
-function frontendOf({ idleTimeout: _, ...frontend }: FrontendInput): Frontend {
-  return frontend;
-}
-
 /** Azure's cap on the time of an HTTP probe. */
 const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
 
@@ -171,35 +174,18 @@ function probeOf({ threshold, ca, ...input }: ProbeInput, texts: NamedTexts): Pr
   };
 }
 
-type Aliases = Backend['floatingAddresses'];
-
-/**
- * With floating IP in the kernel a backend terminates every frontend on the frontend's own address. By pool; undefined:
- * as the operator wrote them.
- */
-function kernelAliases(
-  { rules, frontends }: Written,
-  kernel: KernelInput | undefined,
-): { get(pool: string): Aliases } | undefined {
-  if (kernel === undefined) return undefined;
-  const addresses = new Map(frontends.map(({ value }) => [value.name, value.address]));
-  const byPool = new Map<string, Record<string, IpAddress>>();
-  for (const { value: rule } of isFloating(kernel) ? rules : []) {
-    const address = addresses.get(rule.frontend);
-    if (address === undefined) continue;
-    byPool.set(rule.backendPool, { ...byPool.get(rule.backendPool), [rule.frontend]: address });
-  }
-  return { get: (pool) => byPool.get(pool) ?? {} };
-}
-
-function poolOf({ maxConnections, ...pool }: BackendPoolInput, aliases: Aliases | undefined): BackendPool {
+/** @param aliases - absent: as the operator wrote them */
+function poolOf(
+  { maxConnections, ...pool }: BackendPoolInput,
+  aliases?: Backend['floatingAddresses'],
+): BackendPool {
   const cap = maxConnections === undefined ? {} : { maxConnections };
-  const floating = aliases === undefined ? {} : { floatingAddresses: aliases };
   return {
     ...pool,
     backends: pool.backends.map((backend): Backend => {
       const { text } = backend.address;
-      return { id: `${pool.name}/${text}`, name: text, ...cap, ...backend, ...floating };
+      const floatingAddresses = aliases ?? backend.floatingAddresses;
+      return { id: `${pool.name}/${text}`, name: text, ...cap, ...backend, floatingAddresses };
     }),
   };
 }
@@ -269,22 +255,12 @@ function udpOf({ udp, distribution }: RuleInput, { haPorts }: RulePorts): UdpOpt
   return (answersFrom ?? byDefault) === 'address' ? { ...options, answersFrom: 'address' } : options;
 }
 
-type PortsOutcome =
-  | { readonly ok: true; readonly value: RulePorts }
-  | { readonly ok: false; readonly issues: readonly Issue[] };
-
-interface PortSettings {
-  readonly root: RootInput;
-  readonly own: readonly OwnListen[];
-  readonly kernel: KernelInput | undefined;
-  readonly given: Written['given'];
-}
-
+/** The ports of a rule, or all that is wrong with them. */
 function portsOf(
-  { path, value: input }: Located<RuleInput>,
+  { at: path, value: input }: Located<RuleInput>,
   address: IpAddress | undefined,
-  settings: PortSettings,
-): PortsOutcome {
+  settings: Pick<Draft, 'root' | 'own' | 'kernel'> & Pick<Written, 'given'>,
+): { readonly ports?: RulePorts; readonly issues: readonly Issue[] } {
   const { capture } = settings.root.dataPlane;
   const { backendPort } = input;
   const frontendPort: PortRange = input.frontendPort ?? { first: 0, last: 0 };
@@ -322,18 +298,18 @@ function portsOf(
     const found = formatPortSet(limited);
     issues.push(error('LB_CONFLICT', [...path, 'frontendPort'], message, { found, expected }));
   }
-  if (issues.length > 0) return { ok: false, issues };
+  if (issues.length > 0) return { issues };
 
   const own = address === undefined ? [] : ownListensAt(settings, address).map((listen) => listen.ports);
   const ports = haPorts ? subtractPorts(limited, own.reduce(unionPorts, excluded)) : limited;
   if (portSetSize(ports) === 0) {
     const less = capture === undefined ? '' : ' and excludedPorts';
     const message = `No port is left to listen on: ${formatPortSet(named)} within listenPorts, less haports' own ports${less}`;
-    return { ok: false, issues: [error('LB_CONFLICT', [...path, 'listenPorts'], message)] };
+    return { issues: [error('LB_CONFLICT', [...path, 'listenPorts'], message)] };
   }
   const protocol = input.haPorts ? 'all' : (input.protocol ?? 'all');
   const protocols = protocol === 'all' ? PROTOCOLS : [protocol];
-  return { ok: true, value: { protocols, haPorts, ports, portOffset } };
+  return { issues, ports: { protocols, haPorts, ports, portOffset } };
 }
 
 const EXCLUDED_PORTS: Path = ['dataPlane', 'capture', 'excludedPorts'];
@@ -377,7 +353,7 @@ export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
 /** A place where haports itself takes TCP connections that are no flows. */
 export interface OwnListen extends Pick<Rule, 'protocols' | 'ports'> {
   readonly what: string;
-  readonly path: Path;
+  readonly at: Path;
   readonly address: IpAddress;
   /** 0: any free one. It takes one that nothing else has, so `ports` is empty then. */
   readonly port: number;
@@ -386,14 +362,14 @@ export interface OwnListen extends Pick<Rule, 'protocols' | 'ports'> {
 /** Metrics and the admin API. */
 function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] {
   const named = [
-    { what: "haports' metrics", path: ['metrics', 'listen'], at: metrics?.listen },
-    { what: "haports' admin API", path: ['admin', 'http'], at: admin?.http },
+    { what: "haports' metrics", at: ['metrics', 'listen'], listen: metrics?.listen },
+    { what: "haports' admin API", at: ['admin', 'http'], listen: admin?.http },
   ];
-  return named.flatMap(({ at, ...rest }): OwnListen[] =>
-    at === undefined
-      ? []
-      : [{ ...rest, ...at, protocols: ['tcp'], ports: at.port === 0 ? [] : portSetOf(at.port) }],
-  );
+  return named.flatMap(({ what, at, listen }): OwnListen[] => {
+    if (listen === undefined) return [];
+    const ports = listen.port === 0 ? [] : portSetOf(listen.port);
+    return [{ what, at, ...listen, protocols: ['tcp'], ports }];
+  });
 }
 
 /**

@@ -74,9 +74,7 @@ function isOrdinary(block: Cidr): boolean {
 
 function ownListensOnPrivatePorts(draft: Draft) {
   return captures(draft).flatMap(({ taken }) =>
-    draft.own
-      .filter(({ ports }) => portSetsMeet(taken, ports))
-      .map((listen) => ({ ...listen, thing: draft.root, at: listen.path, taken })),
+    draft.own.filter(({ ports }) => portSetsMeet(taken, ports)).map((listen) => ({ ...listen, taken })),
   );
 }
 
@@ -98,7 +96,7 @@ function privateAddresses(draft: Draft) {
   );
 }
 
-function* addresses({ root, own, frontends, pools, probes }: Draft) {
+function* addresses({ own, frontends, pools, probes }: Draft) {
   for (const thing of frontends) yield { thing, at: ['address'], address: thing.address };
   for (const pool of pools) {
     for (const [index, address] of pool.sourceAddresses.entries()) {
@@ -115,16 +113,12 @@ function* addresses({ root, own, frontends, pools, probes }: Draft) {
     const { sourceAddress: address } = thing;
     if (address !== undefined) yield { thing, at: ['sourceAddress'], address };
   }
-  for (const { path, address } of own) yield { thing: root, at: path, address };
+  for (const { at, address } of own) yield { at, address };
 }
 
 /** Own listeners on any free port. With a socket a port they find one that is free; with capture all look free. */
 function listensOnAnyPort(draft: Draft) {
-  return captures(draft).flatMap(() =>
-    draft.own
-      .filter(({ port }) => port === 0)
-      .map(({ path, address }) => ({ thing: draft.root, at: path, address })),
-  );
+  return captures(draft).flatMap(() => draft.own.filter(({ port }) => port === 0));
 }
 
 /** Excluded ports are not among those of an HA-ports rule. */

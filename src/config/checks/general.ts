@@ -1,13 +1,12 @@
-import { formatEndpoint, isLoopback, type IpAddress, type Protocol } from '../../model/address.js';
+import { formatEndpoint, isLoopback, type Protocol } from '../../model/address.js';
 import { FLOW_TRIGGERS, formatDuration, type BackendPool, type Rule } from '../../model/configuration.js';
 import { intersectPorts, parsePortSet, portSetSize, unionPorts, type PortSet } from '../../model/ports.js';
 import { isName } from '../fields.js';
-import type { Path } from '../findings.js';
 import type { ListName } from '../read.js';
 import { isFloating, type Draft } from '../resolve.js';
 import { nearestWord } from '../text.js';
 import { MEMBERS, POOLS, PROBES, ROOT, RULES, error, note, repeats, warning, type Check } from './check.js';
-import { reaches } from './listeners.js';
+import { commonPorts, reaches } from './listeners.js';
 
 const NOUN: Readonly<Record<ListName, string>> = {
   frontends: 'frontend',
@@ -17,34 +16,31 @@ const NOUN: Readonly<Record<ListName, string>> = {
 };
 
 /** Names that an earlier thing of their kind has, and backends' that another member of the pool has. */
-function repeatedNames({ root: thing, written: { names, backendPools } }: Draft) {
-  const ofThings = names.map(({ list, path: at, value }) => ({
-    at,
-    value,
-    among: list,
-    bearer: `a ${NOUN[list]}`,
-  }));
-  const ofMembers = backendPools.flatMap(({ path, value: { name: pool, backends } }) =>
+function repeatedNames({ written: { names, backendPools } }: Draft) {
+  const ofThings = names.map((name) => ({ ...name, among: name.list, bearer: `a ${NOUN[name.list]}` }));
+  const ofMembers = backendPools.flatMap(({ at, value: { name: pool, backends } }) =>
     backends.flatMap(({ name: value }, index) => {
-      const at = [...path, 'backends', index, 'name'];
-      return value === undefined ? [] : [{ at, value, among: path, bearer: `a backend of pool "${pool}"` }];
+      const named = {
+        at: [...at, 'backends', index, 'name'],
+        among: at.join(),
+        bearer: `a backend of pool "${pool}"`,
+      };
+      return value === undefined ? [] : [{ ...named, value }];
     }),
   );
-  const named = [...ofThings, ...ofMembers];
-  return repeats(named, ({ among, value }) => `${among.toString()} ${value}`).map(({ thing: repeated }) => ({
-    ...repeated,
-    thing,
-  }));
+  return repeats([...ofThings, ...ofMembers], ({ among, value }) => `${among} ${value}`).map(
+    ({ thing: name }) => name,
+  );
 }
 
 /** Names that nothing bears. What is no name at all the schema reports. */
-function unknownNames({ root: thing, written: { names, references } }: Draft) {
+function unknownNames({ written: { names, references } }: Draft) {
   const known = new Set(names.map(({ list, value }) => `${list} ${value}`));
   return references
     .filter(({ value, list }) => isName(value) && !known.has(`${list} ${value}`))
-    .map(({ list, path: at, value, atKey }) => {
-      const others = new Set(names.filter((name) => name.list === list).map((name) => name.value));
-      return { thing, at, atKey, value, noun: NOUN[list], others: [...others] };
+    .map((reference) => {
+      const others = names.filter(({ list }) => list === reference.list).map(({ value }) => value);
+      return { ...reference, noun: NOUN[reference.list], others: [...new Set(others)] };
     });
 }
 
@@ -272,28 +268,21 @@ export const RULE_CHECKS = [
 /** Linux's default net.ipv4.ip_local_port_range: what the kernel chooses source ports from. */
 export const EPHEMERAL_PORTS: PortSet = parsePortSet('32768-60999') ?? [];
 
-/** A local address of upstream connections or of a probe, and the ports that it may use. */
-interface Source {
-  readonly thing: object;
-  readonly at: Path;
-  readonly address: IpAddress;
-  readonly ports: PortSet;
-  readonly protocols: readonly Protocol[];
-}
-
-function sources({ plane, kernel, pools, probes, rules }: Draft): readonly Source[] {
+/** Local addresses of upstream connections and of probes, and the ports that each may use. */
+function sources({ plane, kernel, pools, probes, rules }: Draft) {
   // What is not floating, the kernel tells from answers to this machine by conntrack.
   if (plane === 'kernel' && !isFloating(kernel)) return [];
   const ofPools = pools.flatMap((thing) => {
     const protocols = rules.filter(({ pool }) => pool === thing).flatMap((rule) => rule.protocols);
-    return thing.sourceAddresses.map((address, index): Source => {
+    return thing.sourceAddresses.map((address, index) => {
       return { thing, at: ['sourceAddresses', index], address, ports: thing.sourcePorts, protocols };
     });
   });
-  const ofProbes = probes.flatMap((thing): Source[] => {
+  const tcp: readonly Protocol[] = ['tcp'];
+  const ofProbes = probes.flatMap((thing) => {
     const { sourceAddress: address } = thing;
-    const rest = { at: ['sourceAddress'], ports: EPHEMERAL_PORTS, protocols: ['tcp'] } as const;
-    return address === undefined ? [] : [{ thing, address, ...rest }];
+    const rest = { thing, at: ['sourceAddress'], ports: EPHEMERAL_PORTS, protocols: tcp };
+    return address === undefined ? [] : [{ ...rest, address }];
   });
   return [...ofPools, ...ofProbes];
 }
@@ -303,7 +292,7 @@ function withLosses(isAll: boolean) {
   return (draft: Draft) =>
     sources(draft).flatMap((source) => {
       const taken = draft.rules
-        .filter(({ protocols }) => protocols.some((protocol) => source.protocols.includes(protocol)))
+        .filter((rule) => commonPorts(rule, source) !== undefined)
         .filter(({ frontend }) => reaches(frontend.address, source.address, draft.ownAddresses))
         .reduce<PortSet>((sum, { ports }) => unionPorts(sum, ports), []);
       const lost = portSetSize(intersectPorts(source.ports, taken));

@@ -12,6 +12,7 @@ import {
   RULES,
   TARGETS,
   error,
+  idleTimes,
   note,
   warning,
   type Check,
@@ -77,12 +78,11 @@ function noEffect<T extends object>(
 
 /** How answers come back: told at the key, or where it was not written at the kind of data plane. */
 function returning(path: KernelInput['returnPath']): Over<object> {
-  return where(isNat, ({ kernel, root: thing, written }) => {
-    const key = ['dataPlane', 'kernel', 'returnPath'];
-    return kernel?.returnPath === path
-      ? [{ thing, at: written.given(key) ? key : ['dataPlane', 'kind'] }]
-      : [];
-  });
+  const key = ['dataPlane', 'kernel', 'returnPath'];
+  return where(
+    (kernel) => isNat(kernel) && kernel.returnPath === path,
+    ({ written }) => [{ at: written.given(key) ? key : ['dataPlane', 'kind'] }],
+  );
 }
 
 function spokes(draft: Draft) {
@@ -226,17 +226,6 @@ const ADDRESS_CHECKS = [
   ),
 ];
 
-/** Idle times that were written, of rules and of frontends. */
-function idleTimes({ root: thing, written: { frontends, rules } }: Draft) {
-  return [...frontends, ...rules].flatMap(({ path, value: { idleTimeout = {} } }) =>
-    Object.entries(idleTimeout).map(([protocol, ms]) => ({
-      thing,
-      at: [...path, 'idleTimeout', protocol],
-      ms,
-    })),
-  );
-}
-
 /** Rules, or the frontends that say so for them, that forget TCP flows earlier than appliances do. */
 function forgetful({ rules }: Draft) {
   return rules
@@ -252,7 +241,7 @@ function forgetful({ rules }: Draft) {
 /** Rules that the kernel data plane, or its mode, cannot serve as they are written. */
 const RULE_CHECKS = [
   // Conntrack and the timeouts of sets count in seconds.
-  error('LB_VALUE', inKernel(idleTimes), '', {
+  error('LB_VALUE', inKernel(idleTimes('tcp', 'udp')), '', {
     when: ({ ms }) => ms % 1000 !== 0 && formatDuration(ms),
     say: (_, idle) => `Expected whole seconds, found ${idle}`,
     expected: 'whole seconds',

@@ -46,16 +46,15 @@ function sharing(wanted: 'overlap' | 'yields' | 'clash') {
 /** Own listeners with rules that claim their port, and with earlier own listeners that do. */
 function* ownClashes(draft: Draft) {
   for (const [index, listen] of draft.own.entries()) {
-    const spot = { thing: draft.root, at: listen.path, port: listen.port };
     for (const rule of draft.rules) {
       const isNear = ownListensAt(draft, rule.frontend.address).includes(listen);
       if (!isNear || commonPorts(rule, listen) === undefined) continue;
-      yield { ...spot, who: `Rule "${rule.name}"`, expected: 'a port that no rule names' };
+      yield { ...listen, who: `Rule "${rule.name}"`, expected: 'a port that no rule names' };
     }
     for (const earlier of draft.own.slice(0, index)) {
       const isNear = addressesOverlap(listen.address, earlier.address);
       if (!isNear || commonPorts(earlier, listen) === undefined) continue;
-      yield { ...spot, who: `"${formatPath(earlier.path)}"`, expected: 'a port of its own' };
+      yield { ...listen, who: `"${formatPath(earlier.at)}"`, expected: 'a port of its own' };
     }
   }
 }
@@ -155,9 +154,11 @@ function loops<T extends Dialled>(
     );
     return rules.flatMap((rule) =>
       dialledBy(rule, near.get(rule.pool) ?? [], draft).flatMap((target) => {
-        const listener = at(target.address).find((one) => commonPorts(target, one) !== undefined);
-        if (listener === undefined) return [];
-        return [{ ...target, rule, what: listener.what, place: commonPorts(target, listener) ?? '' }];
+        const hits = at(target.address).flatMap((listener) => {
+          const common = commonPorts(target, listener);
+          return common === undefined ? [] : [{ ...target, rule, what: listener.what, common }];
+        });
+        return hits.slice(0, 1);
       }),
     );
   };
@@ -192,8 +193,8 @@ function dialledByProbe({ probe }: Rule, near: readonly Backend[]) {
 /** Backends and probe targets that lead straight back into haports. */
 export const LOOP_CHECKS = [
   error('LB_LOOP', loops(dialledByRule), '', {
-    say: ({ rule, place, address, what }) =>
-      `Rule "${rule.name}" would send ${place} of ${address.text} into ${what}`,
+    say: ({ rule, common, address, what }) =>
+      `Rule "${rule.name}" would send ${common} of ${address.text} into ${what}`,
     expected: 'an address and port where haports itself does not listen',
     reason: 'A flow that comes back to its own listener runs in circles until everything is used up',
   }),
