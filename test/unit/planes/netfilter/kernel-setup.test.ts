@@ -1,10 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import {
-  deltaText,
-  removeTableText,
-  type KernelSetup,
-} from '../../../../src/planes/netfilter/setup.js';
+import { deltaText, removeTableText, type KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 
 function setup(
   sets: Readonly<Record<string, Readonly<Record<string, string>>>>,
