@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import type { ExitCode } from '../../../src/cli/deps.js';
 import { BalancerError, type ErrorSource } from '../../../src/model/errors.js';
 import { VERSION } from '../../../src/model/version.js';
-import { example } from '../config/example.js';
+import { example } from '../../support/example.js';
 import { FakeDeps } from './fake-deps.js';
 
 const CONNECTION =

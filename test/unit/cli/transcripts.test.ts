@@ -20,7 +20,7 @@ import {
   NOW_MS,
 } from '../../support/api-answers.js';
 import { GoldenFolder } from '../../support/golden.js';
-import { example, haExample } from '../config/example.js';
+import { example, haExample } from '../../support/example.js';
 import { LogRecorder, randomFlows } from '../control/recorded-flows.js';
 import { settings } from '../control/settings.js';
 import { problem } from './fake-admin.js';
@@ -97,30 +97,19 @@ const FINDINGS = [
 const UNUSABLE = problem(422, 'LB_CONFIG_INVALID', 'It cannot be used', { findings: FINDINGS });
 const NEW = { 'new.json': '{ "ü": 1 }' };
 
-const RISKY = haExample((raw) => {
-  raw['compat'] = 'none';
-  raw.backendPools[0]!.backends.length = 1;
-});
-const BROKEN = example((raw) => {
-  raw.rules[0]!['frontend'] = 'hubb';
-  raw.rules[0]!['idletimeout'] = 1;
-});
+const RISKY = haExample({ compat: 'none', pool: { backends: ['10.0.1.1'] } });
+const BROKEN = example({ rule: { frontend: 'hubb', idletimeout: 1 } });
 /** With a warning as well, which `explain` does not print. */
-const NO_SUCH_PROBE = haExample((raw) => {
-  raw.backendPools[0]!.backends.length = 1;
-  raw.rules[0]!['probe'] = 'nosuch';
-});
+const NO_SUCH_PROBE = haExample({ pool: { backends: ['10.0.1.1'] }, rule: { probe: 'nosuch' } });
 
 /** On the kernel data plane. */
 function kernel(options: object, rule: object = {}, { address = '10.9.0.10', backends = 3 } = {}) {
-  return haExample((raw) => {
-    raw['seed'] = 0x12345678;
-    raw['dataPlane'] = { kind: 'kernel', kernel: options };
-    raw.frontends[0]!['address'] = address;
-    raw.backendPools[0]!.backends = hosts('10.2.0.1', backends);
-    raw.rules = [
-      { name: 'ha', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true, ...rule },
-    ];
+  return haExample({
+    seed: 0x12345678,
+    dataPlane: { kind: 'kernel', kernel: options },
+    frontend: { address },
+    pool: { backends: hosts('10.2.0.1', backends) },
+    rule: { listenPorts: undefined, ...rule },
   });
 }
 
@@ -175,7 +164,7 @@ const TAMPERED = log.lines.with(
   victim,
   log.lines[victim]!.replace('"backend":"nvas/10.0.0.1"', '"backend":"nvas/10.0.0.3"'),
 );
-const THREE = haExample((raw) => (raw.backendPools[0]!.backends = hosts('127.0.0.1')));
+const THREE = haExample({ pool: { backends: hosts('127.0.0.1') } });
 /** With a rule of the name that the log's has. */
 const OTHER = { ...THREE, rules: [{ ...THREE.rules[0], name: 'ha-ports' }] };
 
@@ -295,7 +284,7 @@ const STORIES: Readonly<Record<string, readonly Story[]>> = {
       also: ({ files }) => files.set('config.json', { ...example(), admin: { socket: lab.admin.socket } }),
     },
     reads(`explain ${FLOW} --down nvas/two`, {
-      'config.json': example((raw) => (raw.backendPools[0]!.backends[1]!['name'] = 'two')),
+      'config.json': example({ pool: { backends: ['10.0.1.1', { name: 'two', address: '10.0.1.2' }] } }),
     }),
     reads(`explain ${FLOW} --down nvas/10.0.1.1 --down nvas/10.0.1.2`, { 'config.json': example() }),
     ...[NAT, L2, HOP].map((raw) => reads(`explain -c kernel.json ${KERNEL_FLOW}`, { 'kernel.json': raw })),
@@ -330,7 +319,7 @@ const STORIES: Readonly<Record<string, readonly Story[]>> = {
     ...['', ' --json', ' --max-moved 0.02'].map((more) =>
       reads(`plan new.json --against old.json${more}`, {
         'old.json': example(),
-        'new.json': example((raw) => raw.backendPools[0]!.backends.push({ address: '10.0.1.3' })),
+        'new.json': example({ pool: { backends: ['10.0.1.1', '10.0.1.2', '10.0.1.3'] } }),
       }),
     ),
     reads('plan old.json --against old.json --max-moved 0', { 'old.json': example() }),
