@@ -179,10 +179,10 @@ export class SharedUpstreams implements UpstreamOwner {
     const { manager, picker } = this.#tools;
     const { slot, tuple } = flow;
     const failed = this.#failed.present();
-    const pick = picker.pickForPacket(manager.state, slot.index, tuple, sequence, failed);
+    const pick = picker.pickForRule(manager.state, slot.index, tuple, failed, sequence);
     if (pick.kind === 'picked' || failed.size === 0) return pick;
     // All have failed a moment ago: rather one of those than none.
-    return picker.pickForPacket(manager.state, slot.index, tuple, sequence, NONE_EXCLUDED);
+    return picker.pickForRule(manager.state, slot.index, tuple, NONE_EXCLUDED, sequence);
   }
 
   #open(state: ForwardingState, pick: Picked, flow: Flow): CountedUpstream {

@@ -41,7 +41,7 @@ class Lab {
   }
 
   ended(reason: 'shutdown' | 'closed', protocol: Protocol): number {
-    const found = this.manager.traffic.allTraffic().find((one) => one.protocol === protocol);
+    const found = this.manager.traffic.rows().find((one) => one.protocol === protocol);
     return found?.flowsEnded[reason] ?? 0;
   }
 }

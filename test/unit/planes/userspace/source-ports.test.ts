@@ -42,7 +42,9 @@ function make(random = 0) {
   });
   const levels = (): string[] =>
     events.map((event) =>
-      event.type === 'source-port-pressure' ? `${event.level} ${event.used}/${event.available}` : event.type,
+      event.type === 'source-port-pressure'
+        ? `${event.pressure} ${event.used}/${event.available}`
+        : event.type,
     );
   return { clock, ports, events, levels };
 }

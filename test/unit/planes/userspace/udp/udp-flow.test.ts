@@ -382,7 +382,7 @@ describe('local addresses and ports', () => {
     ]);
     assert.equal(rig.drops('ports-exhausted'), 54);
     assert.equal(rig.eventsOf('overload')[0]?.reason, 'ports-exhausted');
-    assert.ok(rig.eventsOf('source-port-pressure').some(({ level }) => level === 'exhausted'));
+    assert.ok(rig.eventsOf('source-port-pressure').some(({ pressure }) => pressure === 'exhausted'));
   });
 
   test('UdpFlow avoids ports that other processes have', async (t) => {
