@@ -40,7 +40,9 @@ describe('AdminServer', () => {
     const { status, headers } = await ask({ port }, '/');
     assert.equal(status, 200);
     assert.match(String(headers['content-type']), /^text\/html/);
-    assert.match(String(headers['content-security-policy']), /frame-ancestors 'none'/);
+    assert.match(String(headers['content-security-policy']), /script-src 'self'; .*frame-ancestors 'none'/);
+    assert.equal(headers['x-content-type-options'], 'nosniff');
+    assert.equal(headers['cache-control'], 'no-cache');
   });
 
   test('every answer has headers that keep browsers from doing harm', async (t) => {

@@ -13,7 +13,7 @@ const text = new TextDecoder();
 function streams(options: { heartbeatMs?: number; maxQueuedBytes?: number; maxStreams?: number } = {}) {
   const feed = new FakeFeed();
   const clock = new FakeClock();
-  return { feed, clock, streams: new EventStreams({ feed, clock }, options) };
+  return { feed, clock, streams: new EventStreams({ events: feed, clock }, options) };
 }
 
 /** Takes chunks until there is nothing to take. */

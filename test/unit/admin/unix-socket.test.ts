@@ -5,7 +5,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, symlinkSync, writeFileSy
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { UnixSocketListener } from '../../../src/admin/listening.js';
+import { UnixSocketListener } from '../../../src/admin/unix-socket.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { folder } from './admin-lab.js';
 
