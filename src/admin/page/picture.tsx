@@ -169,6 +169,7 @@ function BackendNode({ backend, route }: { readonly backend: BackendView; route:
     >
       <button
         type="button"
+        class="plain"
         aria-describedby={open ? id : undefined}
         onFocus={() => setOpen(true)}
         onBlur={() => setOpen(false)}

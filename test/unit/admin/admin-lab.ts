@@ -1,5 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -112,4 +113,21 @@ export async function askRaw(port: number, bytes: string): Promise<string> {
   socket.write(bytes);
   await new Promise((resolve) => socket.once('close', resolve));
   return answer;
+}
+
+/** A self-signed certificate of lb1.example and its key. Undefined without openssl. */
+export function makePair(): { readonly certificate: string; readonly key: string } | undefined {
+  const path = mkdtempSync(join(tmpdir(), 'haports-admin-'));
+  try {
+    const [key, certificate] = [join(path, 'key.pem'), join(path, 'certificate.pem')];
+    const words =
+      'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=lb1.example -addext subjectAltName=DNS:lb1.example';
+    execFileSync('openssl', [...words.split(' '), '-keyout', key, '-out', certificate], { stdio: 'pipe' });
+    return { key: readFileSync(key, 'utf8'), certificate: readFileSync(certificate, 'utf8') };
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  } finally {
+    rmSync(path, { recursive: true });
+  }
 }
