@@ -76,7 +76,10 @@ export class EventStreams {
         end();
       };
       const send = (frame: Uint8Array): void => {
-        if (frame.byteLength > room()) return drop();
+        if (frame.byteLength > room()) {
+          drop();
+          return;
+        }
         sent += frame.byteLength;
         controller.enqueue(frame);
       };
@@ -86,7 +89,10 @@ export class EventStreams {
       const beat = (): void => {
         const queued = highWaterMark - room();
         // The reader took nothing of what was queued for a whole interval.
-        if (queued > 0 && sent - queued === takenAtBeat) return drop();
+        if (queued > 0 && sent - queued === takenAtBeat) {
+          drop();
+          return;
+        }
         takenAtBeat = sent - queued;
         waitForBeat();
         send(utf8(': \n\n'));

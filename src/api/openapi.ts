@@ -107,14 +107,14 @@ function operation(name: string, route: Route, schemaOf: (schema: z.ZodType) => 
 /** By status, each with the codes that it stands for. */
 function failures(codes: readonly RefusalCode[], schema: Schema): OpenApiOperation['responses'] {
   const content = { 'application/problem+json': { schema } };
-  const titles: Record<number, Record<string, RefusalCode[]>> = {};
-  for (const code of codes) {
-    const { status, title } = REFUSALS[code];
-    ((titles[status] ??= {})[title] ??= []).push(code);
-  }
+  const statuses = new Set(codes.map((code) => REFUSALS[code].status));
   return Object.fromEntries(
-    Object.entries(titles).map(([status, byTitle]) => {
-      const texts = Object.entries(byTitle).map(([title, of]) => `${title} (${of.join(', ')})`);
+    [...statuses].map((status) => {
+      const same = codes.filter((code) => REFUSALS[code].status === status);
+      const titles = new Set(same.map((code) => REFUSALS[code].title));
+      const texts = [...titles].map(
+        (title) => `${title} (${same.filter((code) => REFUSALS[code].title === title).join(', ')})`,
+      );
       return [status, { description: texts.join('; '), content }];
     }),
   );
