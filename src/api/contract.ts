@@ -2,29 +2,8 @@ import { z } from 'zod';
 import { parseEndpoint, parseIpAddress } from '../model/address.js';
 import { parseDuration } from '../model/configuration.js';
 import { BalancerError, type ErrorCode, type ErrorSource } from '../model/errors.js';
-import {
-  adminState,
-  backendPool,
-  drain,
-  drainEnd,
-  feedEvent,
-  flowList,
-  flowSort,
-  flowState,
-  frontend,
-  healthState,
-  liveExplanation,
-  placementReason,
-  planOutcome,
-  protocol,
-  reloadOutcome,
-  rule,
-  simulationReport,
-  status,
-  upgradeOutcome,
-  type Immutable,
-  type Shown,
-} from './views.js';
+import type { Immutable, Shown } from './views.js';
+import * as views from './views.js';
 
 /*
  * The contract of the admin API: each route once. From it come the types, the validation of requests, the client, the
@@ -167,8 +146,8 @@ const population = z.discriminatedUnion(
 
 const supposition = keys({
   backend: backendName,
-  health: word(healthState.options).optional(),
-  adminState: word(adminState.options).optional(),
+  health: word(views.healthState.options).optional(),
+  adminState: word(views.adminState.options).optional(),
   weight: integer(0, 256).optional(),
   draining: flag.optional(),
 });
@@ -183,13 +162,13 @@ const simulationRequest = keys({
 const flowQuery = keys({
   rule: text.optional().describe('Name of the rule'),
   backend: backendName.optional(),
-  protocol: word(protocol.options).optional(),
+  protocol: word(views.protocol.options).optional(),
   source: parsed('an IP address', (value) => parseIpAddress(value)?.text)
     .optional()
     .describe('Address of the client'),
-  state: word(flowState.options).optional(),
-  reason: word(placementReason.options).optional().describe('Why it is on its backend'),
-  sort: word(flowSort.options).default('none').describe('The most comes first'),
+  state: word(views.flowState.options).optional(),
+  reason: word(views.placementReason.options).optional().describe('Why it is on its backend'),
+  sort: word(views.flowSort.options).default('none').describe('The most comes first'),
   limit: inText(/^\d{1,15}$/, integer(1, 1000))
     .prefault(100)
     .describe('Flows of a page'),
@@ -199,7 +178,7 @@ const flowQuery = keys({
 });
 
 const explainQuery = keys({
-  protocol: word(protocol.options),
+  protocol: word(views.protocol.options),
   source: endpoint.describe('Client, as address:port or [address]:port'),
   destination: endpoint.describe('Frontend, as address:port or [address]:port'),
 })
@@ -219,14 +198,14 @@ const shareError = 'a number from 0 to 1 such as 0.02';
 
 const drainRequest = keys({
   deadline: duration,
-  then: word(drainEnd.options).default('reset'),
+  then: word(views.drainEnd.options).default('reset'),
   spread: duration.prefault('10s').describe('Time over which flows are ended after the deadline'),
   force: flag.default(false).describe('Even where fewer than minimumHealthy are left'),
 })
   .meta({ id: 'DrainRequest' })
   .transform(({ deadline, spread, ...rest }) => ({ ...rest, deadlineMs: deadline, spreadMs: spread }));
 
-const adminStateChange = keys({ adminState: word([...adminState.options, 'configured']) }).meta({
+const adminStateChange = keys({ adminState: word([...views.adminState.options, 'configured']) }).meta({
   id: 'AdminStateChange',
   description: 'configured: what the configuration says again',
 });
@@ -251,22 +230,24 @@ const DRAIN = '/v1/backends/{pool}/{backend}/drain';
 
 /** Names of the routes are those of the client's methods and of the server's handlers. */
 export const ROUTES = {
-  status: route('GET', '/v1/status', 'The process as a whole', { answer: status }),
-  frontends: route('GET', '/v1/frontends', 'All frontends', { answer: z.array(frontend) }),
-  rules: route('GET', '/v1/rules', 'All rules', { answer: z.array(rule) }),
-  pools: route('GET', '/v1/pools', 'All backend pools with their backends', { answer: z.array(backendPool) }),
+  status: route('GET', '/v1/status', 'The process as a whole', { answer: views.status }),
+  frontends: route('GET', '/v1/frontends', 'All frontends', { answer: z.array(views.frontend) }),
+  rules: route('GET', '/v1/rules', 'All rules', { answer: z.array(views.rule) }),
+  pools: route('GET', '/v1/pools', 'All backend pools with their backends', {
+    answer: z.array(views.backendPool),
+  }),
   pool: route('GET', '/v1/pools/{pool}', 'One backend pool', {
-    answer: backendPool,
+    answer: views.backendPool,
     errors: ['LB_NOT_FOUND'],
   }),
   flows: route('GET', '/v1/flows', 'Live flows, a page at a time', {
     keys: flowQuery,
-    answer: flowList,
+    answer: views.flowList,
     errors: ['LB_UNKNOWN_BACKEND'],
   }),
   explain: route('GET', '/v1/explain', 'Which backend a flow gets, and why', {
     keys: explainQuery,
-    answer: liveExplanation,
+    answer: views.liveExplanation,
     errors: ['LB_CONFLICT'],
   }),
   setAdminState: route(
@@ -281,37 +262,37 @@ export const ROUTES = {
   }),
   drain: route('POST', DRAIN, 'Drain a backend: no new flows, and after the deadline no old ones', {
     keys: drainRequest,
-    answer: drain,
+    answer: views.drain,
     status: 202,
     errors: ['LB_UNKNOWN_BACKEND', 'LB_CONFLICT', 'LB_APPLY_FAILED'],
   }),
-  drainStatus: route('GET', DRAIN, 'How its drain stands', { answer: drain, errors: ['LB_NOT_FOUND'] }),
+  drainStatus: route('GET', DRAIN, 'How its drain stands', { answer: views.drain, errors: ['LB_NOT_FOUND'] }),
   cancelDrain: route('DELETE', DRAIN, 'End its drain: it gets new flows again', {
     errors: ['LB_UNKNOWN_BACKEND', 'LB_NOT_FOUND', 'LB_APPLY_FAILED'],
   }),
-  drains: route('GET', '/v1/drains', 'All drains', { answer: z.array(drain) }),
+  drains: route('GET', '/v1/drains', 'All drains', { answer: z.array(views.drain) }),
   plan: route('POST', '/v1/plan', 'What a configuration would change. Changes nothing', {
     configuration: true,
-    answer: planOutcome,
+    answer: views.planOutcome,
     errors: ['LB_CONFIG_INVALID', 'LB_CONFLICT'],
   }),
   reload: route('POST', '/v1/reload', 'Take a configuration over, whole or not at all', {
     keys: reloadQuery,
     configuration: true,
-    answer: reloadOutcome,
+    answer: views.reloadOutcome,
     errors: ['LB_CONFIG_INVALID', 'LB_CONFLICT', 'LB_GATE_EXCEEDED', 'LB_RESTART_NEEDED', 'LB_APPLY_FAILED'],
   }),
   upgrade: route(
     'POST',
     '/v1/upgrade',
     'Have the version that is installed now take the place of this process. Answered by the old one',
-    { keys: upgradeRequest, answer: upgradeOutcome, errors: ['LB_CONFLICT', 'LB_UPGRADE_FAILED'] },
+    { keys: upgradeRequest, answer: views.upgradeOutcome, errors: ['LB_CONFLICT', 'LB_UPGRADE_FAILED'] },
   ),
   simulate: route(
     'POST',
     '/v1/simulate',
     'What would become of flows if backends were otherwise. Changes nothing',
-    { keys: simulationRequest, answer: simulationReport, errors: ['LB_UNKNOWN_BACKEND'] },
+    { keys: simulationRequest, answer: views.simulationReport, errors: ['LB_UNKNOWN_BACKEND'] },
   ),
   events: route(
     'GET',
@@ -320,7 +301,7 @@ export const ROUTES = {
     {
       keys: keys({ since: flowOrEventId.optional().describe('First those remembered above this id') }),
       headers: z.object({ 'Last-Event-ID': flowOrEventId.optional().describe('As since, and wins over it') }),
-      answer: feedEvent,
+      answer: views.feedEvent,
       answerType: 'text/event-stream',
       errors: ['LB_CONFLICT'],
     },

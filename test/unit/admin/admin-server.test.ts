@@ -8,7 +8,8 @@ import { AdminServer } from '../../../src/admin/server.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { within } from '../../support/deadline.js';
-import { adminLab, ask, askRaw, folder, LOOPBACK, problemOf } from './admin-lab.js';
+import { ask } from '../../support/admin-api.js';
+import { adminLab, askRaw, folder, LOOPBACK, problemOf } from './admin-lab.js';
 import { FakeOperations } from './fake-operations.js';
 
 const TOKEN = 'correct-horse-battery';

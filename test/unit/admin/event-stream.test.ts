@@ -5,7 +5,8 @@ import { describe, test, type TestContext } from 'node:test';
 import { EventStreams } from '../../../src/admin/sse.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { eventually, within } from '../../support/deadline.js';
-import { adminLab, ask, problemOf } from './admin-lab.js';
+import { ask } from '../../support/admin-api.js';
+import { adminLab, problemOf } from './admin-lab.js';
 import { FakeFeed } from './fake-operations.js';
 
 const text = new TextDecoder();

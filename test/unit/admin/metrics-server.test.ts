@@ -6,7 +6,8 @@ import {
   type Readiness,
 } from '../../../src/admin/metrics-server.js';
 import { systemClock } from '../../../src/runtime/clock.js';
-import { ask, LOOPBACK, type Answer } from './admin-lab.js';
+import { ask, type Answer } from '../../support/admin-api.js';
+import { LOOPBACK } from './admin-lab.js';
 
 async function serve(
   t: TestContext,

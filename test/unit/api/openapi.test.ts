@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ROUTES, type Route } from '../../../src/api/contract.js';
 import { openApiDocument } from '../../../src/api/openapi.js';
-import { adminLab, ask } from '../admin/admin-lab.js';
+import { ask } from '../../support/admin-api.js';
+import { adminLab } from '../admin/admin-lab.js';
 
 const document = openApiDocument();
 
