@@ -57,7 +57,7 @@ const report: ReloadReport = {
 };
 
 const kernel: KernelReport = {
-  ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: 'Chosen because of this' },
+  ...{ table: 'inet haports', mode: 'capture, udp redirect', why: 'Chosen because of this' },
   ...{ state: 'in-place', sinceMs: 0, repairs: 3, failures: 2, tool: 'nftables v1.0.6' },
 };
 
@@ -134,7 +134,7 @@ const GOLDEN: readonly (readonly [BalancerEvent, string])[] = [
   ],
   [
     { type: 'kernel-changed', atMs: 0, change: 'installed', report: kernel },
-    'info kernel-installed {"table":"inet haports","mode":"capture dnat-map, udp redirect","why":"Chosen because of this"} Installed table inet haports in the kernel: capture dnat-map, udp redirect. Chosen because of this',
+    'info kernel-installed {"table":"inet haports","mode":"capture, udp redirect","why":"Chosen because of this"} Installed table inet haports in the kernel: capture, udp redirect. Chosen because of this',
   ],
   [
     {
@@ -144,15 +144,15 @@ const GOLDEN: readonly (readonly [BalancerEvent, string])[] = [
       evidence: 'Table inet haports was gone',
       report: kernel,
     },
-    'warn kernel-repaired {"table":"inet haports","mode":"capture dnat-map, udp redirect","evidence":"Table inet haports was gone"} Repaired table inet haports in the kernel: Table inet haports was gone',
+    'warn kernel-repaired {"table":"inet haports","mode":"capture, udp redirect","evidence":"Table inet haports was gone"} Repaired table inet haports in the kernel: Table inet haports was gone',
   ],
   [
     { type: 'kernel-changed', atMs: 0, change: 'failed', evidence: 'nft failed: no', report: kernel },
-    'error kernel-failed {"table":"inet haports","mode":"capture dnat-map, udp redirect","evidence":"nft failed: no"} Cannot install table inet haports in the kernel: nft failed: no',
+    'error kernel-failed {"table":"inet haports","mode":"capture, udp redirect","evidence":"nft failed: no"} Cannot install table inet haports in the kernel: nft failed: no',
   ],
   [
     { type: 'kernel-changed', atMs: 0, change: 'removed', report: kernel },
-    'info kernel-removed {"table":"inet haports","mode":"capture dnat-map, udp redirect"} Removed table inet haports from the kernel',
+    'info kernel-removed {"table":"inet haports","mode":"capture, udp redirect"} Removed table inet haports from the kernel',
   ],
   [
     { type: 'worker-lost', atMs: 3, worker: 0, evidence: 'SIGKILL', flowsLost: 12 },

@@ -239,7 +239,7 @@ describe('Metrics.render()', () => {
 
   test('render() exports what is in the kernel where there is something', async () => {
     const report: KernelReport = {
-      ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: '' },
+      ...{ table: 'inet haports', mode: 'capture, udp redirect', why: '' },
       ...{ state: 'in-place', sinceMs: 0, repairs: 3, failures: 2, tool: 'nftables v1.0.6' },
     };
     const values = async (kernel: KernelReport | undefined) => {
