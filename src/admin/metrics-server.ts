@@ -104,7 +104,7 @@ function createAnswer(
     const page = pages.get(new URL(url).pathname);
     if (page === undefined) return problem(404, 'There are only /metrics, /healthz and /readyz');
     if (method === 'GET' || method === 'HEAD') {
-      // The client is told nothing of the error.
+      // The client does not see the error.
       return page().catch(() => problem(500, 'Internal error'));
     }
     return problem(405, 'Only GET and HEAD are allowed', { headers: { allow: 'GET, HEAD' } });

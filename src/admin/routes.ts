@@ -101,7 +101,7 @@ function refuseOtherMethods(app: Hono<AdminEnv>): void {
 
 function notFound(): Response {
   return problem(404, 'Not found', {
-    detail: 'There is no such path: GET /v1/openapi.json tells which there are',
+    detail: 'No such path: GET /v1/openapi.json lists all of them',
     code: 'LB_NOT_FOUND',
   });
 }

@@ -72,7 +72,7 @@ export class UnixSocketListener {
     if (refusal === undefined) throw this.#failed('another process answers there');
     // Refused: bound once, and closed since. Everything else, a full backlog (EAGAIN) too, is no proof of that.
     if (refusal !== 'ECONNREFUSED' && refusal !== 'ENOENT') {
-      throw this.#failed(`whether another process listens there cannot be told (${refusal})`);
+      throw this.#failed(`another process may be listening there (${refusal})`);
     }
   }
 
