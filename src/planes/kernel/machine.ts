@@ -211,7 +211,7 @@ const NORMAL = 0.7;
 export class ConntrackUse {
   readonly #deps: { readonly clock: Clock; readonly files: Files };
   readonly #emit: (event: TablePressure) => void;
-  #level: TablePressure['level'] = 'normal';
+  #level: TablePressure['pressure'] = 'normal';
   #use: TableUse | undefined;
   #cancel: (() => void) | undefined;
 
@@ -252,7 +252,7 @@ export class ConntrackUse {
     const level = share >= 1 ? 'exhausted' : share >= calm ? 'high' : 'normal';
     if (level === this.#level) return;
     this.#level = level;
-    this.#emit({ type: 'table-pressure', atMs: this.#deps.clock.wallMs(), level, used, limit });
+    this.#emit({ type: 'table-pressure', atMs: this.#deps.clock.wallMs(), pressure: level, used, limit });
   }
 }
 

@@ -91,7 +91,10 @@ describe('UnixSocketListener', () => {
     await once(child.stdout, 'data');
     const waiting = Array.from({ length: 4 }, () => connect({ path }).on('error', () => undefined));
     t.after(() => waiting.forEach((socket) => socket.destroy()));
-    await assert.rejects(place(path).listen(server(t)), refused(/another process may be listening there \(EAGAIN\)/));
+    await assert.rejects(
+      place(path).listen(server(t)),
+      refused(/another process may be listening there \(EAGAIN\)/),
+    );
     assert.ok(existsSync(path));
   });
 

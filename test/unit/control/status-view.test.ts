@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { statusView, type StatusInputs } from '../../../src/status/views.js';
 import type { BackendState, ForwardingState } from '../../../src/model/forwarding.js';
 import type { KernelReport } from '../../../src/model/kernel-report.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aBackend, aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow } from './counters-fixtures.js';
 

@@ -511,7 +511,7 @@ describe('ConntrackFlows', () => {
       clock.advance(1000);
       for (let turn = 0; turn < 10; turn++) await Promise.resolve();
       levels.push(
-        ...told().flatMap((event) => (event.type === 'table-pressure' ? [`${count} ${event.level}`] : [])),
+        ...told().flatMap((event) => (event.type === 'table-pressure' ? [`${count} ${event.pressure}`] : [])),
       );
     }
     assert.deepEqual(levels, ['75 high', '100 exhausted', '72 high', '69 normal']);
