@@ -52,7 +52,7 @@ describe('ProbeScheduler', () => {
     assert.deepEqual(runner.takeTimes(), [15_000, 20_000], 'a slow probe does not delay the next');
   });
 
-  test('inherit() has a target start with what another process knew, and no other', async () => {
+  test('inherit() has a target start with what another process knew, and no other', () => {
     const { scheduler } = setUp();
     const up = { state: 'up', measured: 'up', consecutiveSuccesses: 4 } as const;
     const known = { ...initialHealth(), ...up };

@@ -43,8 +43,10 @@ describe('Metrics.render()', () => {
     const { kernel } = sampleSource().facts();
     assert.ok(kernel !== undefined);
     const values = async (found: KernelReport | undefined) => {
-      const { value } = await scrape(sampleSource({ kernel: found }));
-      return ['in_place', 'repairs_total', 'failures_total'].map((name) => value(`haports_kernel_${name}`));
+      const scraped = await scrape(sampleSource({ kernel: found }));
+      return ['in_place', 'repairs_total', 'failures_total'].map((name) =>
+        scraped.value(`haports_kernel_${name}`),
+      );
     };
     assert.deepEqual(await values(kernel), [1, 3, 2]);
     assert.deepEqual(await values({ ...kernel, state: 'failing' }), [0, 3, 2]);
