@@ -158,7 +158,7 @@ describe('problems of a status', () => {
 
   test('shows what the plane keeps in the kernel, and that it is a problem where it is not there', () => {
     const kernel: KernelReport = {
-      ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: 'Because' },
+      ...{ table: 'inet haports', mode: 'capture, udp redirect', why: 'Because' },
       ...{ state: 'in-place', sinceMs: 1000, repairs: 2, failures: 0, tool: 'nftables v1.0.6' },
     };
     const well = statusView(inputs({ kernel }));

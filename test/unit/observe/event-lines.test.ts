@@ -24,7 +24,7 @@ const { report } = aReload();
 const PRESSURES = ['high', 'exhausted', 'normal'] as const;
 
 const kernel: KernelReport = {
-  ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: 'Chosen because of this' },
+  ...{ table: 'inet haports', mode: 'capture, udp redirect', why: 'Chosen because of this' },
   ...{ state: 'in-place', sinceMs: 0, repairs: 3, failures: 2, tool: 'nftables v1.0.6' },
 };
 

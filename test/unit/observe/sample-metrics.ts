@@ -75,7 +75,7 @@ const FACTS: MetricsFacts = {
   ],
   reloads: { succeeded: 4, failed: 1, lastAtMs: 1_700_000_001_000, lastSucceeded: false },
   kernel: {
-    ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: '', state: 'in-place' },
+    ...{ table: 'inet haports', mode: 'capture, udp redirect', why: '', state: 'in-place' },
     ...{ sinceMs: 0, repairs: 3, failures: 2, tool: 'nftables v1.0.6' },
   },
 };
