@@ -120,12 +120,14 @@ function createMetricsServer(configuration: Configuration, parts: ServersParts):
   if (configuration.metrics === undefined) return undefined;
   const source = {
     counters: () => plane.counters(),
-    state: () => balancer.state,
-    probes: () => probeStatuses(health),
-    healthEvents: () => monitors.active,
-    reloads: () => reloads.stats,
-    kernel: () => plane.kernelReport?.(),
-    ...(flowLog === undefined ? {} : { flowLog: () => flowLog.stats }),
+    facts: () => ({
+      state: balancer.state,
+      probes: probeStatuses(health),
+      healthEvents: monitors.active,
+      reloads: reloads.stats,
+      kernel: plane.kernelReport?.(),
+      flowLog: flowLog?.writer.stats,
+    }),
   };
   return new MetricsServer(
     {

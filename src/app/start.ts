@@ -1,7 +1,7 @@
 import { Balancer } from '../control/balancer.js';
 import { createProbeRunner } from '../health/probes.js';
 import { ProbeScheduler } from '../health/scheduler.js';
-import { ProbeHealth, initialHealth, observe } from '../health/tracker.js';
+import { ProbeHealth } from '../health/tracker.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { listeningSentence, type ControlEvent, type IngressMode } from '../model/events.js';
@@ -17,7 +17,7 @@ import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
 import { residentMemory } from '../runtime/machine.js';
 import { startSuccessor, type PeerChannel } from '../runtime/peer.js';
-import { createSystemdNotifier, systemdNotifyProgram, type SystemdNotifier } from '../runtime/systemd.js';
+import { SystemdNotifier, systemdNotifyProgram } from '../runtime/systemd.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
 import { Takeover } from '../upgrade/new-process.js';
@@ -72,7 +72,7 @@ export async function startBalancer(
   const reloads = new ReloadTally({ clock });
   const { webhook: webhookOptions } = configuration;
   const webhook = webhookOptions === undefined ? undefined : new Webhook({ clock, onEvent }, webhookOptions);
-  const systemd = createSystemdNotifier(process.env, systemdNotifyProgram(process.env), {
+  const systemd = new SystemdNotifier(process.env, systemdNotifyProgram(process.env), {
     onFailure: (message) => onEvent({ type: 'systemd-notify-failed', message }),
   });
 
@@ -94,14 +94,8 @@ export async function startBalancer(
     capture,
     onWarning: (warning) => onEvent({ type: 'kernel-machine', warning }),
   });
-  const health = new ProbeHealth(
-    new ProbeScheduler({
-      clock,
-      runner: createProbeRunner({ clock }),
-      tracker: { initialHealth, observe },
-      random: Math.random,
-    }),
-  );
+  const runner = createProbeRunner({ clock });
+  const health = new ProbeHealth(new ProbeScheduler({ clock, runner, random: Math.random }));
   const flowLog = createFlowLog(configuration, onEvent);
   const balancer = new Balancer(
     {
@@ -149,7 +143,7 @@ export async function startBalancer(
     running.stop();
     await servers.stop();
     await webhook?.stop();
-    await flowLog?.stop();
+    await flowLog?.writer.stop();
     summaries.stop();
     systemd.stop();
   };
@@ -186,9 +180,7 @@ export async function startBalancer(
     void systemd.ready(statusLine(balancer, ingress));
     systemd.watch(() => isAlive(balancer, plane));
     return {
-      report,
-      ...(metricsPort === undefined ? {} : { metricsPort }),
-      ...(adminPort === undefined ? {} : { adminPort }),
+      ...{ report, metricsPort, adminPort },
       superseded: succession.superseded,
       async upgrade() {
         // The log tells the outcome, but for a refusal.
@@ -203,7 +195,7 @@ export async function startBalancer(
         return stopped;
       },
       async reopenLogs() {
-        await flowLog?.reopen();
+        await flowLog?.writer.reopen();
       },
       reload: (text, cause) =>
         withSystemd(systemd, balancer, ingress, () => reloader.reload(text, { cause })),

@@ -308,7 +308,7 @@ export interface ProbeResult {
   readonly evidence: string;
   readonly durationMs: number;
   /** From `weightFromProbeHeader`, if the header was there and valid. */
-  readonly weight?: number;
+  readonly weight?: number | undefined;
   /** The probe never left this process (no descriptors, no memory): says nothing about the backend and is not counted. */
   readonly inconclusive?: true;
 }

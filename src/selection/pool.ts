@@ -1,26 +1,24 @@
 import type { AdminState, Backend, BackendPool, HealthState } from '../model/configuration.js';
-import type { BackendState, Exclusion } from '../model/forwarding.js';
+import type { BackendState } from '../model/forwarding.js';
 
 /** What is known about one backend of a pool, apart from its configuration. */
 export interface BackendInputs {
-  /** Ignored for a pool without probe. */
+  /** `up` where no probe asks. */
   readonly health: HealthState;
   readonly adminState: AdminState;
   /** Being drained: no new flows, existing ones stay. */
   readonly draining: boolean;
-  /** In place of the configured weight. */
-  readonly weight?: number;
+  /** In its share of a table; 0: none. */
+  readonly weight: number;
   /** The drain's deadline has passed: flows are ended over this time. Only where `draining`. */
-  readonly endSpreadMs?: number;
+  readonly endSpreadMs?: number | undefined;
 }
 
 export interface PoolEvaluation {
   /** In the order of the configuration. */
   readonly backends: readonly BackendState[];
-  /** Absent if no member serves. */
-  readonly servingPriority?: number;
-  /** No member is eligible; true for an empty pool. */
-  readonly allDown: boolean;
+  /** Undefined where no member is eligible. */
+  readonly servingPriority: number | undefined;
 }
 
 /**
@@ -32,68 +30,40 @@ export interface PoolEvaluation {
  * that many, the best one with any. The other eligible members are on standby.
  */
 export function evaluatePool(
-  pool: BackendPool,
+  { backends, minimumHealthy }: Pick<BackendPool, 'backends' | 'minimumHealthy'>,
   inputs: (backend: Backend) => BackendInputs,
-  hasProbe: boolean,
 ): PoolEvaluation {
-  const members = pool.backends.map((backend) => evaluateMember(backend, inputs(backend), hasProbe));
-  const servingPriority = choosePriority(members, pool.minimumHealthy);
+  const members = backends.map((backend) => evaluateMember(backend, inputs(backend)));
+  const servingPriority = choosePriority(members, minimumHealthy);
   return {
     backends: members.map((member): BackendState => {
       if (!member.eligible) return member;
       const serving = member.backend.priority === servingPriority;
       return serving ? { ...member, serving } : { ...member, exclusion: 'standby' };
     }),
-    ...(servingPriority === undefined ? {} : { servingPriority }),
-    allDown: servingPriority === undefined,
+    servingPriority,
   };
 }
 
-function evaluateMember(backend: Backend, inputs: BackendInputs, hasProbe: boolean): BackendState {
-  const { adminState, draining } = inputs;
-  const health = hasProbe ? inputs.health : 'up';
-  const { eligible, valid, exclusion, invalidBecause } = effectiveEligibility(health, adminState, hasProbe);
-  const effectiveWeight = inputs.weight ?? backend.weight;
-  const state = {
-    backend,
-    health,
-    adminState,
-    effectiveWeight,
-    valid,
-    ...(invalidBecause === undefined ? {} : { invalidBecause }),
-    serving: false,
-  };
-  if (draining && exclusion !== 'admin-down') {
-    const { endSpreadMs } = inputs;
+function evaluateMember(backend: Backend, inputs: BackendInputs): BackendState {
+  const { health, adminState, draining, weight: effectiveWeight, endSpreadMs } = inputs;
+  const standing = eligibilityOf(health, adminState);
+  const state = { backend, health, adminState, effectiveWeight, serving: false, ...standing };
+  if (draining && standing.exclusion !== 'admin-down') {
     const drained = { ...state, eligible: false, exclusion: 'draining' } as const;
-    if (endSpreadMs === undefined || !valid) return drained;
+    if (endSpreadMs === undefined || !standing.valid) return drained;
     return { ...drained, valid: false, invalidBecause: 'drain-deadline', endSpreadMs };
   }
-  if (exclusion !== undefined) return { ...state, eligible, exclusion };
-  if (effectiveWeight === 0) return { ...state, eligible: false, exclusion: 'weight-zero' };
-  return { ...state, eligible };
+  if (!standing.eligible || effectiveWeight > 0) return state;
+  return { ...state, eligible: false, exclusion: 'weight-zero' };
 }
 
 function choosePriority(members: readonly BackendState[], minimumHealthy: number): number | undefined {
-  const eligibleByPriority = new Map<number, number>();
-  for (const { eligible, backend } of members) {
-    if (eligible)
-      eligibleByPriority.set(backend.priority, (eligibleByPriority.get(backend.priority) ?? 0) + 1);
-  }
-  const priorities = [...eligibleByPriority.keys()].sort((a, b) => a - b);
-  return (
-    priorities.find((priority) => (eligibleByPriority.get(priority) ?? 0) >= minimumHealthy) ?? priorities[0]
-  );
-}
-
-/** What probe and operator together allow a backend: new flows (`eligible`) and existing ones (`valid`). */
-export interface Eligibility {
-  readonly eligible: boolean;
-  readonly valid: boolean;
-  /** Set if not eligible. */
-  readonly exclusion?: Extract<Exclusion, 'probe-down' | 'probe-unknown' | 'admin-down'>;
-  /** Set if not valid. */
-  readonly invalidBecause?: 'probe-down' | 'admin-down';
+  const eligible = members.filter((member) => member.eligible).map(({ backend }) => backend.priority);
+  const priorities = [...new Set(eligible)].sort((a, b) => a - b);
+  const isEnough = (priority: number): boolean =>
+    eligible.filter((other) => other === priority).length >= minimumHealthy;
+  return priorities.find(isEnough) ?? priorities[0];
 }
 
 /**
@@ -101,15 +71,14 @@ export interface Eligibility {
  * probe; `none` follows it. Without a probe a backend counts as up, and the switch still works, which in Azure it
  * does not (V11). A backend that was not probed yet gets no new flows but keeps the ones it has.
  */
-export function effectiveEligibility(
+export function eligibilityOf(
   health: HealthState,
   adminState: AdminState,
-  hasProbe: boolean,
-): Eligibility {
+): Pick<BackendState, 'eligible' | 'valid' | 'exclusion' | 'invalidBecause'> {
   if (adminState === 'down') {
     return { eligible: false, valid: false, exclusion: 'admin-down', invalidBecause: 'admin-down' };
   }
-  if (adminState === 'up' || !hasProbe || health === 'up') return { eligible: true, valid: true };
+  if (adminState === 'up' || health === 'up') return { eligible: true, valid: true };
   if (health === 'unknown') return { eligible: false, valid: true, exclusion: 'probe-unknown' };
   return { eligible: false, valid: false, exclusion: 'probe-down', invalidBecause: 'probe-down' };
 }

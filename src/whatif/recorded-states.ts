@@ -7,10 +7,10 @@ import {
   type ForwardingState,
   type PoolView,
 } from '../model/forwarding.js';
-import type { CompilerInputs } from '../selection/compiler.js';
+import { withTables, type CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../selection/maglev.js';
-import { effectiveEligibility } from '../selection/pool.js';
+import { eligibilityOf } from '../selection/pool.js';
 
 /** One backend, by the probe that saw it so; no probe: an empty name. */
 type Seen = ReadonlyMap<string, LoggedMember>;
@@ -91,7 +91,7 @@ function isRamping({ slowStartMs, backends }: BackendPool, byBackend: ReadonlyMa
 /** Valid again but for the drain: then its deadline has passed. */
 function drainOf(member: LoggedMember | undefined): DrainStage | undefined {
   if (member?.exclusion !== 'draining') return undefined;
-  const isEnding = !member.valid && effectiveEligibility(member.health, member.adminState, true).valid;
+  const isEnding = !member.valid && eligibilityOf(member.health, member.adminState).valid;
   return isEnding ? { ending: true, spreadMs: 0 } : { ending: false };
 }
 
@@ -191,20 +191,9 @@ export class RecordedStates {
     const { pool, probe } = rule;
     const backends = new Map(pool.backends.map((backend) => [backend.id, backend]));
     const members = recorded.map((member) => memberOfRecordedState(member, backends));
-    const weights = members.map(({ backend, effectiveWeight, serving }) => ({
-      id: backend.id,
-      weight: serving ? effectiveWeight : 0,
-    }));
-    const table = this.#table(weights, size);
-    return {
-      key,
-      pool,
-      probe,
-      servingPriority,
-      backends: members,
-      table,
-      failOpenTable: table.length > 0 ? undefined : this.#table(failOpenWeights(members), size),
-    };
+    return withTables({ key, pool, probe, servingPriority, backends: members }, (weights) =>
+      this.#table(weights, size),
+    );
   }
 
   #table(members: readonly MaglevMember[], size: number): Uint16Array {
@@ -225,14 +214,6 @@ function memberOfRecordedState(recorded: LoggedMember, backends: ReadonlyMap<str
   if (backend === undefined) throw new TypeError(`No backend "${recorded.id}" in the recorded configuration`);
   const { weight, eligible, valid, serving, health, adminState } = recorded;
   return { backend, health, adminState, effectiveWeight: weight, eligible, valid, serving };
-}
-
-/** All but those switched down, as the compiler has it (selection/compiler.ts). */
-function failOpenWeights(members: readonly BackendState[]): readonly MaglevMember[] {
-  return members.map(({ backend, adminState, effectiveWeight }) => ({
-    id: backend.id,
-    weight: adminState === 'down' ? 0 : effectiveWeight,
-  }));
 }
 
 function membersOf({ views }: LoggedEpoch): number {

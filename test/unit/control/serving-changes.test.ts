@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { servingChanges } from '../../../src/control/balancer.js';
 import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
 import { testPool } from '../../support/forwarding-state.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aBackend, aBackendState, aState, aView } from '../selection/fixtures.js';
 
 /** Members by number; those in `serving` serve, those in `standby` are eligible but do not. */

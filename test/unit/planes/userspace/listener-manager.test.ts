@@ -8,6 +8,7 @@ import {
   ListenerManager,
   type Listener,
   type ListenerFactory,
+  type ListenerManagerOptions,
 } from '../../../../src/planes/userspace/listeners.js';
 import { ipAddress, isWildcard } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
@@ -21,21 +22,26 @@ class FakeListener implements Listener {
   closes = 0;
   destroys = 0;
   readonly binding: ListenerBinding;
+  readonly #calls: string[];
 
-  constructor(binding: ListenerBinding) {
+  constructor(binding: ListenerBinding, calls: string[]) {
     this.binding = binding;
+    this.#calls = calls;
   }
 
   serve(): void {
     this.serves++;
+    this.#calls.push('serve');
   }
 
   close(): void {
     this.closes++;
+    this.#calls.push('close');
   }
 
   destroy(): void {
     this.destroys++;
+    this.#calls.push('destroy');
   }
 
   rawHandle(): undefined {
@@ -46,6 +52,8 @@ class FakeListener implements Listener {
 /** Opens what is not said to fail; while `held`, the answer waits. */
 class FakeFactory implements ListenerFactory {
   readonly opened: FakeListener[] = [];
+  /** Of the factory and its listeners, in order. */
+  calls: string[] = [];
   readonly failing = new Map<number, Error>();
   /** Addresses share a port, but for a wildcard and another: as the kernel has it. */
   overlaps = false;
@@ -55,6 +63,7 @@ class FakeFactory implements ListenerFactory {
   #release: (() => void)[] = [];
 
   async open(binding: ListenerBinding): Promise<Listener> {
+    this.calls.push('open');
     this.opening++;
     this.mostOpening = Math.max(this.mostOpening, this.opening);
     if (this.held) await new Promise<void>((resolve) => this.#release.push(resolve));
@@ -65,7 +74,7 @@ class FakeFactory implements ListenerFactory {
     if (this.overlaps && this.opened.some((other) => isInTheWay(other, binding))) {
       throw systemError('EADDRINUSE');
     }
-    const listener = new FakeListener(binding);
+    const listener = new FakeListener(binding, this.calls);
     this.opened.push(listener);
     return listener;
   }
@@ -75,7 +84,7 @@ class FakeFactory implements ListenerFactory {
     for (const resolve of this.#release.splice(0)) resolve();
   }
 
-  ports(): readonly number[] {
+  get ports(): readonly number[] {
     return this.opened.map(({ binding }) => binding.port);
   }
 
@@ -122,7 +131,7 @@ class Lab {
   readonly events: PlaneEvent[] = [];
   readonly manager: ListenerManager;
 
-  constructor(options: { readonly descriptorLimit?: number } = {}, tcpGate?: PortGate) {
+  constructor(options: Partial<ListenerManagerOptions> = {}, tcpGate?: PortGate) {
     this.manager = new ListenerManager(
       {
         clock: this.clock,
@@ -170,13 +179,7 @@ describe('ListenerManager', () => {
   test('start() opens every socket of the configuration with its protocol`s factory', async () => {
     const lab = new Lab();
     assert.deepEqual(await lab.start(wanting({ rules: [aRule({ ports: portSetOf(80, 81) })] })), []);
-    assert.deepEqual(
-      [lab.tcp.ports(), lab.udp.ports()],
-      [
-        [80, 81],
-        [80, 81],
-      ],
-    );
+    for (const { ports } of [lab.tcp, lab.udp]) assert.deepEqual(ports, [80, 81]);
     assert.deepEqual(lab.counts, [2, 2]);
     assert.deepEqual(lab.manager.census(), { hub: { open: 4, wanted: 4 } });
   });
@@ -186,15 +189,11 @@ describe('ListenerManager', () => {
     const { tcp } = lab;
     await lab.start(tcpOn(80, 81, 82));
     await lab.change(tcpOn(81, 83));
-    assert.deepEqual(tcp.ports(), [80, 81, 82, 83]);
+    assert.deepEqual(tcp.ports, [80, 81, 82, 83]);
+    const ends = tcp.opened.map(({ closes, destroys }) => `${closes} closed, ${destroys} destroyed`);
     assert.deepEqual(
-      tcp.opened.map(({ closes, destroys }) => [closes, destroys]),
-      [
-        [1, 0],
-        [0, 0],
-        [1, 0],
-        [0, 0],
-      ],
+      ends,
+      [80, 81, 82, 83].map((port) => `${port % 2 === 0 ? 1 : 0} closed, 0 destroyed`),
     );
     assert.deepEqual(lab.counts, [2, 0]);
     await lab.change(tcpOn());
@@ -240,6 +239,15 @@ describe('ListenerManager', () => {
     assert.deepEqual(lab.manager.census(), { hub: { open: 3, wanted: 6 } });
   });
 
+  test('a failure of a port that workers share is told of by one of them', async () => {
+    const told = [0, 1, 2].map(async (worker) => {
+      const lab = new Lab({ share: { worker, ownerOf: (_address, port) => port % 3 } });
+      lab.tcp.failing.set(80, systemError('EACCES'));
+      return texts(await lab.start(tcpOn(80, 81)));
+    });
+    assert.deepEqual(await Promise.all(told), [[], [], ['tcp 80 EACCES']]);
+  });
+
   test('tries again every 10 s what could not be bound, and only that, and tells what has changed', async () => {
     const lab = new Lab();
     lab.tcp.failing.set(80, systemError('EADDRINUSE'));
@@ -250,7 +258,7 @@ describe('ListenerManager', () => {
     lab.tcp.failing.clear();
     await lab.clock.advanceAsync(10_000);
     assert.deepEqual(lab.failures, []);
-    assert.deepEqual(lab.tcp.ports(), [81, 80]);
+    assert.deepEqual(lab.tcp.ports, [81, 80]);
     assert.deepEqual(lab.manager.census(), { hub: { open: 2, wanted: 2 } });
     assert.deepEqual(
       lab.events.map(({ type }) => type),
@@ -296,7 +304,7 @@ describe('ListenerManager', () => {
     lab.tcp.failing.set(3, systemError('EADDRINUSE'));
     lab.tcp.failing.set(10, systemError('EADDRINUSE'));
     const failures = await lab.start(tcpOn(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
-    assert.deepEqual(lab.tcp.ports(), [1, 2, 4, 5, 6, 7, 8, 9, 11]);
+    assert.deepEqual(lab.tcp.ports, [1, 2, 4, 5, 6, 7, 8, 9, 11]);
     assert.deepEqual([...texts(failures)].sort(), ['tcp 10 EADDRINUSE', 'tcp 12 EMFILE', 'tcp 3 EADDRINUSE']);
   });
 
@@ -304,7 +312,7 @@ describe('ListenerManager', () => {
     const lab = new Lab({ descriptorLimit: 10 });
     lab.tcp.failing.set(3, systemError('EMFILE'));
     await lab.start(tcpOn(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
-    assert.equal(lab.tcp.ports().includes(10), false);
+    assert.equal(lab.tcp.ports.includes(10), false);
   });
 
   test('census() takes frontends by their names, whatever those are', async () => {
@@ -357,7 +365,7 @@ describe('ListenerManager.stage()', () => {
     const next = wanting({ rules: [rule] });
     await manager.stage(next);
     await manager.stage(next);
-    assert.deepEqual(tcp.ports(), [80, 81, 82]);
+    assert.deepEqual(tcp.ports, [80, 81, 82]);
     assert.deepEqual([tcp.on(80).closes, tcp.on(81).closes, tcp.on(82).serves], [0, 0, 0]);
     assert.deepEqual(lab.counts, [2, 0]);
     assert.deepEqual(manager.census(), { hub: { open: 2, wanted: 2 } });
@@ -426,7 +434,7 @@ describe('ListenerManager.stage()', () => {
     await lab.start(tcpOn(1, 2, 3, 4, 5));
     await assert.rejects(lab.change(tcpOn(11, 12, 13, 14, 15)), /a port .* port 15: EMFILE$/);
     // Known before, so none of the others was opened in vain.
-    assert.deepEqual(lab.tcp.ports(), [1, 2, 3, 4, 5]);
+    assert.deepEqual(lab.tcp.ports, [1, 2, 3, 4, 5]);
   });
 });
 
@@ -452,13 +460,8 @@ describe('ListenerManager.commit()', () => {
       await manager.commit(() => undefined);
       assert.deepEqual(lab.failures, []);
       const open = tcp.opened.filter(({ closes }) => closes === 0);
-      assert.deepEqual(
-        open.map(({ binding, serves }) => [binding.address.text, binding.port, serves]).sort(),
-        [
-          [to, 80, 1],
-          [to, 82, 1],
-        ],
-      );
+      const served = open.map(({ binding, serves }) => `${binding.address.text} ${binding.port} ${serves}`);
+      assert.deepEqual(served.sort(), [`${to} 80 1`, `${to} 82 1`]);
     });
   }
 
@@ -523,5 +526,47 @@ describe('ListenerManager.commit()', () => {
     });
     await assert.rejects(lab.manager.stage(both), { code: 'LB_LISTEN_FAILED' });
     assert.equal(lab.tcp.on(80).closes, 0);
+  });
+});
+
+describe('ListenerManager with a gate', () => {
+  /** What is asked of the gate, and what becomes of the socket, in order. */
+  function gated(refusal?: string) {
+    const calls: string[] = [];
+    const lab = new Lab(
+      {},
+      {
+        claim: (address, port) => {
+          calls.push(`claim ${address} ${port}`);
+          return Promise.resolve(refusal);
+        },
+        release: (address, port) => void calls.push(`release ${address} ${port}`),
+      },
+    );
+    lab.tcp.calls = calls;
+    return { lab, calls };
+  }
+
+  test('asks before it opens, and tells once when the socket has closed', async () => {
+    for (const end of ['close', 'plan'] as const) {
+      const { lab, calls } = gated();
+      await lab.start(tcpOn(80));
+      if (end === 'close') lab.manager.close();
+      else await lab.change(tcpOn());
+      const expected = ['claim 198.51.100.1 80', 'open', 'serve', 'close', 'release 198.51.100.1 80'];
+      assert.deepEqual(calls, expected);
+      lab.manager.destroy();
+      assert.deepEqual(calls, end === 'close' ? [...expected, 'close', 'destroy'] : expected);
+    }
+  });
+
+  test('opens nothing that is refused, and gives back what could not be opened', async () => {
+    const refused = gated('EADDRINUSE');
+    assert.deepEqual(texts(await refused.lab.start(tcpOn(80))), ['tcp 80 EADDRINUSE']);
+    assert.deepEqual(refused.calls, ['claim 198.51.100.1 80']);
+    const failing = gated();
+    failing.lab.tcp.failing.set(80, new Error('no'));
+    assert.deepEqual(texts(await failing.lab.start(tcpOn(80))), ['tcp 80 no']);
+    assert.deepEqual(failing.calls, ['claim 198.51.100.1 80', 'open', 'release 198.51.100.1 80']);
   });
 });
