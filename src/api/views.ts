@@ -105,7 +105,7 @@ const flow = component('Flow', {
   reason: placementReason.describe('Why it is on this backend'),
   state: flowState,
   epoch: count.describe('Revision of the forwarding state that placed it'),
-  excluded: z.array(text).describe('Backends that were tried in vain, or at their cap'),
+  excluded: z.array(text).describe('Backends whose connect failed, or that were at their cap'),
   openedAtMs: time,
   idleMs: z.number(),
   ...carried,

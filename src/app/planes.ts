@@ -58,7 +58,7 @@ export function createPlane(
     onWarning,
   }: Pick<SocketBudget, 'tcpPorts'> & {
     readonly capture?: CapturePlan | undefined;
-    /** Told of what the kernel plane can live with. */
+    /** Called with faults of the machine that the kernel plane tolerates. */
     readonly onWarning: (warning: string) => void;
   },
 ): DataPlane {

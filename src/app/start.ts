@@ -56,7 +56,7 @@ export interface ConfigurationOrigin {
 /**
  * Builds and starts a whole balancer. Rejects, with everything closed again, if the metrics or admin address or the
  * flow log cannot be opened, or if not one port can be listened on. The log goes to stderr. With a predecessor it takes
- * that process's place, which goes on serving until this one does.
+ * that process's place, which serves until this one does.
  */
 export async function startBalancer(
   configuration: Configuration,
@@ -149,7 +149,7 @@ export async function startBalancer(
   };
   const start = async (): Promise<Started> => {
     const { metricsPort } = await servers.startMetrics();
-    // Before there are flows: whoever finds haports ready finds its admin API, and a socket that is taken disturbs nobody.
+    // Before there are flows: once haports is ready its admin API answers, and an address in use disturbs no flow.
     const admin = await servers.startAdmin();
     const report = await balancer.start();
     running.start();
@@ -187,7 +187,7 @@ export async function startBalancer(
         await succession.upgrade({}).catch((error: unknown) => onEvent({ type: 'upgrade-refused', error }));
       },
       async stop(cause, deadlineMs) {
-        // The service goes on in another process, which tells systemd of itself.
+        // The service continues in another process, which notifies systemd itself.
         if (!succession.isOver) void systemd.stopping(`Stopping: ${cause}`, deadlineMs);
         const leaves = succession.isOver || balancer.configuration.kernel?.onStop === 'keep';
         const stopped = await balancer.stop(cause, deadlineMs, leaves ? 'at-once' : 'lame-duck');

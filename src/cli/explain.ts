@@ -332,7 +332,7 @@ const SKIPPED: Readonly<Record<NonNullable<Candidate['skipped']>, string>> = {
   draining: 'draining',
   'weight-zero': 'weight 0 takes no new flows',
   standby: 'a better priority group serves',
-  excluded: 'excluded for this flow (tried in vain, or at its cap)',
+  excluded: 'excluded for this flow (could not be reached, or at its cap)',
 };
 
 function candidateText(candidate: Candidate, probe: string | undefined): string[] {

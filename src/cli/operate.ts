@@ -64,7 +64,7 @@ backend gets no new flows until --cancel. Ctrl-C ends --watch, not the drain.`,
     addConnection(command, 'the drain as JSON; with --watch one line a second')
       .argument(...BACKEND)
       .option('--deadline <duration>', 'how long flows may take', durationText, '10m')
-      .addOption(oneOf('--then <action>', 'what becomes of flows that are left', drainEnds.options, 'reset'))
+      .addOption(oneOf('--then <action>', 'what happens to the remaining flows', drainEnds.options, 'reset'))
       .option('--spread <duration>', 'time over which they are ended', durationText, '10s')
       .option('--force', 'even if too few backends of the pool are left', false)
       .option('--watch', 'show it live until it is done', false)

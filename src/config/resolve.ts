@@ -37,7 +37,7 @@ import {
 } from './schema.js';
 
 /**
- * A configuration, resolved and linked as far as it is right: what the checks look at, and what becomes the
+ * A configuration, resolved and linked as far as it is right: the input of the checks, which becomes the
  * Configuration where they find no error. Rules that name something missing, or whose ports are wrong, are left out.
  */
 export interface Draft {

@@ -13,7 +13,7 @@ import { SlowStart } from './slow-start.js';
 /** A state that the plane has refused is compiled and tried anew so much later. */
 const RETRY_APPLY_MS = 2000;
 
-/** How long listening may wait for the first verdict on every backend, so that a start or a reload refuses nobody needlessly. */
+/** How long listening may wait for the first verdict on every backend, so that a start or a reload refuses no client needlessly. */
 const FIRST_VERDICT_GRACE_MS = 1000;
 
 export interface BalancerDeps {
@@ -21,9 +21,9 @@ export interface BalancerDeps {
   readonly plane: DataPlane;
   readonly health: HealthSource;
   readonly compiler: ForwardingCompiler;
-  /** Told of every fact of the control plane, in order. */
+  /** Called with every event of the control plane, in order. */
   readonly onEvent: (event: ControlEvent) => void;
-  /** Told of every forwarding state before the plane gets it, so that no flow comes before its epoch. */
+  /** Called with every forwarding state before the plane gets it, so that no flow is logged before its epoch. */
   readonly onState: (state: ForwardingState) => void;
 }
 
@@ -150,7 +150,7 @@ export class Balancer {
 
   /**
    * What the plane would get if this were the configuration. Changes nothing; its revision counts for nothing. Without
-   * inputs: those of now, save that whom nobody probes yet is taken for up.
+   * inputs: the present ones, except that backends without a probe yet count as up.
    */
   preview(configuration: Configuration, inputs: CompilerInputs = this.#withNewcomersUp()): ForwardingState {
     return this.#deps.compiler.preview(configuration, inputs);

@@ -198,7 +198,7 @@ export class Drains {
     onEvent({ type: 'drain-changed', phase: 'deadline', drain: this.#status(drain, []) });
     if (then === 'leave') return;
     overrides.set(drain.backend.id, { drain: { ending: true, spreadMs } });
-    // A refusal is told by the control loop, which tries again.
+    // The control loop reports a refusal, and tries again.
     await refresh().catch(() => undefined);
   }
 
@@ -267,7 +267,7 @@ export class FinishForecast {
     this.#readings = [...this.#readings, { atMs, flows }].slice(-READINGS);
   }
 
-  /** 0 when nobody is left; undefined while nobody has finished. */
+  /** 0 when no flow is left; undefined while none has finished. */
   finishInMs(nowMs: number): number | undefined {
     const first = this.#readings[0];
     const last = this.#readings.at(-1);

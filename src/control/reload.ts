@@ -62,7 +62,7 @@ export class Reloader {
 
   /**
    * Rejects with `LB_CONFIG_INVALID`, `LB_RESTART_NEEDED`, `LB_GATE_EXCEEDED`, `LB_CONFLICT` (another is under way) or
-   * `LB_APPLY_FAILED`: what was served before is then served on. Every outcome is told as an event.
+   * `LB_APPLY_FAILED`: the previous configuration then stays active. Every outcome is an event.
    */
   async reload(text: string, options: ReloadOptions): Promise<ReloadOutcome> {
     const { cause } = options;

@@ -7,7 +7,7 @@ const STEPS = 10;
 
 /**
  * Slow start: a backend that joins others who serve already gets a tenth of its weight, and a tenth more with each
- * tenth of its pool's `slowStart`. Nobody ramps at the start of the process, nor where nobody else serves.
+ * tenth of its pool's `slowStart`. There is no ramp at the start of the process, nor where no other backend serves.
  */
 export class SlowStart {
   readonly #clock: Clock;
@@ -33,7 +33,7 @@ export class SlowStart {
   }
 
   /**
-   * Compares what is to be served with what is served. True: somebody joined, so the state must be compiled again,
+   * Compares what is to be served with what is served. True: a backend joined, so the state must be compiled again,
    * with the percentages of now.
    */
   observe(before: ForwardingState | undefined, after: ForwardingState): boolean {

@@ -189,7 +189,7 @@ export class FlowManager {
 
   /**
    * Puts the flow on a backend: counts against that backend's cap and totals. TCP calls this before it connects and
-   * again for a retry; a connection that fails is told with backendFailed.
+   * again for a retry; a connection that fails is reported with backendFailed.
    */
   place(flow: Flow, placement: Placement): void {
     const { protocol } = flow.tuple;

@@ -171,7 +171,7 @@ async function connectFrom(
 /** Resolves at the event; rejects if the stream fails or closes first. */
 function settled(stream: Duplex, event: string): Promise<void> {
   return new Promise((resolve, reject) => {
-    // Stays on after the promise is settled: an error event nobody listens for ends the process.
+    // Stays on after the promise is settled: an error event without a listener ends the process.
     stream.on('error', reject);
     stream.once('close', () => reject(new Error('closed without an answer')));
     stream.once(event, resolve);
@@ -201,7 +201,7 @@ async function closeGently(stream: Duplex, signal: AbortSignal, clock: Clock): P
 }
 
 /**
- * A connect to a local port within the ephemeral range where nobody listens may be given that very port as its own:
+ * A connect to a local port within the ephemeral range without a listener may be given that very port as its own:
  * TCP's simultaneous open (RFC 9293, 3.5) then joins the socket to itself, and a dead service looks alive.
  */
 export function isSelfConnected(
@@ -236,7 +236,7 @@ async function openTls(
   } catch (error) {
     stream.destroy();
     const code = errorCode(error);
-    // Refused or cut off in mid-handshake: nobody answered. All other errors are about what was answered.
+    // Refused or cut off in mid-handshake: no answer. All other errors are about the answer.
     if (code === undefined && errorMessage(error) === 'closed without an answer') return failed(error, probe);
     if (code === 'ECONNRESET' || code === 'EPIPE') return failed(error, probe);
     return badAnswer(`TLS ${code ?? errorMessage(error)}`);

@@ -2,7 +2,7 @@ import type { FiveTuple, Protocol } from './address.js';
 
 /**
  * Why a flow is where it is. `hash`: its slot's backend. `retry`: another, since the first could not be reached or
- * was at its cap. `rebalanced`: moved by flow policy. `fail-open`: nobody was eligible. `pinned`: its hash would now
+ * was at its cap. `rebalanced`: moved by flow policy. `fail-open`: no backend was eligible. `pinned`: its hash would now
  * choose another, but existing flows stay; or the backend began it, by an answer from another port.
  */
 export type PlacementReason = 'hash' | 'retry' | 'rebalanced' | 'fail-open' | 'pinned';
@@ -50,7 +50,7 @@ export interface FlowRecord extends CarriedBytes {
   readonly state: FlowState;
   /** Revision of the forwarding state that placed it. */
   readonly epoch: number;
-  /** Backends that were left out when it was placed: tried in vain, or at their cap. */
+  /** Backends that were excluded when it was placed: their connect failed, or they were at their cap. */
   readonly excluded: readonly string[];
   readonly openedAtMs: number;
   readonly idleMs: number;

@@ -65,7 +65,7 @@ export interface OtherFlowCount {
 
 /** What a plane knows of flows that the kernel keeps. */
 export interface KernelFlowCounters {
-  /** Entries of conntrack, everybody's; absent: without conntrack. */
+  /** All entries of conntrack, not only ours; absent: without conntrack. */
   readonly conntrack?: TableUse;
   readonly otherFlows: readonly OtherFlowCount[];
   /** Live flows that are counted but not listed, since there are more than `limits` says. */
@@ -171,7 +171,7 @@ export interface DataPlane {
 export interface WorkerPlane extends HandOverPlane {
   /**
    * Opens what the state's configuration adds to the present one, so that the `apply` of it that follows can hardly
-   * fail. Nobody is served there yet. Rejects as `apply` does, and nothing has changed. A `prepare` or `apply` of another
+   * fail. They serve no client yet. Rejects as `apply` does, and nothing has changed. A `prepare` or `apply` of another
    * configuration, the present one too, undoes it.
    */
   prepare(state: ForwardingState): Promise<void>;
@@ -201,7 +201,7 @@ export interface ListeningSocket {
   readonly port: number;
   /** Node's own object under a server or dgram socket. As it arrives it neither accepts nor reads. */
   readonly handle: unknown;
-  /** Closes this process's copy; does nothing where a listener of this process goes on using it. Idempotent. */
+  /** Closes this process's copy; does nothing while a listener of this process uses it. Idempotent. */
   release(): void;
 }
 
@@ -241,7 +241,7 @@ export interface HandOverPlane extends DataPlane {
   /** Before `start`: sockets that it serves on instead of opening such itself. It owns them; what it does not need it closes. */
   inherit(sockets: readonly ListeningSocket[]): Promise<void>;
 
-  /** Before `start`: flows that it goes on with, where their backends may keep them. */
+  /** Before `start`: flows to continue, where their backends may keep them. */
   inheritFlows(flows: readonly UdpFlowState[]): void;
 }
 
@@ -250,7 +250,7 @@ export function canHandOver(plane: DataPlane): plane is HandOverPlane {
   return 'lend' in plane;
 }
 
-/** The socket that a message brought along. Whoever gets it owns it. */
+/** The socket that came with a message. The receiver owns it. */
 export function receivedSocket(
   { protocol, address, port }: Pick<ListeningSocket, 'protocol' | 'address' | 'port'>,
   handle: unknown,

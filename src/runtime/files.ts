@@ -6,8 +6,8 @@ import { BalancerError } from '../model/errors.js';
 export interface Files {
   /**
    * The whole file as UTF-8. Rejects with the system's error (`ENOENT`, `EACCES`, `EISDIR` ...), and with
-   * `LB_CONFIG_UNREADABLE` where it is a pipe, a device or a socket, or larger than 16 MiB: whoever waits for it must
-   * not wait for ever.
+   * `LB_CONFIG_UNREADABLE` where it is a pipe, a device or a socket, or larger than 16 MiB: callers must not
+   * wait forever.
    */
   readText(path: string): Promise<string>;
 }

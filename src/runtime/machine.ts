@@ -69,7 +69,7 @@ export function localCandidates(
     for (const { address, cidr, internal } of entries ?? []) {
       if (internal || cidr === null) continue;
       const source = ipAddress(address);
-      // Means nothing without its interface, and reaches nobody beyond it.
+      // Meaningless without its interface, and unreachable beyond it.
       if (source.family !== family || isLinkLocal(source)) continue;
       const prefixLength = Number(cidr.split('/')[1]);
       found.push({ source, prefixLength, isNeighbour: sharesNetwork(source, destination, prefixLength) });

@@ -106,7 +106,7 @@ export function startSuccessor({ node, nodeOptions, args }: CommandLine): Succes
   return { ...peerOf(child), letGo: () => child.unref() };
 }
 
-/** The channel to the process whose place this one takes; undefined: it was started by somebody else. Call it once. */
+/** The channel to the process whose place this one takes; undefined: there is none. Call it once. */
 export function predecessorChannel(): PeerChannel | undefined {
   if (process.env['HAPORTS_UPGRADE'] === undefined) return undefined;
   // Not for this process's own children.

@@ -46,7 +46,7 @@ export function flowHashOf({ kernel }: Pick<Configuration, 'kernel'>, hash: Hash
   return kernel === undefined ? new UserspaceHash(hash) : new KernelHash(kernel);
 }
 
-/** A ruleset cannot repeat for ever: with 1 of 10 backends out, 1 of 10,000 first packets finds none, and comes again. */
+/** A ruleset cannot repeat forever: with 1 of 10 backends out, 1 of 10,000 first packets finds none, and comes again. */
 export const KERNEL_REHASHES = 3;
 
 /** Which fields are in the key, and whether both directions give the same one. A Rule is one. */

@@ -40,7 +40,7 @@ export interface Denied {
 export interface NoBackend {
   readonly kind: 'none';
   readonly ruleIndex: number;
-  /** `no-eligible`: the table is empty. `all-excluded`: every backend in it was tried in vain or is at its cap. */
+  /** `no-eligible`: the table is empty. `all-excluded`: every backend in it failed to connect or is at its cap. */
   readonly cause: 'no-eligible' | 'all-excluded';
   /** From the rule's `allDown`; `reset` where that is `fail-open` and even this found none. */
   readonly action: 'reset' | 'drop';
@@ -77,7 +77,7 @@ export function tableInUse(rule: Pick<Rule, 'allDown'>, view: PoolView): TableIn
 
 /**
  * Chooses backends. The result depends on the arguments and nothing else: no clock, socket or counter. `excluded` holds
- * ids of backends that this flow must not get (tried in vain, at their cap); the caller decides which. Not thread-safe:
+ * ids of backends that this flow must not get (failed to connect, at their cap); the caller decides which. Not thread-safe:
  * it reuses one buffer.
  */
 export class Picker {

@@ -25,7 +25,7 @@ interface Reading {
 }
 
 /**
- * Reads the plane's counters at regular intervals, for rates and for whoever watches them. One read is under way at a
+ * Reads the plane's counters at regular intervals, for rates and for subscribers. One read is under way at a
  * time: a slow one stands for those that fall due meanwhile, and a failed one is left out.
  */
 export class CounterSampler {
@@ -36,7 +36,7 @@ export class CounterSampler {
   #latest: CounterSample | undefined;
   #previous: CounterSample | undefined;
   #reading: Reading | undefined;
-  /** The last read that was answered, whoever asked for it. */
+  /** The last read that was answered. */
   #newest: { readonly begunAtMs: number; readonly sample: CounterSample } | undefined;
   #sampling = false;
   #cancel: (() => void) | undefined;
@@ -160,7 +160,7 @@ export class FlowRates {
     this.#clock = clock;
   }
 
-  /** Call before flows are looked at: makes room, and sees to it that nothing is kept for nobody. */
+  /** Call before flows are looked at: makes room, and drops what belongs to no flow. */
   begin(): void {
     const nowMs = this.#clock.monotonicMs();
     for (const [id, { atMs }] of this.#sightings) {

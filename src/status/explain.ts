@@ -100,7 +100,7 @@ function placement(flow: FlowRecord, configuration: Configuration): string {
     case 'rebalanced':
       return `rebalanced, flow policy moved it there in revision ${flow.epoch}`;
     case 'fail-open':
-      return `fail-open, nobody was eligible when it came (revision ${flow.epoch})`;
+      return `fail-open, no backend was eligible when it was placed (revision ${flow.epoch})`;
     case 'hash':
     case 'pinned':
       return `pinned, revision ${flow.epoch} placed it and flows stay while their backend may keep them`;

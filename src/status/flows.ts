@@ -140,7 +140,7 @@ export class BestList<T> {
     return this.#items;
   }
 
-  /** Behind everybody who is as good or better. */
+  /** Behind all that are as good or better. */
   #placeOf(item: T): number {
     let low = 0;
     let high = this.#items.length;

@@ -68,7 +68,7 @@ function adminStateOf(backend: Backend, { overrides }: PoolViewInputs) {
   };
 }
 
-/** As the view sees the backend that sees it best. A pool that no rule uses serves nobody, and nobody probes it. */
+/** A backend's state in the view where it is best. A pool that no rule uses gets no flows and no probes. */
 function standing(
   states: readonly BackendState[],
 ): Pick<BackendView, 'serving' | 'valid' | 'exclusion' | 'health'> {
@@ -191,7 +191,7 @@ export function probeStatuses(probeHealth: ProbeHealth) {
 }
 
 export interface WeightSources {
-  /** An operator's; undefined: nobody has set one. */
+  /** Set by an operator; undefined: none. */
   operator(backend: Backend): number | undefined;
   /** From the header of the view's probe; undefined: none. */
   probeHeader(backend: Backend): number | undefined;

@@ -15,7 +15,7 @@ import { tableInUse } from '../selection/picker.js';
 import { NO_TRAFFIC, trafficBy, wholeTraffic, type CounterSampler, type ViewSamples } from './counters.js';
 import { poolViews } from './pools.js';
 
-/** Views show counters of at most this age: whoever looks often costs no more than the regular sample. */
+/** Views show counters of at most this age, so frequent calls cost no more than the regular sample. */
 const MAX_AGE_MS = 1000;
 
 /** How long a view waits for the flows of drains. */

@@ -28,7 +28,7 @@ const SERVING_MS = 20_000;
 /** The kernel plane's: all others have sockets. */
 const NOTHING_TO_HAND_OVER =
   'The kernel data plane has no sockets to hand over: restart this process instead, and with ' +
-  'dataPlane.kernel.onStop "keep" forwarding goes on meanwhile';
+  'dataPlane.kernel.onStop "keep" forwarding continues meanwhile';
 
 export interface UpgraderDeps {
   readonly clock: Clock;

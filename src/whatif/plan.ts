@@ -162,7 +162,7 @@ export function planSteps(report: Omit<PlanReport, 'steps'>): readonly string[] 
     ...(flows.drop === 0 ? [] : [`Drop ${count(flows.drop, 'flow')} without a word`]),
     ...report.rules.filter(({ change }) => change === 'removed').map(({ name }) => `End rule "${name}"`),
     ...(listeners.closed === 0 ? [] : [`Close ${count(listeners.closed, 'listener')}`]),
-    ...byPool(backends.removed, (pool, names) => `Let go of ${list(names)} of pool "${pool}"`),
+    ...byPool(backends.removed, (pool, names) => `Remove ${list(names)} from pool "${pool}"`),
   ];
 }
 

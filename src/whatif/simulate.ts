@@ -124,7 +124,7 @@ export async function simulate(request: SimulationRequest, deps: SimulationDeps)
 
 class RuleTally {
   readonly fates = new FateTally();
-  /** Empty id: nobody. */
+  /** Empty id: no backend. */
   readonly before = new Map<string, number>();
   readonly after = new Map<string, number>();
   count = 0;

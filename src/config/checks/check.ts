@@ -20,7 +20,7 @@ interface Spot {
 /** Words, or how they are made of the item, of what `when` found and of the whole. */
 type Words<T, H> = string | ((item: T, hit: H, draft: Draft) => string | undefined);
 
-/** When something is told, and what. */
+/** When a finding is reported, and its text. */
 export interface Row<T, H> {
   /** Whether there is something to tell: true, or what to tell it with. @default always */
   readonly when?: (item: T, draft: Draft) => H | false | undefined;

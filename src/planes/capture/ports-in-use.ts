@@ -8,7 +8,7 @@ import { NO_RULE, RulePorts } from '../../selection/rule-ports.js';
 import type { ListenFailure } from '../contract.js';
 import type { CaptureInput, CapturedFrontend } from './table.js';
 
-/** A TCP port that somebody listens on, or a UDP port that somebody receives from anybody on. */
+/** A TCP port with a listener, or a UDP port whose socket is not connected. */
 export interface PortInUse {
   readonly protocol: Protocol;
   /** `0.0.0.0` or `::` where it is all of the machine's. */

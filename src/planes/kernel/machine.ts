@@ -48,7 +48,7 @@ export function neededSysctls(
   }));
   const redirects = ['all', ...interfaces].map((name) => ({
     key: `net.ipv4.conf.${slashed(name)}.send_redirects`,
-    ...{ value: 0, fatal: false, why: 'senders are told of ways past this machine' },
+    ...{ value: 0, fatal: false, why: 'senders learn routes that bypass this machine' },
   }));
   const reversePath = ['all', ...interfaces].map((name) => ({
     key: `net.ipv4.conf.${slashed(name)}.rp_filter`,
@@ -129,7 +129,7 @@ export interface MachineDeps {
   readonly onWarning: (text: string) => void;
 }
 
-/** Settings of the machine: set where that is allowed, else told of. Rejects where nothing could be forwarded. */
+/** Settings of the machine: set where that is allowed, else reported. Rejects where nothing could be forwarded. */
 export async function prepareMachine(
   { tools, interfaces, onWarning }: MachineDeps,
   program: KernelProgram,
@@ -145,7 +145,7 @@ export async function prepareMachine(
   }
   const error = sysctlError(wrong);
   if (error !== undefined) throw error;
-  // Whoever tells of flows says what he misses of these.
+  // The flow feed itself reports which of these it misses.
   for (const one of wrong) if (!one.key.startsWith('net.netfilter.')) onWarning(sysctlText(one));
 }
 
@@ -216,7 +216,7 @@ export class ConntrackUse {
     this.#emit = emit;
   }
 
-  /** All entries, everybody's, when last looked; undefined: there is no conntrack. */
+  /** All entries, not only ours, at the last reading; undefined: there is no conntrack. */
   get use(): TableUse | undefined {
     return this.#use;
   }

@@ -14,7 +14,7 @@ import type { ForwardingState, PoolView } from '../../model/forwarding.js';
 import { tableInUse } from '../../selection/picker.js';
 import { RulePorts } from '../../selection/rule-ports.js';
 
-/** A table that new flows are placed with: by slot, the mark of a backend. Empty: nobody takes new flows. */
+/** A table that new flows are placed with: by slot, the mark of a backend. Empty: no backend takes new flows. */
 export interface KernelTable {
   /** `nvas`, `nvas.alive`, `nvas.alive.open`: pool, probe, and whether it fails open. */
   readonly name: string;

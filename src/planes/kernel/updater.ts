@@ -47,8 +47,8 @@ interface DrainedClient {
 }
 
 /**
- * Brings one forwarding state after another into the kernel: first the backends that are out and what becomes of their
- * flows, then flows that are to be placed anew are forgotten, then the slots of the tables follow. Calls must not overlap.
+ * Brings one forwarding state after another into the kernel: first the backends that are out and the fate of their
+ * flows, then flows to be placed again are forgotten, then the slots of the tables follow. Calls must not overlap.
  */
 export class KernelUpdater {
   readonly #deps: KernelUpdaterDeps;
@@ -227,7 +227,7 @@ export class KernelUpdater {
     }
   }
 
-  /** Until then both ends are told by a reset when they send. */
+  /** Until then each end gets a reset when it sends. */
   #forgetResetLater(): void {
     const { clock, reconciler, finder } = this.#deps;
     const forget = (): void => {
@@ -267,7 +267,7 @@ export class KernelUpdater {
 }
 
 /**
- * What of a change is to be in force first: the backends that are out, and what becomes of their flows. A few elements,
+ * The part of a change that must take effect first: which backends are out, and the fate of their flows. A few elements,
  * where the slots of a table are thousands. TCP flows that are being reset are reset until the last stage. Of setups of
  * the same structure; `program` is that of `to`.
  */

@@ -283,7 +283,7 @@ export async function carriedText(
     const listed = await tools.run('nft', args, { timeoutMs: TIMEOUT_MS });
     const [, elements] = /elements = (\{[^}]*\})/.exec(listed.stdout) ?? [];
     if (succeeded(listed) && elements !== undefined) {
-      // An element that another timeout has refreshed may have more time left than its own: nft takes that from nobody.
+      // An element that another timeout has refreshed may have more time left than its own, which nft refuses to set.
       const text = elements.replaceAll(/ timeout \w+ expires (\w+)/g, ' timeout $1');
       lines.push(`add element ${table} ${name} ${text}\n`);
     }

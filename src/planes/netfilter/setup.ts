@@ -24,11 +24,11 @@ export interface KernelSetup {
    * that are not named here, such as those that packets fill, are left to themselves.
    */
   readonly sets: ReadonlyMap<string, Elements>;
-  /** Sets that packets fill, and that another table of the same name goes on with where it can. @default none */
+  /** Sets that packets fill, and that another table of the same name keeps where it can. @default none */
   readonly carried?: readonly string[];
   readonly routing: readonly RoutingEntry[];
   /**
-   * What `conntrack -D` is told after the table was written, to forget flows that began without it: the kernel decides
+   * Arguments of `conntrack -D` after the table was written, to forget flows that began without it: the kernel decides
    * about a flow once, and a client that keeps sending would never be steered. @default nothing
    */
   readonly staleFlows?: readonly EntryFilter[];

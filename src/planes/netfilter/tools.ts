@@ -174,7 +174,7 @@ export interface Follower {
 export interface Tools {
   /** Never rejects. */
   run(tool: Tool, args: readonly string[], options?: RunOptions): Promise<ToolOutcome>;
-  /** Runs one that tells of events until it is told to stop. */
+  /** Runs one that prints events until it is stopped. */
   follow(tool: Tool, args: readonly string[], follower: Follower): () => void;
 }
 

@@ -159,7 +159,7 @@ export class ClientResolver {
     if (isThat) this.#lose(key, known);
   }
 
-  /** All origins there are, but for clients that events have told of since: those are newer. */
+  /** All origins, except for clients with events since: those are newer. */
   listed(origins: readonly FlowOrigin[], told: ReadonlySet<string>): void {
     const listed = new Set<number>();
     for (const origin of origins) {
@@ -253,7 +253,7 @@ export class CapturedFeed implements OriginFollower {
   #stop: () => void = () => undefined;
   #cancelTimer: (() => void) | undefined;
   #notBeforeMs = 0;
-  /** While all are being listed: those that events have told of meanwhile. */
+  /** During a listing: those with events meanwhile. */
   #told: Set<string> | undefined;
   #isWanted = false;
 
@@ -344,7 +344,7 @@ export interface WaitingClientsDeps {
   readonly budget: Pick<DatagramBudget, 'take' | 'give'>;
   /** Some wait longer than an event would take: it may be lost. Called again and again while they do. */
   readonly onOverdue: () => void;
-  /** It has waited in vain. */
+  /** It has waited too long. */
   readonly onDropped: (datagram: Buffer) => void;
 }
 

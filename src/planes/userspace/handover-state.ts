@@ -49,7 +49,7 @@ export class HandoverState {
     return { handle: socket?.handle, flows: flows ?? [] };
   }
 
-  /** Closes what no listener has taken: connections would wait there for ever. */
+  /** Closes what no listener has taken: connections would wait there forever. */
   discard(): void {
     for (const socket of this.#sockets.values()) socket.release();
     this.#sockets.clear();

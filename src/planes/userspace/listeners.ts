@@ -65,7 +65,7 @@ export interface ListenerManagerDeps {
   /** Runs work when no other change of what is listened on is under way. */
   readonly inTurn: (work: () => Promise<void>) => Promise<void>;
   /**
-   * Asked before each TCP port, and told when its socket is closed, where other workers share it.
+   * Asked before each TCP port, and notified when its socket is closed, where other workers share it.
    * @default no one is asked
    */
   readonly tcpGate?: PortGate | undefined;
@@ -148,7 +148,7 @@ export class ListenerManager {
 
   /**
    * Opens what the configuration adds to the present one, all of it or nothing, and takes no flows there yet. Rejects,
-   * and nothing has changed, where that fails. What the present configuration wants in vain, or the one before it did,
+   * and nothing has changed, where that fails. Ports that the present configuration, or the previous one, could not bind
    * may be missing. Doing it again changes nothing; staging another discards it.
    */
   async stage(configuration: Configuration): Promise<void> {

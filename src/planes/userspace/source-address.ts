@@ -103,7 +103,7 @@ export class RouteSource {
       if (!isLocalShortage(error)) throw error;
       const fallback = this.#answers.get(destination.text)?.source ?? this.#candidates(destination)[0];
       if (fallback === undefined) throw error;
-      // Kept too, or every flow would ask in vain.
+      // Kept too, or every flow would ask again.
       this.#remember(destination, fallback);
       return fallback;
     }

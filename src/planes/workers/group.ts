@@ -314,7 +314,7 @@ export class GroupEvents {
     return workers.delete(worker) && workers.size === 0;
   }
 
-  /** The dead refuse nobody. */
+  /** A lost worker is no longer overloaded. */
   #relieved(worker: number, atMs: number): readonly Overload[] {
     const ended: Overload[] = [];
     for (const [reason, workers] of this.#overloaded) {

@@ -20,7 +20,7 @@ import type {
 } from '../contract.js';
 import { expose, remote, type Deadlines } from './rpc.js';
 
-/** What a data worker is told when it starts. */
+/** Options of a data worker, given at its start. */
 export interface WorkerOptions extends PlaneOptions {
   readonly worker: number;
   readonly workers: number;

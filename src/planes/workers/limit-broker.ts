@@ -3,8 +3,8 @@ import type { ListeningSocket } from '../contract.js';
 import type { Pulse, TcpEnd, WorkerApi } from './host.js';
 
 /**
- * How long a worker that refused somebody comes first, in pulses: clients that try again a second or two later find
- * what was freed for them.
+ * How long a worker that refused a flow comes first, in pulses: clients that retry a second or two later get the
+ * places that became free.
  */
 const WANTING_PULSES = 10;
 
@@ -37,7 +37,7 @@ interface Member {
  * Shares caps out among workers so that all of them together never exceed one: each may use what it uses and its
  * part of what is free, and gets a larger share only once others have confirmed smaller ones. So a worker may refuse a
  * flow early, while others have room, until one or two pulses later. Places that do not divide go to workers that
- * refused somebody. A cap that was lowered below what is in use lets nobody in until it is kept again.
+ * refused a flow. A cap lowered below what is in use admits no flow until the use is below it.
  */
 export class LimitBroker {
   readonly #members: readonly Member[];
@@ -138,7 +138,7 @@ function weight({ wanting }: Account): number {
   return wanting > 0 ? WANTING_WEIGHT : 1;
 }
 
-/** Who gets a place that does not divide: who refused somebody last, then who has one, so that it does not wander. */
+/** Which worker gets a place that does not divide: the last that refused a flow, then the one that has it, for stability. */
 function urgency({ wanting, share, used }: Account): number {
   if (wanting > 0) return 1 + wanting;
   return share > used ? 1 : 0;
@@ -181,7 +181,7 @@ export class SharedPortArbiter {
     }
   }
 
-  /** Closes what no worker wanted: connections would wait there for ever. */
+  /** Closes what no worker wanted: connections would wait there forever. */
   discard(): void {
     for (const [key, { workers, inherited }] of this.#claims) {
       if (inherited === undefined || workers.size > 0) continue;

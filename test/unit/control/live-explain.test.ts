@@ -86,7 +86,7 @@ describe('liveExplain()', () => {
       'retry, nvas/nva-1, nvas/10.0.0.9 could not take it when it came (not reached, or at its cap)',
     ],
     [{ reason: 'rebalanced' }, 'rebalanced, flow policy moved it there in revision 3'],
-    [{ reason: 'fail-open' }, 'fail-open, nobody was eligible when it came (revision 3)'],
+    [{ reason: 'fail-open' }, 'fail-open, no backend was eligible when it was placed (revision 3)'],
     [{ rule: 'old' }, 'it came by rule "old", and a new one would come by "ha-ports"'],
   ];
   for (const [overrides, because] of reasons) {

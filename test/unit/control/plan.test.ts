@@ -397,7 +397,7 @@ describe('planChange() the rest', () => {
       /^Give rule "ha-ports" its new table: \d+\.\d % of its hash space changes hands$/,
       /^Reset 2 flows$/,
       /^Close 130970 listeners$/,
-      /^Let go of nva-2 of pool "nvas"$/,
+      /^Remove nva-2 from pool "nvas"$/,
     ];
     assert.equal(steps.length, order.length, steps.join('\n'));
     for (const [index, pattern] of order.entries()) assert.match(steps[index] ?? '', pattern);

@@ -129,7 +129,7 @@ function newFlow(program: KernelProgram, rule: KernelRule, protocols: 'with-port
   return [
     ...accessRules(rule, denied),
     ...(protocols === 'others' ? placed.filter((text) => !text.startsWith('meta l4proto {')) : placed),
-    // Everybody it was hashed to is out: the client tries again, and by then the table is another.
+    // Every backend it was hashed to is out: the client retries, and by then the table has changed.
     `meta mark @${outSet(rule.table)} drop`,
     `meta mark 0 ${rule.rule.allDown === 'drop' ? 'drop' : 'goto refuse'}`,
   ];

@@ -118,7 +118,7 @@ function place(program: KernelProgram, one: KernelRule, packet: PacketFields): s
     'meta mark set 0',
     ...placeRules({ program, rule: one, word: 'meta mark', protocols, packet }),
     `meta mark 0 ${rule.allDown === 'drop' ? 'drop' : 'goto refuse'}`,
-    // Everybody it was hashed to is out: its sender tries again, and by then the table is another.
+    // Every backend it was hashed to is out: the sender retries, and by then the table has changed.
     `meta mark @${outSet(table)} drop`,
     ...(isPinned ? ['ct mark set meta mark', 'goto pass'] : ['notrack', 'accept']),
   ];

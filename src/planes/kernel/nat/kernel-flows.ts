@@ -128,7 +128,7 @@ export class ConntrackFlows {
   }
 
   /**
-   * What flows are told by from now on. Call it before each change of the kernel. From the first call on flows are
+   * The program that identifies flows from now on. Call it before each change of the kernel. From the first call on flows are
    * followed where that is wanted, so that none is missed.
    */
   update(state: ForwardingState, program: KernelProgram): void {
@@ -153,7 +153,7 @@ export class ConntrackFlows {
     this.#discovery = 'missed';
   }
 
-  /** What cannot be told of flows for want of a sysctl, a sentence each. Never rejects. */
+  /** What is unknown about flows because of a sysctl, one sentence each. Never rejects. */
   async shortcomings(): Promise<readonly string[]> {
     if (this.#source?.follow === undefined) return [];
     return missingAccounts(this.#deps.files, { followed: this.#feed !== undefined });
@@ -351,7 +351,7 @@ export class ConntrackFlows {
     }
     const known = this.#flows.get(key);
     if (known !== undefined) {
-      // A list may have told of it before the event does.
+      // A listing may have shown it before the event.
       if (isSame(known, entry)) return;
       this.#remove(known, 'closed');
     }

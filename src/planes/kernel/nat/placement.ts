@@ -45,7 +45,7 @@ export function packetFields(family: 4 | 6): PacketFields {
   };
 }
 
-/** ICMP messages about a packet that somebody sent: they hold its beginning. */
+/** ICMP messages about another packet: they contain its beginning. */
 export const ICMP_ERRORS = {
   4: 'icmp type { destination-unreachable, time-exceeded, parameter-problem }',
   6: 'icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }',

@@ -60,7 +60,7 @@ function marksOf(
 /*
  * How long conntrack keeps a flow without packets. States that are not named keep the machine's own times.
  *
- * A SYN that nobody answers keeps its flow on the same backend, and clients try again after 1, 3, 7, 15 and 31 s: with
+ * An unanswered SYN keeps its flow on the same backend, and clients try again after 1, 3, 7, 15 and 31 s: with
  * 10 s the try at 31 s is placed anew. A flow that was closed stays only for segments that were sent twice.
  */
 const TCP_SECONDS = { syn_sent: 10, syn_recv: 30, time_wait: 5, close: 5 };

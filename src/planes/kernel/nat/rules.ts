@@ -128,7 +128,7 @@ function newFlow(program: KernelProgram, one: KernelRule): string[] {
       ...{ program, rule: one, word: 'ct mark', packet: packetFields(rule.frontend.address.family) },
       protocols: others ? 'others' : 'with-ports',
     }),
-    // Everybody it was hashed to is out: the client tries again, and by then the table is another.
+    // Every backend it was hashed to is out: the client retries, and by then the table has changed.
     `ct mark @${outSet(table)} drop`,
     `ct mark ${nobody} ${rule.allDown === 'drop' ? 'drop' : 'accept'}`,
     ...translateRules(one, others),

@@ -358,7 +358,7 @@ function resetSocket(socket: Socket): void {
     return;
   }
   // While shutdown() waits for its turn in the event loop libuv refuses to reset (uv_tcp_close_reset, EINVAL), and Node
-  // then loses the handle: the connection would stay for ever.
+  // then loses the handle: the connection would stay forever.
   const isShuttingDown = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0;
   if (isShuttingDown) socket.once('finish', () => resetSocket(socket));
   else socket.resetAndDestroy();

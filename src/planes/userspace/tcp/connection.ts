@@ -24,7 +24,7 @@ export interface TcpDeps {
   readonly sockets: StreamSockets;
   readonly sourcePorts: SourcePorts;
   readonly routeSource: RouteSource;
-  /** Told when a backend is connected: seconds since the first attempt, those at other backends included. */
+  /** Called when a backend is connected: seconds since the first attempt, other backends included. */
   readonly onConnectLatency: (backendId: string, seconds: number) => void;
 }
 

@@ -85,7 +85,7 @@ export class UdpListenerRegistry implements ListenerFactory {
     if (present?.reopen(binding) === true) return Promise.resolve(present);
     const isCaptured = binding.captured !== undefined;
     if (isCaptured && this.#deps.origins === undefined) {
-      return Promise.reject(new TypeError('A captured socket needs to be told of origins'));
+      return Promise.reject(new TypeError('A captured socket needs origins'));
     }
     const socket = this.#deps.sockets.bind(
       {

@@ -369,7 +369,7 @@ export class WaitingDatagrams {
 const ROUND_MS = 1000;
 
 /**
- * Backends that turned traffic away, for a round of a second from the first. So each is tried, and told of, at most
+ * Backends that refused traffic, for a second from the first refusal. So each is tried, and reported, at most
  * once a second, and one that comes back is found again.
  */
 export class FailedBackends {
