@@ -97,6 +97,11 @@ const LINES = {
                 serving: z.boolean(),
                 /** What the table was built with. */
                 weight: z.number(),
+                /** Before slow start, and whose weight it is. Absent in lines of older versions. */
+                wanted: z.number().optional(),
+                origin: z.enum(['configured', 'operator', 'probe-header']).optional(),
+                /** Per cent of it that slow start lets the backend have; absent: all of it. */
+                ramp: z.number().optional(),
                 health: z.enum(['unknown', 'up', 'down']),
                 adminState: z.enum(['none', 'up', 'down']),
                 exclusion: z.string().optional(),

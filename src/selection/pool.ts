@@ -1,5 +1,5 @@
 import type { AdminState, Backend, BackendPool, HealthState } from '../model/configuration.js';
-import type { BackendState, Exclusion } from '../model/forwarding.js';
+import type { BackendState, Exclusion, WeightOrigin } from '../model/forwarding.js';
 
 /** What is known about one backend of a pool, apart from its configuration. */
 export interface BackendInputs {
@@ -8,8 +8,11 @@ export interface BackendInputs {
   readonly adminState: AdminState;
   /** Being drained: no new flows, existing ones stay. */
   readonly draining: boolean;
-  /** In place of the configured weight. */
+  /** In place of the configured weight, and whose it is. */
   readonly weight?: number;
+  readonly weightOrigin?: WeightOrigin;
+  /** How much of its weight a backend in slow start gets, 1-100. @default 100 */
+  readonly rampPercent?: number;
   /** The drain's deadline has passed: flows are ended over this time. Only where `draining`. */
   readonly endSpreadMs?: number;
 }
@@ -36,7 +39,9 @@ export function evaluatePool(
   inputs: (backend: Backend) => BackendInputs,
   hasProbe: boolean,
 ): PoolEvaluation {
-  const members = pool.backends.map((backend) => evaluateMember(backend, inputs(backend), hasProbe));
+  const asked = pool.backends.map((backend) => [backend, inputs(backend)] as const);
+  const ramps = asked.some(([, { rampPercent = 100 }]) => rampPercent < 100);
+  const members = asked.map(([backend, input]) => evaluateMember(backend, input, { hasProbe, ramps }));
   const servingPriority = choosePriority(members, pool.minimumHealthy);
   return {
     backends: members.map((member): BackendState => {
@@ -49,16 +54,21 @@ export function evaluatePool(
   };
 }
 
-function evaluateMember(backend: Backend, inputs: BackendInputs, hasProbe: boolean): BackendState {
-  const { adminState, draining } = inputs;
+function evaluateMember(
+  backend: Backend,
+  inputs: BackendInputs,
+  { hasProbe, ramps }: { readonly hasProbe: boolean; readonly ramps: boolean },
+): BackendState {
+  const { adminState, draining, weightOrigin = 'configured', rampPercent = 100 } = inputs;
   const health = hasProbe ? inputs.health : 'up';
   const { eligible, valid, exclusion, invalidBecause } = effectiveEligibility(health, adminState, hasProbe);
-  const effectiveWeight = inputs.weight ?? backend.weight;
+  const wantedWeight = inputs.weight ?? backend.weight;
+  const effectiveWeight = ramps ? wantedWeight * rampPercent : wantedWeight;
   const state = {
     backend,
     health,
     adminState,
-    effectiveWeight,
+    ...{ wantedWeight, weightOrigin, rampPercent, effectiveWeight },
     valid,
     ...(invalidBecause === undefined ? {} : { invalidBecause }),
     serving: false,

@@ -12,11 +12,12 @@ export interface CounterSample {
   readonly counters: PlaneCounters;
 }
 
-/** A sample, and an earlier one to measure rates from. */
-export interface CounterSamples {
-  readonly latest: CounterSample;
-  /** Absent: none yet that is old enough. */
-  readonly previous?: CounterSample;
+/** What views are made from. */
+export interface ViewSamples {
+  /** Absent: the plane has not answered yet. */
+  readonly latest?: CounterSample | undefined;
+  /** Earlier: rates are measured from it. Absent: none yet that is old enough. */
+  readonly previous?: CounterSample | undefined;
 }
 
 interface Reading {
@@ -85,13 +86,13 @@ export class CounterSampler {
   }
 
   /** As fresh, with an earlier sample for rates. */
-  async samples(maxAgeMs: number): Promise<CounterSamples> {
+  async samples(maxAgeMs: number): Promise<ViewSamples> {
     const latest = await this.fresh(maxAgeMs);
     // Over too short a time a rate says little.
     const previous = [this.#latest, this.#previous].find(
       (sample) => sample !== undefined && latest.atMs - sample.atMs >= this.#intervalMs / 4,
     );
-    return { latest, ...(previous === undefined ? {} : { previous }) };
+    return { latest, previous };
   }
 
   #tick(): void {
@@ -198,39 +199,29 @@ export class FlowRates {
   }
 }
 
-/** What views are made from; absent: the plane has not answered yet. */
-export interface ViewSamples {
-  readonly latest?: CounterSample;
-  /** Earlier: rates are measured from it. */
-  readonly previous?: CounterSample;
-}
-
-/** Of something that has had no flow yet. */
-export const NO_TRAFFIC: TrafficView = {
+const NO_TOTALS = {
   flowsActive: 0,
   flowsOpened: 0,
-  newFlowsPerSecond: 0,
   bytesToBackend: 0,
   bytesToClient: 0,
-  bitsToBackendPerSecond: 0,
-  bitsToClientPerSecond: 0,
   connectFailures: 0,
   resets: 0,
 };
 
+type Totals = typeof NO_TOTALS;
+
+const SUMMED = Object.keys(NO_TOTALS) as (keyof Totals)[];
+
+/** Of something that has had no flow yet. */
+export const NO_TRAFFIC: TrafficView = {
+  ...NO_TOTALS,
+  newFlowsPerSecond: 0,
+  bitsToBackendPerSecond: 0,
+  bitsToClientPerSecond: 0,
+};
+
 /** Of a row of counters, what it is counted under; undefined: it is left out. */
-export type TrafficKey = (row: TrafficCounters) => string | undefined;
-
-const SUMMED = [
-  'flowsActive',
-  'flowsOpened',
-  'bytesToBackend',
-  'bytesToClient',
-  'connectFailures',
-  'resets',
-] as const satisfies readonly (keyof TrafficCounters & keyof TrafficView)[];
-
-type Totals = Record<(typeof SUMMED)[number], number>;
+type TrafficKey = (row: TrafficCounters) => string | undefined;
 
 /**
  * Traffic by key. Rates are 0 where there is nothing to measure them from, and where totals fell because a worker's
@@ -272,18 +263,8 @@ function totalsBy({ traffic }: PlaneCounters, keyOf: TrafficKey): Map<string, To
   for (const row of traffic) {
     const key = keyOf(row);
     if (key === undefined) continue;
-    let sum = sums.get(key);
-    if (sum === undefined) {
-      sum = {
-        flowsActive: 0,
-        flowsOpened: 0,
-        bytesToBackend: 0,
-        bytesToClient: 0,
-        connectFailures: 0,
-        resets: 0,
-      };
-      sums.set(key, sum);
-    }
+    const sum = sums.get(key) ?? { ...NO_TOTALS };
+    sums.set(key, sum);
     for (const field of SUMMED) sum[field] += row[field];
   }
   return sums;

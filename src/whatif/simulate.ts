@@ -11,7 +11,7 @@ import type { ForwardingState } from '../model/forwarding.js';
 import { ForwardingCompiler, type CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { NONE_EXCLUDED, type Picker } from '../selection/picker.js';
-import { FateTally, fateOf } from './plan.js';
+import { fateOf, noFates } from './plan.js';
 import { generatedTuples } from './population.js';
 import { RecordedStates, inputsOfEpoch } from './recorded-states.js';
 
@@ -110,7 +110,7 @@ export async function simulate(request: SimulationRequest, deps: SimulationDeps)
     tally?.followed(from, to);
     if (from !== '') {
       const verdict = judge.judge(ruleIndex, { protocol, backendId: from, state });
-      tally?.fates.count(protocol, fateOf(verdict));
+      if (tally !== undefined) tally.fates[protocol][fateOf(verdict)]++;
     }
   }
   return {
@@ -123,7 +123,7 @@ export async function simulate(request: SimulationRequest, deps: SimulationDeps)
 }
 
 class RuleTally {
-  readonly fates = new FateTally();
+  readonly fates = noFates();
   /** Empty id: nobody. */
   readonly before = new Map<string, number>();
   readonly after = new Map<string, number>();
@@ -150,7 +150,7 @@ function simulatedRule(
   return {
     name: rule?.name ?? '',
     followed: count,
-    flows: fates.byProtocol,
+    flows: fates,
     unplacedBefore: before.get('') ?? 0,
     unplacedAfter: after.get('') ?? 0,
     backends: [...names].map(([backendId, name]) => ({
@@ -255,9 +255,6 @@ export interface RecordedSimulation {
   readonly start?: SimulationStart;
 }
 
-/** Flows handed on before others in the process get their turn. */
-const SIMULATE_RECORDED_FLOWS_AT_A_TIME = 4096;
-
 /**
  * As simulate, over the flows of a flow log, each from the backend where it was last. Needs no running process. Rejects
  * as simulate does, with `LB_USAGE` where the log does not tell what to start from, and if `chunks` does.
@@ -307,7 +304,7 @@ function startOf({ configuration, epoch }: RecordedFlows, hash: Hash32): Simulat
   } catch (error) {
     throw unusable(`its last epoch cannot be used (${errorMessage(error)})`);
   }
-  return { configuration, inputs: inputsOfEpoch(epoch, configuration.backendPools) };
+  return { configuration, inputs: inputsOfEpoch(epoch) };
 }
 
 function unusable(why: string): BalancerError {
@@ -318,10 +315,7 @@ function unusable(why: string): BalancerError {
 }
 
 async function* known(flows: readonly RecordedFlow[]): AsyncGenerator<KnownFlow> {
-  for (const [index, flow] of flows.entries()) {
-    if (index % SIMULATE_RECORDED_FLOWS_AT_A_TIME === 0) await setImmediate();
-    yield { ...flow, state: 'established' };
-  }
+  for (const flow of flows) yield await Promise.resolve({ ...flow, state: 'established' });
 }
 
 /** A flow as a flow log has it. */
@@ -347,8 +341,8 @@ export interface RecordedFlows {
   /** Whether older flows were left out. */
   readonly isCut: boolean;
   /** The last of each that could be read. */
-  readonly configuration?: Configuration;
-  readonly epoch?: LoggedEpoch;
+  readonly configuration: Configuration | undefined;
+  readonly epoch: LoggedEpoch | undefined;
   /** Lines that the log says are missing from it. */
   readonly lost: number;
   readonly damaged: number;
@@ -362,71 +356,56 @@ export async function readRecordedFlows(
   chunks: AsyncIterable<Uint8Array>,
   { most }: { readonly most: number },
 ): Promise<RecordedFlows> {
-  const reader = new RecordedFlowsReader(most);
-  for await (const lines of readFlowLog(chunks)) for (const { line } of lines) reader.take(line);
-  return reader.result();
+  const placed = new LastPlacements(most);
+  const counts = { started: 0, lost: 0, damaged: 0 };
+  let configuration: Configuration | undefined;
+  let epoch: LoggedEpoch | undefined;
+  const take = (line: LoggedLine): void => {
+    if (line.type === 'config') configuration = line.configuration;
+    else if (line.type === 'epoch') epoch = line;
+    else if (line.type === 'lost') counts.lost += line.lines;
+    else if (line.type === 'damaged') counts.damaged++;
+    else if (line.type !== 'other') {
+      if (line.type === 'start') counts.started++;
+      placed.take(line);
+    }
+  };
+  for await (const lines of readFlowLog(chunks)) for (const { line } of lines) take(line);
+  return { ...counts, flows: placed.flows(), isCut: placed.isCut, configuration, epoch };
 }
 
-class RecordedFlowsReader {
+/** Where the flows that started last are, by five-tuple. */
+class LastPlacements {
   readonly #most: number;
-  /** By five-tuple. A Map goes through its keys in the order in which they came. */
+  /** A Map goes through its keys in the order in which they came. */
   readonly #flows = new Map<string, RecordedFlow>();
-  readonly #shared = { text: new Shared<string>(), address: new Shared<IpAddress>() };
-  readonly #counts = { started: 0, lost: 0, damaged: 0, isCut: false };
-  #configuration: Configuration | undefined;
-  #epoch: LoggedEpoch | undefined;
+  readonly #texts = new Shared<string>();
+  readonly #addresses = new Shared<IpAddress>();
+  #isCut = false;
 
   constructor(most: number) {
     this.#most = most;
   }
 
-  take(line: LoggedLine): void {
-    switch (line.type) {
-      case 'config':
-        this.#configuration = line.configuration;
-        return;
-      case 'epoch':
-        this.#epoch = line;
-        return;
-      case 'start':
-      case 'move':
-        this.#placement(line);
-        return;
-      case 'lost':
-        this.#counts.lost += line.lines;
-        return;
-      case 'damaged':
-        this.#counts.damaged++;
-        return;
-      case 'other':
-        return;
-    }
+  get isCut(): boolean {
+    return this.#isCut;
   }
 
-  result(): RecordedFlows {
+  flows(): readonly RecordedFlow[] {
     this.#trim();
-    return {
-      ...this.#counts,
-      flows: [...this.#flows.values()],
-      ...(this.#configuration === undefined ? {} : { configuration: this.#configuration }),
-      ...(this.#epoch === undefined ? {} : { epoch: this.#epoch }),
-    };
+    return [...this.#flows.values()];
   }
 
-  #placement({ type, tuple, rule, backend }: LoggedPlacement): void {
+  take({ type, tuple, rule, backend }: LoggedPlacement): void {
     const key = formatFiveTuple(tuple);
-    const isKnown = this.#flows.has(key);
     // Of a flow that started in a file before this one, or was left out, nothing is known.
-    if (type === 'move' && !isKnown) return;
-    if (type === 'start') {
-      this.#counts.started++;
-      this.#flows.delete(key);
-    }
-    const { address, text } = this.#shared;
+    if (type === 'move' && !this.#flows.has(key)) return;
+    if (type === 'start') this.#flows.delete(key);
+    const { destination } = tuple;
     this.#flows.set(key, {
-      tuple: { ...tuple, destination: address.of(tuple.destination.text, tuple.destination) },
-      rule: text.of(rule, rule),
-      backendId: text.of(backend, backend),
+      tuple: { ...tuple, destination: this.#addresses.of(destination.text, destination) },
+      rule: this.#texts.of(rule, rule),
+      backendId: this.#texts.of(backend, backend),
     });
     // Many at once: a Map looks through the places of all that were taken out since it last grew.
     if (this.#flows.size > this.#most * SLACK) this.#trim();
@@ -435,7 +414,7 @@ class RecordedFlowsReader {
   #trim(): void {
     let surplus = this.#flows.size - this.#most;
     if (surplus <= 0) return;
-    this.#counts.isCut = true;
+    this.#isCut = true;
     for (const oldest of this.#flows.keys()) {
       if (surplus-- <= 0) return;
       this.#flows.delete(oldest);

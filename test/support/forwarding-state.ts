@@ -184,7 +184,7 @@ function testBackend({ address, backend, ...state }: TestBackend): BackendState 
     },
     health: eligible ? 'up' : 'down',
     adminState: 'none',
-    effectiveWeight: 1,
+    ...{ wantedWeight: 1, weightOrigin: 'configured', rampPercent: 100, effectiveWeight: 1 },
     eligible,
     valid: true,
     serving: eligible,

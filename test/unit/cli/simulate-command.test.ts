@@ -4,7 +4,7 @@ import { ForwardingCompiler } from '../../../src/selection/compiler.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker } from '../../../src/selection/picker.js';
 import type { SimulationOutcome } from '../../../src/whatif/simulate.js';
-import { LogRecorder, randomFlows } from '../control/recorded-flows.js';
+import { LogRecorder, randomFlows } from '../whatif/recorded-flows.js';
 import { settings } from '../control/settings.js';
 import { FakeAdmin } from './fake-admin.js';
 import { FakeDeps } from './fake-deps.js';

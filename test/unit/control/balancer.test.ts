@@ -129,25 +129,6 @@ describe('Balancer.start()', () => {
     assert.equal(lab.clock.pendingTimers, 0);
   });
 
-  test('start() waits for a silent backend one second and no longer', async () => {
-    const lab = new Lab();
-    const started = lab.balancer.start();
-    await lab.clock.advanceAsync(999);
-    assert.equal(lab.plane.calls.length, 0);
-    await lab.clock.advanceAsync(1);
-    assert.equal(lab.plane.calls.length, 1);
-    assert.deepEqual(lab.serving(0), []);
-    lab.call(0).accept();
-    await started;
-    assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('start() needs no second apply for what it knew when the plane started', async () => {
-    const lab = await running();
-    await turn();
-    assert.equal(lab.plane.calls.length, 1);
-  });
-
   test('start() has changes that come while the plane starts made into one more revision', async () => {
     const lab = new Lab();
     const started = lab.balancer.start();
@@ -269,34 +250,6 @@ describe('Balancer changes', () => {
     }
   });
 
-  test('an apply that is refused is told, and the next change is applied over what was served before', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    const error = new Error('No');
-    lab.call(1).refuse(error);
-    await turn();
-    assert.equal(lab.balancer.state?.revision, 1);
-    assert.equal(lab.balancer.report?.revision, 1);
-    assert.deepEqual(
-      lab.events.filter(({ type }) => type === 'apply-failed'),
-      [{ type: 'apply-failed', revision: 2, error }],
-    );
-    lab.takeTold();
-    lab.health.set(lab.backend(2), 'down');
-    await turn();
-    assert.deepEqual(lab.serving(2), [3]);
-    lab.call(2).accept();
-    await turn();
-    assert.equal(lab.balancer.state.revision, 3);
-    assert.deepEqual(lab.takeTold(), [
-      'nva-2 up-down',
-      'state 3, plane has had 2 calls',
-      'applied 3',
-      'serving 1 of 3',
-    ]);
-  });
-
   test('a change during an apply that is refused is still applied', async () => {
     const lab = await running();
     lab.health.set(lab.backend(1), 'down');
@@ -368,34 +321,6 @@ describe('Balancer operators', () => {
     assert.deepEqual(lab.serving(2), [3]);
     lab.call(2).accept();
     await refreshed;
-  });
-
-  test('refresh() rejects when the plane refuses, and the same is tried again after two seconds', async () => {
-    const lab = await running();
-    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: false } });
-    const refreshed = lab.balancer.refresh();
-    await turn();
-    lab.call(1).refuse(new Error('Not now'));
-    await assert.rejects(refreshed, /Not now/);
-    await lab.clock.advanceAsync(1999);
-    assert.equal(lab.plane.calls.length, 2);
-    await lab.clock.advanceAsync(1);
-    assert.deepEqual(lab.serving(2), [1, 2]);
-    lab.call(2).accept();
-    await turn();
-    assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('a drain past its deadline makes its backend invalid, with the time to spread ends over', async () => {
-    const lab = await running();
-    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: true, spreadMs: 5000 } });
-    void lab.balancer.refresh();
-    await turn();
-    const member = lab.call(1).state.views[0]!.backends[2]!;
-    assert.equal(member.exclusion, 'draining');
-    assert.equal(member.valid, false);
-    assert.equal(member.invalidBecause, 'drain-deadline');
-    assert.equal(member.endSpreadMs, 5000);
   });
 });
 

@@ -102,7 +102,8 @@ export function sampleConfiguration(digest = 'd1'): Configuration {
 }
 
 export function sampleMember(backend: Backend, isUp: boolean): BackendState {
-  const base = { backend, adminState: 'none', effectiveWeight: backend.weight } as const;
+  const weights = { wantedWeight: backend.weight, weightOrigin: 'configured', rampPercent: 100 } as const;
+  const base = { backend, adminState: 'none', ...weights, effectiveWeight: backend.weight } as const;
   return isUp
     ? { ...base, health: 'up', eligible: true, valid: true, serving: true }
     : {

@@ -9,7 +9,7 @@ import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker } from '../../../src/selection/picker.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';
-import { aPool, settings } from './settings.js';
+import { aPool, settings } from '../control/settings.js';
 
 const hash = await createHasher();
 const [ONE, TWO, THREE] = ['nvas/10.0.0.1', 'nvas/10.0.0.2', 'nvas/10.0.0.3'] as const;

@@ -13,7 +13,7 @@ import { Picker } from '../../../src/selection/picker.js';
 import { tcpProbe } from '../probe/probe-fixtures.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
 import { referenceMaglev } from '../selection/reference-maglev.js';
-import { aPool, settings } from './settings.js';
+import { aPool, settings } from '../control/settings.js';
 
 const hash = await createHasher();
 const picker = new Picker(hash);
@@ -379,35 +379,5 @@ describe('planChange() the rest', () => {
     assert.deepEqual(await restarts({ capture }, excluded), []);
     const both = { capture: { ...excluded.capture, port: 62_000 } };
     assert.deepEqual(await restarts({ capture }, both), ['dataPlane.capture']);
-  });
-
-  test('puts what is added before what is removed', async () => {
-    const [first, , third] = aPool(3).backends;
-    const fourth = { ...third!, id: FOUR, name: 'nva-4', address: ipAddress('10.0.0.4') };
-    const { steps } = await plan({
-      flows: [aFlow(TWO, 'tcp'), aFlow(TWO, 'udp')],
-      to: {
-        backendPools: [aPool(3, { backends: [first!, third!, fourth] })],
-        rules: [aRule({ probe: 'alive', protocols: ['tcp'], ports: [{ first: 1, last: 100 }] })],
-      },
-    });
-    const order = [
-      /^Probe new backend nva-4 of pool "nvas" until its first verdict \(1 s at most\)$/,
-      /^Change protocol, listenPorts of rule "ha-ports"$/,
-      /^Give rule "ha-ports" its new table: \d+\.\d % of its hash space changes hands$/,
-      /^Reset 2 flows$/,
-      /^Close 130970 listeners$/,
-      /^Let go of nva-2 of pool "nvas"$/,
-    ];
-    assert.equal(steps.length, order.length, steps.join('\n'));
-    for (const [index, pattern] of order.entries()) assert.match(steps[index] ?? '', pattern);
-  });
-
-  test('carries digests and the revision compared with', async () => {
-    const report = await plan({});
-    assert.deepEqual(
-      [report.fromDigest, report.toDigest, report.revision],
-      ['a'.repeat(64), 'b'.repeat(64), 1],
-    );
   });
 });

@@ -8,7 +8,7 @@ import { FakeClock } from '../../support/fake-clock.js';
 import { httpProbe, tcpProbe } from '../probe/probe-fixtures.js';
 import { ScriptedRunner, SICK, UP } from '../probe/scripted-runner.js';
 import { aRule } from '../selection/fixtures.js';
-import { aPool, settings } from './settings.js';
+import { aPool, settings } from '../control/settings.js';
 
 const alive = httpProbe({ name: 'alive', port: 9000, weightFromProbeHeader: 'X-Weight' });
 

@@ -7,7 +7,7 @@ import { FakeClock } from '../../support/fake-clock.js';
 import { aTuple } from '../selection/fixtures.js';
 import { aFlowRecord } from './counters-fixtures.js';
 import { FlowPages } from './flow-pages.js';
-import { settings } from './settings.js';
+import { settings } from '../control/settings.js';
 
 function lab(records: readonly FlowRecord[]) {
   const clock = new FakeClock();
