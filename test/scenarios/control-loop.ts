@@ -9,12 +9,7 @@ import { ProbeScheduler } from '../../src/health/scheduler.js';
 import type { ProbeRunner } from '../../src/health/probes.js';
 import { ProbeHealth, initialHealth, observe } from '../../src/health/tracker.js';
 import { ipAddress, type Protocol } from '../../src/model/address.js';
-import {
-  findBackend,
-  parseDuration,
-  type AdminState,
-  type ProbeResult,
-} from '../../src/model/configuration.js';
+import { parseDuration, type AdminState, type ProbeResult } from '../../src/model/configuration.js';
 import { errorCode, errorMessage } from '../../src/model/errors.js';
 import { describeEvent, type ControlEvent } from '../../src/model/events.js';
 import type { FlowRecord } from '../../src/model/flow.js';
