@@ -66,6 +66,22 @@ export function fromBytes(bytes: Iterable<number>, zone?: string): IpAddress {
     : { family: 6, bytes: octets, text: `${text}%${zone}`, zone };
 }
 
+/** A dotted quad as the kernel writes it, as an unsigned 32-bit number. Nothing is checked. */
+export function ipv4Number(text: string): number {
+  let value = 0;
+  let octet = 0;
+  for (let index = 0; index < text.length; index++) {
+    const code = text.charCodeAt(index);
+    if (code === 0x2e) {
+      value = value * 256 + octet;
+      octet = 0;
+    } else {
+      octet = octet * 10 + code - 0x30;
+    }
+  }
+  return value * 256 + octet;
+}
+
 /** Whether this is `0.0.0.0` or `::`. */
 export function isWildcard(address: IpAddress): boolean {
   return address.bytes.every((byte) => byte === 0);

@@ -18,11 +18,14 @@ const NO_TABLE = new Uint16Array(0);
 
 /**
  * Turns configuration, health and admin state into a forwarding state. Holds no decision of its own, only tables it
- * has built before: a table is built again only if its members or their weights changed.
+ * has built before: a table is built again only if its members or their weights changed. A view in which nothing has
+ * changed is the same object as before.
  */
 export class ForwardingCompiler {
   readonly #hash: Hash32;
   #tables = new Map<string, Uint16Array>();
+  /** By key, those of the last state. */
+  #views: ReadonlyMap<string, PoolView> = new Map();
   #revision = 0;
 
   constructor(hash: Hash32) {
@@ -33,6 +36,7 @@ export class ForwardingCompiler {
   compile(configuration: Configuration, inputs: CompilerInputs): ForwardingState {
     const { built, used } = this.#build(configuration, inputs);
     this.#tables = used;
+    this.#views = new Map(built.views.map((view) => [view.key, view]));
     return { revision: ++this.#revision, ...built };
   }
 
@@ -56,7 +60,9 @@ export class ForwardingCompiler {
       indexByKey.set(key, views.length);
       const table = (members: readonly TableMember[]): Uint16Array =>
         this.#table(pool.name, members, configuration.tableSize, used);
-      return views.push(buildView(key, pool, probe, inputs, table)) - 1;
+      const view = buildView(key, pool, probe, inputs, table);
+      const before = this.#views.get(key);
+      return views.push(before !== undefined && isSame(before, view) ? before : view) - 1;
     });
     return { built: { configuration, views, viewOfRule }, used };
   }
@@ -73,6 +79,22 @@ export class ForwardingCompiler {
     used.set(key, table);
     return table;
   }
+}
+
+function isSame(before: PoolView, view: PoolView): boolean {
+  return (
+    before.pool === view.pool &&
+    before.probe === view.probe &&
+    before.table === view.table &&
+    before.failOpenTable === view.failOpenTable &&
+    before.backends.every((member, index) => haveSameFields(member, view.backends[index]!))
+  );
+}
+
+/** Compares what the fields hold, one by one; linked objects are the same or not. */
+function haveSameFields<T extends object>(a: T, b: T): boolean {
+  const fields = Object.keys(a) as (keyof T)[];
+  return fields.length === Object.keys(b).length && fields.every((field) => a[field] === b[field]);
 }
 
 interface TableMember {
@@ -108,21 +130,16 @@ function buildView(
       weight: member.serving ? member.effectiveWeight : 0,
     })),
   );
-  const base = { key, pool, backends, table: serving };
+  const failOpen = (): Uint16Array =>
+    table(
+      backends.map(({ backend, adminState, effectiveWeight }) => ({
+        id: backend.id,
+        weight: adminState === 'down' ? 0 : effectiveWeight,
+      })),
+    );
   return {
-    ...base,
-    ...(probe === undefined ? {} : { probe }),
-    ...(servingPriority === undefined ? {} : { servingPriority }),
-    ...(serving.length > 0
-      ? {}
-      : {
-          failOpenTable: table(
-            backends.map(({ backend, adminState, effectiveWeight }) => ({
-              id: backend.id,
-              weight: adminState === 'down' ? 0 : effectiveWeight,
-            })),
-          ),
-        }),
+    ...{ key, pool, probe, backends, table: serving, servingPriority },
+    failOpenTable: serving.length > 0 ? undefined : failOpen(),
   };
 }
 

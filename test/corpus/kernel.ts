@@ -1,8 +1,6 @@
 import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { delimiter, join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { isDeepStrictEqual, promisify } from 'node:util';
 import { leaves } from './compare.js';
@@ -12,11 +10,7 @@ import { RunningHaports } from './process.js';
 
 /*
  * What a build does to a real kernel, in a network namespace of its own: after each step of a story the tables, routes,
- * addresses and conntrack entries, and at the end the commands that it took. Tools are found through wrappers in PATH that
- * note arguments and input and then run the real ones.
- *
- * The state counts (class `kernel`): whoever writes it in other transactions gets the same. Commands (class `commands`)
- * are a set, without order or number.
+ * addresses and conntrack entries. The commands and transactions that led there do not count.
  */
 
 const TOOLS = ['nft', 'ip', 'conntrack', 'sysctl', 'ping'];
@@ -45,15 +39,11 @@ const run = promisify(execFile);
 /** The reason to skip; undefined where namespaces can be made and all tools are there. */
 export function whyNoKernel(): string | undefined {
   if (process.getuid?.() !== 0) return 'network namespaces need root';
-  const missing = TOOLS.filter((tool) => whereIs(tool) === undefined);
+  const isMissing = (tool: string): boolean => spawnSync('sh', ['-c', `command -v ${tool}`]).status !== 0;
+  const missing = TOOLS.filter(isMissing);
   if (missing.length > 0) return `not installed: ${missing.join(', ')}`;
   const { status, stderr } = spawnSync('unshare', ['--net', 'nft', 'list', 'ruleset'], { encoding: 'utf8' });
   return status === 0 ? undefined : `nftables is refused in a network namespace: ${stderr.trim()}`;
-}
-
-function whereIs(tool: string): string | undefined {
-  const { status, stdout } = spawnSync('sh', ['-c', `command -v ${tool}`], { encoding: 'utf8' });
-  return status === 0 ? stdout.trim() : undefined;
 }
 
 /**
@@ -102,8 +92,7 @@ async function tell(
     const id = `kernel/${name} ${told.length}, ${what}`;
     told.push([id, { facts: await stage.settled(id, recorded), wording: [] }]);
   };
-  const start = { main, configuration, prefix: stage.prefix, env: stage.env };
-  const haports = await RunningHaports.start(start);
+  const haports = await RunningHaports.start({ main, configuration, prefix: stage.prefix });
   try {
     await note('started');
     for (const { what, call, reload, datagrams } of steps) {
@@ -117,40 +106,29 @@ async function tell(
   }
   await note('stopped');
   const [program = '', ...args] = stage.prefix;
-  await run(program, [...args, process.execPath, resolve(main), 'kernel', 'flush'], {
-    env: { ...process.env, ...stage.env },
-  });
+  await run(program, [...args, process.execPath, resolve(main), 'kernel', 'flush']);
   await note('flushed');
-  told.push([`commands/${name}`, { facts: await stage.commands(), wording: [] }]);
   return told;
 }
 
-/** A network namespace with one link, backends' MAC addresses known, and wrapped tools. */
+/** A network namespace with one link, and backends' MAC addresses known. */
 class Stage {
   readonly prefix: readonly string[];
-  readonly env: Readonly<Record<string, string>>;
   readonly #name: string;
-  readonly #folder: string;
   #seen: ReadonlyMap<string, string> = new Map();
   readonly #atExit = (): void => void spawnSync('ip', ['netns', 'delete', this.#name]);
 
-  private constructor(name: string, folder: string) {
+  private constructor(name: string) {
     this.#name = name;
-    this.#folder = folder;
     this.prefix = ['ip', 'netns', 'exec', name];
-    this.env = { PATH: `${join(folder, 'bin')}${delimiter}${process.env['PATH'] ?? ''}` };
   }
 
   static async set(story: string): Promise<Stage> {
-    const stage = new Stage(
-      `hapcorpus-${process.pid}-${story}`,
-      await mkdtemp(join(tmpdir(), 'haports-corpus-')),
-    );
+    const stage = new Stage(`hapcorpus-${process.pid}-${story}`);
     process.once('exit', stage.#atExit);
     execFileSync('ip', ['netns', 'add', stage.#name]);
     try {
       await stage.#wire();
-      await stage.#wrapTools();
     } catch (error) {
       await stage.clear();
       throw error;
@@ -187,25 +165,6 @@ class Stage {
       [`net/ipv4/conf/${DEVICE}/rp_filter`, 0],
     ];
     for (const [key, value] of settings) await this.#in('sh', '-c', `echo ${value} > /proc/sys/${key}`);
-  }
-
-  async #wrapTools(): Promise<void> {
-    await mkdir(join(this.#folder, 'bin'));
-    await mkdir(join(this.#folder, 'log'));
-    for (const tool of TOOLS) {
-      const real = whereIs(tool) ?? tool;
-      const script = `#!/bin/sh
-log=$(mktemp ${join(this.#folder, 'log')}/XXXXXXXX)
-printf '%s\\n' "${tool} $*" >"$log"
-case " $* " in
-  *' -f - '*) tee -a "$log" | ${real} "$@" ;;
-  *) exec ${real} "$@" ;;
-esac
-`;
-      const path = join(this.#folder, 'bin', tool);
-      await writeFile(path, script);
-      await chmod(path, 0o755);
-    }
   }
 
   async #in(program: string, ...args: readonly string[]): Promise<string> {
@@ -264,29 +223,11 @@ esac
     };
   }
 
-  /** What was run, each command once; of transactions each line once. */
-  async commands(): Promise<readonly string[]> {
-    const folder = join(this.#folder, 'log');
-    const texts = await Promise.all(
-      (await readdir(folder)).map((name) => readFile(join(folder, name), 'utf8')),
-    );
-    const all = texts.flatMap((text) => {
-      const [command = '', ...input] = text.split('\n');
-      return [command, ...transaction(input.join('\n'))];
-    });
-    // `ip netns exec` is how this test starts haports.
-    return [...new Set(all)].filter((line) => !line.startsWith('ip netns exec ')).toSorted();
-  }
-
   async clear(): Promise<void> {
     process.off('exit', this.#atExit);
     await run('ip', ['netns', 'delete', this.#name]);
-    await rm(this.#folder, { recursive: true, force: true });
   }
 }
-
-/** Name of an empty chain by which a later process knows a table again: a digest over handles. */
-const SEAL = /\bas-[0-9a-f]+-[0-9a-f]+\b/;
 
 /** Path to what is there now; null: no longer anything. */
 function changes(was: ReadonlyMap<string, string>, is: ReadonlyMap<string, string>): object {
@@ -322,11 +263,4 @@ function digested(members: readonly string[]): readonly string[] {
   const sorted = members.toSorted();
   if (sorted.length <= 8) return sorted;
   return [`${sorted.length} elements`, createHash('sha256').update(sorted.join()).digest('hex')];
-}
-
-function transaction(text: string): string[] {
-  if (text.trim() === '') return [];
-  return Object.entries(normaliseRuleset(text) as object)
-    .map(([block, body]) => `nft -f: ${block} ${JSON.stringify(body)}`)
-    .filter((line) => !SEAL.test(line));
 }

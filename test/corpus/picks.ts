@@ -1,5 +1,6 @@
 import type { Observation } from './observe.js';
 import { RunningHaports } from './process.js';
+import type { Wanted } from './recorded.js';
 
 /*
  * Which backend a running process gives thousands of flows: a character a flow, the backend's place in its pool, `-` for
@@ -12,7 +13,6 @@ const PORTS_EACH = 4;
 /** A case holds that many picks. */
 const CHUNK = 100;
 const CHUNKS_EACH = 12;
-const CHUNKS_QUICK = 2;
 
 /** By name: what a rule is beside its frontend and ports. */
 const RULES: Readonly<Record<string, object>> = {
@@ -69,11 +69,8 @@ const STEPS: readonly (readonly [what: string, method: string, path: string, bod
   ['many/b3 drained', 'POST', '/v1/backends/many/b3/drain', { deadline: '10m' }],
 ];
 
-/**
- * More than 20,000 picks of both families and protocols, over all distributions; `quick`: the first few of each. A case is
- * a hundred flows of one rule.
- */
-export async function measurePicks(main: string, quick: boolean): Promise<Map<string, Observation>> {
+/** Of more than 20,000 picks of both families and protocols, over all distributions. A case is a hundred flows of one rule. */
+export async function measurePicks(main: string, wanted: Wanted): Promise<Map<string, Observation>> {
   const observed = new Map<string, Observation>();
   for (const seed of [0, 77]) {
     const haports = await RunningHaports.start({ main, configuration: configuration(seed) });
@@ -83,23 +80,23 @@ export async function measurePicks(main: string, quick: boolean): Promise<Map<st
           for (const [index, name] of Object.keys(RULES).entries()) {
             const next = flowsOf(family, index);
             for (let chunk = 0; chunk < chunks; chunk++) {
+              const id = `picks/seed ${seed}, ${what}: ${name}-${family}, from ${chunk * CHUNK}`;
               const flows = Array.from({ length: CHUNK }, next);
+              if (!wanted(id)) continue;
               const answers = await Promise.all(
                 flows.map((flow) => haports.call('GET', `/v1/explain?${flow}`)),
               );
-              const id = `picks/seed ${seed}, ${what}: ${name}-${family}, from ${chunk * CHUNK}`;
               observed.set(id, { facts: answers.map(letterOf).join(''), wording: [] });
             }
           }
         }
       };
-      await ask('at first', seed !== 0 ? 1 : quick ? CHUNKS_QUICK : CHUNKS_EACH);
+      await ask('at first', seed === 0 ? CHUNKS_EACH : 1);
       if (seed !== 0) continue;
       for (const [what, method, path, body] of STEPS) {
         await haports.call(method, path, body);
-        if (!quick) await ask(what, 1);
+        await ask(what, 1);
       }
-      if (quick) await ask(STEPS.at(-1)![0], 1);
     } finally {
       await haports.close();
     }

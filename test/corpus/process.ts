@@ -11,7 +11,6 @@ export interface StartOptions {
   readonly configuration: object;
   /** Before the command line: `ip netns exec NAME`. */
   readonly prefix?: readonly string[];
-  readonly env?: Readonly<Record<string, string>>;
 }
 
 /** `haports run`, driven through its admin socket. Whoever starts it closes it. */
@@ -28,16 +27,13 @@ export class RunningHaports {
   }
 
   /** Resolves once the admin API answers. */
-  static async start({ main, configuration, prefix = [], env = {} }: StartOptions): Promise<RunningHaports> {
+  static async start({ main, configuration, prefix = [] }: StartOptions): Promise<RunningHaports> {
     const folder = await mkdtemp(join(tmpdir(), 'haports-corpus-'));
     const path = join(folder, 'config.json');
     await writeFile(path, JSON.stringify(completed(configuration, folder)));
     const command: string[] = [...prefix, process.execPath, resolve(main), 'run', '-c', path];
     const [program = '', ...args] = command;
-    const child = spawn(program, args, {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      env: { ...process.env, ...env },
-    });
+    const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
     let log = '';
     child.stderr.on('data', (chunk: Buffer) => (log += chunk.toString()));
     const started = new RunningHaports(child, folder);

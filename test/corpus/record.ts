@@ -31,8 +31,8 @@ const observed = new Map(await measureOffline(values, wanted));
 const add = (more: ReadonlyMap<string, Observation>) => {
   for (const [id, one] of more) if (wanted(id)) observed.set(id, one);
 };
-if (wanted('picks/')) add(await measurePicks(values.main, false));
-if (wanted('kernel/') || wanted('commands/')) {
+if (wanted('picks/')) add(await measurePicks(values.main, () => true));
+if (wanted('kernel/')) {
   const why = whyNoKernel();
   if (why !== undefined) say(`No kernel stories: ${why}`);
   else add(await measureKernel(values.main, values.compare ? readFacts(() => true) : undefined));

@@ -6,7 +6,7 @@ import { canonicalJson } from '../../src/config/load.js';
 import { formatFindings } from '../../src/config/findings.js';
 import { parseConfiguration, type ParseResult } from '../../src/config/load.js';
 import { editDistance } from '../../src/config/text.js';
-import { example, haExample } from '../unit/config/example.js';
+import { example, haExample } from '../support/example.js';
 import { campaign } from '../support/campaign.js';
 
 /** What must hold of every result, whatever the text. */
@@ -89,30 +89,26 @@ describe('config, any input', () => {
   });
 
   it('parseConfiguration() never throws on a good configuration with strange values in it', () => {
-    const rich = haExample((raw) => {
-      raw.rules.push({
-        ...example().rules[0],
-        idleTimeout: { tcp: '5m' },
-        flowPolicy: { idle: 'drop' },
-        udp: {},
-        tcp: {},
-      });
-      raw.frontends.push({
-        name: 'spoke',
-        address: 'fd00::1',
-        allow: ['fd00::/8'],
-        idleTimeout: { udp: '9s' },
-      });
-      Object.assign(raw, {
-        metrics: { listen: '[::]:9902' },
-        dataPlane: { workers: 0 },
-        limits: {},
-        compat: 'none',
-      });
-      Object.assign(raw.backendPools[0]?.backends[0] ?? {}, {
-        floatingAddresses: { hub: '10.7.0.1' },
-        weight: 3,
-      });
+    const rich = haExample({
+      metrics: { listen: '[::]:9902' },
+      dataPlane: { workers: 0 },
+      limits: {},
+      compat: 'none',
+      pool: {
+        backends: [{ address: '10.0.1.1', floatingAddresses: { hub: '10.7.0.1' }, weight: 3 }, '10.0.1.2'],
+      },
+      more: {
+        frontends: [{ name: 'spoke', address: 'fd00::1', allow: ['fd00::/8'], idleTimeout: { udp: '9s' } }],
+        rules: [
+          {
+            ...example().rules[0],
+            idleTimeout: { tcp: '5m' },
+            flowPolicy: { idle: 'drop' },
+            udp: {},
+            tcp: {},
+          },
+        ],
+      },
     });
     const where = fc.constantFrom(...places(rich));
     fc.assert(
@@ -170,10 +166,10 @@ describe('config, any input', () => {
         address,
         fc.boolean(),
         (value, workers, at, ha) => {
-          const raw = (ha ? haExample : example)((all) => {
-            all['dataPlane'] = { workers, capture: value };
-            all.frontends[0] = { ...all.frontends[0], address: at };
-            all.rules[0] = { ...all.rules[0], ...(ha ? { listenPorts: '1-65535' } : {}) };
+          const raw = (ha ? haExample : example)({
+            dataPlane: { workers, capture: value },
+            frontend: { address: at },
+            rule: ha ? { listenPorts: '1-65535' } : {},
           });
           const text = JSON.stringify(raw, null, 1);
           const result = parseConfiguration(text);
@@ -233,18 +229,13 @@ describe('config, any input', () => {
     let usable = 0;
     fc.assert(
       fc.property(kernel, rule, address, fc.boolean(), fc.boolean(), (value, over, at, ha, more) => {
-        const raw = (ha ? haExample : example)((all) => {
-          all['dataPlane'] = { kind: 'kernel', kernel: value };
-          all.frontends[0] = { ...all.frontends[0], address: at };
-          all.rules[0] = { ...all.rules[0], ...over };
-          if (more) {
-            Object.assign(all.backendPools[0] ?? {}, {
-              maxConnections: 3,
-              proxyProtocol: 'v1',
-              sourcePorts: 1,
-            });
-            Object.assign(all, { limits: { tcpFlowsPerSource: 1, tcpFlows: 2 }, tableSize: 251 });
-          }
+        const caps = { limits: { tcpFlowsPerSource: 1, tcpFlows: 2 }, tableSize: 251 };
+        const raw = (ha ? haExample : example)({
+          dataPlane: { kind: 'kernel', kernel: value },
+          frontend: { address: at },
+          rule: over,
+          pool: more ? { maxConnections: 3, proxyProtocol: 'v1', sourcePorts: 1 } : {},
+          ...(more ? caps : {}),
         });
         const text = JSON.stringify(raw, null, 1);
         const result = parseConfiguration(text);

@@ -12,7 +12,7 @@ export interface Group {
 export interface Selection {
   /** A file runs if its path holds one of them; all run if there is none. */
   readonly parts: readonly string[];
-  /** Only the tests that start no process of their own: `npm run test:quick`. */
+  /** Only unit and property tests, and scenarios: `npm run test:quick`. */
   readonly quick: boolean;
   /** Campaigns run whole instead of a seeded share: `npm run test:long`. */
   readonly long: boolean;
@@ -49,7 +49,10 @@ export function parseSelection(args: readonly string[], env: Readonly<NodeJS.Pro
 }
 
 /** The folders whose tests start processes, and so may take long: a process a file, those first that take longest. */
-const SLOW = /^(?:integration|kernel|conformance\/kernel)/;
+const SLOW = /^(?:integration|kernel|conformance\/kernel|corpus)/;
+
+/** The folders of `npm run test:quick`, and what is in none. */
+const QUICK = /^(?:unit|property|scenarios|[^/]*$)/;
 
 /**
  * The processes to start, in order. Tests of `unit/<folder>` share a process, and so do those of any other folder that
@@ -58,7 +61,7 @@ const SLOW = /^(?:integration|kernel|conformance\/kernel)/;
 export function planGroups(files: readonly string[], { parts, quick }: Selection): readonly Group[] {
   const chosen = files
     .filter((file) => parts.length === 0 || parts.some((part) => file.includes(part)))
-    .filter((file) => !quick || !SLOW.test(file));
+    .filter((file) => !quick || QUICK.test(file));
   const groups = new Map<string, string[]>();
   for (const file of chosen.toSorted()) {
     const name = groupOf(file);

@@ -26,3 +26,10 @@ export function oneOfEachKind<T>(members: readonly T[], kindOf: (member: T) => s
   }
   return [...kinds.values()].map((alike) => alike[seed % alike.length]!);
 }
+
+/** Whether to run the case with this id: all of them, or one in `parts`, which the seed chooses. */
+export function isInShare(id: string, parts: number): boolean {
+  if (isWhole) return true;
+  const sum = Array.from(id).reduce((hash, char) => (hash * 31 + char.charCodeAt(0)) % 1_000_003, seed);
+  return sum % parts === 0;
+}

@@ -1,8 +1,9 @@
-import { parseConfiguration } from '../../src/config/load.js';
+import type { Surroundings } from '../../src/config/load.js';
 import { ForwardingCompiler } from '../../src/selection/compiler.js';
 import type { AdminState, Configuration, HealthState } from '../../src/model/configuration.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
+import { parse } from './example.js';
 
 /** Health and admin state by backend name; `up` and `none` where nothing is said. */
 export interface Conditions {
@@ -25,7 +26,12 @@ export class StateFactory {
   }
 
   state(configuration: object, conditions: Conditions = {}): ForwardingState {
-    return this.#compiler.compile(configurationOf(configuration), {
+    return this.compile(configurationOf(configuration), conditions);
+  }
+
+  /** Of the very same configuration as another state. */
+  compile(configuration: Configuration, conditions: Conditions = {}): ForwardingState {
+    return this.#compiler.compile(configuration, {
       health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
       override({ name }) {
         const spreadMs = conditions.drained?.[name];
@@ -36,13 +42,9 @@ export class StateFactory {
   }
 }
 
-/** Throws with all findings where the configuration is not usable. */
-export function configurationOf(configuration: object): Configuration {
-  const result = parseConfiguration(JSON.stringify(configuration));
-  if (!result.ok) {
-    throw new Error(
-      result.findings.map(({ code, path, message }) => `${code} ${path}: ${message}`).join('\n'),
-    );
-  }
-  return result.configuration;
+/** What the program makes of a configuration as an operator writes it. Throws with all findings where it has errors. */
+export function configurationOf(written: object, surroundings?: Surroundings): Configuration {
+  const result = parse(written, surroundings);
+  if (result.ok) return result.configuration;
+  throw new Error(result.findings.map(({ code, path, message }) => `${code} ${path}: ${message}`).join('\n'));
 }

@@ -98,6 +98,12 @@ const OPEN_BATCH = 256;
 
 type OnOpen = (listener: Listener) => void;
 
+/** A wanted socket that could not be opened, and the system's error code. */
+interface Unopened {
+  readonly binding: ListenerBinding;
+  readonly code: string;
+}
+
 /** A configuration, and the sockets it wants of this worker. */
 interface Planned {
   readonly configuration: Configuration;
@@ -121,9 +127,9 @@ export class ListenerManager {
   #present: Planned | undefined;
   #staged: Staged | undefined;
   /** Of the present plan, also those that another worker reports. */
-  #failures: readonly ListenFailure[] = [];
+  #failures: readonly Unopened[] = [];
   /** As the configuration before was left: to go back to it must not fail for what was missing then already. */
-  #formerFailures: readonly ListenFailure[] = [];
+  #formerFailures: readonly Unopened[] = [];
   #isUdpPlanned: (address: string, port: number) => boolean = () => false;
   /** For good: what is just being opened is closed again, and is no failure. */
   #closed = false;
@@ -152,8 +158,8 @@ export class ListenerManager {
     const staged: Staged = { configuration, plan, open: new EndpointMap(), obstructed: [] };
     this.#staged = staged;
     await this.#deps.learnRoutes(backendsOf(configuration));
-    const former = new EndpointMap<ListenFailure>();
-    for (const failure of this.#formerFailures) former.set(failure, failure);
+    const former = new EndpointMap<ListenerBinding>();
+    for (const { binding } of this.#formerFailures) former.set(binding, binding);
     const added = this.#missing(plan).filter(
       (one) => this.#present?.plan.get(one) === undefined && former.get(one) === undefined,
     );
@@ -161,17 +167,16 @@ export class ListenerManager {
     const beyond = this.#takeBeyond(added);
     const failures =
       beyond.length > 0
-        ? beyond.map(beyondLimit)
+        ? beyond
         : await this.#openBatches(added, (listener) => staged.open.set(listener.binding, listener));
     const lasting = failures.filter((failure) => {
-      const binding = isInUse(failure) ? plan.get(failure) : undefined;
-      if (binding === undefined || this.#obstructing(binding, plan).length === 0) return true;
-      staged.obstructed.push(binding);
+      if (!isInUse(failure) || this.#obstructing(failure.binding, plan).length === 0) return true;
+      staged.obstructed.push(failure.binding);
       return false;
     });
     if (lasting.length === 0) return;
     this.discard();
-    throw cannotAdd(lasting, lasting.some(isShort) ? this.#advice(configuration) : undefined);
+    throw cannotAdd(lasting.map(failureOf), lasting.some(isShort) ? this.#advice(configuration) : undefined);
   }
 
   /**
@@ -187,7 +192,7 @@ export class ListenerManager {
       this.discard();
       // What was closed for it and could not be opened again is missing now.
       if (this.#present !== undefined) await this.#follow(this.#present);
-      throw cannotAdd(failures);
+      throw cannotAdd(failures.map(failureOf));
     }
     this.#formerFailures = this.#failures;
     adopt();
@@ -231,9 +236,7 @@ export class ListenerManager {
     return {
       revision,
       listeners: { tcp: open('tcp'), udp: open('udp') },
-      failures: this.#failures.filter(
-        (failure) => this.#present?.plan.get(failure)?.reportedElsewhere !== true,
-      ),
+      failures: this.#failures.filter(({ binding }) => binding.reportedElsewhere !== true).map(failureOf),
     };
   }
 
@@ -290,7 +293,7 @@ export class ListenerManager {
   /** An address may arrive later (VRRP) and a port may be freed; a missing permission stays missing. */
   #retry(): void {
     this.#cancelRetry();
-    if (this.#closed || this.#failures.every(({ errorCode: code }) => LASTING_FAILURES.has(code))) return;
+    if (this.#closed || this.#failures.every(({ code }) => LASTING_FAILURES.has(code))) return;
     this.#cancelRetry = this.#deps.clock.setTimer(RETRY_LISTEN_MS, () => {
       void this.#deps.inTurn(() => this.#tryAgain());
     });
@@ -337,7 +340,7 @@ export class ListenerManager {
    * the other way round), closing those first: no flows are taken there in between. Where one cannot be opened, those
    * that were closed are opened again.
    */
-  async #makeRoom({ plan, open, obstructed }: Staged): Promise<readonly ListenFailure[]> {
+  async #makeRoom({ plan, open, obstructed }: Staged): Promise<readonly Unopened[]> {
     const closed: ListenerBinding[] = [];
     for (const batch of batchesOf(obstructed)) {
       for (const listener of new Set(batch.flatMap((one) => this.#obstructing(one, plan)))) {
@@ -353,17 +356,16 @@ export class ListenerManager {
     return [];
   }
 
-  async #openAll(missing: ListenerBinding[]): Promise<readonly ListenFailure[]> {
-    const failures: ListenFailure[] = [];
+  async #openAll(missing: ListenerBinding[]): Promise<readonly Unopened[]> {
+    const failures: Unopened[] = [];
     let wanted = missing;
     for (;;) {
       const beyond = this.#takeBeyond(wanted);
       const failed = await this.#openBatches(wanted, (listener) => this.#serve(listener));
       for (const failure of failed) failures.push(failure);
       // What could not be bound leaves its place to the next port; a real want of descriptors leaves none.
-      if (beyond.length === 0 || failed.length === 0 || failed.some(isShort))
-        return [...beyond.map(beyondLimit), ...failures];
-      wanted = beyond;
+      if (beyond.length === 0 || failed.length === 0 || failed.some(isShort)) return [...beyond, ...failures];
+      wanted = beyond.map(({ binding }) => binding);
     }
   }
 
@@ -373,16 +375,17 @@ export class ListenerManager {
   }
 
   /** Takes away, and gives back, what the limit leaves no room for. */
-  #takeBeyond(missing: ListenerBinding[]): ListenerBinding[] {
+  #takeBeyond(missing: ListenerBinding[]): Unopened[] {
     // Low ports first, each over both protocols: what is beyond the limit is missing for both.
     missing.sort((a, b) => a.port - b.port);
     const most = mostListeners(this.#options.descriptorLimit);
-    return missing.splice(Math.max(0, most - this.#open.size - (this.#staged?.open.size ?? 0)));
+    const room = Math.max(0, most - this.#open.size - (this.#staged?.open.size ?? 0));
+    return missing.splice(room).map((binding) => ({ binding, code: 'EMFILE' }));
   }
 
   /** In the order given. `onOpen` is called as soon as one is open. */
-  async #openBatches(bindings: readonly ListenerBinding[], onOpen: OnOpen): Promise<ListenFailure[]> {
-    const failures: ListenFailure[] = [];
+  async #openBatches(bindings: readonly ListenerBinding[], onOpen: OnOpen): Promise<Unopened[]> {
+    const failures: Unopened[] = [];
     for (const batch of batchesOf(bindings)) {
       if (this.#closed) break;
       const outcomes = await Promise.all(batch.map((binding) => this.#openOne(binding, onOpen)));
@@ -392,41 +395,37 @@ export class ListenerManager {
   }
 
   /** As #openBatches; where other workers share sockets, one that is in use is tried again for a while. */
-  async #openPatiently(bindings: readonly ListenerBinding[], onOpen: OnOpen): Promise<ListenFailure[]> {
+  async #openPatiently(bindings: readonly ListenerBinding[], onOpen: OnOpen): Promise<Unopened[]> {
     const { clock, tcpGate } = this.#deps;
     const untilMs = clock.monotonicMs() + (tcpGate === undefined ? 0 : MAKE_ROOM_MS);
     let failures = await this.#openBatches(bindings, onOpen);
     while (failures.some(isInUse) && clock.monotonicMs() < untilMs && !this.#closed) {
       await new Promise<void>((resolve) => clock.setTimer(AGAIN_MS, resolve));
-      const inUse = new EndpointMap<ListenFailure>();
-      for (const failure of failures) if (isInUse(failure)) inUse.set(failure, failure);
-      const again = bindings.filter((binding) => inUse.get(binding) !== undefined);
+      const again = failures.filter(isInUse).map(({ binding }) => binding);
       const lasting = failures.filter((failure) => !isInUse(failure));
       failures = [...lasting, ...(await this.#openBatches(again, onOpen))];
     }
     return failures;
   }
 
-  async #openOne(binding: ListenerBinding, onOpen: OnOpen): Promise<ListenFailure | undefined> {
+  async #openOne(binding: ListenerBinding, onOpen: OnOpen): Promise<Unopened | undefined> {
     const { factories, handover, tcpGate } = this.#deps;
     const { protocol, address, port } = binding;
     if (protocol === 'tcp' && tcpGate !== undefined) {
       const refusal = await tcpGate.claim(address.text, port);
-      if (refusal !== undefined) return failureOf(binding, refusal);
+      if (refusal !== undefined) return { binding, code: refusal };
       this.#claims.add(binding);
     }
     try {
       const listener = await factories[protocol].open(binding, handover.take(binding));
-      if (!this.#closed) {
-        onOpen(listener);
-        return undefined;
-      }
-      listener.destroy();
-      this.#release(binding);
+      if (this.#closed) {
+        listener.destroy();
+        this.#release(binding);
+      } else onOpen(listener);
       return undefined;
     } catch (error) {
       this.#release(binding);
-      return failureOf(binding, errorCode(error) ?? errorMessage(error));
+      return { binding, code: errorCode(error) ?? errorMessage(error) };
     }
   }
 
@@ -460,19 +459,16 @@ function backendsOf({ backendPools }: Configuration): readonly IpAddress[] {
     .slice(0, MOST_ROUTES_ASKED);
 }
 
-function failureOf({ slot, protocol, address, port }: ListenerBinding, code: string): ListenFailure {
+function failureOf({ binding, code }: Unopened): ListenFailure {
+  const { slot, protocol, address, port } = binding;
   return { rule: slot.rule.name, protocol, address: address.text, port, errorCode: code };
 }
 
-function beyondLimit(binding: ListenerBinding): ListenFailure {
-  return failureOf(binding, 'EMFILE');
-}
-
-function isShort({ errorCode: code }: ListenFailure): boolean {
+function isShort({ code }: Unopened): boolean {
   return code === 'EMFILE';
 }
 
-function isInUse({ errorCode: code }: ListenFailure): boolean {
+function isInUse({ code }: Unopened): boolean {
   return code === 'EADDRINUSE';
 }
 

@@ -1,11 +1,13 @@
 import { BalancerError, errorMessage, type ErrorCode, type ErrorSource } from '../../model/errors.js';
 import type { Clock } from '../../runtime/clock.js';
+import type { ForwardingState } from '../../model/forwarding.js';
 import { receivedSocket, type ListeningSocket } from '../contract.js';
+import { StateReceiver, StateSender, type StateMessage } from './state-transfer.js';
 
 /*
  * Typed calls between a control process and a data worker. An API is an interface of functions: those that return a
  * promise are calls with an answer and a deadline, those that return nothing are one-way. Messages arrive in the order
- * sent. A ListeningSocket as first argument travels with its handle.
+ * sent. A ListeningSocket as first argument travels with its handle, a ForwardingState without what the other side has.
  */
 
 /** What may go along with a message: Node's own object under a socket. */
@@ -40,6 +42,8 @@ interface CallMessage {
   /** Absent: one-way. */
   readonly call?: number;
   readonly args: readonly unknown[];
+  /** The first argument is a StateMessage. */
+  readonly state?: true;
 }
 
 interface AnswerMessage {
@@ -74,13 +78,15 @@ export function remote<Api extends object>(
   const pending = new Map<number, Pending>();
   let nextCall = 1;
   let closed = false;
+  const states = new StateSender();
 
   const send = (message: CallMessage): void => {
     const [first, ...rest] = message.args;
     if (isSocket(first)) {
       const { protocol, address, port } = first;
       channel.send({ ...message, args: [{ protocol, address, port }, ...rest] }, first);
-    } else channel.send(message);
+    } else if (isState(first)) channel.send({ ...message, args: [states.pack(first), ...rest], state: true });
+    else channel.send(message);
   };
   const settle = (call: number): Pending | undefined => {
     const waiting = pending.get(call);
@@ -129,12 +135,15 @@ export function remote<Api extends object>(
 // eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters
 export function expose<Api extends object>(channel: Channel, api: Api): void {
   const methods = new Map(Object.entries(api as Record<string, AnyFunction>));
+  const states = new StateReceiver();
   channel.onMessage((message, handle) => {
     if (!isCall(message)) return;
-    const { call, method, args } = message;
+    const { call, method, state, args } = message;
     const [first, ...rest] = args;
-    const given = handle === undefined ? args : [receivedSocket(first as ListeningSocket, handle), ...rest];
     // Both ends are one build, so the method exists and takes these arguments.
+    let given = args;
+    if (handle !== undefined) given = [receivedSocket(first as ListeningSocket, handle), ...rest];
+    else if (state === true) given = [states.unpack(first as StateMessage), ...rest];
     const run = (): unknown => methods.get(method)?.(...given);
     if (call === undefined) run();
     else void answer(channel, call, run);
@@ -179,4 +188,8 @@ function isAnswer(message: unknown): message is AnswerMessage {
 
 function isSocket(argument: unknown): argument is ListeningSocket {
   return typeof argument === 'object' && argument !== null && 'handle' in argument;
+}
+
+function isState(argument: unknown): argument is ForwardingState {
+  return typeof argument === 'object' && argument !== null && 'views' in argument;
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { haExample } from '../config/example.js';
+import { haExample } from '../../support/example.js';
 import { FakeDeps } from './fake-deps.js';
 
 describe('haports doctor', () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { BalancerError } from '../../../src/model/errors.js';
-import { haExample } from '../config/example.js';
+import { haExample } from '../../support/example.js';
 import { FakeDeps } from './fake-deps.js';
 
 describe('haports kernel ruleset', () => {

@@ -5,7 +5,7 @@ import { describe, test } from 'node:test';
 import type { ExitCode } from '../../../src/cli/deps.js';
 import { BalancerError, type ErrorSource } from '../../../src/model/errors.js';
 import { VERSION } from '../../../src/model/version.js';
-import { example, haExample } from '../config/example.js';
+import { example, haExample } from '../../support/example.js';
 import { FakeDeps } from './fake-deps.js';
 
 const CONNECTION =
@@ -191,14 +191,8 @@ describe('haports schema', () => {
 });
 
 describe('haports check', () => {
-  const RISKY = haExample((raw) => {
-    raw['compat'] = 'none';
-    raw.backendPools[0]!.backends.length = 1;
-  });
-  const BROKEN = example((raw) => {
-    raw.rules[0]!['frontend'] = 'hubb';
-    raw.rules[0]!['idletimeout'] = 1;
-  });
+  const RISKY = haExample({ compat: 'none', pool: { backends: ['10.0.1.1'] } });
+  const BROKEN = example({ rule: { frontend: 'hubb', idletimeout: 1 } });
 
   test('check of a sound configuration says so and exits with 0', async () => {
     const deps = FakeDeps.with(example());
@@ -285,9 +279,7 @@ describe('haports explain', () => {
     assert.match(folded(first.stdout), /10\.0\.1\.2:6443/);
     assert.match(folded(first.stdout), /Every other probe is assumed up/);
     const second = FakeDeps.with(
-      example((raw) => {
-        raw.backendPools[0]!.backends[1]!['name'] = 'two';
-      }),
+      example({ pool: { backends: ['10.0.1.1', { name: 'two', address: '10.0.1.2' }] } }),
     );
     await second.run('explain', ...FLOW, ...down('nvas/two'));
     assert.match(folded(second.stdout), /10\.0\.1\.1:6443/);
@@ -324,11 +316,8 @@ describe('haports explain', () => {
 
   test('explain of a configuration that cannot be used prints its errors alone, and exits with 2', async () => {
     const deps = FakeDeps.with(
-      haExample((raw) => {
-        // A warning as well: a pool of one.
-        raw.backendPools[0]!.backends.length = 1;
-        raw.rules[0]!['probe'] = 'nosuch';
-      }),
+      // A warning as well: a pool of one.
+      haExample({ pool: { backends: ['10.0.1.1'] }, rule: { probe: 'nosuch' } }),
     );
     assert.equal(await deps.run('explain', ...FLOW), 2);
     const lines = deps.stderr.trimEnd().split('\n');

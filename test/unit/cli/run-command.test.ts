@@ -3,14 +3,14 @@ import { describe, test } from 'node:test';
 import type { StartedBalancer } from '../../../src/cli/deps.js';
 import { BalancerError } from '../../../src/model/errors.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { example, haExample } from '../config/example.js';
+import { example, haExample } from '../../support/example.js';
 import { FakeDeps } from './fake-deps.js';
 
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-function withConfig(raw: object = example((one) => (one['shutdown'] = { deadline: '7s' }))): FakeDeps {
+function withConfig(raw: object = example({ shutdown: { deadline: '7s' } })): FakeDeps {
   return FakeDeps.with(raw);
 }
 
@@ -44,7 +44,7 @@ async function exitCode(exit: Promise<number>): Promise<number | undefined> {
 
 describe('haports run', () => {
   test('run starts the balancer with the configuration and where it came from, and goes on', async () => {
-    const deps = withConfig(haExample((raw) => (raw.backendPools[0]!.backends.length = 1)));
+    const deps = withConfig(haExample({ pool: { backends: ['10.0.1.1'] } }));
     const { exit } = await running(deps);
     const [started] = deps.started;
     assert.equal(started?.configuration.rules[0]?.name, 'ha');
@@ -56,7 +56,7 @@ describe('haports run', () => {
   });
 
   test('run with a configuration that cannot be used prints the errors, starts nothing and exits with 2', async () => {
-    const deps = withConfig(example((raw) => (raw.rules[0]!['probe'] = 'nosuch')));
+    const deps = withConfig(example({ rule: { probe: 'nosuch' } }));
     assert.equal(await deps.run('run'), 2);
     assert.match(deps.stderr, /^config\.json:\d+:\d+: error LB_\w+ rules\[0\]\.probe: [^\n]+\n$/);
     assert.deepEqual([deps.stdout, deps.started], ['', []]);

@@ -1,638 +1,444 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { it } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import type { Surroundings } from '../../../src/config/load.js';
-import { brief, example, haExample, only, parse, withCode, type Example } from './example.js';
+import { example, haExample, parse } from '../../support/example.js';
+import { finds, findsOnly } from './findings-table.js';
 
-interface Case {
-  readonly what: string;
-  readonly raw: Example;
-  /** All findings of this code, in brief. */
-  readonly code: string;
-  readonly found: readonly string[];
-  readonly surroundings?: Surroundings;
-}
-
-const ONE = ipAddress('192.168.7.7');
-
-/** The example with its only rule changed. */
-const withRule = (change: Record<string, unknown>, make = example) =>
-  make((raw) => (raw.rules[0] = { ...raw.rules[0], ...change }));
-const withProbe = (change: Record<string, unknown>) =>
-  example((raw) => (raw.probes[0] = { ...raw.probes[0], ...change }));
-const withPool = (change: Record<string, unknown>, make = example) =>
-  make((raw) => Object.assign(raw.backendPools[0] ?? {}, change));
-/** The example with another rule beside its own. */
-const withSecond = (change: Record<string, unknown>, make = example) =>
-  make((raw) => raw.rules.push({ ...raw.rules[0], name: 'second', ...change }));
-const backends = (...addresses: readonly string[]) => ({
-  backends: addresses.map((address) => ({ address })),
-});
+const OWN = { ownAddresses: [ipAddress('192.168.7.7')] };
+const OTHERS = { name: 'others', backends: ['10.0.2.1', '10.0.2.2'] };
 const many = (count: number) =>
-  backends(...Array.from({ length: count }, (_, i) => `10.9.${i >> 8}.${i & 255}`));
+  Array.from({ length: count }, (_, index) => `10.9.${index >> 8}.${index & 255}`);
+const paths = (severity: string, holder: string, ...keys: readonly string[]) =>
+  keys.map((key) => `${severity} ${holder}.${key}`);
 
-const NAMES: readonly Case[] = [
-  {
-    what: 'a name of two rules',
-    raw: withSecond({ name: 'web', frontendPort: 444, backendPort: 444 }),
-    code: 'LB_DUPLICATE_NAME',
-    found: ['error LB_DUPLICATE_NAME rules[1].name'],
-  },
-  {
-    what: 'a name of two frontends, probes, pools',
-    raw: example((raw) => {
-      raw.frontends.push({ name: 'hub', address: '10.0.0.2' });
-      raw.probes.push({ name: 'alive', protocol: 'tcp', port: 1 });
-      raw.backendPools.push({ name: 'nvas', ...backends('10.0.3.1', '10.0.3.2') });
-    }),
-    code: 'LB_DUPLICATE_NAME',
-    found: [
-      'error LB_DUPLICATE_NAME frontends[1].name',
-      'error LB_DUPLICATE_NAME probes[1].name',
-      'error LB_DUPLICATE_NAME backendPools[1].name',
-    ],
-  },
-  {
-    what: 'a name of two backends of a pool',
-    raw: withPool({
-      backends: [
-        { name: 'a', address: '10.0.1.1' },
-        { name: 'a', address: '10.0.1.2' },
-      ],
-    }),
-    code: 'LB_DUPLICATE_NAME',
-    found: ['error LB_DUPLICATE_NAME backendPools[0].backends[1].name'],
-  },
-  {
-    what: 'references to nothing, of a rule that is wrong otherwise too',
-    raw: withRule({ frontend: 'hubb', backendPool: 'x', probe: 'y', bad: 1 }),
-    code: 'LB_UNKNOWN_NAME',
-    found: [
-      'error LB_UNKNOWN_NAME rules[0].frontend',
-      'error LB_UNKNOWN_NAME rules[0].backendPool',
-      'error LB_UNKNOWN_NAME rules[0].probe',
-    ],
-  },
-  {
-    what: 'a floating address for no frontend',
-    raw: withPool({ backends: [{ address: '10.0.1.1', floatingAddresses: { hup: '10.0.0.1' } }] }),
-    code: 'LB_UNKNOWN_NAME',
-    found: ['error LB_UNKNOWN_NAME backendPools[0].backends[0].floatingAddresses.hup'],
-  },
-  {
-    what: 'what no rule uses',
-    raw: example((raw) => {
-      raw.frontends.push({ name: 'spare', address: '10.0.0.2' });
-      raw.probes.push({ name: 'spare', protocol: 'tcp', port: 1 });
-      raw.backendPools.push({ name: 'spare', ...backends('10.0.3.1', '10.0.3.2') });
-    }),
-    code: 'LB_UNUSED',
-    found: ['note LB_UNUSED frontends[1]', 'note LB_UNUSED probes[1]', 'note LB_UNUSED backendPools[1]'],
-  },
-];
+it('the HA example has no findings', () => assert.deepEqual(parse(haExample()).findings, []));
 
-const PORTS: readonly Case[] = [
-  ...(['protocol', 'frontendPort'] as const).map((key) => ({
-    what: `a rule without ${key}`,
-    raw: withRule({ [key]: undefined }),
-    code: 'LB_MISSING_KEY',
-    found: [`error LB_MISSING_KEY rules[0].${key}`],
-  })),
-  {
-    what: 'haPorts against everything it stands for',
-    raw: withRule({ haPorts: true }),
-    code: 'LB_CONFLICT',
-    found: [
-      'error LB_CONFLICT rules[0].protocol',
-      'error LB_CONFLICT rules[0].frontendPort',
-      'error LB_CONFLICT rules[0].backendPort',
-    ],
-  },
-  {
-    what: 'haPorts beside what it stands for',
-    raw: withRule({ protocol: 'all', frontendPort: 0, backendPort: 0 }, haExample),
-    code: 'LB_CONFLICT',
-    found: [],
-  },
-  {
-    what: 'a target range beyond 65535',
-    raw: withRule({ frontendPort: '5000-5100', backendPort: 65436 }),
-    code: 'LB_VALUE',
-    found: ['error LB_VALUE rules[0].backendPort'],
-  },
-  {
-    what: 'a target range up to 65535',
-    raw: withRule({ frontendPort: '5000-5100', backendPort: 65435 }),
-    code: 'LB_VALUE',
-    found: [],
-  },
-  {
-    what: 'fewer source ports than workers',
-    raw: example((raw) => {
-      raw['dataPlane'] = { workers: 3 };
-      Object.assign(raw.backendPools[0] ?? {}, { sourcePorts: '40000-40001' });
-    }),
-    code: 'LB_CONFLICT',
-    found: ['error LB_CONFLICT backendPools[0].sourcePorts'],
-  },
-  {
-    what: 'as many source ports as workers',
-    raw: example((raw) => {
-      raw['dataPlane'] = { workers: 2 };
-      Object.assign(raw.backendPools[0] ?? {}, { sourcePorts: '40000-40001' });
-    }),
-    code: 'LB_CONFLICT',
-    found: [],
-  },
-  {
-    what: 'listenPorts that leave nothing',
-    raw: withRule({ listenPorts: '80' }),
-    code: 'LB_CONFLICT',
-    found: ['error LB_CONFLICT rules[0].listenPorts'],
-  },
-  {
-    what: 'an HA-ports rule on nothing but the metrics port',
-    raw: haExample((raw) => {
-      raw.rules[0] = { ...raw.rules[0], listenPorts: '9902' };
-      raw['metrics'] = { listen: '0.0.0.0:9902' };
-    }),
-    code: 'LB_CONFLICT',
-    found: ['error LB_CONFLICT rules[0].listenPorts'],
-  },
-];
+/* Names */
 
-const PROBES: readonly Case[] = [
-  {
-    what: 'HTTP keys on a TCP probe',
-    raw: withProbe({ protocol: 'tcp', path: '/', expectStatus: '200', host: 'a', explicitAnswerFlips: true }),
-    code: 'LB_CONFLICT',
-    found: ['path', 'host', 'expectStatus', 'explicitAnswerFlips'].map(
-      (key) => `error LB_CONFLICT probes[0].${key}`,
-    ),
-  },
-  {
-    what: 'TLS keys on an HTTP probe',
-    raw: withProbe({ serverName: 'a', skipVerify: false }),
-    code: 'LB_CONFLICT',
-    found: ['error LB_CONFLICT probes[0].serverName', 'error LB_CONFLICT probes[0].skipVerify'],
-  },
-  {
-    what: 'TLS keys on an HTTPS probe',
-    raw: withProbe({ protocol: 'https', serverName: 'a', skipVerify: true }),
-    code: 'LB_CONFLICT',
-    found: [],
-  },
-  {
-    what: 'a timeout longer than the interval',
-    raw: withProbe({ interval: '5s', timeout: '5001ms' }),
-    code: 'LB_CONFLICT',
-    found: ['error LB_CONFLICT probes[0].timeout'],
-  },
-  {
-    what: 'a timeout as long as the interval',
-    raw: withProbe({ interval: '5s', timeout: '5s' }),
-    code: 'LB_CONFLICT',
-    found: [],
-  },
-  {
-    what: 'a probe on SSH',
-    raw: withProbe({ protocol: 'tcp', port: 22 }),
-    code: 'LB_MANAGEMENT_PORT',
-    found: ['warning LB_MANAGEMENT_PORT probes[0].port'],
-  },
-];
+findsOnly('LB_DUPLICATE_NAME', [
+  [
+    'a name of two rules',
+    example({ more: { rules: [{ name: 'web', frontendPort: 444 }] } }),
+    'error rules[1].name',
+  ],
+  [
+    'a name of two frontends, probes and pools',
+    example({
+      more: {
+        frontends: [{ name: 'hub', address: '10.0.0.2' }],
+        probes: [{ name: 'alive', protocol: 'tcp', port: 1 }],
+        pools: [{ ...OTHERS, name: 'nvas' }],
+      },
+    }),
+    ...['error frontends[1].name', 'error probes[1].name', 'error backendPools[1].name'],
+  ],
+  [
+    'a name of two backends of a pool',
+    example({ pool: { backends: many(2).map((address) => ({ name: 'a', address })) } }),
+    'error backendPools[0].backends[1].name',
+    /^Name "a" is already that of a backend of pool "nvas", each must have its own \| "a" \| another name/,
+  ],
+]);
 
-const POOLS: readonly Case[] = [
-  {
-    what: 'an address twice, once IPv4-mapped',
-    raw: withPool(backends('10.0.1.1', '::ffff:10.0.1.1', '::ffff:a00:101')),
-    code: 'LB_DUPLICATE_ADDRESS',
-    found: [1, 2].map((index) => `error LB_DUPLICATE_ADDRESS backendPools[0].backends[${index}].address`),
-  },
-  {
-    what: 'one address in two pools',
-    raw: example((raw) => {
-      raw.backendPools.push({ name: 'others', ...backends('10.0.1.1', '10.0.1.9') });
-      raw.rules.push({
-        ...raw.rules[0],
-        name: 'other',
-        backendPool: 'others',
-        frontendPort: 80,
-        backendPort: 80,
-      });
-    }),
-    code: 'LB_DUPLICATE_ADDRESS',
-    found: [],
-  },
-  {
-    what: 'an empty pool',
-    raw: withPool({ backends: [] }),
-    code: 'LB_EMPTY_POOL',
-    found: ['warning LB_EMPTY_POOL backendPools[0].backends'],
-  },
-  {
-    what: 'more backends than slots',
-    raw: example((raw) => {
-      Object.assign(raw.backendPools[0] ?? {}, many(252));
-      raw['tableSize'] = 251;
-    }),
-    code: 'LB_VALUE',
-    found: ['error LB_VALUE backendPools[0].backends'],
-  },
-  {
-    what: 'few slots for the backends',
-    raw: withPool(many(656)),
-    code: 'LB_SMALL_TABLE',
-    found: ['warning LB_SMALL_TABLE backendPools[0].backends'],
-  },
-  { what: 'enough slots for the backends', raw: withPool(many(655)), code: 'LB_SMALL_TABLE', found: [] },
-  {
-    what: 'minimumHealthy beyond every group',
-    raw: withPool({
-      minimumHealthy: 2,
-      backends: [{ address: '10.0.1.1' }, { address: '10.0.1.2', priority: 1 }],
-    }),
-    code: 'LB_NEVER_ENOUGH',
-    found: ['warning LB_NEVER_ENOUGH backendPools[0].minimumHealthy'],
-  },
-  {
-    what: 'no weight at all',
-    raw: withPool({
-      backends: [
-        { address: '10.0.1.1', weight: 0 },
-        { address: '10.0.1.2', weight: 0 },
-      ],
-    }),
-    code: 'LB_NO_WEIGHT',
-    found: ['warning LB_NO_WEIGHT backendPools[0].backends'],
-  },
-  {
-    what: 'source addresses of another family',
-    raw: withPool({ sourceAddresses: ['fd00::1'] }),
-    code: 'LB_CONFLICT',
-    found: [0, 1].map((index) => `error LB_CONFLICT backendPools[0].backends[${index}].address`),
-  },
-  {
-    what: 'source addresses of both families',
-    raw: withPool({ sourceAddresses: ['fd00::1', '10.0.0.50'] }),
-    code: 'LB_CONFLICT',
-    found: [],
-  },
-];
+findsOnly('LB_UNKNOWN_NAME', [
+  [
+    'references to nothing, of a rule that is wrong otherwise too',
+    example({ rule: { frontend: 'hubb', backendPool: 'x', probe: 'y', bad: 1 } }),
+    ...paths('error', 'rules[0]', 'frontend', 'backendPool', 'probe'),
+    /^There is no frontend "hubb"; did you mean "hub" \| "hubb" \| one of hub \|/,
+    /^There is no probe "y" \| "y" \| one of alive \|/m,
+  ],
+  [
+    'a floating address for no frontend',
+    example({ pool: { backends: [{ address: '10.0.1.1', floatingAddresses: { hup: '10.0.0.1' } }] } }),
+    'error backendPools[0].backends[0].floatingAddresses.hup',
+  ],
+]);
 
-const RULES: readonly Case[] = [
-  {
-    what: 'UDP options on a TCP rule',
-    raw: withRule({ udp: {}, idleTimeout: { udp: '1m' } }),
-    code: 'LB_NO_EFFECT',
-    found: ['warning LB_NO_EFFECT rules[0].idleTimeout.udp', 'warning LB_NO_EFFECT rules[0].udp'],
-  },
-  {
-    what: 'TCP options on a UDP rule',
-    raw: withRule({ protocol: 'udp', tcp: {}, tcpReset: true, idleTimeout: { tcp: '4m' } }),
-    code: 'LB_NO_EFFECT',
-    found: ['tcp', 'tcpReset', 'idleTimeout.tcp'].map((key) => `warning LB_NO_EFFECT rules[0].${key}`),
-  },
-  {
-    what: 'perPacket that waits for responses',
-    raw: withRule({ protocol: 'udp', udp: { perPacket: true, expectedResponses: 1 } }),
-    code: 'LB_CONFLICT',
-    found: ['error LB_CONFLICT rules[0].udp.expectedResponses'],
-  },
-  {
-    what: 'perPacket beside what keeps flows together',
-    raw: withRule({ protocol: 'udp', udp: { perPacket: true }, symmetric: true, distribution: 'source-ip' }),
-    code: 'LB_NO_EFFECT',
-    found: ['warning LB_NO_EFFECT rules[0].symmetric', 'warning LB_NO_EFFECT rules[0].distribution'],
-  },
-  {
-    what: 'answers from other ports that would have to be counted',
-    raw: withRule({ protocol: 'udp', udp: { expectedResponses: 1, answersFrom: 'address' } }),
-    code: 'LB_CONFLICT',
-    found: ['error LB_CONFLICT rules[0].udp.answersFrom'],
-  },
-  {
-    what: 'answers from other ports with several workers',
-    raw: example((raw) => {
-      Object.assign(raw, { dataPlane: { workers: 2 } });
-      Object.assign(raw.rules[0] ?? {}, { protocol: 'udp', udp: { answersFrom: 'address' } });
+findsOnly('LB_UNUSED', [
+  [
+    'what no rule uses',
+    example({
+      more: {
+        frontends: [{ name: 'spare', address: '10.0.0.2' }],
+        probes: [{ name: 'spare', protocol: 'tcp', port: 1 }],
+        pools: [OTHERS],
+      },
     }),
-    code: 'LB_ANSWERS_BY_WORKER',
-    found: ['note LB_ANSWERS_BY_WORKER rules[0].udp.answersFrom'],
-  },
-  {
-    what: 'TCP that would be moved',
-    raw: withRule({ flowPolicy: { probeDown: 'rebalance', idle: 'reset' } }),
-    code: 'LB_REBALANCE_RESETS',
-    found: ['note LB_REBALANCE_RESETS rules[0].flowPolicy'],
-  },
-  {
-    what: 'UDP that is moved',
-    raw: withRule({ protocol: 'udp', flowPolicy: { probeDown: 'rebalance' } }),
-    code: 'LB_REBALANCE_RESETS',
-    found: [],
-  },
-  {
-    what: 'TCP that is dropped when all are down',
-    raw: withRule({ allDown: 'drop' }),
-    code: 'LB_DROP_ACCEPTS',
-    found: ['note LB_DROP_ACCEPTS rules[0].allDown'],
-  },
-  {
-    what: 'no rules',
-    raw: example((raw) => (raw.rules = [])),
-    code: 'LB_NO_RULES',
-    found: ['warning LB_NO_RULES rules'],
-  },
-];
+    ...['note frontends[1]', 'note probes[1]', 'note backendPools[1]'],
+  ],
+]);
 
-const LISTENERS: readonly Case[] = [
-  {
-    what: 'two frontends with one address',
-    raw: example((raw) => raw.frontends.push({ name: 'again', address: '::ffff:10.0.0.1' })),
-    code: 'LB_DUPLICATE_ADDRESS',
-    found: ['error LB_DUPLICATE_ADDRESS frontends[1].address'],
-  },
-  {
-    what: 'two rules on one port',
-    raw: withSecond({ frontendPort: '440-450', backendPort: 7000, protocol: 'all' }),
-    code: 'LB_OVERLAP',
-    found: ['error LB_OVERLAP rules[1]'],
-  },
-  {
-    what: 'two rules on one port, one TCP and one UDP',
-    raw: withSecond({ protocol: 'udp' }),
-    code: 'LB_OVERLAP',
-    found: [],
-  },
-  {
-    what: 'two HA-ports rules with common ports',
-    raw: withSecond({ listenPorts: '8099-9000' }, haExample),
-    code: 'LB_OVERLAP',
-    found: ['error LB_OVERLAP rules[1]'],
-  },
-  {
-    what: 'an HA-ports rule that yields to one that names the port',
-    raw: withSecond({ haPorts: false, protocol: 'udp', frontendPort: 8053, backendPort: 53 }, haExample),
-    code: 'LB_YIELDS',
-    found: ['note LB_YIELDS rules[0]'],
-  },
-  {
-    what: 'a wildcard beside a specific address on one port',
-    raw: example((raw) => {
-      raw.frontends.push({ name: 'any', address: '0.0.0.0' });
-      raw.rules.push({ ...raw.rules[0], name: 'second', frontend: 'any' });
-    }),
-    code: 'LB_CLASH',
-    found: ['error LB_CLASH rules[1]'],
-  },
-  {
-    what: 'a wildcard of the other family on one port',
-    raw: example((raw) => {
-      raw.frontends.push({ name: 'any', address: '::' });
-      raw.rules.push({ ...raw.rules[0], name: 'second', frontend: 'any' });
-    }),
-    code: 'LB_CLASH',
-    found: [],
-  },
-  {
-    what: 'metrics on a port that a rule names',
-    raw: example((raw) => (raw['metrics'] = { listen: '0.0.0.0:443' })),
-    code: 'LB_OVERLAP',
-    found: ['error LB_OVERLAP metrics.listen'],
-  },
-  {
-    what: 'metrics on a port of a UDP rule',
-    raw: example((raw) => {
-      raw.rules[0] = { ...raw.rules[0], protocol: 'udp' };
-      raw['metrics'] = { listen: '0.0.0.0:443' };
-    }),
-    code: 'LB_OVERLAP',
-    found: [],
-  },
-  {
-    what: 'metrics on a port of an HA-ports rule, which leaves it out',
-    raw: haExample((raw) => (raw['metrics'] = { listen: '10.0.0.1:8001' })),
-    code: 'LB_OVERLAP',
-    found: [],
-  },
-];
+/* Ports */
 
-const first = 'backendPools[0].backends[0]';
-const LOOPS: readonly Case[] = [
-  {
-    what: 'a backend on the frontend of an HA-ports rule',
-    raw: withPool(backends('10.0.0.1', '10.0.1.2'), haExample),
-    code: 'LB_LOOP',
-    found: [`error LB_LOOP ${first}.address`],
-  },
-  {
-    what: 'the same as IPv4-mapped IPv6',
-    raw: withPool(backends('::ffff:10.0.0.1', '10.0.1.2'), haExample),
-    code: 'LB_LOOP',
-    found: [`error LB_LOOP ${first}.address`],
-  },
-  {
-    what: 'a backend on the frontend, at another port',
-    raw: withPool(backends('10.0.0.1', '10.0.1.2')),
-    code: 'LB_LOOP',
-    found: [],
-  },
-  {
-    what: 'a backend on the frontend, whose port another rule listens on',
-    raw: example((raw) => {
-      Object.assign(raw.backendPools[0] ?? {}, backends('10.0.0.1', '10.0.1.2'));
-      raw.rules.push({ ...raw.rules[0], name: 'second', frontendPort: '6400-6500', backendPort: 100 });
+findsOnly('LB_MISSING_KEY', [
+  ['a rule without protocol', example({ rule: { protocol: undefined } }), 'error rules[0].protocol'],
+  [
+    'a rule without frontendPort',
+    example({ rule: { frontendPort: undefined } }),
+    'error rules[0].frontendPort',
+  ],
+]);
+
+findsOnly('LB_CONFLICT', [
+  [
+    'haPorts against everything it stands for',
+    example({ rule: { haPorts: true } }),
+    ...paths('error', 'rules[0]', 'protocol', 'frontendPort', 'backendPort'),
+  ],
+  [
+    'haPorts beside what it stands for',
+    haExample({ rule: { protocol: 'all', frontendPort: 0, backendPort: 0 } }),
+  ],
+  ['listenPorts that leave nothing', example({ rule: { listenPorts: '80' } }), 'error rules[0].listenPorts'],
+  [
+    'an HA-ports rule on nothing but the metrics port',
+    haExample({ rule: { listenPorts: '9902' }, metrics: { listen: '0.0.0.0:9902' } }),
+    'error rules[0].listenPorts',
+  ],
+  [
+    'fewer source ports than workers',
+    example({ dataPlane: { workers: 3 }, pool: { sourcePorts: '40000-40001' } }),
+    'error backendPools[0].sourcePorts',
+  ],
+  [
+    'as many source ports as workers',
+    example({ dataPlane: { workers: 2 }, pool: { sourcePorts: '40000-40001' } }),
+  ],
+]);
+
+const TO_THE_END = { frontendPort: '5000-5100', backendPort: 65435 };
+findsOnly('LB_VALUE', [
+  [
+    'a target range beyond 65535',
+    example({ rule: { ...TO_THE_END, backendPort: 65436 } }),
+    'error rules[0].backendPort',
+  ],
+  ['a target range up to 65535', example({ rule: TO_THE_END })],
+  [
+    'more backends than slots',
+    example({ tableSize: 251, pool: { backends: many(252) } }),
+    'error backendPools[0].backends',
+  ],
+]);
+
+/* Probes */
+
+findsOnly('LB_CONFLICT', [
+  [
+    'HTTP keys on a TCP probe',
+    example({
+      probe: { protocol: 'tcp', path: '/', expectStatus: '200', host: 'a', explicitAnswerFlips: true },
     }),
-    code: 'LB_LOOP',
-    found: [`error LB_LOOP ${first}.address`],
-  },
-  {
-    what: 'a backend whose port another protocol listens on',
-    raw: example((raw) => {
-      Object.assign(raw.backendPools[0] ?? {}, backends('10.0.0.1', '10.0.1.2'));
-      raw.rules.push({
-        ...raw.rules[0],
-        name: 'second',
-        protocol: 'udp',
-        frontendPort: 6443,
-        backendPort: 100,
-      });
+    ...paths('error', 'probes[0]', 'path', 'host', 'expectStatus', 'explicitAnswerFlips'),
+  ],
+  [
+    'TLS keys on an HTTP probe',
+    example({ probe: { serverName: 'a', skipVerify: false } }),
+    ...paths('error', 'probes[0]', 'serverName', 'skipVerify'),
+  ],
+  [
+    'TLS keys on an HTTPS probe',
+    example({ probe: { protocol: 'https', serverName: 'a', skipVerify: true } }),
+  ],
+  [
+    'a timeout longer than the interval',
+    example({ probe: { interval: '5s', timeout: '5001ms' } }),
+    'error probes[0].timeout',
+  ],
+  ['a timeout as long as the interval', example({ probe: { interval: '5s', timeout: '5s' } })],
+]);
+
+findsOnly('LB_MANAGEMENT_PORT', [
+  ['a probe on SSH', example({ probe: { protocol: 'tcp', port: 22 } }), 'warning probes[0].port'],
+]);
+
+/* Pools */
+
+findsOnly('LB_DUPLICATE_ADDRESS', [
+  [
+    'an address twice, once IPv4-mapped',
+    example({ pool: { backends: ['10.0.1.1', '::ffff:10.0.1.1', '::ffff:a00:101'] } }),
+    ...[1, 2].map((index) => `error backendPools[0].backends[${index}].address`),
+    /^Address 10\.0\.1\.1 is already a backend of pool "nvas" \|/,
+  ],
+  [
+    'one address in two pools',
+    example({
+      more: {
+        pools: [{ ...OTHERS, backends: ['10.0.1.1', '10.0.1.9'] }],
+        rules: [{ backendPool: 'others', frontendPort: 80, backendPort: 80 }],
+      },
     }),
-    code: 'LB_LOOP',
-    found: [],
-  },
-  ...(
+  ],
+  [
+    'two frontends with one address',
+    example({ more: { frontends: [{ name: 'again', address: '::ffff:10.0.0.1' }] } }),
+    'error frontends[1].address',
+  ],
+]);
+
+const MEMBER = 'backendPools[0].backends';
+finds(
+  'pools',
+  [
+    ['an empty pool', example({ pool: { backends: [] } }), `warning LB_EMPTY_POOL ${MEMBER}`],
     [
-      ['0.0.0.0', '127.0.0.1', true],
-      ['0.0.0.0', '127.9.9.9', true],
-      ['0.0.0.0', '192.168.7.7', true],
-      ['0.0.0.0', '::ffff:192.168.7.7', true],
-      ['0.0.0.0', '192.168.7.8', false],
-      ['0.0.0.0', '::1', false],
-      ['::', '::1', true],
-      ['::', '127.0.0.1', true],
-      ['::', '192.168.7.7', true],
-      ['::', 'fd00::7', false],
-    ] as const
-  ).map(([frontend, address, loops]) => ({
-    what: `backend ${address} behind a wildcard frontend ${frontend}`,
-    raw: haExample((raw) => {
-      raw.frontends[0] = { name: 'hub', address: frontend };
-      Object.assign(raw.backendPools[0] ?? {}, backends(address, '10.0.1.2'));
-    }),
-    code: 'LB_LOOP',
-    found: loops ? [`error LB_LOOP ${first}.address`] : [],
-    surroundings: { ownAddresses: [ONE] },
-  })),
-  {
-    what: 'a floating address on the frontend',
-    raw: haExample((raw) => {
-      raw.rules[0] = { ...raw.rules[0], floatingIp: true };
-      Object.assign(raw.backendPools[0] ?? {}, {
-        backends: [
-          { address: '10.0.1.1', floatingAddresses: { hub: '10.0.0.1' } },
-          { address: '10.0.1.2', floatingAddresses: { hub: '10.0.5.2' } },
-        ],
-      });
-    }),
-    code: 'LB_LOOP',
-    found: [`error LB_LOOP ${first}.floatingAddresses.hub`],
-  },
-  {
-    what: 'a backend on the frontend whose floating address is elsewhere',
-    raw: haExample((raw) => {
-      raw.rules[0] = { ...raw.rules[0], floatingIp: true };
-      Object.assign(raw.backendPools[0] ?? {}, {
-        backends: [
-          { address: '10.0.0.1', floatingAddresses: { hub: '10.0.5.1' } },
-          { address: '10.0.1.2', floatingAddresses: { hub: '10.0.5.2' } },
-        ],
-      });
-    }),
-    code: 'LB_LOOP',
-    found: [],
-  },
-  {
-    what: 'a probe into a listener',
-    raw: example((raw) => {
-      Object.assign(raw.backendPools[0] ?? {}, backends('10.0.0.1', '10.0.1.2'));
-      raw.probes[0] = { ...raw.probes[0], port: 443 };
-    }),
-    code: 'LB_LOOP',
-    found: [`error LB_LOOP ${first}.address`],
-  },
-  {
-    what: 'a probe into the metrics',
-    raw: example((raw) => {
-      Object.assign(raw.backendPools[0] ?? {}, backends('127.0.0.1', '10.0.1.2'));
-      raw['metrics'] = { listen: '0.0.0.0:9000' };
-    }),
-    code: 'LB_LOOP',
-    found: [`error LB_LOOP ${first}.address`],
-  },
-  {
-    what: 'a backend on another loopback address than the frontend',
-    raw: haExample((raw) => {
-      raw.frontends[0] = { name: 'hub', address: '127.0.0.1' };
-      Object.assign(raw.backendPools[0] ?? {}, backends('127.0.0.11', '127.0.0.12'));
-    }),
-    code: 'LB_LOOP',
-    found: [],
-  },
-];
+      'few slots for the backends',
+      example({ pool: { backends: many(656) } }),
+      `warning LB_SMALL_TABLE ${MEMBER}`,
+    ],
+    ['enough slots for the backends', example({ pool: { backends: many(655) } })],
+    [
+      'minimumHealthy beyond every group',
+      example({ pool: { minimumHealthy: 2, backends: ['10.0.1.1', { address: '10.0.1.2', priority: 1 }] } }),
+      'warning LB_NEVER_ENOUGH backendPools[0].minimumHealthy',
+    ],
+    [
+      'no weight at all',
+      example({ pool: { backends: many(2).map((address) => ({ address, weight: 0 })) } }),
+      `warning LB_NO_WEIGHT ${MEMBER}`,
+    ],
+    [
+      'source addresses of another family',
+      example({ pool: { sourceAddresses: ['fd00::1'] } }),
+      ...[0, 1].map((index) => `error LB_CONFLICT ${MEMBER}[${index}].address`),
+    ],
+    ['source addresses of both families', example({ pool: { sourceAddresses: ['fd00::1', '10.0.0.50'] } })],
+  ],
+  { ignored: /^V/ },
+);
 
-const everyPort = (raw: Example) => (raw.rules[0] = { ...raw.rules[0], listenPorts: undefined });
-const SOURCES: readonly Case[] = [
-  {
-    what: 'a source address that is bound fully',
-    raw: haExample((raw) => {
-      everyPort(raw);
-      Object.assign(raw.backendPools[0] ?? {}, { sourceAddresses: ['10.0.0.9', '10.0.0.1'] });
-    }),
-    code: 'LB_SOURCE_PORTS',
-    found: ['error LB_SOURCE_PORTS backendPools[0].sourceAddresses[1]'],
-  },
-  {
-    what: 'a source address that is bound in part',
-    raw: haExample((raw) => {
-      raw.rules[0] = { ...raw.rules[0], listenPorts: '32768-40000' };
-      Object.assign(raw.backendPools[0] ?? {}, { sourceAddresses: ['10.0.0.1'] });
-    }),
-    code: 'LB_SOURCE_PORTS',
-    found: ['warning LB_SOURCE_PORTS backendPools[0].sourceAddresses[0]'],
-  },
-  {
-    what: 'a source address that is bound elsewhere',
-    raw: withPool({ sourceAddresses: ['10.0.0.1'] }, haExample),
-    code: 'LB_SOURCE_PORTS',
-    found: [],
-  },
-  {
-    what: 'a source address under a wildcard that is bound fully',
-    raw: haExample((raw) => {
-      everyPort(raw);
-      raw.frontends[0] = { name: 'hub', address: '0.0.0.0' };
-      Object.assign(raw.backendPools[0] ?? {}, { sourceAddresses: ['192.168.7.7'] });
-    }),
-    code: 'LB_SOURCE_PORTS',
-    found: ['error LB_SOURCE_PORTS backendPools[0].sourceAddresses[0]'],
-    surroundings: { ownAddresses: [ONE] },
-  },
-  {
-    what: 'a probe source address that is bound fully',
-    raw: haExample((raw) => {
-      everyPort(raw);
-      raw.probes[0] = { ...raw.probes[0], sourceAddress: '10.0.0.1' };
-    }),
-    code: 'LB_SOURCE_PORTS',
-    found: ['error LB_SOURCE_PORTS probes[0].sourceAddress'],
-  },
-  {
-    what: 'every port bound and no source address anywhere',
-    raw: haExample(everyPort),
-    code: 'LB_SOURCE_NEEDED',
-    found: ['warning LB_SOURCE_NEEDED probes[0]', 'warning LB_SOURCE_NEEDED backendPools[0]'],
-  },
-  {
-    what: 'every port bound and source addresses given',
-    raw: haExample((raw) => {
-      everyPort(raw);
-      raw.probes[0] = { ...raw.probes[0], sourceAddress: '10.0.0.9' };
-      Object.assign(raw.backendPools[0] ?? {}, { sourceAddresses: ['10.0.0.9'] });
-    }),
-    code: 'LB_SOURCE_NEEDED',
-    found: [],
-  },
-];
+/* Rules */
 
-const GROUPS = { NAMES, PORTS, PROBES, POOLS, RULES, LISTENERS, LOOPS, SOURCES };
+findsOnly('LB_NO_EFFECT', [
+  [
+    'UDP options on a TCP rule',
+    example({ rule: { udp: {}, idleTimeout: { udp: '1m' } } }),
+    ...paths('warning', 'rules[0]', 'idleTimeout.udp', 'udp'),
+  ],
+  [
+    'TCP options on a UDP rule',
+    example({ rule: { protocol: 'udp', tcp: {}, tcpReset: true, idleTimeout: { tcp: '4m' } } }),
+    ...paths('warning', 'rules[0]', 'tcp', 'tcpReset', 'idleTimeout.tcp'),
+  ],
+  [
+    'perPacket beside what keeps flows together',
+    example({
+      rule: { protocol: 'udp', udp: { perPacket: true }, symmetric: true, distribution: 'source-ip' },
+    }),
+    ...paths('warning', 'rules[0]', 'symmetric', 'distribution'),
+  ],
+]);
 
-for (const [group, cases] of Object.entries(GROUPS)) {
-  describe(`checks: ${group.toLowerCase()}`, () => {
-    for (const { what, raw, code, found, surroundings } of cases) {
-      it(`parseConfiguration() ${found.length === 0 ? 'is silent on' : 'tells'} ${what}`, () => {
-        assert.deepEqual([...withCode(raw, code, surroundings)].sort(), [...found].sort());
-        const errors = brief(raw, surroundings).some((line) => line.startsWith('error'));
-        assert.equal(parse(raw, surroundings).ok, !errors);
-      });
-    }
+findsOnly('LB_CONFLICT', [
+  [
+    'perPacket that waits for responses',
+    example({ rule: { protocol: 'udp', udp: { perPacket: true, expectedResponses: 1 } } }),
+    'error rules[0].udp.expectedResponses',
+  ],
+  [
+    'answers from other ports that would have to be counted',
+    example({ rule: { protocol: 'udp', udp: { expectedResponses: 1, answersFrom: 'address' } } }),
+    'error rules[0].udp.answersFrom',
+  ],
+]);
+
+finds('rules', [
+  [
+    'answers from other ports with several workers',
+    example({ dataPlane: { workers: 2 }, rule: { protocol: 'udp', udp: { answersFrom: 'address' } } }),
+    'note LB_ANSWERS_BY_WORKER rules[0].udp.answersFrom',
+  ],
+  [
+    'TCP that would be moved',
+    example({ rule: { flowPolicy: { probeDown: 'rebalance', idle: 'reset' } } }),
+    'note LB_REBALANCE_RESETS rules[0].flowPolicy',
+  ],
+  ['UDP that is moved', example({ rule: { protocol: 'udp', flowPolicy: { probeDown: 'rebalance' } } })],
+  [
+    'TCP that is dropped when all are down',
+    example({ rule: { allDown: 'drop' } }),
+    'note LB_DROP_ACCEPTS rules[0].allDown',
+  ],
+]);
+
+findsOnly('LB_NO_RULES', [['no rules', example({ rules: [] }), 'warning rules']]);
+
+/* Listeners */
+
+findsOnly('LB_OVERLAP', [
+  [
+    'two rules on one port',
+    example({ more: { rules: [{ frontendPort: '440-450', backendPort: 7000, protocol: 'all' }] } }),
+    'error rules[1]',
+  ],
+  ['two rules on one port, one TCP and one UDP', example({ more: { rules: [{ protocol: 'udp' }] } })],
+  [
+    'two HA-ports rules with common ports',
+    haExample({ more: { rules: [{ listenPorts: '8099-9000' }] } }),
+    'error rules[1]',
+  ],
+  [
+    'metrics on a port that a rule names',
+    example({ metrics: { listen: '0.0.0.0:443' } }),
+    'error metrics.listen',
+  ],
+  [
+    'metrics on a port of a UDP rule',
+    example({ rule: { protocol: 'udp' }, metrics: { listen: '0.0.0.0:443' } }),
+  ],
+  [
+    'metrics on a port of an HA-ports rule, which leaves it out',
+    haExample({ metrics: { listen: '10.0.0.1:8001' } }),
+  ],
+]);
+
+findsOnly('LB_YIELDS', [
+  [
+    'an HA-ports rule that yields to one that names the port',
+    haExample({
+      more: { rules: [{ haPorts: false, protocol: 'udp', frontendPort: 8053, backendPort: 53 }] },
+    }),
+    'note rules[0]',
+  ],
+]);
+
+const withWildcard = (address: string) =>
+  example({ more: { frontends: [{ name: 'any', address }], rules: [{ frontend: 'any' }] } });
+findsOnly('LB_CLASH', [
+  ['a wildcard beside a specific address on one port', withWildcard('0.0.0.0'), 'error rules[1]'],
+  ['a wildcard of the other family on one port', withWildcard('::')],
+]);
+
+/* Loops */
+
+const FIRST = `${MEMBER}[0]`;
+const ON_FRONTEND = { backends: ['10.0.0.1', '10.0.1.2'] };
+const behind = (address: string, backend: string) =>
+  haExample({ frontend: { address }, pool: { backends: [backend, '10.0.1.2'] } });
+const floating = (address: string, alias: string) =>
+  haExample({
+    rule: { floatingIp: true },
+    pool: {
+      backends: [
+        { address, floatingAddresses: { hub: alias } },
+        { address: '10.0.1.2', floatingAddresses: { hub: '10.0.5.2' } },
+      ],
+    },
   });
-}
+findsOnly(
+  'LB_LOOP',
+  [
+    [
+      'a backend on the frontend of an HA-ports rule',
+      haExample({ pool: ON_FRONTEND }),
+      `error ${FIRST}.address`,
+      /^Rule "ha" would send tcp and udp port 8000-8099 of 10\.0\.0\.1 into the listener of rule "ha" \|/,
+    ],
+    [
+      'the same as IPv4-mapped IPv6',
+      haExample({ pool: { backends: ['::ffff:10.0.0.1', '10.0.1.2'] } }),
+      `error ${FIRST}.address`,
+    ],
+    ['a backend on the frontend, at another port', example({ pool: ON_FRONTEND })],
+    [
+      'a backend on the frontend, whose port another rule listens on',
+      example({ pool: ON_FRONTEND, more: { rules: [{ frontendPort: '6400-6500', backendPort: 100 }] } }),
+      `error ${FIRST}.address`,
+    ],
+    [
+      'a backend whose port another protocol listens on',
+      example({
+        pool: ON_FRONTEND,
+        more: { rules: [{ protocol: 'udp', frontendPort: 6443, backendPort: 100 }] },
+      }),
+    ],
+    ...(
+      [
+        ['0.0.0.0', '127.0.0.1', true],
+        ['0.0.0.0', '127.9.9.9', true],
+        ['0.0.0.0', '192.168.7.7', true],
+        ['0.0.0.0', '::ffff:192.168.7.7', true],
+        ['0.0.0.0', '192.168.7.8', false],
+        ['0.0.0.0', '::1', false],
+        ['::', '::1', true],
+        ['::', '127.0.0.1', true],
+        ['::', '192.168.7.7', true],
+        ['::', 'fd00::7', false],
+        ['127.0.0.1', '127.0.0.11', false],
+      ] as const
+    ).map(([address, backend, loops]) => {
+      const found = loops ? [`error ${FIRST}.address`] : [];
+      return [`backend ${backend} behind frontend ${address}`, behind(address, backend), ...found] as const;
+    }),
+    [
+      'a floating address on the frontend',
+      floating('10.0.1.1', '10.0.0.1'),
+      `error ${FIRST}.floatingAddresses.hub`,
+    ],
+    ['a backend on the frontend whose floating address is elsewhere', floating('10.0.0.1', '10.0.5.1')],
+    [
+      'a probe into a listener',
+      example({ pool: ON_FRONTEND, probe: { port: 443 } }),
+      `error ${FIRST}.address`,
+    ],
+    [
+      'a probe into the metrics',
+      example({ pool: { backends: ['127.0.0.1', '10.0.1.2'] }, metrics: { listen: '0.0.0.0:9000' } }),
+      `error ${FIRST}.address`,
+    ],
+  ],
+  OWN,
+);
 
-describe('checks', () => {
-  it('the HA example has no findings', () => assert.deepEqual(brief(haExample()), []));
+/* Source addresses */
 
-  it('parseConfiguration() says of a dangling name what was meant', () => {
-    const finding = only(withRule({ frontend: 'hubb' }), 'LB_UNKNOWN_NAME');
-    assert.equal(finding.message, 'There is no frontend "hubb"; did you mean "hub"');
-    assert.equal(finding.expected, 'one of hub');
-  });
+const everyPort = { listenPorts: undefined };
+findsOnly(
+  'LB_SOURCE_PORTS',
+  [
+    [
+      'a source address that is bound fully',
+      haExample({ rule: everyPort, pool: { sourceAddresses: ['10.0.0.9', '10.0.0.1'] } }),
+      'error backendPools[0].sourceAddresses[1]',
+    ],
+    [
+      'a source address that is bound in part',
+      haExample({ rule: { listenPorts: '32768-40000' }, pool: { sourceAddresses: ['10.0.0.1'] } }),
+      'warning backendPools[0].sourceAddresses[0]',
+    ],
+    ['a source address that is bound elsewhere', haExample({ pool: { sourceAddresses: ['10.0.0.1'] } })],
+    [
+      'a source address under a wildcard that is bound fully',
+      haExample({
+        rule: everyPort,
+        frontend: { address: '0.0.0.0' },
+        pool: { sourceAddresses: ['192.168.7.7'] },
+      }),
+      'error backendPools[0].sourceAddresses[0]',
+    ],
+    [
+      'a probe source address that is bound fully',
+      haExample({ rule: everyPort, probe: { sourceAddress: '10.0.0.1' } }),
+      'error probes[0].sourceAddress',
+    ],
+  ],
+  OWN,
+);
 
-  it('parseConfiguration() says of a loop which ports and which rule', () => {
-    const finding = only(withPool(backends('10.0.0.1', '10.0.1.2'), haExample), 'LB_LOOP');
-    const message =
-      'Rule "ha" would send tcp and udp port 8000-8099 of 10.0.0.1 into the listener of rule "ha"';
-    assert.equal(finding.message, message);
-  });
-});
+findsOnly('LB_SOURCE_NEEDED', [
+  [
+    'every port bound and no source address anywhere',
+    haExample({ rule: everyPort }),
+    ...['warning probes[0]', 'warning backendPools[0]'],
+  ],
+  [
+    'every port bound and source addresses given',
+    haExample({
+      rule: everyPort,
+      probe: { sourceAddress: '10.0.0.9' },
+      pool: { sourceAddresses: ['10.0.0.9'] },
+    }),
+  ],
+]);

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { describe, it } from 'node:test';
-import { loadConfiguration, parseConfiguration } from '../../../src/config/load.js';
+import { loadConfiguration, loadConfigurationText, parseConfiguration } from '../../../src/config/load.js';
 import { systemFiles, type Files } from '../../../src/runtime/files.js';
-import { example, only, type Example } from './example.js';
+import { ConfigFile } from '../../support/config-file.js';
+import { example, parse } from '../../support/example.js';
+import { briefly } from './findings-table.js';
 
 const PEM = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
 
@@ -19,8 +19,7 @@ function memory(files: Readonly<Record<string, string>>): Files {
   };
 }
 
-const withCa = (ca: unknown): Example =>
-  example((raw) => (raw.probes[0] = { ...raw.probes[0], protocol: 'https', ca }));
+const withCa = (ca: string) => example({ probe: { protocol: 'https', ca } });
 
 describe('load', () => {
   it('loadConfiguration() reads CA files relative to the configuration', async () => {
@@ -34,6 +33,12 @@ describe('load', () => {
     assert.equal(probe?.protocol === 'https' ? probe.ca : undefined, PEM);
   });
 
+  it('loadConfigurationText() reads them relative to the directory that it is given', async () => {
+    const files = memory({ '/etc/lb/tls/ca.pem': PEM });
+    const result = await loadConfigurationText(JSON.stringify(withCa('tls/ca.pem')), '/etc/lb', files);
+    assert.ok(result.ok);
+  });
+
   it('loadConfiguration() tells of CA files that are missing or hold no certificate', async () => {
     for (const [files, message] of [
       [{}, /"ca\.pem" cannot be read: ENOENT/],
@@ -41,34 +46,21 @@ describe('load', () => {
     ] as const) {
       const all = memory({ '/c/c.json': JSON.stringify(withCa('ca.pem')), ...files });
       const result = await loadConfiguration('/c/c.json', all);
-      assert.ok(!result.ok);
-      assert.deepEqual(
-        result.findings.map(({ code, path }) => [code, path]),
-        [['LB_CONFIG_UNREADABLE', 'probes[0].ca']],
-      );
+      assert.deepEqual(result.findings.map(briefly), ['error LB_CONFIG_UNREADABLE probes[0].ca']);
       assert.match(result.findings[0]?.message ?? '', message);
     }
   });
 
   it('parseConfiguration() reads no files by itself', () => {
-    assert.match(
-      only(withCa('/etc/passwd'), 'LB_CONFIG_UNREADABLE').message,
-      /only be named in a configuration file/,
-    );
+    const [finding] = parse(withCa('/etc/passwd')).findings;
+    assert.match(finding?.message ?? '', /only be named in a configuration file/);
   });
 
   it('loadConfiguration() tells of a file that is not there, as a finding', async () => {
     const result = await loadConfiguration('/nowhere/config.json', systemFiles);
-    assert.ok(!result.ok);
-    const [finding] = result.findings;
-    assert.deepEqual(
-      [finding?.severity, finding?.code, finding?.path],
-      ['error', 'LB_CONFIG_UNREADABLE', ''],
-    );
-    assert.match(
-      finding?.message ?? '',
-      /^Configuration file "\/nowhere\/config\.json" cannot be read: ENOENT/,
-    );
+    assert.deepEqual(result.findings.map(briefly), ['error LB_CONFIG_UNREADABLE ']);
+    const message = /^Configuration file "\/nowhere\/config\.json" cannot be read: ENOENT/;
+    assert.match(result.findings[0]?.message ?? '', message);
   });
 
   it('loadConfiguration() survives every shape of probes', async () => {
@@ -81,30 +73,24 @@ describe('load', () => {
   });
 
   it('loadConfiguration() reads real files', async () => {
-    const directory = await mkdtemp(join(tmpdir(), 'haports-load-'));
+    const file = await ConfigFile.write(example());
     try {
-      await writeFile(join(directory, 'config.json'), JSON.stringify(example()));
-      assert.ok((await loadConfiguration(join(directory, 'config.json'), systemFiles)).ok);
+      assert.ok((await loadConfiguration(file.path, systemFiles)).ok);
     } finally {
-      await rm(directory, { recursive: true });
+      await file.remove();
     }
   });
 
   it('parseConfiguration() takes 5,000 backends, 600 frontends and 1,500 rules within seconds', () => {
-    const raw = example((all) => {
-      const backends = Array.from({ length: 5000 }, (_, i) => ({ address: `10.1.${i >> 8}.${i & 255}` }));
-      Object.assign(all.backendPools[0] ?? {}, { backends });
-      all.frontends = Array.from({ length: 600 }, (_, i) => ({
-        name: `f${i}`,
-        address: `10.2.${i >> 8}.${i & 255}`,
-      }));
-      all.rules = Array.from({ length: 1500 }, (_, i) => ({
-        ...all.rules[0],
-        name: `r${i}`,
-        frontend: `f${i % 600}`,
-        frontendPort: 1000 + i,
-        backendPort: 1000 + i,
-      }));
+    const address = (net: number, n: number) => `10.${net}.${n >> 8}.${n & 255}`;
+    const [rule] = example().rules;
+    const raw = example({
+      pool: { backends: Array.from({ length: 5000 }, (_, n) => address(1, n)) },
+      frontends: Array.from({ length: 600 }, (_, n) => ({ name: `f${n}`, address: address(2, n) })),
+      rules: Array.from({ length: 1500 }, (_, n) => {
+        const ports = { frontendPort: 1000 + n, backendPort: 1000 + n };
+        return { ...rule, name: `r${n}`, frontend: `f${n % 600}`, ...ports };
+      }),
     });
     const text = JSON.stringify(raw);
     const startedMs = performance.now();

@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import { ipAddress, parseCidr } from '../../../src/model/address.js';
-import { FLOW_POLICY_PRESETS, linkRules } from '../../../src/model/configuration.js';
+import { FLOW_POLICY_PRESETS, linkRules, type AnswersFrom } from '../../../src/model/configuration.js';
+import { parsePortSet } from '../../../src/model/ports.js';
 import { parseConfiguration } from '../../../src/config/load.js';
-import { configurationOf, example, haExample, parse } from './example.js';
+import { example, haExample, parse } from '../../support/example.js';
+import { configurationOf } from '../../support/state-factory.js';
 
 /** printf '{"backendPools":[],"frontends":[],"rules":[]}' | sha256sum */
 const SHA256_OF_EMPTY = '3b7781b5db8d211ed526dc96c96cd707e7a740b79300661cc10755b92261e06e';
@@ -101,143 +103,118 @@ describe('resolve', () => {
   });
 
   it('takes over everything that is given', () => {
-    const raw = example((all) => {
-      all['seed'] = 7;
-      all['dataPlane'] = { workers: 0 };
-      all['limits'] = {
-        tcpFlows: 1,
-        udpFlows: 2,
-        embryonicFlows: 3,
-        embryonicTimeout: '4s',
-        tcpFlowsPerSource: 5,
-        udpFlowsPerSource: 6,
-      };
-      all['logging'] = { level: 'debug', format: 'json' };
-      all['flowLog'] = { file: 'flows.ndjson', sample: 0.5 };
-      all['metrics'] = { listen: '[::1]:9902' };
-      all['shutdown'] = { deadline: '0s' };
-      all.frontends[0] = {
-        name: 'hub',
-        address: '10.0.0.1',
-        proxyProtocol: { accept: 'any', trustedSources: ['10.0.0.0/8'], headerTimeout: '1s' },
-        allow: ['::ffff:10.0.0.0/104'],
-        deny: ['10.1.0.0/16'],
-      };
-      all.probes[0] = {
-        name: 'alive',
-        protocol: 'https',
-        port: 9000,
-        path: '/a?b',
-        host: 'a.example',
-        serverName: 'b.example',
-        expectStatus: '200-299, 401',
-        expectBody: 'OK',
-        interval: '2s',
-        timeout: '1s',
-        threshold: { up: 3 },
-        skipVerify: true,
-        sourceAddress: '10.0.0.50',
-        sendProxy: 'v2',
-        flapDamping: {},
-        weightFromProbeHeader: 'X-Weight',
-        explicitAnswerFlips: false,
-      };
-      Object.assign(all.backendPools[0] ?? {}, {
-        minimumHealthy: 2,
-        sourceAddresses: ['10.0.0.50'],
-        sourcePorts: '1024-2047',
-        proxyProtocol: 'v2',
-        connectTimeout: '1s',
-        connectAttempts: 1,
-        maxConnections: 10,
-        backends: [
-          { name: 'one', address: '10.0.1.1', weight: 0, priority: 0, adminState: 'up', maxConnections: 5 },
-          { address: '10.0.1.2', floatingAddresses: { hub: '10.7.0.2' } },
-        ],
-      });
-      all.rules[0] = {
-        ...all.rules[0],
-        distribution: 'source-ip',
-        symmetric: true,
-        idleTimeout: { tcp: '5m' },
-        tcpReset: false,
-        allDown: 'fail-open',
-        tcp: { noDelay: false, keepAlive: '1m' },
-        protocol: 'all',
-        udp: { expectedResponses: 1 },
-      };
-    });
-    const result = configurationOf(raw);
-    assert.equal(result.seed, 7);
-    assert.equal(result.workers, 0);
-    assert.deepEqual(result.limits, {
+    const ruleKeys = { symmetric: true, distribution: 'source-ip', tcpReset: false, allDown: 'fail-open' };
+    const limits = {
       tcpFlows: 1,
       udpFlows: 2,
       embryonicFlows: 3,
-      embryonicTimeoutMs: 4000,
       tcpFlowsPerSource: 5,
       udpFlowsPerSource: 6,
-    });
-    assert.deepEqual(result.logging, { level: 'debug', format: 'json' });
-    assert.deepEqual(result.flowLog, { file: 'flows.ndjson', sample: 0.5 });
-    assert.deepEqual(result.metrics, { address: ipAddress('::1'), port: 9902 });
-    assert.equal(result.shutdownDeadlineMs, 0);
+    };
+    const probe = {
+      ...{ protocol: 'https', path: '/a?b', host: 'a.example', serverName: 'b.example', expectBody: 'OK' },
+      ...{ skipVerify: true, sendProxy: 'v2', weightFromProbeHeader: 'X-Weight', explicitAnswerFlips: false },
+    };
+    const poolKeys = { minimumHealthy: 2, proxyProtocol: 'v2', connectAttempts: 1 };
+    const result = configurationOf(
+      example({
+        seed: 7,
+        dataPlane: { workers: 0 },
+        limits: { ...limits, embryonicTimeout: '4s' },
+        logging: { level: 'debug', format: 'json' },
+        flowLog: { file: 'flows.ndjson', sample: 0.5 },
+        metrics: { listen: '[::1]:9902' },
+        shutdown: { deadline: '0s' },
+        frontend: {
+          proxyProtocol: { accept: 'any', trustedSources: ['10.0.0.0/8'], headerTimeout: '1s' },
+          allow: ['::ffff:10.0.0.0/104'],
+          deny: ['10.1.0.0/16'],
+        },
+        probe: {
+          ...probe,
+          expectStatus: '200-299, 401',
+          interval: '2s',
+          timeout: '1s',
+          threshold: { up: 3 },
+          sourceAddress: '10.0.0.50',
+          flapDamping: {},
+        },
+        pool: {
+          ...poolKeys,
+          sourceAddresses: ['10.0.0.50'],
+          sourcePorts: '1024-2047',
+          connectTimeout: '1s',
+          maxConnections: 10,
+          backends: [
+            { name: 'one', address: '10.0.1.1', weight: 0, priority: 0, adminState: 'up', maxConnections: 5 },
+            { address: '10.0.1.2', floatingAddresses: { hub: '10.7.0.2' } },
+          ],
+        },
+        rule: {
+          ...ruleKeys,
+          idleTimeout: { tcp: '5m' },
+          tcp: { noDelay: false, keepAlive: '1m' },
+          protocol: 'all',
+          udp: { expectedResponses: 1 },
+        },
+      }),
+    );
+    const { seed, workers, logging, flowLog, metrics, shutdownDeadlineMs } = result;
+    assert.deepEqual([seed, workers, shutdownDeadlineMs], [7, 0, 0]);
+    assert.deepEqual(result.limits, { ...limits, embryonicTimeoutMs: 4000 });
+    assert.deepEqual(logging, { level: 'debug', format: 'json' });
+    assert.deepEqual(flowLog, { file: 'flows.ndjson', sample: 0.5 });
+    assert.deepEqual(metrics, { address: ipAddress('::1'), port: 9902 });
     const ten = parseCidr('10.0.0.0/8');
-    assert.deepEqual(result.frontends[0]?.proxyProtocol, {
-      accept: 'any',
-      trustedSources: [ten],
-      headerTimeoutMs: 1000,
+    assert.deepEqual(result.frontends[0], {
+      name: 'hub',
+      address: ipAddress('10.0.0.1'),
+      proxyProtocol: { accept: 'any', trustedSources: [ten], headerTimeoutMs: 1000 },
+      allow: [ten],
+      deny: [parseCidr('10.1.0.0/16')],
     });
-    assert.deepEqual(result.frontends[0].allow, [ten]);
     assert.deepEqual(result.probes[0], {
       name: 'alive',
-      protocol: 'https',
       port: 9000,
-      path: '/a?b',
-      host: 'a.example',
-      serverName: 'b.example',
+      ...probe,
       expectStatus: [
         { first: 200, last: 299 },
         { first: 401, last: 401 },
       ],
-      expectBody: 'OK',
       intervalMs: 2000,
       timeoutMs: 1000,
       upThreshold: 3,
       downThreshold: 2,
-      skipVerify: true,
       sourceAddress: ipAddress('10.0.0.50'),
-      sendProxy: 'v2',
       flapDamping: { transitions: 6, windowMs: 60_000, holdMs: 30_000 },
-      weightFromProbeHeader: 'X-Weight',
-      explicitAnswerFlips: false,
     });
-    const pool = result.backendPools[0];
-    const rule = result.rules[0];
-    assert.ok(pool !== undefined && rule !== undefined);
+    const { backends, ...pool } = result.backendPools[0]!;
     assert.deepEqual(
-      pool.backends.map((each) => [each.name, each.maxConnections, each.weight, each.adminState]),
+      backends.map((each) => [each.name, each.maxConnections, each.weight, each.adminState]),
       [
         ['one', 5, 0, 'up'],
         ['10.0.1.2', 10, 1, 'none'],
       ],
     );
-    assert.deepEqual(pool.backends[1]?.floatingAddresses, { hub: ipAddress('10.7.0.2') });
-    assert.deepEqual([pool.connectTimeoutMs, pool.connectAttempts, pool.minimumHealthy], [1000, 1, 2]);
-    assert.deepEqual(pool.sourcePorts, [{ first: 1024, last: 2047 }]);
-    assert.deepEqual(rule.protocols, ['tcp', 'udp']);
-    assert.deepEqual(rule.tcp, { noDelay: false, keepAliveMs: 60_000 });
-    assert.deepEqual(rule.udp, { perPacket: false, expectedResponses: 1 });
-    assert.deepEqual(
-      [rule.distribution, rule.symmetric, rule.tcpReset, rule.allDown],
-      ['source-ip', true, false, 'fail-open'],
-    );
+    assert.deepEqual(backends[1]?.floatingAddresses, { hub: ipAddress('10.7.0.2') });
+    assert.deepEqual(pool, {
+      name: 'nvas',
+      ...poolKeys,
+      sourceAddresses: [ipAddress('10.0.0.50')],
+      sourcePorts: [{ first: 1024, last: 2047 }],
+      connectTimeoutMs: 1000,
+    });
+    const { protocols, tcp, udp, distribution, symmetric, tcpReset, allDown } = result.rules[0]!;
+    assert.deepEqual(protocols, ['tcp', 'udp']);
+    assert.deepEqual(tcp, { noDelay: false, keepAliveMs: 60_000 });
+    assert.deepEqual(udp, { perPacket: false, expectedResponses: 1 });
+    assert.deepEqual({ distribution, symmetric, tcpReset, allDown }, ruleKeys);
   });
 
   it('lets the idle timeout of a frontend beat that of a rule, and says whose it is', () => {
-    const raw = example((all) => {
-      all.frontends[0] = { ...all.frontends[0], idleTimeout: { tcp: '10m' } };
-      all.rules[0] = { ...all.rules[0], protocol: 'all', idleTimeout: { tcp: '5m', udp: '7s' } };
+    const raw = example({
+      frontend: { idleTimeout: { tcp: '10m' } },
+      rule: { protocol: 'all', idleTimeout: { tcp: '5m', udp: '7s' } },
     });
     assert.deepEqual(configurationOf(raw).rules[0]?.idleTimeoutMs, {
       tcp: { value: 600_000, origin: 'frontend' },
@@ -254,93 +231,62 @@ describe('resolve', () => {
   ];
   for (const [change, timeoutMs] of timeouts) {
     it(`gives probe ${JSON.stringify(change)} a timeout of ${timeoutMs} ms`, () => {
-      const raw = example((all) => (all.probes[0] = { ...all.probes[0], ...change }));
-      assert.equal(configurationOf(raw).probes[0]?.timeoutMs, timeoutMs);
+      assert.equal(configurationOf(example({ probe: change })).probes[0]?.timeoutMs, timeoutMs);
     });
   }
 
-  const ports: readonly (readonly [
-    string,
-    Record<string, unknown>,
-    string,
-    readonly (readonly [number, number])[],
-    number,
-  ])[] = [
-    ['every port less the metrics', { listenPorts: undefined }, '127.0.0.1:9902', [[1, 65535]], 0],
-    [
-      'every port less metrics on the same address',
-      { listenPorts: undefined },
-      '10.0.0.1:9902',
-      [
-        [1, 9901],
-        [9903, 65535],
-      ],
-      0,
-    ],
-    ['every port less metrics on a wildcard', { listenPorts: undefined }, '0.0.0.0:1', [[2, 65535]], 0],
-    [
-      'every port less metrics on the other wildcard',
-      { listenPorts: undefined },
-      '[::]:65535',
-      [[1, 65534]],
-      0,
-    ],
-    ['a set', { listenPorts: '22, 8000-8001' }, '10.0.0.1:22', [[8000, 8001]], 0],
-    [
-      'a range',
-      {
-        haPorts: false,
-        protocol: 'tcp',
-        frontendPort: '5000-5100',
-        backendPort: 6000,
-        listenPorts: undefined,
-      },
-      '[::1]:1',
-      [[5000, 5100]],
-      1000,
-    ],
-    [
-      'a range downwards',
-      { haPorts: false, protocol: 'udp', frontendPort: '5000-5100', backendPort: 1, listenPorts: undefined },
-      '[::1]:1',
-      [[5000, 5100]],
-      -4999,
-    ],
+  const every = { listenPorts: undefined };
+  const named = (protocol: string, frontendPort: string, more = {}) => {
+    return { haPorts: false, protocol, frontendPort, ...every, ...more };
+  };
+  const ports: readonly (readonly [string, Record<string, unknown>, string, string, number])[] = [
+    ['every port less the metrics', every, '127.0.0.1:9902', '1-65535', 0],
+    ['every port less metrics on the same address', every, '10.0.0.1:9902', '1-9901,9903-65535', 0],
+    ['every port less metrics on a wildcard', every, '0.0.0.0:1', '2-65535', 0],
+    ['every port less metrics on the other wildcard', every, '[::]:65535', '1-65534', 0],
+    ['a set', { listenPorts: '22, 8000-8001' }, '10.0.0.1:22', '8000-8001', 0],
+    ['a range', named('tcp', '5000-5100', { backendPort: 6000 }), '[::1]:1', '5000-5100', 1000],
+    ['a range downwards', named('udp', '5000-5100', { backendPort: 1 }), '[::1]:1', '5000-5100', -4999],
     [
       'a range in a set',
-      { haPorts: false, protocol: 'tcp', frontendPort: '5000-5100', listenPorts: '1-5000,5100-9999' },
-      '[::1]:1',
-      [
-        [5000, 5000],
-        [5100, 5100],
-      ],
-      0,
+      named('tcp', '5000-5100', { listenPorts: '1-5000,5100-9999' }),
+      ...(['[::1]:1', '5000,5100', 0] as const),
     ],
   ];
-  for (const [what, change, listen, ranges, offset] of ports) {
+  for (const [what, change, listen, expected, offset] of ports) {
     it(`works out ${what}`, () => {
-      const raw = haExample((all) => {
-        all['metrics'] = { listen };
-        all.rules[0] = { ...all.rules[0], ...change };
-      });
-      const rule = configurationOf(raw).rules[0];
-      assert.deepEqual(
-        rule?.ports,
-        ranges.map(([first, last]) => ({ first, last })),
-      );
+      const rule = configurationOf(haExample({ metrics: { listen }, rule: change })).rules[0]!;
+      assert.deepEqual(rule.ports, parsePortSet(expected));
       assert.equal(rule.portOffset, offset);
       assert.equal(rule.haPorts, change['haPorts'] !== false);
     });
   }
 
+  const bySource = (udp?: object) => ({ haPorts: true, distribution: 'source-ip', udp });
+  const tftp = { protocol: 'udp', frontendPort: 69, backendPort: 0 };
+  const answers: readonly (readonly [string, Record<string, unknown>, AnswersFrom | undefined])[] = [
+    ['HA ports by source', bySource(), 'address'],
+    ['HA ports by five-tuple', { haPorts: true }, undefined],
+    ['HA ports by source and protocol', { haPorts: true, distribution: 'source-ip-protocol' }, undefined],
+    ['one port by source', { ...tftp, distribution: 'source-ip' }, undefined],
+    ['one port that says so', { ...tftp, udp: { answersFrom: 'address' } }, 'address'],
+    ['HA ports by source that do not want it', bySource({ answersFrom: 'endpoint' }), undefined],
+    ['HA ports by source with counted responses', bySource({ expectedResponses: 1 }), undefined],
+    ['HA ports by source, one way', bySource({ perPacket: true }), undefined],
+  ];
+  for (const [what, { haPorts, ...change }, expected] of answers) {
+    it(`takes answers from the ${expected ?? 'endpoint'} for ${what}`, () => {
+      const written = haPorts === true ? haExample({ rule: change }) : example({ rule: change });
+      assert.equal(configurationOf(written).rules[0]?.udp.answersFrom, expected);
+    });
+  }
+
   it('ends TCP of a pool of one when it is down, as Azure does, unless the rule says otherwise', () => {
     const probeDown = (backends: number, flowPolicy: unknown, allDown = 'reset') => {
-      const raw = example((it) => {
-        it.backendPools[0]!.backends = it.backendPools[0]!.backends.slice(0, backends);
-        it.rules[0]!['flowPolicy'] = flowPolicy;
-        it.rules[0]!['allDown'] = allDown;
-      });
-      return configurationOf(raw).rules[0]!.flowPolicy['probe-down'];
+      const pool = { backends: ['10.0.1.1', '10.0.1.2'].slice(0, backends) };
+      return configurationOf(example({ pool, rule: { flowPolicy, allDown } })).rules[0]!.flowPolicy[
+        'probe-down'
+      ];
     };
     assert.deepEqual(probeDown(2, 'azure'), { tcp: 'persist', udp: 'rebalance' });
     assert.deepEqual(probeDown(1, 'azure'), { tcp: 'reset', udp: 'rebalance' });
@@ -368,8 +314,8 @@ describe('resolve', () => {
     const digest = configurationOf(raw).digest;
     const reversed = Object.fromEntries(Object.entries({ $schema: 'x', ...raw }).reverse());
     assert.equal(configurationOf(reversed).digest, digest);
-    assert.notEqual(configurationOf(example((all) => (all['seed'] = 1))).digest, digest);
-    const swapped = example((all) => all.backendPools[0]?.backends.reverse());
+    assert.notEqual(configurationOf(example({ seed: 1 })).digest, digest);
+    const swapped = example({ pool: { backends: ['10.0.1.2', '10.0.1.1'] } });
     assert.notEqual(configurationOf(swapped).digest, digest);
   });
 

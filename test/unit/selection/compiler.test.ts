@@ -123,6 +123,19 @@ describe('ForwardingCompiler tables', () => {
     assert.equal(view(compiler.compile(renamed, inputs())).table, first.table);
   });
 
+  test('compile() keeps the very same view while nothing in it changes', () => {
+    const compiler = new ForwardingCompiler(hash);
+    const configuration = settings();
+    const first = view(compiler.compile(configuration, inputs()));
+    assert.equal(view(compiler.compile(configuration, inputs())), first);
+    const switched = view(compiler.compile(configuration, inputs({ admin: { [ONE]: 'up' } })));
+    assert.notEqual(switched, first);
+    assert.equal(switched.backends[0]?.adminState, 'up');
+    // Another configuration has other backends, even with the same table.
+    const other = settings({ digest: 'e'.repeat(64), backendPools: [aPool(3)] });
+    assert.notEqual(view(compiler.compile(other, inputs({ admin: { [ONE]: 'up' } }))), switched);
+  });
+
   test('compile() makes another table when members, weights or the size change', () => {
     const compiler = new ForwardingCompiler(hash);
     const first = view(compiler.compile(settings(), inputs())).table;
@@ -176,10 +189,10 @@ describe('ForwardingCompiler tables', () => {
 
 describe('ForwardingCompiler fail-open tables', () => {
   test('compile() gives a fail-open table only where nobody serves', () => {
-    assert.equal('failOpenTable' in compileOnce({ health: { [ONE]: 'down', [TWO]: 'unknown' } }), false);
+    assert.equal(compileOnce({ health: { [ONE]: 'down', [TWO]: 'unknown' } }).failOpenTable, undefined);
     const allDown = compileOnce({ health: { [ONE]: 'down', [TWO]: 'unknown', [THREE]: 'down' } });
     assert.equal(allDown.table.length, 0);
-    assert.equal('servingPriority' in allDown, false);
+    assert.equal(allDown.servingPriority, undefined);
     assert.deepEqual(ids(allDown, allDown.failOpenTable), referenceMaglev([ONE, TWO, THREE], SIZE));
   });
 

@@ -8,7 +8,7 @@ import type { PeerChannel, SuccessorProcess } from '../../../src/runtime/peer.js
 import { FakeClock } from '../../support/fake-clock.js';
 import { channelPair, turn, type PairEnd } from '../planes/workers/channel-pair.js';
 import { ScriptedPlane } from '../planes/workers/scripted-plane.js';
-import { aUdpFlow, FakeSocket } from '../dataplane/hand-over-fixtures.js';
+import { aUdpFlow, FakeSocket } from '../planes/hand-over-fixtures.js';
 
 const STATE: HandoverState = {
   monotonicMs: 5,

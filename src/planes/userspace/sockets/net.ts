@@ -71,24 +71,12 @@ export class NetSockets implements StreamSockets {
     // After `listening`, the only errors are failures to accept.
     server.on('error', (error) => handler.onAcceptError(error));
     server.on('connection', (socket) => handler.onStream(new NetStream(socket, this.#turn, UNHANDLED)));
-    return new NetListener(server);
-  }
-}
-
-class NetListener implements StreamListener {
-  readonly #server: Server;
-
-  constructor(server: Server) {
-    this.#server = server;
-  }
-
-  rawHandle(): object | undefined {
-    const { _handle: handle } = this.#server as Server & { readonly _handle?: object | null };
-    return handle ?? undefined;
-  }
-
-  close(): void {
-    if (this.#server.listening) this.#server.close();
+    return {
+      rawHandle: () => (server as Server & { readonly _handle?: object | null })._handle ?? undefined,
+      close: () => {
+        if (server.listening) server.close();
+      },
+    };
   }
 }
 

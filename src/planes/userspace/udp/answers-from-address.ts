@@ -3,12 +3,7 @@ import type { Flow } from '../../../flows/flow.js';
 import { formatEndpoint, type IpAddress } from '../../../model/address.js';
 import type { Rule } from '../../../model/configuration.js';
 import type { UdpFlowState } from '../../contract.js';
-import type {
-  DatagramHandler,
-  DatagramSocket,
-  DatagramSockets,
-  DatagramSource,
-} from '../sockets/datagram-socket.js';
+import { DEAF, type DatagramSocket, type DatagramSockets } from '../sockets/datagram-socket.js';
 import type {
   DialRefusal,
   DialledSocket,
@@ -42,6 +37,26 @@ export interface RelatedEndsDeps {
   readonly hostAt: (address: IpAddress, port: number) => AnswerHost | undefined;
 }
 
+/** One local end towards one backend, and the flows on it: at least one. */
+interface RelatedEnd {
+  readonly local: UdpLocalEnd;
+  readonly unconnected: UnconnectedSocket;
+  readonly target: UpstreamTarget;
+  /** By the backend's port. */
+  readonly members: Map<number, RelatedMember>;
+}
+
+/**
+ * An unconnected socket beside connected ones on the same local address and port. It takes datagrams of the backends
+ * that those lead to, whatever port they come from, and nothing else (RFC 4787, section 5: address-dependent
+ * filtering).
+ */
+interface UnconnectedSocket {
+  readonly socket: DatagramSocket;
+  /** By the backend's address as the system writes it: at least one. */
+  readonly ends: Map<string, RelatedEnd>;
+}
+
 /**
  * Local ends for rules with `answersFrom: "address"`. All flows between a client endpoint, a frontend and a backend
  * leave from one local address and port, so that the backend knows them as one peer whatever port it answers from.
@@ -61,17 +76,12 @@ export class RelatedEnds {
     this.#deps = deps;
   }
 
-  /** Ends in use, and the sockets beside the connected ones. */
-  get size(): { readonly ends: number; readonly unconnected: number } {
-    return { ends: this.#ends.size, unconnected: this.#unconnected.size };
-  }
-
   /** Dials for a flow from the end that it shares. */
   dialerFor(member: RelatedMember): Dialer {
     const { dialer } = this.#deps;
     return {
       ready: (target) => (this.#ends.has(keyOf(member, target)) ? undefined : dialer.ready(target)),
-      dial: (target, options) => this.#dial(member, target, options?.local),
+      dial: (target, { local } = {}) => this.#dial(member, target, local),
       close: (socket, target) => this.#close(member, socket, target),
     };
   }
@@ -86,7 +96,7 @@ export class RelatedEnds {
     if (end === undefined) return this.#open(member, target, local);
     if (local === undefined || isSame(local, end.local)) {
       const joined = dialer.join(end.local, target);
-      if (joined !== undefined) {
+      if (typeof joined !== 'string') {
         end.members.set(target.endpoint.port, member);
         return joined;
       }
@@ -107,107 +117,86 @@ export class RelatedEnds {
       // What another process had may be in use here.
       return local === undefined ? dialled : dialer.dial(target, { local });
     }
-    const { source, sourcePort, peer } = dialled;
-    const own = { source, sourcePort };
-    const unconnected = this.#unconnectedAt(own);
+    const unconnected = this.#unconnectedAt(dialled);
     if (unconnected === undefined) {
       dialer.close(dialled, target);
-      dialer.releaseShared(own, target);
+      dialer.releaseShared(dialled, target);
       return 'descriptors-exhausted';
     }
-    const end = new RelatedEnd({ local: own, unconnected, peer, target }, this.#deps);
-    end.members.set(target.endpoint.port, member);
+    const { source, sourcePort, peer } = dialled;
+    const members = new Map([[target.endpoint.port, member]]);
+    const end = { local: { source, sourcePort }, unconnected, target, members };
     unconnected.ends.set(peer, end);
     this.#ends.set(keyOf(member, target), end);
     return dialled;
   }
 
-  #close(member: RelatedMember, socket: DialledSocket, target: UpstreamTarget): void {
+  #close(member: RelatedMember, dialled: DialledSocket, target: UpstreamTarget): void {
     const { dialer } = this.#deps;
-    dialer.close(socket, target);
+    dialer.close(dialled, target);
     const key = keyOf(member, target);
     const end = this.#ends.get(key);
-    if (end === undefined || !isSame(end.local, socket)) return;
+    if (end === undefined || !isSame(end.local, dialled)) return;
     end.members.delete(target.endpoint.port);
     if (end.members.size > 0) return;
     this.#ends.delete(key);
-    dialer.releaseShared(end.local, target);
-    const { unconnected, peer, local } = end;
-    unconnected.ends.delete(peer);
-    if (unconnected.ends.size > 0) return;
-    unconnected.close();
-    this.#unconnected.delete(formatEndpoint(local.source, local.sourcePort));
+    dialer.releaseShared(dialled, target);
+    const { socket, ends } = end.unconnected;
+    ends.delete(dialled.peer);
+    if (ends.size > 0) return;
+    socket.close();
+    this.#unconnected.delete(endpointOf(dialled));
   }
 
+  /** Undefined where the system has no socket for it. */
   #unconnectedAt(local: UdpLocalEnd): UnconnectedSocket | undefined {
-    const key = formatEndpoint(local.source, local.sourcePort);
+    const key = endpointOf(local);
     const present = this.#unconnected.get(key);
     if (present !== undefined) return present;
-    const opened = UnconnectedSocket.open(local, this.#deps);
-    if (opened !== undefined) this.#unconnected.set(key, opened);
+    const { source: address, sourcePort: port } = local;
+    const ends = new Map<string, RelatedEnd>();
+    const socket = this.#deps.sockets.bind(
+      { address, port, use: 'shared' },
+      { ...DEAF, onDatagram: (datagram, from) => this.#received(datagram, from.port, from.address, ends) },
+    );
+    if (socket instanceof Error) return undefined;
+    const opened = { socket, ends };
+    this.#unconnected.set(key, opened);
     return opened;
   }
-}
 
-interface RelatedEndParts {
-  readonly local: UdpLocalEnd;
-  readonly unconnected: UnconnectedSocket;
-  /** The backend's address as the system writes it. */
-  readonly peer: string;
-  readonly target: UpstreamTarget;
-}
-
-/** One local end towards one backend, and the flows on it. */
-class RelatedEnd {
-  readonly local: UdpLocalEnd;
-  readonly unconnected: UnconnectedSocket;
-  readonly peer: string;
-  /** By the backend's port. */
-  readonly members = new Map<number, RelatedMember>();
-  readonly #target: UpstreamTarget;
-  readonly #deps: RelatedEndsDeps;
-
-  constructor({ local, unconnected, peer, target }: RelatedEndParts, deps: RelatedEndsDeps) {
-    this.local = local;
-    this.unconnected = unconnected;
-    this.peer = peer;
-    this.#target = target;
-    this.#deps = deps;
-  }
-
-  /** Of one of its flows: what is thrown away is counted there. */
-  get rule(): Rule | undefined {
-    return this.#anyMember()?.flow.rule;
-  }
-
-  /** From any port of the backend. */
-  receive(datagram: Buffer, port: number): void {
-    const member = this.members.get(port);
+  #received(datagram: Buffer, port: number, address: string, ends: ReadonlyMap<string, RelatedEnd>): void {
+    const end = ends.get(address);
+    const member = end?.members.get(port);
     // What waited here while the flow's own socket came into being.
     if (member !== undefined) member.receive(datagram);
-    else this.#begin(datagram, port);
+    else if (end !== undefined) this.#begin(end, datagram, port);
+    else {
+      const [anyEnd] = ends.values();
+      const [anyMember] = anyEnd?.members.values() ?? [];
+      if (anyMember !== undefined) this.#drop(anyMember);
+    }
   }
 
-  #begin(datagram: Buffer, port: number): void {
+  #begin({ members, target, local }: RelatedEnd, datagram: Buffer, port: number): void {
     const { manager, hostAt } = this.#deps;
-    const member = this.#anyMember();
+    const [member] = members.values();
     if (member === undefined) return;
     const { tuple, rule } = member.flow;
     const destinationPort = port - rule.portOffset;
     const isPort = destinationPort >= 1 && destinationPort <= 65535;
     const host = isPort ? hostAt(tuple.destination, destinationPort) : undefined;
     if (host === undefined || !leadsToTheSame(host.rule, rule)) {
-      manager.dropped(rule, 'udp', 'unexpected-reply');
+      this.#drop(member);
       return;
     }
-    const { backendId, endpoint } = this.#target;
     const record: UdpFlowState = {
       tuple: { ...tuple, destinationPort },
       clientAddress: member.clientAddress,
       rule: host.rule.name,
-      backendId,
-      endpoint: { address: endpoint.address, port },
-      ...this.local,
+      backendId: target.backendId,
+      endpoint: { address: target.endpoint.address, port },
+      ...local,
       openedAtMs: manager.clock.wallMs(),
       bytesToBackend: 0,
       packetsToBackend: 0,
@@ -217,9 +206,8 @@ class RelatedEnd {
     host.begin(record, datagram);
   }
 
-  #anyMember(): RelatedMember | undefined {
-    const [member] = this.members.values();
-    return member;
+  #drop({ flow }: RelatedMember): void {
+    this.#deps.manager.dropped(flow.rule, 'udp', 'unexpected-reply');
   }
 }
 
@@ -238,52 +226,6 @@ function isSame(a: UdpLocalEnd, b: UdpLocalEnd): boolean {
   return a.sourcePort === b.sourcePort && a.source.text === b.source.text;
 }
 
-/**
- * An unconnected socket beside connected ones on the same local address and port. It takes datagrams of the backends
- * that those lead to, whatever port they come from, and nothing else (RFC 4787, section 5: address-dependent
- * filtering).
- */
-class UnconnectedSocket implements DatagramHandler {
-  /** By the backend's address as the system writes it. */
-  readonly ends = new Map<string, RelatedEnd>();
-  readonly #manager: FlowManager;
-  #socket: DatagramSocket | undefined;
-
-  private constructor(manager: FlowManager) {
-    this.#manager = manager;
-  }
-
-  /** Undefined where the system has no socket for it. */
-  static open(
-    { source, sourcePort }: UdpLocalEnd,
-    { manager, sockets }: RelatedEndsDeps,
-  ): UnconnectedSocket | undefined {
-    const opened = new UnconnectedSocket(manager);
-    const socket = sockets.bind({ address: source, port: sourcePort, use: 'shared' }, opened);
-    if (socket instanceof Error) return undefined;
-    opened.#socket = socket;
-    return opened;
-  }
-
-  onDatagram(datagram: Buffer, from: DatagramSource): void {
-    const end = this.ends.get(from.address);
-    if (end !== undefined) {
-      end.receive(datagram, from.port);
-      return;
-    }
-    const [anyEnd] = this.ends.values();
-    if (anyEnd?.rule !== undefined) this.#manager.dropped(anyEnd.rule, 'udp', 'unexpected-reply');
-  }
-
-  onReceiveError(): void {
-    // It concerns one datagram; the socket stays usable.
-  }
-
-  onSendError(): void {
-    // Nothing is sent from here.
-  }
-
-  close(): void {
-    this.#socket?.close();
-  }
+function endpointOf({ source, sourcePort }: UdpLocalEnd): string {
+  return formatEndpoint(source, sourcePort);
 }

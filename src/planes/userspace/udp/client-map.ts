@@ -1,3 +1,5 @@
+import { ipv4Number } from '../../../model/address.js';
+
 /** Never a key: ClientKeys has it for an address without flows. */
 const EMPTY = -1;
 
@@ -125,22 +127,6 @@ export class ClientMap<T> {
 
 /** Ports fit below this factor, addresses above: IPv4 keys stay under 2^48, exact in a double. */
 const PORTS = 65_536;
-
-/** A dotted quad as the kernel writes it, as an unsigned 32-bit number. Nothing is checked. */
-export function ipv4Number(text: string): number {
-  let value = 0;
-  let octet = 0;
-  for (let index = 0; index < text.length; index++) {
-    const code = text.charCodeAt(index);
-    if (code === 0x2e) {
-      value = value * 256 + octet;
-      octet = 0;
-    } else {
-      octet = octet * 10 + code - 0x30;
-    }
-  }
-  return value * 256 + octet;
-}
 
 /** The port of the endpoint that has the key. */
 export function portOfKey(key: number): number {

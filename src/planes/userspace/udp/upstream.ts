@@ -221,13 +221,8 @@ export class UpstreamDialer implements Dialer {
   }
 
   dial(target: UpstreamTarget, { local, shared = false }: UdpDialOptions = {}): DialledSocket | DialRefusal {
-    if (local !== undefined) {
-      if (shared) return this.#shareFrom(local, target) ?? 'ports-exhausted';
-      const continued = this.#connectFrom(local, target);
-      if (typeof continued === 'string') return this.dial(target);
-      this.#deps.sourcePorts.claim(portRequest(local.source, target), local.sourcePort);
-      return continued;
-    }
+    if (local !== undefined)
+      return shared ? this.#shareFrom(local, target) : this.#continueFrom(local, target);
     let refusal: DialRefusal = 'unreachable';
     for (const source of this.#sources(target)) {
       const outcome = this.#dialFrom(source, target, shared);
@@ -237,10 +232,17 @@ export class UpstreamDialer implements Dialer {
     return refusal;
   }
 
-  /** One more socket on a shared end; undefined where it cannot be, since a socket of others uses that very tuple. */
-  join(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | undefined {
-    const outcome = this.#join(end, target);
-    return typeof outcome === 'string' ? undefined : outcome;
+  /** One more socket on a shared end; `next-port` where a socket of others uses that very tuple. */
+  join(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | BindOutcome | 'unreachable' {
+    const { source, sourcePort } = end;
+    const { address, port } = target.endpoint;
+    // It would be connected to itself.
+    if (sourcePort === port && source.text === address.text) return 'next-port';
+    const request = portRequest(source, target);
+    if (!this.#deps.sourcePorts.claim(request, sourcePort)) return 'next-port';
+    const outcome = this.#connectFrom(end, target);
+    if (typeof outcome === 'string') this.#deps.sourcePorts.release(request, sourcePort);
+    return outcome;
   }
 
   close({ socket, source, sourcePort }: DialledSocket, target: UpstreamTarget): void {
@@ -252,13 +254,21 @@ export class UpstreamDialer implements Dialer {
     this.#deps.sourcePorts.release(anyPortRequest(source, target), sourcePort);
   }
 
-  #shareFrom(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | undefined {
+  #continueFrom(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | DialRefusal {
+    const outcome = this.#connectFrom(end, target);
+    if (typeof outcome === 'string') return this.dial(target);
+    this.#deps.sourcePorts.claim(portRequest(end.source, target), end.sourcePort);
+    return outcome;
+  }
+
+  #shareFrom(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | DialRefusal {
     const { sourcePorts } = this.#deps;
     const request = anyPortRequest(end.source, target);
-    if (!sourcePorts.claim(request, end.sourcePort)) return undefined;
-    const joined = this.join(end, target);
-    if (joined === undefined) sourcePorts.release(request, end.sourcePort);
-    return joined;
+    if (!sourcePorts.claim(request, end.sourcePort)) return 'ports-exhausted';
+    const outcome = this.join(end, target);
+    if (typeof outcome !== 'string') return outcome;
+    sourcePorts.release(request, end.sourcePort);
+    return 'ports-exhausted';
   }
 
   #dialFrom(source: IpAddress, target: UpstreamTarget, shared: boolean): DialledSocket | DialRefusal {
@@ -268,25 +278,13 @@ export class UpstreamDialer implements Dialer {
       const sourcePort = sourcePorts.take(request);
       if (sourcePort === undefined) break;
       const end = { source, sourcePort };
-      const outcome = shared ? this.#join(end, target) : this.#connectFrom(end, target);
+      const outcome = shared ? this.join(end, target) : this.#connectFrom(end, target);
       if (typeof outcome !== 'string') return outcome;
       sourcePorts.release(request, sourcePort);
       if (outcome === 'next-source') return 'send-failed';
       if (outcome !== 'next-port') return outcome;
     }
     return 'ports-exhausted';
-  }
-
-  #join(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | BindOutcome | 'unreachable' {
-    const { source, sourcePort } = end;
-    const { address, port } = target.endpoint;
-    // It would be connected to itself.
-    if (sourcePort === port && source.text === address.text) return 'next-port';
-    const request = portRequest(source, target);
-    if (!this.#deps.sourcePorts.claim(request, sourcePort)) return 'next-port';
-    const outcome = this.#connectFrom(end, target);
-    if (typeof outcome === 'string') this.#deps.sourcePorts.release(request, sourcePort);
-    return outcome;
   }
 
   #connectFrom(

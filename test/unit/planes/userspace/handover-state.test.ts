@@ -5,7 +5,7 @@ import { ipAddress, type Protocol } from '../../../../src/model/address.js';
 import { HandoverState } from '../../../../src/planes/userspace/handover-state.js';
 import type { ListenerBinding } from '../../../../src/planes/userspace/listen-plan.js';
 import { testState } from '../../../support/forwarding-state.js';
-import { aUdpFlow, FakeSocket } from '../../dataplane/hand-over-fixtures.js';
+import { aUdpFlow, FakeSocket } from '../hand-over-fixtures.js';
 
 const HOST = '198.51.100.1';
 

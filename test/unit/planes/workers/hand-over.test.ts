@@ -4,7 +4,7 @@ import { WorkerSupervisor } from '../../../../src/planes/workers/supervisor.js';
 import type { ListeningSocket } from '../../../../src/planes/contract.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
-import { aUdpFlow, FakeSocket } from '../../dataplane/hand-over-fixtures.js';
+import { aUdpFlow, FakeSocket } from '../hand-over-fixtures.js';
 import { FakeWorker } from './fake-worker.js';
 
 const OPTIONS = { flowEvents: false, worker: 0, workers: 1 };

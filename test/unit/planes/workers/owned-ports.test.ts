@@ -4,7 +4,7 @@ import type { ListeningSocket } from '../../../../src/planes/contract.js';
 import { WorkerGroup } from '../../../../src/planes/workers/group.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
-import { FakeSocket } from '../../dataplane/hand-over-fixtures.js';
+import { FakeSocket } from '../hand-over-fixtures.js';
 import { FakeWorker } from './fake-worker.js';
 
 /** UDP ports belong to the worker that is their remainder; TCP ports to the other one. */

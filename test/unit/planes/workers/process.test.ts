@@ -196,7 +196,7 @@ describe('forkWorker()', () => {
       arenas: process.env['MALLOC_ARENA_MAX'] ?? '1',
       kept: process.env['MALLOC_TRIM_THRESHOLD_'] ?? '67108864',
       heapLimit: heapLimitWith('--max-semi-space-size=2'),
-      options: ['--initial-heap-size=96', ...process.execArgv],
+      options: ['--initial-heap-size=96', '--no-concurrent-array-buffer-sweeping', ...process.execArgv],
     });
   });
 

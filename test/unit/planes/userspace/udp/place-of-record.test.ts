@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { placeOfRecord } from '../../../../../src/planes/userspace/udp/flow.js';
 import { testState } from '../../../../support/forwarding-state.js';
-import { aUdpFlow } from '../../../dataplane/hand-over-fixtures.js';
+import { aUdpFlow } from '../../hand-over-fixtures.js';
 
 const state = testState({ backends: ['10.0.0.1', { address: '10.0.0.2', valid: false }, '10.0.0.3'] });
 const rule = state.configuration.rules[0]!;
