@@ -213,14 +213,12 @@ export class ControlLoop {
 
   /** Lets time go by until it is done. */
   async #inTime(work: Promise<unknown>): Promise<void> {
-    let isDone = false;
-    const done = work.finally(() => (isDone = true));
-    done.catch(() => undefined);
-    while (!isDone) {
+    const pending = Symbol('pending');
+    const now = async () => {
       await setImmediate();
-      if (!isDone) await this.#clock.advanceAsync(STEP_MS);
-    }
-    await done;
+      return Promise.race([work, Promise.resolve(pending)]);
+    };
+    while ((await now()) === pending) await this.#clock.advanceAsync(STEP_MS);
   }
 
   /** All flows are of the first rule. */
