@@ -5,8 +5,8 @@ import type { Operations } from '../api/contract.js';
 import {
   loadConfiguration,
   loadConfigurationText,
-  type LoadOptions,
-  type LoadResult,
+  type ParseResult,
+  type Surroundings,
 } from '../config/load.js';
 import type { Balancer } from '../control/balancer.js';
 import { Drains } from '../control/drains.js';
@@ -120,12 +120,14 @@ function createMetricsServer(configuration: Configuration, parts: ServersParts):
   if (configuration.metrics === undefined) return undefined;
   const source = {
     counters: () => plane.counters(),
-    state: () => balancer.state,
-    probes: () => probeStatuses(health),
-    healthEvents: () => monitors.active,
-    reloads: () => reloads.stats,
-    kernel: () => plane.kernelReport?.(),
-    ...(flowLog === undefined ? {} : { flowLog: () => flowLog.stats }),
+    facts: () => ({
+      state: balancer.state,
+      probes: probeStatuses(health),
+      healthEvents: monitors.active,
+      reloads: reloads.stats,
+      kernel: plane.kernelReport?.(),
+      flowLog: flowLog?.writer.stats,
+    }),
   };
   return new MetricsServer(
     {
@@ -180,11 +182,11 @@ export interface RunningOperations {
 }
 
 /** Reads and checks a configuration file against this machine. What is wrong with it is in the result. */
-export function loadConfigurationFile(path: string): Promise<LoadResult> {
+export function loadConfigurationFile(path: string): Promise<ParseResult> {
   return loadConfiguration(path, systemFiles, thisMachine());
 }
 
-function thisMachine(): LoadOptions {
+function thisMachine(): Surroundings {
   return { ownAddresses: [...ownAddresses(4), ...ownAddresses(6)] };
 }
 
@@ -212,7 +214,7 @@ export function createOperations(parts: OperationsParts): RunningOperations {
   );
   const operator = new Operator({ balancer, drains, onEvent });
   const lister = new FlowLister({ clock, plane, configuration: () => balancer.configuration });
-  const parse = (text: string): Promise<LoadResult> =>
+  const parse = (text: string): Promise<ParseResult> =>
     loadConfigurationText(text, dirname(source), systemFiles, thisMachine());
   const reloader = new Reloader({ clock, balancer, plane, drains, picker, parse, onEvent });
   const monitors = new Monitors({ clock, onEvent }, [new AzureHealthEvents(), new ProbeTruthMonitor()]);

@@ -1,7 +1,7 @@
 import { Balancer } from '../control/balancer.js';
 import { createProbeRunner } from '../health/probes.js';
 import { ProbeScheduler } from '../health/scheduler.js';
-import { ProbeHealth, initialHealth, observe } from '../health/tracker.js';
+import { ProbeHealth } from '../health/tracker.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { listeningSentence, type ControlEvent, type IngressMode } from '../model/events.js';
@@ -94,14 +94,8 @@ export async function startBalancer(
     capture,
     onWarning: (warning) => onEvent({ type: 'kernel-machine', warning }),
   });
-  const health = new ProbeHealth(
-    new ProbeScheduler({
-      clock,
-      runner: createProbeRunner({ clock }),
-      tracker: { initialHealth, observe },
-      random: Math.random,
-    }),
-  );
+  const runner = createProbeRunner({ clock });
+  const health = new ProbeHealth(new ProbeScheduler({ clock, runner, random: Math.random }));
   const flowLog = createFlowLog(configuration, onEvent);
   const balancer = new Balancer(
     {
@@ -149,7 +143,7 @@ export async function startBalancer(
     running.stop();
     await servers.stop();
     await webhook?.stop();
-    await flowLog?.stop();
+    await flowLog?.writer.stop();
     summaries.stop();
     systemd.stop();
   };
@@ -203,7 +197,7 @@ export async function startBalancer(
         return stopped;
       },
       async reopenLogs() {
-        await flowLog?.reopen();
+        await flowLog?.writer.reopen();
       },
       reload: (text, cause) =>
         withSystemd(systemd, balancer, ingress, () => reloader.reload(text, { cause })),

@@ -4,8 +4,8 @@ import { configJsonSchema } from '../config/schema.js';
 import { examine, type DoctorReport } from '../doctor/checks.js';
 import type { DoctorLevel } from '../doctor/machine.js';
 import { wholeNumber, type CliCommand } from './command.js';
-import { EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
-import { plural, printJson, printLines } from './output.js';
+import { EXIT, loadUsable, printJson, printLines, usageError, type CliDeps, type ExitCode } from './deps.js';
+import * as format from './format.js';
 
 /** Every finding about a configuration, errors first. Starts nothing. */
 export const check: CliCommand = {
@@ -76,14 +76,13 @@ async function examineMachine(
   deps: CliDeps,
   { config, json, paths, port }: DoctorOptions,
 ): Promise<ExitCode> {
-  const usable = await loadUsable(deps, config);
-  if (usable === undefined) return EXIT.badInput;
+  const { configuration } = await loadUsable(deps, config);
   // Signals wait: the routes that a test adds are removed within seconds, before the process ends.
   const stopListening = deps.onSignal(() => undefined);
   try {
-    const report = await examine(deps.doctor, usable.configuration, {
+    const report = await examine(deps.doctor, configuration, {
       paths: paths ? 'tried' : 'not-tried',
-      ...(port !== undefined && { port }),
+      port,
     });
     if (json) printJson(deps, report);
     else printLines(deps, doctorLines(report));
@@ -104,7 +103,7 @@ const LABELS: Readonly<Record<DoctorLevel, string>> = {
 function doctorLines({ sections }: DoctorReport): readonly string[] {
   const all = sections.flatMap(({ findings }) => findings);
   const count = (level: DoctorLevel, noun: string): string =>
-    plural(all.filter((finding) => finding.level === level).length, noun);
+    format.plural(all.filter((finding) => finding.level === level).length, noun);
   return [
     ...sections.flatMap(({ title, findings }) => [
       title,
@@ -155,14 +154,12 @@ CAP_NET_ADMIN. A start of the same instance does so by itself.`,
       ),
 };
 
-async function printRuleset(deps: CliDeps, { config, full }: KernelOptions): Promise<ExitCode> {
-  const usable = await loadUsable(deps, config);
-  if (usable === undefined) return EXIT.badInput;
-  deps.out(await deps.kernel.ruleset(usable.configuration, { full }));
-  return EXIT.fine;
+async function printRuleset(deps: CliDeps, { config, full }: KernelOptions): Promise<void> {
+  const { configuration } = await loadUsable(deps, config);
+  deps.out(await deps.kernel.ruleset(configuration, { full }));
 }
 
-async function flush(deps: CliDeps, { instance }: KernelOptions): Promise<ExitCode> {
+async function flush(deps: CliDeps, { instance }: KernelOptions): Promise<void> {
   if (!INSTANCE_NAME.test(instance)) {
     throw usageError(
       `Cannot flush instance "${instance}": the name must be 1 to 63 of a-z, 0-9 and -, not starting with -`,
@@ -171,5 +168,4 @@ async function flush(deps: CliDeps, { instance }: KernelOptions): Promise<ExitCo
   const removed = await deps.kernel.flush(instance);
   const nothing = [`Instance "${instance}" has left nothing in the kernel`];
   printLines(deps, removed.length === 0 ? nothing : removed.map((line) => `Removed ${line}`));
-  return EXIT.fine;
 }

@@ -7,7 +7,7 @@ import { readJsonText } from '../config/text.js';
 import { isLoopback, parseIpAddress } from '../model/address.js';
 import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
 import { VERSION } from '../model/version.js';
-import { usageError, type CliDeps } from './deps.js';
+import { readNamedFile, usageError, type CliDeps } from './deps.js';
 
 /** A read that takes longer than this has met a process that hangs. */
 const READ_TIMEOUT_MS = 15_000;
@@ -85,9 +85,14 @@ export async function adminTarget(
   if (configured !== undefined) return { kind: 'socket', path: configured };
   throw usageError(
     `Cannot tell which haports is meant: configuration file "${options.config}" has no "admin": ` +
-      '{ "socket": "./haports.sock" }; name the file by -c, or the socket by --socket or HAPORTS_SOCKET',
+      `{ "socket": "./haports.sock" }; ${HOW_TO_NAME_IT}`,
   );
 }
+
+const HOW_TO_NAME_IT = 'name the file by -c, or the socket by --socket or HAPORTS_SOCKET';
+
+/** As much of a configuration as matters here. */
+type MaybeSocket = { readonly admin?: { readonly socket?: unknown } | null } | null;
 
 /**
  * `admin.socket` of a configuration file, whatever else is wrong with the file: it may be half edited while the
@@ -97,17 +102,9 @@ export async function configuredSocket(
   deps: Pick<CliDeps, 'readText'>,
   path: string,
 ): Promise<string | undefined> {
-  let text: string;
-  try {
-    text = await deps.readText(path);
-  } catch (error) {
-    throw usageError(
-      `Cannot tell which haports is meant: configuration file "${path}" cannot be read: ${errorMessage(error)}; ` +
-        'name the file by -c, or the socket by --socket or HAPORTS_SOCKET',
-    );
-  }
-  const json = readJsonText(text);
-  const socket = json.ok ? member(member(json.value, 'admin'), 'socket') : undefined;
+  const what = 'Cannot tell which haports is meant: configuration file';
+  const json = readJsonText(await readNamedFile(deps, path, what, `; ${HOW_TO_NAME_IT}`));
+  const socket = json.ok ? (json.value as MaybeSocket)?.admin?.socket : undefined;
   return typeof socket === 'string' && socket !== '' ? socket : undefined;
 }
 
@@ -120,33 +117,18 @@ async function httpTarget(
   if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
     throw usageError(`Cannot use "${text}": it must be an address such as http://127.0.0.1:9901`);
   }
-  const [token, ca] = await Promise.all([fileText(deps, options.tokenFile), fileText(deps, options.ca)]);
+  const [token, ca] = await Promise.all(
+    [options.tokenFile, options.ca].map(async (path) => path && (await readNamedFile(deps, path))),
+  );
   if (token !== undefined && url.protocol === 'http:' && !isOnThisMachine(url.hostname)) {
     throw usageError(`Cannot use "${text}": a token may leave this machine only by https`);
   }
   return { kind: 'http', url, token: token?.trim(), ca };
 }
 
-async function fileText(
-  deps: Pick<CliDeps, 'readText'>,
-  path: string | undefined,
-): Promise<string | undefined> {
-  if (path === undefined) return undefined;
-  try {
-    return await deps.readText(path);
-  } catch (error) {
-    throw usageError(`File "${path}" cannot be read: ${errorMessage(error)}`);
-  }
-}
-
 function isOnThisMachine(hostname: string): boolean {
   const address = parseIpAddress(hostname.replace(/^\[(.*)\]$/, '$1'));
   return hostname === 'localhost' || (address !== undefined && isLoopback(address));
-}
-
-function member(value: unknown, key: string): unknown {
-  if (typeof value !== 'object' || value === null) return undefined;
-  return (value as Readonly<Record<string, unknown>>)[key];
 }
 
 /** One request to the admin API, of the client or of the event stream. */
@@ -158,7 +140,7 @@ export interface AdminRequest extends ApiRequest {
 
 /**
  * Sends a request and resolves with the head of the answer, whatever its status; the caller reads or destroys it.
- * Rejects with `LB_NOT_RUNNING` where nobody answers and `LB_FORBIDDEN` where the socket is somebody else's.
+ * Rejects with `LB_NOT_RUNNING` where no process answers and `LB_FORBIDDEN` where the socket is another user's.
  */
 export function sendRequest(target: AdminTarget, asked: AdminRequest): Promise<IncomingMessage> {
   const { method, path, body, timeoutMs, signal } = asked;
@@ -182,7 +164,7 @@ export function sendRequest(target: AdminTarget, asked: AdminRequest): Promise<I
     const failed = (error: unknown): void => reject(transportError(target, error));
     const request = open(target, path, options);
     request.once('response', (response) => {
-      // What goes wrong from here on is told by the body, to whom reads it.
+      // Errors from here on reach the reader of the body.
       request.off('error', failed).on('error', () => undefined);
       resolve(response);
     });
@@ -212,8 +194,8 @@ export async function readBody(target: AdminTarget, response: IncomingMessage): 
   return text;
 }
 
-/** What a failed connection means to the one who typed the command. */
-export function transportError(target: AdminTarget, error: unknown): BalancerError {
+/** What a failed connection means to the user of a command. */
+function transportError(target: AdminTarget, error: unknown): BalancerError {
   if (error instanceof BalancerError) return error;
   const code = errorCode(error);
   const place = `"${describeTarget(target)}"`;
@@ -237,40 +219,29 @@ export function transportError(target: AdminTarget, error: unknown): BalancerErr
   );
 }
 
-/** What the running process refused, with its own words and code. */
+/** What the running process refused, in its own words and with its code. */
 export class AdminProblem extends BalancerError {
-  /** Of HTTP. */
-  readonly status: number;
   /** Of a configuration that cannot be used; else empty. */
   readonly findings: readonly FindingView[];
 
-  constructor(message: string, code: RefusalCode, status: number, findings: readonly FindingView[]) {
+  constructor(message: string, code: RefusalCode, findings: readonly FindingView[]) {
     super(message, { code, source: REFUSALS[code].source });
-    this.status = status;
     this.findings = findings;
   }
 }
 
+type Problem = Readonly<Partial<Record<'code' | 'detail' | 'title' | 'findings', unknown>>>;
+
 /** An error answer (RFC 9457, application/problem+json) as an error. Takes anything that a server may send. */
 export function problemOf(status: number, body: string): AdminProblem {
-  const problem = parsed(body);
-  const { code, detail, title, findings } = problem;
+  const json = readJsonText(body);
+  const { code, detail, title, findings } = (json.ok && (json.value as Problem | null)) || {};
   const words = [detail, title].find((text): text is string => typeof text === 'string' && text !== '');
   return new AdminProblem(
     words ?? `The admin API answered with HTTP status ${status}`,
     typeof code === 'string' && Object.hasOwn(REFUSALS, code) ? (code as RefusalCode) : 'LB_INTERNAL',
-    status,
     Array.isArray(findings) ? (findings as FindingView[]) : [],
   );
-}
-
-function parsed(body: string): Readonly<Record<string, unknown>> {
-  try {
-    const value: unknown = JSON.parse(body);
-    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
-  } catch {
-    return {};
-  }
 }
 
 /** `192.0.2.7:40000`, `[2001:db8::7]:40000`. */

@@ -1,7 +1,7 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { parseDuration } from '../model/configuration.js';
 import { usageError, type CliDeps, type ExitCode } from './deps.js';
-import { wrapWords } from './output.js';
+import * as format from './format.js';
 
 /**
  * A command, described once: its help, its page in docs/commands and its completion come from here. To add one, write
@@ -28,9 +28,9 @@ export interface Cli {
   readonly bundledConfig: string;
   /** With the commands that have been defined so far. */
   readonly program: Command;
-  /** An action for commander that passes on the exit code of the command. */
+  /** An action for commander that passes on the exit code of the command; none means that all is fine. */
   readonly run: <A extends unknown[]>(
-    action: (...args: A) => ExitCode | Promise<ExitCode>,
+    action: (...args: A) => ExitCode | Promise<ExitCode> | Promise<void>,
   ) => (...args: A) => Promise<void>;
 }
 
@@ -40,7 +40,7 @@ export function helpText({ examples = [], notes = '', exitCodes }: CliCommand): 
     ...(examples.length === 0 ? [] : ['', 'Examples:', ...examples.map((line) => `  ${line}`)]),
     ...(notes === '' ? [] : ['', notes.trim()]),
     '',
-    ...wrapWords(`Exit codes: ${exitCodes}.`, 116, 2),
+    ...format.wrapWords(`Exit codes: ${exitCodes}.`, 2, 116),
     '',
   ].join('\n');
 }

@@ -1,7 +1,7 @@
 import type { Argument, Command, Option } from 'commander';
 import { clientFor, type ConnectionOptions } from './client.js';
 import type { CliCommand } from './command.js';
-import { EXIT, usageError, type CliDeps } from './deps.js';
+import { EXIT, printLines, usageError, type CliDeps } from './deps.js';
 
 const FILES = ':files';
 
@@ -88,8 +88,7 @@ export const completion: CliCommand = {
       .action(
         run(async (words: readonly string[]) => {
           const lines = await completions(deps, program, words);
-          if (lines.length > 0) deps.out(`${lines.join('\n')}\n`);
-          return EXIT.fine;
+          if (lines.length > 0) printLines(deps, lines);
         }),
       );
   },
@@ -101,13 +100,12 @@ async function completions(
   program: Command,
   words: readonly string[],
 ): Promise<readonly string[]> {
-  const before = words.slice(0, -1);
   const typed = words.at(-1) ?? '';
   const commands = program.createHelp().visibleCommands(program);
   const names = commands.map((one) => described(one.name(), one.description()));
   const offer = (lines: readonly string[]): readonly string[] =>
     lines.filter((line) => line.startsWith(typed));
-  const [name, ...rest] = before;
+  const [name, ...rest] = words.slice(0, -1);
   if (name === undefined) return offer([...names, '--help', '--version']);
   const command = commands.find((one) => one.name() === name);
   if (command === undefined) return [];
@@ -160,7 +158,7 @@ async function valuesOf(
     case 'shell':
       return Object.keys(STUBS);
     case 'pool':
-      return (await backendNames(deps, connection)).map(([pool]) => pool).filter(isFirst);
+      return [...new Set((await backendNames(deps, connection)).map(([pool]) => pool))];
     case 'pool/backend':
     case 'pool/backend=state':
     case 'pool/backend=weight':
@@ -168,10 +166,6 @@ async function valuesOf(
     default:
       return [];
   }
-}
-
-function isFirst(word: string, index: number, words: readonly string[]): boolean {
-  return words.indexOf(word) === index;
 }
 
 /** Longer, and a Tab key seems dead. */

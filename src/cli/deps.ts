@@ -1,10 +1,13 @@
-import { formatFindings, type Finding } from '../config/findings.js';
+import { formatFindings } from '../config/findings.js';
 import type { ParseResult } from '../config/load.js';
 import type { DoctorMachine } from '../doctor/machine.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
-import type { CompilerInputs } from '../selection/compiler.js';
+import { ForwardingCompiler, type CompilerInputs } from '../selection/compiler.js';
+import { createHasher } from '../selection/flow-hash.js';
+import { Picker } from '../selection/picker.js';
+import type { Layout } from './format.js';
 import type { Terminal } from './terminal.js';
 
 /** What the commands print to and what they start; made in main. */
@@ -69,35 +72,66 @@ export type StartBalancer = (
   origin: { readonly source: string; readonly findings: number },
 ) => Promise<StartedBalancer>;
 
-/** A configuration that may be used, with what there is to say about it. */
-export interface UsableConfiguration {
-  readonly configuration: Configuration;
-  readonly findings: readonly Finding[];
-}
-
 /** design.md "Command line": the same for every command. */
 export const EXIT = { fine: 0, failed: 1, badInput: 2, gateExceeded: 3 } as const;
 
 export type ExitCode = (typeof EXIT)[keyof typeof EXIT];
 
-/** Loads a configuration, or prints every error it has and gives undefined. */
+/** A configuration that cannot be used; the message has a line for each of its errors. */
+export class UnusableConfiguration extends Error {}
+
+/** A configuration that can be used, with its findings. Throws UnusableConfiguration. */
 export async function loadUsable(
-  deps: Pick<CliDeps, 'load' | 'err'>,
+  deps: Pick<CliDeps, 'load'>,
   path: string,
-): Promise<UsableConfiguration | undefined> {
+): Promise<ParseResult & { readonly ok: true }> {
   const result = await deps.load(path);
-  if (result.ok) return { configuration: result.configuration, findings: result.findings };
+  if (result.ok) return result;
   const errors = result.findings.filter(({ severity }) => severity === 'error');
-  deps.err(`${formatFindings(path, errors).join('\n')}\n`);
-  return undefined;
+  throw new UnusableConfiguration(formatFindings(path, errors).join('\n'));
 }
 
-/** The text of a file that a command names. Throws `LB_USAGE` where it cannot be read. */
-export async function readConfigurationText(deps: Pick<CliDeps, 'readText'>, path: string): Promise<string> {
+/** One JSON value, indented. */
+export function printJson(deps: Pick<CliDeps, 'out'>, value: unknown): void {
+  deps.out(`${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+/** One JSON value on one line, for streams of them. */
+export function printJsonLine(deps: Pick<CliDeps, 'out'>, value: unknown): void {
+  deps.out(`${JSON.stringify(value)}\n`);
+}
+
+export function printLines(deps: Pick<CliDeps, 'out'>, lines: readonly string[]): void {
+  deps.out(`${lines.join('\n')}\n`);
+}
+
+/** Of now and of this terminal. */
+export function layoutOf({ clock, terminal }: Pick<CliDeps, 'clock' | 'terminal'>): Layout {
+  return { nowMs: clock.wallMs(), width: terminal.size().columns };
+}
+
+/** Prints an answer: as JSON where the options ask for it, else in lines for people. */
+export function printAnswer<T>(
+  deps: Pick<CliDeps, 'out' | 'clock' | 'terminal'>,
+  options: { readonly json: boolean },
+  value: T,
+  lines: (value: T, layout: Layout) => readonly string[],
+): void {
+  if (options.json) printJson(deps, value);
+  else printLines(deps, lines(value, layoutOf(deps)));
+}
+
+/** The text of a file that a command line names. Throws `LB_USAGE`, in these words, where it cannot be read. */
+export async function readNamedFile(
+  deps: Pick<CliDeps, 'readText'>,
+  path: string,
+  what = 'File',
+  advice = '',
+): Promise<string> {
   try {
     return await deps.readText(path);
   } catch (cause) {
-    throw usageError(`Configuration file "${path}" cannot be read: ${errorMessage(cause)}`);
+    throw usageError(`${what} "${path}" cannot be read: ${errorMessage(cause)}${advice}`);
   }
 }
 
@@ -140,6 +174,12 @@ export function pause(clock: CliDeps['clock'], ms: number, signal: AbortSignal):
 /** A mistake in a command line: one line, exit code 2. */
 export function usageError(message: string): BalancerError {
   return new BalancerError(message, { code: 'LB_USAGE', source: 'usage' });
+}
+
+/** What decides where flows go, without a process. */
+export async function offlineSelection() {
+  const hash = await createHasher();
+  return { hash, compiler: new ForwardingCompiler(hash), picker: new Picker(hash) };
 }
 
 /** Where no process is asked: every probe up, nothing overridden. */

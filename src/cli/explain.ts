@@ -8,43 +8,21 @@ import type {
   ExplainedTable,
   Explanation,
   FlowView,
-  LiveExplanation,
   OtherRule,
 } from '../api/views.js';
 import { parseEndpoint, type FiveTuple } from '../model/address.js';
 import { FLOW_TRIGGERS, formatDuration, type Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
-import { ForwardingCompiler } from '../selection/compiler.js';
 import { explain as explainFlow } from '../selection/explain.js';
-import { createHasher } from '../selection/flow-hash.js';
-import { Picker, type Picked } from '../selection/picker.js';
-import { adminClient, adminTarget, configuredSocket, describeTarget, type LiveOptions } from './client.js';
+import type { Picked } from '../selection/picker.js';
+import { clientFor, configuredSocket, describeTarget, type LiveOptions } from './client.js';
 import { addConnection, repeatable, type CliCommand } from './command.js';
-import { EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
-import {
-  formatBytes,
-  formatShare,
-  formatSpan,
-  labelled,
-  plural,
-  printable,
-  printAnswer,
-  shortList,
-  TEXT_WIDTH,
-  wrapWords,
-  type LabelledRow,
-} from './output.js';
+import { loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
+import * as format from './format.js';
 
 interface ExplainOptions extends LiveOptions {
   /** `pool/backend` names or ids assumed down, all others up. Any makes it a question to the configuration. */
   readonly down: readonly string[];
-}
-
-/** The flow that is asked about, as text. */
-interface AskedFlow {
-  readonly protocol: string;
-  readonly source: string;
-  readonly destination: string;
 }
 
 /**
@@ -76,126 +54,97 @@ it. With -c or --down, or where no process runs, the configuration alone is expl
         repeatable('--down <pool/backend>', 'assume this backend is down').conflicts(['socket', 'http']),
       )
       .action(
-        run(
-          async (
-            protocol: string,
-            source: string,
-            destination: string,
-            options: ExplainOptions,
-            self: Command,
-          ) => {
-            const isNamed = options.socket !== undefined || options.http !== undefined;
-            const offline =
-              options.down.length > 0 || (!isNamed && self.getOptionValueSource('config') === 'cli');
-            const flow = { protocol, source, destination };
-            const tuple = parseTuple(flow);
-            const live = offline
-              ? undefined
-              : await askProcess(deps, { ...flow, protocol: tuple.protocol }, options);
-            if (live === undefined) return explainOffline(deps, tuple, options);
-            const { answer, place } = live;
-            printAnswer(deps, options, answer, (_, { nowMs }) => formatLive(answer, { place, nowMs }));
-            return EXIT.fine;
-          },
-        ),
+        run((...[protocol, source, destination, options, self]: Asked) => {
+          const tuple = parseTuple(protocol, source, destination);
+          const isNamed = options.socket !== undefined || options.http !== undefined;
+          const isOffline =
+            options.down.length > 0 || (!isNamed && self.getOptionValueSource('config') === 'cli');
+          const question = { protocol: tuple.protocol, source, destination };
+          return isOffline
+            ? explainOffline(deps, tuple, options)
+            : explainLive(deps, tuple, question, options);
+        }),
       ),
 };
 
-async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainOptions): Promise<ExitCode> {
-  const usable = await loadUsable(deps, options.config);
-  if (usable === undefined) return EXIT.badInput;
-  const { configuration } = usable;
+type Asked = [protocol: string, source: string, destination: string, options: ExplainOptions, self: Command];
+
+/**
+ * As the running process decides. The configuration alone is explained where no process was named and none answers at
+ * the configuration's socket. Throws where one was named and does not answer, or refuses.
+ */
+async function explainLive(
+  deps: CliDeps,
+  tuple: FiveTuple,
+  question: Request<'explain'>,
+  options: ExplainOptions,
+): Promise<void> {
+  const isNamed =
+    options.socket !== undefined || options.http !== undefined || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
+  if (!isNamed && (await configuredSocket(deps, options.config).catch(() => undefined)) === undefined) {
+    return explainOffline(deps, tuple, options);
+  }
+  const client = await clientFor(deps, options);
+  try {
+    printAnswer(deps, options, await client.explain(question), (answer, { nowMs }) => [
+      ...formatExplanation(answer),
+      ...rows({ 'Live flow': answer.flow && flowTexts(answer.flow, nowMs), Verdict: answer.verdict }),
+      `As the process at ${format.printable(describeTarget(client.target))} decides now`,
+    ]);
+  } catch (error) {
+    const isAbsent = error instanceof BalancerError && error.code === 'LB_NOT_RUNNING';
+    if (isNamed || !isAbsent) throw error;
+    return explainOffline(deps, tuple, options);
+  }
+}
+
+async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainOptions): Promise<void> {
+  const { configuration } = await loadUsable(deps, options.config);
   const down = downIds(configuration, options.down);
-  const hash = await createHasher();
-  const state = new ForwardingCompiler(hash).compile(configuration, {
+  const { compiler, picker } = await offlineSelection();
+  const state = compiler.compile(configuration, {
     health: ({ id }) => ({ state: down.has(id) ? 'down' : 'up' }),
   });
-  printAnswer(deps, options, explainFlow(new Picker(hash), state, tuple), (explanation) => [
+  printAnswer(deps, options, explainFlow(picker, state, tuple), (explanation) => [
     ...formatExplanation(explanation),
     `Every ${down.size === 0 ? '' : 'other '}probe is assumed up: this is the configuration alone, no running process was asked`,
   ]);
-  return EXIT.fine;
 }
 
-function parseTuple(flow: AskedFlow): FiveTuple {
-  const protocol = flow.protocol.toLowerCase();
+/** Throws `LB_USAGE`. */
+function parseTuple(protocolText: string, sourceText: string, destinationText: string): FiveTuple {
+  const protocol = protocolText.toLowerCase();
   if (protocol !== 'tcp' && protocol !== 'udp') {
-    throw usageError(`Cannot explain protocol "${flow.protocol}": it must be tcp or udp`);
+    throw usageError(`Cannot explain protocol "${protocolText}": it must be tcp or udp`);
   }
-  const source = endpoint('source', flow.source);
-  const destination = endpoint('destination', flow.destination);
-  if (source.address.family !== destination.address.family) {
-    throw usageError(
-      `Cannot explain a flow from "${flow.source}" to "${flow.destination}": both must be of one address family`,
-    );
+  const { address: source, port: sourcePort } = endpoint('source', sourceText);
+  const { address: destination, port: destinationPort } = endpoint('destination', destinationText);
+  if (source.family === destination.family) {
+    return { protocol, source, sourcePort, destination, destinationPort };
   }
-  return {
-    protocol,
-    source: source.address,
-    sourcePort: source.port,
-    destination: destination.address,
-    destinationPort: destination.port,
-  };
+  throw usageError(
+    `Cannot explain a flow from "${sourceText}" to "${destinationText}": both must be of one address family`,
+  );
 }
 
 function endpoint(what: string, text: string): NonNullable<ReturnType<typeof parseEndpoint>> {
   const parsed = parseEndpoint(text);
-  if (parsed === undefined || parsed.port === 0) {
-    throw usageError(
-      `Cannot read ${what} "${text}": it must be address:port, as 192.0.2.7:40000 or [2001:db8::7]:40000`,
-    );
-  }
-  return parsed;
+  if (parsed !== undefined && parsed.port !== 0) return parsed;
+  throw usageError(
+    `Cannot read ${what} "${text}": it must be address:port, as 192.0.2.7:40000 or [2001:db8::7]:40000`,
+  );
 }
 
-function downIds(configuration: Configuration, names: readonly string[]): ReadonlySet<string> {
-  const ids = new Set<string>();
-  for (const name of names) {
-    const found = configuration.backendPools.flatMap((pool) =>
-      pool.backends.filter((backend) => backend.id === name || `${pool.name}/${backend.name}` === name),
-    );
-    if (found.length === 0) {
-      throw usageError(`Cannot assume "${name}" down: it must be pool/backend as in the configuration`);
-    }
-    for (const { id } of found) ids.add(id);
-  }
-  return ids;
-}
-
-/**
- * Asks the running process. Undefined where none was named and none answers at the configuration's socket: then the
- * configuration alone is explained. Throws where one was named and does not answer, or refuses.
- */
-async function askProcess(
-  deps: CliDeps,
-  flow: Request<'explain'>,
-  options: LiveOptions,
-): Promise<{ readonly answer: LiveExplanation; readonly place: string } | undefined> {
-  const isNamed =
-    options.socket !== undefined || options.http !== undefined || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
-  if (!isNamed && (await configuredSocket(deps, options.config).catch(() => undefined)) === undefined) {
-    return undefined;
-  }
-  const target = await adminTarget(deps, options);
-  try {
-    return { answer: await adminClient(target).explain(flow), place: describeTarget(target) };
-  } catch (error) {
-    if (!isNamed && error instanceof BalancerError && error.code === 'LB_NOT_RUNNING') return undefined;
-    throw error;
-  }
-}
-
-/** A live explanation for people, with the flow itself where there is one. */
-function formatLive(
-  answer: LiveExplanation,
-  { place, nowMs }: { readonly place: string; readonly nowMs: number },
-): readonly string[] {
-  const { flow, verdict: decided } = answer;
-  return [
-    ...formatExplanation(answer),
-    ...rows([flow === undefined ? ['Live flow'] : flowRow(flow, nowMs), ['Verdict', decided]]),
-    `As the process at ${printable(place)} decides now`,
-  ];
+function downIds({ backendPools }: Configuration, names: readonly string[]): ReadonlySet<string> {
+  const backends = backendPools.flatMap((pool) =>
+    pool.backends.map(({ id, name }) => ({ id, name: `${pool.name}/${name}` })),
+  );
+  const ids = names.flatMap((asked) => {
+    const found = backends.filter(({ id, name }) => asked === id || asked === name);
+    if (found.length > 0) return found.map(({ id }) => id);
+    throw usageError(`Cannot assume "${asked}" down: it must be pool/backend as in the configuration`);
+  });
+  return new Set(ids);
 }
 
 const REASONS: Readonly<Record<FlowView['reason'], string>> = {
@@ -206,14 +155,13 @@ const REASONS: Readonly<Record<FlowView['reason'], string>> = {
   pinned: 'pinned: its hash would now choose another, but it stays',
 };
 
-function flowRow(flow: FlowView, nowMs: number): LabelledRow {
+function flowTexts(flow: FlowView, nowMs: number): format.LabelledTexts {
   return [
-    'Live flow',
     `${flow.state}, with ${flow.backendId} at ${flow.backendEndpoint}`,
     REASONS[flow.reason],
-    `opened ${formatSpan(nowMs - flow.openedAtMs)} ago at revision ${flow.epoch}, idle ${formatSpan(flow.idleMs)}`,
-    `to the backend ${formatBytes(flow.bytesToBackend)} in ${plural(flow.packetsToBackend, 'packet')},`,
-    `to the client ${formatBytes(flow.bytesToClient)} in ${plural(flow.packetsToClient, 'packet')}`,
+    `opened ${format.span(nowMs - flow.openedAtMs)} ago at revision ${flow.epoch}, idle ${format.span(flow.idleMs)}`,
+    `to the backend ${format.bytes(flow.bytesToBackend)} in ${format.plural(flow.packetsToBackend, 'packet')},`,
+    `to the client ${format.bytes(flow.bytesToClient)} in ${format.plural(flow.packetsToClient, 'packet')}`,
     flow.excluded.length > 0 && `excluded when placed: ${flow.excluded.join(', ')}`,
   ];
 }
@@ -225,25 +173,28 @@ const NO_BREAK = '\u00a0';
 const MISFITS_SHOWN = 20;
 
 /** Labels in a column of 13 characters. */
-function rows(labelledRows: readonly LabelledRow[]): string[] {
-  return labelled(labelledRows, 13);
+function rows(texts: Readonly<Record<string, format.LabelledTexts>>): string[] {
+  return format.labelled(texts, 13);
 }
 
 /** An explanation for people, within 80 columns as long as names are of ordinary length. */
 export function formatExplanation(explanation: Explanation): readonly string[] {
-  const { tuple, access, revision, configDigest } = explanation;
+  const { tuple, rule, access, wayBack, revision, configDigest } = explanation;
   return [
-    ...wrapWords(tuple, TEXT_WIDTH, 0),
-    ...rows([['', verdict(explanation)]]),
+    ...format.wrapWords(tuple, 0),
+    ...rows({ '': verdict(explanation) }),
     '',
-    ...rows([ruleRow(explanation), ['Access', access && accessText(access)]]),
+    ...rows({
+      [rule === undefined ? 'Rules' : 'Rule']: ruleTexts(explanation),
+      Access: access && ACCESS[access.because](access.block ?? ''),
+    }),
     ...keyLines(explanation),
-    ...rows([slotRow(explanation), returnRow(explanation)]),
+    ...rows({ Slot: slotTexts(explanation), 'Return path': wayBack && returnTexts(wayBack) }),
     ...candidateLines(explanation),
-    ...rows([
+    ...rows({
       ...behaviourRows(explanation),
-      ['State', `revision ${revision}, config ${configDigest.slice(0, 12)}`],
-    ]),
+      State: `revision ${revision}, config ${configDigest.slice(0, 12)}`,
+    }),
   ];
 }
 
@@ -279,17 +230,16 @@ function verdict({ result, endpoint, candidates, excluded, kernelMode }: Explana
   }
 }
 
-function ruleRow({ rule, otherRules, endpoint, kernelMode }: Explanation): LabelledRow {
+function ruleTexts({ rule, otherRules, endpoint, kernelMode }: Explanation): format.LabelledTexts {
   if (rule === undefined) {
-    if (otherRules.length === 0) return ['Rules', 'none configured'];
+    if (otherRules.length === 0) return 'none configured';
     const misfits = otherRules.map(({ name, why }) => `"${name}": ${NOT_THIS_RULE[why]}`);
-    return ['Rules', ...shortList(misfits, MISFITS_SHOWN, '')];
+    return format.shortList(misfits, MISFITS_SHOWN, '');
   }
   const kind = rule.haPorts ? `HA ports, listening on ${rule.ports}` : `ports ${rule.ports}`;
   const probe = rule.probe === undefined ? 'no probe' : `probe "${rule.probe}"`;
   const offset = endpoint?.floatingIp === true ? 0 : (endpoint?.portOffset ?? 0);
   return [
-    'Rule',
     `"${rule.name}" (${kind})`,
     `frontend "${rule.frontend}" ${rule.frontendAddress} -> pool "${rule.backendPool}", ${probe}`,
     ...otherRules.map(({ name, why }) => `not "${name}": ${NOT_THIS_RULE[why]}`),
@@ -308,15 +258,13 @@ const NOT_THIS_RULE: Readonly<Record<OtherRule['why'], string>> = {
   'other-port': 'does not listen on this port',
 };
 
-function accessText({ because, block = '' }: ExplainedAccess): string {
-  return {
-    'no-lists': 'admitted: no allow or deny list',
-    'not-denied': 'admitted: not on the deny list, and there is no allow list',
-    allow: `admitted by allow ${block}`,
-    deny: `denied by deny ${block}`,
-    'not-allowed': 'denied: not on the allow list',
-  }[because];
-}
+const ACCESS: Readonly<Record<ExplainedAccess['because'], (block: string) => string>> = {
+  'no-lists': () => 'admitted: no allow or deny list',
+  'not-denied': () => 'admitted: not on the deny list, and there is no allow list',
+  allow: (block) => `admitted by allow ${block}`,
+  deny: (block) => `denied by deny ${block}`,
+  'not-allowed': () => 'denied: not on the allow list',
+};
 
 function keyLines({ key }: Explanation): string[] {
   if (key === undefined) return [];
@@ -324,7 +272,7 @@ function keyLines({ key }: Explanation): string[] {
   const order = key.symmetric ? `symmetric, ${first} endpoint first (the lower one)` : 'not symmetric';
   const hash = `0x${key.hash.toString(16).padStart(8, '0')} = ${key.hash}`;
   return [
-    ...rows([['Hash input', `${key.distribution}, ${order}`]]),
+    ...rows({ 'Hash input': `${key.distribution}, ${order}` }),
     ...key.fields.flatMap(({ name, hex, value }) =>
       hex.length > 12
         ? [`  ${name.padEnd(20)} ${value}`, `    ${hex}`]
@@ -332,7 +280,7 @@ function keyLines({ key }: Explanation): string[] {
     ),
     `  ${'all bytes'.padEnd(20)} ${key.hex.length / 2} bytes`,
     ...(key.hex.match(new RegExp(`.{1,${2 * BYTES_A_LINE}}`, 'g')) ?? []).map((chunk) => `    ${chunk}`),
-    ...rows([['Hash', `${key.algorithm}, seed ${key.seed}: ${hash}`]]),
+    ...rows({ Hash: `${key.algorithm}, seed ${key.seed}: ${hash}` }),
   ];
 }
 
@@ -345,11 +293,10 @@ function nextTry({ algorithm }: ExplainedKey, { skipped }: Picked): string {
   return `${skipped} ${skipped === 1 ? 'slot' : 'slots'} on`;
 }
 
-function slotRow({ key, table, result }: Explanation): LabelledRow {
-  if (key === undefined) return ['Slot'];
-  if (table === undefined) return ['Slot', 'no table: no backend is eligible'];
+function slotTexts({ key, table, result }: Explanation): format.LabelledTexts {
+  if (key === undefined) return undefined;
+  if (table === undefined) return 'no table: no backend is eligible';
   return [
-    'Slot',
     `${slotText(key, table)} = ${table.slot}, owned by ${table.owner}`,
     result.kind === 'picked' &&
       result.skipped > 0 &&
@@ -358,16 +305,14 @@ function slotRow({ key, table, result }: Explanation): LabelledRow {
   ];
 }
 
-function returnRow({ wayBack }: Explanation): LabelledRow {
-  if (wayBack === undefined) return ['Return path'];
-  const { tuple, sameBy, hashedTo } = wayBack;
+function returnTexts({ tuple, sameBy, hashedTo }: NonNullable<Explanation['wayBack']>): format.LabelledTexts {
   const alone = hashedTo === undefined ? 'no rule covers it' : `its own hash leads to ${hashedTo}`;
   const why = {
     hash: 'the same hash, so the same backend, whichever direction comes first',
     flow: `the same backend while the kernel knows the flow; after that ${alone}`,
     nothing: `SYMMETRY IS NOT GUARANTEED: ${alone}`,
   }[sameBy];
-  return ['Return path', tuple, why];
+  return [tuple, why];
 }
 
 function candidateLines({ rule, candidates, table }: Explanation): string[] {
@@ -375,7 +320,7 @@ function candidateLines({ rule, candidates, table }: Explanation): string[] {
   const group = table?.servingPriority === undefined ? '' : `, priority ${table.servingPriority} serves`;
   const failOpen = table?.failOpen === true ? ', failing open' : '';
   return [
-    ...rows([['Candidates', `${candidates.length} in the pool${group}${failOpen}`]]),
+    ...rows({ Candidates: `${candidates.length} in the pool${group}${failOpen}` }),
     ...candidates.flatMap((candidate) => candidateText(candidate, rule?.probe)),
   ];
 }
@@ -398,7 +343,7 @@ function candidateText(candidate: Candidate, probe: string | undefined): string[
     `admin ${candidate.adminState}`,
     `weight ${effectiveWeight}${configured}`,
     `priority ${candidate.priority}`,
-    slots === 0 ? 'no slots' : `${slots} slots (${formatShare(candidate.share)})`,
+    slots === 0 ? 'no slots' : `${slots} slots (${format.share(candidate.share)})`,
   ];
   const taken = skipped === undefined ? 'eligible, owns other slots' : `skipped: ${SKIPPED[skipped]}`;
   const keeps = candidate.valid ? '' : '; does not keep existing flows (see flow policy)';
@@ -407,7 +352,7 @@ function candidateText(candidate: Candidate, probe: string | undefined): string[
     ...[
       facts.map((fact) => fact.replaceAll(' ', NO_BREAK)).join(', '),
       `${candidate.chosen ? 'chosen' : taken}${keeps}`,
-    ].flatMap((text) => wrapWords(`      ${text}`, TEXT_WIDTH, 6)),
+    ].flatMap((text) => format.wrapWords(`      ${text}`, 6)),
   ].map((line) => line.replaceAll(NO_BREAK, ' '));
 }
 
@@ -418,19 +363,16 @@ function idleEnd({ tcpReset }: ExplainedBehaviour, kernelMode: Explanation['kern
   return tcpReset ? 'RST to both ends' : 'FIN to both ends, no RST';
 }
 
-function behaviourRows({ timeouts, behaviour, protocol, kernelMode }: Explanation): readonly LabelledRow[] {
-  if (behaviour === undefined) return [];
+function behaviourRows({ timeouts, behaviour, protocol, kernelMode }: Explanation) {
+  if (behaviour === undefined) return {};
   const policy = FLOW_TRIGGERS.map((trigger) => `${trigger} ${behaviour.flowPolicy[trigger][protocol]}`);
-  return [
-    [
-      'Timeouts',
-      ...timeouts.map(({ name, valueMs, origin }) => {
-        const attempts = name === 'connect attempt' ? `, ${behaviour.connectAttempts} attempts at most` : '';
-        return `${name} ${formatDuration(valueMs)} (${origin})${attempts}`;
-      }),
-    ],
-    ['Idle end', protocol === 'tcp' && idleEnd(behaviour, kernelMode)],
-    ['Flow policy', `${protocol}: ${policy.join(', ')}`],
-    ['All down', behaviour.allDown],
-  ];
+  return {
+    Timeouts: timeouts.map(({ name, valueMs, origin }) => {
+      const attempts = name === 'connect attempt' ? `, ${behaviour.connectAttempts} attempts at most` : '';
+      return `${name} ${formatDuration(valueMs)} (${origin})${attempts}`;
+    }),
+    'Idle end': protocol === 'tcp' && idleEnd(behaviour, kernelMode),
+    'Flow policy': `${protocol}: ${policy.join(', ')}`,
+    'All down': behaviour.allDown,
+  };
 }

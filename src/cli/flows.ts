@@ -24,22 +24,16 @@ import {
   type LiveOptions,
 } from './client.js';
 import { addConnection, wholeNumber, type CliCommand } from './command.js';
-import { EXIT, interruptible, pause, type CliDeps, type ExitCode } from './deps.js';
 import {
-  formatBytes,
-  formatCount,
-  formatSi,
-  formatSpan,
-  formatTable,
+  interruptible,
   layoutOf,
-  plural,
-  printable,
+  pause,
   printJson,
   printJsonLine,
   printLines,
-  type Layout,
-  type TableColumn,
-} from './output.js';
+  type CliDeps,
+} from './deps.js';
+import * as format from './format.js';
 
 export type FlowSort = Parsed<'flows'>['sort'];
 
@@ -75,7 +69,7 @@ fail-open (no backend was eligible), pinned (its hash would now choose another, 
       .action(run((options: FlowsOptions) => showFlows(deps, options))),
 };
 
-async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<ExitCode> {
+async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<void> {
   const { rule, backend, protocol, source, state, reason, sort, limit } = options;
   const query = { rule, backend, protocol, source, state, reason, sort, limit };
   const client = await clientFor(deps, options);
@@ -85,32 +79,37 @@ async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<ExitCode
     const layout = { ...layoutOf(deps), names: backendNames(pools), sort };
     printLines(deps, [...(list.flows.length === 0 ? [] : formatFlows(list.flows, layout)), countText(list)]);
   }
-  return EXIT.fine;
 }
 
 function countText({ flows: { length }, matched, next }: FlowList): string {
-  if (length === matched && next === undefined) return plural(matched, 'flow');
-  const of = next === undefined ? ` of ${formatCount(matched)}` : '';
-  return `${formatCount(length)}${of} flows shown (--limit shows more, filters fewer)`;
+  if (length === matched && next === undefined) return format.plural(matched, 'flow');
+  const of = next === undefined ? ` of ${format.count(matched)}` : '';
+  return `${format.count(length)}${of} flows shown (--limit shows more, filters fewer)`;
+}
+
+/** A flow, and the name of its backend. */
+interface FlowRow {
+  readonly flow: FlowView;
+  readonly backend: string;
 }
 
 /** Left out where no rate is known. */
 const RATE = 'BIT/S';
 
-const COLUMNS: readonly TableColumn[] = [
-  { title: 'PROTO', importance: 6.5, minimum: 5 },
-  { title: 'CLIENT', importance: 12, minimum: 47 },
-  { title: 'FRONTEND', importance: 6, minimum: 21 },
-  { title: 'BACKEND', importance: 11, minimum: 10 },
-  { title: 'REASON', importance: 9, minimum: 10 },
-  { title: 'STATE', importance: 4, minimum: 11 },
-  { title: 'AGE', align: 'right', importance: 10 },
-  { title: 'IDLE', align: 'right', importance: 8 },
-  { title: 'TO IT', align: 'right', importance: 3 },
-  { title: 'FROM IT', align: 'right', importance: 3 },
-  { title: RATE, align: 'right', importance: 7 },
-  { title: 'RULE', importance: 2, minimum: 8 },
-  { title: 'ENDPOINT', importance: 1, minimum: 12 },
+const COLUMNS: readonly format.TableColumn<FlowRow>[] = [
+  format.left('PROTO', ({ flow }) => flow.tuple.protocol, { importance: 6.5, minimum: 5 }),
+  format.left('CLIENT', ({ flow }) => clientOf(flow.tuple), { importance: 12, minimum: 47 }),
+  format.left('FRONTEND', ({ flow }) => frontendOf(flow.tuple), { importance: 6, minimum: 21 }),
+  format.left('BACKEND', ({ backend }) => backend, { importance: 11, minimum: 10 }),
+  format.left('REASON', ({ flow }) => flow.reason, { importance: 9, minimum: 10 }),
+  format.left('STATE', ({ flow }) => flow.state, { importance: 4, minimum: 11 }),
+  format.right('AGE', ({ flow }, nowMs) => format.span(nowMs - flow.openedAtMs), 10),
+  format.right('IDLE', ({ flow }) => format.span(flow.idleMs), 8),
+  format.right('TO IT', ({ flow }) => format.bytes(flow.bytesToBackend), 3),
+  format.right('FROM IT', ({ flow }) => format.bytes(flow.bytesToClient), 3),
+  format.right(RATE, ({ flow: { bitsPerSecond: rate } }) => (rate === undefined ? '-' : format.si(rate)), 7),
+  format.left('RULE', ({ flow }) => flow.rule, { importance: 2, minimum: 8 }),
+  format.left('ENDPOINT', ({ flow }) => flow.backendEndpoint, { importance: 1, minimum: 12 }),
 ];
 
 /** The columns that flows are sorted by give way last. */
@@ -131,43 +130,24 @@ export function backendNames(pools: readonly BackendPoolView[]): ReadonlyMap<str
   );
 }
 
+interface FlowsLayout extends format.Layout {
+  /** Of backends, by id. */
+  readonly names: ReadonlyMap<string, string>;
+  /** What the flows are sorted by. @default 'none' */
+  readonly sort?: FlowSort;
+}
+
 /** A table of flows, title first. Addresses are not shortened before all else is gone. */
 export function formatFlows(
-  shown: readonly FlowView[],
-  {
-    nowMs,
-    width,
-    names,
-    sort = 'none',
-  }: Layout & {
-    readonly names: ReadonlyMap<string, string>;
-    /** What they are sorted by. @default 'none' */
-    readonly sort?: FlowSort;
-  },
+  flows: readonly FlowView[],
+  { names, sort = 'none', ...layout }: FlowsLayout,
 ): readonly string[] {
-  const hasRates = shown.some(({ bitsPerSecond }) => bitsPerSecond !== undefined);
+  const hasRates = flows.some(({ bitsPerSecond }) => bitsPerSecond !== undefined);
   const columns = COLUMNS.filter(({ title }) => hasRates || title !== RATE).map((column) =>
     SORTED_BY[sort].includes(column.title) ? { ...column, importance: FOREMOST } : column,
   );
-  return formatTable(
-    columns,
-    shown.map((flow) => [
-      flow.tuple.protocol,
-      clientOf(flow.tuple),
-      frontendOf(flow.tuple),
-      names.get(flow.backendId) ?? flow.backendId,
-      flow.reason,
-      flow.state,
-      formatSpan(nowMs - flow.openedAtMs),
-      formatSpan(flow.idleMs),
-      formatBytes(flow.bytesToBackend),
-      formatBytes(flow.bytesToClient),
-      ...(hasRates ? [flow.bitsPerSecond === undefined ? '-' : formatSi(flow.bitsPerSecond)] : []),
-      flow.rule,
-      flow.backendEndpoint,
-    ]),
-    { width },
-  );
+  const rows = flows.map((flow) => ({ flow, backend: names.get(flow.backendId) ?? flow.backendId }));
+  return format.table(columns, rows, layout);
 }
 
 /** Remembered events come at once; a pause this long is their end. */
@@ -199,10 +179,7 @@ const CONNECTION = {
   restarted: 'Another haports process answers now; its events from the first on',
 } as const;
 
-async function showEvents(
-  deps: CliDeps,
-  { json, follow, since, ...options }: EventsOptions,
-): Promise<ExitCode> {
+async function showEvents(deps: CliDeps, { json, follow, since, ...options }: EventsOptions): Promise<void> {
   const client = await clientFor(deps, options);
   const interrupt = interruptible(deps);
   const { signal } = interrupt;
@@ -216,10 +193,8 @@ async function showEvents(
       if (json) printJsonLine(deps, event);
       else printLines(deps, [formatEvent(event)]);
     }
-    return EXIT.fine;
   } catch (error) {
-    if (signal.aborted) return EXIT.fine;
-    throw error;
+    if (!signal.aborted) throw error;
   } finally {
     interrupt.release();
   }
@@ -227,7 +202,7 @@ async function showEvents(
 
 /** `2026-11-20T12:03:04.123Z  17 warn  health-changed  nva-1 is down: HTTP 503`. */
 export function formatEvent({ id, atMs, level, type, message }: FeedEvent): string {
-  return printable(`${new Date(atMs).toISOString()}  ${id} ${level.padEnd(5)} ${type}  ${message}`);
+  return format.printable(`${new Date(atMs).toISOString()}  ${id} ${level.padEnd(5)} ${type}  ${message}`);
 }
 
 /** The server sends a comment every 15 s: three missing ones mean a lost connection. */
@@ -342,55 +317,26 @@ async function connect(
 }
 
 async function* eventsOf(response: IncomingMessage): AsyncGenerator<FeedEvent, void> {
-  const parser = new EventStreamParser();
-  response.setEncoding('utf8');
-  for await (const piece of response) {
-    for (const { data } of parser.feed(String(piece))) yield JSON.parse(data) as FeedEvent;
-  }
-}
-
-/** One server-sent event. */
-interface ServerSentEvent {
-  readonly id?: string;
-  /** @default 'message' */
-  readonly event: string;
-  readonly data: string;
+  for await (const data of eventData(response.setEncoding('utf8'))) yield JSON.parse(data) as FeedEvent;
 }
 
 /**
- * Turns pieces of a text/event-stream into events, as the HTML standard, section 9.2.6 has it. Comments (heartbeats)
- * give nothing. Feed it decoded text in any pieces.
+ * The data of each event of a text/event-stream, as the HTML standard, section 9.2.6 has it. Comments (heartbeats) give
+ * nothing, and neither do ids and types: the data holds both.
  */
-export class EventStreamParser {
-  #rest = '';
-  #id: string | undefined;
-  #event = '';
-  #data: string[] = [];
-
-  feed(piece: string): readonly ServerSentEvent[] {
+export async function* eventData(pieces: AsyncIterable<string>): AsyncGenerator<string, void> {
+  let rest = '';
+  let data: string[] = [];
+  for await (const piece of pieces) {
     // A CR at the very end may be the first half of CRLF.
-    const lines = `${this.#rest}${piece}`.split(/\r\n|\n|\r(?=[^])/);
-    this.#rest = lines.pop() ?? '';
-    return lines.flatMap((line) => this.#line(line) ?? []);
-  }
-
-  #line(line: string): ServerSentEvent | undefined {
-    if (line === '') return this.#dispatch();
-    const colon = line.indexOf(':');
-    const field = colon === -1 ? line : line.slice(0, colon);
-    const value = colon === -1 ? '' : line.slice(colon + 1).replace(/^ /, '');
-    if (field === 'data') this.#data.push(value);
-    else if (field === 'event') this.#event = value;
-    else if (field === 'id' && !value.includes('\0')) this.#id = value;
-    return undefined;
-  }
-
-  #dispatch(): ServerSentEvent | undefined {
-    const data = this.#data;
-    const event = this.#event === '' ? 'message' : this.#event;
-    this.#data = [];
-    this.#event = '';
-    if (data.length === 0) return undefined;
-    return { event, data: data.join('\n'), ...(this.#id !== undefined && { id: this.#id }) };
+    const lines = `${rest}${piece}`.split(/\r\n|\n|\r(?=[^])/);
+    rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const [, value] = /^data(?:$|: ?)(.*)$/s.exec(line) ?? [];
+      if (value !== undefined) data.push(value);
+      if (line !== '' || data.length === 0) continue;
+      yield data.join('\n');
+      data = [];
+    }
   }
 }

@@ -2,7 +2,7 @@ import { Option } from 'commander';
 import type { Request } from '../api/contract.js';
 import { drainEnd as drainEnds, type DrainStatus, type ReloadReport } from '../api/views.js';
 import { formatFindings } from '../config/findings.js';
-import { AdminProblem, clientFor, type AdminClient, type LiveOptions } from './client.js';
+import { AdminProblem, clientFor, type LiveOptions } from './client.js';
 import {
   addConnection,
   durationText,
@@ -16,29 +16,19 @@ import {
 import {
   EXIT,
   interruptible,
-  readConfigurationText,
+  layoutOf,
+  printAnswer,
+  printJson,
+  printJsonLine,
+  printLines,
+  readNamedFile,
   usageError,
   type CliDeps,
   type ExitCode,
   type Interrupt,
 } from './deps.js';
 import { formatFlows } from './flows.js';
-import {
-  formatAgo,
-  formatCount,
-  formatShare,
-  formatSpan,
-  labelled,
-  layoutOf,
-  plural,
-  printable,
-  printAnswer,
-  printJson,
-  printJsonLine,
-  printLines,
-  wrapWords,
-  type Layout,
-} from './output.js';
+import * as format from './format.js';
 
 const BACKEND = ['<pool/backend>', 'name or address, as nvas/nva-1'] as const;
 
@@ -88,12 +78,11 @@ backend gets no new flows until --cancel. Ctrl-C ends --watch, not the drain.`,
 };
 
 async function drainBackend(deps: CliDeps, name: string, options: DrainOptions): Promise<ExitCode> {
+  const { deadline, then, spread, force, watch, cancel, show } = options;
   const backend = parseBackendRef(name);
-  if (options.cancel && (options.watch || options.show)) {
-    throw usageError('Cannot combine --cancel with --watch or --show');
-  }
+  if (cancel && (watch || show)) throw usageError('Cannot combine --cancel with --watch or --show');
   const client = await clientFor(deps, options);
-  if (options.cancel) {
+  if (cancel) {
     await client.cancelDrain(backend);
     printAnswer(deps, options, { backend: name, cancelled: true }, () => [
       `${name} gets new flows again; flows that were left stay`,
@@ -103,11 +92,13 @@ async function drainBackend(deps: CliDeps, name: string, options: DrainOptions):
   // Before the drain starts: Ctrl-C in between must not leave it open whether it did.
   const interrupt = interruptible(deps);
   try {
-    const { deadline, then, spread, force } = options;
-    const started = options.show
+    const started = show
       ? await client.drainStatus(backend)
       : await client.drain({ ...backend, deadline, then, spread, force });
-    if (options.watch) return await watchDrain({ deps, client, name, backend, interrupt }, started, options);
+    if (watch) {
+      const ask = () => client.drainStatus(backend, { signal: interrupt.signal });
+      return await watchDrain(deps, { name, json: options.json, interrupt, ask }, started);
+    }
     printAnswer(deps, options, started, formatDrain);
     return EXIT.fine;
   } finally {
@@ -116,15 +107,17 @@ async function drainBackend(deps: CliDeps, name: string, options: DrainOptions):
 }
 
 interface Watching {
-  readonly deps: CliDeps;
-  readonly client: AdminClient;
   readonly name: string;
-  readonly backend: BackendRef;
+  readonly json: boolean;
   readonly interrupt: Interrupt;
+  readonly ask: () => Promise<DrainStatus>;
 }
 
-async function watchDrain(watching: Watching, first: DrainStatus, { json }: LiveOptions): Promise<ExitCode> {
-  const { deps, client, name, backend, interrupt } = watching;
+async function watchDrain(
+  deps: CliDeps,
+  { name, json, interrupt, ask }: Watching,
+  first: DrainStatus,
+): Promise<ExitCode> {
   const { signal } = interrupt;
   const show = json ? (status: DrainStatus) => printJsonLine(deps, status) : progress(deps);
   const say = (line: string): void => {
@@ -139,7 +132,7 @@ async function watchDrain(watching: Watching, first: DrainStatus, { json }: Live
     }
     await interrupt.pause(WATCH_MS);
     try {
-      if (!signal.aborted) status = await client.drainStatus(backend, { signal });
+      if (!signal.aborted) status = await ask();
     } catch (error) {
       if (error instanceof AdminProblem && error.code === 'LB_NOT_FOUND') {
         say(`${name} is no longer being drained: the drain was cancelled`);
@@ -180,30 +173,27 @@ export function drainSummary(status: DrainStatus, nowMs: number): string {
   const name = `${status.pool}/${status.backendName}`;
   const left = flows.tcp + flows.udp;
   if (phase === 'done') {
-    return `${name} drained: ${left === 0 ? 'no flow is left' : `${plural(left, 'flow')} left alone`}`;
+    return `${name} drained: ${left === 0 ? 'no flow is left' : `${format.plural(left, 'flow')} left alone`}`;
   }
   const deadline =
-    deadlineAtMs > nowMs ? `deadline in ${formatSpan(deadlineAtMs - nowMs)}` : 'past its deadline';
-  return `${name} ${phase === 'ending' ? 'ending flows' : 'draining'}: ${plural(left, 'flow')} left of ${flowsAtStart}, ${deadline}`;
+    deadlineAtMs > nowMs ? `deadline in ${format.span(deadlineAtMs - nowMs)}` : 'past its deadline';
+  return `${name} ${phase === 'ending' ? 'ending flows' : 'draining'}: ${format.plural(left, 'flow')} left of ${flowsAtStart}, ${deadline}`;
 }
 
 /** A drain as it stands, for people: what is left, until when, and which flows take longest. */
-export function formatDrain(status: DrainStatus, { nowMs, width }: Layout): readonly string[] {
+export function formatDrain(status: DrainStatus, { nowMs, width }: format.Layout): readonly string[] {
   const { flows, flowsAtStart, startedAtMs, deadlineAtMs, longest, then, spreadMs } = status;
-  const when = deadlineAtMs > nowMs ? `in ${formatSpan(deadlineAtMs - nowMs)}; then` : 'passed;';
-  const left = `flows that are left ${then === 'leave' ? 'stay' : `end as their rule says, over ${formatSpan(spreadMs)}`}`;
+  const when = deadlineAtMs > nowMs ? `in ${format.span(deadlineAtMs - nowMs)}; then` : 'passed;';
+  const left = `flows that are left ${then === 'leave' ? 'stay' : `end as their rule says, over ${format.span(spreadMs)}`}`;
   const lines = [
-    ...wrapWords(printable(drainSummary(status, nowMs)), width, 13),
-    ...labelled(
-      [
-        [
-          '  flows',
-          `${flows.tcp} TCP, ${flows.udp} UDP; ${flowsAtStart} at the start, ${formatAgo(startedAtMs, nowMs)}`,
-        ],
-        ['  finish', forecastText(status, nowMs)],
-        ['  deadline', `${when} ${left}`],
-        ['  last new', formatAgo(status.lastNewFlowAtMs, nowMs)],
-      ],
+    ...format.wrapWords(format.printable(drainSummary(status, nowMs)), 13, width),
+    ...format.labelled(
+      {
+        '  flows': `${flows.tcp} TCP, ${flows.udp} UDP; ${flowsAtStart} at the start, ${format.ago(startedAtMs, nowMs)}`,
+        '  finish': forecastText(status, nowMs),
+        '  deadline': `${when} ${left}`,
+        '  last new': format.ago(status.lastNewFlowAtMs, nowMs),
+      },
       13,
       width,
     ),
@@ -216,17 +206,14 @@ export function formatDrain(status: DrainStatus, { nowMs, width }: Layout): read
 
 function drainEnd(status: DrainStatus, nowMs: number): string {
   const name = `${status.pool}/${status.backendName}`;
-  return `${drainSummary(status, nowMs)}, after ${formatSpan(nowMs - status.startedAtMs)}; ${name} gets no new flows until --cancel`;
+  return `${drainSummary(status, nowMs)}, after ${format.span(nowMs - status.startedAtMs)}; ${name} gets no new flows until --cancel`;
 }
 
-function forecastText(
-  { predictedFinishAtMs, phase, deadlineAtMs, then }: DrainStatus,
-  nowMs: number,
-): string {
+function forecastText({ predictedFinishAtMs: endMs, phase, deadlineAtMs, then }: DrainStatus, nowMs: number) {
   if (phase === 'ending') return 'flows are being ended now';
-  if (predictedFinishAtMs === undefined) return 'no prediction yet: no flow has finished so far';
-  const by = `in about ${formatSpan(predictedFinishAtMs - nowMs)} by themselves`;
-  if (predictedFinishAtMs <= deadlineAtMs) return by;
+  if (endMs === undefined) return 'no prediction yet: no flow has finished so far';
+  const by = `in about ${format.span(endMs - nowMs)} by themselves`;
+  if (endMs <= deadlineAtMs) return by;
   return then === 'reset'
     ? `${by}, which is past the deadline: some will be ended`
     : `${by}, past the deadline`;
@@ -260,7 +247,6 @@ that goes down meet their rule's flow policy for admin-down; "haports drain" let
           printAnswer(deps, options, { backend: name, adminState: state }, () => [
             `${name} ${MEANING[state]}, from the next flow on`,
           ]);
-          return EXIT.fine;
         }),
       ),
 };
@@ -285,7 +271,6 @@ Weight 0 gives no new flows. The weight stays, over reloads too, until it is set
           printAnswer(deps, options, { backend: name, weight: value }, () => [
             `${name} has weight ${value === 'configured' ? 'as configured' : value}${zero}, from the next flow on`,
           ]);
-          return EXIT.fine;
         }),
       ),
 };
@@ -311,9 +296,9 @@ Whenever the exit code is not 0, nothing has changed.`,
       .action(run((options: ReloadOptions) => reloadProcess(deps, options))),
 };
 
-async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<ExitCode> {
+async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<void> {
   const { config, json, maxMoved } = options;
-  const configuration = await readConfigurationText(deps, config);
+  const configuration = await readNamedFile(deps, config, 'Configuration file');
   const client = await clientFor(deps, options);
   try {
     printAnswer(deps, options, await client.reload({ configuration, maxMoved }), (outcome, layout) => [
@@ -323,7 +308,6 @@ async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<Exi
       ),
       ...formatReload(outcome.report, layout),
     ]);
-    return EXIT.fine;
   } catch (error) {
     if (!(error instanceof AdminProblem)) throw error;
     const { code, message, findings } = error;
@@ -338,48 +322,35 @@ async function reloadProcess(deps: CliDeps, options: ReloadOptions): Promise<Exi
 /** What a reload kept and what it cost, for people. */
 function formatReload(
   { durationMs, revision, digest, kept, lost, plan }: ReloadReport,
-  { width }: Layout,
+  { width }: format.Layout,
 ): readonly string[] {
+  const { plural } = format;
   const { stay, move, reset, drop } = plan.flows;
   const { added, removed, changed } = plan.backends;
   const names = (list: readonly Readonly<Record<'pool' | 'name', string>>[]): string | false =>
     list.length > 0 && list.map(({ pool, name }) => `${pool}/${name}`).join(', ');
   const counts = ({ flows, listeners, probeTargets }: Omit<ReloadReport['lost'], 'overrides'>): string =>
     `${plural(flows, 'flow')}, ${plural(listeners, 'listener')}, ${plural(probeTargets, 'probe target')}`;
+  const fates = format.counts({ stay, move, reset, dropped: drop });
   const overrides = lost.overrides.length === 0 ? '' : ` (${lost.overrides.join(', ')})`;
-  const rows = labelled(
-    [
-      [
-        '  moved',
-        `${formatShare(plan.movedShare)} of the hash space at most; flows: ${formatCount(stay)} stay, ${formatCount(move)} move, ${formatCount(reset)} reset, ${formatCount(drop)} dropped`,
-      ],
-      [
-        '  kept',
-        `${counts(kept)}, ${plural(kept.adminStates, 'operator setting')}, ${plural(kept.drains, 'drain')}`,
-      ],
-      ['  lost', `${counts(lost)}, ${plural(lost.overrides.length, 'operator setting')}${overrides}`],
-      ...plan.rules
-        .filter(({ change }) => change !== 'same')
-        .map(({ name, change, changes, renamedFrom }) => {
-          const was = renamedFrom === undefined ? '' : `, was "${renamedFrom}"`;
-          return [
-            '  rule',
-            `"${name}" ${change}${was}${changes.length === 0 ? '' : `: ${changes.join(', ')}`}`,
-          ] as const;
-        }),
-      ['  added', names(added)],
-      ['  removed', names(removed)],
-      [
-        '  changed',
-        names(changed.map(({ pool, name, changes }) => ({ pool, name: `${name} (${changes.join(', ')})` }))),
-      ],
-    ],
-    12,
-    width,
-  );
+  const rules = plan.rules.filter(({ change }) => change !== 'same');
+  const rows = {
+    '  moved': `${format.share(plan.movedShare)} of the hash space at most; flows: ${fates}`,
+    '  kept': `${counts(kept)}, ${plural(kept.adminStates, 'operator setting')}, ${plural(kept.drains, 'drain')}`,
+    '  lost': `${counts(lost)}, ${plural(lost.overrides.length, 'operator setting')}${overrides}`,
+    '  rule': rules.map(({ name, change, changes, renamedFrom }) => {
+      const was = renamedFrom === undefined ? '' : `, was "${renamedFrom}"`;
+      return `"${name}" ${change}${was}${changes.length === 0 ? '' : `: ${changes.join(', ')}`}`;
+    }),
+    '  added': names(added),
+    '  removed': names(removed),
+    '  changed': names(
+      changed.map(({ name, changes, ...one }) => ({ ...one, name: `${name} (${changes.join(', ')})` })),
+    ),
+  };
   return [
-    `Reloaded in ${formatSpan(durationMs)}: revision ${revision}, digest ${digest.slice(0, 12)}`,
-    ...rows,
+    `Reloaded in ${format.span(durationMs)}: revision ${revision}, digest ${digest.slice(0, 12)}`,
+    ...format.labelled(rows, 12, width),
   ];
 }
 
@@ -414,7 +385,6 @@ flows, and then lets its TCP flows finish until shutdown.deadline or --deadline.
               `UDP paused for ${Math.round(udpPauseMs)} ms; the old process lets its TCP flows finish`,
             ],
           );
-          return EXIT.fine;
         }),
       ),
 };

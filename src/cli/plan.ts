@@ -2,26 +2,20 @@ import type { PlannedRule, PlanOutcome, PlanReport } from '../api/views.js';
 import { formatFindings, summariseFindings } from '../config/findings.js';
 import type { Configuration } from '../model/configuration.js';
 import type { FlowRecord } from '../model/flow.js';
-import { ForwardingCompiler } from '../selection/compiler.js';
-import { createHasher } from '../selection/flow-hash.js';
-import { Picker } from '../selection/picker.js';
 import { planChange } from '../whatif/plan.js';
 import { AdminProblem, clientFor, type LiveOptions } from './client.js';
 import { addConnection, share, type CliCommand } from './command.js';
-import { ALL_UP, EXIT, readConfigurationText, usageError, type CliDeps, type ExitCode } from './deps.js';
 import {
-  formatCount,
-  formatShare,
-  formatTable,
-  labelled,
-  plural,
-  printable,
+  ALL_UP,
+  EXIT,
+  offlineSelection,
   printAnswer,
-  shortList,
-  TEXT_WIDTH,
-  wrapWords,
-  type TableColumn,
-} from './output.js';
+  readNamedFile,
+  usageError,
+  type CliDeps,
+  type ExitCode,
+} from './deps.js';
+import * as format from './format.js';
 
 /** Without a report where the configuration cannot be used: the findings say why. */
 type Planned = Pick<PlanOutcome, 'findings'> & Partial<PlanOutcome>;
@@ -66,7 +60,7 @@ async function showPlan(deps: CliDeps, file: string, options: PlanOptions): Prom
 }
 
 async function askProcess(deps: CliDeps, file: string, options: PlanOptions): Promise<Planned> {
-  const configuration = await readConfigurationText(deps, file);
+  const configuration = await readNamedFile(deps, file, 'Configuration file');
   const client = await clientFor(deps, options);
   try {
     return await client.plan({ configuration });
@@ -86,14 +80,13 @@ async function comparedWith({ load }: CliDeps, file: string, against: string): P
   }
   const after = await load(file);
   if (!after.ok) return { findings: after.findings };
-  const hash = await createHasher();
-  const compiler = new ForwardingCompiler(hash);
+  const { compiler, picker } = await offlineSelection();
   const compile = (configuration: Configuration) => compiler.compile(configuration, ALL_UP);
   const report = await planChange({
     before: compile(before.configuration),
     after: compile(after.configuration),
     flows: noFlows(),
-    picker: new Picker(hash),
+    picker,
   });
   return { findings: after.findings, report };
 }
@@ -106,17 +99,16 @@ export async function* noFlows(): AsyncGenerator<FlowRecord> {
 /** Backends listed of each kind; the rest is only counted. */
 const BACKENDS_SHOWN = 20;
 
-const COLUMNS: readonly TableColumn[] = [
-  { title: 'RULE', importance: 1, minimum: 12 },
-  { title: 'CHANGE' },
-  { title: 'MOVED', align: 'right' },
-  { title: 'STAY', align: 'right' },
-  { title: 'MOVE', align: 'right' },
-  { title: 'RESET', align: 'right' },
-  { title: 'DROP', align: 'right' },
+const COLUMNS: readonly format.TableColumn<PlannedRule>[] = [
+  format.left('RULE', ({ name }) => name, { importance: 1, minimum: 12 }),
+  format.left('CHANGE', ({ change }) => change),
+  format.right('MOVED', ({ movedShare }) => format.share(movedShare)),
+  ...(['stay', 'move', 'reset', 'drop'] as const).map((fate) =>
+    format.right<PlannedRule>(fate.toUpperCase(), ({ flows: { tcp, udp } }) =>
+      format.count(tcp[fate] + udp[fate]),
+    ),
+  ),
 ];
-
-const FATES = ['stay', 'move', 'reset', 'drop'] as const;
 
 interface PlanTextOptions {
   readonly file: string;
@@ -129,39 +121,58 @@ interface PlanTextOptions {
 /** A plan for people, within 80 columns as long as paths and names are of ordinary length. */
 export function formatPlan({ report, findings }: Planned, options: PlanTextOptions): readonly string[] {
   const { file, live } = options;
-  const told = formatFindings(file, findings).map(printable);
+  const told = formatFindings(file, findings).map(format.printable);
   const summary = summariseFindings(findings);
   if (report === undefined) return [...told, `${file} cannot be used: ${summary}`];
   const { listeners, restartNeeded, rules, steps, flows } = report;
-  const row = (label: string, text: string | false): string[] => labelled([[label, text]], 12);
+  const { backends, probeStateLost } = report;
+  const { kept, opened, closed } = listeners;
+  const row = (rows: Readonly<Record<string, format.LabelledTexts>>) => format.labelled(rows, 12);
   return [
     ...heading(report, options),
     '',
-    ...formatTable(COLUMNS, rules.map(ruleCells), { width: TEXT_WIDTH }),
+    ...format.table(COLUMNS, rules),
     ...rules.flatMap(changeLines),
     '',
-    ...row('Moved', movedText(report, options)),
-    ...row(
-      'Live flows',
-      live &&
-        `${formatCount(flows.stay)} stay, ${formatCount(flows.move)} move (UDP), ${formatCount(flows.reset)} are reset, ${formatCount(flows.drop)} are dropped`,
+    ...row({
+      Moved: movedText(report, options),
+      'Live flows':
+        live &&
+        format.counts({
+          stay: flows.stay,
+          'move (UDP)': flows.move,
+          'are reset': flows.reset,
+          'are dropped': flows.drop,
+        }),
+      Backends: format.counts({
+        added: backends.added.length,
+        removed: backends.removed.length,
+        changed: backends.changed.length,
+      }),
+    }),
+    ...backendLines(report),
+    ...row({
+      Probes:
+        probeStateLost.length === 0
+          ? 'no health history is discarded'
+          : `health history is discarded for ${format.plural(probeStateLost.length, 'backend')}`,
+    }),
+    ...format.shortList(
+      probeStateLost.map(({ backendId, probe }) => `${backendId} by "${probe}"`),
+      BACKENDS_SHOWN,
     ),
-    ...backendLines(report, row),
-    ...probeLines(report, row),
-    ...row(
-      'Listeners',
-      `${formatCount(listeners.kept)} kept, ${formatCount(listeners.opened)} opened, ${formatCount(listeners.closed)} closed`,
-    ),
-    ...row(
-      'Restart',
-      restartNeeded.length > 0 && `reload refuses ${restartNeeded.join(', ')}: only a new process applies it`,
-    ),
-    ...row('Findings', summary),
+    ...row({
+      Listeners: format.counts({ kept, opened, closed }),
+      Restart:
+        restartNeeded.length > 0 &&
+        `reload refuses ${restartNeeded.join(', ')}: only a new process applies it`,
+      Findings: summary,
+    }),
     ...told.map((line) => `  ${line}`),
     '',
-    ...(steps.length === 0 ? ['Nothing would change'] : ['Steps']),
-    ...labelled(
-      steps.map((step, index) => [`${String(index + 1).padStart(3)}.`, step]),
+    steps.length === 0 ? 'Nothing would change' : 'Steps',
+    ...format.labelled(
+      Object.fromEntries(steps.map((step, index) => [`${String(index + 1).padStart(3)}.`, step])),
       5,
     ),
   ];
@@ -173,20 +184,16 @@ function heading({ fromDigest, toDigest, revision }: PlanReport, { live }: PlanT
     `Plan from ${live ? `the running configuration (${from}, revision ${revision})` : `configuration ${from}`}`,
     `       to ${toDigest.slice(0, 12)}${fromDigest === toDigest ? ', the same' : ''}`,
     ...(live ? [] : ['Every probe is assumed up, and no live flows are known: no process was asked']),
-  ].flatMap((line) => wrapWords(line, TEXT_WIDTH, 2));
-}
-
-function ruleCells({ name, change, movedShare, flows: { tcp, udp } }: PlannedRule): readonly string[] {
-  return [name, change, formatShare(movedShare), ...FATES.map((fate) => formatCount(tcp[fate] + udp[fate]))];
+  ].flatMap((line) => format.wrapWords(line, 2));
 }
 
 function changeLines({ name, renamedFrom, changes }: PlannedRule): string[] {
   const keys = changes.filter((key) => key !== 'name');
-  const said = [
-    ...(renamedFrom === undefined ? [] : [`was "${renamedFrom}"`]),
-    ...(keys.length === 0 ? [] : [`changes ${keys.join(', ')}`]),
-  ];
-  return said.length === 0 ? [] : wrapWords(printable(`  ${name}: ${said.join('; ')}`), TEXT_WIDTH, 4);
+  const said = format.listed(
+    [renamedFrom !== undefined && `was "${renamedFrom}"`, keys.length > 0 && `changes ${keys.join(', ')}`],
+    '; ',
+  );
+  return said === '' ? [] : format.wrapWords(format.printable(`  ${name}: ${said}`), 4);
 }
 
 function movedText({ movedShare }: PlanReport, { maxMoved }: PlanTextOptions): string {
@@ -195,32 +202,15 @@ function movedText({ movedShare }: PlanReport, { maxMoved }: PlanTextOptions): s
   return `${text}, ${movedShare > maxMoved ? 'more than' : 'within'} the ${percent(maxMoved)} allowed`;
 }
 
-type Row = (label: string, text: string) => string[];
-
-function backendLines({ backends: { added, removed, changed } }: PlanReport, row: Row): string[] {
+function backendLines({ backends: { added, removed, changed } }: PlanReport): string[] {
   const titled = ({ backendId, name }: { readonly backendId: string; readonly name: string }): string =>
     backendId.endsWith(`/${name}`) ? backendId : `${backendId} (${name})`;
   const changes = changed.map((backend) => `${titled(backend)}: ${backend.changes.join(', ')}`);
   return [
-    ...row(
-      'Backends',
-      `${formatCount(added.length)} added, ${formatCount(removed.length)} removed, ${formatCount(changed.length)} changed`,
-    ),
-    ...[
-      ...shortList(added.map(titled), BACKENDS_SHOWN, '  + '),
-      ...shortList(removed.map(titled), BACKENDS_SHOWN, '  - '),
-      ...shortList(changes, BACKENDS_SHOWN, '  ~ '),
-    ].flatMap((line) => wrapWords(line, TEXT_WIDTH, 6)),
-  ];
-}
-
-function probeLines({ probeStateLost: lost }: PlanReport, row: Row): string[] {
-  const text =
-    lost.length === 0
-      ? 'no health history is discarded'
-      : `health history is discarded for ${plural(lost.length, 'backend')}`;
-  const items = lost.map(({ backendId, probe }) => `${backendId} by "${probe}"`);
-  return [...row('Probes', text), ...shortList(items, BACKENDS_SHOWN)];
+    ...format.shortList(added.map(titled), BACKENDS_SHOWN, '  + '),
+    ...format.shortList(removed.map(titled), BACKENDS_SHOWN, '  - '),
+    ...format.shortList(changes, BACKENDS_SHOWN, '  ~ '),
+  ].flatMap((line) => format.wrapWords(line, 6));
 }
 
 /** Finer than a table's: a gate may be. */

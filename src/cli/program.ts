@@ -7,7 +7,7 @@ import { watchFile } from '../runtime/watch.js';
 import { check, doctor, kernel, schema } from './check.js';
 import { helpText, type Cli, type CliCommand } from './command.js';
 import { completion } from './completion.js';
-import { EXIT, type CliDeps, type ExitCode, type ProcessSignal } from './deps.js';
+import { EXIT, UnusableConfiguration, type CliDeps, type ExitCode, type ProcessSignal } from './deps.js';
 import { explain } from './explain.js';
 import { events, flows } from './flows.js';
 import { adminState, drain, reload, upgrade, weight } from './operate.js';
@@ -44,6 +44,10 @@ export async function runCli(
 }
 
 function report(deps: CliDeps, error: unknown): ExitCode {
+  if (error instanceof UnusableConfiguration) {
+    deps.err(`${error.message}\n`);
+    return EXIT.badInput;
+  }
   if (!(error instanceof BalancerError)) {
     deps.err(
       `haports: LB_INTERNAL: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`,
@@ -73,8 +77,10 @@ export function createProgram(deps: CliDeps, bundledConfig: string, done: (code:
     program,
     run:
       (action) =>
-      async (...args) =>
-        done(await action(...args)),
+      async (...args) => {
+        const code = await action(...args);
+        done(typeof code === 'number' ? code : EXIT.fine);
+      },
   };
   for (const described of COMMANDS) {
     const command = program.command(described.name).description(described.summary);

@@ -1,7 +1,8 @@
 import { demoBanner, startDemoBackends } from '../demo/demo.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
+import { SerialQueue } from '../runtime/queue.js';
 import type { CliCommand } from './command.js';
-import { EXIT, loadUsable, type CliDeps, type ExitCode, type StartedBalancer } from './deps.js';
+import { loadUsable, pause, type CliDeps, type StartedBalancer } from './deps.js';
 
 interface RunOptions {
   readonly config: string;
@@ -32,27 +33,32 @@ The log goes to stderr: lines for people on a terminal, else JSON.`,
 };
 
 /** Serves until a signal, then lets flows finish until the shutdown deadline. */
-async function serve(deps: CliDeps, { config, watch }: RunOptions): Promise<ExitCode> {
-  const reloads = new ReloadQueue(deps, config);
-  // Before the file is read: a change during the start is applied after it.
-  const unwatch = watch
-    ? await deps.watchFile(config, (text) => reloads.request('file watch', text))
-    : undefined;
-  const stopAsked = awaitStop(deps, () => reloads.request('SIGHUP'));
+async function serve(deps: CliDeps, { config, watch }: RunOptions): Promise<void> {
+  let attach: (balancer: StartedBalancer) => void = () => undefined;
+  const started = new Promise<StartedBalancer>((resolve) => (attach = resolve));
+  const stopAsked = awaitStop(deps, () => reload('SIGHUP'));
+  const reload = reloader(deps, config, started, stopAsked.signal);
+  let unwatch: (() => void) | undefined;
   try {
-    const usable = await loadUsable(deps, config);
-    if (usable === undefined) return EXIT.badInput;
-    const { configuration, findings } = usable;
+    // Before the file is read: a change during the start is applied after it.
+    if (watch) unwatch = await deps.watchFile(config, (text) => reload('file watch', text));
+    const { configuration, findings } = await loadUsable(deps, config);
     const balancer = await deps.startBalancer(configuration, { source: config, findings: findings.length });
-    reloads.attach(balancer);
-    void Promise.race([stopAsked.first, balancer.superseded]).then(() => reloads.stop());
+    attach(balancer);
     await stopAsked.thenStop(balancer, configuration.shutdownDeadlineMs);
-    return EXIT.fine;
   } finally {
-    reloads.stop();
     stopAsked.cancel();
     unwatch?.();
   }
+}
+
+interface StopRequest {
+  /** Aborts when a stop is asked for, and by `cancel`. */
+  readonly signal: AbortSignal;
+  /** Waits for the request, then stops the balancer. */
+  thenStop(balancer: StartedBalancer, deadlineMs: number): Promise<void>;
+  /** Signals have their default effect again. Idempotent. */
+  cancel(): void;
 }
 
 /**
@@ -60,16 +66,8 @@ async function serve(deps: CliDeps, { config, watch }: RunOptions): Promise<Exit
  * SIGHUP re-opens the logs and calls `onHangUp`; SIGUSR2 upgrades, and an upgrade stops this process as a signal does.
  * Listening begins before the start, so that a signal during it is not lost. Call `cancel` in the end.
  */
-function awaitStop(
-  deps: CliDeps,
-  onHangUp?: () => void,
-): {
-  /** The first signal that asks for a stop. */
-  readonly first: Promise<string>;
-  thenStop(balancer: StartedBalancer, deadlineMs: number): Promise<void>;
-  /** Signals have their default effect again. Idempotent. */
-  cancel(): void;
-} {
+function awaitStop(deps: CliDeps, onHangUp?: () => void): StopRequest {
+  const stopping = new AbortController();
   let running: StartedBalancer | undefined;
   let asked = 0;
   /** Before there was a balancer. */
@@ -80,21 +78,23 @@ function awaitStop(
     if (signal === 'SIGHUP') {
       void running?.reopenLogs();
       onHangUp?.();
-      return;
-    }
-    if (signal === 'SIGUSR2') {
+    } else if (signal === 'SIGUSR2') {
       if (running === undefined) upgradeAsked = true;
       else void running.upgrade();
-      return;
+    } else if (++asked === 1) {
+      stopping.abort();
+      wake(signal);
+    } else {
+      // The first stop ends with it and reports the outcome; nothing waits for this one.
+      running?.stop(`second ${signal}`, 0).catch(() => undefined);
     }
-    asked++;
-    if (asked === 1) wake(signal);
-    // The first stop ends with it and reports the outcome; nothing waits for this one.
-    else running?.stop(`second ${signal}`, 0).catch(() => undefined);
   });
   return {
-    first,
-    cancel,
+    signal: stopping.signal,
+    cancel() {
+      stopping.abort();
+      cancel();
+    },
     async thenStop(balancer, deadlineMs) {
       running = balancer;
       if (upgradeAsked) void balancer.upgrade();
@@ -105,6 +105,7 @@ function awaitStop(
       });
       const signalled = first.then((cause) => ({ cause, withinMs: asked > 1 ? 0 : deadlineMs }));
       const { cause, withinMs } = await Promise.race([signalled, superseded]);
+      stopping.abort();
       await balancer.stop(cause, withinMs);
     },
   };
@@ -115,87 +116,45 @@ const BUSY_RETRY_MS = 1000;
 const BUSY_RETRIES = 60;
 
 /**
- * Reloads by SIGHUP and file watch, which have no caller to answer. One at a time, and only the newest request waits,
- * also for the start of the balancer. A reload that fails changes nothing and is logged by the balancer; the next one is
- * tried all the same.
+ * Reloads by SIGHUP and file watch, which have no caller to answer: each call has the file applied, or `text` where it
+ * has been read already. One at a time once the balancer has started, and only the newest request waits, until
+ * `stopping`. A reload that fails changes nothing and is logged by the balancer; the next one is tried all the same.
  */
-class ReloadQueue {
-  readonly #deps: Pick<CliDeps, 'readText' | 'clock'>;
-  readonly #path: string;
-  #balancer: StartedBalancer | undefined;
-  #next: { readonly cause: string; readonly text?: string } | undefined;
-  #isBusy = false;
-  #isStopped = false;
-  #cancelRetry: () => void = () => undefined;
-
-  constructor(deps: Pick<CliDeps, 'readText' | 'clock'>, path: string) {
-    this.#deps = deps;
-    this.#path = path;
-  }
-
-  /** Has the file applied; `text` where it has been read already. */
-  request(cause: string, text?: string): void {
-    this.#next = { cause, text };
-    this.#run();
-  }
-
-  /** From now on reloads go to this balancer. */
-  attach(balancer: StartedBalancer): void {
-    this.#balancer = balancer;
-    this.#run();
-  }
-
-  /** Starts no more reloads. */
-  stop(): void {
-    this.#isStopped = true;
-    this.#cancelRetry();
-  }
-
-  #run(): void {
-    const balancer = this.#balancer;
-    if (this.#isBusy || this.#isStopped || this.#next === undefined || balancer === undefined) return;
-    const { cause, text } = this.#next;
-    this.#next = undefined;
-    this.#isBusy = true;
-    void this.#reload(balancer, cause, text).then(() => {
-      this.#isBusy = false;
-      this.#run();
-    });
-  }
-
-  /** Never rejects. */
-  async #reload(balancer: StartedBalancer, cause: string, known: string | undefined): Promise<void> {
-    const text = known ?? (await this.#read(balancer, cause));
+function reloader(
+  deps: Pick<CliDeps, 'readText' | 'clock'>,
+  path: string,
+  started: Promise<StartedBalancer>,
+  stopping: AbortSignal,
+): (cause: string, text?: string) => void {
+  const queue = new SerialQueue();
+  let newest = 0;
+  const apply = async (isWanted: () => boolean, cause: string, known: string | undefined): Promise<void> => {
+    const balancer = await started;
+    if (!isWanted()) return;
+    const text =
+      known ??
+      (await deps.readText(path).catch((error: unknown) => {
+        const message = `Configuration file "${path}" cannot be read: ${errorMessage(error)}`;
+        const options = { code: 'LB_CONFIG_UNREADABLE', source: 'config', cause: error } as const;
+        balancer.reloadRefused(new BalancerError(message, options), cause);
+      }));
     if (text === undefined) return;
-    for (let retry = 0; !this.#isStopped; retry++) {
+    for (let retry = 0; isWanted(); retry++) {
       try {
         await balancer.reload(text, cause);
         return;
       } catch (error) {
-        const isConflict = error instanceof BalancerError && error.code === 'LB_CONFLICT';
-        // A newer request supersedes this one.
-        if (!isConflict || retry >= BUSY_RETRIES || this.#next !== undefined) return;
-        await new Promise<void>((resolve) => {
-          const cancel = this.#deps.clock.setTimer(BUSY_RETRY_MS, resolve);
-          this.#cancelRetry = () => {
-            cancel();
-            resolve();
-          };
-        });
+        const isBusy = error instanceof BalancerError && error.code === 'LB_CONFLICT';
+        if (!isBusy || retry >= BUSY_RETRIES) return;
+        await pause(deps.clock, BUSY_RETRY_MS, stopping);
       }
     }
-  }
-
-  async #read(balancer: StartedBalancer, cause: string): Promise<string | undefined> {
-    try {
-      return await this.#deps.readText(this.#path);
-    } catch (error) {
-      const message = `Configuration file "${this.#path}" cannot be read: ${errorMessage(error)}`;
-      const options = { code: 'LB_CONFIG_UNREADABLE', source: 'config', cause: error } as const;
-      balancer.reloadRefused(new BalancerError(message, options), cause);
-      return undefined;
-    }
-  }
+  };
+  return (cause, text) => {
+    const number = ++newest;
+    // A newer request supersedes this one.
+    void queue.run(() => apply(() => number === newest && !stopping.aborted, cause, text));
+  };
 }
 
 /** Sample NVAs for every backend of the configuration, and the balancer in front of them. */
@@ -213,10 +172,8 @@ machine's loopback addresses. Needs no root and no other software. Ends with Ctr
       .action(action(({ config }: { readonly config: string }) => serveDemo(deps, config))),
 };
 
-async function serveDemo(deps: CliDeps, config: string): Promise<ExitCode> {
-  const usable = await loadUsable(deps, config);
-  if (usable === undefined) return EXIT.badInput;
-  const { configuration, findings } = usable;
+async function serveDemo(deps: CliDeps, config: string): Promise<void> {
+  const { configuration, findings } = await loadUsable(deps, config);
   const stopAsked = awaitStop(deps);
   const nvas = await startDemoBackends(configuration);
   try {
@@ -227,5 +184,4 @@ async function serveDemo(deps: CliDeps, config: string): Promise<ExitCode> {
     stopAsked.cancel();
     await nvas.stop();
   }
-  return EXIT.fine;
 }

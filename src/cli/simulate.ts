@@ -1,9 +1,6 @@
 import type { Request } from '../api/contract.js';
 import type { FlowFates, SimulatedRule } from '../api/views.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
-import { ForwardingCompiler } from '../selection/compiler.js';
-import { createHasher } from '../selection/flow-hash.js';
-import { Picker } from '../selection/picker.js';
 import {
   NOT_CHECKED_REASONS,
   replay as replayLog,
@@ -27,19 +24,8 @@ import {
   wholeNumber,
   type CliCommand,
 } from './command.js';
-import { ALL_UP, EXIT, loadUsable, usageError, type CliDeps, type ExitCode } from './deps.js';
-import {
-  formatCount,
-  formatShare,
-  formatTable,
-  labelled,
-  plural,
-  printable,
-  printAnswer,
-  TEXT_WIDTH,
-  wrapWords,
-  type TableColumn,
-} from './output.js';
+import { ALL_UP, EXIT, loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
+import * as format from './format.js';
 import { noFlows } from './plan.js';
 
 /** Backends are `pool/name` or ids. */
@@ -111,45 +97,40 @@ names, with every probe up.`,
       .action(run((options: SimulateOptions) => showSimulation(deps, options))),
 };
 
-async function showSimulation(deps: CliDeps, options: SimulateOptions): Promise<ExitCode> {
-  const { offline, flowLog } = options;
+async function showSimulation(deps: CliDeps, options: SimulateOptions): Promise<void> {
+  const { offline, flowLog, last } = options;
   const request = requestOf(options);
-  const usable = offline === undefined ? undefined : await loadUsable(deps, offline);
-  if (offline !== undefined && usable === undefined) return EXIT.badInput;
-  const start = usable && { configuration: usable.configuration, inputs: ALL_UP };
+  const loaded = offline === undefined ? undefined : await loadUsable(deps, offline);
+  const start = loaded && { configuration: loaded.configuration, inputs: ALL_UP };
+  const { hash, compiler, picker } = await offlineSelection();
   let report: SimulationOutcome;
-  if (flowLog !== undefined) report = await simulateFlowLog(deps, flowLog, options, { ...request, start });
-  else if (start === undefined) {
-    report = await (await clientFor(deps, options)).simulate(request as Request<'simulate'>);
-  } else {
-    const hash = await createHasher();
-    const compiler = new ForwardingCompiler(hash);
+  if (flowLog !== undefined) {
+    // From the given start, else from the log's own last configuration and epoch.
+    report = await readFlowLog(deps, flowLog, (chunks) =>
+      simulateRecorded(chunks, { suppose: request.suppose, last, start }, { hash, picker }),
+    );
+  } else if (start !== undefined) {
     report = await simulateFlows(request, {
       ...start,
       compile: (configuration, inputs) => compiler.preview(configuration, inputs),
-      picker: new Picker(hash),
+      picker,
       flows: noFlows,
     });
+  } else {
+    report = await (await clientFor(deps, options)).simulate(request as Request<'simulate'>);
   }
   const live = offline === undefined && flowLog === undefined;
   printAnswer(deps, options, report, () => formatSimulation(report, { request, live, flowLog }));
-  return EXIT.fine;
 }
 
-/** From the given start, else from the log's own last configuration and epoch. */
-async function simulateFlowLog(
+/** Throws `LB_USAGE` where the file cannot be read. */
+async function readFlowLog<T>(
   deps: CliDeps,
   file: string,
-  { last }: SimulateOptions,
-  { suppose, start }: Pick<Parameters<typeof simulateRecorded>[1], 'suppose' | 'start'>,
-): Promise<SimulationOutcome> {
-  const hash = await createHasher();
+  read: (chunks: AsyncIterable<Uint8Array>) => Promise<T>,
+): Promise<T> {
   try {
-    return await simulateRecorded(
-      deps.readChunks(file),
-      { suppose, last, start },
-      { hash, picker: new Picker(hash) },
-    );
+    return await read(deps.readChunks(file));
   } catch (cause) {
     if (cause instanceof BalancerError) throw cause;
     throw usageError(`Cannot read flow log "${file}": ${errorMessage(cause)}`);
@@ -199,12 +180,12 @@ function assignment(option: string, text: string, expected: string): readonly [s
 /** Backends of a rule listed; the rest is only counted. */
 const BACKENDS_SHOWN = 64;
 
-const COLUMNS: readonly TableColumn[] = [
-  { title: '  BACKEND', importance: 2, minimum: 14 },
-  { title: 'ID', importance: 1, minimum: 10 },
-  { title: 'BEFORE', align: 'right' },
-  { title: 'AFTER', align: 'right' },
-  { title: 'DIFFERENCE', align: 'right' },
+const COLUMNS: readonly format.TableColumn<SimulatedRule['backends'][number]>[] = [
+  format.left('  BACKEND', ({ name }) => `  ${name}`, { importance: 2, minimum: 14 }),
+  format.left('ID', ({ backendId }) => backendId, { importance: 1, minimum: 10 }),
+  format.right('BEFORE', ({ shareBefore }) => format.share(shareBefore)),
+  format.right('AFTER', ({ shareAfter }) => format.share(shareAfter)),
+  format.right('DIFFERENCE', ({ shareBefore, shareAfter }) => signed(shareAfter - shareBefore)),
 ];
 
 interface SimulationContext {
@@ -219,25 +200,19 @@ interface SimulationContext {
 function formatSimulation(report: SimulationOutcome, context: SimulationContext): readonly string[] {
   const { suppose, population } = context.request;
   return [
-    ...labelled(
-      [
-        ['What if', suppose.length === 0 ? 'nothing changed' : suppose.map(suppositionText).join('; ')],
-        [
-          'Followed',
+    ...format.labelled(
+      {
+        'What if': suppose.length === 0 ? 'nothing changed' : suppose.map(suppositionText).join('; '),
+        Followed: [
           populationText(population, context.flowLog),
           report.recorded && recordedText(report.recorded),
         ],
-        ['State', stateText(report, context)],
-      ],
+        State: stateText(report, context),
+      },
       10,
     ),
     ...report.rules.flatMap((rule) => ['', ...ruleLines(rule)]),
   ];
-}
-
-/** The texts that are given, joined. */
-function joined(texts: readonly (string | false)[], separator: string): string {
-  return texts.filter((text) => text !== false).join(separator);
 }
 
 function suppositionText({ backend, health, adminState, weight, draining }: Supposition): string {
@@ -247,7 +222,7 @@ function suppositionText({ backend, health, adminState, weight, draining }: Supp
     weight !== undefined && `weight ${weight}`,
     draining !== undefined && (draining ? 'draining' : 'not draining'),
   ];
-  return `${backend}: ${joined(facts, ', ')}`;
+  return `${backend}: ${format.listed(facts)}`;
 }
 
 function stateText(
@@ -267,10 +242,10 @@ function populationText(population: SimulationRequest['population'], flowLog = '
     case 'live':
       return 'the flows that live now';
     case 'recorded':
-      return `the flows of ${flowLog}, each from the backend where it was last; of distinct ones the last ${formatCount(population.last)} at most`;
+      return `the flows of ${flowLog}, each from the backend where it was last; of distinct ones the last ${format.count(population.last)} at most`;
     case 'generated': {
       const { flows, sources, seed } = population;
-      return `${plural(flows, 'random flow')} for each rule, of ${plural(sources, 'client')} at most (seed ${seed})`;
+      return `${format.plural(flows, 'random flow')} for each rule, of ${format.plural(sources, 'client')} at most (seed ${seed})`;
     }
   }
 }
@@ -278,13 +253,13 @@ function populationText(population: SimulationRequest['population'], flowLog = '
 function recordedText(recorded: RecordedPopulation): string {
   const { started, distinct, isCut, ofOtherRules, lost, damaged } = recorded;
   const kept = isCut ? 'kept, older ones left out' : 'ones';
-  return joined(
+  return format.listed(
     [
-      `${plural(started, 'flow')} started in it, ${formatCount(distinct)} distinct ${kept}`,
+      `${format.plural(started, 'flow')} started in it, ${format.count(distinct)} distinct ${kept}`,
       ofOtherRules > 0 &&
-        `${formatCount(ofOtherRules)} not followed: the configuration has no rule of that name`,
-      lost > 0 && `${plural(lost, 'line')} lost, according to the log itself`,
-      damaged > 0 && `${plural(damaged, 'line')} damaged`,
+        `${format.count(ofOtherRules)} not followed: the configuration has no rule of that name`,
+      lost > 0 && `${format.plural(lost, 'line')} lost, according to the log itself`,
+      damaged > 0 && `${format.plural(damaged, 'line')} damaged`,
     ],
     '; ',
   );
@@ -292,31 +267,21 @@ function recordedText(recorded: RecordedPopulation): string {
 
 function ruleLines(rule: SimulatedRule): string[] {
   const { name, followed, flows, unplacedBefore, unplacedAfter, backends } = rule;
-  if (followed === 0) return [`Rule ${printable(name)}: no flows`];
-  const rows = backends
-    .slice(0, BACKENDS_SHOWN)
-    .map((backend) => [
-      `  ${backend.name}`,
-      backend.backendId,
-      formatShare(backend.shareBefore),
-      formatShare(backend.shareAfter),
-      signed(backend.shareAfter - backend.shareBefore),
-    ]);
-  const more = backends.length - rows.length;
+  if (followed === 0) return [`Rule ${format.printable(name)}: no flows`];
+  const shown = backends.slice(0, BACKENDS_SHOWN);
+  const more = backends.length - shown.length;
   return [
-    `Rule ${printable(name)}: ${plural(followed, 'flow')}`,
-    ...formatTable(COLUMNS, rows, { width: TEXT_WIDTH }),
-    ...(more > 0 ? [`  and ${formatCount(more)} more`] : []),
-    ...labelled(
-      [
-        [
-          '  None',
+    `Rule ${format.printable(name)}: ${format.plural(followed, 'flow')}`,
+    ...format.table(COLUMNS, shown),
+    ...(more > 0 ? [`  and ${format.count(more)} more`] : []),
+    ...format.labelled(
+      {
+        '  None':
           unplacedBefore + unplacedAfter > 0 &&
-            `no backend for ${formatCount(unplacedBefore)} before, ${formatCount(unplacedAfter)} after`,
-        ],
-        ['  TCP', fatesText(flows.tcp)],
-        ['  UDP', fatesText(flows.udp)],
-      ],
+          `no backend for ${format.count(unplacedBefore)} before, ${format.count(unplacedAfter)} after`,
+        '  TCP': fatesText(flows.tcp),
+        '  UDP': fatesText(flows.udp),
+      },
       10,
     ),
   ];
@@ -324,19 +289,16 @@ function ruleLines(rule: SimulatedRule): string[] {
 
 function fatesText({ stay, move, reset, drop }: FlowFates): string | false {
   if (stay + move + reset + drop === 0) return false;
-  return joined(
-    [
-      `${formatCount(stay)} stay`,
-      move > 0 && `${formatCount(move)} move`,
-      reset > 0 && `${formatCount(reset)} are reset`,
-      drop > 0 && `${formatCount(drop)} are dropped`,
-    ],
-    ', ',
-  );
+  return format.counts({
+    stay,
+    move: move > 0 && move,
+    'are reset': reset > 0 && reset,
+    'are dropped': drop > 0 && drop,
+  });
 }
 
 function signed(difference: number): string {
-  const text = formatShare(difference);
+  const text = format.share(difference);
   return difference > 0 ? `+${text}` : text;
 }
 
@@ -365,12 +327,8 @@ Every decision is recomputed from the configurations and epochs in the log.`,
       .option('--json', 'the report as JSON', false)
       .action(
         run(async (file: string, options: { readonly json: boolean }) => {
-          const hash = await createHasher();
-          const report = await replayLog(deps.readChunks(file), { hash, picker: new Picker(hash) }).catch(
-            (cause: unknown) => {
-              throw usageError(`Cannot read flow log "${file}": ${errorMessage(cause)}`);
-            },
-          );
+          const { hash, picker } = await offlineSelection();
+          const report = await readFlowLog(deps, file, (chunks) => replayLog(chunks, { hash, picker }));
           printAnswer(deps, options, report, () => formatReplay(file, report));
           return report.differ === 0 ? EXIT.fine : EXIT.failed;
         }),
@@ -380,38 +338,39 @@ Every decision is recomputed from the configurations and epochs in the log.`,
 /** A replay for people, within 80 columns as long as names are of ordinary length. */
 function formatReplay(file: string, report: ReplayReport): readonly string[] {
   const { lines, configurations, epochs, decisions, checked, agree, differ, lost, damaged } = report;
-  const row = (label: string, text: string | false): string[] => labelled([[label, text]], 12);
-  const more = (count: number): string[] => (count > 0 ? [`  and ${formatCount(count)} more`] : []);
+  const row = (rows: Readonly<Record<string, format.LabelledTexts>>) => format.labelled(rows, 12);
+  const more = (count: number): string[] => (count > 0 ? [`  and ${format.count(count)} more`] : []);
   return [
     verdict(file, report),
     '',
-    ...row(
-      'Lines',
-      `${formatCount(lines)}: ${plural(configurations, 'configuration')}, ${plural(epochs, 'epoch')}`,
-    ),
-    ...row('Decisions', `${formatCount(decisions)}: ${formatCount(checked)} made again`),
-    ...row('Agree', formatCount(agree)),
-    ...row('Differ', formatCount(differ)),
+    ...row({
+      Lines: `${format.count(lines)}: ${format.plural(configurations, 'configuration')}, ${format.plural(epochs, 'epoch')}`,
+      Decisions: `${format.count(decisions)}: ${format.count(checked)} made again`,
+      Agree: format.count(agree),
+      Differ: format.count(differ),
+    }),
     ...report.differences.flatMap(({ line, tuple, rule, epoch, recorded, recomputed }) => [
       `  line ${line}: ${tuple}`,
       `    rule "${rule}", epoch ${epoch}: recorded ${recorded}, must be ${recomputed}`,
     ]),
     ...more(differ - report.differences.length),
-    ...row('Not checked', formatCount(decisions - checked)),
+    ...row({ 'Not checked': format.count(decisions - checked) }),
     ...NOT_CHECKED_REASONS.filter((reason) => report.notChecked[reason] > 0).map(
-      (reason) => `  ${formatCount(report.notChecked[reason])} ${WHY_NOT[reason]}`,
+      (reason) => `  ${format.count(report.notChecked[reason])} ${WHY_NOT[reason]}`,
     ),
-    ...row('Lost', lost > 0 && `${plural(lost, 'line')}, according to the log itself`),
-    ...row('Damaged', damaged > 0 && plural(damaged, 'line')),
+    ...row({
+      Lost: lost > 0 && `${format.plural(lost, 'line')}, according to the log itself`,
+      Damaged: damaged > 0 && format.plural(damaged, 'line'),
+    }),
     ...report.damagedLines.map(({ line, evidence }) => `  line ${line}: ${evidence}`),
     ...more(damaged - report.damagedLines.length),
-  ].flatMap((line) => wrapWords(printable(line), TEXT_WIDTH, 6));
+  ].flatMap((line) => format.wrapWords(format.printable(line), 6));
 }
 
 function verdict(file: string, { decisions, checked, differ }: ReplayReport): string {
   if (decisions === 0) return `${file}: there is no decision in it`;
-  if (checked === 0) return `${file}: none of ${plural(decisions, 'decision')} could be made again`;
-  const all = plural(checked, 'decision');
-  if (differ > 0) return `${file}: ${formatCount(differ)} of ${all} come out differently`;
+  if (checked === 0) return `${file}: none of ${format.plural(decisions, 'decision')} could be made again`;
+  const all = format.plural(checked, 'decision');
+  if (differ > 0) return `${file}: ${format.count(differ)} of ${all} come out differently`;
   return `${file}: ${checked === 1 ? 'the one decision comes' : `all ${all} come`} out as recorded`;
 }

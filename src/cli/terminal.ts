@@ -27,31 +27,18 @@ export interface Screen {
 export interface Terminal {
   /** A terminal that understands escape sequences reads what is printed. */
   readonly isInteractive: boolean;
-  /** Of now; 80x24 where nobody knows. */
+  /** Of now; 80x24 where it is unknown. */
   size(): TerminalSize;
   openScreen(): Screen;
 }
 
-/** The parts of process.stdout that a terminal needs. */
-export interface TerminalOutput {
-  readonly isTTY?: boolean;
-  readonly columns?: number;
-  readonly rows?: number;
-  write(text: string): unknown;
-  on(event: 'resize', listener: () => void): unknown;
-  off(event: 'resize', listener: () => void): unknown;
-}
+/** The parts of process.stdout that a terminal needs; the optional ones are there on a terminal. */
+export type TerminalOutput = Partial<Pick<NodeJS.WriteStream, 'isTTY' | 'columns' | 'rows'>> &
+  Pick<NodeJS.WriteStream, 'write' | 'on' | 'off'>;
 
 /** The parts of process.stdin that a terminal needs. */
-export interface TerminalInput {
-  readonly isTTY?: boolean;
-  setRawMode?(raw: boolean): unknown;
-  setEncoding(encoding: 'utf8'): unknown;
-  on(event: 'data', listener: (text: string) => void): unknown;
-  off(event: 'data', listener: (text: string) => void): unknown;
-  resume(): unknown;
-  pause(): unknown;
-}
+export type TerminalInput = Partial<Pick<NodeJS.ReadStream, 'isTTY' | 'setRawMode'>> &
+  Pick<NodeJS.ReadStream, 'setEncoding' | 'on' | 'off' | 'resume' | 'pause'>;
 
 export interface TerminalStreams {
   readonly output: TerminalOutput;

@@ -3,25 +3,13 @@ import type { Request } from '../api/contract.js';
 import type { BackendPoolView, FlowList, FlowView, StatusView } from '../api/views.js';
 import { parseIpAddress } from '../model/address.js';
 import { errorMessage } from '../model/errors.js';
-import type { Clock } from '../runtime/clock.js';
-import { clientFor, clientOf, type AdminClient, type LiveOptions } from './client.js';
+import { clientFor, clientOf, type LiveOptions } from './client.js';
 import { addConnection, type CliCommand } from './command.js';
-import { EXIT, interruptible, type CliDeps, type ExitCode } from './deps.js';
+import { interruptible, pause, printJson, printLines, type CliDeps } from './deps.js';
 import { backendNames, formatFlows } from './flows.js';
-import {
-  formatBitRate,
-  formatCount,
-  formatShare,
-  formatSi,
-  formatSpan,
-  plural,
-  printable,
-  printJson,
-  printLines,
-  shorten,
-} from './output.js';
+import * as format from './format.js';
 import { formatPools, shortListenerText } from './status.js';
-import type { ScreenLine, Terminal, TerminalSize } from './terminal.js';
+import type { LineStyle, ScreenLine, TerminalSize } from './terminal.js';
 
 /** By what flows are sorted; `s` goes through them in this order. */
 const SORTS = ['age', 'bytes', 'rate', 'idle'] as const;
@@ -51,50 +39,116 @@ Where the output is not a terminal, one snapshot is printed.`,
       .action(run((options: TopOptions) => showTop(deps, options))),
 };
 
-async function showTop(deps: CliDeps, { json, sort, filter, ...connection }: TopOptions): Promise<ExitCode> {
+async function showTop(deps: CliDeps, { json, sort, filter, ...connection }: TopOptions): Promise<void> {
   const client = await clientFor(deps, connection);
   const interrupt = interruptible(deps);
-  const ask = (asked: TopModel, signal: AbortSignal): Promise<TopData> =>
-    askProcess(deps, client, asked, signal);
+  const ask: AskProcess = async (query, signal) => {
+    const [status, pools, flows] = await Promise.all([
+      client.status({}, { signal }),
+      client.pools({}, { signal }),
+      client.flows(query, { signal }),
+    ]);
+    return { status, pools, flows, atMs: deps.clock.wallMs() };
+  };
   try {
-    const start: TopModel = { ...TOP_START, sort, filter };
     // Before the terminal is taken over: that no process answers is one line.
-    const data = await ask(start, interrupt.signal);
+    const data = await ask(topQuery({ sort, filter }), interrupt.signal);
     const { status, pools, flows } = data;
+    const model: TopModel = { ...TOP_START, sort, filter, data };
     if (json) printJson(deps, { status, pools, flows });
-    else if (!deps.terminal.isInteractive) printSnapshot(deps, { ...start, data });
-    else {
-      const { terminal, clock } = deps;
-      await new TopSession({ terminal, clock, ask }, { ...start, data }).run(interrupt.signal);
-    }
-    return EXIT.fine;
+    else if (!deps.terminal.isInteractive) printSnapshot(deps, model);
+    else await showLive(deps, { first: model, ask, interrupted: interrupt.signal });
   } finally {
     interrupt.release();
   }
 }
 
+/** One look at the running process. */
+type AskProcess = (query: Request<'flows'>, signal: AbortSignal) => Promise<TopData>;
+
 function printSnapshot(deps: CliDeps, model: TopModel): void {
-  const { columns } = deps.terminal.size();
-  const backends = model.data?.pools.reduce((lines, { backends: { length } }) => lines + length + 2, 0) ?? 0;
+  const { pools, flows } = model.data;
+  const backends = pools.reduce((lines, { backends: { length } }) => lines + length + 2, 0);
   // Backends get at most half: twice the longer part is room for both.
-  const rows = 2 * Math.max(backends, Math.min(SNAPSHOT_FLOWS, model.data?.flows.flows.length ?? 0) + 2) + 6;
+  const rows = 2 * Math.max(backends, Math.min(SNAPSHOT_FLOWS, flows.flows.length) + 2) + 6;
+  const { columns } = deps.terminal.size();
   const lines = renderTop(model, { columns, rows }).map(({ text }) => text.trimEnd());
   const end = lines.findLastIndex((line, index) => line !== '' && index < lines.length - 1);
   printLines(deps, [...lines.slice(0, end + 1), '', 'Output is not a terminal: this is one snapshot']);
 }
 
-async function askProcess(
-  { clock }: CliDeps,
-  client: AdminClient,
-  model: TopModel,
-  signal: AbortSignal,
-): Promise<TopData> {
-  const [status, pools, flows] = await Promise.all([
-    client.status({}, { signal }),
-    client.pools({}, { signal }),
-    client.flows(topQuery(model), { signal }),
-  ]);
-  return { status, pools, flows, atMs: clock.wallMs() };
+const PERIOD_MS = 1000;
+
+interface LiveView {
+  readonly first: TopModel;
+  readonly ask: AskProcess;
+  readonly interrupted: AbortSignal;
+}
+
+/** Asks every second, draws at every change, until `q`, Ctrl-C or the signal. The terminal is given back in any case. */
+async function showLive(
+  { terminal, clock }: Pick<CliDeps, 'terminal' | 'clock'>,
+  { first, ask, interrupted }: LiveView,
+): Promise<void> {
+  if (interrupted.aborted) return;
+  let model = first;
+  /** A key wants other data; may be pressed while an answer is under way. */
+  let isStale = false as boolean;
+  let wake: () => void = () => undefined;
+  let failure: Error | undefined;
+  const end = new AbortController();
+  const isOver = (): boolean => end.signal.aborted;
+  const stop = (): void => {
+    end.abort();
+    wake();
+  };
+  interrupted.addEventListener('abort', stop);
+  const screen = terminal.openScreen();
+  const draw = (): void => {
+    try {
+      screen.draw(renderTop(model, terminal.size()));
+    } catch (error) {
+      // Thrown in an event handler, it would leave the terminal taken over.
+      failure ??= error instanceof Error ? error : new Error(String(error));
+      stop();
+    }
+  };
+  screen.onResize(draw);
+  screen.onInput((input) => {
+    for (const key of decodeKeys(input)) {
+      const step = pressKey(model, key);
+      model = step.model;
+      if (step.effect === 'quit') {
+        stop();
+        break;
+      }
+      if (step.effect === 'none') continue;
+      isStale = true;
+      wake();
+    }
+    draw();
+  });
+  try {
+    draw();
+    while (!isOver()) {
+      const waiting = new AbortController();
+      wake = () => waiting.abort();
+      if (!isStale) await pause(clock, PERIOD_MS, waiting.signal);
+      if (isOver() || (model.paused && !isStale)) continue;
+      isStale = false;
+      try {
+        const data = await ask(topQuery(model), end.signal);
+        model = { ...model, data, trouble: undefined };
+      } catch (error) {
+        model = { ...model, trouble: errorMessage(error) };
+      }
+      if (!isOver()) draw();
+    }
+  } finally {
+    interrupted.removeEventListener('abort', stop);
+    screen.close();
+  }
+  if (failure !== undefined) throw failure;
 }
 
 /** What must be done besides showing the new model. `ask`: the data does not fit it any more. */
@@ -141,7 +195,7 @@ type Pressed = (model: TopModel) => readonly [change: Partial<TopModel>, effect?
 const scroll =
   (by: number): Pressed =>
   ({ data, scroll: from }) => {
-    const last = Math.max(0, (data?.flows.flows.length ?? 0) - 1);
+    const last = Math.max(0, data.flows.flows.length - 1);
     return [{ scroll: Math.min(last, Math.max(0, from + by)) }];
   };
 
@@ -208,13 +262,12 @@ export interface TopModel {
   readonly help: boolean;
   /** Flows above the first that is shown. */
   readonly scroll: number;
-  /** Absent before the first answer. */
-  readonly data?: TopData;
+  readonly data: TopData;
   /** Why the last question had no answer. */
   readonly trouble: string | undefined;
 }
 
-export const TOP_START: TopModel = {
+export const TOP_START: Omit<TopModel, 'data'> = {
   panes: 'both',
   sort: 'age',
   filter: '',
@@ -230,21 +283,22 @@ const ENOUGH = 200;
 const MAXIMUM = 1000;
 
 /** Which flows to ask for. The process filters where the filter is a whole address or backend. */
-export function topQuery({ sort, filter, data }: TopModel): Request<'flows'> {
+export function topQuery({
+  sort,
+  filter,
+  data,
+}: Pick<TopModel, 'sort' | 'filter'> & Partial<TopModel>): Request<'flows'> {
   if (filter === '') return { sort, limit: ENOUGH };
-  if (parseIpAddress(filter) !== undefined) {
-    const isBackend = data?.pools.some(({ backends }) => backends.some(({ address }) => address === filter));
-    if (isBackend !== true) return { sort, limit: ENOUGH, source: filter };
+  const backends = data?.pools.flatMap((pool) => pool.backends) ?? [];
+  if (parseIpAddress(filter) !== undefined && !backends.some(({ address }) => address === filter)) {
+    return { sort, limit: ENOUGH, source: filter };
   }
-  const backend = data?.pools
-    .flatMap(({ backends }) => backends)
-    .find(({ id, pool, name }) => id === filter || `${pool}/${name}` === filter);
+  const backend = backends.find(({ id, pool, name }) => id === filter || `${pool}/${name}` === filter);
   return backend === undefined ? { sort, limit: MAXIMUM } : { sort, limit: ENOUGH, backend: backend.id };
 }
 
 /** The flows to show: those that hold the filter's text, in the order of the model, whatever the answer's order was. */
 export function topFlows({ data, filter, sort }: TopModel): readonly FlowView[] {
-  if (data === undefined) return [];
   const names = backendNames(data.pools);
   const text = filter.toLowerCase();
   return data.flows.flows
@@ -266,112 +320,6 @@ const SORT_KEYS: Readonly<Record<TopModel['sort'], (flow: FlowView) => number>> 
   idle: ({ idleMs }) => idleMs,
 };
 
-const PERIOD_MS = 1000;
-
-interface TopSessionDeps {
-  readonly terminal: Terminal;
-  readonly clock: Clock;
-  /** One look at the running process. */
-  readonly ask: (model: TopModel, signal: AbortSignal) => Promise<TopData>;
-}
-
-/** A live view: asks every second, draws at every change. Runs once. */
-class TopSession {
-  readonly #deps: TopSessionDeps;
-  readonly #end = new AbortController();
-  #model: TopModel;
-  /** A key wants other data; may be pressed while an answer is under way. */
-  #isStale = false;
-  #wake: () => void = () => undefined;
-  #failure: Error | undefined;
-
-  constructor(deps: TopSessionDeps, first: TopModel) {
-    this.#deps = deps;
-    this.#model = first;
-  }
-
-  /** Until `q`, Ctrl-C or the signal. The terminal is given back in any case. */
-  async run(signal: AbortSignal): Promise<void> {
-    const stop = (): void => this.#stop();
-    signal.addEventListener('abort', stop);
-    if (signal.aborted) return;
-    const screen = this.#deps.terminal.openScreen();
-    const draw = (): void => {
-      try {
-        screen.draw(renderTop(this.#model, this.#deps.terminal.size()));
-      } catch (error) {
-        // Thrown in an event handler, it would leave the terminal taken over.
-        this.#failure ??= error instanceof Error ? error : new Error(String(error));
-        this.#stop();
-      }
-    };
-    try {
-      screen.onInput((input) => {
-        this.#press(input);
-        draw();
-      });
-      screen.onResize(draw);
-      draw();
-      while (!this.#isOver()) {
-        await this.#pause();
-        if (this.#isOver()) break;
-        if (this.#model.paused && !this.#isStale) continue;
-        await this.#ask();
-        if (!this.#isOver()) draw();
-      }
-    } finally {
-      signal.removeEventListener('abort', stop);
-      screen.close();
-    }
-    if (this.#failure !== undefined) throw this.#failure;
-  }
-
-  #press(input: string): void {
-    for (const key of decodeKeys(input)) {
-      const { model, effect } = pressKey(this.#model, key);
-      this.#model = model;
-      if (effect === 'quit') {
-        this.#stop();
-        return;
-      }
-      if (effect === 'ask') {
-        this.#isStale = true;
-        this.#wake();
-      }
-    }
-  }
-
-  async #ask(): Promise<void> {
-    this.#isStale = false;
-    try {
-      const data = await this.#deps.ask(this.#model, this.#end.signal);
-      this.#model = { ...this.#model, data, trouble: undefined };
-    } catch (error) {
-      this.#model = { ...this.#model, trouble: errorMessage(error) };
-    }
-  }
-
-  #pause(): Promise<void> {
-    if (this.#isStale) return Promise.resolve();
-    return new Promise((resolve) => {
-      const cancel = this.#deps.clock.setTimer(PERIOD_MS, resolve);
-      this.#wake = () => {
-        cancel();
-        resolve();
-      };
-    });
-  }
-
-  #stop(): void {
-    this.#end.abort();
-    this.#wake();
-  }
-
-  #isOver(): boolean {
-    return this.#end.signal.aborted;
-  }
-}
-
 const HELP: readonly string[] = [
   'q      quit (Ctrl-C too)',
   'b      backends only, and back',
@@ -392,63 +340,49 @@ const HELP: readonly string[] = [
 /** The whole screen: exactly as many lines as there are rows, none wider than the columns. Pure. */
 export function renderTop(model: TopModel, { columns, rows }: TerminalSize): readonly ScreenLine[] {
   const head = headLines(model);
-  const foot: ScreenLine = { text: footText(model), style: 'header' };
+  const foot = line(footText(model), 'header');
   const room = Math.max(0, rows - head.length - 1);
-  const body: readonly ScreenLine[] = model.help
-    ? HELP.map((text) => ({ text }))
-    : panes(model, { columns, rows: room });
-  const filled = Array.from({ length: room }, (_, index): ScreenLine => body[index] ?? { text: '' });
-  return [...head, ...filled, foot].slice(-rows).map((line) => {
-    const text = shorten(printable(line.text), columns);
-    return { ...line, text: line.style === 'header' ? text.padEnd(columns) : text };
+  const body = model.help ? HELP.map((text) => line(text)) : panes(model, { columns, rows: room });
+  const filled = Array.from({ length: room }, (_, index) => body[index] ?? line(''));
+  return [...head, ...filled, foot].slice(-rows).map(({ text: whole, style }) => {
+    const text = format.shorten(format.printable(whole), columns);
+    return line(style === 'header' ? text.padEnd(columns) : text, style);
   });
 }
 
+function line(text: string, style: LineStyle = 'plain'): ScreenLine {
+  return { text, style };
+}
+
 function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
-  const alert: readonly ScreenLine[] = trouble === undefined ? [] : [{ text: trouble, style: 'alert' }];
-  if (data === undefined) return [{ text: 'haports', style: 'title' }, ...alert];
   const { status, atMs } = data;
   const { traffic, backends, table, problems } = status;
-  const drains = status.drains.filter(({ phase }) => phase !== 'done').length;
+  const draining = status.drains.filter(({ phase }) => phase !== 'done').length;
+  const program = `haports ${status.version}  up ${format.span(atMs - status.startedAtMs)}  revision ${status.revision}`;
+  const serving = `${backends.serving} of ${backends.total} backends serving${draining === 0 ? '' : `, ${draining} draining`}`;
+  const flows = `${format.plural(traffic.flowsActive, 'flow')}  ${format.si(traffic.newFlowsPerSecond)} new/s`;
+  const rates = `in ${format.bitRate(traffic.bitsToBackendPerSecond)}  out ${format.bitRate(traffic.bitsToClientPerSecond)}`;
+  const embryonic = table.embryonic.limit === 0 ? '' : `  embryonic ${use(table.embryonic)}`;
   return [
-    {
-      text:
-        `haports ${status.version}  up ${formatSpan(atMs - status.startedAtMs)}  revision ${status.revision}  ` +
-        `${backends.serving} of ${backends.total} backends serving${drains === 0 ? '' : `, ${drains} draining`}`,
-      style: 'title',
-    },
-    {
-      text:
-        `${plural(traffic.flowsActive, 'flow')}  ${formatSi(traffic.newFlowsPerSecond)} new/s  ` +
-        `in ${formatBitRate(traffic.bitsToBackendPerSecond)}  out ${formatBitRate(traffic.bitsToClientPerSecond)}  ` +
-        shortListenerText(status),
-    },
-    {
-      text: `table  TCP ${use(table.tcp)}  UDP ${use(table.udp)}${table.embryonic.limit === 0 ? '' : `  embryonic ${use(table.embryonic)}`}`,
-    },
+    line(`${program}  ${serving}`, 'title'),
+    line(`${flows}  ${rates}  ${shortListenerText(status)}`),
+    line(`table  TCP ${use(table.tcp)}  UDP ${use(table.udp)}${embryonic}`),
     problems.length === 0
-      ? { text: 'no problems', style: 'dim' }
-      : { text: `${plural(problems.length, 'problem')}: ${problems.join('; ')}`, style: 'alert' },
-    ...alert,
+      ? line('no problems', 'dim')
+      : line(`${format.plural(problems.length, 'problem')}: ${problems.join('; ')}`, 'alert'),
+    ...(trouble === undefined ? [] : [line(trouble, 'alert')]),
   ];
 }
 
 function panes(model: TopModel, room: TerminalSize): readonly ScreenLine[] {
   const { data } = model;
-  if (data === undefined) return [];
   if (model.panes === 'flows') return flowLines(model, data, room);
   const backends = backendLines(data, room);
   if (model.panes === 'backends') return backends;
   // Flows have at least half of the room.
   const most = Math.floor(room.rows / 2);
-  const kept = Math.max(0, most - 1);
-  const shown =
-    backends.length <= most
-      ? backends
-      : [
-          ...backends.slice(0, kept),
-          { text: `${backends.length - most + 1} more lines (b)`, style: 'dim' as const },
-        ];
+  const more = line(`${backends.length - most + 1} more lines (b)`, 'dim');
+  const shown = backends.length <= most ? backends : [...backends.slice(0, Math.max(0, most - 1)), more];
   return [...shown, ...flowLines(model, data, { ...room, rows: room.rows - shown.length })];
 }
 
@@ -456,9 +390,9 @@ function backendLines({ pools, atMs }: TopData, { columns }: TerminalSize): read
   return formatPools(pools, { nowMs: atMs, width: columns })
     .filter((text) => text !== '')
     .map((text) => {
-      if (text.startsWith('BACKEND')) return { text, style: 'header' };
-      if (text.startsWith('Pool ')) return { text, style: 'title' };
-      return / (?:probe|admin) down/.test(text) ? { text, style: 'alert' } : { text };
+      if (text.startsWith('BACKEND')) return line(text, 'header');
+      if (text.startsWith('Pool ')) return line(text, 'title');
+      return line(text, / (?:probe|admin) down/.test(text) ? 'alert' : 'plain');
     });
 }
 
@@ -477,9 +411,9 @@ function flowLines(model: TopModel, data: TopData, { columns, rows }: TerminalSi
   const matched = model.filter === '' ? data.flows.matched : flows.length;
   const filter = model.filter === '' ? '' : `, only "${model.filter}"`;
   return [
-    { text: `Flows ${range} of ${formatCount(matched)} by ${model.sort}${filter}`, style: 'title' },
-    { text: title, style: 'header' },
-    ...lines.map((text) => ({ text })),
+    line(`Flows ${range} of ${format.count(matched)} by ${model.sort}${filter}`, 'title'),
+    line(title, 'header'),
+    ...lines.map((text) => line(text)),
   ];
 }
 
@@ -489,5 +423,5 @@ function footText({ typing, paused, sort }: TopModel): string {
 }
 
 function use({ used, limit }: { readonly used: number; readonly limit: number }): string {
-  return `${formatSi(used)}/${formatSi(limit)} ${formatShare(limit === 0 ? 0 : used / limit)}`;
+  return `${format.si(used)}/${format.si(limit)} ${format.share(limit === 0 ? 0 : used / limit)}`;
 }

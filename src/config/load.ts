@@ -18,7 +18,7 @@ import type { Check } from './checks/check.js';
 import { KERNEL_CHECKS } from './checks/kernel.js';
 import { LISTENER_CHECKS, LOOP_CHECKS } from './checks/listeners.js';
 import { error, formatPath, type Finding, type Issue, type Path, type Severity } from './findings.js';
-import { readShape, type Written } from './read.js';
+import { isObject, readShape, type JsonObject, type Shape, type Written } from './read.js';
 import { configurationOf, resolve, type NamedTexts } from './resolve.js';
 import { readJsonText, type JsonText, type TextPosition } from './text.js';
 
@@ -27,30 +27,26 @@ export type ParseResult =
   | { readonly ok: true; readonly configuration: Configuration; readonly findings: readonly Finding[] }
   | { readonly ok: false; readonly findings: readonly Finding[] };
 
-export type LoadResult = ParseResult;
-
-const ORDER: Readonly<Record<Severity, number>> = { error: 0, warning: 1, note: 2 };
+/** What the outside world adds to a configuration. */
+export interface Surroundings {
+  /** Addresses of this machine, for wildcard frontends; loopback need not be in it. @default none */
+  readonly ownAddresses?: readonly IpAddress[];
+  /** The text of a file that the configuration names. Throws if it cannot. Without it, files are refused. */
+  readonly readFile?: (path: string) => string;
+}
 
 /**
  * Parses, validates and resolves the text of a configuration. All findings at once, errors first, then in the order
  * of the text. Never throws, whatever the text.
  */
 export function parseConfiguration(text: string, surroundings: Surroundings = {}): ParseResult {
-  return parseJson(readJsonText(text), surroundings);
-}
-
-function parseJson(json: JsonText, surroundings: Surroundings): ParseResult {
+  const json = readJsonText(text);
   if (!json.ok) return { ok: false, findings: [findingOf(json.issue, json.position)] };
-  const { configuration, issues } = validate(json.value, surroundings);
-  const findings = [...json.issues, ...issues]
-    .map((issue) => findingOf(issue, json.locate(issue.path, issue.atKey === true)))
-    .sort((a, b) => ORDER[a.severity] - ORDER[b.severity] || byPlace(a, b));
-  if (configuration === undefined || json.issues.length > 0) return { ok: false, findings };
-  return { ok: true, configuration, findings };
+  return validate(json, readShape(json.value), surroundings);
 }
 
 /** What `loadConfiguration` needs to know of the machine; see Surroundings. */
-export type LoadOptions = Pick<Surroundings, 'ownAddresses'>;
+type Machine = Pick<Surroundings, 'ownAddresses'>;
 
 /**
  * Reads and parses a configuration file. Files that it names are read too, relative to its own directory. A file that
@@ -59,14 +55,12 @@ export type LoadOptions = Pick<Surroundings, 'ownAddresses'>;
 export async function loadConfiguration(
   path: string,
   files: Files,
-  options: LoadOptions = {},
-): Promise<LoadResult> {
-  const text = await attempt(files.readText(path));
-  if (!text.ok) {
-    const message = `Configuration file "${path}" cannot be read: ${text.message}`;
-    return { ok: false, findings: [{ severity: 'error', code: 'LB_CONFIG_UNREADABLE', path: '', message }] };
-  }
-  return loadConfigurationText(text.value, dirname(path), files, options);
+  machine: Machine = {},
+): Promise<ParseResult> {
+  const reading = await attempt(files.readText(path));
+  if ('text' in reading) return loadConfigurationText(reading.text, dirname(path), files, machine);
+  const message = `Configuration file "${path}" cannot be read: ${reading.message}`;
+  return { ok: false, findings: [{ severity: 'error', code: 'LB_CONFIG_UNREADABLE', path: '', message }] };
 }
 
 /** As loadConfiguration, for a text that is already here. Files that it names are relative to `directory`. */
@@ -74,44 +68,62 @@ export async function loadConfigurationText(
   text: string,
   directory: string,
   files: Files,
-  options: LoadOptions = {},
-): Promise<LoadResult> {
+  { ownAddresses }: Machine = {},
+): Promise<ParseResult> {
   const json = readJsonText(text);
-  const named = new Map<string, Attempt>();
-  for (const file of json.ok ? namedFiles(json.value) : []) {
-    named.set(file, await attempt(files.readText(resolvePath(directory, file))));
+  if (!json.ok) return parseConfiguration(text);
+  const shape = readShape(json.value);
+  const readings = new Map<string, Reading>();
+  for (const { file } of shape.written === undefined ? [] : namedFiles(shape.written)) {
+    readings.set(file, await attempt(files.readText(resolvePath(directory, file))));
   }
   const readFile = (file: string): string => {
-    const outcome = named.get(file);
-    if (outcome?.ok === true) return outcome.value;
-    throw new Error(outcome?.message ?? 'not read');
+    const reading = readings.get(file) ?? { message: 'not read' };
+    if ('text' in reading) return reading.text;
+    throw new Error(reading.message);
   };
-  return parseJson(json, { ...options, readFile });
+  return validate(json, shape, { ownAddresses, readFile });
 }
 
-type Attempt =
-  { readonly ok: true; readonly value: string } | { readonly ok: false; readonly message: string };
+type Reading = { readonly text: string } | { readonly message: string };
 
-async function attempt(reading: Promise<string>): Promise<Attempt> {
+async function attempt(text: Promise<string>): Promise<Reading> {
   try {
-    return { ok: true, value: await reading };
+    return { text: await text };
   } catch (thrown) {
-    return { ok: false, message: errorMessage(thrown) };
+    return { message: errorMessage(thrown) };
   }
 }
 
-/** CA files, and certificate and key of the admin API, before anything is known to be right. */
-function namedFiles(raw: unknown): ReadonlySet<string> {
-  const probes = member(raw, 'probes');
-  const tls = member(member(raw, 'admin'), 'tls');
-  const authorities = Array.isArray(probes) ? probes.map((probe: unknown) => member(probe, 'ca')) : [];
-  const files = [member(tls, 'certificate'), member(tls, 'key'), ...authorities];
-  return new Set(files.filter((file): file is string => typeof file === 'string' && file !== ''));
-}
+const CHECKS: readonly Check[] = [
+  ...[...NAME_CHECKS, ...PROBE_CHECKS, ...POOL_CHECKS],
+  ({ portIssues }) => portIssues,
+  ...[...RULE_CHECKS, ...LISTENER_CHECKS, ...LOOP_CHECKS, ...SOURCE_CHECKS],
+  ...[...ROOT_CHECKS, ...CAPTURE_CHECKS, ...KERNEL_CHECKS, ...AZURE_CHECKS],
+];
 
-function member(value: unknown, key: string): unknown {
-  if (typeof value !== 'object' || value === null) return undefined;
-  return (value as Readonly<Record<string, unknown>>)[key];
+const ORDER: Readonly<Record<Severity, number>> = { error: 0, warning: 1, note: 2 };
+
+/** Checks what was read in every respect, and reports everything at once. */
+function validate(
+  json: Extract<JsonText, { readonly ok: true }>,
+  { written, issues: shape }: Shape,
+  { ownAddresses = [], readFile }: Surroundings,
+): ParseResult {
+  const told = (issues: readonly Issue[]) =>
+    [...json.issues, ...shape, ...issues]
+      .map((issue) => findingOf(issue, json.locate(issue.path, issue.atKey === true)))
+      .sort((a, b) => ORDER[a.severity] - ORDER[b.severity] || byPlace(a, b));
+  if (written === undefined) return { ok: false, findings: told([]) };
+  const files = readNamedFiles(written, readFile);
+  const draft = resolve(written, files.texts, ownAddresses);
+  const findings = told([...CHECKS.flatMap((check) => check(draft)), ...files.issues]);
+  if (findings[0]?.severity === 'error') return { ok: false, findings };
+  return {
+    ok: true,
+    configuration: configurationOf(draft, files.texts, configurationDigest(written.raw)),
+    findings,
+  };
 }
 
 function findingOf(
@@ -125,45 +137,11 @@ function byPlace(a: Finding, b: Finding): number {
   return (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0);
 }
 
-/** What the outside world adds to a configuration. */
-export interface Surroundings {
-  /** Addresses of this machine, for wildcard frontends; loopback need not be in it. @default none */
-  readonly ownAddresses?: readonly IpAddress[];
-  /** The text of a file that the configuration names. Throws if it cannot. Without it, files are refused. */
-  readonly readFile?: (path: string) => string;
-}
-
-const CHECKS: readonly Check[] = [
-  ...[...NAME_CHECKS, ...PROBE_CHECKS, ...POOL_CHECKS],
-  ({ portIssues }) => portIssues,
-  ...[...RULE_CHECKS, ...LISTENER_CHECKS, ...LOOP_CHECKS, ...SOURCE_CHECKS],
-  ...[...ROOT_CHECKS, ...CAPTURE_CHECKS, ...KERNEL_CHECKS, ...AZURE_CHECKS],
-];
-
-/** Checks a parsed configuration in every respect and reports everything at once. Never throws on any JSON value. */
-export function validate(
-  raw: unknown,
-  { ownAddresses = [], readFile }: Surroundings,
-): { readonly configuration?: Configuration; readonly issues: readonly Issue[] } {
-  const { written, issues: shape } = readShape(raw);
-  if (written === undefined) return { issues: shape };
-  const texts = readNamedFiles(written, readFile);
-  const draft = resolve(written, texts, ownAddresses);
-  const issues = [...shape, ...CHECKS.flatMap((check) => check(draft)), ...texts.issues];
-  if (issues.some(({ severity }) => severity === 'error')) return { issues };
-  return { issues, configuration: configurationOf(draft, texts, configurationDigest(raw)) };
-}
-
 /** JSON with the keys of every object in order, so that equal values have equal text. Takes what JSON.parse gives. */
 export function canonicalJson(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map((item) => canonicalJson(item)).join(',')}]`;
-  if (typeof value === 'object' && value !== null) {
-    const members = Object.entries(value)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, member]) => `${JSON.stringify(key)}:${canonicalJson(member)}`);
-    return `{${members.join(',')}}`;
-  }
-  return JSON.stringify(value);
+  return JSON.stringify(value, (_key, part: unknown) =>
+    isObject(part) ? Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1))) : part,
+  );
 }
 
 /**
@@ -171,85 +149,73 @@ export function canonicalJson(value: unknown): string {
  * that the configuration names do not either. Nor does the admin token: the digest is in logs and metrics, where a
  * weak token could be found by trying.
  */
-export function configurationDigest(raw: unknown): string {
-  const counted =
-    typeof raw === 'object' && raw !== null && !Array.isArray(raw)
-      ? Object.fromEntries(
-          Object.entries(raw)
-            .filter(([key]) => key !== '$schema')
-            .map(([key, value]) => [key, key === 'admin' ? withoutToken(value) : value]),
-        )
-      : raw;
-  return createHash('sha256').update(canonicalJson(counted)).digest('hex');
+function configurationDigest({ $schema: _, ...raw }: JsonObject): string {
+  const admin = isObject(raw['admin']) ? { admin: { ...raw['admin'], token: undefined } } : {};
+  return createHash('sha256')
+    .update(canonicalJson({ ...raw, ...admin }))
+    .digest('hex');
 }
 
-function withoutToken(admin: unknown): unknown {
-  if (typeof admin !== 'object' || admin === null) return admin;
-  return Object.fromEntries(Object.entries(admin).filter(([key]) => key !== 'token'));
-}
-
-interface PemKind {
-  /** `certificate` */
-  readonly holds: string;
-  readonly pem: RegExp;
-}
-
-const CERTIFICATE: PemKind = { holds: 'certificate', pem: /-----BEGIN (?:TRUSTED )?CERTIFICATE-----/ };
-const KEY: PemKind = {
+const CERTIFICATE = { holds: 'certificate', pem: /-----BEGIN (?:TRUSTED )?CERTIFICATE-----/ };
+const KEY = {
   holds: 'private key without a passphrase',
   pem: /-----BEGIN (?:EC |RSA )?PRIVATE KEY-----/,
 };
+
+/** A PEM file that the configuration names, and what must be in it. */
+interface NamedFile {
+  readonly at: Path;
+  readonly file: string;
+  readonly kind: typeof CERTIFICATE;
+}
+
+function namedFiles({ probes, root: { admin } }: Written): readonly NamedFile[] {
+  const authorities = probes.flatMap(({ at, value: { ca: file } }) =>
+    file === undefined ? [] : [{ at: [...at, 'ca'], file, kind: CERTIFICATE }],
+  );
+  if (admin?.tls === undefined) return authorities;
+  const { certificate, key } = admin.tls;
+  return [
+    ...authorities,
+    { at: [...TLS, 'certificate'], file: certificate, kind: CERTIFICATE },
+    { at: [...TLS, 'key'], file: key, kind: KEY },
+  ];
+}
+
+const TLS: Path = ['admin', 'tls'];
 
 /**
  * Reads every file that the configuration names.
  * @param readFile - the text of a file, or throws; undefined: files are refused
  */
 function readNamedFiles(
-  { probes, root: { admin } }: Written,
+  written: Written,
   readFile: Surroundings['readFile'],
-): NamedTexts & { readonly issues: readonly Issue[] } {
+): { readonly texts: NamedTexts; readonly issues: readonly Issue[] } {
+  const texts = new Map<string, string>();
   const issues: Issue[] = [];
-  const read = (file: string, path: Path, kind: PemKind): string | undefined => {
-    const { text, message, expected = `no "${String(path.at(-1))}" here` } = readPem(file, kind, readFile);
-    if (message !== undefined) {
-      issues.push(error('LB_CONFIG_UNREADABLE', path, message, { found: `"${file}"`, expected }));
+  for (const { at, file, kind } of namedFiles(written)) {
+    const unreadable = (message: string, expected: string) =>
+      issues.push(error('LB_CONFIG_UNREADABLE', at, message, { found: `"${file}"`, expected }));
+    try {
+      const text = readFile?.(file);
+      if (text === undefined) {
+        unreadable('Files can only be named in a configuration file', `no "${String(at.at(-1))}" here`);
+      } else if (kind.pem.test(text)) texts.set(file, text);
+      else unreadable(`File "${file}" holds no ${kind.holds}`, `a PEM file with a ${kind.holds}`);
+    } catch (thrown) {
+      unreadable(`File "${file}" cannot be read: ${errorMessage(thrown)}`, 'a PEM file that can be read');
     }
-    return text;
-  };
-
-  const authorities = new Map<string, string>();
-  for (const { path, value: probe } of probes) {
-    const text = probe.ca === undefined ? undefined : read(probe.ca, [...path, 'ca'], CERTIFICATE);
-    if (text !== undefined) authorities.set(probe.name, text);
   }
-  const tls = admin?.tls;
-  if (tls === undefined) return { authorities, issues };
-  const certificate = read(tls.certificate, ['admin', 'tls', 'certificate'], CERTIFICATE);
-  const key = read(tls.key, ['admin', 'tls', 'key'], KEY);
-  if (certificate === undefined || key === undefined) return { authorities, issues };
-  const wrong = pairProblem(certificate, key);
-  if (wrong === undefined) return { authorities, adminTls: { certificate, key }, issues };
-  const message = `Certificate and key cannot be used together: ${wrong}`;
-  const found = `"${tls.certificate}" and "${tls.key}"`;
-  const expected = 'a certificate and its own private key';
-  issues.push(error('LB_TLS_PAIR', ['admin', 'tls'], message, { found, expected }));
-  return { authorities, issues };
-}
-
-function readPem(
-  file: string,
-  { holds, pem }: PemKind,
-  readFile: Surroundings['readFile'],
-): { readonly text?: string; readonly message?: string; readonly expected?: string } {
-  if (readFile === undefined) return { message: 'Files can only be named in a configuration file' };
-  try {
-    const text = readFile(file);
-    if (pem.test(text)) return { text };
-    return { message: `File "${file}" holds no ${holds}`, expected: `a PEM file with a ${holds}` };
-  } catch (thrown) {
-    const message = `File "${file}" cannot be read: ${errorMessage(thrown)}`;
-    return { message, expected: 'a PEM file that can be read' };
+  const tls = written.root.admin?.tls;
+  if (tls !== undefined && issues.length === 0) {
+    const wrong = pairProblem(texts.get(tls.certificate) ?? '', texts.get(tls.key) ?? '');
+    const message = `Certificate and key cannot be used together: ${wrong}`;
+    const found = `"${tls.certificate}" and "${tls.key}"`;
+    const expected = 'a certificate and its own private key';
+    if (wrong !== undefined) issues.push(error('LB_TLS_PAIR', TLS, message, { found, expected }));
   }
+  return { texts, issues };
 }
 
 function pairProblem(certificate: string, key: string): string | undefined {

@@ -14,17 +14,18 @@ import { nearestWord } from './text.js';
 
 /** A part of the configuration and the place it came from. */
 export interface Located<T> {
-  readonly path: Path;
+  readonly at: Path;
   readonly value: T;
 }
 
 export type ListName = keyof typeof LIST_SCHEMAS;
+export const LISTS = Object.keys(LIST_SCHEMAS) as readonly ListName[];
 
-/** Where a name stands that something in `list` should bear. */
-export interface Reference extends Located<string> {
+/** A name of something in `list`, or where something in it is called by a name. */
+export interface Name extends Located<string> {
   readonly list: ListName;
-  /** The name is a key. */
-  readonly atKey: boolean;
+  /** It is a key. */
+  readonly atKey?: boolean;
 }
 
 /**
@@ -38,20 +39,32 @@ export interface Written {
   readonly probes: readonly Located<ProbeInput>[];
   readonly backendPools: readonly Located<BackendPoolInput>[];
   readonly rules: readonly Located<RuleInput>[];
+  /** Whether none is left out: one that cannot be read may use anything. */
+  readonly hasAllRules: boolean;
   /** Every name that was given, those of wrong elements included. */
-  readonly names: Readonly<Record<ListName, readonly Located<string>[]>>;
+  readonly names: readonly Name[];
   /** Every name that something was called by, by wrong elements too. */
-  readonly references: readonly Reference[];
+  readonly references: readonly Name[];
   /** Whether the kernel data plane was asked for, even where something about it is wrong. */
   readonly asksForKernel: boolean;
+  /** All of it, as JSON. */
+  readonly raw: JsonObject;
   /** Whether what is at a place was written there, not left to its default. */
   readonly given: (path: Path) => boolean;
+  /** What was written at a place, in words; undefined: nothing, a list or an object. */
+  readonly found: (path: Path) => string | undefined;
 }
 
-type JsonObject = Readonly<Record<string, unknown>>;
+export type JsonObject = Readonly<Record<string, unknown>>;
 
-/** Reads every key and every element once, by its schema. Nothing is `written` if `raw` is no object at all. */
-export function readShape(raw: unknown): { readonly written?: Written; readonly issues: readonly Issue[] } {
+/** Nothing is `written` if there is no object at all. */
+export interface Shape {
+  readonly written?: Written;
+  readonly issues: readonly Issue[];
+}
+
+/** Reads every key and every element once, by its schema. */
+export function readShape(raw: unknown): Shape {
   const issues: Issue[] = [];
   /** The value, or undefined with its issues told. */
   const read = <T>(schema: z.ZodType<T>, path: Path, value: unknown): T | undefined => {
@@ -73,26 +86,28 @@ export function readShape(raw: unknown): { readonly written?: Written; readonly 
     const isOptional = key === 'probes' && !Object.hasOwn(raw, key);
     if (!isOptional) read(z.array(z.unknown()), [key], raw[key]);
     return elements(raw, key).flatMap((element, index) => {
-      const path = [key, index];
-      const value = read(schema, path, element);
-      return value === undefined ? [] : [{ path, value }];
+      const at = [key, index];
+      const value = read(schema, at, element);
+      return value === undefined ? [] : [{ at, value }];
     });
   };
+  const rules = list('rules', LIST_SCHEMAS.rules);
   const written: Written = {
     root: Object.fromEntries(root) as RootInput,
     frontends: list('frontends', LIST_SCHEMAS.frontends),
     probes: list('probes', LIST_SCHEMAS.probes),
     backendPools: list('backendPools', LIST_SCHEMAS.backendPools),
-    rules: list('rules', LIST_SCHEMAS.rules),
-    names: {
-      frontends: namesOf(raw, 'frontends'),
-      probes: namesOf(raw, 'probes'),
-      backendPools: namesOf(raw, 'backendPools'),
-      rules: namesOf(raw, 'rules'),
-    },
+    rules,
+    hasAllRules: Array.isArray(raw['rules']) && raw['rules'].length === rules.length,
+    names: LISTS.flatMap((list) => namesIn(raw, list)),
     references: [...ruleReferences(raw), ...aliasReferences(raw)],
     asksForKernel: valueAt(raw, ['dataPlane', 'kind']).value === 'kernel',
+    raw,
     given: (path) => valueAt(raw, path).present,
+    found: (path) => {
+      const { present, value } = valueAt(raw, path);
+      return present && (typeof value !== 'object' || value === null) ? inWords(path, value) : undefined;
+    },
   };
   const known = Object.keys(configSchema.shape);
   const unknown = Object.keys(raw).filter((key) => !known.includes(key));
@@ -101,31 +116,31 @@ export function readShape(raw: unknown): { readonly written?: Written; readonly 
 
 const REFERENCE_KEYS = { frontend: 'frontends', backendPool: 'backendPools', probe: 'probes' } as const;
 
-function ruleReferences(raw: JsonObject): Reference[] {
+function ruleReferences(raw: JsonObject): readonly Name[] {
   return elements(raw, 'rules').flatMap((rule, index) =>
-    Object.entries(REFERENCE_KEYS).flatMap(([key, list]): Reference[] => {
+    Object.entries(REFERENCE_KEYS).flatMap(([key, list]) => {
       const value = isObject(rule) ? rule[key] : undefined;
-      return typeof value === 'string' ? [{ path: ['rules', index, key], value, list, atKey: false }] : [];
+      return typeof value === 'string' ? [{ list, at: ['rules', index, key], value }] : [];
     }),
   );
 }
 
-function aliasReferences(raw: JsonObject): Reference[] {
+function aliasReferences(raw: JsonObject): readonly Name[] {
   return elements(raw, 'backendPools').flatMap((pool, poolIndex) =>
     elements(pool, 'backends').flatMap((backend, index) => {
       const aliases = isObject(backend) ? backend['floatingAddresses'] : undefined;
-      return Object.keys(isObject(aliases) ? aliases : {}).map((value): Reference => {
-        const path = ['backendPools', poolIndex, 'backends', index, 'floatingAddresses', value];
-        return { path, value, list: 'frontends', atKey: true };
+      return Object.keys(isObject(aliases) ? aliases : {}).map((value): Name => {
+        const at = ['backendPools', poolIndex, 'backends', index, 'floatingAddresses', value];
+        return { list: 'frontends', at, value, atKey: true };
       });
     }),
   );
 }
 
-function namesOf(raw: JsonObject, list: ListName): Located<string>[] {
+function namesIn(raw: JsonObject, list: ListName): readonly Name[] {
   return elements(raw, list).flatMap((element, index) => {
-    const name = isObject(element) ? element['name'] : undefined;
-    return typeof name === 'string' ? [{ path: [list, index, 'name'], value: name }] : [];
+    const value = isObject(element) ? element['name'] : undefined;
+    return typeof value === 'string' ? [{ list, at: [list, index, 'name'], value }] : [];
   });
 }
 
@@ -134,7 +149,7 @@ function elements(holder: unknown, key: string): readonly unknown[] {
   return Array.isArray(value) ? value : [];
 }
 
-function isObject(value: unknown): value is JsonObject {
+export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
@@ -215,7 +230,7 @@ function wrongValue({ code: kind, message: expected }: z.core.$ZodIssue, path: P
     const message = `Missing key "${key}", expected ${expected}`;
     return error('LB_MISSING_KEY', path, message, { found: 'nothing', expected });
   }
-  const found = SECRETS.has(path.join('.')) ? withoutWords(value) : inWords(value);
+  const found = inWords(path, value);
   const code = kind === 'invalid_type' ? 'LB_TYPE' : 'LB_VALUE';
   return error(code, path, `Expected ${expected}, found ${found}`, { found, expected });
 }
@@ -232,12 +247,13 @@ function valueAt(raw: unknown, path: Path): { readonly present: boolean; readonl
 /** What may hold a secret: findings are logged and sent around. */
 const SECRETS: ReadonlySet<string> = new Set(['admin.token', 'events.webhook']);
 
-function withoutWords(value: unknown): string {
-  return typeof value === 'string' ? `text of ${value.length} characters` : `a value of type ${typeof value}`;
-}
-
-/** A value as JSON, cut short. */
-function inWords(value: unknown): string {
+/** The value at a place as JSON, cut short. */
+function inWords(path: Path, value: unknown): string {
+  if (SECRETS.has(path.join('.'))) {
+    return typeof value === 'string'
+      ? `text of ${value.length} characters`
+      : `a value of type ${typeof value}`;
+  }
   if (Array.isArray(value)) return 'a list';
   if (typeof value === 'object' && value !== null) return 'an object';
   const text = value === undefined ? 'nothing' : JSON.stringify(value);

@@ -30,7 +30,6 @@ import type { Located, Written } from './read.js';
 import {
   KERNEL_DEFAULTS,
   type BackendPoolInput,
-  type FrontendInput,
   type KernelInput,
   type ProbeInput,
   type RootInput,
@@ -56,6 +55,8 @@ export interface Draft {
   readonly rules: readonly Rule[];
   /** What is wrong with the ports of rules. */
   readonly portIssues: readonly Issue[];
+  /** Where haports itself listens, for others than clients. */
+  readonly own: readonly OwnListen[];
   /** Addresses of this machine. */
   readonly ownAddresses: readonly IpAddress[];
   /** Where a thing of this draft was written, or a key of it. Throws TypeError on anything else. */
@@ -66,13 +67,8 @@ export interface Draft {
   readonly input: (rule: Rule) => RuleInput;
 }
 
-/** The texts of the files that a configuration names. */
-export interface NamedTexts {
-  /** Probe name to the PEM text of its CA file. */
-  readonly authorities: ReadonlyMap<string, string>;
-  /** Of the admin API. Present if both could be read and belong together. */
-  readonly adminTls?: { readonly certificate: string; readonly key: string };
-}
+/** The PEM texts of the files that a configuration names, by what it calls them; those that can be used. */
+export type NamedTexts = ReadonlyMap<string, string>;
 
 /** Links what was written and fills in every default. Pure. */
 export function resolve(written: Written, texts: NamedTexts, ownAddresses: readonly IpAddress[]): Draft {
@@ -84,7 +80,7 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
     return thing;
   };
   const placed = <I, T extends object>(items: readonly Located<I>[], make: (input: I) => T): T[] =>
-    items.map(({ path, value }) => place(make(value), path));
+    items.map(({ at, value }) => place(make(value), at));
   const path = (thing: object, ...keys: Path): Path => {
     const found = paths.get(thing);
     if (found === undefined) throw new TypeError('Asked for the place of something that is not in the draft');
@@ -93,15 +89,24 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
 
   const { capture } = root.dataPlane;
   const kernel = root.dataPlane.kind === 'kernel' ? (root.dataPlane.kernel ?? KERNEL_DEFAULTS) : undefined;
+  const own = ownListens(root);
   place(root, []);
   if (capture !== undefined) place(capture, ['dataPlane', 'capture']);
   if (kernel !== undefined) place(kernel, KERNEL);
   if (root.admin !== undefined) place(root.admin, ['admin']);
 
-  const frontends = placed(written.frontends, frontendOf);
-  const probes = placed(written.probes, (input) => probeOf(input, texts.authorities.get(input.name)));
-  const aliases = kernelAliases(written, kernel);
-  const pools = placed(written.backendPools, (input) => poolOf(input, aliases?.get(input.name)));
+  const frontends = placed(written.frontends, ({ idleTimeout: _, ...frontend }): Frontend => frontend);
+  const probes = placed(written.probes, (input) => probeOf(input, texts));
+  /** With floating IP in the kernel a backend terminates every frontend on the frontend's own address. */
+  const kernelAliases = (pool: string) => {
+    const ofPool = isFloating(kernel) ? written.rules.filter(({ value }) => value.backendPool === pool) : [];
+    const named = new Set(ofPool.map(({ value }) => value.frontend));
+    const served = frontends.filter(({ name }) => named.has(name));
+    return Object.fromEntries(served.map(({ name, address }) => [name, address]));
+  };
+  const pools = placed(written.backendPools, (input) =>
+    poolOf(input, kernel === undefined ? undefined : kernelAliases(input.name)),
+  );
   for (const pool of pools) {
     for (const [index, backend] of pool.backends.entries()) place(backend, path(pool, 'backends', index));
   }
@@ -114,19 +119,19 @@ export function resolve(written: Written, texts: NamedTexts, ownAddresses: reado
     const frontend = frontendNamed.get(input.frontend);
     const pool = poolNamed.get(input.backendPool);
     const probe = input.probe === undefined ? undefined : probeNamed.get(input.probe);
-    const ports = portsOf(item, frontend?.address, { root, kernel, given: written.given });
-    if (!ports.ok) portIssues.push(...ports.issues);
+    const { issues, ports } = portsOf(item, frontend?.address, { root, own, kernel, given: written.given });
+    portIssues.push(...issues);
     const lacksProbe = input.probe !== undefined && probe === undefined;
-    if (!ports.ok || frontend === undefined || pool === undefined || lacksProbe) return [];
+    if (ports === undefined || frontend === undefined || pool === undefined || lacksProbe) return [];
     const idle = idleTimes.get(frontend.name);
-    const links = { frontend, pool, ...(probe === undefined ? {} : { probe }), ...ports.value };
-    const rule = place(ruleOf(input, links, idle, kernel), item.path);
+    const links = { frontend, pool, ...(probe === undefined ? {} : { probe }), ...ports };
+    const rule = place(ruleOf(input, links, idle, kernel), item.at);
     inputs.set(rule, input);
     return [rule];
   });
 
   return {
-    ...{ written, root, kernel, frontends, probes, pools, rules, portIssues, ownAddresses, path },
+    ...{ written, root, own, kernel, frontends, probes, pools, rules, portIssues, ownAddresses, path },
     plane: written.asksForKernel ? 'kernel' : 'userspace',
     tableSize: kernel?.tableSize ?? root.tableSize,
     given: (thing, ...keys) => written.given(path(thing, ...keys)),
@@ -149,14 +154,10 @@ export function isFloating(kernel: Pick<KernelInput, 'mode'> | undefined): boole
   return kernel?.mode === 'floating-l2' || kernel?.mode === 'floating-routed';
 }
 
-function frontendOf({ idleTimeout: _, ...frontend }: FrontendInput): Frontend {
-  return frontend;
-}
-
 /** Azure's cap on the time of an HTTP probe. */
 const MAXIMUM_HTTP_TIMEOUT_MS = 30_000;
 
-function probeOf({ threshold, ca: _, ...input }: ProbeInput, ca: string | undefined): Probe {
+function probeOf({ threshold, ca, ...input }: ProbeInput, texts: NamedTexts): Probe {
   const { protocol, intervalMs } = input;
   const thresholds = { upThreshold: threshold.up, downThreshold: threshold.down };
   if (protocol === 'tcp') return { timeoutMs: intervalMs, ...input, ...thresholds, protocol };
@@ -169,39 +170,22 @@ function probeOf({ threshold, ca: _, ...input }: ProbeInput, ca: string | undefi
     ...input,
     ...thresholds,
     protocol,
-    ...(ca === undefined ? {} : { ca }),
+    ...(ca === undefined ? {} : { ca: texts.get(ca) }),
   };
 }
 
-type Aliases = Backend['floatingAddresses'];
-
-/**
- * With floating IP in the kernel a backend terminates every frontend on the frontend's own address. By pool; undefined:
- * as the operator wrote them.
- */
-function kernelAliases(
-  { rules, frontends }: Written,
-  kernel: KernelInput | undefined,
-): { get(pool: string): Aliases } | undefined {
-  if (kernel === undefined) return undefined;
-  const addresses = new Map(frontends.map(({ value }) => [value.name, value.address]));
-  const byPool = new Map<string, Record<string, IpAddress>>();
-  for (const { value: rule } of isFloating(kernel) ? rules : []) {
-    const address = addresses.get(rule.frontend);
-    if (address === undefined) continue;
-    byPool.set(rule.backendPool, { ...byPool.get(rule.backendPool), [rule.frontend]: address });
-  }
-  return { get: (pool) => byPool.get(pool) ?? {} };
-}
-
-function poolOf({ maxConnections, ...pool }: BackendPoolInput, aliases: Aliases | undefined): BackendPool {
+/** @param aliases - absent: as the operator wrote them */
+function poolOf(
+  { maxConnections, ...pool }: BackendPoolInput,
+  aliases?: Backend['floatingAddresses'],
+): BackendPool {
   const cap = maxConnections === undefined ? {} : { maxConnections };
-  const floating = aliases === undefined ? {} : { floatingAddresses: aliases };
   return {
     ...pool,
     backends: pool.backends.map((backend): Backend => {
       const { text } = backend.address;
-      return { id: `${pool.name}/${text}`, name: text, ...cap, ...backend, ...floating };
+      const floatingAddresses = aliases ?? backend.floatingAddresses;
+      return { id: `${pool.name}/${text}`, name: text, ...cap, ...backend, floatingAddresses };
     }),
   };
 }
@@ -271,21 +255,12 @@ function udpOf({ udp, distribution }: RuleInput, { haPorts }: RulePorts): UdpOpt
   return (answersFrom ?? byDefault) === 'address' ? { ...options, answersFrom: 'address' } : options;
 }
 
-type PortsOutcome =
-  | { readonly ok: true; readonly value: RulePorts }
-  | { readonly ok: false; readonly issues: readonly Issue[] };
-
-interface PortSettings {
-  readonly root: RootInput;
-  readonly kernel: KernelInput | undefined;
-  readonly given: Written['given'];
-}
-
+/** The ports of a rule, or all that is wrong with them. */
 function portsOf(
-  { path, value: input }: Located<RuleInput>,
+  { at: path, value: input }: Located<RuleInput>,
   address: IpAddress | undefined,
-  settings: PortSettings,
-): PortsOutcome {
+  settings: Pick<Draft, 'root' | 'own' | 'kernel'> & Pick<Written, 'given'>,
+): { readonly ports?: RulePorts; readonly issues: readonly Issue[] } {
   const { capture } = settings.root.dataPlane;
   const { backendPort } = input;
   const frontendPort: PortRange = input.frontendPort ?? { first: 0, last: 0 };
@@ -323,18 +298,18 @@ function portsOf(
     const found = formatPortSet(limited);
     issues.push(error('LB_CONFLICT', [...path, 'frontendPort'], message, { found, expected }));
   }
-  if (issues.length > 0) return { ok: false, issues };
+  if (issues.length > 0) return { issues };
 
-  const own = address === undefined ? [] : ownListensAt(settings, address).map(({ port }) => portSetOf(port));
+  const own = address === undefined ? [] : ownListensAt(settings, address).map((listen) => listen.ports);
   const ports = haPorts ? subtractPorts(limited, own.reduce(unionPorts, excluded)) : limited;
   if (portSetSize(ports) === 0) {
     const less = capture === undefined ? '' : ' and excludedPorts';
     const message = `No port is left to listen on: ${formatPortSet(named)} within listenPorts, less haports' own ports${less}`;
-    return { ok: false, issues: [error('LB_CONFLICT', [...path, 'listenPorts'], message)] };
+    return { issues: [error('LB_CONFLICT', [...path, 'listenPorts'], message)] };
   }
   const protocol = input.haPorts ? 'all' : (input.protocol ?? 'all');
   const protocols = protocol === 'all' ? PROTOCOLS : [protocol];
-  return { ok: true, value: { protocols, haPorts, ports, portOffset } };
+  return { issues, ports: { protocols, haPorts, ports, portOffset } };
 }
 
 const EXCLUDED_PORTS: Path = ['dataPlane', 'capture', 'excludedPorts'];
@@ -376,23 +351,25 @@ export function addressesOverlap(a: IpAddress, b: IpAddress): boolean {
 }
 
 /** A place where haports itself takes TCP connections that are no flows. */
-export interface OwnListen {
+export interface OwnListen extends Pick<Rule, 'protocols' | 'ports'> {
   readonly what: string;
-  readonly path: Path;
+  readonly at: Path;
   readonly address: IpAddress;
-  /** Never 0: what listens on any free port takes one that nothing else has. */
+  /** 0: any free one. It takes one that nothing else has, so `ports` is empty then. */
   readonly port: number;
 }
 
 /** Metrics and the admin API. */
-export function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] {
+function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] {
   const named = [
-    { what: "haports' metrics", path: ['metrics', 'listen'], at: metrics?.listen },
-    { what: "haports' admin API", path: ['admin', 'http'], at: admin?.http },
+    { what: "haports' metrics", at: ['metrics', 'listen'], listen: metrics?.listen },
+    { what: "haports' admin API", at: ['admin', 'http'], listen: admin?.http },
   ];
-  return named.flatMap(({ what, path, at }) =>
-    at === undefined || at.port === 0 ? [] : [{ what, path, address: at.address, port: at.port }],
-  );
+  return named.flatMap(({ what, at, listen }): OwnListen[] => {
+    if (listen === undefined) return [];
+    const ports = listen.port === 0 ? [] : portSetOf(listen.port);
+    return [{ what, at, ...listen, protocols: ['tcp'], ports }];
+  });
 }
 
 /**
@@ -400,11 +377,11 @@ export function ownListens({ metrics, admin }: RootInput): readonly OwnListen[] 
  * reach none of its wildcard listeners; packets for destinations beyond reach none at all.
  */
 export function ownListensAt(
-  { root, kernel }: Pick<Draft, 'root' | 'kernel'>,
+  { own, kernel }: Pick<Draft, 'own' | 'kernel'>,
   frontend: IpAddress,
 ): readonly OwnListen[] {
   if (kernel?.mode === 'next-hop') return [];
-  return ownListens(root).filter(({ address }) =>
+  return own.filter(({ address }) =>
     isFloating(kernel) ? compareAddresses(address, frontend) === 0 : addressesOverlap(address, frontend),
   );
 }
@@ -430,11 +407,10 @@ export function configurationOf(draft: Draft, texts: NamedTexts, digest: string)
   });
 }
 
-function adminOf(
-  { tls: _, ...admin }: NonNullable<RootInput['admin']>,
-  { adminTls }: NamedTexts,
-): AdminOptions {
-  return { ...admin, ...(adminTls === undefined ? {} : { tls: adminTls }) };
+function adminOf({ tls, ...admin }: NonNullable<RootInput['admin']>, texts: NamedTexts): AdminOptions {
+  if (tls === undefined) return admin;
+  const text = (file: string) => texts.get(file) ?? '';
+  return { ...admin, tls: { certificate: text(tls.certificate), key: text(tls.key) } };
 }
 
 /** Freezes plain data all the way down and returns it. Typed arrays stay as they are: JavaScript cannot freeze them. */

@@ -1,15 +1,15 @@
 import { request, type IncomingMessage } from 'node:http';
 import { connect, isIP, type Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
+import { addAbortSignal, type Duplex } from 'node:stream';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { IpAddress } from '../model/address.js';
-import type { HttpProbe, Probe, ProbeResult, TcpProbe } from '../model/configuration.js';
+import { formatDuration, type HttpProbe, type Probe, type ProbeResult } from '../model/configuration.js';
 import { errorCode, errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
 import { localCandidates } from '../runtime/machine.js';
 
 /** A result whose duration is not known yet. */
-export type Verdict = Omit<ProbeResult, 'durationMs'>;
+type Verdict = Omit<ProbeResult, 'durationMs'>;
 
 /** Out of descriptors or memory: the probe never left this process. */
 const STARVED = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
@@ -31,11 +31,6 @@ const LOCAL_PROBLEMS: Readonly<Record<string, string>> = {
   EAFNOSUPPORT: 'this machine lacks the address family',
 };
 
-/** `5s`, `1.5s`, `250ms` */
-export function formatDuration(milliseconds: number): string {
-  return milliseconds < 1000 ? `${milliseconds}ms` : `${milliseconds / 1000}s`;
-}
-
 /** Nothing (useful) came before the timeout. */
 export function noAnswer(probe: Probe): Verdict {
   return {
@@ -46,7 +41,7 @@ export function noAnswer(probe: Probe): Verdict {
 }
 
 /** The backend answered, and the answer is bad. */
-export function badAnswer(evidence: string): Verdict {
+function badAnswer(evidence: string): Verdict {
   return { verdict: 'failure', answer: 'explicit', evidence };
 }
 
@@ -76,21 +71,58 @@ export interface ProbeRunner {
   run(probe: Probe, address: IpAddress, signal: AbortSignal): Promise<ProbeResult>;
 }
 
-/** Probes over real sockets. */
+/**
+ * Probes over real sockets, each on a connection of its own that is opened in full and closed in full (Azure: three-way
+ * open, four-way close). A TCP probe sends no data but a PROXY header, and a backend that completes the handshake is up,
+ * whatever it does then. An HTTP probe is one GET: redirects are not followed, a redirect is a status like any other. The
+ * status decides, then the body if one is expected. Bytes that are no HTTP, and a TLS handshake that fails, are explicit
+ * answers; a connection refused, reset or closed before a status came is silence.
+ */
 export function createProbeRunner(deps: { readonly clock: Clock }): ProbeRunner {
   const { clock } = deps;
   return {
     async run(probe, address, signal) {
       const startedMs = clock.monotonicMs();
+      const timed = (verdict: Verdict): ProbeResult => ({
+        ...verdict,
+        durationMs: clock.monotonicMs() - startedMs,
+      });
+      let stream: Duplex | undefined;
       try {
-        if (probe.protocol === 'tcp') return await probeTcp(probe, address, signal, clock);
-        return await probeHttp(probe, address, signal, clock);
+        const socket = await openProbeSocket(probe, address, signal);
+        stream = socket;
+        if (probe.protocol === 'https') {
+          const opened = await openTls(socket, probe, address, signal);
+          if ('verdict' in opened) return timed(signal.aborted ? noAnswer(probe) : opened);
+          stream = opened;
+        }
+        const verdict =
+          probe.protocol === 'tcp' ? connected('connected') : await exchange(stream, probe, address, signal);
+        const result = timed(verdict);
+        await closeGently(stream, signal, clock);
+        return result;
       } catch (error) {
-        // What Node refuses before anything is sent: a header, path, certificate or address it cannot take.
-        return { ...failed(error, probe), durationMs: clock.monotonicMs() - startedMs };
+        if (signal.aborted) return timed(noAnswer(probe));
+        const isOpened = probe.protocol === 'tcp' && resetAfterHandshake(error);
+        return timed(isOpened ? connected('connected, then reset') : failed(error, probe));
+      } finally {
+        stream?.destroy();
       }
     },
   };
+}
+
+function connected(evidence: string): Verdict {
+  return { verdict: 'success', answer: 'explicit', evidence };
+}
+
+/**
+ * Whether the connection was open before it was reset. Linux says ECONNREFUSED only of a RST that answers the SYN
+ * (net/ipv4/tcp_input.c, tcp_reset). Whether we get to see the open socket first is chance and must not decide.
+ */
+function resetAfterHandshake(error: unknown): boolean {
+  const code = errorCode(error);
+  return code === 'ECONNRESET' || code === 'EPIPE';
 }
 
 /** How long a probe that has its verdict waits for the other side to close too, so that it sees FIN and not RST. */
@@ -100,11 +132,7 @@ const CLOSE_GRACE_MS = 250;
  * Opens the probe's TCP connection and sends its PROXY header. Rejects with the system's error. The socket is the
  * caller's; an abort of `signal` destroys it at any time.
  */
-export async function openProbeSocket(
-  probe: Probe,
-  address: IpAddress,
-  signal: AbortSignal,
-): Promise<Socket> {
+async function openProbeSocket(probe: Probe, address: IpAddress, signal: AbortSignal): Promise<Socket> {
   const socket = await connectFromAnywhere(probe, address, signal);
   if (isSelfConnected(socket)) {
     socket.destroy();
@@ -150,9 +178,9 @@ async function connectFrom(
     autoSelectFamily: false,
     allowHalfOpen: true,
     noDelay: true,
-    ...(source === undefined ? {} : { localAddress: source.text }),
+    localAddress: source?.text,
   });
-  destroyOnAbort(socket, signal);
+  addAbortSignal(signal, socket);
   await settled(socket, 'connect');
   return socket;
 }
@@ -163,7 +191,7 @@ function isPortShortage(error: unknown): boolean {
 }
 
 /** Resolves at the event; rejects if the stream fails or closes first. */
-export function settled(stream: Duplex, event: string): Promise<void> {
+function settled(stream: Duplex, event: string): Promise<void> {
   return new Promise((resolve, reject) => {
     // Stays on after the promise is settled: an error event nobody listens for ends the process.
     stream.on('error', reject);
@@ -172,22 +200,11 @@ export function settled(stream: Duplex, event: string): Promise<void> {
   });
 }
 
-/** Destroys the stream when the signal aborts, at once if it has already. */
-export function destroyOnAbort(stream: Duplex, signal: AbortSignal): void {
-  const destroy = () => stream.destroy();
-  if (signal.aborted) {
-    destroy();
-    return;
-  }
-  signal.addEventListener('abort', destroy, { once: true });
-  stream.once('close', () => signal.removeEventListener('abort', destroy));
-}
-
 /**
  * Sends FIN, reads away what still comes and waits for the other side's FIN, at most a quarter of a second; then
  * destroys. Data left unread at the close would make the kernel send RST.
  */
-export async function closeGently(stream: Duplex, signal: AbortSignal, clock: Clock): Promise<void> {
+async function closeGently(stream: Duplex, signal: AbortSignal, clock: Clock): Promise<void> {
   if (!stream.destroyed && !signal.aborted) {
     await new Promise<void>((resolve) => {
       const cancelTimer = clock.setTimer(CLOSE_GRACE_MS, resolve);
@@ -219,23 +236,22 @@ export function isSelfConnected(
  * TLS over a probe's connection, no client certificate. The certificate must be of the server name, or of the
  * backend's address where there is none, unless `skipVerify`. Returns the verdict if the handshake fails.
  */
-export async function openTls(
+async function openTls(
   socket: Socket,
   probe: HttpProbe,
   address: IpAddress,
   signal: AbortSignal,
 ): Promise<TLSSocket | Verdict> {
-  const servername = tlsServerName(probe);
   const stream = connectTls({
     socket,
     // Not dialled: the name the certificate is checked against if there is no servername.
     host: address.text.split('%')[0] ?? '',
     rejectUnauthorized: !probe.skipVerify,
     ALPNProtocols: ['http/1.1'],
-    ...(servername === undefined ? {} : { servername }),
-    ...(probe.ca === undefined ? {} : { ca: probe.ca }),
+    servername: tlsServerName(probe),
+    ca: probe.ca,
   });
-  destroyOnAbort(stream, signal);
+  addAbortSignal(signal, stream);
   try {
     await settled(stream, 'secureConnect');
     return stream;
@@ -255,41 +271,6 @@ export function tlsServerName(probe: HttpProbe): string | undefined {
   const { host = '' } = probe;
   const name = isIP(host) === 0 ? host.replace(/:\d+$/, '') : '';
   return name === '' || name.startsWith('[') || isIP(name) !== 0 ? undefined : name;
-}
-
-/**
- * One GET over a connection of its own. Redirects are not followed: a redirect is a status like any other. The
- * status decides, then the body if one is expected. Bytes that are no HTTP, and a TLS handshake that fails, are
- * explicit answers; a connection refused, reset or closed before a status came is silence.
- */
-export async function probeHttp(
-  probe: HttpProbe,
-  address: IpAddress,
-  signal: AbortSignal,
-  clock: Clock,
-): Promise<ProbeResult> {
-  const startedMs = clock.monotonicMs();
-  const timed = (verdict: Verdict): ProbeResult => ({
-    ...verdict,
-    durationMs: clock.monotonicMs() - startedMs,
-  });
-  let stream: Duplex | undefined;
-  try {
-    const socket = await openProbeSocket(probe, address, signal);
-    stream = socket;
-    if (probe.protocol === 'https') {
-      const opened = await openTls(socket, probe, address, signal);
-      if ('verdict' in opened) return timed(signal.aborted ? noAnswer(probe) : opened);
-      stream = opened;
-    }
-    const result = timed(await exchange(stream, probe, address, signal));
-    await closeGently(stream, signal, clock);
-    return result;
-  } catch (error) {
-    return timed(signal.aborted ? noAnswer(probe) : failed(error, probe));
-  } finally {
-    stream?.destroy();
-  }
 }
 
 /** Sends the request and waits until the verdict is certain, which may be before the body ends. */
@@ -339,8 +320,7 @@ function judgeHead(response: IncomingMessage, probe: HttpProbe): Verdict {
   if (!probe.expectStatus.some(({ first, last }) => first <= status && status <= last)) {
     return badAnswer(evidence);
   }
-  const weight = weightFrom(response, probe);
-  return { verdict: 'success', answer: 'explicit', evidence, ...(weight === undefined ? {} : { weight }) };
+  return { verdict: 'success', answer: 'explicit', evidence, weight: weightFrom(response, probe) };
 }
 
 function judgeBody(
@@ -390,41 +370,6 @@ function defaultHost(probe: HttpProbe, address: IpAddress): string {
   return probe.port === standardPort ? host : `${host}:${probe.port}`;
 }
 
-/**
- * Opens a connection in full and closes it in full (Azure: three-way open, four-way close). Sends no data but a PROXY
- * header. A backend that completes the handshake is up, whatever it does then.
- */
-export async function probeTcp(
-  probe: TcpProbe,
-  address: IpAddress,
-  signal: AbortSignal,
-  clock: Clock,
-): Promise<ProbeResult> {
-  const startedMs = clock.monotonicMs();
-  try {
-    const socket = await openProbeSocket(probe, address, signal);
-    const durationMs = clock.monotonicMs() - startedMs;
-    await closeGently(socket, signal, clock);
-    return { verdict: 'success', answer: 'explicit', evidence: 'connected', durationMs };
-  } catch (error) {
-    const durationMs = clock.monotonicMs() - startedMs;
-    if (signal.aborted) return { ...noAnswer(probe), durationMs };
-    if (resetAfterHandshake(error)) {
-      return { verdict: 'success', answer: 'explicit', evidence: 'connected, then reset', durationMs };
-    }
-    return { ...failed(error, probe), durationMs };
-  }
-}
-
-/**
- * Whether the connection was open before it was reset. Linux says ECONNREFUSED only of a RST that answers the SYN
- * (net/ipv4/tcp_input.c, tcp_reset). Whether we get to see the open socket first is chance and must not decide.
- */
-function resetAfterHandshake(error: unknown): boolean {
-  const code = errorCode(error);
-  return code === 'ECONNRESET' || code === 'EPIPE';
-}
-
 /** A probe looks at no more of a body than this. */
 export const BODY_LIMIT_BYTES = 64 * 1024;
 
@@ -467,7 +412,7 @@ const V2_LOCAL = Buffer.from([
 ]);
 
 /** What a probe sends first: a header that says "from the balancer itself". Empty for `none`. */
-export function probeProxyHeader(probe: Probe): Uint8Array {
+function probeProxyHeader(probe: Probe): Uint8Array {
   if (probe.sendProxy === 'none') return new Uint8Array(0);
   return probe.sendProxy === 'v1' ? V1_UNKNOWN : V2_LOCAL;
 }
@@ -491,8 +436,7 @@ export function connectOnce(
   return new Promise((resolve) => {
     const socket = connect({
       ...{ host: to.text, port },
-      ...(fromPort === undefined ? {} : { localPort: fromPort }),
-      ...(fromAddress === undefined ? {} : { localAddress: fromAddress.text }),
+      ...{ localPort: fromPort, localAddress: fromAddress?.text },
     });
     const end = (answer: string): void => {
       clearTimeout(timer);

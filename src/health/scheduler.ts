@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { compareAddresses, type IpAddress } from '../model/address.js';
-import type { HealthTransition, Probe, ProbeResult } from '../model/configuration.js';
-import type { BackendHealth, Instant } from '../model/forwarding.js';
+import type { HealthTransition, Probe } from '../model/configuration.js';
+import type { BackendHealth } from '../model/forwarding.js';
 import type { Clock } from '../runtime/clock.js';
 import type { ProbeRunner } from './probes.js';
+import { initialHealth, observe } from './thresholds.js';
 
 /** Called after every probe result that counts, with a transition if it changed the state. */
 export type HealthListener = (
@@ -12,18 +13,8 @@ export type HealthListener = (
   transition: HealthTransition | undefined,
 ) => void;
 
-export interface ProbeSchedulerOptions {
-  /** New targets of one update that are probed without delay; the others are spread out. @default 16 */
-  readonly immediateStarts?: number;
-}
-
-/** One target as it stands, for status pages and metrics. */
-export interface ProbeStatus extends ProbeTarget {
-  readonly key: string;
-  readonly health: BackendHealth;
-  /** How much longer flap damping holds back an up; absent: nothing is held. */
-  readonly heldForMs?: number;
-}
+/** New targets of one update that are probed without delay; the others are spread out. */
+export const IMMEDIATE_STARTS = 16;
 
 /**
  * Runs one probe loop for every distinct target, however many rules and pools share it. Health is kept by
@@ -31,17 +22,15 @@ export interface ProbeStatus extends ProbeTarget {
  */
 export class ProbeScheduler {
   readonly #deps: ProbeLoopDeps;
-  readonly #immediateStarts: number;
-  readonly #listeners = new Set<HealthListener>();
+  readonly #listeners: HealthListener[] = [];
   readonly #stopping = new Set<Promise<void>>();
   #loops = new Map<string, ProbeLoop>();
   /** What another process knew, by probe key. */
   #inherited: ReadonlyMap<string, BackendHealth> = new Map();
   #stopped = false;
 
-  constructor(deps: ProbeLoopDeps, options: ProbeSchedulerOptions = {}) {
+  constructor(deps: ProbeLoopDeps) {
     this.#deps = deps;
-    this.#immediateStarts = options.immediateStarts ?? 16;
   }
 
   /** Targets of the next update start with what is known here, by probe key. */
@@ -50,7 +39,7 @@ export class ProbeScheduler {
   }
 
   /**
-   * Takes over a new set of targets; equal ones are merged. Targets that stay go on undisturbed; those that go are
+   * Takes over a new set of targets; equal ones are merged. Targets that stay are not disturbed; those that go are
    * aborted; new ones start at once, beyond the first few with jitter over min(interval, 1 s). A new target that
    * differs from an old one only in interval, timeout, thresholds or damping starts with the old one's health.
    */
@@ -75,7 +64,7 @@ export class ProbeScheduler {
       const loop = this.#create(key, target, past);
       loops.set(key, loop);
       const spreadMs = Math.min(target.probe.intervalMs, MAX_JITTER_MS);
-      loop.start(started++ < this.#immediateStarts ? 0 : spreadMs);
+      loop.start(started++ < IMMEDIATE_STARTS ? 0 : spreadMs);
     }
     for (const [key, loop] of this.#loops) if (!loops.has(key)) this.#retire(loop);
     this.#loops = loops;
@@ -87,15 +76,6 @@ export class ProbeScheduler {
     return this.#loops.get(key)?.health;
   }
 
-  /** All targets, in the order of the last update. */
-  statuses(): readonly ProbeStatus[] {
-    const nowMs = this.#deps.clock.monotonicMs();
-    return [...this.#loops].map(([key, { target, health }]) => {
-      const heldForMs = health.heldUntilMs === undefined ? 0 : health.heldUntilMs - nowMs;
-      return { key, ...target, health, ...(heldForMs > 0 ? { heldForMs } : {}) };
-    });
-  }
-
   /** Traffic failed to reach this address: every target there is probed now, at most once per 500 ms. */
   hasten(address: IpAddress): void {
     for (const loop of this.#loops.values()) {
@@ -103,10 +83,8 @@ export class ProbeScheduler {
     }
   }
 
-  /** Calls the listener until the returned function is called. */
-  onHealth(listener: HealthListener): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+  onHealth(listener: HealthListener): void {
+    this.#listeners.push(listener);
   }
 
   /** Aborts all probes and resolves when no socket or timer is left. No listener is called after. Idempotent. */
@@ -118,8 +96,7 @@ export class ProbeScheduler {
   }
 
   #create(key: string, target: ProbeTarget, health: BackendHealth | undefined): ProbeLoop {
-    const { tracker } = this.#deps;
-    return new ProbeLoop(this.#deps, target, health ?? tracker.initialHealth(), (after, transition) => {
+    return new ProbeLoop(this.#deps, target, health ?? initialHealth(), (after, transition) => {
       for (const listener of this.#listeners) listener(key, after, transition);
     });
   }
@@ -139,21 +116,9 @@ export const MAX_JITTER_MS = 1000;
 /** A timer this many intervals late means that this process stood still. */
 const FROZEN_INTERVALS = 2;
 
-/** The reducer that turns results into health; see pool/health-tracker. */
-export interface HealthTracker {
-  initialHealth(): BackendHealth;
-  observe(
-    health: BackendHealth,
-    probe: Probe,
-    result: ProbeResult,
-    at: Instant,
-  ): { readonly health: BackendHealth; readonly transition?: HealthTransition };
-}
-
 export interface ProbeLoopDeps {
   readonly clock: Clock;
   readonly runner: ProbeRunner;
-  readonly tracker: HealthTracker;
   /** 0 <= x < 1. */
   readonly random: () => number;
 }
@@ -261,7 +226,7 @@ export class ProbeLoop {
   }
 
   async #probe(controller: AbortController): Promise<void> {
-    const { clock, runner, tracker } = this.#deps;
+    const { clock, runner } = this.#deps;
     const { address, probe } = this.#target;
     const deadlineMs = this.#startedMs + probe.timeoutMs;
     const cancelTimeout = clock.setTimer(probe.timeoutMs, () => controller.abort());
@@ -275,7 +240,7 @@ export class ProbeLoop {
     this.#schedule(this.#hurry ? 0 : Math.max(0, probe.intervalMs - sinceStartMs));
     if (frozen) return;
     const at = { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
-    const { health, transition } = tracker.observe(this.#health, probe, result, at);
+    const { health, transition } = observe(this.#health, probe, result, at);
     this.#health = health;
     this.#onHealth(health, transition);
   }

@@ -138,25 +138,21 @@ export interface Configuration {
 export type Distribution = 'five-tuple' | 'source-ip-protocol' | 'source-ip';
 
 /** What ends a backend's hold on its flows. */
-export type FlowTrigger = 'probe-down' | 'admin-down' | 'removed' | 'drain-deadline' | 'idle';
+export type FlowTrigger = (typeof FLOW_TRIGGERS)[number];
 
-export const FLOW_TRIGGERS: readonly FlowTrigger[] = [
-  'probe-down',
-  'admin-down',
-  'removed',
-  'drain-deadline',
-  'idle',
-];
+export const FLOW_TRIGGERS = ['probe-down', 'admin-down', 'removed', 'drain-deadline', 'idle'] as const;
 
 /**
  * What then happens to a flow. `persist`: it stays where it is. `rebalance`: UDP moves with its next datagram;
  * a spliced TCP stream cannot be moved and is reset. `reset`: TCP gets RST on both ends, a UDP flow ends and its
- * next datagram starts a new one. `drop`: the flow is forgotten without a word and its packets are discarded
+ * next datagram starts a new one. `drop`: the flow is dropped silently: its packets are discarded
  * until the client gives up.
  */
 export type FlowAction = 'persist' | 'rebalance' | 'reset' | 'drop';
 
-export type FlowPolicy = Readonly<Record<FlowTrigger, Readonly<Record<Protocol, FlowAction>>>>;
+export type FlowPolicy = Readonly<Record<FlowTrigger, FlowActions>>;
+
+type FlowActions = Readonly<Record<Protocol, FlowAction>>;
 
 /** What a new flow meets when no backend is eligible. `drop` over TCP: accepted, never answered, closed later. */
 export type AllDownAction = 'reset' | 'drop' | 'fail-open';
@@ -312,7 +308,7 @@ export interface ProbeResult {
   readonly evidence: string;
   readonly durationMs: number;
   /** From `weightFromProbeHeader`, if the header was there and valid. */
-  readonly weight?: number;
+  readonly weight?: number | undefined;
   /** The probe never left this process (no descriptors, no memory): says nothing about the backend and is not counted. */
   readonly inconclusive?: true;
 }
@@ -328,65 +324,40 @@ export interface HealthTransition {
 
 export type FlowPolicyPreset = 'azure' | 'aws-gwlb' | 'gcp' | 'firewall';
 
-const PERSIST_TCP_MOVE_UDP: Readonly<Record<'tcp' | 'udp', FlowAction>> = {
-  tcp: 'persist',
-  udp: 'rebalance',
-};
-const RESET_TCP_MOVE_UDP: Readonly<Record<'tcp' | 'udp', FlowAction>> = { tcp: 'reset', udp: 'rebalance' };
-const PERSIST_BOTH: Readonly<Record<'tcp' | 'udp', FlowAction>> = { tcp: 'persist', udp: 'persist' };
-const END_BOTH: Readonly<Record<'tcp' | 'udp', FlowAction>> = { tcp: 'reset', udp: 'reset' };
+const MOVE_UDP: FlowActions = { tcp: 'reset', udp: 'rebalance' };
 
 /**
- * What happens to flows when their backend goes, by the habits of the balancers people know. Drain deadlines and
- * idleness are haports' own everywhere but where a line says otherwise: at a deadline TCP is reset and UDP moves,
- * and an idle flow ends (TCP by RST to both ends, UDP without a word).
+ * What becomes of flows whose backend is lost, whichever way. Drain deadlines and idleness are haports' own: at a deadline
+ * TCP is reset and UDP moves, and an idle flow ends (TCP by RST to both ends, UDP silently).
  */
+function whenLost(actions: FlowActions): FlowPolicy {
+  const lost = { 'probe-down': actions, 'admin-down': actions, removed: actions };
+  return { ...lost, 'drain-deadline': MOVE_UDP, idle: { tcp: 'reset', udp: 'reset' } };
+}
+
+/** What happens to flows when their backend goes, by the habits of the balancers people know. */
 export const FLOW_POLICY_PRESETS: Readonly<Record<FlowPolicyPreset, FlowPolicy>> = {
   /**
    * The default. One member down, switched down or removed: established TCP stays on it, UDP moves to a healthy one.
    * Source: Azure Load Balancer health probes ("Probe down behavior") and "Administrative state".
    */
-  azure: {
-    'probe-down': PERSIST_TCP_MOVE_UDP,
-    'admin-down': PERSIST_TCP_MOVE_UDP,
-    removed: PERSIST_TCP_MOVE_UDP,
-    'drain-deadline': RESET_TCP_MOVE_UDP,
-    idle: END_BOTH,
-  },
+  azure: whenLost({ tcp: 'persist', udp: 'rebalance' }),
   /**
    * Flows of both protocols stay, dead target or not, deregistered or not, until they end by themselves. Source: AWS
    * Gateway Load Balancer target group attribute `target_failover`, its default `no_rebalance`.
    */
-  'aws-gwlb': {
-    'probe-down': PERSIST_BOTH,
-    'admin-down': PERSIST_BOTH,
-    removed: PERSIST_BOTH,
-    'drain-deadline': RESET_TCP_MOVE_UDP,
-    idle: END_BOTH,
-  },
+  'aws-gwlb': whenLost({ tcp: 'persist', udp: 'persist' }),
   /**
    * Connection-oriented protocols stay, others move. Source: Google Cloud internal passthrough Network Load Balancer,
    * `connectionPersistenceOnUnhealthyBackends: DEFAULT_FOR_PROTOCOL`.
    */
-  gcp: {
-    'probe-down': PERSIST_TCP_MOVE_UDP,
-    'admin-down': PERSIST_TCP_MOVE_UDP,
-    removed: PERSIST_TCP_MOVE_UDP,
-    'drain-deadline': RESET_TCP_MOVE_UDP,
-    idle: END_BOTH,
-  },
+  gcp: whenLost({ tcp: 'persist', udp: 'rebalance' }),
   /**
    * For stateful appliances: a flow on a dead one is of no use, so TCP clients hear of it at once and can reconnect.
    * Source: what users of gateway balancers asked for (aws/aws-networking-best-practices#165), and the TCP reset
    * attributes AWS Gateway Load Balancer got for it.
    */
-  firewall: {
-    'probe-down': RESET_TCP_MOVE_UDP,
-    'admin-down': RESET_TCP_MOVE_UDP,
-    removed: RESET_TCP_MOVE_UDP,
-    'drain-deadline': RESET_TCP_MOVE_UDP,
-    idle: END_BOTH,
-  },
+  firewall: whenLost(MOVE_UDP),
 };
 
 /**

@@ -1,5 +1,10 @@
 import type { Protocol } from './address.js';
-import type { AdminState, Configuration, HealthTransition } from './configuration.js';
+import {
+  formatDuration,
+  type AdminState,
+  type Configuration,
+  type HealthTransition,
+} from './configuration.js';
 import { errorCode, errorMessage } from './errors.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
 import type { DrainRequest } from './forwarding.js';
@@ -34,26 +39,27 @@ export type IngressMode = 'port-sockets' | 'captured' | 'kernel';
 
 export type EventLevel = 'debug' | 'info' | 'warn' | 'error';
 
+/** How much of something that can run out is in use. */
+export type Pressure = 'high' | 'exhausted' | 'normal';
+
+const PRESSURE_LEVEL: Readonly<Record<Pressure, EventLevel>> = {
+  ...{ high: 'warn', exhausted: 'error', normal: 'info' },
+};
+
 /** How an event of one type reads, in the log and in the event stream. */
 interface Description<E> {
-  /** Absent: it has no line of its own. */
-  readonly level?: EventLevel | ((event: E) => EventLevel);
+  readonly level: EventLevel | ((event: E) => EventLevel);
   /** The name that the line goes by. @default the type */
   readonly name?: (event: E) => string;
-  /** Members of the event, or an object made from it. What is undefined is left out. */
-  readonly fields: readonly (keyof E)[] | ((event: E) => object);
+  /** What is undefined is left out. @default the event's members, without `type` and `atMs` */
+  readonly fields?: (event: E) => object;
   /** One sentence for people, without a full stop. */
   readonly text: (event: E, ingress: IngressMode) => string;
 }
 
-/** An event that has a line. */
-function event<E>(description: Required<Pick<Description<E>, 'level'>> & Description<E>): Description<E> {
+/** Without a description other parts act on it, but it has no line. */
+function event<E>(description?: Description<E>): Description<E> | undefined {
   return description;
-}
-
-/** An event that other parts act on, without a line. */
-function unlogged<E>(): Description<E> {
-  return { fields: [], text: () => '' };
 }
 
 /** What names a backend in an event. */
@@ -63,18 +69,21 @@ interface Member {
   readonly backendName: string;
 }
 
-/** The view of a pool through one probe. */
-interface PoolServing {
-  readonly pool: string;
-  /** Absent: the view of rules without a probe. */
-  readonly probe?: string | undefined;
-  /** Absent while no backend serves. */
-  readonly servingPriority?: number | undefined;
-  /** 0: there are no new flows. */
-  readonly eligible: number;
-  readonly total: number;
-  /** None was eligible before. */
-  readonly wasDown?: boolean;
+/** A port that could not be listened on. */
+export interface ListenFailure {
+  readonly rule: string;
+  readonly protocol: Protocol;
+  readonly address: string;
+  readonly port: number;
+  /** `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` ... */
+  readonly errorCode: string;
+}
+
+/** Ports of one rule, protocol and address that failed alike. */
+export interface ListenFailureGroup extends Omit<ListenFailure, 'port'> {
+  readonly count: number;
+  /** As a port set, cut after 20 ranges. */
+  readonly ports: string;
 }
 
 /** What a data plane answered to an apply. */
@@ -82,32 +91,11 @@ export interface AppliedReport {
   readonly revision: number;
   /** Open after the apply. */
   readonly listeners: Readonly<Record<Protocol, number>>;
-  readonly failures: readonly {
-    readonly rule: string;
-    readonly protocol: Protocol;
-    readonly address: string;
-    readonly port: number;
-    /** `EADDRINUSE`, `EACCES`, `EADDRNOTAVAIL`, `EMFILE` ... */
-    readonly errorCode: string;
-  }[];
-}
-
-/** Ports of one rule, protocol and address that failed alike. */
-export interface ListenFailureGroup {
-  readonly rule: string;
-  readonly protocol: string;
-  readonly address: string;
-  readonly errorCode: string;
-  readonly count: number;
-  /** As a port set, cut after 20 ranges. */
-  readonly ports: string;
+  readonly failures: readonly ListenFailure[];
 }
 
 /** What is said of a drain. */
-export interface Drained extends DrainRequest {
-  readonly pool: string;
-  readonly backendId: string;
-  readonly backendName: string;
+export interface Drained extends DrainRequest, Member {
   readonly flowsAtStart: number;
   /** Live flows now. */
   readonly flows: Readonly<Record<Protocol, number>>;
@@ -158,19 +146,14 @@ const KERNEL_KEEPS = 'the kernel keeps forwarding with the rules it has';
 /** Findings of a configuration that cannot be used; `haports check` prints the others. */
 const MAX_FINDINGS = 20;
 
-/**
- * Every event, by its type: the only place where it is described. All are plain data, but for `error`, which is anything
- * thrown. The log, the event stream, the webhook and the flow log subscribe to them (observe/bus.ts).
- */
-export const EVENTS = {
-  // --- from data planes, in batches, apart from their counters -------------------------------------------------
+/** What a data plane tells, in batches. Flow events only if asked for. */
+const PLANE_EVENTS = {
+  'flow-started': event<{ atMs: number; flow: FlowRecord }>(),
 
-  'flow-started': unlogged<{ atMs: number; flow: FlowRecord }>(),
-
-  'flow-ended': unlogged<{ atMs: number; flow: FlowRecord; end: FlowEndReason }>(),
+  'flow-ended': event<{ atMs: number; flow: FlowRecord; end: FlowEndReason }>(),
 
   /** `flow` is how it stands after the move. */
-  'flow-moved': unlogged<{ atMs: number; flow: FlowRecord; fromBackendId: string }>(),
+  'flow-moved': event<{ atMs: number; flow: FlowRecord; fromBackendId: string }>(),
 
   /**
    * Traffic found a backend unreachable. Speeds up its next probe; never ejects by itself. `evidence`: `ECONNREFUSED`,
@@ -178,7 +161,6 @@ export const EVENTS = {
    */
   'passive-failure': event<{ atMs: number; backendId: string; evidence: string }>({
     level: 'debug',
-    fields: ['backendId', 'evidence'],
     text: () => 'Traffic could not reach a backend',
   }),
 
@@ -186,7 +168,7 @@ export const EVENTS = {
   overload: event<{ atMs: number; phase: 'started' | 'ended'; reason: DropReason }>({
     level: ({ phase }) => (phase === 'started' ? 'warn' : 'info'),
     name: ({ phase }) => `overload-${phase}`,
-    fields: ['reason'],
+    fields: ({ reason }) => ({ reason }),
     text: ({ phase, reason }) =>
       `Overload ${phase}${phase === 'started' ? ': new flows are refused' : ''} (${reason})`,
   }),
@@ -196,36 +178,29 @@ export const EVENTS = {
     atMs: number;
     backendId: string;
     sourceAddress: string;
-    level: 'high' | 'exhausted' | 'normal';
+    pressure: Pressure;
     used: number;
     available: number;
   }>({
-    level: ({ level }) => levelOfPressure(level),
-    fields: ['backendId', 'sourceAddress', 'level', 'used', 'available'],
-    text({ level, backendId, sourceAddress, used, available }) {
+    level: ({ pressure }) => PRESSURE_LEVEL[pressure],
+    text({ pressure, backendId, sourceAddress, used, available }) {
       const pair = `from ${sourceAddress} to backend "${backendId}"`;
       const found = {
         high: `Source ports ${pair} are running out`,
         exhausted: `No source port is left ${pair}`,
         normal: `Source port usage ${pair} is back to normal`,
       };
-      return `${found[level]}: ${used} in use of ${available}`;
+      return `${found[pressure]}: ${used} of ${available} are in use`;
     },
   }),
 
   /** The kernel's connection tracking, flows of other programs included: 75 % in use, full, or below 70 % again. */
-  'table-pressure': event<{
-    atMs: number;
-    level: 'high' | 'exhausted' | 'normal';
-    used: number;
-    limit: number;
-  }>({
-    level: ({ level }) => levelOfPressure(level),
-    fields: ['level', 'used', 'limit'],
-    text({ level, used, limit }) {
+  'table-pressure': event<{ atMs: number; pressure: Pressure; used: number; limit: number }>({
+    level: ({ pressure }) => PRESSURE_LEVEL[pressure],
+    text({ pressure, used, limit }) {
       const found = { high: 'is filling up', exhausted: 'is full, new flows fail', normal: 'has room again' };
-      const advice = level === 'normal' ? '' : '. Raise net.netfilter.nf_conntrack_max';
-      return `Connection tracking ${found[level]}: ${used} of ${limit} entries are in use${advice}`;
+      const advice = pressure === 'normal' ? '' : '. Raise net.netfilter.nf_conntrack_max';
+      return `Connection tracking ${found[pressure]}: ${used} of ${limit} entries are in use${advice}`;
     },
   }),
 
@@ -239,10 +214,9 @@ export const EVENTS = {
     failures: number;
   }>({
     level: 'info',
-    fields: ['worker', 'listeners', 'failures'],
     text({ listeners, failures }, ingress) {
-      const rest = failures === 0 ? 'none is missing' : `${failures} still cannot be bound`;
-      return `Now ${listeningWords(ingress, listeners)}, ${rest}`;
+      const rest = failures === 0 ? 'all are bound' : `${failures} still cannot be bound`;
+      return `Now ${listeningWords(ingress, listeners)}; ${rest}`;
     },
   }),
 
@@ -272,17 +246,16 @@ export const EVENTS = {
   /** A data worker died; its flows are gone. It is being replaced. */
   'worker-lost': event<{ atMs: number; worker: number; evidence: string; flowsLost: number }>({
     level: 'error',
-    fields: ['worker', 'evidence', 'flowsLost'],
     text: ({ worker, evidence, flowsLost }) =>
-      `Data worker ${worker} died (${evidence}) with ${flowsLost} flows and is being replaced`,
+      `Data worker ${worker} died (${evidence}) with ${plural(flowsLost, 'flow')} and is being replaced`,
   }),
+};
 
-  // --- what the control plane does ----------------------------------------------------------------------------------
-
+/** What the rest of the process tells. */
+const CONTROL_EVENTS = {
   /** `workers`: data workers; 0: all in one process. */
   starting: event<{ version: string; workers: number }>({
     level: 'info',
-    fields: ['version', 'workers'],
     text: ({ version }) => `haports ${version} is starting`,
   }),
 
@@ -310,7 +283,7 @@ export const EVENTS = {
   'descriptors-short': event<{ limit: number; needed: number; workers?: number | undefined; advice: string }>(
     {
       level: 'error',
-      fields: ['limit', 'needed', 'workers'],
+      fields: ({ limit, needed, workers }) => ({ limit, needed, workers }),
       text: ({ advice }) => `Cannot listen on all ports: ${advice}`,
     },
   ),
@@ -354,13 +327,13 @@ export const EVENTS = {
   'capture-impossible': event<{ error: unknown }>({
     level: 'warn',
     fields: ({ error }) => ({ code: errorCode(error) }),
-    text: ({ error }) => `Cannot capture, so each port is bound: ${errorMessage(error)}`,
+    text: ({ error }) => `Cannot capture ports, binding each one instead: ${errorMessage(error)}`,
   }),
 
   /** Something about the machine that the kernel plane can live with. */
   'kernel-machine': event<{ warning: string }>({
     level: 'warn',
-    fields: [],
+    fields: () => ({}),
     text: ({ warning }) => warning,
   }),
 
@@ -375,7 +348,6 @@ export const EVENTS = {
 
   'admin-changed': event<Member & { from: AdminState; to: AdminState }>({
     level: 'info',
-    fields: ['pool', 'backendId', 'backendName', 'from', 'to'],
     text: ({ pool, backendName, from, to }) =>
       `Admin state of backend "${backendName}" in pool "${pool}" changed from ${from} to ${to}`,
   }),
@@ -383,7 +355,6 @@ export const EVENTS = {
   /** `configured`: the weight of the configuration or of the probe's header. */
   'weight-changed': event<Member & { from: number | 'configured'; to: number | 'configured' }>({
     level: 'info',
-    fields: ['pool', 'backendId', 'backendName', 'from', 'to'],
     text: ({ pool, backendName, from, to }) =>
       `Weight of backend "${backendName}" in pool "${pool}" changed from ${from} to ${to}`,
   }),
@@ -398,22 +369,35 @@ export const EVENTS = {
     text({ phase, drain: { pool, backendName, deadlineMs, then, spreadMs, flowsAtStart, flows } }) {
       const backend = `backend "${backendName}" in pool "${pool}"`;
       const left = flows.tcp + flows.udp;
-      const fate = then === 'leave' ? 'are left alone' : `are ended over ${spreadMs} ms`;
+      const fate = then === 'leave' ? 'leaving them alone' : `ending them over ${formatDuration(spreadMs)}`;
       return {
-        started: `Draining ${backend}: ${left} flows have ${deadlineMs} ms to finish`,
-        deadline: `The drain deadline of ${backend} has passed: ${left} flows ${fate}`,
-        finished: `Drained ${backend}: none of its ${flowsAtStart} flows is left`,
-        cancelled: `The drain of ${backend} was cancelled with ${left} flows left`,
+        started: `Draining ${backend}: ${plural(left, 'flow')}, ${formatDuration(deadlineMs)} to finish`,
+        deadline: `The drain deadline of ${backend} has passed with ${plural(left, 'flow')} left: ${fate}`,
+        finished: `Drained ${backend}: all ${plural(flowsAtStart, 'flow')} finished`,
+        cancelled: `Cancelled the drain of ${backend} with ${plural(left, 'flow')} left`,
       }[phase];
     },
   }),
 
-  /** The set of backends that serve a pool view changed. Down: Azure's NoHealthyBackends, field.md section 1.9. */
-  'pool-serving-changed': event<PoolServing>({
+  /** The set of backends that serve a pool view changed. Down: Azure's NoHealthyBackends. */
+  'pool-serving-changed': event<{
+    pool: string;
+    /** Absent: the view of rules without a probe. */
+    probe?: string | undefined;
+    /** Absent while no backend serves. */
+    servingPriority?: number | undefined;
+    /** 0: there are no new flows. */
+    eligible: number;
+    total: number;
+    /** None was eligible before. */
+    wasDown?: boolean;
+  }>({
     level: ({ eligible }) => (eligible === 0 ? 'error' : 'info'),
     name: ({ eligible, wasDown }) =>
       eligible === 0 ? 'pool-down' : wasDown ? 'pool-recovered' : 'pool-serving',
-    fields: ['pool', 'probe', 'servingPriority', 'eligible', 'total'],
+    fields: ({ pool, probe, servingPriority, eligible, total }) => ({
+      ...{ pool, probe, servingPriority, eligible, total },
+    }),
     text({ pool, eligible, total, servingPriority, wasDown }) {
       if (eligible === 0) return `No backend of pool "${pool}" is eligible (0 of ${total})`;
       const priority = servingPriority === undefined ? '' : `, priority ${servingPriority} serves`;
@@ -424,9 +408,9 @@ export const EVENTS = {
 
   applied: event<{ digest: string; report: AppliedReport }>({
     level: 'info',
-    fields: ({ digest, report: { revision, listeners, failures } }) => ({
-      ...{ revision, digest, listeners, failures: failures.length },
-    }),
+    fields({ digest, report: { revision, listeners, failures } }) {
+      return { revision, digest, listeners, failures: failures.length };
+    },
     text: ({ report: { revision, listeners } }, ingress) =>
       `Applied revision ${revision}: ${listeningWords(ingress, listeners)}`,
   }),
@@ -443,7 +427,7 @@ export const EVENTS = {
         const all = failures.length + listeners.tcp + listeners.udp;
         return `Cannot listen on ${failures.length} of ${all} ports${example}`;
       }
-      return `Cannot listen on ${failures.length} ${failures.length === 1 ? 'port' : 'ports'}${example}`;
+      return `Cannot listen on ${plural(failures.length, 'port')}${example}`;
     },
   }),
 
@@ -463,7 +447,7 @@ export const EVENTS = {
       return { cause, revision, digest, durationMs, kept, lost, movedShare: plan.movedShare, backends };
     },
     text: ({ cause, report: { digest, kept, lost } }) =>
-      `Reloaded by ${cause}, digest ${digest.slice(0, 12)}: kept ${kept.flows} flows and ${kept.listeners} listeners, lost ${lost.flows} flows and ${lost.listeners} listeners`,
+      `Reloaded by ${cause}, digest ${digest.slice(0, 12)}: kept ${flowsAndListeners(kept)}, lost ${flowsAndListeners(lost)}`,
   }),
 
   /** Tells what is wrong with the configuration where the error does: after a SIGHUP, the log is the only answer. */
@@ -495,9 +479,9 @@ export const EVENTS = {
     atMs: number;
   }>({
     level: ({ phase }) => (phase === 'resolved' ? 'info' : 'warn'),
-    fields: ['name', 'severity', 'phase', 'subject', 'evidence', 'atMs'],
+    fields: (event) => ({ ...event, type: undefined }),
     text: ({ name, phase, subject, evidence }) =>
-      `${name} of "${subject}"${{ raised: '', again: ' still', resolved: ' is over' }[phase]}: ${evidence}`,
+      `${name} of "${subject}"${{ raised: '', again: ' continues', resolved: ' resolved' }[phase]}: ${evidence}`,
   }),
 
   /** Passive failures come as fast as clients do: the first at once, then a sum for each backend and interval. */
@@ -510,28 +494,26 @@ export const EVENTS = {
     intervalMs?: number | undefined;
   }>({
     level: 'info',
-    fields: ['backendId', 'evidence', 'count', 'intervalMs'],
     text: ({ backendId, evidence, count, intervalMs }) =>
       intervalMs === undefined
         ? `Traffic could not reach backend "${backendId}": ${evidence}`
-        : `Traffic could not reach backend "${backendId}" ${count} more times, last: ${evidence}`,
+        : `Traffic could not reach backend "${backendId}" ${plural(count, 'more time')}, last: ${evidence}`,
   }),
 
   /** Another process was started, to take this one's place. `pid` 0: it could not be started. */
   'upgrade-started': event<{ pid: number }>({
     level: 'info',
-    fields: ['pid'],
+    // `pid` of a line is the process that writes it.
+    fields: ({ pid }) => ({ newPid: pid }),
     text: ({ pid }) => `Upgrading: started process ${pid}`,
   }),
 
   /** The new process serves; this one only lets its TCP flows finish. */
   'upgrade-ready': event<{ outcome: UpgradeOutcome }>({
     level: 'info',
-    fields: ({ outcome: { pid, version, sockets, udpFlows, durationMs, udpPauseMs } }) => ({
-      ...{ pid, version, sockets, udpFlows, durationMs, udpPauseMs },
-    }),
+    fields: ({ outcome: { pid, ...outcome } }) => ({ newPid: pid, ...outcome }),
     text: ({ outcome: { pid, version, sockets, udpFlows, durationMs } }) =>
-      `Upgraded to haports ${version}: pid ${pid} took over ${sockets} sockets and ${udpFlows} UDP flows after ${Math.round(durationMs)} ms`,
+      `Upgraded to haports ${version}: pid ${pid} took over ${plural(sockets, 'socket')} and ${plural(udpFlows, 'UDP flow')} after ${Math.round(durationMs)} ms`,
   }),
 
   'upgrade-failed': event<{ error: unknown }>({
@@ -555,9 +537,9 @@ export const EVENTS = {
     keptInKernel?: true | undefined;
   }>({
     level: 'info',
-    fields: ['cause', 'deadlineMs'],
+    fields: ({ cause, deadlineMs }) => ({ cause, deadlineMs }),
     text: ({ cause, deadlineMs, keptInKernel }) =>
-      `Stopping on ${cause}: ${keptInKernel ? KERNEL_KEEPS : `flows may finish for ${deadlineMs} ms`}`,
+      `Stopping on ${cause}: ${keptInKernel ? KERNEL_KEEPS : `flows have ${formatDuration(deadlineMs)} to finish`}`,
   }),
 
   stopped: event<{
@@ -569,15 +551,13 @@ export const EVENTS = {
     level: 'info',
     fields: ({ report: { finished, reset } }) => ({ finished, reset }),
     text: ({ report: { finished, reset }, keptInKernel }) =>
-      `Stopped: ${keptInKernel ? KERNEL_KEEPS : `${finished} flows finished, ${reset} were ended`}`,
+      `Stopped: ${keptInKernel ? KERNEL_KEEPS : `${plural(finished, 'flow')} finished, ${reset} cut off`}`,
   }),
-
-  // --- troubles of the process itself -------------------------------------------------------------------------------
 
   /** The metrics or admin server could not be started in time. */
   'server-failed': event<{ error: unknown }>({
     level: 'error',
-    fields: [],
+    fields: () => ({}),
     text: ({ error }) => errorMessage(error),
   }),
 
@@ -590,7 +570,7 @@ export const EVENTS = {
 
   'systemd-notify-failed': event<{ message: string }>({
     level: 'warn',
-    fields: [],
+    fields: () => ({}),
     text: ({ message }) => message,
   }),
 
@@ -602,20 +582,18 @@ export const EVENTS = {
 
   'flow-log-recovered': event<{ file: string; linesLost: number }>({
     level: 'info',
-    fields: ['file', 'linesLost'],
-    text: ({ file, linesLost }) => `Writing "${file}" again, ${linesLost} lines lost so far`,
+    text: ({ file, linesLost }) => `Writing "${file}" again, ${plural(linesLost, 'line')} lost so far`,
   }),
 
   'flow-log-lost': event<{ file: string; lines: number }>({
     level: 'warn',
-    fields: ['file', 'lines'],
-    text: ({ file, lines }) => `Lost ${lines} lines of "${file}"`,
+    text: ({ file, lines }) => `Lost ${plural(lines, 'line')} of "${file}"`,
   }),
 
   /** Told once until the queue is empty again. `url`: the origin alone, since paths of webhooks are often secrets. */
   'webhook-dropped': event<{ url: string; limit: number }>({
     level: 'warn',
-    fields: ['url'],
+    fields: ({ url }) => ({ url }),
     text: ({ limit }) => `More than ${limit} health events wait for the webhook: the oldest are dropped`,
   }),
 
@@ -627,40 +605,29 @@ export const EVENTS = {
     )
   >({
     level: 'warn',
-    fields: (failed) => ({ ...failed, type: undefined }),
     text: (failed) =>
       failed.count === undefined
         ? `Cannot post health event ${failed.name} of "${failed.subject}" to the webhook: ${failed.evidence}`
-        : `Cannot post ${failed.count} more health events to the webhook: no time was left`,
+        : `Cannot post ${plural(failed.count, 'more health event')} to the webhook: no time was left`,
   }),
 };
 
+/**
+ * Every event, by its type: the only place where it is described. All are plain data, but for `error`, which is anything
+ * thrown. The log, the event stream, the webhook and the flow log subscribe to them (observe/bus.ts).
+ */
+export const EVENTS = { ...PLANE_EVENTS, ...CONTROL_EVENTS };
+
 export type EventType = keyof typeof EVENTS;
 
-type Payload<T extends EventType> = (typeof EVENTS)[T] extends Description<infer E> ? E : never;
+type Payload<T extends EventType> = (typeof EVENTS)[T] extends Description<infer E> | undefined ? E : never;
 
 /** An event of this type, or of one of these types. */
 export type EventOf<T extends EventType> = { [One in T]: Readonly<Payload<One>> & { readonly type: One } }[T];
 
 export type BalancerEvent = EventOf<EventType>;
-
-/** What a data plane tells, in batches. Flow events only if asked for. */
-export type PlaneEvent = EventOf<
-  | 'flow-started'
-  | 'flow-ended'
-  | 'flow-moved'
-  | 'passive-failure'
-  | 'overload'
-  | 'source-port-pressure'
-  | 'table-pressure'
-  | 'listening-changed'
-  | 'kernel-changed'
-  | 'worker-lost'
->;
-
-/** What the rest of the process tells. */
-export type ControlEvent = Exclude<BalancerEvent, PlaneEvent>;
-
+export type PlaneEvent = EventOf<keyof typeof PLANE_EVENTS>;
+export type ControlEvent = EventOf<keyof typeof CONTROL_EVENTS>;
 export type HealthEvent = EventOf<'health-event'>;
 export type KernelChanged = EventOf<'kernel-changed'>;
 export type ListeningChanged = EventOf<'listening-changed'>;
@@ -683,18 +650,19 @@ export interface EventLine {
 /** The line of an event; undefined: it has none. */
 export function describeEvent(event: BalancerEvent, ingress: IngressMode): EventLine | undefined {
   // The table has each event's own description under its type, which is more than the compiler can follow.
-  const { level, name, fields, text } = EVENTS[event.type] as Description<BalancerEvent>;
-  if (level === undefined) return undefined;
-  const members: [string, unknown][] =
-    typeof fields === 'function'
-      ? Object.entries(fields(event))
-      : fields.map((field) => [field, event[field]]);
+  const description = EVENTS[event.type] as Description<BalancerEvent> | undefined;
+  if (description === undefined) return undefined;
+  const { level, name, fields = ownMembers, text } = description;
   return {
     level: typeof level === 'string' ? level : level(event),
     type: name?.(event) ?? event.type,
     message: text(event, ingress),
-    fields: Object.fromEntries(members.filter(([, value]) => value !== undefined)),
+    fields: Object.fromEntries(Object.entries(fields(event)).filter(([, value]) => value !== undefined)),
   };
+}
+
+function ownMembers(event: object): object {
+  return { ...event, type: undefined, atMs: undefined };
 }
 
 /** What `listeners` of a plane's report count, at the beginning of a sentence. */
@@ -707,19 +675,23 @@ export function listeningSentence(
 }
 
 function listeningWords(ingress: IngressMode, { tcp, udp }: Readonly<Record<Protocol, number>>): string {
-  const frontends = (count: number): string => (count === 1 ? '1 frontend' : `${count} frontends`);
   switch (ingress) {
     case 'port-sockets':
       return `listening on ${tcp} TCP and ${udp} UDP ports`;
     case 'captured':
       return `listening on ${tcp} TCP and ${udp} UDP sockets, which get all captured ports`;
     case 'kernel':
-      return `the kernel forwards TCP of ${frontends(tcp)} and UDP of ${frontends(udp)}`;
+      return `the kernel forwards TCP of ${plural(tcp, 'frontend')} and UDP of ${plural(udp, 'frontend')}`;
   }
 }
 
-function levelOfPressure(level: 'high' | 'exhausted' | 'normal'): EventLevel {
-  return ({ high: 'warn', exhausted: 'error', normal: 'info' } as const)[level];
+function flowsAndListeners({ flows, listeners }: Reloaded['kept']): string {
+  return `${plural(flows, 'flow')} and ${plural(listeners, 'listener')}`;
+}
+
+/** `1 flow`, `2 flows`. */
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
 function errorFields(error: unknown): { readonly code: string | undefined; readonly error: string } {

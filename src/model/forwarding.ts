@@ -130,9 +130,9 @@ export interface BackendHealth {
   /** Monotonic times of the last changes of `measured` between up and down: what flap damping counts. */
   readonly recentChangesMs: readonly number[];
   /** Monotonic: before this, flap damping allows no up. Absent: nothing is held. */
-  readonly heldUntilMs?: number;
+  readonly heldUntilMs?: number | undefined;
   /** The weight in the last success's probe header (`weightFromProbeHeader`); absent: the configured one. */
-  readonly weight?: number;
+  readonly weight?: number | undefined;
   /** The last result, inconclusive ones included. */
   readonly last?: ProbeResult;
 }

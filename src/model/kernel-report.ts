@@ -8,7 +8,7 @@ export type KernelState = 'in-place' | 'failing' | 'absent';
 export interface KernelReport {
   /** `inet haports`. */
   readonly table: string;
-  /** `capture dnat-map, udp redirect`, and why that was chosen. */
+  /** `capture, udp redirect`, and why that was chosen. */
   readonly mode: string;
   readonly why: string;
   readonly state: KernelState;

@@ -33,8 +33,8 @@ export class AzureHealthEvents implements Monitor {
   /** By backend id: monotonic time of the sample after it. */
   readonly #exhaustedAtMs = new Map<string, number>();
 
-  portPressure({ level, backendId }: EventOf<'source-port-pressure'>): void {
-    if (level === 'exhausted') this.#justExhausted.add(backendId);
+  portPressure({ pressure, backendId }: EventOf<'source-port-pressure'>): void {
+    if (pressure === 'exhausted') this.#justExhausted.add(backendId);
   }
 
   observe({ atMs, counters }: MonitorSample, state: ForwardingState): readonly MonitorReading[] {

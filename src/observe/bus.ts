@@ -26,17 +26,14 @@ export class EventBus {
   on<T extends EventType>(types: readonly T[], listener: (event: EventOf<T>) => void): void {
     for (const type of types) {
       // It gets no other types than these.
-      const listeners = [
-        ...(this.#listeners.get(type) ?? []),
-        listener as unknown as (event: BalancerEvent) => void,
-      ];
-      this.#listeners.set(type, listeners);
+      const taken = listener as (event: never) => void as (event: BalancerEvent) => void;
+      this.#listeners.set(type, [...(this.#listeners.get(type) ?? []), taken]);
     }
   }
 
   /** Calls each sink with the line of every event that has one. */
   onLine(ingress: IngressMode, sinks: readonly ((line: EventLine) => void)[]): void {
-    const types = (Object.keys(EVENTS) as EventType[]).filter((type) => EVENTS[type].level !== undefined);
+    const types = (Object.keys(EVENTS) as EventType[]).filter((type) => EVENTS[type] !== undefined);
     this.on(types, (event) => {
       const line = describeEvent(event, ingress);
       if (line !== undefined) for (const sink of sinks) sink(line);
@@ -75,7 +72,7 @@ export class EventSummaries {
     this.#tallies.clear();
   }
 
-  #applied(report: EventOf<'applied'>['report']): void {
+  #applied(report: AppliedReport): void {
     const failures = groupListenFailures(report.failures);
     const text = JSON.stringify(failures);
     if (text !== this.#listenFailures && failures.length > 0) {
@@ -112,13 +109,8 @@ export class EventSummaries {
         continue;
       }
       tally.count = 0;
-      this.#bus.emit({
-        type: 'passive-failures',
-        backendId,
-        evidence,
-        count,
-        intervalMs: SUMMARY_INTERVAL_MS,
-      });
+      const intervalMs = SUMMARY_INTERVAL_MS;
+      this.#bus.emit({ type: 'passive-failures', backendId, evidence, count, intervalMs });
     }
   }
 }
@@ -142,10 +134,8 @@ function groupListenFailures(failures: AppliedReport['failures']): readonly List
   });
 }
 
-export interface EventFeedOptions {
-  /** Events remembered. @default 1000 */
-  readonly capacity: number;
-}
+/** Events remembered. */
+const CAPACITY = 1000;
 
 /**
  * The lines of events, each with an id, and a short memory of them. It keeps everything from info upwards, whatever level
@@ -153,15 +143,13 @@ export interface EventFeedOptions {
  */
 export class EventFeed {
   readonly #clock: Clock;
-  readonly #capacity: number;
   readonly #listeners = new Set<(event: FeedEvent) => void>();
   /** Oldest first. Cut back now and then, to at most twice the capacity. */
   #events: FeedEvent[] = [];
   #nextId = 1;
 
-  constructor(deps: { readonly clock: Clock }, options: EventFeedOptions = { capacity: 1000 }) {
+  constructor(deps: { readonly clock: Clock }) {
     this.#clock = deps.clock;
-    this.#capacity = options.capacity;
   }
 
   /** Takes a line. Can be passed on as a function. */
@@ -170,7 +158,7 @@ export class EventFeed {
     const atMs = this.#clock.wallMs();
     const event = { id: this.#nextId++, atMs, level, type, message, fields };
     this.#events.push(event);
-    if (this.#events.length >= 2 * this.#capacity) this.#events = this.#events.slice(-this.#capacity);
+    if (this.#events.length >= 2 * CAPACITY) this.#events = this.#events.slice(-CAPACITY);
     for (const listener of [...this.#listeners]) {
       try {
         listener(event);
@@ -182,7 +170,7 @@ export class EventFeed {
 
   /** Remembered events with an id above this one, oldest first. */
   since(id: number): readonly FeedEvent[] {
-    return this.#events.slice(-this.#capacity).filter((event) => event.id > id);
+    return this.#events.slice(-CAPACITY).filter((event) => event.id > id);
   }
 
   /** Calls the listener with each event until the returned function is called. Errors that it throws are ignored. */

@@ -5,7 +5,7 @@ import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
 import type { EventOf } from '../model/events.js';
 import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
-import { LineWriter, type LineWriterDependencies, type LineWriterStats } from './line-writer.js';
+import { LineWriter, type LineWriterDependencies } from './line-writer.js';
 
 /** What happens to a flow. */
 export type FlowEvent = EventOf<'flow-started' | 'flow-moved' | 'flow-ended'>;
@@ -14,41 +14,33 @@ export type FlowEvent = EventOf<'flow-started' | 'flow-moved' | 'flow-ended'>;
 const DIGEST_MEMORY = 64;
 
 /**
- * The flow log: one JSON object a line, as docs/flow-log.md says. Owns its file from `start` to `stop`. Sampling
+ * The flow log: one JSON object a line, as docs/flow-log.md says. Owns its file from `start` until its writer is stopped. Sampling
  * drops flows, never a configuration or an epoch.
  */
 export class FlowLog {
-  readonly #deps: Omit<LineWriterDependencies, 'header' | 'lostLine'>;
+  /** Reopens and closes the file, and counts its lines. */
+  readonly writer: LineWriter;
+  readonly #deps: LineWriterDependencies;
   readonly #options: FlowLogOptions;
-  readonly #writer: LineWriter;
   #state: ForwardingState | undefined;
   /** Which digest the revisions from `revision` on belong to. */
   #digests: readonly { readonly revision: number; readonly digest: string }[] = [];
 
   /** `bufferBytes`: see LineWriter. */
-  constructor(
-    deps: Omit<LineWriterDependencies, 'header' | 'lostLine'>,
-    options: FlowLogOptions,
-    bufferBytes?: number,
-  ) {
+  constructor(deps: LineWriterDependencies, options: FlowLogOptions, bufferBytes?: number) {
     this.#deps = deps;
     this.#options = options;
-    const lostLine = (lines: number): string => writeLine({ type: 'lost', atMs: deps.clock.wallMs(), lines });
-    this.#writer = new LineWriter(
-      { ...deps, header: () => this.#header(), lostLine },
-      options.file,
-      bufferBytes,
-    );
-  }
-
-  get stats(): LineWriterStats {
-    return this.#writer.stats;
+    const format = {
+      header: () => this.#header(),
+      lostLine: (lines: number) => writeLine({ type: 'lost', atMs: deps.clock.wallMs(), lines }),
+    };
+    this.writer = new LineWriter(deps, format, options.file, bufferBytes);
   }
 
   /** Opens the file. Rejects with `LB_CONFIG_INVALID`, since its path is the operator's. */
   async start(): Promise<void> {
     try {
-      await this.#writer.start();
+      await this.writer.start();
     } catch (cause) {
       const found = errorCode(cause) ?? errorMessage(cause);
       const message = `Cannot open flow log "${this.#options.file}" (${found}): it must be a file that can be appended to`;
@@ -68,28 +60,13 @@ export class FlowLog {
       this.#digests = [...this.#digests, { revision, digest: configuration.digest }].slice(-DIGEST_MEMORY);
     }
     const atMs = this.#deps.clock.wallMs();
-    if (isNew) this.#writer.write(configLine(configuration, atMs), 'kept');
-    this.#writer.write(epochLine(state, atMs), 'kept');
+    if (isNew) this.writer.write(configLine(configuration, atMs), 'kept');
+    this.writer.write(epochLine(state, atMs), 'kept');
   }
 
   flow(event: FlowEvent): void {
     if (!isSampled(event.flow.id, this.#options.sample)) return;
-    this.#writer.write(flowLine(event, this.#digestOf(event.flow.epoch)), 'ordinary');
-  }
-
-  /** Continues in a newly opened file after the old one was renamed. Never rejects. */
-  reopen(): Promise<void> {
-    return this.#writer.reopen();
-  }
-
-  /** Resolves when all lines so far are written, or writing failed. */
-  flush(): Promise<void> {
-    return this.#writer.flush();
-  }
-
-  /** Writes what waits and closes the file. Idempotent. */
-  stop(): Promise<void> {
-    return this.#writer.stop();
+    this.writer.write(flowLine(event, this.#digestOf(event.flow.epoch)), 'ordinary');
   }
 
   #header(): readonly string[] {

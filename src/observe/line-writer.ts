@@ -8,6 +8,10 @@ export interface LineWriterDependencies {
   readonly files: AppendFiles;
   readonly clock: Clock;
   readonly onEvent: (event: ControlEvent) => void;
+}
+
+/** Lines that the writer adds by itself. */
+export interface LineFormat {
   /** Lines that every file needs at its head; also written again after such lines were lost. */
   readonly header: () => readonly string[];
   /** The line that stands where `lines` lines are missing. */
@@ -36,6 +40,7 @@ const FLUSH_INTERVAL_MS = 1000;
  */
 export class LineWriter {
   readonly #deps: LineWriterDependencies;
+  readonly #format: LineFormat;
   readonly #path: string;
   readonly #bufferBytes: number;
   readonly #stats = { linesWritten: 0, linesLost: 0, writeErrors: 0 };
@@ -55,8 +60,9 @@ export class LineWriter {
   #isKeptLost = false;
 
   /** `bufferBytes`: what may wait in memory; kept lines may use as much again. */
-  constructor(deps: LineWriterDependencies, path: string, bufferBytes = 4_194_304) {
+  constructor(deps: LineWriterDependencies, format: LineFormat, path: string, bufferBytes = 4_194_304) {
     this.#deps = deps;
+    this.#format = format;
     this.#path = path;
     this.#bufferBytes = bufferBytes;
   }
@@ -79,7 +85,7 @@ export class LineWriter {
       this.#isKeptLost ||= kind === 'kept';
       return;
     }
-    if (this.#unreportedLost > 0) this.#hold([Buffer.from(this.#deps.lostLine(this.#unreportedLost))]);
+    if (this.#unreportedLost > 0) this.#hold([Buffer.from(this.#format.lostLine(this.#unreportedLost))]);
     this.#unreportedLost = 0;
     if (this.#isKeptLost) this.#hold(this.#header());
     this.#isKeptLost = false;
@@ -138,7 +144,7 @@ export class LineWriter {
   }
 
   #header(): readonly Buffer[] {
-    return this.#deps.header().map((line) => Buffer.from(line));
+    return this.#format.header().map((line) => Buffer.from(line));
   }
 
   #hold(lines: readonly Buffer[]): void {

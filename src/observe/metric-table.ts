@@ -29,19 +29,26 @@ export interface ReloadStats {
   readonly lastSucceeded: boolean;
 }
 
-/** Everything that one scrape is made of, read once so that its numbers belong together. */
-export interface MetricsSnapshot {
-  readonly version: string;
+/** What the control process knows when it is scraped. */
+export interface MetricsFacts {
   /** Undefined before the first revision. */
   readonly state: ForwardingState | undefined;
   readonly probes: readonly ProbeStatus[];
+  /** Absent: no flow log is written. */
+  readonly flowLog?: LineWriterStats | undefined;
+  /** Those that are raised now; absent: none are looked for. */
+  readonly healthEvents?: readonly Pick<HealthEvent, 'name' | 'subject'>[];
+  /** Absent: not counted. */
+  readonly reloads?: ReloadStats;
+  /** Absent: the plane keeps nothing in the kernel. */
+  readonly kernel?: KernelReport | undefined;
+}
+
+/** Everything that one scrape is made of, read once so that its numbers belong together. */
+export interface MetricsSnapshot extends MetricsFacts {
+  readonly version: string;
   /** Undefined: no data worker answered in time. */
   readonly counters: PlaneCounters | undefined;
-  readonly flowLog: LineWriterStats | undefined;
-  /** Those that are raised now. */
-  readonly healthEvents: readonly Pick<HealthEvent, 'name' | 'subject'>[];
-  readonly reloads: ReloadStats | undefined;
-  readonly kernel: KernelReport | undefined;
   /** Values of the labels `pool` and `backend` for a backend id. */
   readonly backend: (backendId: string) => readonly [pool: string, backend: string];
 }
@@ -71,23 +78,26 @@ export interface MetricSection {
 /** Values of these labels, and what the value of a series is made from. */
 type Item<L extends readonly string[], T> = readonly [{ readonly [K in keyof L]: string }, T];
 
+/** Where the value of a series comes from: a member of the item that is a number, or a function. Undefined: no series. */
+type Value<T> =
+  | { [K in keyof T & string]: T[K] extends number ? K : never }[keyof T & string]
+  | ((from: T) => number | undefined);
+
 /**
- * Metrics with the same labels, made from the same items: by name, the help, the value (undefined: no series) and the note.
- * Those whose names end in `_total` are counters, the others gauges. To add a metric, add a line to one of these and run
+ * Metrics with the same labels, made from the same items: by name, the help, the value and the note. Those whose names
+ * end in `_total` are counters, the others gauges. To add a metric, add a line to one of these and run
  * `npm run generate`: the reference page and the dashboard follow.
  */
 function family<const L extends readonly string[], T>(
   labels: L,
   items: (snapshot: MetricsSnapshot) => readonly Item<NoInfer<L>, T>[],
-  metrics: Readonly<
-    Record<string, readonly [help: string, value: (from: T) => number | undefined, note?: string]>
-  >,
+  metrics: Readonly<Record<string, readonly [help: string, value: Value<NoInfer<T>>, note?: string]>>,
 ): readonly Metric[] {
   return Object.entries(metrics).map(([name, [help, value, note]]) => ({
     ...{ name, type: name.endsWith('_total') ? 'counter' : 'gauge', labels, help, note },
     series: (snapshot) =>
       items(snapshot).flatMap(([values, from]) => {
-        const found = value(from);
+        const found = typeof value === 'function' ? value(from) : (from[value] as number);
         return found === undefined ? [] : [[values, found]];
       }),
   }));
@@ -100,323 +110,320 @@ const PROBE = ['pool', 'backend', 'probe'] as const;
 /** The one series of metrics without labels. */
 const single = (s: MetricsSnapshot): readonly Item<[], MetricsSnapshot>[] => [[[], s]];
 
-/** An item whose number stands already. */
+/** The value of an item that is a number. */
 const given = (value: number): number => value;
+
+const END_REASONS =
+  '`reason`: `closed`, `client-reset`, `backend-reset`, `reset` (kernel data plane: by either), `idle`, ' +
+  '`probe-down`, `admin-down`, `removed`, `drain-deadline`, `rule-removed`, `no-backend`, `connect-failed`, ' +
+  '`embryonic-timeout`, `responses-complete`, `bad-proxy-header`, `shutdown`, `error`';
+
+const FLOWS = [
+  family(TRAFFIC, flowRows, {
+    haports_flows_active: ['Flows in the flow table', 'flowsActive'],
+    haports_flows_opened_total: ['Flows placed on a backend', 'flowsOpened'],
+    haports_resets_total: ['RST received from either side, or sent for idleness or policy', 'resets'],
+    haports_connect_retries_total: [
+      'New TCP flows that had to try another backend after this one',
+      'connectRetries',
+    ],
+    haports_connect_failures_total: ['Attempts to connect to this backend that failed', 'connectFailures'],
+  }),
+  family(
+    [...TRAFFIC, 'reason'],
+    (s: MetricsSnapshot) => byWord(flowRows(s), ({ flowsEnded }) => flowsEnded),
+    {
+      haports_flows_ended_total: ['Flows ended, by reason', given, END_REASONS],
+    },
+  ),
+  family([...TRAFFIC, 'direction'], directions, {
+    haports_flow_bytes_total: [
+      'Payload bytes carried, by direction',
+      'bytes',
+      '`direction`: `to_backend`, `to_client`',
+    ],
+    haports_flow_packets_total: ['Datagrams (UDP) or reads (TCP) carried, by direction', 'packets'],
+  }),
+  {
+    ...{ name: 'haports_connect_duration_seconds', type: 'histogram', labels: BACKEND },
+    help: 'Time from the first attempt to connect upstream until connected',
+    series: connectTimes,
+  } satisfies Metric,
+  family([...BACKEND, 'protocol', 'outcome'], upstreamConnections, {
+    haports_upstream_connections_total: [
+      'Upstream sockets wanted from our own address, by outcome',
+      given,
+      '`outcome`: `succeeded`, `failed`',
+    ],
+  }),
+  family(['frontend', 'rule', 'protocol'], arrivals, {
+    haports_arrivals_total: [
+      'TCP connections accepted, or first datagrams of UDP flows',
+      'arrivals',
+      'kernel data plane: the first packets of flows that found a backend, answered or not',
+    ],
+  }),
+  family(
+    ['frontend', 'rule', 'protocol', 'reason'],
+    (s: MetricsSnapshot) => byWord(arrivals(s), ({ drops }) => drops),
+    {
+      haports_drops_total: [
+        'Connections or datagrams that got no flow or were thrown away, by reason',
+        given,
+        `\`reason\`: ${DROP_REASONS.map((reason) => `\`${reason}\``).join(', ')}; absent on the kernel data plane, ` +
+          'where what the ruleset refuses never is a flow',
+      ],
+    },
+  ),
+  family(['rule'], distinctSources, {
+    haports_rule_distinct_sources: [
+      'Estimate of distinct client addresses since the data plane started',
+      given,
+      'about 3 % off',
+    ],
+  }),
+  family(BACKEND, lastFlows, {
+    haports_backend_last_flow_timestamp_seconds: [
+      'When the backend got its last new flow',
+      (atMs) => atMs / 1000,
+      'absent before the first',
+    ],
+  }),
+].flat();
+
+const HEALTH = [
+  family(PROBE, probes, {
+    haports_probe_up: [
+      'Whether the probe finds the backend up: 1 up, 0 down or not known yet',
+      ({ health }) => bit(health === 'up'),
+    ],
+    haports_probe_duration_seconds: [
+      'How long the last probe took',
+      ({ lastDurationMs }) => lastDurationMs && lastDurationMs / 1000,
+    ],
+  }),
+  family([...PROBE, 'to'], (s: MetricsSnapshot) => byWord(probes(s), ({ transitions }) => transitions), {
+    haports_probe_transitions_total: [
+      'Changes of probe state, by what it changed to',
+      given,
+      '`to`: `up`, `down`',
+    ],
+  }),
+  family([...PROBE, 'verdict'], (s: MetricsSnapshot) => byWord(probes(s), ({ results = {} }) => results), {
+    haports_probe_results_total: ['Probes done, by verdict', given, '`verdict`: `success`, `failure`'],
+  }),
+  family(PROBE, members, {
+    haports_backend_eligible: [
+      'Whether the backend may get new flows, probe and admin state taken together',
+      ({ eligible }) => bit(eligible),
+    ],
+    haports_backend_serving: [
+      'Whether the backend is in the table: eligible, and in the serving priority group',
+      ({ serving }) => bit(serving),
+    ],
+    haports_backend_weight: ['Weight that the table was built with', 'effectiveWeight'],
+  }),
+  family(
+    [...PROBE, 'state'],
+    (s: MetricsSnapshot) => byWord(members(s), ({ adminState }) => ({ [adminState]: 1 })),
+    {
+      haports_backend_admin_state: [
+        'Admin state of the backend: 1 for the one it is in',
+        given,
+        '`state`: `none`, `up`, `down`',
+      ],
+    },
+  ),
+  family(['pool', 'probe'], views, {
+    haports_pool_backends: ['Backends in the pool', ({ backends }) => backends.length],
+    haports_pool_eligible_backends: [
+      'Backends of the pool that may get new flows',
+      ({ backends }) => backends.filter(({ eligible }) => eligible).length,
+    ],
+  }),
+].flat();
+
+const CONFIGURATION = [
+  family(['version', 'node'], ({ version }: MetricsSnapshot) => [[[version, process.version], 1]], {
+    haports_build_info: ['Always 1; the version is in the labels', given],
+  }),
+  family(
+    ['digest'],
+    ({ state }: MetricsSnapshot) => (state === undefined ? [] : [[[state.configuration.digest], 1]]),
+    {
+      haports_config_info: ['Always 1; the digest of the configuration in use is in the label', given],
+    },
+  ),
+  family(['frontend', 'address'], frontendAddresses, {
+    haports_frontend_info: ['Always 1; the address of the frontend is in the label', given],
+  }),
+  family([...BACKEND, 'address'], backendAddresses, {
+    haports_backend_info: ['Always 1; the address of the backend is in the label', given],
+  }),
+  family(['rule', 'frontend', 'pool', 'distribution'], ruleFacts, {
+    haports_rule_info: [
+      'Always 1; what the rule balances, and by which fields of a flow, is in the labels',
+      given,
+      '`distribution`: `five-tuple`, `source-ip-protocol`, `source-ip`',
+    ],
+  }),
+  family(['outcome'], ({ reloads }: MetricsSnapshot) => byWord([[[], reloads]], outcomes), {
+    haports_reloads_total: [
+      'Reloads of the configuration, by outcome',
+      given,
+      '`outcome`: `succeeded`, `failed`',
+    ],
+  }),
+  family([], single, {
+    haports_config_last_reload_timestamp_seconds: [
+      'When a configuration was last activated or refused, the start included',
+      ({ reloads }) => reloads?.lastAtMs && reloads.lastAtMs / 1000,
+    ],
+    haports_config_last_reload_success: [
+      'Whether that configuration was activated: 1 yes, 0 refused and the previous one stays active',
+      ({ reloads }) => (reloads?.lastAtMs === undefined ? undefined : bit(reloads.lastSucceeded)),
+    ],
+  }),
+].flat();
+
+const OPERATION = [
+  family(['name', 'subject'], activeHealthEvents, {
+    haports_health_event_active: [
+      'Health events that are raised: always 1, absent once resolved',
+      given,
+      '`subject`: a frontend, pool or backend id; see [health events](../health-events.md)',
+    ],
+  }),
+  family(BACKEND, drainFlows, {
+    haports_drain_flows: ['Flows left on a backend that is being drained', given, 'absent otherwise'],
+  }),
+].flat();
+
+const DATA_PLANE = [
+  family([], single, {
+    haports_forwarding_revision: [
+      'Revision of the forwarding state, the epoch of the flow log',
+      ({ state }) => state?.revision,
+    ],
+    haports_data_plane_up: [
+      'Whether a data worker answered this scrape within a second',
+      ({ counters }) => bit(counters !== undefined),
+    ],
+    haports_workers_lost_total: [
+      'Data workers that died and were replaced',
+      ({ counters }) => counters?.workersLost,
+    ],
+    haports_flow_log_lines_total: ['Lines written to the flow log', ({ flowLog }) => flowLog?.linesWritten],
+    haports_flow_log_lost_lines_total: [
+      'Lines lost because the flow log could not be written in time',
+      ({ flowLog }) => flowLog?.linesLost,
+    ],
+    haports_flow_log_write_errors_total: [
+      'Failed writes to the flow log',
+      ({ flowLog }) => flowLog?.writeErrors,
+    ],
+  }),
+  family(['frontend'], availability, {
+    haports_data_path_availability_ratio: [
+      'Listeners open of those wanted; 0 where no data worker answered within a second',
+      given,
+    ],
+  }),
+  family(['frontend'], ({ counters }: MetricsSnapshot) => byName(counters?.listeners), {
+    haports_listeners_open: ['Sockets that listen on the frontend', 'open'],
+    haports_listeners_wanted: ['Sockets that should listen on the frontend', 'wanted'],
+  }),
+  family(['table'], ({ counters }: MetricsSnapshot) => byName(counters?.table), {
+    haports_flow_table_used: [
+      'Entries of the flow table in use, by budget',
+      'used',
+      '`table`: `tcp`, `udp`, `embryonic`',
+    ],
+    haports_flow_table_limit: ['Entries that the flow table may hold, by budget', 'limit'],
+  }),
+  family([...BACKEND, 'protocol', 'source_address'], sourcePorts, {
+    haports_source_ports_used: [
+      'Local ports in use towards the backend, where haports chooses them',
+      'used',
+      '`source_address`: one of our own',
+    ],
+    haports_source_ports_available: [
+      'Local ports that upstream sockets to the backend may use, those in use included',
+      'available',
+    ],
+  }),
+  family(['worker'], workerDelays, {
+    haports_event_loop_delay_seconds: [
+      'Worst event-loop delay of a data worker in the last 15 to 30 seconds',
+      given,
+      'absent while the worker is being replaced',
+    ],
+  }),
+].flat();
+
+const KERNEL = family([], single, {
+  haports_kernel_in_place: [
+    'Whether the nft table, routes and addresses were as they should be when last looked at',
+    ({ kernel }) => kernel && bit(kernel.state === 'in-place'),
+  ],
+  haports_kernel_repairs_total: [
+    'Times that the nft table, routes or addresses were found lost or altered, and repaired',
+    ({ kernel }) => kernel?.repairs,
+  ],
+  haports_kernel_failures_total: ['Changes of the kernel that failed', ({ kernel }) => kernel?.failures],
+});
+
+const KERNEL_FLOWS = [
+  family([], single, {
+    haports_conntrack_entries: [
+      "Flows in the kernel's connection tracking, those of other programs included",
+      ({ counters }) => counters?.kernelFlows?.conntrack?.used,
+      'a warning is logged at 75 % of the limit',
+    ],
+    haports_conntrack_limit: [
+      "Flows that the kernel's connection tracking may hold (nf_conntrack_max)",
+      ({ counters }) => counters?.kernelFlows?.conntrack?.limit,
+    ],
+    haports_unlisted_flows: [
+      'Live flows that are forwarded and counted but not listed, since there are more than limits say',
+      ({ counters }) => counters?.kernelFlows?.unlisted,
+    ],
+    haports_flow_event_gaps_total: [
+      "Times that events of the kernel's flows were lost, and all flows were listed again",
+      ({ counters }) => counters?.kernelFlows?.gaps,
+      'flows that came and went in between are missing',
+    ],
+  }),
+  family([...BACKEND, 'protocol'], otherFlows, {
+    haports_other_flows_active: [
+      'Live flows of protocols without ports',
+      'active',
+      '`protocol`: `icmp`, `gre`, `esp` ..., or its number',
+    ],
+    haports_other_flows_opened_total: ['Flows of protocols without ports placed on the backend', 'opened'],
+  }),
+].flat();
 
 /** Every metric that haports itself exports; `process_*` and `nodejs_*` of the control process come on top. */
 export const METRICS: readonly MetricSection[] = [
-  {
-    title: 'Flows and traffic',
-    metrics: [
-      ...family(TRAFFIC, flowRows, {
-        haports_flows_active: ['Flows in the flow table', (row) => row.flowsActive],
-        haports_flows_opened_total: ['Flows placed on a backend', (row) => row.flowsOpened],
-        haports_resets_total: [
-          'RST received from either side, or sent for idleness or policy',
-          (row) => row.resets,
-        ],
-        haports_connect_retries_total: [
-          'New TCP flows that had to try another backend after this one',
-          (row) => row.connectRetries,
-        ],
-        haports_connect_failures_total: [
-          'Attempts to connect to this backend that failed',
-          (row) => row.connectFailures,
-        ],
-      }),
-      ...family([...TRAFFIC, 'reason'], (s) => byWord(flowRows(s), ({ flowsEnded }) => flowsEnded), {
-        haports_flows_ended_total: [
-          'Flows ended, by reason',
-          given,
-          '`reason`: `closed`, `client-reset`, `backend-reset`, `reset` (kernel data plane: by either), `idle`, ' +
-            '`probe-down`, `admin-down`, `removed`, `drain-deadline`, `rule-removed`, `no-backend`, `connect-failed`, ' +
-            '`embryonic-timeout`, `responses-complete`, `bad-proxy-header`, `shutdown`, `error`',
-        ],
-      }),
-      ...family([...TRAFFIC, 'direction'], directions, {
-        haports_flow_bytes_total: [
-          'Payload bytes carried, by direction',
-          ({ bytes }) => bytes,
-          '`direction`: `to_backend`, `to_client`',
-        ],
-        haports_flow_packets_total: [
-          'Datagrams (UDP) or reads (TCP) carried, by direction',
-          ({ packets }) => packets,
-        ],
-      }),
-      {
-        ...{ name: 'haports_connect_duration_seconds', type: 'histogram', labels: BACKEND },
-        help: 'Time from the first attempt to connect upstream until connected',
-        series: connectTimes,
-      },
-      ...family([...BACKEND, 'protocol', 'outcome'], upstreamConnections, {
-        haports_upstream_connections_total: [
-          'Upstream sockets wanted from our own address, by outcome',
-          given,
-          '`outcome`: `succeeded`, `failed`',
-        ],
-      }),
-      ...family(['frontend', 'rule', 'protocol'], arrivals, {
-        haports_arrivals_total: [
-          'TCP connections accepted, or first datagrams of UDP flows',
-          (row) => row.arrivals,
-          'kernel data plane: the first packets of flows that found a backend, answered or not',
-        ],
-      }),
-      ...family(
-        ['frontend', 'rule', 'protocol', 'reason'],
-        (s) => byWord(arrivals(s), ({ drops }) => drops),
-        {
-          haports_drops_total: [
-            'Connections or datagrams that got no flow or were thrown away, by reason',
-            given,
-            `\`reason\`: ${DROP_REASONS.map((reason) => `\`${reason}\``).join(', ')}; absent on the kernel data plane, ` +
-              'where what the ruleset refuses never is a flow',
-          ],
-        },
-      ),
-      ...family(['rule'], distinctSources, {
-        haports_rule_distinct_sources: [
-          'Estimate of distinct client addresses since the data plane started',
-          given,
-          'about 3 % off',
-        ],
-      }),
-      ...family(BACKEND, lastFlows, {
-        haports_backend_last_flow_timestamp_seconds: [
-          'When the backend got its last new flow',
-          (atMs) => atMs / 1000,
-          'absent before the first',
-        ],
-      }),
-    ],
-  },
-  {
-    title: 'Health',
-    about: '`probe` is empty for rules without one.',
-    metrics: [
-      ...family(PROBE, probes, {
-        haports_probe_up: [
-          'Whether the probe finds the backend up: 1 up, 0 down or not known yet',
-          ({ health }) => bit(health === 'up'),
-        ],
-        haports_probe_duration_seconds: [
-          'How long the last probe took',
-          ({ lastDurationMs }) => lastDurationMs && lastDurationMs / 1000,
-        ],
-      }),
-      ...family([...PROBE, 'to'], (s) => byWord(probes(s), ({ transitions }) => transitions), {
-        haports_probe_transitions_total: [
-          'Changes of probe state, by what it changed to',
-          given,
-          '`to`: `up`, `down`',
-        ],
-      }),
-      ...family([...PROBE, 'verdict'], (s) => byWord(probes(s), ({ results = {} }) => results), {
-        haports_probe_results_total: ['Probes done, by verdict', given, '`verdict`: `success`, `failure`'],
-      }),
-      ...family(PROBE, members, {
-        haports_backend_eligible: [
-          'Whether the backend may get new flows, probe and admin state taken together',
-          ({ eligible }) => bit(eligible),
-        ],
-        haports_backend_serving: [
-          'Whether the backend is in the table: eligible, and in the serving priority group',
-          ({ serving }) => bit(serving),
-        ],
-        haports_backend_weight: ['Weight that the table was built with', (member) => member.effectiveWeight],
-      }),
-      ...family([...PROBE, 'state'], (s) => byWord(members(s), ({ adminState }) => ({ [adminState]: 1 })), {
-        haports_backend_admin_state: [
-          'Admin state of the backend: 1 for the one it is in',
-          given,
-          '`state`: `none`, `up`, `down`',
-        ],
-      }),
-      ...family(['pool', 'probe'], views, {
-        haports_pool_backends: ['Backends in the pool', ({ backends }) => backends.length],
-        haports_pool_eligible_backends: [
-          'Backends of the pool that may get new flows',
-          ({ backends }) => backends.filter(({ eligible }) => eligible).length,
-        ],
-      }),
-    ],
-  },
+  { title: 'Flows and traffic', metrics: FLOWS },
+  { title: 'Health', about: '`probe` is empty for rules without one.', metrics: HEALTH },
   {
     title: 'Configuration',
     about: 'The `_info` metrics are there to join others with, by `* on (...) group_left (...)`.',
-    metrics: [
-      ...family(['version', 'node'], ({ version }) => [[[version, process.version], 1]], {
-        haports_build_info: ['Always 1; the version is in the labels', given],
-      }),
-      ...family(['digest'], ({ state }) => (state === undefined ? [] : [[[state.configuration.digest], 1]]), {
-        haports_config_info: ['Always 1; the digest of the configuration in use is in the label', given],
-      }),
-      ...family(['frontend', 'address'], frontendAddresses, {
-        haports_frontend_info: ['Always 1; the address of the frontend is in the label', given],
-      }),
-      ...family([...BACKEND, 'address'], backendAddresses, {
-        haports_backend_info: ['Always 1; the address of the backend is in the label', given],
-      }),
-      ...family(['rule', 'frontend', 'pool', 'distribution'], ruleFacts, {
-        haports_rule_info: [
-          'Always 1; what the rule balances, and by which fields of a flow, is in the labels',
-          given,
-          '`distribution`: `five-tuple`, `source-ip-protocol`, `source-ip`',
-        ],
-      }),
-      ...family(['outcome'], ({ reloads }) => byWord([[[], reloads]], () => outcomes(reloads)), {
-        haports_reloads_total: [
-          'Reloads of the configuration, by outcome',
-          given,
-          '`outcome`: `succeeded`, `failed`',
-        ],
-      }),
-      ...family([], single, {
-        haports_config_last_reload_timestamp_seconds: [
-          'When a configuration was last activated or refused, the start included',
-          ({ reloads }) => reloads?.lastAtMs && reloads.lastAtMs / 1000,
-        ],
-        haports_config_last_reload_success: [
-          'Whether that configuration was activated: 1 yes, 0 refused and the previous one stays active',
-          ({ reloads }) => (reloads?.lastAtMs === undefined ? undefined : bit(reloads.lastSucceeded)),
-        ],
-      }),
-    ],
+    metrics: CONFIGURATION,
   },
-  {
-    title: 'Operation',
-    metrics: [
-      ...family(['name', 'subject'], (s) => s.healthEvents.map(({ name, subject }) => [[name, subject], 1]), {
-        haports_health_event_active: [
-          'Health events that are raised: always 1, absent once resolved',
-          given,
-          '`subject`: a frontend, pool or backend id; see [health events](../health-events.md)',
-        ],
-      }),
-      ...family(BACKEND, drainFlows, {
-        haports_drain_flows: ['Flows left on a backend that is being drained', given, 'absent otherwise'],
-      }),
-    ],
-  },
-  {
-    title: 'Data plane and process',
-    metrics: [
-      ...family([], single, {
-        haports_forwarding_revision: [
-          'Revision of the forwarding state, the epoch of the flow log',
-          ({ state }) => state?.revision,
-        ],
-        haports_data_plane_up: [
-          'Whether a data worker answered this scrape within a second',
-          ({ counters }) => bit(counters !== undefined),
-        ],
-        haports_workers_lost_total: [
-          'Data workers that died and were replaced',
-          ({ counters }) => counters?.workersLost,
-        ],
-        haports_flow_log_lines_total: [
-          'Lines written to the flow log',
-          ({ flowLog }) => flowLog?.linesWritten,
-        ],
-        haports_flow_log_lost_lines_total: [
-          'Lines lost because the flow log could not be written in time',
-          ({ flowLog }) => flowLog?.linesLost,
-        ],
-        haports_flow_log_write_errors_total: [
-          'Failed writes to the flow log',
-          ({ flowLog }) => flowLog?.writeErrors,
-        ],
-      }),
-      ...family(['frontend'], availability, {
-        haports_data_path_availability_ratio: [
-          'Listeners open of those wanted; 0 where no data worker answered within a second',
-          given,
-        ],
-      }),
-      ...family(['frontend'], ({ counters }) => byName(counters?.listeners), {
-        haports_listeners_open: ['Sockets that listen on the frontend', ({ open }) => open],
-        haports_listeners_wanted: ['Sockets that should listen on the frontend', ({ wanted }) => wanted],
-      }),
-      ...family(['table'], ({ counters }) => byName(counters?.table), {
-        haports_flow_table_used: [
-          'Entries of the flow table in use, by budget',
-          ({ used }) => used,
-          '`table`: `tcp`, `udp`, `embryonic`',
-        ],
-        haports_flow_table_limit: ['Entries that the flow table may hold, by budget', ({ limit }) => limit],
-      }),
-      ...family([...BACKEND, 'protocol', 'source_address'], sourcePorts, {
-        haports_source_ports_used: [
-          'Local ports in use towards the backend, where haports chooses them',
-          ({ used }) => used,
-          '`source_address`: one of our own',
-        ],
-        haports_source_ports_available: [
-          'Local ports that upstream sockets to the backend may use, those in use included',
-          ({ available }) => available,
-        ],
-      }),
-      ...family(['worker'], workerDelays, {
-        haports_event_loop_delay_seconds: [
-          'Worst event-loop delay of a data worker in the last 15 to 30 seconds',
-          given,
-          'absent while the worker is being replaced',
-        ],
-      }),
-    ],
-  },
+  { title: 'Operation', metrics: OPERATION },
+  { title: 'Data plane and process', metrics: DATA_PLANE },
   {
     title: 'What haports keeps in the kernel',
     about: 'Absent on the userspace data plane without capture.',
-    metrics: family([], single, {
-      haports_kernel_in_place: [
-        'Whether the nft table, routes and addresses were as they should be when last looked at',
-        ({ kernel }) => kernel && bit(kernel.state === 'in-place'),
-      ],
-      haports_kernel_repairs_total: [
-        'Times that the nft table, routes or addresses were found lost or altered, and repaired',
-        ({ kernel }) => kernel?.repairs,
-      ],
-      haports_kernel_failures_total: ['Changes of the kernel that failed', ({ kernel }) => kernel?.failures],
-    }),
+    metrics: KERNEL,
   },
   {
     title: 'Flows of the kernel data plane',
     about: 'Absent on the userspace data plane.',
-    metrics: [
-      ...family([], single, {
-        haports_conntrack_entries: [
-          "Flows in the kernel's connection tracking, those of other programs included",
-          ({ counters }) => counters?.kernelFlows?.conntrack?.used,
-          'a warning is logged at 75 % of the limit',
-        ],
-        haports_conntrack_limit: [
-          "Flows that the kernel's connection tracking may hold (nf_conntrack_max)",
-          ({ counters }) => counters?.kernelFlows?.conntrack?.limit,
-        ],
-        haports_unlisted_flows: [
-          'Live flows that are forwarded and counted but not listed, since there are more than limits say',
-          ({ counters }) => counters?.kernelFlows?.unlisted,
-        ],
-        haports_flow_event_gaps_total: [
-          "Times that events of the kernel's flows were lost, and all flows were listed again",
-          ({ counters }) => counters?.kernelFlows?.gaps,
-          'flows that came and went in between are missing',
-        ],
-      }),
-      ...family([...BACKEND, 'protocol'], otherFlows, {
-        haports_other_flows_active: [
-          'Live flows of protocols without ports',
-          ({ active }) => active,
-          '`protocol`: `icmp`, `gre`, `esp` ..., or its number',
-        ],
-        haports_other_flows_opened_total: [
-          'Flows of protocols without ports placed on the backend',
-          ({ opened }) => opened,
-        ],
-      }),
-    ],
+    metrics: KERNEL_FLOWS,
   },
 ];
 
@@ -528,6 +535,10 @@ function ruleFacts({ state }: MetricsSnapshot) {
 
 function outcomes(reloads: ReloadStats | undefined): Readonly<Record<string, number>> {
   return reloads === undefined ? {} : { succeeded: reloads.succeeded, failed: reloads.failed };
+}
+
+function activeHealthEvents({ healthEvents = [] }: MetricsSnapshot): Item<['name', 'subject'], number>[] {
+  return healthEvents.map(({ name, subject }) => [[name, subject], 1]);
 }
 
 function drainFlows({ state, counters, backend }: MetricsSnapshot) {

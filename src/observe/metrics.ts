@@ -1,15 +1,13 @@
 import { Counter, Gauge, Registry, collectDefaultMetrics, type Metric as PromMetric } from 'prom-client';
-import type { EventOf, HealthEvent } from '../model/events.js';
+import type { EventOf } from '../model/events.js';
 import type { ForwardingState } from '../model/forwarding.js';
-import type { KernelReport } from '../model/kernel-report.js';
 import type { LatencyHistogram, PlaneCounters } from '../planes/contract.js';
 import { inTime, type Clock } from '../runtime/clock.js';
-import type { LineWriterStats } from './line-writer.js';
 import {
   METRICS,
   type Metric,
+  type MetricsFacts,
   type MetricsSnapshot,
-  type ProbeStatus,
   type ReloadStats,
 } from './metric-table.js';
 
@@ -17,17 +15,7 @@ import {
 export interface MetricsSource {
   /** Asked once a scrape; given up after a second. */
   counters(): Promise<PlaneCounters>;
-  /** Undefined before the first revision. */
-  state(): ForwardingState | undefined;
-  probes(): readonly ProbeStatus[];
-  /** Absent: no flow log is written. */
-  flowLog?(): LineWriterStats | undefined;
-  /** The health events that are raised now; absent: none are looked for. */
-  healthEvents?(): readonly Pick<HealthEvent, 'name' | 'subject'>[];
-  /** Absent: not counted. */
-  reloads?(): ReloadStats;
-  /** Absent or undefined: the plane keeps nothing in the kernel. */
-  kernel?(): KernelReport | undefined;
+  facts(): MetricsFacts;
 }
 
 export interface MetricsText {
@@ -72,18 +60,8 @@ export class Metrics {
   async #snapshot(): Promise<MetricsSnapshot> {
     const read = this.#source.counters();
     const counters = await inTime(read, COUNTERS_TIMEOUT_MS, this.#clock).catch(() => undefined);
-    const state = this.#source.state();
-    return {
-      version: this.#version,
-      state,
-      probes: this.#source.probes(),
-      counters,
-      flowLog: this.#source.flowLog?.(),
-      healthEvents: this.#source.healthEvents?.() ?? [],
-      reloads: this.#source.reloads?.(),
-      kernel: this.#source.kernel?.(),
-      backend: backendNames(state),
-    };
+    const facts = this.#source.facts();
+    return { ...facts, version: this.#version, counters, backend: backendNames(facts.state) };
   }
 }
 
@@ -100,12 +78,8 @@ function collected({ name, type, labels, help, series }: Metric, snapshot: Metri
     );
     return { name, get: () => Promise.resolve({ name, type, help, values }) } as unknown as PromMetric;
   }
-  const metric = new { counter: Counter, gauge: Gauge }[type]({
-    name,
-    help,
-    labelNames: labels,
-    registers: [],
-  });
+  const kinds = { counter: Counter, gauge: Gauge };
+  const metric = new kinds[type]({ name, help, labelNames: labels, registers: [] });
   // Without labels it begins with a series of its own.
   if (labels.length === 0) metric.remove();
   for (const row of labelled) metric.inc(row.labels, row.value as number);

@@ -34,7 +34,6 @@ export class Webhook {
   readonly #deps: Required<WebhookDeps>;
   readonly #url: string;
   #queue: HealthEvent[] = [];
-  #dropped = 0;
   /** Since the queue was empty. */
   #isDropping = false;
   #work: Promise<void> | undefined;
@@ -48,22 +47,16 @@ export class Webhook {
     this.#url = options.url;
   }
 
-  /** Events dropped since the start because too many were waiting. */
-  get dropped(): number {
-    return this.#dropped;
-  }
-
   post(event: HealthEvent): void {
     if (this.#isStopping) return;
     this.#queue.push(event);
     if (this.#queue.length > MAX_QUEUED) {
       this.#queue.shift();
-      this.#dropped++;
       const url = this.#origin();
       if (!this.#isDropping) this.#deps.onEvent({ type: 'webhook-dropped', url, limit: MAX_QUEUED });
       this.#isDropping = true;
     }
-    this.#start();
+    this.#work ??= this.#deliverAll();
   }
 
   /** Tries each waiting event once more, for at most 2 s in all, then gives up what is left. Idempotent. */
@@ -73,14 +66,6 @@ export class Webhook {
     const cancel = this.#deps.clock.setTimer(FLUSH_MS, () => this.#abort.abort());
     while (this.#work !== undefined) await this.#work;
     cancel();
-  }
-
-  #start(): void {
-    this.#work ??= this.#deliverAll().finally(() => {
-      this.#work = undefined;
-      // Posted after the loop had looked for the last time.
-      if (this.#queue.length > 0) this.#start();
-    });
   }
 
   async #deliverAll(): Promise<void> {
@@ -94,6 +79,8 @@ export class Webhook {
       if (count > 0) this.#deps.onEvent({ type: 'webhook-failed', url: this.#origin(), count });
     }
     this.#isDropping = false;
+    // In the same turn as the last look at the queue: an event that comes later starts anew.
+    this.#work = undefined;
   }
 
   async #deliver(event: HealthEvent): Promise<void> {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { eventually } from '../support/deadline.js';
 import { HaportsProcess } from '../support/haports-process.js';
+import { labConfig } from '../support/lab-config.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { sumMetric } from '../support/metrics-text.js';
 import { NvaProcess } from '../support/nva-process.js';
@@ -13,55 +14,32 @@ const PORTS = [8000, 8007, 8042, 8099];
 const address = loopbackBlock();
 const FRONTEND = address(1);
 
-const configuration = {
-  frontends: [{ name: 'hub', address: FRONTEND }],
-  probes: [
-    { name: 'alive', protocol: 'http', port: 9000, path: '/healthz', interval: '300ms', threshold: 2 },
-  ],
-  backendPools: [
-    {
-      name: 'nvas',
-      backends: [1, 2, 3].map((number) => ({ name: `nva-${number}`, address: address(10 + number) })),
-    },
-  ],
-  rules: [
-    {
-      name: 'ha-ports',
-      frontend: 'hub',
-      backendPool: 'nvas',
-      probe: 'alive',
-      protocol: 'all',
-      frontendPort: 0,
-      backendPort: 0,
-      listenPorts: '8000-8099',
-      symmetric: true,
-    },
-  ],
-  metrics: { listen: `${FRONTEND}:9902` },
-  shutdown: { deadline: '1s' },
-};
+const configuration = labConfig(address, {
+  listenPorts: '8000-8099',
+  probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '300ms', threshold: 2 },
+  rule: { symmetric: true },
+});
 
 interface Flows {
   readonly tcp: readonly { readonly client: TcpClient; readonly backend: string }[];
   readonly udp: readonly { readonly client: UdpClient; readonly backend: string }[];
 }
 
+function targetOf(index: number, client: number) {
+  return { host: FRONTEND, port: PORTS[index % PORTS.length]!, localAddress: address(client) };
+}
+
 async function openFlows(): Promise<Flows> {
-  const numbers = Array.from({ length: FLOWS }, (_, index) => index);
-  const target = (index: number): { host: string; port: number; localAddress: string } => ({
-    host: FRONTEND,
-    port: PORTS[index % PORTS.length]!,
-    localAddress: address(100 + (index % 100)),
-  });
+  const targets = Array.from({ length: FLOWS }, (_, index) => targetOf(index, 100 + (index % 100)));
   const tcp = await Promise.all(
-    numbers.map(async (index) => {
-      const client = await TcpClient.connect(target(index));
+    targets.map(async (target) => {
+      const client = await TcpClient.connect(target);
       return { client, backend: await client.backend() };
     }),
   );
   const udp = await Promise.all(
-    numbers.map(async (index) => {
-      const client = await UdpClient.open(target(index));
+    targets.map(async (target) => {
+      const client = await UdpClient.open(target);
       const backend = await client.backend();
       assert.ok(backend !== undefined, 'a UDP flow got no answer');
       return { client, backend };
@@ -81,26 +59,18 @@ async function newFlows(): Promise<Map<string, number>> {
   const count = (backend: string): void => void counts.set(backend, (counts.get(backend) ?? 0) + 1);
   await Promise.all(
     Array.from({ length: 60 }, async (_, index) => {
-      const tcp = await TcpClient.connect({
-        host: FRONTEND,
-        port: PORTS[index % 4]!,
-        localAddress: address(201),
-      });
+      const tcp = await TcpClient.connect(targetOf(index, 201));
       count(`tcp ${await tcp.backend()}`);
       tcp.destroy();
-      const udp = await UdpClient.open({
-        host: FRONTEND,
-        port: PORTS[index % 4]!,
-        localAddress: address(201),
-      });
-      count(`udp ${(await udp.backend()) ?? 'nobody'}`);
+      const udp = await UdpClient.open(targetOf(index, 201));
+      count(`udp ${(await udp.backend()) ?? 'none'}`);
       udp.close();
     }),
   );
   return counts;
 }
 
-void describe('flow outcomes of the built process (field.md 1.3)', () => {
+void describe('flow outcomes of the built process', () => {
   let balancer: HaportsProcess;
   const nvas: NvaProcess[] = [];
   let flows: Flows;
@@ -114,13 +84,8 @@ void describe('flow outcomes of the built process (field.md 1.3)', () => {
 
   before(async () => {
     for (const number of [1, 2, 3]) {
-      const options = {
-        name: `nva-${number}`,
-        address: address(10 + number),
-        ports: '8000-8099',
-        healthPort: 9000,
-      };
-      nvas.push(await NvaProcess.start(options));
+      const nva = { name: `nva-${number}`, address: address(10 + number) };
+      nvas.push(await NvaProcess.start({ ...nva, ports: '8000-8099', healthPort: 9000 }));
     }
     balancer = await HaportsProcess.start(configuration);
   });
@@ -180,13 +145,13 @@ void describe('flow outcomes of the built process (field.md 1.3)', () => {
     const counts = await newFlows();
     assert.equal(counts.get('tcp nva-2') ?? 0, 0);
     assert.equal(counts.get('udp nva-2') ?? 0, 0);
-    assert.equal(counts.get('udp nobody') ?? 0, 0);
+    assert.equal(counts.get('udp none') ?? 0, 0);
     await nvas[1]!.setHealth('well');
     await expectBack();
     closeFlows(flows);
   });
 
-  void test('backend frozen: TCP stays and goes on after the thaw, UDP moves', async () => {
+  void test('backend frozen: TCP stays and continues after the thaw, UDP moves', async () => {
     flows = await openFlows();
     nvas[1]!.freeze();
     try {
@@ -209,7 +174,7 @@ void describe('flow outcomes of the built process (field.md 1.3)', () => {
     // At once: the probe has not spoken yet, a refused connect is retried and an ICMP answer moves UDP.
     const counts = await newFlows();
     assert.equal(counts.get('tcp nva-2') ?? 0, 0);
-    assert.equal(counts.get('udp nobody') ?? 0, 0);
+    assert.equal(counts.get('udp none') ?? 0, 0);
     for (const { client, backend } of flows.tcp) {
       if (backend === 'nva-2') assert.notEqual(await client.ended(), 'open');
       else assert.equal(await client.backend(), backend);

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { ipAddress } from '../../src/model/address.js';
 import type { Backend, BackendPool, Probe, ProbeResult } from '../../src/model/configuration.js';
-import { initialHealth, observe } from '../../src/health/tracker.js';
+import { initialHealth, observe } from '../../src/health/thresholds.js';
 import { evaluatePool, type BackendInputs } from '../../src/selection/pool.js';
 
 const result: fc.Arbitrary<ProbeResult> = fc.constantFrom<ProbeResult>(

@@ -16,9 +16,9 @@ export interface Outcome {
 export async function runCommand(
   name: string,
   args: readonly string[],
-  options: { readonly input?: string; readonly timeoutMs?: number } = {},
+  options: { readonly input?: string; readonly timeoutMs?: number; readonly env?: NodeJS.ProcessEnv } = {},
 ): Promise<Outcome> {
-  const child = spawn(name, args, { stdio: ['pipe', 'pipe', 'pipe'] });
+  const child = spawn(name, args, { stdio: ['pipe', 'pipe', 'pipe'], env: options.env ?? process.env });
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));

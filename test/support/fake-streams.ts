@@ -137,10 +137,11 @@ export class FakeStreams implements StreamSockets {
     });
   }
 
-  /** A client's connection to the socket opened last. */
-  accept(address = '192.0.2.1', port = 4000): FakeStream {
+  /** A client's connection to the socket opened last, and where that says it was made to. */
+  accept(address = '192.0.2.1', port = 4000, local?: StreamEndpoint): FakeStream {
     const stream = new FakeStream();
     stream.remote = { address, port };
+    stream.local = local;
     const socket = this.listening.at(-1);
     if (socket?.isOpen !== true) throw new Error('Nothing listens');
     socket.handler.onStream(stream);

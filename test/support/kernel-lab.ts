@@ -96,7 +96,7 @@ export class KernelLab<Name extends string> {
     );
     assert.ok(gone.length >= removed.length, `${removed.join()} must have been there before`);
     return setupOf(
-      compileProgram(state, gone),
+      compileProgram(state, { removed: gone }),
       networks.flatMap((text) => parseCidr(text) ?? []),
     );
   }

@@ -5,7 +5,6 @@ const NONE = { used: 0, limit: 0 };
 /** The flows of a kernel that has none. */
 export const NO_FLOWS: KernelPlaneDeps['flows'] = {
   update: () => undefined,
-  consume: () => () => undefined,
   start: () => Promise.resolve(),
   stop: () => Promise.resolve(),
   page: () => Promise.resolve({ flows: [] }),

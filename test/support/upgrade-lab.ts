@@ -72,7 +72,7 @@ export class UpgradeLab {
   }
 
   async stop(): Promise<void> {
-    const pids = logEvents(this.log, 'upgrade-started').map(({ pid }) => Number(pid));
+    const pids = logEvents(this.log, 'upgrade-started').map(({ newPid }) => Number(newPid));
     await this.first.kill();
     for (const pid of pids) {
       if (!(await isAlive(pid))) continue;

@@ -1,6 +1,6 @@
 import { cidrContains, isWildcard, parseCidr, type Cidr, type IpAddress } from '../../model/address.js';
 import { formatDuration, type Rule } from '../../model/configuration.js';
-import { portSetContains, portSetsMeet } from '../../model/ports.js';
+import { portSetContains } from '../../model/ports.js';
 import { shiftPorts, type Draft } from '../resolve.js';
 import {
   MEMBERS,
@@ -10,12 +10,12 @@ import {
   TARGETS,
   azureOnly,
   error,
+  idleTimes,
   note,
   pairs,
-  quoted,
   warning,
 } from './check.js';
-import { dialled } from './listeners.js';
+import { commonPorts, dialled } from './listeners.js';
 
 /*
  * Azure's HA-ports rules, V1 to V20. The whole configuration stands for one load balancer resource; where a rule of
@@ -60,19 +60,13 @@ const FORBIDDEN_HTTP_PORTS: ReadonlySet<number> = new Set([19, 21, 25, 70, 110, 
 const MINIMUM_MS = 4 * 60_000;
 const MAXIMUM_MS = 100 * 60_000;
 
-/** Idle times that were written, of rules and of frontends. */
-function idleTimes(protocol: 'tcp' | 'udp') {
-  return ({ root: thing, written: { frontends, rules } }: Draft) =>
-    [...frontends, ...rules].flatMap(({ path, value: { idleTimeout } }) => {
-      const ms = idleTimeout?.[protocol];
-      return ms === undefined ? [] : [{ thing, at: [...path, 'idleTimeout', protocol], ms }];
-    });
-}
-
 /** Whether flows of both rules end on the same port of a backend. HA-ports rules are left to V4, V6, V8 and V9. */
 function meetAtMember(a: Rule, b: Rule, draft: Draft): boolean {
-  if (a.haPorts || b.haPorts || !a.protocols.some((one) => b.protocols.includes(one))) return false;
-  if (!portSetsMeet(shiftPorts(a.ports, a.portOffset), shiftPorts(b.ports, b.portOffset))) return false;
+  const atMember = ({ protocols, ports, portOffset }: Rule) => ({
+    protocols,
+    ports: shiftPorts(ports, portOffset),
+  });
+  if (a.haPorts || b.haPorts || commonPorts(atMember(a), atMember(b)) === undefined) return false;
   const addresses = (rule: Rule) => {
     const { floatingIp } = draft.input(rule);
     // In the kernel the frontend's own address, which is another for each frontend.
@@ -174,7 +168,6 @@ export const AZURE_CHECKS = [
       backend.adminState !== 'none' && rules.find((rule) => rule.pool === pool && rule.probe === undefined),
     say: ({ backend }, { name }) =>
       `Admin state ${backend.adminState} on a backend of rule "${name}", which has no probe`,
-    found: ({ backend }) => quoted(backend.adminState),
     expected: 'a probe on the rule',
     reason: 'On Azure admin state has no effect without a probe; haports honours it',
   }),
@@ -194,7 +187,6 @@ export const AZURE_CHECKS = [
   azureOnly('V13', PROBES, 'port', {
     when: ({ protocol, port }) => protocol !== 'tcp' && FORBIDDEN_HTTP_PORTS.has(port),
     say: ({ name, port }) => `HTTP probe "${name}" on port ${port}`,
-    found: ({ port }) => String(port),
     expected: `a port other than ${[...FORBIDDEN_HTTP_PORTS].join(', ')}`,
     reason: 'Azure does not probe these ports by HTTP',
   }),
@@ -234,7 +226,6 @@ export const AZURE_CHECKS = [
     when: ({ backend }, { frontends }) =>
       frontends.find(({ address }) => address.text === backend.address.text),
     say: ({ backend }, { name }) => `Backend ${backend.address.text} is frontend "${name}"`,
-    found: ({ backend }) => quoted(backend.address),
     expected: 'an address that is no frontend',
     reason: 'On Azure a load balancer cannot be a member of a backend pool',
   }),

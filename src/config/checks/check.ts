@@ -1,15 +1,18 @@
-import type { Backend, BackendPool, Rule } from '../../model/configuration.js';
+import type { Protocol } from '../../model/address.js';
+import type { Backend, BackendPool, Frontend, Rule } from '../../model/configuration.js';
 import type { Issue, Path, Severity } from '../findings.js';
 import type { Draft } from '../resolve.js';
 
 /** Looks at a configuration as a whole, and tells what is wrong with it or worth knowing. Pure. */
 export type Check = (draft: Draft) => readonly Issue[];
 
-/** What is looked at, one by one: things of the draft, or items that say which `thing` they are about, and where in it. */
+/** What is looked at, one by one: things of the draft, or items that say what `thing` they are about, or where. */
 export type Over<T extends object> = (draft: Draft) => Iterable<T>;
 
+/** Where a finding is. */
 interface Spot {
   readonly thing?: object;
+  /** From the thing down; without a thing, from the top. */
   readonly at?: Path;
   readonly atKey?: boolean;
 }
@@ -23,6 +26,7 @@ export interface Row<T, H> {
   readonly when?: (item: T, draft: Draft) => H | false | undefined;
   /** What is there, in a sentence. */
   readonly say: Words<T, H>;
+  /** @default where something must be: what was written there, unless that is a list or an object */
   readonly found?: Words<T, H>;
   /** What must be. */
   readonly expected?: Words<T, H>;
@@ -50,13 +54,17 @@ function tell(severityOf: (draft: Draft) => Severity): TellOf {
         if (hit === undefined || hit === false) continue;
         const inWords = (words: Words<T, H> | undefined): string | undefined =>
           typeof words === 'function' ? words(item, hit, draft) : words;
-        const { thing = item, at = keys, atKey = key.startsWith('@') }: Spot = item;
-        const path = draft.path(thing, ...at);
-        const { found, expected, reason } = row;
-        const details = { found: inWords(found), expected: inWords(expected), reason: inWords(reason) };
-        const told = Object.entries(details).filter(([, words]) => words !== undefined);
-        const message = inWords(row.say) ?? '';
-        issues.push({ severity: severityOf(draft), code, path, message, atKey, ...Object.fromEntries(told) });
+        const { thing, at, atKey = key.startsWith('@') }: Spot = item;
+        const path =
+          thing === undefined && at !== undefined ? at : draft.path(thing ?? item, ...(at ?? keys));
+        const [message, expected, reason] = [
+          inWords(row.say) ?? '',
+          inWords(row.expected),
+          inWords(row.reason),
+        ];
+        const written = expected === undefined || atKey ? undefined : draft.written.found(path);
+        const found = row.found === undefined ? written : inWords(row.found);
+        issues.push({ severity: severityOf(draft), code, path, message, atKey, found, expected, reason });
       }
       return issues;
     };
@@ -75,26 +83,25 @@ export const PROBES = ({ probes }: Draft) => probes;
 export const POOLS = ({ pools }: Draft) => pools;
 export const RULES = ({ rules }: Draft) => rules;
 
-/** A backend and the pool it is a member of. */
-interface Member {
-  readonly pool: BackendPool;
-  readonly backend: Backend;
-  readonly thing: Backend;
-}
-
-export function* MEMBERS({ pools }: Draft): Generator<Member> {
+/** Backends with the pool that each is a member of. */
+export function* MEMBERS({ pools }: Draft) {
   for (const pool of pools) for (const backend of pool.backends) yield { pool, backend, thing: backend };
 }
 
-/** A rule and a backend that it may send flows to. There may be millions. */
-interface Target {
-  readonly rule: Rule;
-  readonly backend: Backend;
-  readonly thing: Backend;
+/** Rules with each backend that they may send flows to. There may be millions. */
+export function* TARGETS({ rules }: Pick<Draft, 'rules'>) {
+  for (const rule of rules) for (const backend of rule.pool.backends) yield { rule, backend, thing: backend };
 }
 
-export function* TARGETS({ rules }: Pick<Draft, 'rules'>): Generator<Target> {
-  for (const rule of rules) for (const backend of rule.pool.backends) yield { rule, backend, thing: backend };
+/** Idle times that were written, of frontends and of rules. */
+export function idleTimes(...protocols: readonly Protocol[]) {
+  return ({ written: { frontends, rules } }: Draft) =>
+    [...frontends, ...rules].flatMap(({ at, value: { idleTimeout } }) =>
+      protocols.flatMap((protocol) => {
+        const ms = idleTimeout?.[protocol];
+        return ms === undefined ? [] : [{ at: [...at, 'idleTimeout', protocol], ms }];
+      }),
+    );
 }
 
 /** Each rule with the first earlier one that it does not go with. */
@@ -117,6 +124,20 @@ export function repeats<T>(items: readonly T[], keyOf: (item: T) => string) {
   });
 }
 
-export function quoted(what: { readonly text: string } | string): string {
-  return `"${typeof what === 'string' ? what : what.text}"`;
-}
+const LINK_LOCAL = {
+  expected: 'an address that is not link-local',
+  reason: 'The kernel steers by address alone, and other interfaces may have the same link-local one',
+};
+
+/** Rows on addresses that the kernel cannot steer by: its maps know no interfaces. */
+export const LINK_LOCAL_FRONTEND: Row<Frontend, boolean> = {
+  when: ({ address }) => address.zone !== undefined,
+  say: ({ name }) => `Frontend "${name}" has an address of one interface only`,
+  ...LINK_LOCAL,
+};
+
+export const LINK_LOCAL_BACKEND: Row<{ readonly pool: BackendPool; readonly backend: Backend }, boolean> = {
+  when: ({ backend }) => backend.address.zone !== undefined,
+  say: ({ pool }) => `A backend of pool "${pool.name}" has an address of one interface only`,
+  ...LINK_LOCAL,
+};

@@ -1,25 +1,12 @@
-import { formatEndpoint, isLoopback, type IpAddress, type Protocol } from '../../model/address.js';
+import { formatEndpoint, isLoopback, type Protocol } from '../../model/address.js';
 import { FLOW_TRIGGERS, formatDuration, type BackendPool, type Rule } from '../../model/configuration.js';
 import { intersectPorts, parsePortSet, portSetSize, unionPorts, type PortSet } from '../../model/ports.js';
 import { isName } from '../fields.js';
-import type { Path } from '../findings.js';
 import type { ListName } from '../read.js';
 import { isFloating, type Draft } from '../resolve.js';
 import { nearestWord } from '../text.js';
-import {
-  MEMBERS,
-  POOLS,
-  PROBES,
-  ROOT,
-  RULES,
-  error,
-  note,
-  quoted,
-  repeats,
-  warning,
-  type Check,
-} from './check.js';
-import { reaches } from './listeners.js';
+import { MEMBERS, POOLS, PROBES, ROOT, RULES, error, note, repeats, warning, type Check } from './check.js';
+import { commonPorts, reaches } from './listeners.js';
 
 const NOUN: Readonly<Record<ListName, string>> = {
   frontends: 'frontend',
@@ -29,42 +16,36 @@ const NOUN: Readonly<Record<ListName, string>> = {
 };
 
 /** Names that an earlier thing of their kind has, and backends' that another member of the pool has. */
-function repeatedNames({ root: thing, written: { names, backendPools } }: Draft) {
-  const ofThings = (Object.keys(NOUN) as ListName[]).map((list) => ({
-    bearer: `a ${NOUN[list]}`,
-    items: names[list],
-  }));
-  const ofMembers = backendPools.map(({ path, value: { name: pool, backends } }) => ({
-    bearer: `a backend of pool "${pool}"`,
-    items: backends.flatMap(({ name: value }, index) =>
-      value === undefined ? [] : [{ path: [...path, 'backends', index, 'name'], value }],
-    ),
-  }));
-  return [...ofThings, ...ofMembers].flatMap(({ bearer, items }) =>
-    repeats(items, ({ value }) => value).map(({ thing: { path, value } }) => ({
-      thing,
-      at: path,
-      value,
-      bearer,
-    })),
+function repeatedNames({ written: { names, backendPools } }: Draft) {
+  const ofThings = names.map((name) => ({ ...name, among: name.list, bearer: `a ${NOUN[name.list]}` }));
+  const ofMembers = backendPools.flatMap(({ at, value: { name: pool, backends } }) =>
+    backends.flatMap(({ name: value }, index) => {
+      const named = {
+        at: [...at, 'backends', index, 'name'],
+        among: at.join(),
+        bearer: `a backend of pool "${pool}"`,
+      };
+      return value === undefined ? [] : [{ ...named, value }];
+    }),
+  );
+  return repeats([...ofThings, ...ofMembers], ({ among, value }) => `${among} ${value}`).map(
+    ({ thing: name }) => name,
   );
 }
 
 /** Names that nothing bears. What is no name at all the schema reports. */
-function unknownNames({ root: thing, written: { names, references } }: Draft) {
-  const known = Object.fromEntries(
-    Object.entries(names).map(([list, items]) => [list, new Set(items.map(({ value }) => value))]),
-  );
+function unknownNames({ written: { names, references } }: Draft) {
+  const known = new Set(names.map(({ list, value }) => `${list} ${value}`));
   return references
-    .filter(({ value, list }) => isName(value) && known[list]?.has(value) !== true)
-    .map(({ path: at, value, list, atKey }) => {
-      return { thing, at, atKey, value, noun: NOUN[list], others: [...(known[list] ?? [])] };
+    .filter(({ value, list }) => isName(value) && !known.has(`${list} ${value}`))
+    .map((reference) => {
+      const others = names.filter(({ list }) => list === reference.list).map(({ value }) => value);
+      return { ...reference, noun: NOUN[reference.list], others: [...new Set(others)] };
     });
 }
 
-function unusedThings({ frontends, probes, pools, written: { rules, names } }: Draft) {
-  // A rule that cannot be read may use anything.
-  if (rules.length < names.rules.length) return [];
+function unusedThings({ frontends, probes, pools, written: { rules, hasAllRules } }: Draft) {
+  if (!hasAllRules) return [];
   const used = (key: 'frontend' | 'probe' | 'backendPool') => new Set(rules.map(({ value }) => value[key]));
   const lists = [
     ['frontend', frontends, used('frontend')],
@@ -80,7 +61,6 @@ function unusedThings({ frontends, probes, pools, written: { rules, names } }: D
 export const NAME_CHECKS = [
   error('LB_DUPLICATE_NAME', repeatedNames, '', {
     say: ({ value, bearer }) => `Name "${value}" is already that of ${bearer}, each must have its own`,
-    found: ({ value }) => quoted(value),
     expected: 'another name',
   }),
   error('LB_UNKNOWN_NAME', unknownNames, '', {
@@ -88,7 +68,6 @@ export const NAME_CHECKS = [
       const meant = nearestWord(value, others);
       return `There is no ${noun} "${value}"${meant === undefined ? '' : `; did you mean "${meant}"`}`;
     },
-    found: ({ value }) => quoted(value),
     expected: ({ noun, others }) =>
       others.length === 0 ? `a ${noun} to be defined` : `one of ${others.join(', ')}`,
   }),
@@ -128,7 +107,6 @@ function repeatedAddresses({ pools }: Draft) {
 export const POOL_CHECKS = [
   error('LB_DUPLICATE_ADDRESS', repeatedAddresses, 'address', {
     say: ({ pool, address }) => `Address ${address.text} is already a backend of pool "${pool}"`,
-    found: ({ address }) => quoted(address),
     expected: 'each address once in a pool',
     reason: 'Pool and address are the identity of a backend',
   }),
@@ -152,7 +130,6 @@ export const POOL_CHECKS = [
   warning('LB_NEVER_ENOUGH', usablePools, 'minimumHealthy', {
     when: (pool) => pool.minimumHealthy > largestPriorityGroup(pool),
     say: ({ name, minimumHealthy }) => `No priority group of pool "${name}" has ${minimumHealthy} members`,
-    found: ({ minimumHealthy }) => String(minimumHealthy),
     expected: (pool) => `at most ${largestPriorityGroup(pool)}`,
   }),
   warning('LB_NO_WEIGHT', usablePools, 'backends', {
@@ -164,7 +141,6 @@ export const POOL_CHECKS = [
       sourceAddresses.length > 0 && sourceAddresses.every(({ family }) => family !== address.family),
     say: ({ pool, backend: { address } }) =>
       `No source address of pool "${pool.name}" is IPv${address.family} as ${address.text} is`,
-    found: ({ backend }) => quoted(backend.address),
     expected: 'sourceAddresses of each family the backends have',
   }),
   // Each data worker has source ports of its own, an equal part of the pool's.
@@ -214,14 +190,12 @@ export const PROBE_CHECKS = [
     when: ({ timeoutMs, intervalMs }) =>
       timeoutMs > intervalMs && `at most the interval, ${formatDuration(intervalMs)}`,
     say: ({ timeoutMs }, limit) => `The timeout must be ${limit}, found ${formatDuration(timeoutMs)}`,
-    found: ({ timeoutMs }) => formatDuration(timeoutMs),
     expected: (_, limit) => limit,
     reason: 'A backend is never probed twice at a time',
   }),
   warning('LB_MANAGEMENT_PORT', PROBES, 'port', {
     when: ({ port }) => MANAGEMENT_PORTS.get(port),
     say: ({ port }, service) => `Port ${port} is a management port (${service})`,
-    found: ({ port }) => String(port),
     expected: 'a port that only answers while the appliance passes traffic',
     reason: 'An appliance that no longer passes traffic often still answers its operators',
   }),
@@ -266,7 +240,6 @@ export const RULE_CHECKS = [
       return perPacket && expectedResponses > 0 && String(expectedResponses);
     },
     say: 'perPacket carries no replies to wait for',
-    found: (_, count) => count,
     expected: '0, or no perPacket',
   }),
   perPacketIgnores('symmetric'),
@@ -295,28 +268,21 @@ export const RULE_CHECKS = [
 /** Linux's default net.ipv4.ip_local_port_range: what the kernel chooses source ports from. */
 export const EPHEMERAL_PORTS: PortSet = parsePortSet('32768-60999') ?? [];
 
-/** A local address of upstream connections or of a probe, and the ports that it may use. */
-interface Source {
-  readonly thing: object;
-  readonly at: Path;
-  readonly address: IpAddress;
-  readonly ports: PortSet;
-  readonly protocols: readonly Protocol[];
-}
-
-function sources({ plane, kernel, pools, probes, rules }: Draft): readonly Source[] {
+/** Local addresses of upstream connections and of probes, and the ports that each may use. */
+function sources({ plane, kernel, pools, probes, rules }: Draft) {
   // What is not floating, the kernel tells from answers to this machine by conntrack.
   if (plane === 'kernel' && !isFloating(kernel)) return [];
   const ofPools = pools.flatMap((thing) => {
     const protocols = rules.filter(({ pool }) => pool === thing).flatMap((rule) => rule.protocols);
-    return thing.sourceAddresses.map((address, index): Source => {
+    return thing.sourceAddresses.map((address, index) => {
       return { thing, at: ['sourceAddresses', index], address, ports: thing.sourcePorts, protocols };
     });
   });
-  const ofProbes = probes.flatMap((thing): Source[] => {
+  const tcp: readonly Protocol[] = ['tcp'];
+  const ofProbes = probes.flatMap((thing) => {
     const { sourceAddress: address } = thing;
-    const rest = { at: ['sourceAddress'], ports: EPHEMERAL_PORTS, protocols: ['tcp'] } as const;
-    return address === undefined ? [] : [{ thing, address, ...rest }];
+    const rest = { thing, at: ['sourceAddress'], ports: EPHEMERAL_PORTS, protocols: tcp };
+    return address === undefined ? [] : [{ ...rest, address }];
   });
   return [...ofPools, ...ofProbes];
 }
@@ -326,7 +292,7 @@ function withLosses(isAll: boolean) {
   return (draft: Draft) =>
     sources(draft).flatMap((source) => {
       const taken = draft.rules
-        .filter(({ protocols }) => protocols.some((protocol) => source.protocols.includes(protocol)))
+        .filter((rule) => commonPorts(rule, source) !== undefined)
         .filter(({ frontend }) => reaches(frontend.address, source.address, draft.ownAddresses))
         .reduce<PortSet>((sum, { ports }) => unionPorts(sum, ports), []);
       const lost = portSetSize(intersectPorts(source.ports, taken));
@@ -361,12 +327,10 @@ const NO_SOURCE = 'A port that haports listens on cannot be the source of a conn
 export const SOURCE_CHECKS = [
   warning('LB_SOURCE_PORTS', withLosses(false), '', {
     say: ({ lost, address }) => `Listeners take ${lost} of the source ports of ${address.text}`,
-    found: ({ address }) => quoted(address),
     reason: NO_SOURCE,
   }),
   error('LB_SOURCE_PORTS', withLosses(true), '', {
     say: ({ address }) => `Listeners take every source port of ${address.text}`,
-    found: ({ address }) => quoted(address),
     expected: 'a local address that no rule listens on with all ports',
     reason: NO_SOURCE,
   }),
@@ -408,7 +372,7 @@ export const ROOT_CHECKS = [
     reason: 'Anyone who can reach the admin API can drain every backend and replace the configuration',
   }),
   warning('LB_NO_RULES', ROOT, 'rules', {
-    when: (_, { written }) => written.names.rules.length === 0 && written.rules.length === 0,
+    when: (_, { written: { rules, hasAllRules } }) => hasAllRules && rules.length === 0,
     say: 'There are no rules, so nothing is balanced',
   }),
 ];

@@ -4,14 +4,16 @@ import { isFloating, type Draft } from '../resolve.js';
 import type { KernelInput } from '../schema.js';
 import {
   FRONTENDS,
+  LINK_LOCAL_BACKEND,
+  LINK_LOCAL_FRONTEND,
   MEMBERS,
   POOLS,
   ROOT,
   RULES,
   TARGETS,
   error,
+  idleTimes,
   note,
-  quoted,
   warning,
   type Check,
   type Over,
@@ -29,8 +31,6 @@ const MOST_BACKENDS = 65_535;
 
 const NO_CONNECTION = 'Packets are passed on as they come, and no connection to a backend is opened';
 const NO_SOCKETS = 'No socket of this process is on the way';
-const LINK_LOCAL =
-  'The kernel steers by address alone, and other interfaces may have the same link-local one';
 
 /** The options of the kernel data plane, where it was asked for and they are right. */
 const OPTIONS = ({ kernel }: Draft): readonly KernelInput[] => (kernel === undefined ? [] : [kernel]);
@@ -78,12 +78,11 @@ function noEffect<T extends object>(
 
 /** How answers come back: told at the key, or where it was not written at the kind of data plane. */
 function returning(path: KernelInput['returnPath']): Over<object> {
-  return where(isNat, ({ kernel, root: thing, written }) => {
-    const key = ['dataPlane', 'kernel', 'returnPath'];
-    return kernel?.returnPath === path
-      ? [{ thing, at: written.given(key) ? key : ['dataPlane', 'kind'] }]
-      : [];
-  });
+  const key = ['dataPlane', 'kernel', 'returnPath'];
+  return where(
+    (kernel) => isNat(kernel) && kernel.returnPath === path,
+    ({ written }) => [{ at: written.given(key) ? key : ['dataPlane', 'kind'] }],
+  );
 }
 
 function spokes(draft: Draft) {
@@ -130,7 +129,6 @@ const OPTION_CHECKS = [
   error('LB_KERNEL_MODE', where(isNotNat, OPTIONS), 'returnPath', {
     when: ({ returnPath }) => returnPath === 'masquerade',
     say: ({ mode }) => `With mode ${mode} no address is changed, so none can be hidden`,
-    found: '"masquerade"',
     expected: '"route", or mode "nat"',
   }),
   note('LB_KERNEL_MASQUERADE', returning('masquerade'), '', {
@@ -147,7 +145,6 @@ const OPTION_CHECKS = [
   error('LB_KERNEL_MODE', where(isNat, OPTIONS), 'flowState', {
     when: ({ flowState }) => flowState === 'stateless',
     say: 'With mode nat every flow has an entry in conntrack',
-    found: '"stateless"',
     expected: '"pinned", or another mode',
     reason: 'Answers could not be told from other traffic without one',
   }),
@@ -158,7 +155,6 @@ const OPTION_CHECKS = [
   error('LB_KERNEL_SPOKES', where(isNextHop, spokes), '', {
     when: ({ spoke, before }) => before.find((other) => cidrsOverlap(other, spoke)),
     say: ({ spoke }, earlier) => `Spokes ${earlier.text} and ${spoke.text} overlap`,
-    found: ({ spoke }) => quoted(spoke),
     expected: 'blocks that have no address in common',
     reason: 'An address belongs to one spoke, or its flows could be taken for those of another',
   }),
@@ -181,7 +177,6 @@ const OPTION_CHECKS = [
       when: ({ address }, { ownAddresses }) =>
         ownAddresses.some((own) => compareAddresses(own, address) === 0),
       say: ({ name }) => `Frontend "${name}" is an address of this machine`,
-      found: ({ address }) => quoted(address),
       expected: 'an address that is routed to this machine, and that only backends have',
       reason: 'What this machine takes for itself it does not route on',
     },
@@ -197,25 +192,12 @@ function listed(draft: Draft) {
 
 /** Addresses that the kernel data plane, or its mode, cannot steer by. Marks and maps know addresses, not interfaces. */
 const ADDRESS_CHECKS = [
-  error('LB_KERNEL_ADDRESS', inKernel(FRONTENDS), 'address', {
-    when: ({ address: { zone } }) => zone !== undefined,
-    say: ({ name }) => `Frontend "${name}" has an address of one interface only`,
-    found: ({ address }) => quoted(address),
-    expected: 'an address that is not link-local',
-    reason: LINK_LOCAL,
-  }),
-  error('LB_KERNEL_ADDRESS', inKernel(MEMBERS), 'address', {
-    when: ({ backend: { address } }) => address.zone !== undefined,
-    say: ({ pool }) => `A backend of pool "${pool.name}" has an address of one interface only`,
-    found: ({ backend }) => quoted(backend.address),
-    expected: 'an address that is not link-local',
-    reason: LINK_LOCAL,
-  }),
+  error('LB_KERNEL_ADDRESS', inKernel(FRONTENDS), 'address', LINK_LOCAL_FRONTEND),
+  error('LB_KERNEL_ADDRESS', inKernel(MEMBERS), 'address', LINK_LOCAL_BACKEND),
   error('LB_KERNEL_ADDRESS', inKernel(TARGETS), 'address', {
     when: ({ rule: { frontend }, backend }) => frontend.address.family !== backend.address.family,
     say: ({ rule: { name, frontend }, backend }) =>
       `Rule "${name}" would send IPv${frontend.address.family} packets to an IPv${backend.address.family} address`,
-    found: ({ backend }) => quoted(backend.address),
     expected: ({ rule: { frontend } }) =>
       `IPv${frontend.address.family} backends, as frontend "${frontend.name}" is, or kind "userspace"`,
     reason: 'The kernel data plane does not translate between address families',
@@ -223,14 +205,12 @@ const ADDRESS_CHECKS = [
   error('LB_KERNEL_MODE', where(isNextHop, FRONTENDS), 'address', {
     when: ({ address }) => !isWildcard(address),
     say: ({ name }) => `With mode next-hop, frontend "${name}" has no address of its own`,
-    found: ({ address }) => quoted(address),
     expected: ({ address }) => (address.family === 4 ? '"0.0.0.0"' : '"::"'),
     reason: 'It stands for the destinations beyond, which packets keep',
   }),
   error('LB_KERNEL_MODE', where(isNotNextHop, FRONTENDS), 'address', {
     when: ({ address }) => isWildcard(address),
     say: ({ name }) => `Frontend "${name}" stands for every address of this machine`,
-    found: ({ address }) => quoted(address),
     expected: 'a frontend for each address, or mode "next-hop" for destinations beyond',
     reason: "The kernel data plane takes every port of an address away from this machine's own services",
   }),
@@ -245,17 +225,6 @@ const ADDRESS_CHECKS = [
     },
   ),
 ];
-
-/** Idle times that were written, of rules and of frontends. */
-function idleTimes({ root: thing, written: { frontends, rules } }: Draft) {
-  return [...frontends, ...rules].flatMap(({ path, value: { idleTimeout = {} } }) =>
-    Object.entries(idleTimeout).map(([protocol, ms]) => ({
-      thing,
-      at: [...path, 'idleTimeout', protocol],
-      ms,
-    })),
-  );
-}
 
 /** Rules, or the frontends that say so for them, that forget TCP flows earlier than appliances do. */
 function forgetful({ rules }: Draft) {
@@ -272,10 +241,9 @@ function forgetful({ rules }: Draft) {
 /** Rules that the kernel data plane, or its mode, cannot serve as they are written. */
 const RULE_CHECKS = [
   // Conntrack and the timeouts of sets count in seconds.
-  error('LB_VALUE', inKernel(idleTimes), '', {
+  error('LB_VALUE', inKernel(idleTimes('tcp', 'udp')), '', {
     when: ({ ms }) => ms % 1000 !== 0 && formatDuration(ms),
     say: (_, idle) => `Expected whole seconds, found ${idle}`,
-    found: (_, idle) => quoted(idle),
     expected: 'whole seconds',
     reason: 'The kernel counts idle times in seconds',
   }),
@@ -306,7 +274,6 @@ const RULE_CHECKS = [
   error('LB_KERNEL_MODE', where(isNotNextHop, RULES), 'floatingIp', {
     when: ({ floatingIp }, { kernel }) => floatingIp !== isFloating(kernel) && kernel,
     say: ({ floatingIp }, { mode }) => `floatingIp ${floatingIp} does not go with mode ${mode}`,
-    found: ({ floatingIp }) => String(floatingIp),
     expected: ({ floatingIp }) =>
       floatingIp ? 'false, or mode "floating-l2" or "floating-routed"' : 'true, or mode "nat"',
     reason: ({ floatingIp }) =>
@@ -323,7 +290,6 @@ const RULE_CHECKS = [
   error('LB_KERNEL_MODE', where(isNotNat, RULES), 'backendPort', {
     when: ({ portOffset }, { kernel }) => portOffset !== 0 && kernel,
     say: (_, { mode }) => `With mode ${mode} the port cannot change`,
-    found: (rule, _, draft) => String(draft.input(rule).backendPort),
     expected: '0 (the same port), or mode "nat"',
     reason: 'Packets reach the backend as they are',
   }),

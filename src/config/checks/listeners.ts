@@ -1,114 +1,62 @@
 import {
-  PROTOCOLS,
   compareAddresses,
   formatEndpoint,
   isLoopback,
   isWildcard,
   type IpAddress,
-  type Protocol,
 } from '../../model/address.js';
 import type { Backend, Rule } from '../../model/configuration.js';
-import {
-  formatPortSet,
-  intersectPorts,
-  portSetContains,
-  portSetOf,
-  portSetsMeet,
-  type PortSet,
-} from '../../model/ports.js';
-import { formatPath, type Issue } from '../findings.js';
-import { addressesOverlap, ownListens, ownListensAt, shiftPorts, type Draft } from '../resolve.js';
-import { error, note, quoted, repeats } from './check.js';
+import { formatPortSet, intersectPorts, portSetOf, portSetsMeet } from '../../model/ports.js';
+import { formatPath } from '../findings.js';
+import { addressesOverlap, ownListensAt, shiftPorts, type Draft } from '../resolve.js';
+import { error, note, repeats } from './check.js';
 
-/** Two rules that have ports in common. */
-interface SharedPorts {
-  /** `clash`: one of them is on a wildcard address; else they are on one address. */
-  readonly kind: 'overlap' | 'yields' | 'clash';
-  /** The rule that is told of it. */
-  readonly thing: Rule;
-  readonly rule: Rule;
-  readonly earlier: Rule;
-  /** The one that names its ports, if the other does not. */
-  readonly narrow: Rule;
-  /** `tcp and udp port 80-90` */
-  readonly place: string;
+/** What takes connections or datagrams. */
+type Taker = Pick<Rule, 'protocols' | 'ports'>;
+
+/** `tcp and udp port 80-90`, which both take; undefined: nothing. */
+export function commonPorts(a: Taker, b: Taker): string | undefined {
+  const protocols = a.protocols.filter((one) => b.protocols.includes(one));
+  if (protocols.length === 0 || !portSetsMeet(a.ports, b.ports)) return undefined;
+  return `${protocols.join(' and ')} port ${formatPortSet(intersectPorts(a.ports, b.ports))}`;
 }
 
-function sharedPorts({ plane, rules }: Draft): readonly SharedPorts[] {
-  const found: SharedPorts[] = [];
-  for (const [index, rule] of rules.entries()) {
-    for (const earlier of rules.slice(0, index)) {
-      const [a, b] = [rule.frontend.address, earlier.frontend.address];
-      const isSame = compareAddresses(a, b) === 0;
-      // Without sockets, a wildcard gets what no specific address does.
-      const clashes = plane === 'userspace' && a.family === b.family && (isWildcard(a) || isWildcard(b));
-      if ((!isSame && !clashes) || !portSetsMeet(rule.ports, earlier.ports)) continue;
-      const protocols = rule.protocols.filter((protocol) => earlier.protocols.includes(protocol));
-      if (protocols.length === 0) continue;
-      const common = formatPortSet(intersectPorts(rule.ports, earlier.ports));
-      const [wide, narrow] = rule.haPorts ? [rule, earlier] : [earlier, rule];
-      const place = `${protocols.join(' and ')} port ${common}`;
-      const kind = !isSame ? 'clash' : rule.haPorts === earlier.haPorts ? 'overlap' : 'yields';
-      found.push({ kind, thing: kind === 'yields' ? wide : rule, rule, earlier, narrow, place });
+/**
+ * Rules that have ports in common with an earlier one. `clash`: one of them is on a wildcard address. Else they are on
+ * one address: `yields`: one of the two names its ports, and the other is told; `overlap`: both do, or neither.
+ */
+function sharing(wanted: 'overlap' | 'yields' | 'clash') {
+  return function* ({ plane, rules }: Draft) {
+    for (const [index, rule] of rules.entries()) {
+      for (const earlier of rules.slice(0, index)) {
+        const [a, b] = [rule.frontend.address, earlier.frontend.address];
+        const isSame = compareAddresses(a, b) === 0;
+        // Without sockets, a wildcard gets what no specific address does.
+        const clashes = plane === 'userspace' && a.family === b.family && (isWildcard(a) || isWildcard(b));
+        const place = isSame || clashes ? commonPorts(rule, earlier) : undefined;
+        const kind = !isSame ? 'clash' : rule.haPorts === earlier.haPorts ? 'overlap' : 'yields';
+        if (place === undefined || kind !== wanted) continue;
+        const [wide, narrow] = rule.haPorts ? [rule, earlier] : [earlier, rule];
+        yield { thing: kind === 'yields' ? wide : rule, rule, earlier, narrow, place };
+      }
+    }
+  };
+}
+
+/** Own listeners with rules that claim their port, and with earlier own listeners that do. */
+function* ownClashes(draft: Draft) {
+  for (const [index, listen] of draft.own.entries()) {
+    for (const rule of draft.rules) {
+      const isNear = ownListensAt(draft, rule.frontend.address).includes(listen);
+      if (!isNear || commonPorts(rule, listen) === undefined) continue;
+      yield { ...listen, who: `Rule "${rule.name}"`, expected: 'a port that no rule names' };
+    }
+    for (const earlier of draft.own.slice(0, index)) {
+      const isNear = addressesOverlap(listen.address, earlier.address);
+      if (!isNear || commonPorts(earlier, listen) === undefined) continue;
+      yield { ...listen, who: `"${formatPath(earlier.at)}"`, expected: 'a port of its own' };
     }
   }
-  return found;
-}
-
-function sharedPortIssues(draft: Draft): readonly Issue[] {
-  const shared = sharedPorts(draft);
-  const of = (wanted: SharedPorts['kind']) => () => shared.filter(({ kind }) => kind === wanted);
-  const rows = [
-    error('LB_OVERLAP', of('overlap'), '', {
-      say: ({ rule, earlier, place }) =>
-        `Rules "${earlier.name}" and "${rule.name}" both claim ${place} of frontend "${rule.frontend.name}"`,
-      expected: 'one rule for a port of a frontend',
-    }),
-    note('LB_YIELDS', of('yields'), '', {
-      say: ({ thing, narrow, place }) =>
-        `HA-ports rule "${thing.name}" yields ${place} to rule "${narrow.name}"`,
-    }),
-    error('LB_CLASH', of('clash'), '', {
-      say: ({ rule, earlier, place }) =>
-        `Rules "${earlier.name}" and "${rule.name}" both need ${place}: ` +
-        `${earlier.frontend.address.text} and ${rule.frontend.address.text} overlap`,
-      expected: 'a wildcard frontend and a specific one to keep to different ports',
-      reason: 'The system binds a port to a wildcard address or to a specific one, not to both',
-    }),
-  ];
-  return rows.flatMap((check) => check(draft));
-}
-
-/** Own listeners with rules that claim their port, or an earlier own listener that does. */
-function ownClashes(draft: Draft) {
-  const { root: thing } = draft;
-  const own = ownListens(thing);
-  const gets = (rule: Rule, what: string) =>
-    ownListensAt(draft, rule.frontend.address).some((listen) => listen.what === what);
-  return own.flatMap(({ what, path: at, port, address }, index) => {
-    const rules = draft.rules.filter(
-      (rule) => rule.protocols.includes('tcp') && portSetContains(rule.ports, port) && gets(rule, what),
-    );
-    const others = own
-      .slice(0, index)
-      .filter((earlier) => earlier.port === port && addressesOverlap(address, earlier.address));
-    return [
-      ...rules.map(({ name }) => ({
-        thing,
-        at,
-        port,
-        who: `Rule "${name}"`,
-        expected: 'a port that no rule names',
-      })),
-      ...others.map(({ path }) => ({
-        thing,
-        at,
-        port,
-        who: quoted(formatPath(path)),
-        expected: 'a port of its own',
-      })),
-    ];
-  });
 }
 
 /** Rules that let backends answer from other ports. */
@@ -125,21 +73,33 @@ export const LISTENER_CHECKS = [
     'address',
     {
       say: ({ thing, first }) => `Address ${thing.address.text} is already frontend "${first.name}"`,
-      found: ({ thing }) => quoted(thing.address),
       expected: 'an address of its own for each frontend',
     },
   ),
-  sharedPortIssues,
+  error('LB_OVERLAP', sharing('overlap'), '', {
+    say: ({ rule, earlier, place }) =>
+      `Rules "${earlier.name}" and "${rule.name}" both claim ${place} of frontend "${rule.frontend.name}"`,
+    expected: 'one rule for a port of a frontend',
+  }),
+  note('LB_YIELDS', sharing('yields'), '', {
+    say: ({ thing, narrow, place }) =>
+      `HA-ports rule "${thing.name}" yields ${place} to rule "${narrow.name}"`,
+  }),
+  error('LB_CLASH', sharing('clash'), '', {
+    say: ({ rule, earlier, place }) =>
+      `Rules "${earlier.name}" and "${rule.name}" both need ${place}: ` +
+      `${earlier.frontend.address.text} and ${rule.frontend.address.text} overlap`,
+    expected: 'a wildcard frontend and a specific one to keep to different ports',
+    reason: 'The system binds a port to a wildcard address or to a specific one, not to both',
+  }),
   error('LB_OVERLAP', ownClashes, '', {
     say: ({ who, port }) => `${who} claims tcp port ${port} as well`,
-    found: ({ port }) => String(port),
     expected: ({ expected }) => expected,
   }),
   error('LB_CONFLICT', answeringFromAddress, 'udp.answersFrom', {
     when: ({ udp }) =>
       udp.perPacket ? 'perPacket' : udp.expectedResponses !== undefined && 'expectedResponses',
     say: (_, key) => `Answers from other ports do not go with ${key}`,
-    found: '"address"',
     expected: (_, key) => `"endpoint", or no ${key}`,
     reason: 'A flow that a backend begins has no request whose replies could be counted or left out',
   }),
@@ -165,86 +125,80 @@ export function reaches(listener: IpAddress, target: IpAddress, ownAddresses: re
   return isLoopback(target) || ownAddresses.some((own) => compareAddresses(own, target) === 0);
 }
 
-/** A place where haports itself takes connections or datagrams. */
-interface OwnListener {
-  readonly what: string;
+/** What a rule, or its probe, would connect to. */
+interface Dialled extends Taker {
+  readonly thing: Backend;
   readonly address: IpAddress;
-  readonly protocols: readonly Protocol[];
-  readonly ports: PortSet;
 }
 
 /**
- * Finds own listeners that get what is sent to an address. A wildcard listener takes all of this machine's addresses and
- * loopback; `::` takes both families. IPv4-mapped addresses have become IPv4 when they were parsed.
+ * Those of them that own listeners would answer. A wildcard listener takes all of this machine's addresses and loopback;
+ * `::` takes both families. IPv4-mapped addresses have become IPv4 when they were parsed.
  */
-function ownListenersNear({ root, rules, pools, ownAddresses }: Draft) {
-  const listeners: readonly OwnListener[] = [
-    ...rules.map(({ name, frontend, protocols, ports }) => {
-      return { what: `the listener of rule "${name}"`, address: frontend.address, protocols, ports };
-    }),
-    ...ownListens(root).map(({ what, address, port }) => {
-      return { what, address, protocols: ['tcp'] as const, ports: portSetOf(port) };
-    }),
-  ];
-  const at = (target: IpAddress) => listeners.filter(({ address }) => reaches(address, target, ownAddresses));
-  // Of millions of pairs of rule and backend, almost all end here.
-  const near = new Map(
-    pools.map((pool) => [pool, pool.backends.filter(({ address }) => at(address).length > 0)]),
-  );
-  return {
-    /** Backends whose own address leads to a listener, on some port. */
-    near: (rule: Rule) => near.get(rule.pool) ?? [],
-    find: (target: IpAddress, protocols: readonly Protocol[], ports: PortSet) => {
-      for (const listener of at(target)) {
-        const shared = PROTOCOLS.filter((one) => protocols.includes(one) && listener.protocols.includes(one));
-        if (shared.length === 0 || !portSetsMeet(ports, listener.ports)) continue;
-        const common = formatPortSet(intersectPorts(ports, listener.ports));
-        return { place: `${shared.join(' and ')} port ${common}`, what: listener.what };
-      }
-      return undefined;
-    },
+function loops<T extends Dialled>(
+  dialledBy: (rule: Rule, backends: readonly Backend[], draft: Draft) => readonly T[],
+) {
+  return (draft: Draft) => {
+    const { rules, own, pools, ownAddresses } = draft;
+    const listeners = [
+      ...rules.map(({ name, frontend, protocols, ports }) => {
+        return { what: `the listener of rule "${name}"`, address: frontend.address, protocols, ports };
+      }),
+      ...own,
+    ];
+    const at = (target: IpAddress) =>
+      listeners.filter(({ address }) => reaches(address, target, ownAddresses));
+    // Of millions of pairs of rule and backend, almost all end here.
+    const near = new Map(
+      pools.map((pool) => [pool, pool.backends.filter(({ address }) => at(address).length > 0)]),
+    );
+    return rules.flatMap((rule) =>
+      dialledBy(rule, near.get(rule.pool) ?? [], draft).flatMap((target) => {
+        const hits = at(target.address).flatMap((listener) => {
+          const common = commonPorts(target, listener);
+          return common === undefined ? [] : [{ ...target, rule, what: listener.what, common }];
+        });
+        return hits.slice(0, 1);
+      }),
+    );
   };
 }
 
-/** Backends that a rule would dial, and own listeners would answer. */
-function dialLoops(draft: Draft) {
-  const { near, find } = ownListenersNear(draft);
-  return draft.rules.flatMap((rule) => {
-    // In the kernel packets go to the backend itself, whatever address is on them.
-    const floating = draft.plane === 'userspace' && rule.floatingIp;
-    const at = floating ? ['floatingAddresses', rule.frontend.name] : ['address'];
-    const ports = shiftPorts(rule.ports, rule.portOffset);
-    return (floating ? rule.pool.backends : near(rule)).flatMap((thing) => {
-      const address = dialled(rule, thing, floating);
-      const hit = address && find(address, rule.protocols, ports);
-      return hit === undefined ? [] : [{ thing, at, rule, text: address?.text ?? '', ...hit }];
-    });
+/** @param near - backends whose own address leads to a listener, on some port */
+function dialledByRule(rule: Rule, near: readonly Backend[], { plane }: Draft) {
+  // In the kernel packets go to the backend itself, whatever address is on them.
+  const floating = plane === 'userspace' && rule.floatingIp;
+  const at = floating ? ['floatingAddresses', rule.frontend.name] : ['address'];
+  const ports = shiftPorts(rule.ports, rule.portOffset);
+  return (floating ? rule.pool.backends : near).flatMap((thing) => {
+    const address = dialled(rule, thing, floating);
+    return address === undefined ? [] : [{ thing, at, address, protocols: rule.protocols, ports }];
   });
 }
 
-/** Backends whose probe own listeners would answer. */
-function probeLoops(draft: Draft) {
-  const { near, find } = ownListenersNear(draft);
-  return draft.rules.flatMap((rule) => {
-    const { probe } = rule;
-    if (probe === undefined) return [];
-    return near(rule).flatMap((thing) => {
-      const hit = find(thing.address, ['tcp'], portSetOf(probe.port));
-      const target = formatEndpoint(thing.address, probe.port);
-      return hit === undefined ? [] : [{ thing, probe, target, what: hit.what }];
-    });
+function dialledByProbe({ probe }: Rule, near: readonly Backend[]) {
+  if (probe === undefined) return [];
+  const tcp = { protocols: ['tcp'] as const, ports: portSetOf(probe.port) };
+  return near.map((thing) => {
+    return {
+      thing,
+      address: thing.address,
+      ...tcp,
+      probe,
+      target: formatEndpoint(thing.address, probe.port),
+    };
   });
 }
 
 /** Backends and probe targets that lead straight back into haports. */
 export const LOOP_CHECKS = [
-  error('LB_LOOP', dialLoops, '', {
-    say: ({ rule, place, text, what }) => `Rule "${rule.name}" would send ${place} of ${text} into ${what}`,
-    found: ({ text }) => quoted(text),
+  error('LB_LOOP', loops(dialledByRule), '', {
+    say: ({ rule, common, address, what }) =>
+      `Rule "${rule.name}" would send ${common} of ${address.text} into ${what}`,
     expected: 'an address and port where haports itself does not listen',
     reason: 'A flow that comes back to its own listener runs in circles until everything is used up',
   }),
-  error('LB_LOOP', probeLoops, 'address', {
+  error('LB_LOOP', loops(dialledByProbe), 'address', {
     say: ({ probe, what, target }) =>
       `Probe "${probe.name}" would reach ${what} at ${target}, not the backend`,
     found: ({ target }) => target,

@@ -143,7 +143,7 @@ export class CapturedPlane implements HandOverPlane {
   }
 
   kernelReport(): KernelReport {
-    const mode = `capture dnat-map, udp ${this.#options.plan.udp}`;
+    const mode = `capture, udp ${this.#options.plan.udp}`;
     return { ...this.#reconciler.report(), mode, why: 'The configuration asks for capture' };
   }
 

@@ -1,10 +1,15 @@
 import { mix32 } from '../../flows/flow.js';
 import { isWildcard, parseIpAddress, type Protocol } from '../../model/address.js';
-import type { Configuration } from '../../model/configuration.js';
-import type { BalancerError } from '../../model/errors.js';
 import { portSetSize } from '../../model/ports.js';
-import { NO_RULE, RulePorts } from '../../selection/rule-ports.js';
-import { copied, markFilter, type ConntrackEntry, type EntryFilter } from '../netfilter/conntrack.js';
+import { NO_RULE } from '../../selection/rule-ports.js';
+import {
+  copied,
+  markFilter,
+  type Conntrack,
+  type ConntrackEntry,
+  type EntryFilter,
+} from '../netfilter/conntrack.js';
+import { addressText } from '../netfilter/setup.js';
 import { INSTANCE_MASK, markTag, type KernelProgram, type KernelRule } from './program.js';
 
 /*
@@ -59,10 +64,10 @@ export function evictionsWithout(some: Evictions, others: Evictions): readonly E
 
 /** Matches flows of an eviction, and maybe some of the same frontend's other rules. */
 export function matchOf({ rule, mark }: Eviction): EntryFilter {
-  const { address } = rule.frontend;
+  const { address } = rule.rule.frontend;
   return [
     ...['-f', `ipv${address.family}`, ...markFilter(mark, 0xffffffff)],
-    ...(isWildcard(address) ? [] : ['--orig-dst', address.text.split('%', 1)[0] ?? '']),
+    ...(isWildcard(address) ? [] : ['--orig-dst', addressText(address)]),
   ];
 }
 
@@ -83,24 +88,18 @@ export function instanceFilters(instance: string): readonly EntryFilter[] {
 export function staleFlows({ frontends }: KernelProgram): EntryFilter[] {
   return frontends
     .filter(({ address }) => !isWildcard(address))
-    .map(({ address: { family, text } }) => [
-      ...['-f', `ipv${family}`, '-p', 'udp', '--orig-dst', text.split('%', 1)[0] ?? ''],
+    .map(({ address }) => [
+      ...['-f', `ipv${address.family}`, '-p', 'udp', '--orig-dst', addressText(address)],
       ...markFilter(0, INSTANCE_MASK),
     ]);
 }
 
-/** Lists entries of conntrack: Conntrack.list, or a test's. The failure, after which some may be missing. */
-export type EntryLister = (
-  filter: EntryFilter,
-  onEntries: (entries: readonly ConntrackEntry[]) => void,
-) => Promise<BalancerError | undefined>;
-
 /** Finds the filters of flows that are to be forgotten. Its methods reject where conntrack cannot be listed. */
 export class FlowFinder {
-  readonly #lister: EntryLister;
+  readonly #conntrack: Pick<Conntrack, 'list'>;
 
-  constructor(lister: EntryLister) {
-    this.#lister = lister;
+  constructor(conntrack: Pick<Conntrack, 'list'>) {
+    this.#conntrack = conntrack;
   }
 
   /** TCP or UDP of these; `all` are those that stay in force, of the same kind. */
@@ -135,20 +134,14 @@ export class FlowFinder {
   }
 
   /** Flows to which no rule belongs any more. Their next packet meets what there is for packets of no flow. */
-  async rulelessFilters(
-    { instance }: KernelProgram,
-    configuration: Configuration,
-  ): Promise<readonly EntryFilter[]> {
-    const rulePorts = new RulePorts(configuration.rules);
+  async rulelessFilters(program: KernelProgram): Promise<readonly EntryFilter[]> {
     const filters = new Map<string, EntryFilter>();
-    for (const match of instanceFilters(instance)) {
-      for (const { protocol, original } of await this.#list(match)) {
-        const name = nameOf(protocol);
-        const destination = parseIpAddress(original.destination);
-        if (name === undefined || destination === undefined) continue;
-        if (rulePorts.ownerOf(name, destination, original.destinationPort) !== NO_RULE) continue;
-        const port = String(original.destinationPort);
-        const ends = ['--orig-dst', destination.text, '--orig-port-dst', port];
+    for (const match of instanceFilters(program.instance)) {
+      for (const entry of await this.#list(match)) {
+        if (ownerOf(entry, program) !== NO_RULE) continue;
+        const { destination, destinationPort } = entry.original;
+        const ends = ['--orig-dst', copied(destination), '--orig-port-dst', String(destinationPort)];
+        const name = nameOf(entry.protocol) ?? '';
         filters.set(`${name} ${ends.join(' ')}`, ['-p', name, ...match, ...ends]);
       }
     }
@@ -172,46 +165,43 @@ export class FlowFinder {
 
   /** Rules on the same address have other wishes: by the ports of those flows that are the rule's. */
   async #byPort(
-    { rule, protocol }: Eviction,
+    { rule }: Eviction,
     match: EntryFilter,
-    { rules }: KernelProgram,
-  ): Promise<EntryFilter[]> {
-    const rulePorts = new RulePorts(rules.map((one) => one.rule));
+    program: KernelProgram,
+  ): Promise<readonly EntryFilter[]> {
     const ports = new Set<number>();
-    for (const { original } of await this.#list(match)) {
-      const destination = parseIpAddress(original.destination);
-      if (destination === undefined) continue;
-      const index = rulePorts.ownerOf(protocol, destination, original.destinationPort);
-      if (rules[index] === rule) ports.add(original.destinationPort);
+    for (const entry of await this.#list(match)) {
+      if (ownerOf(entry, program) === rule.index) ports.add(entry.original.destinationPort);
     }
     return Array.from(ports, (port) => [...match, '--orig-port-dst', String(port)]);
   }
 
   async #list(filter: EntryFilter): Promise<readonly ConntrackEntry[]> {
     const all: ConntrackEntry[] = [];
-    const failure = await this.#lister(filter, (entries) => all.push(...entries));
+    const failure = await this.#conntrack.list(filter, (entries) => all.push(...entries));
     if (failure !== undefined) throw failure;
     return all;
   }
 }
 
 /** The only port of the rule; undefined: it has several. */
-export function onlyPort({ rule: { rule } }: Eviction): number | undefined {
+function onlyPort({ rule: { rule } }: Eviction): number | undefined {
   return portSetSize(rule.ports) === 1 ? rule.ports[0]?.first : undefined;
 }
 
 /** Whether a match may hit flows of other rules: some have the frontend's address, the pool and the protocol, but no such eviction. */
-export function isShared(
-  { rule, protocol, mark }: Eviction,
+function isShared(
+  { rule: own, protocol, mark }: Eviction,
   all: Evictions,
-  program: KernelProgram,
+  { rules }: KernelProgram,
 ): boolean {
-  return program.rules.some(
+  const { frontend, pool } = own.rule;
+  return rules.some(
     (other) =>
-      other !== rule &&
-      other.frontend.address.family === rule.frontend.address.family &&
-      (isWildcard(rule.frontend.address) || other.frontend.address.text === rule.frontend.address.text) &&
-      other.rule.pool === rule.rule.pool &&
+      other !== own &&
+      other.rule.frontend.address.family === frontend.address.family &&
+      (isWildcard(frontend.address) || other.rule.frontend.address.text === frontend.address.text) &&
+      other.rule.pool === pool &&
       other.rule.protocols.includes(protocol) &&
       !all.has(keyOf(other, protocol, mark)),
   );
@@ -219,6 +209,14 @@ export function isShared(
 
 function nameOf(protocol: number): Protocol | undefined {
   return protocol === 6 ? 'tcp' : protocol === 17 ? 'udp' : undefined;
+}
+
+/** Index of the rule that now has the port to which a flow was opened, or NO_RULE; undefined: neither TCP nor UDP. */
+function ownerOf({ protocol, original }: ConntrackEntry, { rulePorts }: KernelProgram): number | undefined {
+  const name = nameOf(protocol);
+  const destination = parseIpAddress(original.destination);
+  if (name === undefined || destination === undefined) return undefined;
+  return rulePorts.ownerOf(name, destination, original.destinationPort);
 }
 
 /** As good as random, and the same for the same client: the order in which a drain ends flows. */

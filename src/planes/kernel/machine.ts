@@ -162,23 +162,30 @@ const BUFFER = '/proc/sys/net/core/rmem_default';
 const WANTED_BUFFER_BYTES = 8_388_608;
 const EVENT_BYTES = 1280;
 
-/** What flows cannot tell of themselves for want of a sysctl, a sentence each. Never rejects. */
-export async function missingAccounts(files: Files): Promise<readonly string[]> {
+/** What flows cannot tell of themselves for want of a sysctl, a sentence each. `followed`: by events. Never rejects. */
+export async function missingAccounts(
+  files: Files,
+  { followed }: { readonly followed: boolean },
+): Promise<readonly string[]> {
+  const events = [
+    'nf_conntrack_events',
+    'Flows are seen when they are looked for, not when they come and go',
+  ];
   const wanted = [
     ['nf_conntrack_acct', 'Bytes and packets of flows are not counted'],
-    ['nf_conntrack_events', 'Flows are seen when they are looked for, not when they come and go'],
+    ...(followed ? [events] : []),
     ['nf_conntrack_timestamp', 'Flows older than this process seem to begin with it'],
-  ] as const;
+  ];
   const missing = await Promise.all(
     wanted.map(async ([name, effect]) => {
       const value = await readNumber(files, `${FOLDER}/${name}`);
       return value === undefined || value > 0 ? [] : [`${effect}: net.netfilter.${name} is 0, must be 1`];
     }),
   );
-  const bytes = await readNumber(files, BUFFER);
+  const bytes = followed ? await readNumber(files, BUFFER) : undefined;
   if (bytes === undefined || bytes >= WANTED_BUFFER_BYTES) return missing.flat();
-  const events = Math.floor(bytes / EVENT_BYTES);
-  const late = `Of more than ${events} flows that come or go at once some are found late, and short ones never`;
+  const room = Math.floor(bytes / EVENT_BYTES);
+  const late = `Of more than ${room} flows that come or go at once some are found late, and short ones never`;
   return [...missing.flat(), `${late}: net.core.rmem_default is ${bytes}, should be ${WANTED_BUFFER_BYTES}`];
 }
 
@@ -204,7 +211,7 @@ const NORMAL = 0.7;
 export class ConntrackUse {
   readonly #deps: { readonly clock: Clock; readonly files: Files };
   readonly #emit: (event: TablePressure) => void;
-  #level: TablePressure['level'] = 'normal';
+  #level: TablePressure['pressure'] = 'normal';
   #use: TableUse | undefined;
   #cancel: (() => void) | undefined;
 
@@ -245,7 +252,7 @@ export class ConntrackUse {
     const level = share >= 1 ? 'exhausted' : share >= calm ? 'high' : 'normal';
     if (level === this.#level) return;
     this.#level = level;
-    this.#emit({ type: 'table-pressure', atMs: this.#deps.clock.wallMs(), level, used, limit });
+    this.#emit({ type: 'table-pressure', atMs: this.#deps.clock.wallMs(), pressure: level, used, limit });
   }
 }
 

@@ -77,7 +77,6 @@ export class KernelPlane implements DataPlane {
   constructor(deps: KernelPlaneDeps, options: KernelPlaneOptions) {
     const { clock, flows, tools, networks } = deps;
     const toSetup = (program: KernelProgram): KernelSetup => setupOf(program, networks());
-    const conntrack = new Conntrack({ clock, tools });
     this.#deps = deps;
     this.#instance = options.instance;
     this.#reconciler = new Reconciler(
@@ -86,7 +85,7 @@ export class KernelPlane implements DataPlane {
     );
     this.#updater = new KernelUpdater({
       ...{ clock, flows, reconciler: this.#reconciler, setupOf: toSetup },
-      finder: new FlowFinder((filter, onEntries) => conntrack.list(filter, onEntries)),
+      finder: new FlowFinder(new Conntrack({ clock, tools })),
       onDue: () => this.#again(),
     });
     this.#stopping = new Stopping({
@@ -94,8 +93,6 @@ export class KernelPlane implements DataPlane {
       put: (program) => this.#reconciler.want([{ setup: toSetup(program) }], { start: 'trust' }),
     });
     flows.subscribe((events) => this.#emit(events));
-    // Counters of flows that open and end, and failed connections, which have their backends probed at once.
-    flows.consume();
   }
 
   /** Rejects with `LB_INSTANCE_RUNNING` or `LB_KERNEL_...`. What an earlier process has left stays all the same. */

@@ -1,5 +1,5 @@
 import { policyAction } from '../../flows/judge.js';
-import { PROTOCOLS, parseIpAddress, type IpAddress, type Protocol } from '../../model/address.js';
+import { parseIpAddress, type IpAddress, type Protocol } from '../../model/address.js';
 import type {
   Backend,
   Configuration,
@@ -12,6 +12,7 @@ import type {
 import { fnv1a } from '../../model/fnv1a.js';
 import type { ForwardingState, PoolView } from '../../model/forwarding.js';
 import { tableInUse } from '../../selection/picker.js';
+import { RulePorts } from '../../selection/rule-ports.js';
 
 /** A table that new flows are placed with: by slot, the mark of a backend. Empty: nobody takes new flows. */
 export interface KernelTable {
@@ -25,7 +26,8 @@ export type KernelActions = Readonly<Record<Exclude<FlowAction, 'persist'>, read
 
 export interface KernelRule {
   readonly rule: Rule;
-  readonly frontend: Frontend;
+  /** Of the rule in the configuration, as `rulePorts` has it. */
+  readonly index: number;
   readonly table: KernelTable;
   /** Of the members of its pool, and of backends that were removed from it and may have flows. */
   readonly actions: Readonly<Record<Protocol, KernelActions>>;
@@ -46,6 +48,7 @@ export interface KernelProgram {
   readonly frontends: readonly Frontend[];
   /** Rules that name a port before HA-ports rules, else as configured. */
   readonly rules: readonly KernelRule[];
+  readonly rulePorts: RulePorts;
   readonly tables: readonly KernelTable[];
   /** Of all pools, and those that were removed and may have flows. */
   readonly backends: readonly KernelBackend[];
@@ -54,14 +57,19 @@ export interface KernelProgram {
 /** A backend that a pool had before. */
 export type RemovedBackend = Pick<Backend, 'id' | 'address'> & { readonly pool: string };
 
-/**
- * `spreading`: ids of drained backends whose flows are being ended one after another: nothing is done about them yet.
- * Throws TypeError on a configuration of another data plane: that is a bug.
- */
+export interface CompileOptions {
+  /** @default none */
+  readonly removed?: readonly RemovedBackend[];
+  /** Ids of drained backends whose flows are being ended one after another: nothing is done about them yet. @default none */
+  readonly spreading?: ReadonlySet<string>;
+  /** Of the same configuration: to build it takes a while where frontends are many. */
+  readonly rulePorts?: RulePorts | undefined;
+}
+
+/** Throws TypeError on a configuration of another data plane: that is a bug. */
 export function compileProgram(
   state: ForwardingState,
-  removed: readonly RemovedBackend[] = [],
-  spreading: ReadonlySet<string> = NOBODY,
+  { removed = [], spreading = new Set(), rulePorts }: CompileOptions = {},
 ): KernelProgram {
   const { configuration, views, viewOfRule } = state;
   const { instance, kernel: options, seed, tableSize, frontends, backendPools } = configuration;
@@ -71,26 +79,33 @@ export function compileProgram(
   const marks = backendMarks(instance, [...known.keys()]);
   const markOf = (id: string): number => marks.get(id) ?? 0;
   const tables = new Map<string, KernelTable>();
-  const ranked = configuration.rules
-    .map((rule, ruleIndex) => ({ rule, ruleIndex }))
-    .sort((a, b) => Number(a.rule.haPorts) - Number(b.rule.haPorts));
-  const rules = ranked.flatMap(({ rule, ruleIndex }): KernelRule[] => {
-    const view = views[viewOfRule[ruleIndex] ?? -1];
+  const ranked = [...configuration.rules.entries()].sort(
+    ([, a], [, b]) => Number(a.haPorts) - Number(b.haPorts),
+  );
+  const rules = ranked.flatMap(([index, rule]): KernelRule[] => {
+    const view = views[viewOfRule[index] ?? -1];
     if (view === undefined) return [];
     const table = tableOf(rule, view, markOf);
     tables.set(table.name, table);
     const gone = removed.filter(({ pool }) => pool === rule.pool.name).map(({ id }) => markOf(id));
-    return [
-      {
-        rule,
-        frontend: rule.frontend,
-        table,
-        actions: actionsOf(rule, view, { markOf, gone, spreading, options }),
-      },
-    ];
+    const actionsFor = (protocol: Protocol): KernelActions => {
+      const actions = { rebalance: [] as number[], reset: [] as number[], drop: [] as number[] };
+      const add = (trigger: FlowTrigger, mark: number): void => {
+        const action = policyAction(rule, protocol, trigger, view, options);
+        if (action !== 'persist') actions[action].push(mark);
+      };
+      for (const { backend, valid, invalidBecause } of view.backends) {
+        if (invalidBecause === 'drain-deadline' && spreading.has(backend.id)) continue;
+        if (!valid && invalidBecause !== undefined) add(invalidBecause, markOf(backend.id));
+      }
+      for (const mark of gone) add('removed', mark);
+      return actions;
+    };
+    return [{ rule, index, table, actions: { tcp: actionsFor('tcp'), udp: actionsFor('udp') } }];
   });
   return {
     ...{ instance, options, seed, tableSize, frontends, rules },
+    rulePorts: rulePorts ?? new RulePorts(configuration.rules),
     tables: [...tables.values()],
     backends: [...known.values()].map(({ id, address }) => ({ id, address, mark: markOf(id) })),
   };
@@ -105,41 +120,6 @@ function tableOf(rule: Rule, view: PoolView, markOf: (id: string) => number): Ke
   const members = view.backends.map(({ backend }) => markOf(backend.id));
   return { name, marks: [...(inUse?.table ?? [])].map((index) => members[index] ?? 0) };
 }
-
-function actionsOf(
-  rule: Rule,
-  view: PoolView,
-  {
-    markOf,
-    gone,
-    spreading,
-    options,
-  }: {
-    readonly markOf: (id: string) => number;
-    readonly gone: readonly number[];
-    readonly spreading: ReadonlySet<string>;
-    readonly options: KernelOptions;
-  },
-): KernelRule['actions'] {
-  const of = (protocol: Protocol): KernelActions => {
-    const actions = { rebalance: [] as number[], reset: [] as number[], drop: [] as number[] };
-    const add = (trigger: FlowTrigger, mark: number): void => {
-      const action = policyAction(rule, protocol, trigger, view, options);
-      if (action !== 'persist') actions[action].push(mark);
-    };
-    for (const { backend, valid, invalidBecause } of view.backends) {
-      if (invalidBecause === 'drain-deadline' && spreading.has(backend.id)) continue;
-      if (!valid && invalidBecause !== undefined) add(invalidBecause, markOf(backend.id));
-    }
-    for (const mark of gone) add('removed', mark);
-    return actions;
-  };
-  const [tcp, udp] = PROTOCOLS.map(of);
-  return { tcp: tcp ?? NOTHING, udp: udp ?? NOTHING };
-}
-
-const NOBODY: ReadonlySet<string> = new Set();
-const NOTHING: KernelActions = { rebalance: [], reset: [], drop: [] };
 
 /*
  * Marks that stand for backends, in conntrack and on packets: the upper 16 bits tell the instance, the lower 16 the

@@ -120,10 +120,13 @@ export class KernelUpdater {
     const isTracked = isNat || (kernel?.mode === 'next-hop' && kernel.flowState === 'pinned');
     // What conntrack does not know cannot be ended one after another.
     const spreading = isTracked ? this.#spreadingOf(state) : new Map<string, number>();
-    const program = compileProgram(state, this.#removed.list, new Set(spreading.keys()));
+    const removed = this.#removed.list;
+    const rulePorts = isKnown ? this.program?.rulePorts : undefined;
+    const program = compileProgram(state, { removed, spreading: new Set(spreading.keys()), rulePorts });
     const setup = isNat ? { ...setupOf(program), staleFlows: staleFlows(program) } : setupOf(program);
     flows.update(state, program);
-    const ended = spreading.size === 0 ? program : compileProgram(state, this.#removed.list);
+    const ended =
+      spreading.size === 0 ? program : compileProgram(state, { removed, rulePorts: program.rulePorts });
     this.#announceEnds(state, ended);
 
     const enforced = this.#enforced;
@@ -148,7 +151,7 @@ export class KernelUpdater {
     } else {
       const forget = async () => [
         ...(await forgetMoved()),
-        ...(await finder.rulelessFilters(program, state.configuration)),
+        ...(await finder.rulelessFilters(program)),
         ...(await finder.otherFilters(newlyMoved)),
       ];
       stages = [{ setup, ...(isNat && { forget }) }];

@@ -49,7 +49,7 @@ const NORMAL_SHARE = 0.7;
 
 const SWEEP_MS = 5_000;
 
-type Level = SourcePortPressure['level'];
+type Level = SourcePortPressure['pressure'];
 
 /** One (protocol, source address, backend address, backend port): what a local port must be unique for. */
 interface Destination {
@@ -271,7 +271,7 @@ export class SourcePorts {
       atMs: this.#clock.wallMs(),
       backendId: pair.backendId,
       sourceAddress: pair.sourceAddress,
-      level: worst,
+      pressure: worst,
       used: space.used,
       available: space.size,
     });

@@ -17,7 +17,7 @@ const KERNEL = {
 const LISTENERS = { tcp: 1, udp: 2 };
 
 test('listenerText() says what the numbers count on each plane', () => {
-  const modes = [undefined, { ...KERNEL, mode: 'capture dnat-map, udp redirect' }, KERNEL];
+  const modes = [undefined, { ...KERNEL, mode: 'capture, udp redirect' }, KERNEL];
   const statuses = modes.map((kernel) =>
     aStatus({ listeners: LISTENERS, ...(kernel === undefined ? {} : { kernel }) }),
   );

@@ -181,7 +181,9 @@ describe('haports run', () => {
     assert.ok(changed !== undefined);
     let finish: () => void = () => undefined;
     deps.balancer.onReload = () => new Promise((resolve) => (finish = resolve));
-    for (const text of ['one', 'two', 'three']) changed(text);
+    changed('one');
+    await turn();
+    for (const text of ['two', 'three']) changed(text);
     await turn();
     finish();
     await turn();

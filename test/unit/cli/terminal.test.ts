@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { EventEmitter } from 'node:events';
 import { describe, test } from 'node:test';
-import { createTerminal, type Terminal } from '../../../src/cli/terminal.js';
+import {
+  createTerminal,
+  type Terminal,
+  type TerminalInput,
+  type TerminalOutput,
+} from '../../../src/cli/terminal.js';
 
 class FakeOutput extends EventEmitter {
   isTTY = true;
@@ -45,8 +50,8 @@ function aTerminal(env: Record<string, string> = { TERM: 'xterm' }): {
   const input = new FakeInput();
   const exits = new Set<() => void>();
   const terminal = createTerminal({
-    output,
-    input,
+    output: output as unknown as TerminalOutput,
+    input: input as unknown as TerminalInput,
     env,
     onExit: (listener) => {
       exits.add(listener);

@@ -54,7 +54,7 @@ finds(
       'captured ssh',
       captured({ excludedPorts: '179' }),
       SSH,
-      /\| 179 \|.*ssh to 10\.0\.0\.1 \(frontend "hub"\)/,
+      /\| "179" \|.*ssh to 10\.0\.0\.1 \(frontend "hub"\)/,
     ],
     ['ssh that no rule captures', on('1024-65535', { excludedPorts: '2000' })],
     ['ssh within a range that is excluded', captured({ excludedPorts: '20-30' })],

@@ -1,5 +1,5 @@
 import type { BackendPool, Configuration, Probe } from '../../../src/model/configuration.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aBackend, aConfiguration, aRule } from '../selection/fixtures.js';
 
 /** Backends are `nvas/10.0.0.1` and so on, unless the pool has another name. */

@@ -1,12 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ProbeHealth, initialHealth, observe, type HealthChange } from '../../../src/health/tracker.js';
+import { ProbeHealth, type HealthChange } from '../../../src/health/tracker.js';
 import { probeStatuses } from '../../../src/status/pools.js';
 import type { Configuration, ProbeResult } from '../../../src/model/configuration.js';
 import { ProbeScheduler } from '../../../src/health/scheduler.js';
 import { FakeClock } from '../../support/fake-clock.js';
-import { httpProbe, tcpProbe } from '../probe/probe-fixtures.js';
-import { ScriptedRunner, SICK, UP } from '../probe/scripted-runner.js';
+import { httpProbe, ScriptedRunner, SICK, tcpProbe, UP } from '../health/probe-fixtures.js';
 import { aRule } from '../selection/fixtures.js';
 import { aPool, settings } from '../control/settings.js';
 
@@ -20,8 +19,7 @@ class Lab {
   readonly changes: HealthChange[] = [];
 
   constructor() {
-    const tracker = { initialHealth, observe };
-    const deps = { clock: this.clock, runner: this.runner, tracker, random: () => 0 };
+    const deps = { clock: this.clock, runner: this.runner, random: () => 0 };
     this.health = new ProbeHealth(new ProbeScheduler(deps));
     this.health.onChange((change) => this.changes.push(change));
   }
@@ -121,7 +119,7 @@ describe('ProbeHealth', () => {
       'others others/10.0.0.1 alive up-down',
     ]);
     for (const pool of twoPools.backendPools) {
-      assert.deepEqual(lab.health.healthOf(pool.backends[0]!, 'alive'), { state: 'down' });
+      assert.deepEqual(lab.health.healthOf(pool.backends[0]!, 'alive'), { state: 'down', weight: undefined });
     }
   });
 
@@ -139,18 +137,19 @@ describe('ProbeHealth', () => {
     assert.deepEqual(lab.takeChanges(), []);
     await lab.round(UP);
     assert.deepEqual(lab.takeChanges(), ['nvas nvas/10.0.0.1 alive weight'], 'the header is gone');
-    assert.deepEqual(lab.health.healthOf(backend, 'alive'), { state: 'up' });
+    assert.deepEqual(lab.health.healthOf(backend, 'alive'), { state: 'up', weight: undefined });
   });
 
   test('healthOf() is unknown before the first verdict and for what is not probed', async () => {
     const lab = started(oneBackend);
     const backend = oneBackend.backendPools[0]!.backends[0]!;
-    assert.deepEqual(lab.health.healthOf(backend, 'alive'), { state: 'unknown' });
+    assert.deepEqual(lab.health.healthOf(backend, 'alive'), { state: 'unknown', weight: undefined });
     await lab.first(UP);
-    assert.deepEqual(lab.health.healthOf(backend, 'alive'), { state: 'up' });
-    assert.deepEqual(lab.health.healthOf(backend, 'another'), { state: 'unknown' });
+    assert.deepEqual(lab.health.healthOf(backend, 'alive'), { state: 'up', weight: undefined });
+    assert.deepEqual(lab.health.healthOf(backend, 'another'), { state: 'unknown', weight: undefined });
     assert.deepEqual(lab.health.healthOf({ ...backend, id: 'others/10.0.0.1' }, 'alive'), {
       state: 'unknown',
+      weight: undefined,
     });
   });
 

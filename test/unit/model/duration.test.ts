@@ -16,20 +16,8 @@ describe('duration', () => {
   }
 
   for (const text of [
-    '',
-    '5',
-    's',
-    '5 s',
-    '-5s',
-    '+5s',
-    '1.5s',
-    '1m30s',
-    '5S',
-    '5d',
-    '5us',
-    '1e3s',
-    '5s\n',
-    '٥s',
+    ...['', '5', 's', '5 s', '-5s', '+5s', '1.5s', '1m30s'],
+    ...['5S', '5d', '5us', '1e3s', '5s\n', '٥s'],
   ]) {
     it(`parseDuration() refuses ${JSON.stringify(text)}`, () => assert.equal(parseDuration(text), undefined));
   }

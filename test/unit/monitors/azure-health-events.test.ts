@@ -93,13 +93,13 @@ describe('AzureHealthEvents.observe() of source ports', () => {
     return { backendId: ID, protocol: 'udp', sourceAddress: '127.0.0.2', used, available };
   }
 
-  function pressure(level: SourcePortPressure['level']): SourcePortPressure {
+  function pressure(pressure: SourcePortPressure['pressure']): SourcePortPressure {
     return {
       type: 'source-port-pressure',
       atMs: 0,
       backendId: ID,
       sourceAddress: '127.0.0.2',
-      level,
+      pressure,
       used: 0,
       available: 0,
     };

@@ -92,7 +92,7 @@ describe('Monitors', () => {
   test('portPressure() passes on that ports ran out between samples', () => {
     const { monitors, told } = setUp();
     const base = { atMs: 0, backendId: 'nvas/127.0.0.11', sourceAddress: '127.0.0.2', used: 0, available: 0 };
-    monitors.portPressure({ type: 'source-port-pressure', level: 'exhausted', ...base });
+    monitors.portPressure({ type: 'source-port-pressure', pressure: 'exhausted', ...base });
     monitors.observe(sample(0), probedState([A]));
     assert.deepEqual(told(), ['raised SnatPortExhaustion nvas/127.0.0.11']);
     monitors.stop();

@@ -8,9 +8,9 @@ import { EventBus, EventFeed } from '../../../src/observe/bus.js';
 import { openLog } from '../../../src/observe/log.js';
 import { FakeClock } from '../../support/fake-clock.js';
 
-function setUp(capacity?: number) {
+function setUp() {
   const clock = new FakeClock();
-  const feed = new EventFeed({ clock }, ...(capacity === undefined ? [] : [{ capacity }]));
+  const feed = new EventFeed({ clock });
   const tell = (message: string, level: EventLine['level'] = 'info', type = 'x', fields = {}): void =>
     feed.add({ level, type, message, fields });
   return { clock, feed, tell };

@@ -57,7 +57,7 @@ describe('FlowLog lines', () => {
       { type: 'flow-moved', atMs: 2000, flow: sampleFlow(7), fromBackendId: 'nvas/127.0.0.12' },
       ended(7),
     );
-    await log.flush();
+    await log.writer.flush();
     const text = (files.contents.get(PATH) ?? '').split('\n').slice(2);
     assert.deepEqual(text, [
       `{"type":"start","atMs":1000,"id":7,${PLACEMENT}}`,
@@ -72,7 +72,7 @@ describe('FlowLog lines', () => {
     const configuration = sampleConfiguration();
     log.epoch(sampleState(1, configuration));
     log.epoch(sampleState(2, configuration));
-    await log.flush();
+    await log.writer.flush();
     assert.deepEqual(
       lines().map(({ type, revision }) => [type, revision]),
       [
@@ -116,7 +116,7 @@ describe('FlowLog lines', () => {
   test('configurations are written with addresses as text', async () => {
     const { files, log } = await openLog();
     log.epoch(sampleState(1));
-    await log.flush();
+    await log.writer.flush();
     const text = files.contents.get(PATH) ?? '';
     for (const part of [
       '"address":"127.0.0.11"',
@@ -135,7 +135,7 @@ describe('FlowLog lines', () => {
     log.epoch(sampleState(1, sampleConfiguration('old')));
     log.epoch(sampleState(5, sampleConfiguration('new')));
     tell(log, ended(1, 4), started(2, 5));
-    await log.flush();
+    await log.writer.flush();
     const flows = lines().filter(({ type }) => type === 'end' || type === 'start');
     assert.deepEqual(
       flows.map(({ id, digest }) => [id, digest]),
@@ -154,7 +154,7 @@ describe('FlowLog sampling', () => {
     const flows = 4000;
     for (let id = 0; id < flows; id++) tell(log, started(id));
     for (let id = flows - 1; id >= 0; id--) tell(log, ended(id));
-    await log.flush();
+    await log.writer.flush();
     const idsOf = (type: string) =>
       new Set(lines().flatMap((line) => (line['type'] === type ? [line['id']] : [])));
     const [starts, ends] = [idsOf('start'), idsOf('end')];
@@ -168,7 +168,7 @@ describe('FlowLog sampling', () => {
     const { log, lines } = await openLog({ sample: 0 });
     log.epoch(sampleState(1));
     for (let id = 0; id < 500; id++) tell(log, started(id));
-    await log.flush();
+    await log.writer.flush();
     assert.deepEqual(
       lines().map(({ type }) => type),
       ['config', 'epoch'],
@@ -196,15 +196,15 @@ describe('FlowLog writing', () => {
       tell(log, started(id));
       await clock.advanceAsync(1000);
     }
-    assert.equal(log.stats.writeErrors, 4);
+    assert.equal(log.writer.stats.writeErrors, 4);
     files.roomBytes = Number.POSITIVE_INFINITY;
     await clock.advanceAsync(1000);
-    await log.flush();
+    await log.writer.flush();
     assert.deepEqual(
       lines().map(({ id }) => id),
       [1, 2, 3, 4, 5, 6],
     );
-    assert.deepEqual(log.stats, { linesWritten: 6, linesLost: 0, writeErrors: 4 });
+    assert.deepEqual(log.writer.stats, { linesWritten: 6, linesLost: 0, writeErrors: 4 });
     assert.deepEqual(recorder.texts, [
       `error Cannot write "${PATH}": ENOSPC: made up for this test`,
       `info Writing "${PATH}" again, 0 lines lost so far`,
@@ -214,7 +214,7 @@ describe('FlowLog writing', () => {
   test('lines beyond the buffer are lost, counted, and said to be missing where they are missing', async () => {
     const { files, clock, log, lines } = await openLog({ bufferBytes: 4000 });
     log.epoch(sampleState(1));
-    await log.flush();
+    await log.writer.flush();
     files.roomBytes = 0;
     for (let id = 1; id <= 1000; id++) {
       tell(log, started(id));
@@ -222,14 +222,14 @@ describe('FlowLog writing', () => {
     }
     files.roomBytes = Number.POSITIVE_INFINITY;
     await clock.advanceAsync(1000);
-    await log.flush();
+    await log.writer.flush();
     tell(log, started(1001));
-    await log.flush();
+    await log.writer.flush();
     const ids = lines().flatMap(({ type, id }) => (type === 'start' ? [id] : []));
     const kept = ids.length - 1;
     assert.ok(kept >= 9 && kept <= 14, `${kept} lines of about 330 bytes were kept`);
     assert.deepEqual(ids, [...Array.from({ length: kept }, (_, index) => index + 1), 1001]);
-    assert.equal(log.stats.linesLost, 1000 - kept);
+    assert.equal(log.writer.stats.linesLost, 1000 - kept);
     const lost = lines().findIndex(({ type }) => type === 'lost');
     assert.equal(lines()[lost]?.['lines'], 1000 - kept);
     assert.equal(lines()[lost + 1]?.['id'], 1001);
@@ -244,14 +244,14 @@ describe('FlowLog writing', () => {
   test('a lost epoch is made good by the latest one', async () => {
     const { files, clock, log, lines } = await openLog({ bufferBytes: 3000 });
     log.epoch(sampleState(1));
-    await log.flush();
+    await log.writer.flush();
     files.roomBytes = 0;
     for (let revision = 2; revision <= 50; revision++) log.epoch(sampleState(revision));
     await clock.advanceAsync(1000);
     files.roomBytes = Number.POSITIVE_INFINITY;
     await clock.advanceAsync(1000);
     tell(log, started(1, 50));
-    await log.flush();
+    await log.writer.flush();
     const types = lines().map(({ type, revision }) => [type, revision]);
     assert.deepEqual(types.slice(-4), [
       ['lost', undefined],
@@ -289,12 +289,12 @@ describe('FlowLog writing', () => {
     const { files, recorder, log, lines } = await openLog();
     tell(log, started(1), started(2));
     files.roomBytes = 400; // The first line and a piece.
-    await log.stop();
-    await log.stop();
+    await log.writer.stop();
+    await log.writer.stop();
     assert.match(files.contents.get(PATH) ?? '', /^\{[^\n]*\}\n\{/);
-    assert.deepEqual(log.stats, { linesWritten: 1, linesLost: 1, writeErrors: 1 });
+    assert.deepEqual(log.writer.stats, { linesWritten: 1, linesLost: 1, writeErrors: 1 });
     assert.equal(files.closes, 1);
-    assert.equal(recorder.texts.at(-1), `warn Lost 1 lines of "${PATH}"`);
+    assert.equal(recorder.texts.at(-1), `warn Lost 1 line of "${PATH}"`);
     assert.throws(lines, 'the second line is torn');
   });
 });
@@ -310,9 +310,9 @@ describe('FlowLog.reopen()', () => {
       log.epoch(sampleState(1));
       tell(log, started(1));
       await rename(file, `${file}.1`);
-      await log.reopen();
+      await log.writer.reopen();
       tell(log, started(2));
-      await log.stop();
+      await log.writer.stop();
       const typesIn = async (path: string) =>
         (await readFile(path, 'utf8'))
           .trimEnd()
@@ -331,32 +331,32 @@ describe('FlowLog.reopen()', () => {
   test('reopen() leaves half a line behind and continues with the next whole one', async () => {
     const { files, clock, log, lines } = await openLog();
     log.epoch(sampleState(1));
-    await log.flush();
+    await log.writer.flush();
     tell(log, started(1), started(2), started(3));
     files.roomBytes = 500;
     await clock.advanceAsync(1000);
     files.contents.delete(PATH);
     files.roomBytes = 0;
-    const reopened = log.reopen();
+    const reopened = log.writer.reopen();
     await new Promise((resolve) => setImmediate(resolve));
     files.roomBytes = Number.POSITIVE_INFINITY;
     await reopened;
     await clock.advanceAsync(1000);
-    await log.flush();
+    await log.writer.flush();
     assert.deepEqual(
       lines().map(({ type, id }) => (id === undefined ? type : id)),
       ['config', 'epoch', 3],
     );
-    assert.equal(log.stats.linesLost, 1);
-    assert.equal(log.stats.linesWritten, 2 + 2 + 2);
+    assert.equal(log.writer.stats.linesLost, 1);
+    assert.equal(log.writer.stats.linesWritten, 2 + 2 + 2);
   });
 
   test('reopen() keeps the old file where a new one cannot be opened', async () => {
     const { files, recorder, log, lines } = await openLog();
     files.openErrorCode = 'EACCES';
-    await log.reopen();
+    await log.writer.reopen();
     tell(log, started(1));
-    await log.flush();
+    await log.writer.flush();
     assert.equal(lines().length, 1);
     assert.deepEqual(recorder.texts, [`error Cannot reopen "${PATH}": EACCES: made up for this test`]);
   });

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
-import { readChunks, systemFileChanges, systemFiles } from '../../../src/runtime/files.js';
+import { errorCode } from '../../../src/model/errors.js';
+import { nodeAppendFiles, readChunks, systemFileChanges, systemFiles } from '../../../src/runtime/files.js';
 import { within } from '../../support/deadline.js';
 
 const folder = await mkdtemp(join(tmpdir(), 'haports-files-'));
@@ -107,5 +109,35 @@ describe('systemFileChanges', () => {
     assert.ok(names.includes('config.json'), names.join());
     stop();
     systemFileChanges.watchFolder(join(folder, 'missing'), () => assert.fail('there is nothing'))();
+  });
+});
+
+describe('nodeAppendFiles', () => {
+  test('append() adds to what is there, also after someone else wrote', async () => {
+    const path = join(folder, 'appended');
+    const file = await nodeAppendFiles.open(path);
+    assert.deepEqual(await file.append(Buffer.from('one ')), { written: 4 });
+    await writeFile(path, 'two ', { flag: 'a' });
+    assert.deepEqual(await file.append(Buffer.from('three')), { written: 5 });
+    await file.close();
+    await file.close();
+    assert.equal(await readFile(path, 'utf8'), 'one two three');
+    const { written, error } = await file.append(Buffer.from('x'));
+    assert.deepEqual([written, errorCode(error)], [0, 'EBADF']);
+  });
+
+  test('append() tells of a full disk', async (t) => {
+    if (!existsSync('/dev/full')) {
+      t.skip('there is no /dev/full here');
+      return;
+    }
+    const file = await nodeAppendFiles.open('/dev/full');
+    const { written, error } = await file.append(Buffer.from('x'));
+    assert.deepEqual([written, errorCode(error)], [0, 'ENOSPC']);
+    await file.close();
+  });
+
+  test('open() rejects where it cannot', async () => {
+    await assert.rejects(nodeAppendFiles.open(join(folder, 'missing', 'file')), { code: 'ENOENT' });
   });
 });

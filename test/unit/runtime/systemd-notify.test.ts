@@ -132,42 +132,34 @@ describe('watch()', () => {
     return sent.length;
   }
 
-  test('sends a sign of life twice each WATCHDOG_USEC', async () => {
-    assert.equal(await signsOfLife(9, WATCHED), 0);
-    assert.equal(await signsOfLife(10, WATCHED), 1);
-    assert.equal(await signsOfLife(60, WATCHED), 6);
-  });
-
-  test('sends them for a watchdog that is nobody else’s', async () => {
-    assert.equal(await signsOfLife(20, { ...LISTENED, WATCHDOG_USEC: '20000000' }), 2);
-    assert.equal(await signsOfLife(20, { ...WATCHED, WATCHDOG_PID: '43' }), 0);
-    assert.equal(await signsOfLife(20, LISTENED), 0);
-    assert.equal(await signsOfLife(20, { ...LISTENED, WATCHDOG_USEC: 'soon' }), 0);
-    assert.equal(await signsOfLife(20, { ...LISTENED, WATCHDOG_USEC: '0' }), 0);
-  });
-
-  test('sends none for what says no, throws or does not answer', async () => {
-    assert.equal(await signsOfLife(60, WATCHED, () => Promise.resolve(false)), 0);
-    assert.equal(await signsOfLife(60, WATCHED, () => Promise.reject(new Error('gone'))), 0);
-    assert.equal(
-      await signsOfLife(60, WATCHED, () => {
-        throw new Error('gone');
-      }),
-      0,
-    );
-    assert.equal(await signsOfLife(60, WATCHED, () => new Promise(() => undefined)), 0);
-  });
+  const never = (): Promise<never> => new Promise(() => undefined);
+  const throws = (): never => {
+    throw new Error('gone');
+  };
+  const cases: readonly (readonly [string, number, object, number, (() => Promise<boolean>)?])[] = [
+    ['none before half of WATCHDOG_USEC', 9, {}, 0],
+    ['one after half of it', 10, {}, 1],
+    ['two for each', 60, {}, 6],
+    ['some to a watchdog that names no process', 20, { WATCHDOG_PID: undefined }, 2],
+    ["none to another process's watchdog", 20, { WATCHDOG_PID: '43' }, 0],
+    ['none without a watchdog', 20, { WATCHDOG_USEC: undefined }, 0],
+    ['none without a number', 20, { WATCHDOG_USEC: 'soon' }, 0],
+    ['none where it is off', 20, { WATCHDOG_USEC: '0' }, 0],
+    ['none for what says no', 60, {}, 0, () => Promise.resolve(false)],
+    ['none for what rejects', 60, {}, 0, () => Promise.reject(new Error('gone'))],
+    ['none for what throws', 60, {}, 0, throws],
+    ['none for what does not answer', 60, {}, 0, never],
+  ];
+  for (const [what, seconds, changes, count, isAlive] of cases) {
+    test(`sends signs of life: ${what}`, async () => {
+      assert.equal(await signsOfLife(seconds, { ...WATCHED, ...changes }, isAlive), count);
+    });
+  }
 
   test('asks again when an answer never came', async () => {
     let asked = 0;
-    assert.equal(
-      await signsOfLife(40, WATCHED, () => {
-        asked++;
-        return asked === 1 ? new Promise(() => undefined) : Promise.resolve(true);
-      }),
-      3,
-    );
-    assert.equal(asked, 4);
+    const signs = await signsOfLife(40, WATCHED, () => (++asked === 1 ? never() : Promise.resolve(true)));
+    assert.deepEqual([signs, asked], [3, 4]);
   });
 
   test('ends with stop()', async () => {
@@ -205,10 +197,10 @@ describe('systemdNotifyProgram()', () => {
           WATCHDOG_USEC: '200000',
         };
         const failures: string[] = [];
-        const notifier = createSystemdNotifier(environment, systemdNotifyProgram(environment), {
-          monotonicMicros: () => 5n,
-          onFailure: (message) => failures.push(message),
-        });
+        const onFailure = (message: string): unknown => failures.push(message);
+        const runner = systemdNotifyProgram(environment);
+        const options = { monotonicMicros: () => 5n, onFailure };
+        const notifier = createSystemdNotifier(environment, runner, options);
         await notifier.ready('Serving "200" listeners, $HOME; ok');
         await notifier.reloading();
         await notifier.mainPid(process.pid);

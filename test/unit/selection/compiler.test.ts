@@ -4,7 +4,7 @@ import { ForwardingCompiler, type CompilerInputs } from '../../../src/selection/
 import type { AdminState, Configuration, HealthState } from '../../../src/model/configuration.js';
 import type { ForwardingState, PoolView } from '../../../src/model/forwarding.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aRule } from './fixtures.js';
 import { referenceMaglev } from './reference-maglev.js';
 import { aPool, settings } from '../control/settings.js';

@@ -4,7 +4,7 @@ import { Overrides } from '../../../src/control/overrides.js';
 import { poolViews, type PoolViewInputs, type ProbedStatus } from '../../../src/status/pools.js';
 import type { BackendHealth, BackendState, ForwardingState } from '../../../src/model/forwarding.js';
 import type { BackendView, DrainStatus } from '../../../src/api/views.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow, sent } from './counters-fixtures.js';
 import { aPool } from '../control/settings.js';

@@ -3,7 +3,7 @@ import { describe, test } from 'node:test';
 import { statusView, type StatusInputs } from '../../../src/status/views.js';
 import type { BackendState, ForwardingState } from '../../../src/model/forwarding.js';
 import type { KernelReport } from '../../../src/model/kernel-report.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aBackend, aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow, sent } from './counters-fixtures.js';
 
@@ -158,7 +158,7 @@ describe('problems of a status', () => {
 
   test('shows what the plane keeps in the kernel, and that it is a problem where it is not there', () => {
     const kernel: KernelReport = {
-      ...{ table: 'inet haports', mode: 'capture dnat-map, udp redirect', why: 'Because' },
+      ...{ table: 'inet haports', mode: 'capture, udp redirect', why: 'Because' },
       ...{ state: 'in-place', sinceMs: 1000, repairs: 2, failures: 0, tool: 'nftables v1.0.6' },
     };
     const well = statusView(inputs({ kernel }));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { shifted } from '../../../src/upgrade/messages.js';
 import { Overrides } from '../../../src/control/overrides.js';
-import { initialHealth } from '../../../src/health/tracker.js';
+import { initialHealth } from '../../../src/health/thresholds.js';
 import { aPool } from '../control/settings.js';
 
 const [one, two] = aPool(2).backends;

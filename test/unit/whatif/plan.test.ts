@@ -10,7 +10,7 @@ import type { PlanReport } from '../../../src/api/views.js';
 import { portSetOf } from '../../../src/model/ports.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker } from '../../../src/selection/picker.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
 import { referenceMaglev } from '../selection/reference-maglev.js';
 import { aPool, settings } from '../control/settings.js';

@@ -7,7 +7,7 @@ import type { Configuration } from '../../../src/model/configuration.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { epochLine } from '../../../src/observe/flow-log.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
-import { tcpProbe } from '../probe/probe-fixtures.js';
+import { tcpProbe } from '../health/probe-fixtures.js';
 import { aRule } from '../selection/fixtures.js';
 import { inPieces } from './recorded-flows.js';
 import { aPool, settings } from '../control/settings.js';

@@ -13,7 +13,6 @@ import {
 import {
   accessRules,
   addressRules,
-  coveredPorts,
   frontendGroups,
   otherProtocolsRule,
   portRules,
@@ -91,8 +90,8 @@ function toRule(group: FrontendGroup, fragments: readonly string[]): string[] {
   return [
     ...fragments,
     ...errorRules(group),
-    ...portRules(rules, 'tcp', { key: 'tcp dport', verdict: to('t') }),
-    ...portRules(rules, 'udp', { key: 'udp dport', verdict: to('u') }),
+    ...portRules(group, 'tcp', { key: 'tcp dport', verdict: to('t') }),
+    ...portRules(group, 'udp', { key: 'udp dport', verdict: to('u') }),
     ...(others === undefined ? [] : [`${WITHOUT_PORTS} ${to('o')(others)}`]),
     'fib daddr type local accept',
     'goto refuse',
@@ -125,7 +124,7 @@ function ruleChains(program: KernelProgram, group: FrontendGroup, rule: KernelRu
 /** Gives a packet the mark of a backend, or ends it. */
 function newFlow(program: KernelProgram, rule: KernelRule, protocols: 'with-ports' | 'others'): string[] {
   const denied = protocols === 'others' ? 'drop' : 'goto denied';
-  const packet = packetFields(rule.frontend.address.family);
+  const packet = packetFields(rule.rule.frontend.address.family);
   const placed = placeRules({ program, rule, word: 'meta mark', protocols, packet });
   return [
     ...accessRules(rule, denied),
@@ -403,7 +402,7 @@ function placeError(
     return `meta mark set ${slot} map @${slotMap(table)}`;
   };
   const lanes = rule.protocols.flatMap((name) => {
-    const ports = portTexts(coveredPorts([one], name));
+    const ports = portTexts(rule.ports);
     if (ports.length === 0) return [];
     const match = `${packet.protocol} ${PROTOCOL_NUMBER[name]} ${packet.destinationPort} { ${ports.join(', ')} }`;
     return [`${match} meta mark 0 ${set(true)}`];

@@ -80,25 +80,29 @@ export function nextHopChains(program: KernelProgram): string[] {
         place(program, rule, reversed(packetFields(familyOf(rule)))),
       ),
     ]),
-    ...groups.flatMap(({ address: { family }, rules }) => [
-      ...chainText(`invalid${family}`, undefined, uncertain(rules)),
-      ...(['there', 'back'] as const).flatMap((way) => {
-        const prefix = way === 'there' ? 'r' : 'b';
-        const dispatch = isPinned
-          ? [`ct state invalid,untracked goto invalid${family}`, ...toPinnedRule(rules, prefix)]
-          : toStatelessRule(rules, prefix);
-        return chainText(`${way}${family}`, undefined, dispatch);
-      }),
-      ...spokeChains(family, program.options),
-      ...(isPinned ? policyChains(family, rules) : errorChains(family, rules, program)),
-    ]),
+    ...groups.flatMap((group) => {
+      const { rules } = group;
+      const { family } = group.address;
+      return [
+        ...chainText(`invalid${family}`, undefined, uncertain(group)),
+        ...(['there', 'back'] as const).flatMap((way) => {
+          const prefix = way === 'there' ? 'r' : 'b';
+          const dispatch = isPinned
+            ? [`ct state invalid,untracked goto invalid${family}`, ...toPinnedRule(group, prefix)]
+            : toStatelessRule(rules, prefix);
+          return chainText(`${way}${family}`, undefined, dispatch);
+        }),
+        ...spokeChains(family, program.options),
+        ...(isPinned ? policyChains(group) : errorChains(family, rules, program)),
+      ];
+    }),
     ...(isPinned ? knownChains(groups) : []),
     ...hooks(program, groups),
   ];
 }
 
-function familyOf({ frontend }: KernelRule): 4 | 6 {
-  return frontend.address.family;
+function familyOf({ rule }: KernelRule): 4 | 6 {
+  return rule.frontend.address.family;
 }
 
 /** Gives a packet the mark of its backend, and with flow state the flow. */
@@ -130,9 +134,10 @@ function strayRules({ rule }: KernelRule): string[] {
 }
 
 /** What is done to packets of flows whose backend may not keep them. */
-function policyChains(family: 4 | 6, rules: readonly KernelRule[]): string[] {
+function policyChains(group: FrontendGroup): string[] {
+  const { family } = group.address;
   return [
-    ...rules.flatMap((rule) =>
+    ...group.rules.flatMap((rule) =>
       chainText(`a-${rule.rule.name}`, undefined, [
         `meta l4proto tcp ct mark @${actionSet('tcp', 'reset', rule)} goto refuse`,
         `meta l4proto tcp ct mark @${actionSet('tcp', 'drop', rule)} drop`,
@@ -141,7 +146,7 @@ function policyChains(family: 4 | 6, rules: readonly KernelRule[]): string[] {
         `meta l4proto != tcp ct mark @${actionSet('udp', 'rebalance', rule)} goto new${family}`,
       ]),
     ),
-    ...chainText(`policies${family}`, undefined, toPinnedRule(rules, 'a')),
+    ...chainText(`policies${family}`, undefined, toPinnedRule(group, 'a')),
   ];
 }
 
@@ -248,12 +253,12 @@ function neighbourPart({ backends }: KernelProgram): TablePart {
 }
 
 /** Sends a packet to the chain of the rule that its flow has: by the port to which the flow was opened. */
-export function toPinnedRule(rules: readonly KernelRule[], prefix: string): string[] {
+export function toPinnedRule(group: FrontendGroup, prefix: string): string[] {
   const verdict = ({ rule }: KernelRule): string => `goto ${prefix}-${rule.name}`;
-  const others = otherProtocolsRule(rules);
+  const others = otherProtocolsRule(group.rules);
   return [
     ...(['tcp', 'udp'] as const).flatMap((protocol) =>
-      portRules(rules, protocol, { key: `meta l4proto ${protocol} ct original proto-dst`, verdict }),
+      portRules(group, protocol, { key: `meta l4proto ${protocol} ct original proto-dst`, verdict }),
     ),
     ...(others === undefined ? [] : [`${WITHOUT_PORTS} ${verdict(others)}`]),
   ];
@@ -277,10 +282,10 @@ export function toStatelessRule(rules: readonly KernelRule[], prefix: string): s
  * Packets that conntrack cannot place, out of a connection's window, say. Nobody knows which backend they belong to, and past
  * all of them they must not go.
  */
-export function uncertain(rules: readonly KernelRule[]): string[] {
-  if (otherProtocolsRule(rules) !== undefined) return ['drop'];
+export function uncertain(group: FrontendGroup): string[] {
+  if (otherProtocolsRule(group.rules) !== undefined) return ['drop'];
   return (['tcp', 'udp'] as const).flatMap((protocol) => {
-    const ports = portTexts(coveredPorts(rules, protocol)).join(', ');
+    const ports = portTexts(coveredPorts(group, protocol)).join(', ');
     return ports === '' ? [] : ['dport', 'sport'].map((side) => `${protocol} ${side} { ${ports} } drop`);
   });
 }

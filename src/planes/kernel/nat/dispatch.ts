@@ -1,12 +1,13 @@
 import {
   cidrContains,
-  compareAddresses,
   isWildcard,
   type Cidr,
   type IpAddress,
   type Protocol,
 } from '../../../model/address.js';
-import { portSetSize, subtractPorts, unionPorts, type PortSet } from '../../../model/ports.js';
+import type { Frontend } from '../../../model/configuration.js';
+import { portSetSize, unionPorts, type PortSet } from '../../../model/ports.js';
+import type { PortOwners } from '../../../selection/rule-ports.js';
 import { addressText, ipWord } from '../../netfilter/setup.js';
 import type { KernelProgram, KernelRule } from '../program.js';
 
@@ -18,20 +19,23 @@ export interface FrontendGroup {
   /** It stands for all addresses of its family. */
   readonly wildcard: boolean;
   readonly rules: readonly KernelRule[];
+  /** Which of them has which port: `KernelRule.index`. */
+  readonly owners: Readonly<Record<Protocol, PortOwners>>;
 }
 
 /** Also of frontends that no rule has. */
 export function frontendGroups({
   frontends,
   rules,
-}: Pick<KernelProgram, 'frontends' | 'rules'>): FrontendGroup[] {
-  const groups: FrontendGroup[] = [];
-  for (const { name, address } of frontends) {
-    if (groups.some((group) => compareAddresses(group.address, address) === 0)) continue;
-    const ours = rules.filter(({ frontend }) => compareAddresses(frontend.address, address) === 0);
-    groups.push({ name, address, wildcard: isWildcard(address), rules: ours });
-  }
-  return groups;
+  rulePorts,
+}: Pick<KernelProgram, 'frontends' | 'rules' | 'rulePorts'>): FrontendGroup[] {
+  const isFirst = ({ address }: Frontend, index: number): boolean =>
+    frontends.findIndex((other) => other.address.text === address.text) === index;
+  return frontends.filter(isFirst).map(({ name, address }) => ({
+    ...{ name, address, wildcard: isWildcard(address) },
+    rules: rules.filter(({ rule }) => rule.frontend.address.text === address.text),
+    owners: { tcp: rulePorts.at('tcp', address), udp: rulePorts.at('udp', address) },
+  }));
 }
 
 /** `ip daddr vmap { 10.9.0.10 : jump f-hub }`, of the frontends of a family that are no wildcards; none: no rule. */
@@ -51,28 +55,21 @@ export function addressRules(
   });
 }
 
-/** `tcp dport vmap { 443 : goto r-web, 1-442 : goto r-ha }`: each port goes to the rule that comes first; none: no rule. */
+/** `tcp dport vmap { 443 : goto r-web, 1-442 : goto r-ha }`: each port goes to the rule that has it; none: no rule. */
 export function portRules(
-  rules: readonly KernelRule[],
+  { rules, owners }: FrontendGroup,
   protocol: Protocol,
   options: { readonly key: string; readonly verdict: (rule: KernelRule) => string },
 ): string[] {
-  let taken: PortSet = [];
-  const elements: string[] = [];
-  for (const rule of rules) {
-    if (!rule.rule.protocols.includes(protocol)) continue;
-    const ports = subtractPorts(rule.rule.ports, taken);
-    for (const text of portTexts(ports)) elements.push(`${text} : ${options.verdict(rule)}`);
-    taken = unionPorts(taken, ports);
-  }
+  const elements = rules.flatMap((rule) =>
+    portTexts(owners[protocol].portsOf(rule.index)).map((ports) => `${ports} : ${options.verdict(rule)}`),
+  );
   return elements.length === 0 ? [] : [`${options.key} vmap { ${elements.join(', ')} }`];
 }
 
 /** All ports that any of the rules takes. */
-export function coveredPorts(rules: readonly KernelRule[], protocol: Protocol): PortSet {
-  return rules
-    .filter(({ rule }) => rule.protocols.includes(protocol))
-    .reduce<PortSet>((ports, { rule }) => unionPorts(ports, rule.ports), []);
+export function coveredPorts({ owners }: FrontendGroup, protocol: Protocol): PortSet {
+  return unionPorts(owners[protocol].segments, []);
 }
 
 /** `1-442`, `443`. */
@@ -92,7 +89,7 @@ export function otherProtocolsRule(rules: readonly KernelRule[]): KernelRule | u
 }
 
 /** What is done to packets from sources that the frontend does not admit. Deny wins over allow. */
-export function accessRules({ frontend }: KernelRule, verdict: string): string[] {
+export function accessRules({ rule: { frontend } }: KernelRule, verdict: string): string[] {
   const source = `${ipWord(frontend.address.family)} saddr`;
   const denied = blockTexts(frontend.deny, frontend.address.family);
   const allowed = blockTexts(frontend.allow, frontend.address.family);

@@ -2,7 +2,7 @@ import { EventQueue } from '../../../flows/event-queue.js';
 import type { TrafficTotals } from '../../../flows/flow.js';
 import { Traffic, arrivalRow, trafficRow } from '../../../flows/traffic.js';
 import { formatEndpoint, ipAddress, type FiveTuple, type Protocol } from '../../../model/address.js';
-import type { Limits } from '../../../model/configuration.js';
+import type { Configuration, Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
 import type { FlowEndReason, FlowRecord, FlowState } from '../../../model/flow.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
@@ -84,8 +84,9 @@ const PATIENCE_MS = 300;
 
 /**
  * The flows that the kernel has: by conntrack, or by the flow map where there is no conntrack. Nothing here is on the
- * path of a packet. Their ends and beginnings are followed while somebody consumes them; bytes, states and idle times are
- * read, and placements explained, when somebody asks.
+ * path of a packet. Beginnings and ends are followed only while something consumes them (see `areConsumed`); without, a
+ * flow is found, and missed, when flows are listed. Bytes, states and idle times are read, and placements explained, when
+ * asked for.
  */
 export class ConntrackFlows {
   readonly #deps: ConntrackFlowsDeps;
@@ -112,7 +113,7 @@ export class ConntrackFlows {
   /** Flows that went while they were being listed: the list may have them. */
   #goneMeanwhile: Set<number> | undefined;
   #discovery: Exclude<Discovery, 'reported'> = 'adopted';
-  #consumers = 0;
+  /** There while beginnings and ends are followed. */
   #feed: { readonly begun: Promise<void>; readonly stop: () => void } | undefined;
   #gaps = 0;
 
@@ -128,14 +129,20 @@ export class ConntrackFlows {
 
   /**
    * What flows are told by from now on. Call it before each change of the kernel. From the first call on flows are
-   * followed where somebody consumes them, so that none is missed.
+   * followed where that is wanted, so that none is missed.
    */
   update(state: ForwardingState, program: KernelProgram): void {
+    const { configuration } = state;
     this.#rename(this.#placements.adopt(state, program));
     this.#program = program;
-    this.#limits = state.configuration.limits;
+    this.#limits = configuration.limits;
     this.#source ??= this.#deps.source ?? this.#sourceOf(program);
-    if (this.#consumers > 0) this.#feed ??= this.#follow(this.#source);
+    if (this.#flowEvents || areConsumed(configuration)) {
+      this.#feed ??= this.#follow(this.#source);
+    } else {
+      this.#feed?.stop();
+      this.#feed = undefined;
+    }
   }
 
   /** Learns what is there already, once `update` was called. Never rejects. */
@@ -146,24 +153,10 @@ export class ConntrackFlows {
     this.#discovery = 'missed';
   }
 
-  /** Has flows followed until the returned function is called: without consumers they are only listed. */
-  consume(): () => void {
-    this.#consumers++;
-    if (this.#source !== undefined) this.#feed ??= this.#follow(this.#source);
-    let isConsuming = true;
-    return () => {
-      if (!isConsuming) return;
-      isConsuming = false;
-      this.#consumers--;
-      if (this.#consumers > 0) return;
-      this.#feed?.stop();
-      this.#feed = undefined;
-    };
-  }
-
   /** What cannot be told of flows for want of a sysctl, a sentence each. Never rejects. */
   async shortcomings(): Promise<readonly string[]> {
-    return this.#source?.follow === undefined ? [] : missingAccounts(this.#deps.files);
+    if (this.#source?.follow === undefined) return [];
+    return missingAccounts(this.#deps.files, { followed: this.#feed !== undefined });
   }
 
   /** From now on, flows of that kind that a program deletes have ended for that reason; until the next `update`. */
@@ -268,7 +261,7 @@ export class ConntrackFlows {
       },
       onGap: () => {
         if (begin === undefined) this.#gaps++;
-        // What came and went while nobody consumed flows was missed.
+        // What came and went while flows were not followed was missed.
         if (begin === undefined || !isFirst) this.#refresh.outdated();
         begin?.();
         begin = undefined;
@@ -504,7 +497,7 @@ export class ConntrackFlows {
     return {
       ...{ id, tuple, rule, backendId },
       backendEndpoint: address === undefined ? '' : formatEndpoint(address, flow.backendPort),
-      state: flowState(flow.state),
+      state: TCP_STATES.get(flow.state)?.[0] ?? 'established',
       ...placement,
       reason: hasMoved && placement.reason !== 'pinned' ? 'rebalanced' : placement.reason,
       openedAtMs,
@@ -568,20 +561,22 @@ function matchesQuery({ source, sourcePort, totals }: TrackedFlow, query: FlowQu
   );
 }
 
+/** What is counted of a flow, and what of conntrack's entry tells it. */
+const COUNTED = [
+  ['bytesToBackend', 'original', 'bytes'],
+  ['packetsToBackend', 'original', 'packets'],
+  ['bytesToClient', 'reply', 'bytes'],
+  ['packetsToClient', 'reply', 'packets'],
+] as const;
+
 /** Adopts what the kernel has counted, into the totals too. Where the kernel stops counting, nothing is lost. */
-function countTraffic(flow: TrackedFlow, { original, reply }: ConntrackEntry): void {
-  const count = (
-    key: 'bytesToBackend' | 'packetsToBackend' | 'bytesToClient' | 'packetsToClient',
-    counted: number,
-  ): void => {
-    if (counted <= flow[key]) return;
+function countTraffic(flow: TrackedFlow, entry: ConntrackEntry): void {
+  for (const [key, direction, unit] of COUNTED) {
+    const counted = entry[direction][unit];
+    if (counted <= flow[key]) continue;
     flow.totals[key] += counted - flow[key];
     flow[key] = counted;
-  };
-  count('bytesToBackend', original.bytes);
-  count('packetsToBackend', original.packets);
-  count('bytesToClient', reply.bytes);
-  count('packetsToClient', reply.packets);
+  }
 }
 
 function countEnd(totals: TrafficTotals, end: FlowEndReason): void {
@@ -596,40 +591,32 @@ function isClosed(state: string): boolean {
   return state === 'TIME_WAIT' || state === 'CLOSE';
 }
 
-function flowState(state: string): FlowState {
-  switch (state) {
-    case 'SYN_SENT':
-    case 'SYN_SENT2':
-    case 'SYN_RECV':
-      return 'embryonic';
-    case 'FIN_WAIT':
-    case 'CLOSE_WAIT':
-    case 'LAST_ACK':
-      return 'half-closed';
-    default:
-      return 'established';
-  }
-}
+/** States of TCP, as conntrack names them: how such a flow is shown, and why it went if no program has deleted it. */
+const TCP_STATES: ReadonlyMap<string, readonly [shown: FlowState, end: FlowEndReason]> = new Map([
+  ['SYN_SENT', ['embryonic', 'embryonic-timeout']],
+  ['SYN_SENT2', ['embryonic', 'embryonic-timeout']],
+  ['SYN_RECV', ['embryonic', 'embryonic-timeout']],
+  ['ESTABLISHED', ['established', 'idle']],
+  ['FIN_WAIT', ['half-closed', 'idle']],
+  ['CLOSE_WAIT', ['half-closed', 'idle']],
+  ['LAST_ACK', ['half-closed', 'closed']],
+  ['CLOSE', ['established', 'reset']],
+]);
 
 /** Why a flow went that no program deleted, from how conntrack saw it last. */
 function naturalEnd({ protocol, state, unreplied }: ConntrackEntry): FlowEndReason {
   if (protocol !== TCP) return 'idle';
-  switch (state) {
-    case 'SYN_SENT':
-    case 'SYN_SENT2':
-      return unreplied ? 'connect-failed' : 'embryonic-timeout';
-    case 'SYN_RECV':
-      return 'embryonic-timeout';
-    case 'CLOSE':
-      // A backend that refuses has not answered, as conntrack sees it.
-      return unreplied ? 'connect-failed' : 'reset';
-    case 'ESTABLISHED':
-    case 'FIN_WAIT':
-    case 'CLOSE_WAIT':
-      return 'idle';
-    default:
-      return 'closed';
-  }
+  const [, end] = TCP_STATES.get(state) ?? [undefined, 'closed'];
+  // A backend that refuses has not answered, as conntrack sees it.
+  return unreplied && (end === 'reset' || end === 'embryonic-timeout') ? 'connect-failed' : end;
+}
+
+/**
+ * Whether something consumes beginnings and ends: metrics count them, and connections that fail have probes sent at once.
+ * The flow log is asked for by `flowEvents`.
+ */
+function areConsumed({ metrics, rules }: Configuration): boolean {
+  return metrics !== undefined || rules.some(({ probe }) => probe !== undefined);
 }
 
 /** Those who watch need it no more often. */

@@ -90,14 +90,14 @@ function ageingObject(rule: KernelRule, protocol: Protocol): string[] {
   return [
     `  ct timeout ${objectOf(rule, protocol)} {`,
     `    protocol ${protocol}`,
-    `    l3proto ${ipWord(rule.frontend.address.family)}`,
+    `    l3proto ${ipWord(rule.rule.frontend.address.family)}`,
     `    policy = { ${policy.join(', ')} }`,
     '  }',
   ];
 }
 
 function objectOf(rule: KernelRule, protocol: Protocol): string {
-  return `${protocol}${rule.frontend.address.family}-${idleSeconds(rule, protocol)}`;
+  return `${protocol}${rule.rule.frontend.address.family}-${idleSeconds(rule, protocol)}`;
 }
 
 export function idleSeconds({ rule }: KernelRule, protocol: Protocol): number {

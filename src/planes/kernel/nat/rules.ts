@@ -1,4 +1,4 @@
-import { cidrContains, type Cidr, type Protocol } from '../../../model/address.js';
+import { PROTOCOLS, cidrContains, type Cidr, type Protocol } from '../../../model/address.js';
 import { portSetSize, portsOf } from '../../../model/ports.js';
 import {
   addressText,
@@ -125,7 +125,7 @@ function newFlow(program: KernelProgram, one: KernelRule): string[] {
     strayRule(one),
     ...ageingRules(one),
     ...placeRules({
-      ...{ program, rule: one, word: 'ct mark', packet: packetFields(one.frontend.address.family) },
+      ...{ program, rule: one, word: 'ct mark', packet: packetFields(rule.frontend.address.family) },
       protocols: others ? 'others' : 'with-ports',
     }),
     // Everybody it was hashed to is out: the client tries again, and by then the table is another.
@@ -147,8 +147,8 @@ function strayRule({ rule }: KernelRule): string {
   return `meta l4proto tcp tcp flags & (fin | syn | rst | ack) != syn ${reset ? 'accept' : 'drop'}`;
 }
 
-function translateRules({ rule, frontend }: KernelRule, others: boolean): string[] {
-  const version = frontend.address.family;
+function translateRules({ rule }: KernelRule, others: boolean): string[] {
+  const version = rule.frontend.address.family;
   const target = `dnat ${ipWord(version)} to ct mark map @${NAT_SETS.address[version]}`;
   const { portOffset, ports } = rule;
   if (portOffset === 0) return others ? [target] : [`meta l4proto { tcp, udp } ${target}`];
@@ -161,14 +161,13 @@ function translateRules({ rule, frontend }: KernelRule, others: boolean): string
 }
 
 /** Sends a packet to the chain of the rule whose port it has. */
-function toRule({ rules }: FrontendGroup, prefix: string, original = ''): string[] {
+function toRule(group: FrontendGroup, prefix: string, original = ''): string[] {
   const verdict = ({ rule }: KernelRule): string => `goto ${prefix}-${rule.name}`;
   const key = (protocol: Protocol): string =>
     original === '' ? `${protocol} dport` : `meta l4proto ${protocol} ${original} proto-dst`;
-  const others = otherProtocolsRule(rules);
+  const others = otherProtocolsRule(group.rules);
   return [
-    ...portRules(rules, 'tcp', { key: key('tcp'), verdict }),
-    ...portRules(rules, 'udp', { key: key('udp'), verdict }),
+    ...PROTOCOLS.flatMap((protocol) => portRules(group, protocol, { key: key(protocol), verdict })),
     ...(others === undefined ? [] : [`${WITHOUT_PORTS} ${verdict(others)}`]),
   ];
 }
@@ -183,13 +182,14 @@ function acted(rule: KernelRule): string[] {
 }
 
 /** A packet for a frontend that no flow has. */
-function noFlow({ rules }: FrontendGroup): string[] {
-  const invalid = (['tcp', 'udp'] as const).flatMap((protocol) => {
-    const ports = portTexts(coveredPorts(rules, protocol));
+function noFlow(group: FrontendGroup): string[] {
+  const invalid = PROTOCOLS.flatMap((protocol) => {
+    const ports = portTexts(coveredPorts(group, protocol));
     // Out of the window, say: a reset would end a flow that can go on.
     return ports.length === 0 ? [] : [`${protocol} dport { ${ports.join(', ')} } ct state invalid drop`];
   });
-  const others = otherProtocolsRule(rules) === undefined ? [] : [`${WITHOUT_PORTS} ct state invalid drop`];
+  const others =
+    otherProtocolsRule(group.rules) === undefined ? [] : [`${WITHOUT_PORTS} ct state invalid drop`];
   return [...invalid, ...others, 'fib daddr type local accept', 'goto refuse'];
 }
 

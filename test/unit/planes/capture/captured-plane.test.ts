@@ -111,11 +111,11 @@ describe('CapturedPlane.start()', () => {
     const { mode, why, table } = lab.plane.kernelReport();
     assert.deepEqual(
       [mode, why, table],
-      ['capture dnat-map, udp redirect', 'The configuration asks for capture', 'inet haports-test'],
+      ['capture, udp redirect', 'The configuration asks for capture', 'inet haports-test'],
     );
     assert.deepEqual(
       lab.events.map((event) => event.type === 'kernel-changed' && [event.change, event.report.mode]),
-      [['installed', 'capture dnat-map, udp redirect']],
+      [['installed', 'capture, udp redirect']],
     );
   });
 

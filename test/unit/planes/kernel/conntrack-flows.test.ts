@@ -14,17 +14,14 @@ import { FakeEntries, type FakeFlow } from './fake-entries.js';
 
 const states = await KernelStates.create();
 
-function raw(limits: object = {}, rules: readonly object[] = []): object {
+function raw(root: object = {}, rule: object = {}): object {
+  const backends = ['11', '12', '13'].map((host) => ({ name: `b${host}`, address: `10.2.0.${host}` }));
   return {
     frontends: [{ name: 'hub', address: '10.9.0.10' }],
-    backendPools: [
-      {
-        name: 'nvas',
-        backends: ['11', '12', '13'].map((host) => ({ name: `b${host}`, address: `10.2.0.${host}` })),
-      },
-    ],
-    rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true }, ...rules],
-    limits,
+    probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
+    backendPools: [{ name: 'nvas', backends }],
+    rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true, ...rule }],
+    ...root,
   };
 }
 
@@ -51,7 +48,6 @@ function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '
   );
   const events: PlaneEvent[] = [];
   mirror.subscribe((batch) => events.push(...batch));
-  const release = mirror.consume();
   let revision = 1;
   const update = (now: object, conditions: Conditions = {}) => {
     const state = { ...states.state(now, {}, conditions), revision: revision++ };
@@ -78,7 +74,7 @@ function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '
     await mirror.start();
     told();
   };
-  return { clock, entries, mirror, release, update, state, marks, placed, told, started, sysctls };
+  return { clock, entries, mirror, update, state, marks, placed, told, started, sysctls };
 }
 
 /** Seconds in which lists that are due are made. */
@@ -129,8 +125,10 @@ describe('ConntrackFlows', () => {
     assert.equal(arrivals[0]?.arrivals, 1);
   });
 
-  test('tells nothing of single flows where nobody asked for that', async () => {
-    const { entries, mirror, placed, told, started } = setUp({ flowEvents: false });
+  test('tells nothing of single flows where there is no flow log', async () => {
+    const { entries, mirror, placed, told, started } = setUp({
+      ...{ flowEvents: false, configuration: raw({ metrics: { listen: '127.0.0.1:0' } }) },
+    });
     await started();
     const flow = placed({ id: 5 });
     entries.begin(flow);
@@ -190,7 +188,7 @@ describe('ConntrackFlows', () => {
     mirror.ending({ mark: other.mark, protocol: 'udp' }, 'drain-deadline');
     entries.end({ ...other, byProgram: true });
     assert.deepEqual(ends(), ['drain-deadline']);
-    update({ ...raw(), rules: [], frontends: [], backendPools: [] });
+    update(raw({ rules: [], frontends: [], backendPools: [], probes: [] }));
     entries.end({ ...third, byProgram: true });
     assert.deepEqual(ends(), ['rule-removed']);
   });
@@ -426,7 +424,9 @@ describe('ConntrackFlows', () => {
   });
 
   test('counts flows above its limits, but does not list them', async () => {
-    const { entries, mirror, placed, told, started } = setUp({ configuration: raw({ tcpFlows: 3 }) });
+    const { entries, mirror, placed, told, started } = setUp({
+      configuration: raw({ limits: { tcpFlows: 3 } }),
+    });
     await started();
     const flows = Array.from({ length: 5 }, (_, id) => placed({ id, sourcePort: 1000 + id }));
     for (const flow of flows) entries.begin(flow);
@@ -475,7 +475,7 @@ describe('ConntrackFlows', () => {
     await started();
     const flow = placed({ id: 5 });
     entries.begin(flow);
-    update({ ...raw(), rules: [{ name: 'renamed', frontend: 'hub', backendPool: 'nvas', haPorts: true }] });
+    update(raw({}, { name: 'renamed' }));
     assert.equal((await mirror.page({ limit: 1 })).flows[0]?.rule, 'renamed');
     entries.end({ ...flow, state: 'TIME_WAIT' });
     const { traffic } = await mirror.counters();
@@ -511,7 +511,7 @@ describe('ConntrackFlows', () => {
       clock.advance(1000);
       for (let turn = 0; turn < 10; turn++) await Promise.resolve();
       levels.push(
-        ...told().flatMap((event) => (event.type === 'table-pressure' ? [`${count} ${event.level}`] : [])),
+        ...told().flatMap((event) => (event.type === 'table-pressure' ? [`${count} ${event.pressure}`] : [])),
       );
     }
     assert.deepEqual(levels, ['75 high', '100 exhausted', '72 high', '69 normal']);
@@ -527,26 +527,38 @@ describe('ConntrackFlows', () => {
     assert.equal(mirror.count(), 1);
   });
 
-  test('follows flows only while somebody consumes them, and counts what it missed meanwhile', async () => {
-    const { clock, entries, mirror, release, placed, started, told } = setUp();
+  const metrics = { listen: '127.0.0.1:0' };
+  for (const [what, configuration, isFollowed] of [
+    ['a rule is probed: a connection that fails has probes sent', raw({}, { probe: 'alive' }), true],
+    ['metrics are served', raw({ metrics }), true],
+    ['nothing consumes events', raw(), false],
+  ] as const) {
+    test(`${isFollowed ? 'follows' : 'does not follow'} flows where ${what}`, async () => {
+      const { entries, started } = setUp({ configuration, flowEvents: false });
+      await started();
+      assert.equal(entries.isFollowed, isFollowed);
+    });
+  }
+
+  test('follows flows only while a configuration wants that, and counts what it missed meanwhile', async () => {
+    const consuming = raw({}, { probe: 'alive' });
+    const { clock, entries, mirror, placed, started, update } = setUp({
+      ...{ configuration: consuming, flowEvents: false },
+    });
     await started();
     const [first, second] = [placed({ id: 5 }), placed({ id: 6, sourcePort: 7 })];
     entries.begin(first);
-    const other = mirror.consume();
-    release();
-    release();
-    assert.equal(entries.isFollowed, true);
-    other();
+    assert.equal(mirror.count(), 1);
+    update(raw());
     assert.equal(entries.isFollowed, false);
-    told();
     entries.begin(second);
     entries.end(first);
-    assert.deepEqual(told(), []);
+    assert.equal(mirror.count(), 1);
     // Ends are not reported: one list that lacks a flow is enough.
     await rounds(clock, 1);
     const { traffic } = await mirror.counters();
     assert.deepEqual([sum(traffic, 'flowsOpened'), sum(traffic, 'flowsActive')], [2, 1]);
-    mirror.consume();
+    update(consuming);
     assert.equal(entries.isFollowed, true);
     entries.present = [second, placed({ id: 7, sourcePort: 8 })];
     await rounds(clock, 2);

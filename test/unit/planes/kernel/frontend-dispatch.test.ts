@@ -9,9 +9,11 @@ import {
   frontendGroups,
   otherProtocolsRule,
   portRules,
+  type FrontendGroup,
 } from '../../../../src/planes/kernel/nat/dispatch.js';
 import { ipAddress, parseCidr, type Cidr } from '../../../../src/model/address.js';
 import type { Frontend } from '../../../../src/model/configuration.js';
+import { RulePorts } from '../../../../src/selection/rule-ports.js';
 import { formatPortSet, parsePortSet } from '../../../../src/model/ports.js';
 import { testFrontend, testRule, type RuleParts } from '../../../support/forwarding-state.js';
 
@@ -24,11 +26,28 @@ function kernelRule(
   frontend: Partial<Frontend> = {},
 ): KernelRule {
   return {
-    rule: testRule({ name, haPorts: false, ports: parsePortSet(ports) ?? [], ...rule }),
-    frontend: testFrontend(frontend),
+    rule: {
+      ...testRule({ name, haPorts: false, ports: parsePortSet(ports) ?? [], ...rule }),
+      frontend: testFrontend(frontend),
+    },
+    index: 0,
     table: { name: 'nvas', marks: [] },
     actions: { tcp: NOTHING, udp: NOTHING },
   };
+}
+
+function groupsOf(frontends: readonly Frontend[], rules: readonly KernelRule[]): FrontendGroup[] {
+  return frontendGroups({
+    frontends,
+    rules: rules.map((rule, index) => ({ ...rule, index })),
+    rulePorts: new RulePorts(rules.map(({ rule }) => rule)),
+  });
+}
+
+/** The rules' only frontend. */
+function groupOf(...rules: readonly KernelRule[]): FrontendGroup {
+  const [group] = groupsOf([testFrontend()], rules);
+  return group ?? assert.fail();
 }
 
 function blocks(...texts: readonly string[]): Cidr[] {
@@ -38,41 +57,41 @@ function blocks(...texts: readonly string[]): Cidr[] {
 describe('portRules()', () => {
   const options = { key: 'tcp dport', verdict: ({ rule }: KernelRule): string => `goto ${rule.name}` };
 
-  test('portRules() gives a port to the rule that comes first, and the rest to the others', () => {
-    const rules = [
+  test('gives a port to the rule that comes first, and the rest to the others', () => {
+    const group = groupOf(
       kernelRule('web', '443'),
       kernelRule('some', '400-500'),
       kernelRule('all', '1-65535', { haPorts: true }),
-    ];
-    assert.deepEqual(portRules(rules, 'tcp', options), [
+    );
+    assert.deepEqual(portRules(group, 'tcp', options), [
       'tcp dport vmap { 443 : goto web, 400-442 : goto some, 444-500 : goto some, 1-399 : goto all, 501-65535 : goto all }',
     ]);
   });
 
-  test('portRules() leaves rules of the other protocol out', () => {
-    assert.deepEqual(portRules([kernelRule('dns', '53', { protocols: ['udp'] })], 'tcp', options), []);
+  test('leaves rules of the other protocol out', () => {
+    assert.deepEqual(portRules(groupOf(kernelRule('dns', '53', { protocols: ['udp'] })), 'tcp', options), []);
   });
 });
 
 describe('coveredPorts()', () => {
-  test('coveredPorts() is what any rule of the protocol has', () => {
-    const rules = [
+  test('is what any rule of the protocol has', () => {
+    const group = groupOf(
       kernelRule('a', '1-9'),
       kernelRule('b', '5-20'),
       kernelRule('c', '30', { protocols: ['udp'] }),
-    ];
-    assert.equal(formatPortSet(coveredPorts(rules, 'tcp')), '1-20');
-    assert.equal(formatPortSet(coveredPorts(rules, 'udp')), '1-20,30');
+    );
+    assert.equal(formatPortSet(coveredPorts(group, 'tcp')), '1-20');
+    assert.equal(formatPortSet(coveredPorts(group, 'udp')), '1-20,30');
   });
 });
 
 describe('otherProtocolsRule()', () => {
-  test('otherProtocolsRule() is the HA-ports rule of all ports, less the few of haports itself', () => {
+  test('is the HA-ports rule of all ports, less the few of haports itself', () => {
     const all = kernelRule('all', '1-9900,9903-65535', { haPorts: true });
     assert.equal(otherProtocolsRule([kernelRule('web', '1-65535'), all]), all);
   });
 
-  test('otherProtocolsRule() is none where ports are chosen, or one protocol is', () => {
+  test('is none where ports are chosen, or one protocol is', () => {
     assert.equal(otherProtocolsRule([kernelRule('all', '8000-8099', { haPorts: true })]), undefined);
     assert.equal(otherProtocolsRule([kernelRule('all', '100-65535', { haPorts: true })]), undefined);
     assert.equal(
@@ -83,11 +102,11 @@ describe('otherProtocolsRule()', () => {
 });
 
 describe('accessRules()', () => {
-  test('accessRules() has no rule where nothing is said', () => {
+  test('has no rule where nothing is said', () => {
     assert.deepEqual(accessRules(kernelRule('all', '1-65535'), 'drop'), []);
   });
 
-  test('accessRules() denies first, then all that is not allowed', () => {
+  test('denies first, then all that is not allowed', () => {
     const rule = kernelRule(
       'all',
       '1',
@@ -100,7 +119,7 @@ describe('accessRules()', () => {
     ]);
   });
 
-  test('accessRules() lets nobody in where only the other family is allowed', () => {
+  test('lets nobody in where only the other family is allowed', () => {
     assert.deepEqual(accessRules(kernelRule('all', '1', {}, { allow: blocks('fd00::/8') }), 'drop'), [
       'drop',
     ]);
@@ -108,7 +127,7 @@ describe('accessRules()', () => {
 });
 
 describe('blockTexts()', () => {
-  test('blockTexts() has no two that overlap', () => {
+  test('has no two that overlap', () => {
     assert.deepEqual(
       blockTexts(blocks('10.1.0.3', '10.1.0.0/31', '10.1.0.0/30', '10.1.0.0/30', '10.2.0.0/30'), 4),
       ['10.1.0.0/30', '10.2.0.0/30'],
@@ -117,12 +136,12 @@ describe('blockTexts()', () => {
 });
 
 describe('frontendGroups()', () => {
-  test('frontendGroups() puts frontends of one address together, and keeps those without a rule', () => {
+  test('puts frontends of one address together, and keeps those without a rule', () => {
     const hub = testFrontend({ name: 'hub', address: ipAddress('10.9.0.1') });
     const same = testFrontend({ name: 'same', address: ipAddress('10.9.0.1') });
     const any = testFrontend({ name: 'any', address: ipAddress('::') });
     const rules = [kernelRule('a', '1', {}, hub), kernelRule('b', '2', {}, same)];
-    const groups = frontendGroups({ frontends: [hub, same, any], rules });
+    const groups = groupsOf([hub, same, any], rules);
     assert.deepEqual(
       groups.map(({ name, wildcard, rules: own }) => [name, wildcard, own.map(({ rule }) => rule.name)]),
       [
@@ -138,7 +157,7 @@ describe('frontendGroups()', () => {
 
   test('addressRules() has an address without its zone', () => {
     const hub = testFrontend({ name: 'hub', address: ipAddress('fe80::1%eth0') });
-    const groups = frontendGroups({ frontends: [hub], rules: [] });
+    const groups = groupsOf([hub], []);
     assert.deepEqual(addressRules(groups, { key: (ip) => `${ip} daddr`, verdict: () => 'accept' }), [
       'ip6 daddr vmap { fe80::1 : accept }',
     ]);

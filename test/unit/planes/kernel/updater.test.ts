@@ -47,9 +47,11 @@ describe('KernelUpdater', () => {
     const [kernel, clock, due] = [new Kernel(), new FakeClock(), [] as string[]];
     const updater = new KernelUpdater({
       ...{ clock, reconciler: kernel, flows: NO_FLOWS },
-      finder: new FlowFinder((_filter, onEntries) => {
-        onEntries(kernel.entries.flatMap((line) => parseConntrackEntry(line) ?? []));
-        return Promise.resolve(undefined);
+      finder: new FlowFinder({
+        list: (_filter, onEntries) => {
+          onEntries(kernel.entries.flatMap((line) => parseConntrackEntry(line) ?? []));
+          return Promise.resolve(undefined);
+        },
       }),
       setupOf: (program) => setupOf(program, []),
       onDue: () => due.push('due'),

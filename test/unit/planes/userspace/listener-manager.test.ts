@@ -8,6 +8,7 @@ import {
   ListenerManager,
   type Listener,
   type ListenerFactory,
+  type ListenerManagerOptions,
 } from '../../../../src/planes/userspace/listeners.js';
 import { ipAddress, isWildcard } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
@@ -21,21 +22,26 @@ class FakeListener implements Listener {
   closes = 0;
   destroys = 0;
   readonly binding: ListenerBinding;
+  readonly #calls: string[];
 
-  constructor(binding: ListenerBinding) {
+  constructor(binding: ListenerBinding, calls: string[]) {
     this.binding = binding;
+    this.#calls = calls;
   }
 
   serve(): void {
     this.serves++;
+    this.#calls.push('serve');
   }
 
   close(): void {
     this.closes++;
+    this.#calls.push('close');
   }
 
   destroy(): void {
     this.destroys++;
+    this.#calls.push('destroy');
   }
 
   rawHandle(): undefined {
@@ -46,6 +52,8 @@ class FakeListener implements Listener {
 /** Opens what is not said to fail; while `held`, the answer waits. */
 class FakeFactory implements ListenerFactory {
   readonly opened: FakeListener[] = [];
+  /** Of the factory and its listeners, in order. */
+  calls: string[] = [];
   readonly failing = new Map<number, Error>();
   /** Addresses share a port, but for a wildcard and another: as the kernel has it. */
   overlaps = false;
@@ -55,6 +63,7 @@ class FakeFactory implements ListenerFactory {
   #release: (() => void)[] = [];
 
   async open(binding: ListenerBinding): Promise<Listener> {
+    this.calls.push('open');
     this.opening++;
     this.mostOpening = Math.max(this.mostOpening, this.opening);
     if (this.held) await new Promise<void>((resolve) => this.#release.push(resolve));
@@ -65,7 +74,7 @@ class FakeFactory implements ListenerFactory {
     if (this.overlaps && this.opened.some((other) => isInTheWay(other, binding))) {
       throw systemError('EADDRINUSE');
     }
-    const listener = new FakeListener(binding);
+    const listener = new FakeListener(binding, this.calls);
     this.opened.push(listener);
     return listener;
   }
@@ -122,7 +131,7 @@ class Lab {
   readonly events: PlaneEvent[] = [];
   readonly manager: ListenerManager;
 
-  constructor(options: { readonly descriptorLimit?: number } = {}, tcpGate?: PortGate) {
+  constructor(options: Partial<ListenerManagerOptions> = {}, tcpGate?: PortGate) {
     this.manager = new ListenerManager(
       {
         clock: this.clock,
@@ -238,6 +247,15 @@ describe('ListenerManager', () => {
     ]);
     assert.deepEqual(lab.counts, [2, 1]);
     assert.deepEqual(lab.manager.census(), { hub: { open: 3, wanted: 6 } });
+  });
+
+  test('a failure of a port that workers share is told of by one of them', async () => {
+    const told = [0, 1, 2].map(async (worker) => {
+      const lab = new Lab({ share: { worker, ownerOf: (_address, port) => port % 3 } });
+      lab.tcp.failing.set(80, systemError('EACCES'));
+      return texts(await lab.start(tcpOn(80, 81)));
+    });
+    assert.deepEqual(await Promise.all(told), [[], [], ['tcp 80 EACCES']]);
   });
 
   test('tries again every 10 s what could not be bound, and only that, and tells what has changed', async () => {
@@ -523,5 +541,47 @@ describe('ListenerManager.commit()', () => {
     });
     await assert.rejects(lab.manager.stage(both), { code: 'LB_LISTEN_FAILED' });
     assert.equal(lab.tcp.on(80).closes, 0);
+  });
+});
+
+describe('ListenerManager with a gate', () => {
+  /** What is asked of the gate, and what becomes of the socket, in order. */
+  function gated(refusal?: string) {
+    const calls: string[] = [];
+    const lab = new Lab(
+      {},
+      {
+        claim: (address, port) => {
+          calls.push(`claim ${address} ${port}`);
+          return Promise.resolve(refusal);
+        },
+        release: (address, port) => void calls.push(`release ${address} ${port}`),
+      },
+    );
+    lab.tcp.calls = calls;
+    return { lab, calls };
+  }
+
+  test('asks before it opens, and tells once when the socket has closed', async () => {
+    for (const end of ['close', 'plan'] as const) {
+      const { lab, calls } = gated();
+      await lab.start(tcpOn(80));
+      if (end === 'close') lab.manager.close();
+      else await lab.change(tcpOn());
+      const expected = ['claim 198.51.100.1 80', 'open', 'serve', 'close', 'release 198.51.100.1 80'];
+      assert.deepEqual(calls, expected);
+      lab.manager.destroy();
+      assert.deepEqual(calls, end === 'close' ? [...expected, 'close', 'destroy'] : expected);
+    }
+  });
+
+  test('opens nothing that is refused, and gives back what could not be opened', async () => {
+    const refused = gated('EADDRINUSE');
+    assert.deepEqual(texts(await refused.lab.start(tcpOn(80))), ['tcp 80 EADDRINUSE']);
+    assert.deepEqual(refused.calls, ['claim 198.51.100.1 80']);
+    const failing = gated();
+    failing.lab.tcp.failing.set(80, new Error('no'));
+    assert.deepEqual(texts(await failing.lab.start(tcpOn(80))), ['tcp 80 no']);
+    assert.deepEqual(failing.calls, ['claim 198.51.100.1 80', 'open', 'release 198.51.100.1 80']);
   });
 });

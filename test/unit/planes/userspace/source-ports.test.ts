@@ -1,9 +1,21 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { SourcePorts, type SourcePortRequest } from '../../../../src/planes/userspace/source-ports.js';
+import fc from 'fast-check';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
-import { portSetOf, type PortSet } from '../../../../src/model/ports.js';
+import {
+  formatPortSet,
+  parsePortSet,
+  portSetOf,
+  portsOf,
+  type PortSet,
+} from '../../../../src/model/ports.js';
+import {
+  portShares,
+  sharePorts,
+  SourcePorts,
+  type SourcePortRequest,
+} from '../../../../src/planes/userspace/source-ports.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 
 const TEN: PortSet = [{ first: 1001, last: 1010 }];
@@ -30,7 +42,9 @@ function make(random = 0) {
   });
   const levels = (): string[] =>
     events.map((event) =>
-      event.type === 'source-port-pressure' ? `${event.level} ${event.used}/${event.available}` : event.type,
+      event.type === 'source-port-pressure'
+        ? `${event.pressure} ${event.used}/${event.available}`
+        : event.type,
     );
   return { clock, ports, events, levels };
 }
@@ -219,5 +233,61 @@ describe('SourcePorts', () => {
     );
     ports.release(second, 1005);
     assert.equal(ports.take(first), undefined, 'it rests, whichever pool had it');
+  });
+});
+
+describe('SourcePorts of several workers', () => {
+  test('never give out the same port, and have all of them together', () => {
+    const taken = times(3).flatMap((worker) => {
+      const events = { push: () => undefined };
+      const ports = new SourcePorts({ clock: new FakeClock(), events }, { worker, workers: 3 });
+      const own = times(11).flatMap(() => ports.take(request()) ?? []);
+      assert.equal(ports.uses()[0]?.available, own.length);
+      return own;
+    });
+    assert.deepEqual(
+      taken.sort((a, b) => a - b),
+      times(10).map((index) => 1001 + index),
+    );
+  });
+});
+
+const set = (text: string): PortSet => parsePortSet(text) ?? assert.fail(text);
+
+describe('sharePorts()', () => {
+  test('sharePorts() cuts the default source ports in consecutive parts', () => {
+    const parts = [0, 1].map((worker) => formatPortSet(sharePorts(set('32768-60999'), worker, 2)));
+    assert.deepEqual(parts, ['32768-46883', '46884-60999']);
+  });
+
+  test('sharePorts() cuts through ranges', () => {
+    const parts = [0, 1, 2].map((worker) => formatPortSet(sharePorts(set('10-12,20,30-34'), worker, 3)));
+    assert.deepEqual(parts, ['10-12', '20,30-31', '32-34']);
+  });
+
+  test('sharePorts() gives each port to exactly one worker, and each as many to within one', () => {
+    const ports = fc.uniqueArray(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 120 });
+    fc.assert(
+      fc.property(ports, fc.integer({ min: 1, max: 9 }), (list, workers) => {
+        const shares = Array.from({ length: workers }, (_, worker) => [
+          ...portsOf(sharePorts(portSetOf(...list), worker, workers)),
+        ]);
+        assert.deepEqual(
+          shares.flat(),
+          [...list].sort((a, b) => a - b),
+        );
+        const sizes = shares.map(({ length }) => length);
+        assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1);
+      }),
+    );
+  });
+});
+
+describe('portShares()', () => {
+  test('portShares() gives the same object for the same set, and one worker the set itself', () => {
+    const ports = set('1-10');
+    const share = portShares(1, 2);
+    assert.equal(share(ports), share(ports));
+    assert.equal(portShares(0, 1)(ports), ports);
   });
 });

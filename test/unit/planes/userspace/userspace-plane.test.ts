@@ -3,7 +3,7 @@ import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:net';
 import { after, describe, test } from 'node:test';
-import { ownAddresses } from '../../../../src/planes/userspace/listen-plan.js';
+import { ownAddresses, rendezvousOwner } from '../../../../src/planes/userspace/listen-plan.js';
 import { UserspacePlane } from '../../../../src/planes/userspace/plane.js';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
@@ -148,23 +148,6 @@ describe('UserspacePlane.start()', () => {
     assert.equal(later.listeners.tcp, 3);
   });
 
-  test('a port that stays taken is tried again and again', async () => {
-    const other = await occupy(7121);
-    const { plane, clock } = lab();
-    await plane.start(state(portSetOf(7120, 7121)));
-    for (let i = 0; i < 3; i++) await clock.advanceAsync(RETRY_MS);
-    other.close();
-    await once(other, 'close');
-    await eventually(
-      async () => {
-        await clock.advanceAsync(RETRY_MS);
-        return (await plane.counters()).listeners['hub']?.open === 2;
-      },
-      5000,
-      'the retry',
-    );
-  });
-
   test('start() without a wanted port is no failure', async () => {
     const { plane } = lab();
     assert.deepEqual((await plane.start(state([]))).listeners, { tcp: 0, udp: 0 });
@@ -172,16 +155,6 @@ describe('UserspacePlane.start()', () => {
 });
 
 describe('UserspacePlane.apply()', () => {
-  test('apply() of another configuration closes what goes, opens what comes, keeps what stays', async () => {
-    const { plane } = lab();
-    await plane.start(state(portSetOf(7130, 7131)));
-    const client = await TcpClient.connect({ host: host(1), port: 7131 });
-    client.socket.destroy();
-    const report = await plane.apply(state(portSetOf(7131, 7132), { digest: 'b'.repeat(64), revision: 2 }));
-    assert.deepEqual(report, { revision: 2, listeners: { tcp: 2, udp: 0 }, failures: [] });
-    assert.deepEqual([await answers(7130), await answers(7131), await answers(7132)], [false, true, true]);
-  });
-
   test('applies are served one after another, the last one wins', async () => {
     const { plane } = lab();
     await plane.start(state(portSetOf(7140)));
@@ -234,29 +207,6 @@ describe('UserspacePlane.apply() whole or not at all', () => {
     const next = await plane.apply(other(portSetOf(7201, 7202), { revision: 4 }));
     assert.equal(next.listeners.tcp, 2);
     assert.deepEqual([await answers(7200), await answers(7202)], [false, true]);
-  });
-
-  test('a port that was missing before is no reason to refuse, nor is it on the way back', async () => {
-    await occupy(7211);
-    const { plane } = lab();
-    const start = await plane.start(state(portSetOf(7210, 7211)));
-    assert.equal(start.failures.length, 1);
-    const kept = await plane.apply(other(portSetOf(7211, 7212)));
-    assert.deepEqual(
-      [kept.listeners.tcp, kept.failures.map(({ port }) => port)],
-      [1, [7211]],
-      'the same port is missing still',
-    );
-    const without = await plane.apply(other(portSetOf(7212), { digest: 'c'.repeat(64), revision: 3 }));
-    assert.deepEqual(without.failures, []);
-    const back = await plane.apply(other(portSetOf(7211, 7212), { revision: 4 }));
-    assert.deepEqual(
-      back.failures.map(({ port }) => port),
-      [7211],
-    );
-    await plane.apply(other(portSetOf(7212), { digest: 'd'.repeat(64), revision: 5 }));
-    await plane.apply(other(portSetOf(7213), { digest: 'e'.repeat(64), revision: 6 }));
-    await assert.rejects(plane.apply(other(portSetOf(7211), { revision: 7 })), { code: 'LB_LISTEN_FAILED' });
   });
 
   test('a wildcard frontend and one of a single address take over from each other', async () => {
@@ -375,29 +325,6 @@ describe('UserspacePlane.apply() whole or not at all', () => {
     const twice = await plane.apply({ ...next, revision: 3 });
     assert.equal(twice.listeners.tcp, 2);
   });
-
-  test('what was prepared is still not served when missing ports are tried again', async () => {
-    const taken = await occupy(7261);
-    const { plane, clock } = lab();
-    await plane.start(state(portSetOf(7260, 7261)));
-    await plane.prepare(other(portSetOf(7260, 7262)));
-    taken.close();
-    await once(taken, 'close');
-    await clock.advanceAsync(RETRY_MS);
-    const client = await TcpClient.connect({ host: host(1), port: 7262 });
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    assert.equal((await plane.counters()).arrivals.length, 0);
-    await plane.apply(state(portSetOf(7260, 7261), { revision: 2 }));
-    assert.equal(await client.ended(), 'reset');
-    await eventually(
-      async () => {
-        await clock.advanceAsync(RETRY_MS);
-        return (await plane.counters()).listeners['hub']?.open === 2;
-      },
-      5000,
-      'the retry',
-    );
-  });
 });
 
 describe('UserspacePlane.stop()', () => {
@@ -444,5 +371,37 @@ describe('UserspacePlane.stop()', () => {
     const late = await plane.apply(state(portSetOf(7171), { digest: 'b'.repeat(64), revision: 2 }));
     assert.equal(late.revision, 2);
     assert.deepEqual([await answers(7170), await answers(7171)], [false, false]);
+  });
+});
+
+describe('UserspacePlane as one of two workers', () => {
+  test('a datagram from an endpoint that the other worker listens on is dropped and counted', async (t) => {
+    const ownerOf = rendezvousOwner(hash, 2);
+    const address = ipAddress(host(1));
+    const portOf = (worker: number): number => {
+      for (let port = 7000; ; port++) if (ownerOf(address, port) === worker) return port;
+    };
+    const state = testState({
+      backends: [host(11)],
+      frontend: { address },
+      rule: { protocols: ['udp'], ports: [{ first: 7000, last: 7031 }] },
+    });
+    const plane = new UserspacePlane(
+      { clock: new FakeClock(), hash, ownAddresses },
+      { flowEvents: false, worker: 0, workers: 2 },
+    );
+    t.after(() => plane.stop(0));
+    await plane.start(state);
+    // The other worker's socket, if there were one.
+    const other = createSocket('udp4').bind({ address: host(1), port: portOf(1) });
+    t.after(() => other.close());
+    await once(other, 'listening');
+    other.send('loop', portOf(0), host(1));
+    await eventually(
+      async () => (await plane.counters()).arrivals[0]?.drops['own-listener'] === 1,
+      3000,
+      'the drop',
+    );
+    assert.equal(plane.flowCount(), 0);
   });
 });

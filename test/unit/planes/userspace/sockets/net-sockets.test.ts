@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { test, type TestContext } from 'node:test';
 import { ipAddress } from '../../../../../src/model/address.js';
 import type {
@@ -9,8 +9,7 @@ import type {
 } from '../../../../../src/planes/userspace/sockets/byte-stream.js';
 import { NetSockets } from '../../../../../src/planes/userspace/sockets/net.js';
 import { eventually, within } from '../../../../support/deadline.js';
-import { testState } from '../../../../support/forwarding-state.js';
-import { TcpLab, TestServer } from '../tcp/tcp-lab.js';
+import { onWire, TestServer } from '../tcp/tcp-lab.js';
 
 /** Those of node:net, and every stream that they make. */
 class WatchedSockets implements StreamSockets {
@@ -39,25 +38,26 @@ for (const mode of ['both directions open', 'the client half-closed'] as const) 
   test(`a connection holds little for a client that reads nothing, with ${mode}`, async (t) => {
     const TOTAL = 32 * 1024 * 1024;
     let fin = false;
-    const server = await TestServer.listen('127.0.0.2', (socket) => {
-      socket.on('end', () => (fin = true)).resume();
-      socket.end(Buffer.alloc(TOTAL, 7));
-    });
-    t.after(() => server.close());
     const sockets = new WatchedSockets();
-    const lab = await TcpLab.open(testState({ backends: ['127.0.0.2'] }), { port: server.port, sockets });
-    t.after(() => lab.close());
-    const client = connect({ host: lab.host, port: lab.port, allowHalfOpen: true });
-    t.after(() => client.destroy());
+    const { lab, dial } = await onWire(
+      t,
+      (socket) => {
+        socket.on('end', () => (fin = true)).resume();
+        socket.end(Buffer.alloc(TOTAL, 7));
+      },
+      {},
+      { sockets },
+    );
+    const client = await dial();
     client.pause();
     if (mode === 'the client half-closed') {
       client.end();
       await eventually(() => fin, 5000, 'FIN to pass');
     }
     await eventually(() => lab.flowCount === 1, 5000, 'the flow');
-    const [flow] = lab.manager.table.all();
+    const flow = lab.onlyFlow;
     const [inner] = sockets.accepted;
-    assert.ok(flow !== undefined && inner !== undefined);
+    assert.ok(inner !== undefined);
     let most = 0;
     let last = -1;
     await eventually(
@@ -96,16 +96,19 @@ class Recorder implements StreamHandler {
   onClose = (): unknown => this.heard.push('close');
 }
 
-async function dialled(t: TestContext): Promise<{ stream: ByteStream; told: Recorder; peer: Socket }> {
+async function dialling(t: TestContext) {
   const accepted: Socket[] = [];
   const server = await TestServer.listen('127.0.0.2', (socket) => accepted.push(socket));
   t.after(() => server.close());
   const told = new Recorder();
-  const stream = new NetSockets().dial(
-    { address: ipAddress('127.0.0.2'), port: server.port, noDelay: true },
-    told,
-  );
+  const end = { address: ipAddress('127.0.0.2'), port: server.port, noDelay: true };
+  const stream = new NetSockets().dial(end, told);
   t.after(() => stream.destroy());
+  return { stream, told, accepted };
+}
+
+async function dialled(t: TestContext): Promise<{ stream: ByteStream; told: Recorder; peer: Socket }> {
+  const { stream, told, accepted } = await dialling(t);
   await eventually(() => accepted.length === 1 && told.heard.length === 1, 5000, 'the connection');
   return { stream, told, peer: accepted[0]! };
 }
@@ -125,6 +128,13 @@ test('a stream hears nothing while it is paused, not even the end, and all of it
 });
 
 for (const end of ['reset', 'destroy'] as const) {
+  test(`a stream that is connecting hears only that it is closed after ${end}()`, async (t) => {
+    const { told, stream } = await dialling(t);
+    stream[end]();
+    await eventually(() => told.heard.includes('close'), 5000, 'the close');
+    assert.deepEqual(told.heard, ['close']);
+  });
+
   test(`a stream hears only that it is closed after ${end}()`, async (t) => {
     const { stream, told, peer } = await dialled(t);
     stream.resume();

@@ -8,11 +8,9 @@ const [first, last] = process.argv.slice(2).map(Number);
 if (first === undefined || last === undefined) throw new TypeError('Usage: FIRST-PORT LAST-PORT');
 
 for (let port = first + 1; port <= last; port++) {
-  await TestServer.listen('127.0.0.1', (socket) => socket.destroy(), { port });
+  await TestServer.listen('127.0.0.1', (socket) => socket.destroy(), port);
 }
-await TestServer.listen('127.0.0.2', (socket) => socket.end(`hello ${socket.remoteAddress}`), {
-  port: first,
-});
+await TestServer.listen('127.0.0.2', (socket) => socket.end(`hello ${socket.remoteAddress}`), first);
 const lab = await TcpLab.open(testState({ backends: ['127.0.0.2'] }), { port: first });
 
 const unbound = connect({ host: '127.0.0.2', port: first });

@@ -3,10 +3,9 @@ import { describe, test, type TestContext } from 'node:test';
 import { eventually } from '../../../../support/deadline.js';
 import { AZURE_POLICY, testState, type TestStateParts } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
-import { echo, openDescriptors, Peer, Rig } from './rig.js';
+import { openDescriptors, Peer, udpLab } from './rig.js';
 
 const at = loopbackBlock(3);
-const FRONTEND = at(1);
 const BACKENDS = [at(11), at(12), at(13)] as const;
 const PER_PACKET = { udp: { perPacket: true } } as const;
 
@@ -14,14 +13,9 @@ function state(parts: Partial<TestStateParts> = {}): ReturnType<typeof testState
   return testState({ backends: BACKENDS, rule: PER_PACKET, ...parts });
 }
 
-async function lab(t: TestContext, answering: 'silent' | 'answering' = 'silent') {
-  const rig = await Rig.create(t, state());
-  const { port } = await rig.open(FRONTEND);
-  const backends: Peer[] = [];
-  for (const address of BACKENDS) {
-    backends.push(answering === 'silent' ? await Peer.open(t, address, port) : await echo(t, address, port));
-  }
-  return { rig, to: { address: FRONTEND, port }, backends, client: await Peer.open(t, at(100)) };
+async function lab(t: TestContext, { silent = true } = {}) {
+  const { backends, ...rest } = await udpLab(t, at, { rule: PER_PACKET }, { silent });
+  return { ...rest, backends: [...backends.values()] };
 }
 
 const received = (backends: readonly Peer[]): readonly number[] => backends.map((one) => one.received.length);
@@ -53,7 +47,7 @@ describe('a per-packet UDP flow', () => {
   });
 
   test('PerPacketFlow shares one socket a backend between clients and drops replies', async (t) => {
-    const { rig, to, backends, client } = await lab(t, 'answering');
+    const { rig, to, backends, client } = await lab(t, { silent: false });
     const other = await Peer.open(t, at(101));
     for (let n = 0; n < 30; n++) {
       client.send('a', to);
@@ -71,8 +65,7 @@ describe('a per-packet UDP flow', () => {
     for (let n = 0; n < 6; n++) client.send('a', to);
     await eventually(() => received(backends).every((count) => count === 2), 5000, 'six datagrams');
     assert.equal(openDescriptors(), before + 3);
-    rig.clock.advance(31_000);
-    rig.manager.tick();
+    rig.pass(31_000);
     await eventually(() => openDescriptors() === before, 5000, 'sockets closed');
   });
 

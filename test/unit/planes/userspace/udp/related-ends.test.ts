@@ -67,12 +67,16 @@ async function received(
   );
 }
 
+/** The same, and a backend that has got the request of the client. */
+async function requested(...args: Parameters<typeof lab>) {
+  const setting = await lab(...args);
+  setting.client.send('read', asked);
+  return { ...setting, server: await received(setting, 'read') };
+}
+
 describe('answers from other ports', () => {
   test('RelatedEnds begins a flow when the backend answers from another port', async (t) => {
-    const setting = await lab(t);
-    const { rig, client } = setting;
-    client.send('read', asked);
-    const server = await received(setting, 'read');
+    const { rig, client, server } = await requested(t);
     server.answering.send('block 1', server.from);
     const [answer] = await client.count(1);
     assert.deepEqual(
@@ -101,17 +105,15 @@ describe('answers from other ports', () => {
   });
 
   test('RelatedEnds carries many datagrams that come before the new socket is there, in order', async (t) => {
-    const setting = await lab(t);
-    setting.client.send('read', asked);
-    const server = await received(setting, 'read');
+    const { rig, client, server } = await requested(t);
     const count = 50;
     for (let n = 0; n < count; n++) server.answering.send(String(n), server.from);
-    const got = await setting.client.count(count);
+    const got = await client.count(count);
     assert.deepEqual(
       got.map(({ text }) => text),
       Array.from({ length: count }, (_, n) => String(n)),
     );
-    assert.equal(setting.rig.manager.table.size, 2);
+    assert.equal(rig.manager.table.size, 2);
   });
 
   test('RelatedEnds gives flows of one client endpoint one local end, those of others another', async (t) => {
@@ -134,55 +136,45 @@ describe('answers from other ports', () => {
   });
 
   test('RelatedEnds drops and counts what comes from a stranger', async (t) => {
-    const setting = await lab(t);
-    setting.client.send('read', asked);
-    const server = await received(setting, 'read');
+    const { rig, client, server } = await requested(t);
     const stranger = await Peer.open(t, at(50), ANSWERING);
     stranger.send('spoofed', server.from);
-    await eventually(() => setting.rig.drops('unexpected-reply') === 1, 5000, 'the drop');
-    assert.equal(setting.client.received.length, 0);
-    assert.equal(setting.rig.manager.table.size, 1);
+    await eventually(() => rig.drops('unexpected-reply') === 1, 5000, 'the drop');
+    assert.equal(client.received.length, 0);
+    assert.equal(rig.manager.table.size, 1);
   });
 
   test('RelatedEnds drops and counts an answer from a port without a listener', async (t) => {
-    const setting = await lab(t, BY_ADDRESS, [ASKED]);
-    setting.client.send('read', asked);
-    const server = await received(setting, 'read');
+    const { rig, server } = await requested(t, BY_ADDRESS, [ASKED]);
     server.answering.send('block 1', server.from);
-    await eventually(() => setting.rig.drops('unexpected-reply') === 1, 5000, 'the drop');
-    assert.equal(setting.rig.manager.table.size, 1);
+    await eventually(() => rig.drops('unexpected-reply') === 1, 5000, 'the drop');
+    assert.equal(rig.manager.table.size, 1);
   });
 
   test('RelatedEnds keeps answers out where the rule takes them from the endpoint only', async (t) => {
-    const setting = await lab(t, { distribution: 'source-ip' });
-    setting.client.send('read', asked);
-    const server = await received(setting, 'read');
+    const { backends, client, server } = await requested(t, { distribution: 'source-ip' });
     const before = openDescriptors();
     server.answering.send('block 1', server.from);
-    setting.backends.get(server.address)?.asked.send('right', server.from);
+    backends.get(server.address)?.asked.send('right', server.from);
     assert.deepEqual(
-      (await setting.client.count(1)).map(({ text }) => text),
+      (await client.count(1)).map(({ text }) => text),
       ['right'],
     );
     assert.equal(openDescriptors(), before);
   });
 
   test('RelatedEnds takes the port offset of the rule off', async (t) => {
-    const setting = await lab(t, { ...BY_ADDRESS, haPorts: false, portOffset: 100 });
-    setting.client.send('read', asked);
-    const server = await received(setting, 'read');
+    const { client, server } = await requested(t, { ...BY_ADDRESS, haPorts: false, portOffset: 100 });
     server.answering.send('block 1', server.from);
-    assert.equal((await setting.client.count(1))[0]?.from.port, ANSWERING);
+    assert.equal((await client.count(1))[0]?.from.port, ANSWERING);
   });
 
   test('RelatedEnds counts flows that backends begin against the caps', async (t) => {
-    const setting = await lab(t, BY_ADDRESS, undefined, { limits: { udpFlows: 1 } });
-    setting.client.send('read', asked);
-    const server = await received(setting, 'read');
+    const { rig, client, server } = await requested(t, BY_ADDRESS, undefined, { limits: { udpFlows: 1 } });
     server.answering.send('block 1', server.from);
-    await eventually(() => setting.rig.drops('table-full') === 1, 5000, 'the drop');
-    assert.equal(setting.rig.drops('unexpected-reply'), 0);
-    assert.equal(setting.client.received.length, 0);
+    await eventually(() => rig.drops('table-full') === 1, 5000, 'the drop');
+    assert.equal(rig.drops('unexpected-reply'), 0);
+    assert.equal(client.received.length, 0);
   });
 
   test('RelatedEnds gives sockets and ports back with the last flow of an end', async (t) => {
@@ -198,13 +190,11 @@ describe('answers from other ports', () => {
     rig.clock.advance(20_000);
     client.send('ack 1', answering);
     await server.answering.count(1);
-    rig.clock.advance(11_000);
-    rig.manager.tick();
+    rig.pass(11_000);
     assert.equal(rig.manager.table.size, 1, 'the first flow is idle');
     server.answering.send('block 2', server.from);
     await client.count(2);
-    rig.clock.advance(31_000);
-    rig.manager.tick();
+    rig.pass(31_000);
     assert.equal(rig.manager.table.size, 0);
     await eventually(() => openDescriptors() === before, 5000, 'the sockets to close');
     rig.clock.advance(6000);
@@ -242,10 +232,8 @@ describe('answers from other ports', () => {
   });
 
   test('RelatedEnds moves flows of a lost backend, one by one, to one end at the next', async (t) => {
-    const setting = await lab(t);
+    const { server, ...setting } = await requested(t);
     const { rig, client } = setting;
-    client.send('read', asked);
-    const server = await received(setting, 'read');
     server.answering.send('block 1', server.from);
     await client.count(1);
     const rest = BACKENDS.map((address) =>

@@ -14,69 +14,72 @@ import { SourcePorts } from '../../../../../src/planes/userspace/source-ports.js
 import { UdpListenerRegistry, type UdpDeps } from '../../../../../src/planes/userspace/udp/listener.js';
 import { ipAddress } from '../../../../../src/model/address.js';
 import type { DropReason, PlaneEvent } from '../../../../../src/model/events.js';
+import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow.js';
 import type { ForwardingState } from '../../../../../src/model/forwarding.js';
 import { createHasher } from '../../../../../src/selection/flow-hash.js';
 import { Picker } from '../../../../../src/selection/picker.js';
 import { within } from '../../../../support/deadline.js';
 import { FakeClock } from '../../../../support/fake-clock.js';
+import { testState, type TestStateParts } from '../../../../support/forwarding-state.js';
 
 /** Long enough for a busy machine; only a failing test waits for it. */
 const DEADLINE_MS = 5000;
 
 export type RigOverrides = Partial<Pick<UdpDeps, 'routeSource' | 'sourcePorts' | 'origins'>> & {
-  readonly inheritance?: HandoverState;
+  readonly handover?: HandoverState;
 };
 
 /** A UDP data plane on real sockets and a clock that stands still. */
 export class Rig {
-  readonly clock: FakeClock;
+  readonly clock = new FakeClock();
   readonly manager: FlowManager;
   readonly sourcePorts: SourcePorts;
   readonly routeSource: RouteSource;
   readonly events: PlaneEvent[] = [];
-  readonly open: (
-    address: string,
-    port?: number,
-    rest?: Pick<ListenerBinding, 'captured'>,
-  ) => Promise<Listener & { readonly port: number }>;
-  readonly #queue: EventQueue;
+  readonly #queue = new EventQueue(this.clock);
+  readonly #registry: UdpListenerRegistry;
+  readonly #handover: HandoverState;
   readonly #listeners: Listener[] = [];
 
-  private constructor(state: ForwardingState, deps: Pick<UdpDeps, 'picker'>, overrides: RigOverrides) {
-    this.clock = new FakeClock();
-    this.#queue = new EventQueue(this.clock);
+  private constructor(state: ForwardingState, picker: Picker, overrides: RigOverrides) {
+    const { clock } = this;
+    const { handover = new HandoverState(), ...others } = overrides;
+    this.#handover = handover;
     this.#queue.subscribe((events) => this.events.push(...events));
-    this.manager = new FlowManager(
-      { clock: this.clock, events: this.#queue },
-      { flowEvents: true, worker: 0, workers: 1 },
-      state,
-    );
-    this.sourcePorts = new SourcePorts({ clock: this.clock, events: this.#queue });
-    this.routeSource = new RouteSource({ clock: this.clock });
-    const { inheritance = new HandoverState() } = overrides;
-    const factory = new UdpListenerRegistry({
-      manager: this.manager,
-      sockets: new DgramSockets(),
-      sourcePorts: this.sourcePorts,
-      routeSource: this.routeSource,
-      ...deps,
-      ...overrides,
-    });
-    this.open = async (address, port = 0, rest = {}) => {
-      const [slot] = this.manager.slotsFor(this.manager.state.configuration);
-      if (slot === undefined) throw new Error('No rule');
-      const binding = { protocol: 'udp', address: ipAddress(address), port, slot, ...rest } as const;
-      const listener = await factory.open(binding, inheritance.take(binding));
-      listener.serve();
-      this.#listeners.push(listener);
-      return Object.assign(listener, { port: listener.binding.port });
-    };
+    const deps = { clock, events: this.#queue };
+    this.manager = new FlowManager(deps, { flowEvents: true, worker: 0, workers: 1 }, state);
+    this.sourcePorts = new SourcePorts(deps);
+    this.routeSource = new RouteSource({ clock });
+    const { manager, sourcePorts, routeSource } = this;
+    const parts = { manager, picker, sockets: new DgramSockets(), sourcePorts, routeSource };
+    this.#registry = new UdpListenerRegistry({ ...parts, ...others });
   }
 
   static async create(t: TestContext, state: ForwardingState, overrides: RigOverrides = {}): Promise<Rig> {
-    const rig = new Rig(state, { picker: new Picker(await createHasher()) }, overrides);
+    const rig = new Rig(state, new Picker(await createHasher()), overrides);
     t.after(() => rig.close());
     return rig;
+  }
+
+  /** A listener of the state's first rule, which serves. */
+  async open(
+    address: string,
+    port = 0,
+    rest: Pick<ListenerBinding, 'captured'> = {},
+  ): Promise<Listener & { readonly port: number }> {
+    const [slot] = this.manager.slotsFor(this.manager.state.configuration);
+    if (slot === undefined) throw new Error('No rule');
+    const binding = { protocol: 'udp', address: ipAddress(address), port, slot, ...rest } as const;
+    const listener = await this.#registry.open(binding, this.#handover.take(binding));
+    listener.serve();
+    this.#listeners.push(listener);
+    return Object.assign(listener, { port: listener.binding.port });
+  }
+
+  /** Time passes, and what is idle by then ends. */
+  pass(ms: number): void {
+    this.clock.advance(ms);
+    this.manager.tick();
   }
 
   /** What the plane does with a new state. */
@@ -107,7 +110,9 @@ export class Rig {
     }));
   }
 
+  /** As a plane that stops does: sockets for answers go with their flows. */
   close(): void {
+    for (const flow of [...this.manager.table.all()]) this.manager.end(flow, 'shutdown', 'close');
     for (const listener of this.#listeners) listener.destroy();
   }
 }
@@ -208,4 +213,78 @@ export function echo(t: TestContext, address: string, port: number): Promise<Pee
 /** File descriptors of this process that are sockets. */
 export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
+}
+
+export interface UdpLab {
+  readonly rig: Rig;
+  readonly listener: Listener;
+  readonly to: { readonly address: string; readonly port: number };
+  /** By address. */
+  readonly backends: ReadonlyMap<string, Peer>;
+  readonly client: Peer;
+}
+
+/**
+ * A listener on `at(1)`, a client, and backends on the listener's port, plus the rule's offset, which say who they are;
+ * silent ones say nothing.
+ */
+export async function udpLab(
+  t: TestContext,
+  at: (host: number) => string,
+  parts: Partial<TestStateParts> = {},
+  { running = [at(11), at(12), at(13)], silent = false } = {},
+): Promise<UdpLab> {
+  const rig = await Rig.create(t, testState({ backends: [at(11), at(12), at(13)], ...parts }));
+  const listener = await rig.open(at(1));
+  const { port } = listener;
+  const backends = new Map<string, Peer>();
+  for (const address of running) {
+    const backendPort = port + (parts.rule?.portOffset ?? 0);
+    backends.set(
+      address,
+      await (silent ? Peer.open(t, address, backendPort) : echo(t, address, backendPort)),
+    );
+  }
+  return { rig, listener, to: { address: at(1), port }, backends, client: await Peer.open(t, at(100)) };
+}
+
+/** What the kernel would say of datagrams that it steered to a captured socket. */
+export class FakeOrigins implements OriginFeed {
+  follower: OriginFollower | undefined;
+  entries: FlowOrigin[] = [];
+  lists = 0;
+  /** A listing waits for it. */
+  until: Promise<void> = Promise.resolve();
+  readonly #defaults: Pick<FlowOrigin, 'receiver' | 'destination'>;
+  #ids = 0;
+
+  constructor(defaults: Pick<FlowOrigin, 'receiver' | 'destination'>) {
+    this.#defaults = defaults;
+  }
+
+  follow(_port: number, follower: OriginFollower): () => void {
+    this.follower = follower;
+    return () => (this.follower = undefined);
+  }
+
+  async list(): Promise<readonly FlowOrigin[]> {
+    this.lists++;
+    const entries = [...this.entries];
+    await this.until;
+    return entries;
+  }
+
+  /** An entry for that client, whose own address and port are made up: like nothing that the socket sees. */
+  origin(client: Peer, destinationPort: number, rest: Partial<FlowOrigin> = {}): FlowOrigin {
+    return {
+      ...{ id: ++this.#ids, seenAddress: client.address, seenPort: client.port, destinationPort },
+      ...{ source: '198.51.100.7', sourcePort: 5000, remainingMs: 90_000, ...this.#defaults, ...rest },
+    };
+  }
+
+  isNew(...args: Parameters<FakeOrigins['origin']>): FlowOrigin {
+    const origin = this.origin(...args);
+    this.follower?.onNew(origin);
+    return origin;
+  }
 }

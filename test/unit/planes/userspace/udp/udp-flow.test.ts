@@ -4,35 +4,18 @@ import { ipAddress } from '../../../../../src/model/address.js';
 import type { ForwardingState } from '../../../../../src/model/forwarding.js';
 import { portSetOf } from '../../../../../src/model/ports.js';
 import { eventually } from '../../../../support/deadline.js';
+import { placeOfRecord } from '../../../../../src/planes/userspace/udp/flow.js';
 import { AZURE_POLICY, testState, type TestStateParts } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
-import { echo, Peer, Rig } from './rig.js';
+import { aUdpFlow } from '../../hand-over-fixtures.js';
+import { echo, Peer, Rig, udpLab, type UdpLab } from './rig.js';
 
 const at = loopbackBlock(1);
 const FRONTEND = at(1);
 const BACKENDS = [at(11), at(12), at(13)] as const;
 
-interface Lab {
-  readonly rig: Rig;
-  readonly to: { readonly address: string; readonly port: number };
-  /** By address. */
-  readonly backends: ReadonlyMap<string, Peer>;
-  readonly client: Peer;
-}
-
-/** A listener, three backends that say who they are, and a client. */
-async function lab(
-  t: TestContext,
-  parts: Partial<TestStateParts> = {},
-  running: readonly string[] = BACKENDS,
-): Promise<Lab> {
-  const rig = await Rig.create(t, testState({ backends: BACKENDS, ...parts }));
-  const { port } = await rig.open(FRONTEND);
-  const offset = parts.rule?.portOffset ?? 0;
-  const backends = new Map<string, Peer>();
-  for (const address of running) backends.set(address, await echo(t, address, port + offset));
-  return { rig, to: { address: FRONTEND, port }, backends, client: await Peer.open(t, at(100)) };
-}
+const lab = (t: TestContext, parts?: Partial<TestStateParts>, running?: readonly string[]): Promise<UdpLab> =>
+  udpLab(t, at, parts, running && { running: [...running] });
 
 /** Down by probe: not eligible, not valid. */
 function down(address: string): TestStateParts['backends'][number] {
@@ -106,14 +89,6 @@ describe('a UDP flow', () => {
     assert.equal(rig.manager.table.size, 1);
   });
 
-  test('UdpFlow moves off a removed backend', async (t) => {
-    const { rig, to, client } = await lab(t);
-    const address = backendOf((await client.ask('a', to)).text);
-    const rest = BACKENDS.filter((one) => one !== address);
-    rig.apply(testState({ backends: rest, revision: 2, digest: 'b' }));
-    assert.notEqual(backendOf((await client.ask('b', to)).text), address);
-  });
-
   test('UdpFlow ends with its removed backend where policy says reset, and the next datagram starts anew', async (t) => {
     const flowPolicy = { ...AZURE_POLICY, removed: { tcp: 'reset', udp: 'reset' } } as const;
     const { rig, to, client } = await lab(t, { rule: { flowPolicy } });
@@ -162,16 +137,6 @@ describe('a UDP flow', () => {
     assert.match((await client.ask('back', to)).text, /:back$/);
   });
 
-  test('UdpFlow is taken in by fail-open when no backend is eligible', async (t) => {
-    const { rig, to, client } = await lab(t, {
-      backends: BACKENDS.map(down),
-      rule: { allDown: 'fail-open' },
-      failOpen: true,
-    });
-    assert.match((await client.ask('a', to)).text, /:a$/);
-    assert.equal(rig.flows()[0]?.reason, 'fail-open');
-  });
-
   test('UdpFlow goes nowhere once policy has blackholed it', async (t) => {
     const flowPolicy = { ...AZURE_POLICY, 'probe-down': { tcp: 'persist', udp: 'drop' } } as const;
     const { rig, to, client } = await lab(t, { rule: { flowPolicy } });
@@ -180,64 +145,43 @@ describe('a UDP flow', () => {
     client.send('b', to);
     await eventually(() => rig.drops('blackholed') === 1, 5000, 'the drop');
     // Idle time ends it, as seen from the client's last datagram.
-    rig.clock.advance(29_000);
-    rig.manager.tick();
+    rig.pass(29_000);
     assert.equal(rig.manager.table.size, 1);
-    rig.clock.advance(2000);
-    rig.manager.tick();
+    rig.pass(2000);
     assert.equal(rig.manager.table.size, 0);
     assert.match((await client.ask('c', to)).text, /:c$/);
-  });
-
-  test('UdpFlow reaches the mapped port', async (t) => {
-    const { to, client } = await lab(t, { rule: { haPorts: false, portOffset: 1 } });
-    assert.match((await client.ask('a', to)).text, /:a$/);
   });
 
   test('UdpFlow ends idle after its time, and not before', async (t) => {
     const { rig, to, client } = await lab(t);
     await client.ask('a', to);
-    rig.clock.advance(29_999);
-    rig.manager.tick();
+    rig.pass(29_999);
     await client.ask('b', to);
-    rig.clock.advance(29_999);
-    rig.manager.tick();
+    rig.pass(29_999);
     assert.equal(rig.manager.table.size, 1);
-    rig.clock.advance(1000);
-    rig.manager.tick();
+    rig.pass(1000);
     assert.equal(rig.manager.table.size, 0);
     assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'idle');
   });
 });
 
 describe('idle time', () => {
-  test('UdpFlow is kept by what the client sends', async (t) => {
-    const { rig, to, backends, client } = await lab(t, { backends: [at(11)] }, []);
-    assert.equal(backends.size, 0);
-    const silent = await Peer.open(t, at(11), to.port);
-    for (let n = 1; n <= 4; n++) {
-      client.send('a', to);
-      await silent.count(n);
-      rig.clock.advance(20_000);
-      rig.manager.tick();
-    }
-    assert.equal(rig.arrivals(), 1);
-  });
-
-  test('UdpFlow is kept by what the backend sends', async (t) => {
-    const { rig, to, client } = await lab(t, { backends: [at(11)] }, []);
-    const backend = await Peer.open(t, at(11), to.port);
-    client.send('subscribe', to);
-    const [request] = await backend.count(1);
-    assert.ok(request);
-    for (let n = 1; n <= 4; n++) {
-      backend.send('news', request.from);
-      await client.count(n);
-      rig.clock.advance(20_000);
-      rig.manager.tick();
-    }
-    assert.equal(rig.manager.table.size, 1);
-  });
+  for (const who of ['client', 'backend'] as const) {
+    test(`UdpFlow is kept by what the ${who} sends`, async (t) => {
+      const { rig, to, client } = await lab(t, { backends: [at(11)] }, []);
+      const backend = await Peer.open(t, at(11), to.port);
+      client.send('subscribe', to);
+      const [request] = await backend.count(1);
+      assert.ok(request);
+      for (let n = 1; n <= 4; n++) {
+        if (who === 'client') client.send('a', to);
+        else backend.send('news', request.from);
+        await (who === 'client' ? backend.count(n + 1) : client.count(n));
+        rig.pass(20_000);
+      }
+      assert.deepEqual([rig.arrivals(), rig.manager.table.size], [1, 1]);
+    });
+  }
 });
 
 describe('a UDP flow whose backend refuses', () => {
@@ -377,14 +321,9 @@ describe('datagram sizes', () => {
 
 describe('expected responses', () => {
   test('UdpFlow ends when the expected responses to all requests have come', async (t) => {
-    const rig = await Rig.create(
-      t,
-      testState({ backends: [at(11)], rule: { udp: { perPacket: false, expectedResponses: 2 } } }),
-    );
-    const { port } = await rig.open(FRONTEND);
-    const backend = await Peer.open(t, at(11), port);
-    const client = await Peer.open(t, at(100));
-    const to = { address: FRONTEND, port };
+    const rule = { udp: { perPacket: false, expectedResponses: 2 } };
+    const { rig, to, client } = await lab(t, { backends: [at(11)], rule }, []);
+    const backend = await Peer.open(t, at(11), to.port);
     client.send('1', to);
     client.send('2', to);
     const [request] = await backend.count(2);
@@ -443,7 +382,7 @@ describe('local addresses and ports', () => {
     ]);
     assert.equal(rig.drops('ports-exhausted'), 54);
     assert.equal(rig.eventsOf('overload')[0]?.reason, 'ports-exhausted');
-    assert.ok(rig.eventsOf('source-port-pressure').some(({ level }) => level === 'exhausted'));
+    assert.ok(rig.eventsOf('source-port-pressure').some(({ pressure }) => pressure === 'exhausted'));
   });
 
   test('UdpFlow avoids ports that other processes have', async (t) => {
@@ -481,5 +420,32 @@ describe('local addresses and ports', () => {
     );
     assert.equal(received[0]?.from.address, source.text);
     await client.count(16);
+  });
+});
+
+const placed = testState({ backends: ['10.0.0.1', { address: '10.0.0.2', valid: false }, '10.0.0.3'] });
+const rule = placed.configuration.rules[0]!;
+const slot = { rule, index: 0, view: placed.views[0] };
+const ids = placed.views[0]!.backends.map(({ backend }) => backend.id);
+const flowOn = (backendId: string | undefined) =>
+  aUdpFlow(1, { rule: rule.name, backendId: backendId ?? '' });
+
+describe('placeOfRecord()', () => {
+  test('finds the backend of the flow in the present state', () => {
+    const place = placeOfRecord(flowOn(ids[2]), slot);
+    assert.equal(place?.backendId, ids[2]);
+    assert.deepEqual([place?.ruleIndex, place?.backendIndex], [0, 2]);
+  });
+
+  test('finds none where the backend may keep no flows, or is gone', () => {
+    assert.equal(placeOfRecord(flowOn(ids[1]), slot), undefined);
+    assert.equal(placeOfRecord(flowOn('nvas/10.9.9.9'), slot), undefined);
+  });
+
+  test('finds none where another rule serves there, or datagrams are balanced one by one', () => {
+    assert.equal(placeOfRecord({ ...flowOn(ids[0]), rule: 'other' }, slot), undefined);
+    assert.equal(placeOfRecord(flowOn(ids[0]), undefined), undefined);
+    const perPacket = { ...rule, udp: { ...rule.udp, perPacket: true } };
+    assert.equal(placeOfRecord(flowOn(ids[0]), { ...slot, rule: perPacket }), undefined);
   });
 });

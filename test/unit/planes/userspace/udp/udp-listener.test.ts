@@ -2,21 +2,15 @@ import assert from 'node:assert/strict';
 import { execFile, spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
-import { parseCidr, type Cidr } from '../../../../../src/model/address.js';
+import { parseCidr } from '../../../../../src/model/address.js';
 import { eventually } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
-import { echo, openDescriptors, Peer, Rig } from './rig.js';
+import { openDescriptors, Peer, Rig, udpLab } from './rig.js';
 
 const at = loopbackBlock(2);
 const FRONTEND = at(1);
 const BACKENDS = [at(11), at(12), at(13)] as const;
-
-function block(text: string): Cidr {
-  const parsed = parseCidr(text);
-  assert.ok(parsed);
-  return parsed;
-}
 
 describe('a UDP listener', () => {
   test('open() rejects with the system error when the port is taken', async (t) => {
@@ -26,27 +20,6 @@ describe('a UDP listener', () => {
     const own = await rig.open(FRONTEND);
     await assert.rejects(rig.open(FRONTEND, own.port), { code: 'EADDRINUSE' });
     await assert.rejects(rig.open('203.0.113.1'), { code: 'EADDRNOTAVAIL' });
-  });
-
-  test('UdpListener keeps the flows of clients apart', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const { port } = await rig.open(FRONTEND);
-    for (const address of BACKENDS) await echo(t, address, port);
-    const clients = await Promise.all(Array.from({ length: 30 }, (_, n) => Peer.open(t, at(100 + (n % 5)))));
-    const homes = new Map<Peer, string>();
-    for (let round = 0; round < 3; round++) {
-      await Promise.all(
-        clients.map(async (client, n) => {
-          const { text } = await client.ask(`${n}/${round}`, { address: FRONTEND, port });
-          const [backend = '', rest] = text.split(':');
-          assert.equal(rest, `${n}/${round}`);
-          assert.equal(homes.get(client) ?? backend, backend);
-          homes.set(client, backend);
-        }),
-      );
-    }
-    assert.equal(rig.manager.table.size, 30);
-    assert.equal(new Set(homes.values()).size, 3);
   });
 
   test('UdpListener serves IPv6, from a client that has several flows', async (t) => {
@@ -61,8 +34,7 @@ describe('a UDP listener', () => {
       assert.deepEqual([from.address, from.port], ['::1', port]);
     }
     assert.equal(rig.manager.table.size, 2);
-    rig.clock.advance(31_000);
-    rig.manager.tick();
+    rig.pass(31_000);
     assert.equal(rig.manager.table.size, 0);
     assert.equal((await two.ask('y', to)).text, 'v6:y');
     assert.equal((await one.ask('z', to)).text, 'v6:z');
@@ -70,12 +42,9 @@ describe('a UDP listener', () => {
   });
 
   test('UdpListener takes in whom the frontend admits', async (t) => {
-    const frontend = { allow: [block(`${at(0)}/24`)], deny: [block(at(101))] };
-    const rig = await Rig.create(t, testState({ backends: BACKENDS, frontend }));
-    const { port } = await rig.open(FRONTEND);
-    for (const address of BACKENDS) await echo(t, address, port);
-    const to = { address: FRONTEND, port };
-    await (await Peer.open(t, at(100))).ask('in', to);
+    const frontend = { allow: [parseCidr(`${at(0)}/24`)!], deny: [parseCidr(at(101))!] };
+    const { rig, to, client } = await udpLab(t, at, { frontend });
+    await client.ask('in', to);
     (await Peer.open(t, at(101))).send('denied', to);
     (await Peer.open(t, '127.0.0.1')).send('not allowed', to);
     await eventually(() => rig.drops('denied') === 2, 5000, 'two refusals');
@@ -85,11 +54,7 @@ describe('a UDP listener', () => {
 
   test('UdpListener refuses what is over the caps, and serves existing flows', async (t) => {
     const limits = { udpFlows: 3, udpFlowsPerSource: 2 };
-    const rig = await Rig.create(t, testState({ backends: BACKENDS, limits }));
-    const { port } = await rig.open(FRONTEND);
-    for (const address of BACKENDS) await echo(t, address, port);
-    const to = { address: FRONTEND, port };
-    const first = await Peer.open(t, at(100));
+    const { rig, to, client: first } = await udpLab(t, at, { limits });
     await first.ask('1', to);
     await (await Peer.open(t, at(100))).ask('2', to);
     (await Peer.open(t, at(100))).send('over', to);
@@ -102,45 +67,32 @@ describe('a UDP listener', () => {
       rig.eventsOf('overload').map(({ phase, reason }) => `${phase} ${reason}`),
       ['started source-cap', 'started table-full'],
     );
-    rig.clock.advance(31_000);
-    rig.manager.tick();
+    rig.pass(31_000);
     await (await Peer.open(t, at(102))).ask('4', to);
   });
 
   test('close() keeps flows, refuses new ones, and gives the port back after the last flow', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const listener = await rig.open(FRONTEND);
-    const { port } = listener;
-    for (const address of BACKENDS) await echo(t, address, port);
-    const to = { address: FRONTEND, port };
-    const old = await Peer.open(t, at(100));
+    const { rig, listener, to, client: old } = await udpLab(t, at);
     await old.ask('a', to);
     listener.close();
     listener.close();
     const { from } = await old.ask('b', to);
-    assert.equal(from.port, port);
+    assert.equal(from.port, to.port);
     (await Peer.open(t, at(101))).send('new', to);
     await eventually(() => rig.drops('stopping') === 1, 5000, 'the refusal');
-    await assert.rejects(Peer.open(t, FRONTEND, port), { code: 'EADDRINUSE' });
-    rig.clock.advance(31_000);
-    rig.manager.tick();
-    await Peer.open(t, FRONTEND, port);
+    await assert.rejects(Peer.open(t, FRONTEND, to.port), { code: 'EADDRINUSE' });
+    rig.pass(31_000);
+    await Peer.open(t, FRONTEND, to.port);
   });
 
   test('open() takes over a port that a closed listener holds for its last flows', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const listener = await rig.open(FRONTEND);
-    const { port } = listener;
-    for (const address of BACKENDS) await echo(t, address, port);
-    const to = { address: FRONTEND, port };
-    const old = await Peer.open(t, at(100));
+    const { rig, listener, to, client: old } = await udpLab(t, at);
     const home = (await old.ask('a', to)).text;
     listener.close();
-    await rig.open(FRONTEND, port);
+    await rig.open(FRONTEND, to.port);
     assert.equal((await old.ask('a', to)).text, home);
     await (await Peer.open(t, at(101))).ask('new', to);
-    rig.clock.advance(31_000);
-    rig.manager.tick();
+    rig.pass(31_000);
     await old.ask('still listening', to);
   });
 
@@ -152,46 +104,36 @@ describe('a UDP listener', () => {
   });
 
   test('close() makes the endpoint one like any other', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const { port } = await rig.open(FRONTEND);
-    for (const address of BACKENDS) await echo(t, address, port);
+    const { rig, to } = await udpLab(t, at);
     const other = await rig.open(at(2));
     other.close();
     const client = await Peer.open(t, at(2), other.port);
-    await client.ask('a', { address: FRONTEND, port });
+    await client.ask('a', to);
     assert.equal(rig.drops('own-listener'), 0);
   });
 
   test('destroy() ends the flows that are left', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const listener = await rig.open(FRONTEND);
-    for (const address of BACKENDS) await echo(t, address, listener.port);
-    const client = await Peer.open(t, at(100));
-    await client.ask('a', { address: FRONTEND, port: listener.port });
+    const { rig, listener, to, client } = await udpLab(t, at);
+    await client.ask('a', to);
     const descriptors = openDescriptors();
     listener.destroy();
     assert.equal(rig.manager.table.size, 0);
     await eventually(() => openDescriptors() === descriptors - 2, 5000, 'both sockets closed');
-    await Peer.open(t, FRONTEND, listener.port);
+    await Peer.open(t, FRONTEND, to.port);
   });
 
   test('UdpListener leaves no socket, port or number behind after 2,000 flows', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const { port } = await rig.open(FRONTEND);
-    for (const address of BACKENDS) await echo(t, address, port);
+    const { rig, to } = await udpLab(t, at);
     const before = openDescriptors();
     const clients: Peer[] = [];
     for (let n = 0; n < 2000; n++) clients.push(await Peer.open(t, at(100 + (n % 8))));
     const withClients = openDescriptors();
     for (let start = 0; start < clients.length; start += 50) {
-      await Promise.all(
-        clients.slice(start, start + 50).map((one) => one.ask('a', { address: FRONTEND, port })),
-      );
+      await Promise.all(clients.slice(start, start + 50).map((one) => one.ask('a', to)));
     }
     assert.equal(rig.manager.table.size, 2000);
     assert.equal(openDescriptors(), withClients + 2000);
-    rig.clock.advance(31_000);
-    rig.manager.tick();
+    rig.pass(31_000);
     assert.equal(rig.manager.table.size, 0);
     await eventually(() => openDescriptors() === withClients, 5000, 'every upstream socket closed');
     rig.clock.advance(10_000);
@@ -226,27 +168,21 @@ describe('datagrams that must not be answered', { skip: cannotSpoof }, () => {
     run('python3', ['-c', SPOOF, from, String(fromPort), to, String(toPort)]);
 
   test('UdpListener drops a datagram that an own listener seems to have sent', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const one = await rig.open(FRONTEND);
+    const { rig, to } = await udpLab(t, at);
     const two = await rig.open(at(2));
-    for (const address of BACKENDS) {
-      await echo(t, address, one.port);
-      await echo(t, address, two.port);
-    }
-    await spoof(at(2), two.port, FRONTEND, one.port);
-    await spoof(FRONTEND, one.port, FRONTEND, one.port);
+    await spoof(at(2), two.port, FRONTEND, to.port);
+    await spoof(FRONTEND, to.port, FRONTEND, to.port);
     await eventually(() => rig.drops('own-listener') === 2, 5000, 'two drops');
     assert.equal(rig.manager.table.size, 0);
     assert.equal(rig.arrivals(), 0);
     // The same from an endpoint of no listener is taken in, so the drops were not for the spoofing.
-    await spoof(at(3), 4444, FRONTEND, one.port);
+    await spoof(at(3), 4444, FRONTEND, to.port);
     await eventually(() => rig.manager.table.size === 1, 5000, 'a flow');
   });
 
   test('UdpListener drops a datagram from port 0', async (t) => {
-    const rig = await Rig.create(t, testState({ backends: BACKENDS }));
-    const { port } = await rig.open(FRONTEND);
-    await spoof(at(100), 0, FRONTEND, port);
+    const { rig, to } = await udpLab(t, at);
+    await spoof(at(100), 0, FRONTEND, to.port);
     await eventually(() => rig.drops('send-failed') === 1, 5000, 'the drop');
     assert.equal(rig.manager.table.size, 0);
   });

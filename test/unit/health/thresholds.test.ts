@@ -1,33 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { BackendHealth } from '../../../src/model/forwarding.js';
-import type {
-  FlapDamping,
-  HttpProbe,
-  Probe,
-  ProbeResult,
-  TcpProbe,
-} from '../../../src/model/configuration.js';
-import { HISTORY_LENGTH, initialHealth, observe } from '../../../src/health/tracker.js';
+import type { FlapDamping, HttpProbe, Probe, ProbeResult } from '../../../src/model/configuration.js';
+import { HISTORY_LENGTH, initialHealth, observe } from '../../../src/health/thresholds.js';
+import { httpProbe, tcpProbe } from './probe-fixtures.js';
 
-const tcp: TcpProbe = {
-  name: 'alive',
-  protocol: 'tcp',
-  port: 9000,
-  intervalMs: 5000,
-  timeoutMs: 5000,
-  upThreshold: 2,
-  downThreshold: 2,
-  sendProxy: 'none',
-};
-const http: HttpProbe = {
-  ...tcp,
-  protocol: 'http',
-  path: '/',
-  expectStatus: [{ first: 200, last: 200 }],
-  skipVerify: false,
-  explicitAnswerFlips: true,
-};
+const tcp = tcpProbe();
+const http = httpProbe();
 
 /** S/F: explicit success and failure. `.`: silence. I: inconclusive. */
 const RESULTS: Readonly<Record<string, ProbeResult>> = {
@@ -123,7 +102,7 @@ describe('observe() keeps', () => {
     assert.equal(heavy.weight, 7);
     const silent = observe(heavy, http, RESULTS['.']!, at).health;
     assert.equal(silent.weight, 7);
-    assert.equal('weight' in observe(silent, http, RESULTS['S']!, at).health, false);
+    assert.equal(observe(silent, http, RESULTS['S']!, at).health.weight, undefined);
   });
 
   test('an inconclusive result as the last one, and nothing else of it', () => {
@@ -149,7 +128,7 @@ describe('observe() with flap damping', () => {
     const { seen, health } = run(probe, 'SFSFSF' + 'S'.repeat(11));
     assert.equal(seen, 'UDUDUD' + 'D'.repeat(10) + 'U');
     assert.match(health.history.at(-1)?.evidence ?? '', /held back for flapping/);
-    assert.equal('heldUntilMs' in health, false);
+    assert.equal(health.heldUntilMs, undefined);
   });
 
   test('shows until when an up is held and what is measured', () => {

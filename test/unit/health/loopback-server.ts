@@ -23,7 +23,7 @@ export interface Loopback {
 /** Listens on a free loopback port until the test ends. `serve` gets every connection and may ignore it. */
 export async function listen(
   t: TestContext,
-  serve: (socket: Socket) => void,
+  serve: (socket: Socket) => unknown,
   address = '127.0.0.1',
 ): Promise<Loopback> {
   const seen: Seen[] = [];

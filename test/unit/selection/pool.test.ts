@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../src/model/address.js';
-import type { Backend, BackendPool } from '../../../src/model/configuration.js';
+import type { AdminState, Backend, BackendPool, HealthState } from '../../../src/model/configuration.js';
 import type { Exclusion } from '../../../src/model/forwarding.js';
-import { portSetOf } from '../../../src/model/ports.js';
-import { evaluatePool, type BackendInputs } from '../../../src/selection/pool.js';
+import {
+  effectiveEligibility,
+  evaluatePool,
+  type BackendInputs,
+  type Eligibility,
+} from '../../../src/selection/pool.js';
+import { testPool } from '../../support/forwarding-state.js';
 
 interface Member extends Partial<BackendInputs> {
   readonly priority?: number;
@@ -12,27 +17,16 @@ interface Member extends Partial<BackendInputs> {
 }
 
 function poolOf(members: readonly Member[], minimumHealthy: number): BackendPool {
-  return {
-    name: 'nvas',
+  return testPool({
     minimumHealthy,
-    sourceAddresses: [],
-    sourcePorts: portSetOf(40000),
-    proxyProtocol: 'none',
-    connectTimeoutMs: 5000,
-    connectAttempts: 3,
     backends: members.map((member, index): Backend => {
       const address = ipAddress(`10.0.0.${index + 1}`);
       return {
-        id: `nvas/${address.text}`,
-        name: `nva-${index + 1}`,
-        address,
-        weight: member.configuredWeight ?? 1,
-        priority: member.priority ?? 0,
-        adminState: 'none',
-        floatingAddresses: {},
+        ...{ id: `nvas/${address.text}`, name: `nva-${index + 1}`, address, adminState: 'none' },
+        ...{ weight: member.configuredWeight ?? 1, priority: member.priority ?? 0, floatingAddresses: {} },
       };
     }),
-  };
+  });
 }
 
 function evaluate(members: readonly Member[], minimumHealthy = 1, probed: 'probed' | 'unprobed' = 'probed') {
@@ -128,4 +122,31 @@ describe('evaluatePool()', () => {
       assert.equal('servingPriority' in evaluation, false);
     }
   });
+});
+
+/** `eligible`, or why not, with `!` where existing flows may not stay. */
+function word({ eligible, valid, exclusion, invalidBecause }: Eligibility): string {
+  assert.equal(invalidBecause, valid ? undefined : exclusion);
+  return `${eligible ? 'eligible' : (exclusion ?? '?')}${valid ? '' : '!'}`;
+}
+
+// Azure, manage-admin-state: Up and Down override the probe, None follows it.
+describe('effectiveEligibility()', () => {
+  const cases: readonly (readonly [HealthState, AdminState, withProbe: string, withoutProbe: string])[] = [
+    ['up', 'none', 'eligible', 'eligible'],
+    ['down', 'none', 'probe-down!', 'eligible'],
+    ['unknown', 'none', 'probe-unknown', 'eligible'],
+    ['up', 'up', 'eligible', 'eligible'],
+    ['down', 'up', 'eligible', 'eligible'],
+    ['unknown', 'up', 'eligible', 'eligible'],
+    ['up', 'down', 'admin-down!', 'admin-down!'],
+    ['down', 'down', 'admin-down!', 'admin-down!'],
+    ['unknown', 'down', 'admin-down!', 'admin-down!'],
+  ];
+  for (const [health, adminState, withProbe, withoutProbe] of cases) {
+    test(`with probe ${health} and admin state ${adminState}`, () => {
+      assert.equal(word(effectiveEligibility(health, adminState, true)), withProbe);
+      assert.equal(word(effectiveEligibility(health, adminState, false)), withoutProbe);
+    });
+  }
 });

@@ -1,19 +1,3 @@
-import type { CliDeps } from './deps.js';
-
-/** One JSON value, indented. */
-export function printJson(deps: Pick<CliDeps, 'out'>, value: unknown): void {
-  deps.out(`${JSON.stringify(value, undefined, 2)}\n`);
-}
-
-/** One JSON value on one line, for streams of them. */
-export function printJsonLine(deps: Pick<CliDeps, 'out'>, value: unknown): void {
-  deps.out(`${JSON.stringify(value)}\n`);
-}
-
-export function printLines(deps: Pick<CliDeps, 'out'>, lines: readonly string[]): void {
-  deps.out(`${lines.join('\n')}\n`);
-}
-
 /** What the text for people depends on besides what it says. */
 export interface Layout {
   readonly nowMs: number;
@@ -21,36 +5,25 @@ export interface Layout {
   readonly width: number;
 }
 
-/** Of now and of this terminal. */
-export function layoutOf({ clock, terminal }: Pick<CliDeps, 'clock' | 'terminal'>): Layout {
-  return { nowMs: clock.wallMs(), width: terminal.size().columns };
-}
-
-/** Prints an answer: as JSON where the options ask for it, else in lines for people. */
-export function printAnswer<T>(
-  deps: Pick<CliDeps, 'out' | 'clock' | 'terminal'>,
-  options: { readonly json: boolean },
-  value: T,
-  lines: (value: T, layout: Layout) => readonly string[],
-): void {
-  if (options.json) printJson(deps, value);
-  else printLines(deps, lines(value, layoutOf(deps)));
-}
-
 /** Width of text that does not depend on the terminal. */
 export const TEXT_WIDTH = 80;
 
-/** A label and the texts beside it, each on lines of its own; `undefined` and `false` are left out. */
-export type LabelledRow = readonly [label: string, ...texts: readonly (string | undefined | false)[]];
+/** Texts of a label, each on lines of its own; `undefined` and `false` are left out. */
+export type LabelledTexts = string | undefined | false | readonly (string | undefined | false)[];
 
-/** Rows with their labels in a column of their own, the texts wrapped beside it. A row without texts is left out. */
-export function labelled(rows: readonly LabelledRow[], labelWidth: number, width = TEXT_WIDTH): string[] {
+/** Labels in a column of their own, their texts wrapped beside them. A label without texts is left out. */
+export function labelled(
+  rows: Readonly<Record<string, LabelledTexts>>,
+  labelWidth: number,
+  width = TEXT_WIDTH,
+): string[] {
   const indent = ' '.repeat(labelWidth);
-  return rows.flatMap(([label, ...texts]) =>
-    texts
+  return Object.entries(rows).flatMap(([label, texts]) =>
+    [texts]
+      .flat()
       .filter((text) => typeof text === 'string')
       .flatMap((text, index) => {
-        const [first = '', ...rest] = wrapWords(`${indent}${printable(text)}`, width, labelWidth);
+        const [first = '', ...rest] = wrapWords(`${indent}${printable(text)}`, labelWidth, width);
         const head = index === 0 ? printable(label).padEnd(labelWidth) : indent;
         return [`${head}${first.slice(labelWidth)}`, ...rest];
       }),
@@ -61,17 +34,17 @@ export function labelled(rows: readonly LabelledRow[], labelWidth: number, width
 export function shortList(items: readonly string[], most: number, prefix = '  '): string[] {
   const shown = items.slice(0, most).map((item) => `${prefix}${printable(item)}`);
   const more = items.length - shown.length;
-  return more > 0 ? [...shown, `${prefix}and ${formatCount(more)} more`] : shown;
+  return more > 0 ? [...shown, `${prefix}and ${count(more)} more`] : shown;
 }
 
 const GAP = 2;
 const CUT_MARK = '…';
 
-/** One column: how it is set, and what gives way where the terminal is too narrow. */
-export interface TableColumn {
+/** One column of a table of rows `R`: what stands in it, and what gives way where the terminal is too narrow. */
+export interface TableColumn<R> {
   readonly title: string;
-  /** `right` for numbers: they are never shortened. @default 'left' */
-  readonly align?: 'left' | 'right';
+  readonly align: 'left' | 'right';
+  readonly text: (row: R, nowMs: number) => string;
   /**
    * What gives way first: the lowest. A column that still does not fit when all text is shortened is left out.
    * Absent: it stays whatever happens.
@@ -81,9 +54,18 @@ export interface TableColumn {
   readonly minimum?: number;
 }
 
-export interface TableOptions {
-  /** No line is longer. */
-  readonly width: number;
+/** A column of text. */
+export function left<R>(
+  title: string,
+  text: TableColumn<R>['text'],
+  room: Pick<TableColumn<R>, 'importance' | 'minimum'> = {},
+): TableColumn<R> {
+  return { title, align: 'left', text, ...room };
+}
+
+/** A column of numbers: they are never shortened. */
+export function right<R>(title: string, text: TableColumn<R>['text'], importance?: number): TableColumn<R> {
+  return { title, align: 'right', text, importance };
 }
 
 /**
@@ -91,24 +73,23 @@ export interface TableOptions {
  * important columns are left out; what cannot fit at all is cut. Control characters become `?`: what is shown may come
  * from the network, and must not drive the terminal.
  */
-export function formatTable(
-  columns: readonly TableColumn[],
-  rows: readonly (readonly string[])[],
-  options: TableOptions,
+export function table<R>(
+  columns: readonly TableColumn<R>[],
+  rows: readonly R[],
+  { width = TEXT_WIDTH, nowMs = 0 }: Partial<Layout> = {},
 ): readonly string[] {
-  const cells = rows.map((row) => columns.map((_column, index) => printable(row[index] ?? '')));
-  const natural = columns.map(({ title }, index) =>
-    cells.reduce((widest, row) => Math.max(widest, row[index]?.length ?? 0), title.length),
-  );
-  const widths = fit(columns, natural, options.width);
-  return [columns.map(({ title }) => title), ...cells].map((row) => {
+  const cells = rows.map((row) => columns.map(({ text }) => printable(text(row, nowMs))));
+  const lines = [columns.map(({ title }) => title), ...cells];
+  const natural = columns.map((_, index) => Math.max(...lines.map((line) => line[index]?.length ?? 0)));
+  const widths = fit(columns, natural, width);
+  return lines.map((line) => {
     const parts = columns.flatMap(({ align }, index) => {
-      const width = widths.get(index);
-      if (width === undefined) return [];
-      const text = shorten(row[index] ?? '', width);
-      return [align === 'right' ? text.padStart(width) : text.padEnd(width)];
+      const room = widths.get(index);
+      if (room === undefined) return [];
+      const text = shorten(line[index] ?? '', room);
+      return [align === 'right' ? text.padStart(room) : text.padEnd(room)];
     });
-    return shorten(parts.join(' '.repeat(GAP)).trimEnd(), options.width);
+    return shorten(parts.join(' '.repeat(GAP)).trimEnd(), width);
   });
 }
 
@@ -124,8 +105,8 @@ export function printable(text: string): string {
 }
 
 /** Widths by column index; what is left out has none. */
-function fit(
-  columns: readonly TableColumn[],
+function fit<R>(
+  columns: readonly TableColumn<R>[],
   natural: readonly number[],
   width: number,
 ): ReadonlyMap<number, number> {
@@ -135,9 +116,9 @@ function fit(
     .sort((a, b) => (a.importance ?? 0) - (b.importance ?? 0));
   const shortenable = yielding.filter(({ align }) => align !== 'right');
   const kept = new Set(columns.keys());
-  for (let left = 0; ; left++) {
+  for (let gone = 0; ; gone++) {
     const widths = new Map([...kept].map((index) => [index, natural[index] ?? 0]));
-    let excess = sum(widths.values()) + GAP * (widths.size - 1) - width;
+    let excess = [...widths.values()].reduce((total, one) => total + GAP + one, -GAP - width);
     for (const { index, title, minimum } of shortenable) {
       const now = widths.get(index);
       if (excess <= 0) break;
@@ -147,10 +128,10 @@ function fit(
       widths.set(index, now - given);
       excess -= given;
     }
-    const next = yielding[left];
+    const next = yielding[gone];
     if (excess <= 0 || next === undefined) {
       // A wide column that went may have left room for a narrow one that went before it.
-      for (const { index } of yielding.slice(0, left).reverse()) {
+      for (const { index } of yielding.slice(0, gone).reverse()) {
         const needed = GAP + (natural[index] ?? 0);
         if (excess + needed > 0) continue;
         widths.set(index, needed - GAP);
@@ -162,18 +143,12 @@ function fit(
   }
 }
 
-function sum(numbers: Iterable<number>): number {
-  let total = 0;
-  for (const number of numbers) total += number;
-  return total;
-}
-
 const SI_STEPS = ['', 'k', 'M', 'G', 'T', 'P'] as const;
 
 /**
  * Three significant digits with a decimal multiplier: 999, 1.23k, 45.6M. For what is counted and for bits; 1 k is 1000.
  */
-export function formatSi(value: number): string {
+export function si(value: number): string {
   let scaled = value;
   let step = 0;
   // 999.5 would be rounded to 1000.
@@ -187,28 +162,38 @@ export function formatSi(value: number): string {
 }
 
 /** `812B`, `1.23kB`, `45.6MB`; 1 kB is 1000 bytes. */
-export function formatBytes(bytes: number): string {
-  return `${formatSi(bytes)}B`;
+export function bytes(value: number): string {
+  return `${si(value)}B`;
 }
 
 /** For sentences: `12.3 Mbit/s`. */
-export function formatBitRate(bitsPerSecond: number): string {
-  const [, digits = '0', unit = ''] = /^(-?[\d.]+)(.*)$/.exec(formatSi(bitsPerSecond)) ?? [];
+export function bitRate(bitsPerSecond: number): string {
+  const [, digits = '0', unit = ''] = /^(-?[\d.]+)(.*)$/.exec(si(bitsPerSecond)) ?? [];
   return `${digits} ${unit}bit/s`;
 }
 
 /** Whole numbers with their thousands set apart: `65,536`. */
-export function formatCount(count: number): string {
-  return String(Math.round(count)).replaceAll(/\B(?=(\d{3})+$)/g, ',');
+export function count(value: number): string {
+  return String(Math.round(value)).replaceAll(/\B(?=(\d{3})+$)/g, ',');
+}
+
+/** `12 stay, 3 move, 0 are reset`; `false` is left out. */
+export function counts(values: Readonly<Record<string, number | false>>): string {
+  return listed(Object.entries(values).map(([what, value]) => value !== false && `${count(value)} ${what}`));
+}
+
+/** The texts that there are, joined. */
+export function listed(texts: readonly (string | undefined | false)[], separator = ', '): string {
+  return texts.filter((text) => typeof text === 'string').join(separator);
 }
 
 /** A share, 0 to 1: `33.3 %`. */
-export function formatShare(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
+export function share(ratio: number): string {
+  return `${(ratio * 100).toFixed(1)} %`;
 }
 
 /** How long, in the two largest units: `42ms`, `7s`, `3m12s`, `2h05m`, `4d03h`. Less than nothing is `0s`. */
-export function formatSpan(ms: number): string {
+export function span(ms: number): string {
   if (ms < 1000) return ms < 1 ? '0s' : `${Math.round(Math.min(ms, 999))}ms`;
   const seconds = Math.floor(ms / 1000);
   if (seconds < 60) return `${seconds}s`;
@@ -220,13 +205,13 @@ export function formatSpan(ms: number): string {
 }
 
 /** `3m12s ago`, or `never` where there is no such time. */
-export function formatAgo(atMs: number | undefined, nowMs: number): string {
-  return atMs === undefined ? 'never' : `${formatSpan(nowMs - atMs)} ago`;
+export function ago(atMs: number | undefined, nowMs: number): string {
+  return atMs === undefined ? 'never' : `${span(nowMs - atMs)} ago`;
 }
 
 /** `1 flow`, `2 flows`. */
-export function plural(count: number, noun: string): string {
-  return `${formatCount(count)} ${noun}${count === 1 ? '' : 's'}`;
+export function plural(value: number, noun: string): string {
+  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
 }
 
 function two(number: number): string {
@@ -237,7 +222,7 @@ function two(number: number): string {
  * Lines of a text, broken at single blanks so that none is wider, all but the first indented. Blanks at the start and
  * several in a row stay as they are; a word wider than a line is not broken.
  */
-export function wrapWords(text: string, width: number, indent: number): string[] {
+export function wrapWords(text: string, indent: number, width = TEXT_WIDTH): string[] {
   const lines: string[] = [];
   let rest = text;
   while (rest.length > width) {

@@ -5,7 +5,11 @@ import {
   writeProxyHeader,
   type ProxyHeader,
 } from '../../../../../src/planes/userspace/tcp/proxy-protocol.js';
-import { ipAddress } from '../../../../../src/model/address.js';
+import { formatFiveTuple, ipAddress, parseCidr } from '../../../../../src/model/address.js';
+import type { Frontend } from '../../../../../src/model/configuration.js';
+import type { FakeStream } from '../../../../support/fake-streams.js';
+import { testState } from '../../../../support/forwarding-state.js';
+import { FIRST, inMemory, type MemoryLab } from './tcp-lab.js';
 
 // Lines and layouts from HAProxy's doc/proxy-protocol.txt: 2.1 (its examples of longest lines) and 2.2.
 const SIGNATURE = '0d0a0d0a000d0a515549540a';
@@ -160,5 +164,134 @@ describe('writeProxyHeader()', () => {
   test('leaves zones out', () => {
     const scoped = { ...six, source: ipAddress('fe80::1%eth0') };
     assert.equal(writeProxyHeader('v1', scoped).toString(), 'PROXY TCP6 fe80::1 2001:db8::1 40000 443\r\n');
+  });
+});
+
+const V1 = 'PROXY TCP4 203.0.113.9 198.51.100.1 1234 443\r\n';
+const TRUSTING: NonNullable<Frontend['proxyProtocol']> = {
+  accept: 'any',
+  trustedSources: [parseCidr('192.0.2.1/32')!],
+  headerTimeoutMs: 300,
+};
+
+/** A client that a header is expected of, and a way to have its backend connected. */
+async function trusted(
+  frontend: Partial<Frontend> = {},
+): Promise<MemoryLab & { readonly client: FakeStream }> {
+  const memory = await inMemory({ frontend: { proxyProtocol: TRUSTING, ...frontend } });
+  return { ...memory, client: memory.streams.accept('192.0.2.1') };
+}
+
+describe('PROXY protocol in', () => {
+  for (const [name, header, tuple] of [
+    ['v1', line(V1), '203.0.113.9:1234 -> 198.51.100.1:443'],
+    ['v2', hex(V2_TCP4), '192.0.2.7:40000 -> 198.51.100.1:443'],
+    [
+      'IPv6 over an IPv4 connection',
+      line('PROXY TCP6 2001:db8::9 2001:db8::1 1234 443\r\n'),
+      '[2001:db8::9]:1234 -> [2001:db8::1]:443',
+    ],
+    ['UNKNOWN', line('PROXY UNKNOWN\r\n'), '192.0.2.1:4000 -> 127.0.0.1:443'],
+    ['LOCAL', hex(`${SIGNATURE}20000000`), '192.0.2.1:4000 -> 127.0.0.1:443'],
+  ] as const) {
+    test(`${name}: the flow is what the header says, byte by byte or with payload behind it`, async () => {
+      for (const pieces of [
+        [...header].map((byte) => Buffer.of(byte)),
+        [Buffer.concat([header, line('early ')])],
+      ]) {
+        const { lab, streams, client } = await trusted();
+        assert.equal(streams.dialled.length, 0);
+        for (const piece of pieces) client.say(piece.toString('latin1'));
+        assert.equal(formatFiveTuple(lab.onlyFlow.tuple), `tcp ${tuple}`);
+        assert.deepEqual([client.isPaused, streams.last().options?.port], [true, 443]);
+        streams.last().connect();
+        client.say('payload');
+        assert.equal(streams.last().text, pieces.length > 1 ? 'payload' : 'early payload');
+        assert.deepEqual(lab.drops(), {});
+      }
+    });
+  }
+
+  test('a source that is not trusted is served as it is', async () => {
+    const { streams } = await trusted();
+    const client = streams.accept('192.0.2.50');
+    streams.last().connect();
+    client.say(V1);
+    assert.equal(streams.last().text, V1);
+  });
+
+  for (const [name, accept, send] of [
+    ['malformed', 'any', ({ client }: { client: FakeStream }) => client.say('GET / HTTP/1.1\r\n\r\n')],
+    ['of another version', 'v2', ({ client }) => client.say(V1)],
+    [
+      'slow',
+      'any',
+      ({ client, clock }) => {
+        client.say('PROXY TCP4 203.0.');
+        clock.advance(300);
+      },
+    ],
+    ['missing', 'any', ({ clock }) => clock.advance(300)],
+    [
+      'cut off by FIN',
+      'any',
+      ({ client }) => {
+        client.say('PROXY TCP4 203.0.');
+        client.end();
+      },
+    ],
+  ] as const satisfies readonly [string, string, (memory: Awaited<ReturnType<typeof trusted>>) => void][]) {
+    test(`a header that is ${name} is answered with RST and counted`, async () => {
+      const memory = await trusted({ proxyProtocol: { ...TRUSTING, accept } });
+      send(memory);
+      assert.deepEqual([memory.client.calls, memory.lab.drops()], [['reset'], { 'bad-proxy-header': 1 }]);
+      assert.equal(memory.lab.flowCount, 0);
+    });
+  }
+
+  test('the allow and deny lists go by the address in the header', async () => {
+    const { lab, streams, client } = await trusted({ allow: [parseCidr('203.0.113.0/24')!] });
+    client.say(V1);
+    assert.equal(lab.flowCount, 1);
+    const stranger = streams.accept('192.0.2.1', 4001);
+    stranger.say(V1.replace('203.0.113.9', '192.0.2.9'));
+    assert.deepEqual([stranger.calls, lab.drops()], [['reset'], { denied: 1 }]);
+  });
+
+  test('caps per source go by the address in the header', async () => {
+    const { lab, streams, client } = await trusted();
+    const frontend = { proxyProtocol: TRUSTING };
+    lab.manager.apply(testState({ backends: [FIRST], frontend, limits: { tcpFlowsPerSource: 1 } }));
+    client.say(V1);
+    streams.last().connect();
+    streams.accept('192.0.2.1', 4001).say(V1.replace('203.0.113.9', '203.0.113.10'));
+    streams.last().connect();
+    assert.equal(lab.manager.table.use('tcp').used, 2);
+    const second = streams.accept('192.0.2.1', 4002);
+    second.say(V1);
+    assert.deepEqual([second.calls, lab.drops()], [['reset'], { 'source-cap': 1 }]);
+  });
+});
+
+describe('PROXY protocol out', () => {
+  test('v1 and v2 name the client and the frontend, ahead of the stream', async () => {
+    for (const [proxyProtocol, expected] of [
+      ['v1', line('PROXY TCP4 192.0.2.1 127.0.0.1 4000 443\r\npayload')],
+      ['v2', Buffer.concat([hex(`${SIGNATURE}2111000cc00002017f0000010fa001bb`), line('payload')])],
+    ] as const) {
+      const { client, backend } = (await inMemory({ pool: { proxyProtocol } })).spliced();
+      client.say('payload');
+      assert.equal(backend.text, expected.toString('latin1'));
+    }
+  });
+
+  test('carries on what came in', async () => {
+    const { streams } = await inMemory({
+      frontend: { proxyProtocol: TRUSTING },
+      pool: { proxyProtocol: 'v1' },
+    });
+    streams.accept('192.0.2.1').say(`${hex(V2_TCP4).toString('latin1')}payload`);
+    streams.last().connect();
+    assert.equal(streams.last().text, 'PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\npayload');
   });
 });
