@@ -3,6 +3,9 @@ import type { FlowRecord } from '../model/flow.js';
 import type { DataPlane, PlaneCounters, TrafficCounters } from '../planes/contract.js';
 import { inTime, type Clock } from '../runtime/clock.js';
 
+/** Between two regular samples. */
+const INTERVAL_MS = 1000;
+
 /** How long `fresh` waits for the plane. */
 const ANSWER_MS = 1000;
 
@@ -32,7 +35,6 @@ interface Reading {
 export class CounterSampler {
   readonly #clock: Clock;
   readonly #plane: Pick<DataPlane, 'counters'>;
-  readonly #intervalMs: number;
   readonly #listeners = new Set<(sample: CounterSample) => void>();
   #latest: CounterSample | undefined;
   #previous: CounterSample | undefined;
@@ -42,24 +44,14 @@ export class CounterSampler {
   #sampling = false;
   #cancel: (() => void) | undefined;
 
-  /** `intervalMs` is 1000 by default. */
-  constructor(
-    deps: { readonly clock: Clock; readonly plane: Pick<DataPlane, 'counters'> },
-    options: { readonly intervalMs?: number } = {},
-  ) {
-    this.#clock = deps.clock;
-    this.#plane = deps.plane;
-    this.#intervalMs = options.intervalMs ?? 1000;
+  constructor({ clock, plane }: { readonly clock: Clock; readonly plane: Pick<DataPlane, 'counters'> }) {
+    this.#clock = clock;
+    this.#plane = plane;
   }
 
   /** The last regular sample. */
   get latest(): CounterSample | undefined {
     return this.#latest;
-  }
-
-  /** The regular sample before that. */
-  get previous(): CounterSample | undefined {
-    return this.#previous;
   }
 
   /** Takes the first sample now. Idempotent. Does not keep the process alive. */
@@ -90,13 +82,13 @@ export class CounterSampler {
     const latest = await this.fresh(maxAgeMs);
     // Over too short a time a rate says little.
     const previous = [this.#latest, this.#previous].find(
-      (sample) => sample !== undefined && latest.atMs - sample.atMs >= this.#intervalMs / 4,
+      (sample) => sample !== undefined && latest.atMs - sample.atMs >= INTERVAL_MS / 4,
     );
     return { latest, previous };
   }
 
   #tick(): void {
-    this.#cancel = this.#clock.setTimer(this.#intervalMs, () => this.#tick(), { unref: true });
+    this.#cancel = this.#clock.setTimer(INTERVAL_MS, () => this.#tick(), { unref: true });
     if (!this.#sampling) void this.#sample();
   }
 

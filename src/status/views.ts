@@ -85,16 +85,12 @@ export class Views {
   }
 
   /** Empty before the first apply, as are rules and pools. */
-  async frontends(): Promise<readonly FrontendView[]> {
-    const { samples } = await this.#samples();
-    const { state } = this.#deps.balancer;
-    return state === undefined ? [] : frontendViews(state, samples);
+  frontends(): Promise<readonly FrontendView[]> {
+    return this.#viewed(frontendViews);
   }
 
-  async rules(): Promise<readonly RuleView[]> {
-    const { samples } = await this.#samples();
-    const { state } = this.#deps.balancer;
-    return state === undefined ? [] : ruleViews(state, samples);
+  rules(): Promise<readonly RuleView[]> {
+    return this.#viewed(ruleViews);
   }
 
   async pools(): Promise<readonly BackendPoolView[]> {
@@ -104,6 +100,14 @@ export class Views {
     if (state === undefined) return [];
     const probes = health.statuses();
     return poolViews({ state, samples, probes, overrides, drains, monotonicMs: clock.monotonicMs() });
+  }
+
+  async #viewed<T>(
+    views: (state: ForwardingState, samples: ViewSamples) => readonly T[],
+  ): Promise<readonly T[]> {
+    const { samples } = await this.#samples();
+    const { state } = this.#deps.balancer;
+    return state === undefined ? [] : views(state, samples);
   }
 
   /** Where the plane does not answer, the last totals there are, and why. */

@@ -4,9 +4,9 @@ import type { Parsed } from '../api/contract.js';
 import type { SimulatedRule, SimulationReport } from '../api/views.js';
 import { FlowJudge } from '../flows/judge.js';
 import { formatFiveTuple, type FiveTuple, type IpAddress } from '../model/address.js';
-import { findBackend, type Configuration } from '../model/configuration.js';
+import { findBackend, type Configuration, type Rule } from '../model/configuration.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
-import type { FlowRecord, FlowState } from '../model/flow.js';
+import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import { ForwardingCompiler, type CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
@@ -33,18 +33,11 @@ export interface SimulationRequest {
 }
 
 /** What a flow log gave to follow. */
-export interface RecordedPopulation {
-  /** Flows that started, those of the same five-tuple and older ones that were left out included. */
-  readonly started: number;
+export interface RecordedPopulation extends Omit<RecordedFlows, 'flows' | 'configuration' | 'epoch'> {
   /** Distinct five-tuples, the last ones. */
   readonly distinct: number;
-  /** Whether there were older ones. */
-  readonly isCut: boolean;
   /** Of `distinct`, those of rules that the configuration does not have: not followed. */
   readonly ofOtherRules: number;
-  /** Lines that the log says are missing from it, and lines that cannot be read. */
-  readonly lost: number;
-  readonly damaged: number;
   /** `epoch`: backends serve as in the last epoch of the log. `configuration`: as in a file, with every probe up. */
   readonly start: 'epoch' | 'configuration';
 }
@@ -68,12 +61,9 @@ export interface SimulationDeps {
 /** Of a flow that is or was there, what is followed. */
 export type KnownFlow = Pick<FlowRecord, 'rule' | 'tuple' | 'state' | 'backendId'>;
 
-/** A flow that is followed. */
-interface FollowedFlow {
+/** `backendId` undefined: it is where it would be placed. */
+interface FollowedFlow extends Omit<KnownFlow, 'rule' | 'backendId'> {
   readonly ruleIndex: number;
-  readonly tuple: FiveTuple;
-  readonly state: FlowState;
-  /** Where it is; undefined: where it would be placed. */
   readonly backendId?: string;
 }
 
@@ -104,62 +94,49 @@ export async function simulate(request: SimulationRequest, deps: SimulationDeps)
   for await (const { ruleIndex, tuple, state, backendId } of populationOf(request.population, deps)) {
     if (++followed % FLOWS_AT_A_TIME === 0) await setImmediate();
     const from = backendId ?? placed(picker, before, ruleIndex, tuple);
-    const to = placed(picker, after, ruleIndex, tuple);
-    const { protocol } = tuple;
     const tally = tallies[ruleIndex];
-    tally?.followed(from, to);
-    if (from !== '') {
-      const verdict = judge.judge(ruleIndex, { protocol, backendId: from, state });
-      if (tally !== undefined) tally.fates[protocol][fateOf(verdict)]++;
-    }
+    tally?.follow(from, placed(picker, after, ruleIndex, tuple));
+    if (from === '' || tally === undefined) continue;
+    const { protocol } = tuple;
+    tally.fates[protocol][fateOf(judge.judge(ruleIndex, { protocol, backendId: from, state }))]++;
   }
-  return {
-    revision: before.revision,
-    configDigest: configuration.digest,
-    rules: configuration.rules.map((_rule, index) =>
-      simulatedRule(configuration, index, tallies[index] ?? new RuleTally()),
-    ),
-  };
+  const rules = configuration.rules.flatMap((rule, index) => tallies[index]?.of(rule) ?? []);
+  return { revision: before.revision, configDigest: configuration.digest, rules };
 }
 
+/** Flows of one rule that were followed. */
 class RuleTally {
   readonly fates = noFates();
-  /** Empty id: nobody. */
-  readonly before = new Map<string, number>();
-  readonly after = new Map<string, number>();
-  count = 0;
+  /** By id of backend; empty: none. */
+  readonly #before = new Map<string, number>();
+  readonly #after = new Map<string, number>();
+  #count = 0;
 
-  followed(from: string, to: string): void {
-    this.count++;
-    this.before.set(from, (this.before.get(from) ?? 0) + 1);
-    this.after.set(to, (this.after.get(to) ?? 0) + 1);
+  follow(from: string, to: string): void {
+    this.#count++;
+    this.#before.set(from, (this.#before.get(from) ?? 0) + 1);
+    this.#after.set(to, (this.#after.get(to) ?? 0) + 1);
   }
-}
 
-function simulatedRule(
-  { rules }: Configuration,
-  index: number,
-  { count, before, after, fates }: RuleTally,
-): SimulatedRule {
-  const rule = rules[index];
-  const members = rule?.pool.backends ?? [];
-  const names = new Map(members.map(({ id, name }) => [id, name]));
-  // Flows may still be on backends that the pool no longer has.
-  for (const id of before.keys()) if (id !== '' && !names.has(id)) names.set(id, id);
-  const share = (flows: number | undefined): number => (count === 0 ? 0 : (flows ?? 0) / count);
-  return {
-    name: rule?.name ?? '',
-    followed: count,
-    flows: fates,
-    unplacedBefore: before.get('') ?? 0,
-    unplacedAfter: after.get('') ?? 0,
-    backends: [...names].map(([backendId, name]) => ({
-      backendId,
+  of({ name, pool }: Rule): SimulatedRule {
+    const names = new Map(pool.backends.map((backend) => [backend.id, backend.name]));
+    // Flows may still be on backends that the pool no longer has.
+    for (const id of this.#before.keys()) if (id !== '' && !names.has(id)) names.set(id, id);
+    const share = (flows = 0): number => (this.#count === 0 ? 0 : flows / this.#count);
+    return {
       name,
-      shareBefore: share(before.get(backendId)),
-      shareAfter: share(after.get(backendId)),
-    })),
-  };
+      followed: this.#count,
+      flows: this.fates,
+      unplacedBefore: this.#before.get('') ?? 0,
+      unplacedAfter: this.#after.get('') ?? 0,
+      backends: [...names].map(([backendId, backendName]) => ({
+        backendId,
+        name: backendName,
+        shareBefore: share(this.#before.get(backendId)),
+        shareAfter: share(this.#after.get(backendId)),
+      })),
+    };
+  }
 }
 
 async function* populationOf(
@@ -223,11 +200,8 @@ function supposing(inputs: CompilerInputs, byId: ReadonlyMap<string, Supposition
 }
 
 function assertPopulation(population: Population): void {
-  if (population.kind === 'live') return;
-  if (population.kind === 'recorded') {
-    assertWhole('number of recorded flows', population.last, 1, MOST_FLOWS);
-    return;
-  }
+  if (population.kind === 'recorded') assertWhole('number of recorded flows', population.last, 1, MOST_FLOWS);
+  if (population.kind !== 'generated') return;
   assertWhole('number of flows', population.flows, 1, MOST_FLOWS);
   assertWhole('number of sources', population.sources, 1, MOST_SOURCES);
   assertWhole('seed', population.seed, 0, MOST_SEED);

@@ -57,10 +57,16 @@ interface Parts {
 /** How finely time goes by. */
 const STEP_MS = 50;
 
+/** Turns of the event loop in which everything that waits for no timer is over. */
+const TURNS = 10;
+
+/** What the data plane does with a state that it is given. */
+type Mood = 'accepts' | 'refuses' | 'waits';
+
 /**
- * The control loop for real, on a clock that a scenario moves: probes are answered as it says, the data plane takes what
- * it is given unless told otherwise. Everything that happens is written down: log lines, and forwarding states as each
- * backend's share of the table or why it has none.
+ * The control loop for real, on a clock that a scenario moves: probes are answered as it says, the data plane accepts
+ * what it is given unless told otherwise. Everything that happens is written down: log lines, and forwarding states as
+ * each backend's share of the table or why it has none.
  */
 export class ControlLoop {
   readonly #clock = new FakeClock();
@@ -69,67 +75,75 @@ export class ControlLoop {
   readonly #written: string[] = [];
   readonly #hash: Hash32;
   #configuration: object = BASE;
-  #refuses = false;
+  #plane: Mood = 'accepts';
+  /** Calls of the data plane that wait for an answer. */
+  readonly #calls: (() => void)[] = [];
   #parts: Parts | undefined;
 
   constructor(hash: Hash32) {
     this.#hash = hash;
   }
 
-  /** Does what a line says, and returns what came of it. */
+  /** Does what a line says, and returns what came of it so far. */
   async run(line: string): Promise<readonly string[]> {
     const [command = '', ...words] = line.split(' ');
-    try {
-      await this.#run(command, words);
-    } catch (error) {
-      this.#write(`${errorCode(error) ?? 'Error'}: ${errorMessage(error)}`);
+    let late = '';
+    void this.#run(command, words).then(
+      () => {
+        if (late !== '') this.#write(`${late}done`);
+      },
+      (error: unknown) => this.#write(`${late}${errorCode(error) ?? 'Error'}: ${errorMessage(error)}`),
+    );
+    for (let turn = 0; turn < TURNS; turn++) {
+      this.#clock.advance(0);
+      await setImmediate();
     }
-    await setImmediate();
+    late = `${line}: `;
     return this.#written.splice(0);
   }
 
-  async #run(command: string, words: readonly string[]): Promise<void> {
+  /** Lets time go by. */
+  async wait(duration: string): Promise<readonly string[]> {
+    await this.#clock.advanceAsync(durationOf(duration), STEP_MS);
+    return this.#written.splice(0);
+  }
+
+  async #run(command: string, words: readonly string[]): Promise<unknown> {
     const [name = '', second = ''] = words;
-    const patch = () =>
-      patched(
-        this.#configuration,
-        words.length === 0 ? {} : (JSON.parse(words.join(' ')) as Record<string, unknown>),
-      );
+    const backend = `nvas/${name}`;
+    const patch = () => {
+      const changes = words.length === 0 ? {} : (JSON.parse(words.join(' ')) as Record<string, unknown>);
+      return patched(this.#configuration, changes);
+    };
+    if (command === 'configuration') {
+      this.#configuration = patch();
+      return;
+    }
     const { operator, reloader, balancer } = (this.#parts ??= this.#create());
     switch (command) {
       case 'probe':
-        this.#answers.set(addressOf(name), ANSWERS[second as keyof typeof ANSWERS]);
-        return;
+        return this.#answers.set(addressOf(name), ANSWERS[second as keyof typeof ANSWERS]);
       case 'flows':
-        this.#flows.set(`nvas/${addressOf(name)}`, { tcp: Number(second), udp: Number(words[2]) });
-        return;
-      case 'wait':
-        return this.#clock.advanceAsync(durationOf(name), STEP_MS);
+        return this.#flows.set(`nvas/${addressOf(name)}`, { tcp: Number(second), udp: Number(words[2]) });
       case 'plane':
-        this.#refuses = name === 'refuses';
+        this.#plane = name as Mood;
+        for (const answer of this.#calls.splice(0)) answer();
         return;
       case 'start':
-        return this.#inTime(balancer.start());
+        return balancer.start();
       case 'admin-state':
-        return operator.setAdminState(`nvas/${name}`, second as AdminState | 'configured');
+        return operator.setAdminState(backend, second as AdminState | 'configured');
       case 'weight':
-        return operator.setWeight(`nvas/${name}`, second === 'configured' ? second : Number(second));
+        return operator.setWeight(backend, second === 'configured' ? second : Number(second));
       case 'drain': {
         const [, deadline = '', then = 'reset', spread = '0s', force] = words;
-        const wishes = {
-          deadlineMs: durationOf(deadline),
-          spreadMs: durationOf(spread),
-          force: force === 'force',
-        };
-        await operator.drain(`nvas/${name}`, { ...wishes, then: then === 'leave' ? 'leave' : 'reset' });
-        return;
+        return operator.drain(backend, {
+          ...{ deadlineMs: durationOf(deadline), then: then as 'reset' | 'leave' },
+          ...{ spreadMs: durationOf(spread), force: force === 'force' },
+        });
       }
       case 'cancel-drain':
-        return operator.cancelDrain(`nvas/${name}`);
-      case 'configuration':
-        this.#configuration = patch();
-        this.#parts = undefined;
-        return;
+        return operator.cancelDrain(backend);
       case 'plan': {
         const { report } = await reloader.plan(JSON.stringify(patch()));
         const { stay, move, reset, drop } = report.flows;
@@ -139,15 +153,14 @@ export class ControlLoop {
       }
       case 'reload': {
         const wanted = patch();
-        await this.#inTime(reloader.reload(JSON.stringify(wanted), { cause: 'scenario' }));
+        await reloader.reload(JSON.stringify(wanted), { cause: 'scenario' });
         this.#configuration = wanted;
         return;
       }
       case 'stop':
-        await balancer.stop('scenario', durationOf(name));
-        return;
+        return balancer.stop('scenario', durationOf(name));
       default:
-        unknown(command);
+        return unknown(command);
     }
   }
 
@@ -156,7 +169,7 @@ export class ControlLoop {
     const runner: ProbeRunner = { run: (_, address, signal) => this.#answer(address.text, signal) };
     const tracker = { initialHealth, observe };
     const health = new ProbeHealth(new ProbeScheduler({ clock, runner, tracker, random: () => 0 }));
-    const plane = this.#plane();
+    const plane = this.#createPlane();
     const onEvent = (event: ControlEvent): void => {
       const said = describeEvent(event, 'port-sockets');
       // A state that is written and not refused has been applied.
@@ -183,11 +196,16 @@ export class ControlLoop {
     return answer;
   }
 
-  #plane(): DataPlane {
+  #createPlane(): DataPlane {
     const apply = ({ revision }: ForwardingState): Promise<ApplyReport> =>
-      this.#refuses
-        ? Promise.reject(new Error('EMFILE: too many open files'))
-        : Promise.resolve({ revision, listeners: { tcp: 10, udp: 10 }, failures: [] });
+      new Promise((resolve, reject) => {
+        const answer = (): void => {
+          if (this.#plane === 'waits') this.#calls.push(answer);
+          else if (this.#plane === 'refuses') reject(new Error('EMFILE: too many open files'));
+          else resolve({ revision, listeners: { tcp: 10, udp: 10 }, failures: [] });
+        };
+        answer();
+      });
     const live = () =>
       [...this.#flows].flatMap(([backendId, flows]) => flowsOn(backendId, this.#ruleName(), flows));
     return {
@@ -209,16 +227,6 @@ export class ControlLoop {
       flowCount: () => live().length,
       answer: () => Promise.resolve(),
     };
-  }
-
-  /** Lets time go by until it is done. */
-  async #inTime(work: Promise<unknown>): Promise<void> {
-    const pending = Symbol('pending');
-    const now = async () => {
-      await setImmediate();
-      return Promise.race([work, Promise.resolve(pending)]);
-    };
-    while ((await now()) === pending) await this.#clock.advanceAsync(STEP_MS);
   }
 
   /** All flows are of the first rule. */

@@ -21,12 +21,14 @@ describe('the control loop', () => {
       const lines: string[] = [];
       for (const line of recorded.split('\n').filter((each) => !each.startsWith('  '))) {
         lines.push(line);
-        if (!line.startsWith('$ ')) continue;
-        lines.push(...(await loop.run(line.slice(2))).map((outcome) => `  ${outcome}`));
+        const [, waits, command] = /^\$ (wait )?(.*)$/.exec(line) ?? [];
+        if (command === undefined) continue;
+        const outcomes = await (waits === undefined ? loop.run(command) : loop.wait(command));
+        lines.push(...outcomes.map((outcome) => `  ${outcome}`));
       }
       const text = lines.join('\n');
-      if (process.env['UPDATE_GOLDEN'] !== undefined) writeFileSync(path, text);
-      assert.equal(text, recorded);
+      if (process.env['UPDATE_GOLDEN'] === undefined) assert.equal(text, recorded);
+      else writeFileSync(path, text);
     });
   }
 });

@@ -129,27 +129,6 @@ describe('Balancer.start()', () => {
     assert.equal(lab.clock.pendingTimers, 0);
   });
 
-  test('start() has changes that come while the plane starts made into one more revision', async () => {
-    const lab = new Lab();
-    const started = lab.balancer.start();
-    for (const number of [1, 2, 3]) lab.health.set(lab.backend(number), 'up');
-    lab.health.speak();
-    await turn();
-    lab.health.set(lab.backend(1), 'down');
-    lab.health.set(lab.backend(2), 'down');
-    await turn();
-    assert.equal(lab.plane.calls.length, 1, 'the start is under way');
-    lab.call(0).accept();
-    assert.equal((await started).revision, 1);
-    await turn();
-    assert.equal(lab.plane.calls.length, 2);
-    assert.equal(lab.call(1).state.revision, 2);
-    assert.deepEqual(lab.serving(1), [3]);
-    lab.call(1).accept();
-    await turn();
-    assert.equal(lab.plane.calls.length, 2);
-  });
-
   test('start() rejects with the plane`s own error and applies nothing after', async () => {
     const lab = new Lab();
     const started = lab.balancer.start();
@@ -194,31 +173,6 @@ describe('Balancer changes', () => {
     assert.deepEqual(lab.takeTold(), ['state 2, plane has had 1 calls', 'applied 2']);
   });
 
-  test('changes while an apply is under way make exactly one more, with the newest state', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.health.set(lab.backend(2), 'down');
-    lab.health.set(lab.backend(1), 'up');
-    lab.health.set(lab.backend(3), 'down');
-    lab.health.set(lab.backend(3), 'up');
-    await turn();
-    assert.equal(lab.plane.calls.length, 2, 'one apply at a time');
-    lab.call(1).accept();
-    await turn();
-    assert.equal(lab.plane.calls.length, 3);
-    assert.deepEqual(lab.serving(1), [2, 3]);
-    assert.deepEqual(lab.serving(2), [1, 3]);
-    lab.call(2).accept();
-    await turn();
-    await turn();
-    assert.equal(lab.plane.calls.length, 3);
-    assert.deepEqual(
-      lab.states.map(({ revision }) => revision),
-      [1, 2, 3],
-    );
-  });
-
   test('a change at whatever moment of an apply`s end reaches the plane', async () => {
     for (let microtasks = 0; microtasks < 12; microtasks++) {
       const lab = await running();
@@ -248,17 +202,6 @@ describe('Balancer changes', () => {
       assert.equal(lab.plane.calls.length, 2, `after ${microtasks} microtasks`);
       assert.deepEqual(lab.serving(1), [1, 3]);
     }
-  });
-
-  test('a change during an apply that is refused is still applied', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.health.set(lab.backend(2), 'down');
-    lab.call(1).refuse(new Error('No'));
-    await turn();
-    assert.equal(lab.plane.calls.length, 3);
-    assert.deepEqual(lab.serving(2), [3]);
   });
 
   test('passive failures bring the backend`s next probe forward, other events do not', async () => {
@@ -291,36 +234,6 @@ describe('Balancer changes', () => {
     assert.equal(settled, false);
     lab.call(1).accept();
     await waiting;
-  });
-});
-
-describe('Balancer operators', () => {
-  test('refresh() resolves when the plane has what an operator set', async () => {
-    const lab = await running();
-    lab.balancer.overrides.set('nvas/10.0.0.2', { adminState: 'down' });
-    let done = false;
-    const refreshed = lab.balancer.refresh().then(() => (done = true));
-    await turn();
-    assert.deepEqual(lab.serving(1), [1, 3]);
-    assert.equal(done, false);
-    lab.call(1).accept();
-    await refreshed;
-    assert.equal(lab.balancer.state?.revision, 2);
-  });
-
-  test('refresh() while an apply is under way resolves with the next one only', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.balancer.overrides.set('nvas/10.0.0.2', { weight: 0 });
-    let done = false;
-    const refreshed = lab.balancer.refresh().then(() => (done = true));
-    lab.call(1).accept();
-    await turn();
-    assert.equal(done, false, 'that apply knew nothing of it');
-    assert.deepEqual(lab.serving(2), [3]);
-    lab.call(2).accept();
-    await refreshed;
   });
 });
 
@@ -403,21 +316,6 @@ describe('Balancer.stop()', () => {
     lab.plane.stopped({ finished: 4, reset: 2 });
     assert.deepEqual(await stopped, { finished: 4, reset: 2 });
     assert.deepEqual(lab.takeTold(), ['stopped 4 2']);
-  });
-
-  test('stop() makes no more applies: neither for later changes nor for those that were waiting', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.health.set(lab.backend(2), 'down');
-    const stopped = lab.balancer.stop('SIGTERM', 1000);
-    lab.health.set(lab.backend(3), 'down');
-    lab.call(1).accept();
-    await turn();
-    lab.plane.stopped({ finished: 0, reset: 0 });
-    await stopped;
-    await turn();
-    assert.equal(lab.plane.calls.length, 2);
   });
 
   test('stop() does not wait for an apply that never ends', async () => {
