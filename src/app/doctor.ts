@@ -1,9 +1,6 @@
-import { ALL_UP } from '../cli/deps.js';
 import type { DoctorMachine } from '../doctor/machine.js';
 import { connectOnce } from '../health/probes.js';
-import type { Configuration } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
-import type { ForwardingState } from '../model/forwarding.js';
 import { neededSysctls, ownInterfaces, sysctlText, wrongSysctls } from '../planes/kernel/machine.js';
 import { setupOf } from '../planes/kernel/plane.js';
 import { compileProgram } from '../planes/kernel/program.js';
@@ -11,8 +8,7 @@ import { checkTransaction } from '../planes/netfilter/nft.js';
 import { replaceTableText } from '../planes/netfilter/setup.js';
 import { systemTools } from '../planes/netfilter/tools.js';
 import { systemFiles } from '../runtime/files.js';
-import { ForwardingCompiler } from '../selection/compiler.js';
-import { createHasher } from '../selection/flow-hash.js';
+import { allUp } from './planes.js';
 
 /** SYN is sent again after one second: a lost one is no verdict. */
 const CONNECT_TIMEOUT_MS = 2500;
@@ -40,8 +36,4 @@ export function doctorMachine(): DoctorMachine {
       }
     },
   };
-}
-
-async function allUp(configuration: Configuration): Promise<ForwardingState> {
-  return new ForwardingCompiler(await createHasher()).compile(configuration, ALL_UP);
 }

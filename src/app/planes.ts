@@ -3,6 +3,7 @@ import { ALL_UP } from '../cli/deps.js';
 import type { CapturePlan } from '../model/capture.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError, type ErrorCode } from '../model/errors.js';
+import type { ForwardingState } from '../model/forwarding.js';
 import { CapturedPlane } from '../planes/capture/plane.js';
 import { captureInputs, ownSockets, portsInUse } from '../planes/capture/ports-in-use.js';
 import { captureSetup } from '../planes/capture/table.js';
@@ -29,7 +30,6 @@ import { tryTcpPort } from '../planes/userspace/sockets/net.js';
 import { WorkerGroup } from '../planes/workers/group.js';
 import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
 import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
-import { WorkerSupervisor } from '../planes/workers/supervisor.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
 import { descriptorLimit } from '../runtime/machine.js';
@@ -42,7 +42,7 @@ export function budgetFor(configuration: Configuration, capture?: CapturePlan): 
   const { workers, kernel } = configuration;
   if (kernel !== undefined) return { tcpPorts: 'shared', sockets: 0 };
   const limit = descriptorLimit();
-  return socketBudget({ configuration, workers, limit, ownAddresses, ...(capture && { capture }) });
+  return socketBudget({ configuration, workers, limit, ownAddresses, capture });
 }
 
 /**
@@ -63,40 +63,28 @@ export function createPlane(
   },
 ): DataPlane {
   if (configuration.kernel !== undefined) return createKernelPlane(configuration, hash, onWarning);
-  const serving = createServingPlane(configuration, hash, { tcpPorts, plan: capture });
+  const serving = createServingPlane(configuration, hash, { tcpPorts, capture });
   return capture === undefined ? serving : createCapturedPlane(configuration, serving, capture);
 }
 
 function createServingPlane(
   configuration: Configuration,
   hash: Hash32,
-  { tcpPorts, plan }: Pick<SocketBudget, 'tcpPorts'> & { readonly plan: CapturePlan | undefined },
+  { tcpPorts, capture }: Pick<SocketBudget, 'tcpPorts'> & { readonly capture: CapturePlan | undefined },
 ): HandOverPlane {
   const { workers } = configuration;
   const flowEvents = configuration.flowLog !== undefined;
-  const capture = plan === undefined ? {} : { capture: plan };
-  const script = fileURLToPath(new URL('../worker.js', import.meta.url));
-  switch (workers) {
-    case 0:
-      return createUserspacePlane(
-        { hash, limit: descriptorLimit() },
-        { flowEvents, worker: 0, workers: 1, ...capture },
-      );
-    case 1:
-      return new WorkerSupervisor(
-        { clock, launch: () => forkWorker(script) },
-        { flowEvents, worker: 0, workers, ...capture },
-      );
-    default: {
-      const ownerOf = rendezvousOwner(hash, workers);
-      const owned = { launch: () => forkWorker(script), tcpOwnerOf: tcpOwner(ownerOf) };
-      const shared = { launch: () => forkSharingWorker(script) };
-      return new WorkerGroup(
-        { clock, tryTcpPort, ownerOf, ...(tcpPorts === 'owned' ? owned : shared) },
-        { flowEvents, workers, tcpPorts, ...capture },
-      );
-    }
+  if (workers === 0) {
+    const options = { flowEvents, worker: 0, workers: 1, capture };
+    return createUserspacePlane({ hash, limit: descriptorLimit() }, options);
   }
+  const script = fileURLToPath(new URL('../worker.js', import.meta.url));
+  const ownerOf = rendezvousOwner(hash, workers);
+  const deps =
+    workers > 1 && tcpPorts === 'shared'
+      ? { launch: () => forkSharingWorker(script) }
+      : { launch: () => forkWorker(script), tcpOwnerOf: tcpOwner(ownerOf) };
+  return new WorkerGroup({ clock, tryTcpPort, ownerOf, ...deps }, { flowEvents, workers, tcpPorts, capture });
 }
 
 /** The data worker's process: serves the process that forked it, and ends when that says so or is gone. */
@@ -128,7 +116,7 @@ function createUserspacePlane(
 }
 
 /** Of a configuration that asks for it. */
-export function createKernelPlane(
+function createKernelPlane(
   { instance, flowLog }: Configuration,
   hash: Hash32,
   onWarning: (warning: string) => void,
@@ -145,13 +133,9 @@ export function createKernelPlane(
   );
 }
 
-/** What a start would write where all probes say up, as text. Not `full`: the first elements of each set. */
-export async function kernelRuleset(
-  configuration: Configuration,
-  { full }: { readonly full: boolean },
-): Promise<string> {
-  const state = new ForwardingCompiler(await createHasher()).compile(configuration, ALL_UP);
-  return setupText(setupOf(compileProgram(state), ownNetworks()), { full });
+/** The state of a configuration where all probes say up. */
+export async function allUp(configuration: Configuration): Promise<ForwardingState> {
+  return new ForwardingCompiler(await createHasher()).compile(configuration, ALL_UP);
 }
 
 /** What `fallback: bind` is for. Anything else is a mistake, or may pass. */
@@ -183,7 +167,7 @@ export async function decideCaptureHere(
 }
 
 /** `inner` has the same plan. */
-export function createCapturedPlane(
+function createCapturedPlane(
   { instance, workers }: Configuration,
   inner: HandOverPlane,
   plan: CapturePlan,
@@ -204,10 +188,15 @@ export function createCapturedPlane(
 
 /** What operators do about the kernel from the command line. */
 export const kernelOperations = {
-  /** What a start would write, as text. Rejects with `LB_USAGE` where nothing is written. */
-  ruleset(configuration: Configuration, { full }: { readonly full: boolean }): string | Promise<string> {
+  /**
+   * What a start would write where all probes say up, as text. Not `full`: the first elements of each set. Rejects with
+   * `LB_USAGE` where nothing is written.
+   */
+  async ruleset(configuration: Configuration, { full }: { readonly full: boolean }): Promise<string> {
     const { capture, kernel } = configuration;
-    if (kernel !== undefined) return kernelRuleset(configuration, { full });
+    if (kernel !== undefined) {
+      return setupText(setupOf(compileProgram(await allUp(configuration)), ownNetworks()), { full });
+    }
     if (capture === undefined) {
       throw new BalancerError('Nothing is captured: dataPlane.capture is not there, must be', {
         code: 'LB_USAGE',

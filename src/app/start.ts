@@ -17,7 +17,7 @@ import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
 import { residentMemory } from '../runtime/machine.js';
 import { startSuccessor, type PeerChannel } from '../runtime/peer.js';
-import { createSystemdNotifier, systemdNotifyProgram, type SystemdNotifier } from '../runtime/systemd.js';
+import { SystemdNotifier, systemdNotifyProgram } from '../runtime/systemd.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
 import { Takeover } from '../upgrade/new-process.js';
@@ -72,7 +72,7 @@ export async function startBalancer(
   const reloads = new ReloadTally({ clock });
   const { webhook: webhookOptions } = configuration;
   const webhook = webhookOptions === undefined ? undefined : new Webhook({ clock, onEvent }, webhookOptions);
-  const systemd = createSystemdNotifier(process.env, systemdNotifyProgram(process.env), {
+  const systemd = new SystemdNotifier(process.env, systemdNotifyProgram(process.env), {
     onFailure: (message) => onEvent({ type: 'systemd-notify-failed', message }),
   });
 
@@ -180,9 +180,7 @@ export async function startBalancer(
     void systemd.ready(statusLine(balancer, ingress));
     systemd.watch(() => isAlive(balancer, plane));
     return {
-      report,
-      ...(metricsPort === undefined ? {} : { metricsPort }),
-      ...(adminPort === undefined ? {} : { adminPort }),
+      ...{ report, metricsPort, adminPort },
       superseded: succession.superseded,
       async upgrade() {
         // The log tells the outcome, but for a refusal.

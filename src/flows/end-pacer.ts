@@ -11,7 +11,7 @@ export interface EndPacerOptions<T> {
   endBatch(batch: readonly T[], backendId: string): void | Promise<void>;
   /** An unsigned number that follows from the item and is as good as random: the order in which items end. */
   rank(item: T): number;
-  /** Called once when a backend's time is over and its last batch has ended. @default no one is told */
+  /** Called once when a backend's time is over and its last batch has ended. */
   onOver?(backendId: string): void;
 }
 
@@ -103,7 +103,7 @@ export class EndPacer<T extends object> {
       known: new WeakSet(),
       cancelTimer: () => undefined,
       isEnding: false,
-      isOver: this.#options.onOver === undefined,
+      isOver: false,
     };
   }
 
@@ -127,10 +127,9 @@ export class EndPacer<T extends object> {
       return;
     }
     const next = queue.at(-1);
-    if (next === undefined && schedule.isOver) return;
     if (next === undefined && nowMs >= untilMs) {
+      if (!schedule.isOver) this.#options.onOver?.(backendId);
       schedule.isOver = true;
-      this.#options.onOver?.(backendId);
       return;
     }
     const delayMs = Math.max((next?.dueMs ?? untilMs) - nowMs, Math.min(STEP_MS, untilMs - nowMs));

@@ -1,16 +1,8 @@
 import { PROTOCOLS, type FiveTuple, type Protocol } from '../model/address.js';
 import type { Limits } from '../model/configuration.js';
 import type { DropReason } from '../model/events.js';
+import type { FlowFilter } from '../model/flow.js';
 import type { Flow } from './flow.js';
-
-export interface FlowFilter {
-  readonly rule?: string;
-  readonly backendId?: string;
-  readonly protocol?: Protocol;
-  /** Canonical text. */
-  readonly source?: string;
-  readonly sourcePort?: number;
-}
 
 type Budget = 'tcp' | 'udp' | 'embryonic';
 

@@ -1,6 +1,6 @@
 import { formatEndpoint, type FiveTuple, type IpAddress, type Protocol } from '../model/address.js';
 import type { Configuration, Rule } from '../model/configuration.js';
-import type { FlowEndReason, FlowRecord, FlowState, PlacementReason } from '../model/flow.js';
+import type { CarriedBytes, FlowEndReason, FlowRecord, FlowState, PlacementReason } from '../model/flow.js';
 import type { PoolView } from '../model/forwarding.js';
 import type { WheelEntry } from './idle-wheel.js';
 
@@ -43,22 +43,24 @@ export interface Placement {
   readonly excluded: readonly string[];
 }
 
-/** Running totals of one (rule, backend, protocol). */
+/** Totals since the start of the plane, for one (rule, backend, protocol). */
 export interface TrafficTotals {
   readonly rule: string;
   readonly backendId: string;
   readonly protocol: Protocol;
   flowsOpened: number;
   flowsActive: number;
-  /** Wall clock; 0: none yet. */
-  lastFlowAtMs: number;
+  /** Wall clock, ms: when the last flow was opened, or moved here; undefined: none yet. */
+  lastFlowAtMs?: number;
   readonly flowsEnded: Partial<Record<FlowEndReason, number>>;
   bytesToBackend: number;
   packetsToBackend: number;
   bytesToClient: number;
   packetsToClient: number;
+  /** New TCP flows that had to try another backend after this one. */
   connectRetries: number;
   connectFailures: number;
+  /** RST received from, or for idleness or policy sent to, either side. */
   resets: number;
 }
 
@@ -129,13 +131,9 @@ export class Flow implements WheelEntry {
 }
 
 /** What a flow has been through in another process. */
-export interface FlowPast {
+export interface FlowPast extends CarriedBytes {
   /** Milliseconds since the epoch. */
   readonly openedAtMs: number;
-  readonly bytesToBackend: number;
-  readonly packetsToBackend: number;
-  readonly bytesToClient: number;
-  readonly packetsToClient: number;
 }
 
 /** A copy for people, logs and other processes. */

@@ -4,14 +4,15 @@ import { mix32, type Flow, type TrafficTotals } from './flow.js';
 
 type TotalsByProtocol = Partial<Record<Protocol, TrafficTotals>>;
 
-/** Running totals of one (rule, protocol) before a backend is chosen. */
+/** What arrived at a rule, before any backend was chosen. */
 export interface ArrivalTotals {
   readonly rule: string;
   readonly protocol: Protocol;
+  /** TCP connections accepted (Azure: SYN count), or first datagrams of UDP flows. */
   arrivals: number;
   readonly drops: Partial<Record<DropReason, number>>;
-  /** Undefined until the first flow. */
-  sources: SourceSketch | undefined;
+  /** HyperLogLog of the clients whose flows were established, see estimateSources; undefined until the first. */
+  sourceSketch?: Uint8Array;
 }
 
 /**
@@ -37,7 +38,7 @@ export class Traffic {
       protocol,
       flowsOpened: 0,
       flowsActive: 0,
-      lastFlowAtMs: 0,
+      lastFlowAtMs: undefined,
       flowsEnded: {},
       bytesToBackend: 0,
       packetsToBackend: 0,
@@ -52,7 +53,7 @@ export class Traffic {
   arrivals(rule: string, protocol: Protocol): ArrivalTotals {
     let byProtocol = this.#arrivals.get(rule);
     if (byProtocol === undefined) this.#arrivals.set(rule, (byProtocol = {}));
-    return (byProtocol[protocol] ??= { rule, protocol, arrivals: 0, drops: {}, sources: undefined });
+    return (byProtocol[protocol] ??= { rule, protocol, arrivals: 0, drops: {}, sourceSketch: undefined });
   }
 
   countDrop(rule: string, protocol: Protocol, reason: DropReason): void {
@@ -63,7 +64,7 @@ export class Traffic {
   /** Notes the client of a new flow. */
   countSource(rule: string, protocol: Protocol, source: IpAddress): void {
     const totals = this.arrivals(rule, protocol);
-    (totals.sources ??= new SourceSketch()).add(hashAddress(source));
+    addSource((totals.sourceSketch ??= new Uint8Array(SKETCH_REGISTERS)), hashAddress(source));
   }
 
   /** Counts a flow as live on this row from now on, and no longer on the row before. */
@@ -98,34 +99,24 @@ export class Traffic {
     flow.settledPacketsToClient = flow.packetsToClient;
   }
 
-  allTraffic(): readonly TrafficTotals[] {
+  /** Copies of all totals, as counters are handed out. */
+  rows(): readonly Readonly<TrafficTotals>[] {
     return [...this.#traffic.values()].flatMap((byBackend) =>
-      [...byBackend.values()].flatMap((byProtocol) => Object.values(byProtocol)),
+      [...byBackend.values()].flatMap((byProtocol) =>
+        Object.values(byProtocol).map((totals) => ({ ...totals, flowsEnded: { ...totals.flowsEnded } })),
+      ),
     );
   }
 
-  allArrivals(): readonly ArrivalTotals[] {
-    return [...this.#arrivals.values()].flatMap((byProtocol) => Object.values(byProtocol));
+  arrivalRows(): readonly Readonly<ArrivalTotals>[] {
+    return [...this.#arrivals.values()].flatMap((byProtocol) =>
+      Object.values(byProtocol).map((totals) => ({
+        ...totals,
+        drops: { ...totals.drops },
+        sourceSketch: totals.sourceSketch?.slice(),
+      })),
+    );
   }
-}
-
-/** A copy of a row of totals, as counters are handed out. */
-export function trafficRow({ lastFlowAtMs, ...totals }: TrafficTotals): Omit<
-  TrafficTotals,
-  'lastFlowAtMs'
-> & {
-  readonly lastFlowAtMs?: number;
-} {
-  const copy = { ...totals, flowsEnded: { ...totals.flowsEnded } };
-  return lastFlowAtMs === 0 ? copy : { ...copy, lastFlowAtMs };
-}
-
-/** As trafficRow, of arrivals. */
-export function arrivalRow({ sources, ...totals }: ArrivalTotals): Omit<ArrivalTotals, 'sources'> & {
-  readonly sourceSketch?: Uint8Array;
-} {
-  const copy = { ...totals, drops: { ...totals.drops } };
-  return sources === undefined ? copy : { ...copy, sourceSketch: sources.registers.slice() };
 }
 
 /*
@@ -166,18 +157,15 @@ export function mergeSketches(a: Uint8Array, b: Uint8Array): Uint8Array {
 /** Bits of a hash that choose the register; the others are looked at for zeros. */
 const INDEX_BITS = Math.log2(SKETCH_REGISTERS);
 
-/** Fills the registers that estimateSources reads. */
-export class SourceSketch {
-  /** Each holds the most leading zeros, plus one, among the hashes that chose it; 0: none did. */
-  readonly registers = new Uint8Array(SKETCH_REGISTERS);
-
-  /** Adding the same again changes nothing. */
-  add(hash32: number): void {
-    const index = hash32 >>> (32 - INDEX_BITS);
-    // The bit put in behind the hash ends the zeros there.
-    const rank = Math.clz32((hash32 << INDEX_BITS) | (1 << (INDEX_BITS - 1))) + 1;
-    if (rank > (this.registers[index] ?? 0)) this.registers[index] = rank;
-  }
+/**
+ * Adds a source to the registers that estimateSources reads; the same one again changes nothing. Each register holds the
+ * most leading zeros, plus one, among the hashes that chose it; 0: none did.
+ */
+export function addSource(registers: Uint8Array, hash32: number): void {
+  const index = hash32 >>> (32 - INDEX_BITS);
+  // The bit put in behind the hash ends the zeros there.
+  const rank = Math.clz32((hash32 << INDEX_BITS) | (1 << (INDEX_BITS - 1))) + 1;
+  if (rank > (registers[index] ?? 0)) registers[index] = rank;
 }
 
 /** Of the address alone, without its zone; unsigned 32 bits. Different IPv4 addresses have different hashes. */

@@ -1,4 +1,4 @@
-import type { FiveTuple } from './address.js';
+import type { FiveTuple, Protocol } from './address.js';
 
 /**
  * Why a flow is where it is. `hash`: its slot's backend. `retry`: another, since the first could not be reached or
@@ -28,8 +28,18 @@ export type FlowEndReason =
   | 'shutdown'
   | 'error';
 
+/** What a flow has carried. */
+export interface CarriedBytes {
+  /** Client to backend. */
+  readonly bytesToBackend: number;
+  readonly packetsToBackend: number;
+  /** Backend to client. */
+  readonly bytesToClient: number;
+  readonly packetsToClient: number;
+}
+
 /** One flow as it is shown and logged; both directions in one entry. Times are milliseconds since the epoch. */
-export interface FlowRecord {
+export interface FlowRecord extends CarriedBytes {
   /** Unique in the process, worker number included. */
   readonly id: number;
   readonly tuple: FiveTuple;
@@ -44,12 +54,16 @@ export interface FlowRecord {
   readonly excluded: readonly string[];
   readonly openedAtMs: number;
   readonly idleMs: number;
-  /** Client to backend. */
-  readonly bytesToBackend: number;
-  readonly packetsToBackend: number;
-  /** Backend to client. */
-  readonly bytesToClient: number;
-  readonly packetsToClient: number;
+}
+
+/** Which flows are asked for; undefined: any. */
+export interface FlowFilter {
+  readonly rule?: string;
+  readonly backendId?: string;
+  readonly protocol?: Protocol;
+  /** The client's address, in its canonical text. */
+  readonly source?: string;
+  readonly sourcePort?: number;
 }
 
 /**

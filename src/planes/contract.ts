@@ -1,9 +1,11 @@
 import type { CapShares, CapUses } from '../flows/caps.js';
+import type { FlowPast, TrafficTotals } from '../flows/flow.js';
+import type { ArrivalTotals } from '../flows/traffic.js';
 import type { FiveTuple, IpAddress, Protocol } from '../model/address.js';
 import type { CapturePlan } from '../model/capture.js';
 import { BalancerError } from '../model/errors.js';
-import type { AppliedReport, DropReason, PlaneEvent } from '../model/events.js';
-import type { FlowEndReason, FlowRecord } from '../model/flow.js';
+import type { AppliedReport, PlaneEvent } from '../model/events.js';
+import type { FlowFilter, FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import type { KernelReport } from '../model/kernel-report.js';
 
@@ -13,14 +15,7 @@ export type ApplyReport = AppliedReport;
 /** An address and port that could not be listened on. */
 export type ListenFailure = ApplyReport['failures'][number];
 
-export interface FlowQuery {
-  /** Only flows with this rule, backend id, protocol. */
-  readonly rule?: string;
-  readonly backendId?: string;
-  readonly protocol?: Protocol;
-  /** Only flows of this client address, in its canonical text, and client port. */
-  readonly source?: string;
-  readonly sourcePort?: number;
+export interface FlowQuery extends FlowFilter {
   /** `next` of the page before; absent: from the start. */
   readonly after?: number;
   /** 1-1000. */
@@ -33,37 +28,9 @@ export interface FlowPage {
   readonly next?: number;
 }
 
-/** Totals since the start of the plane, for one (rule, backend, protocol). */
-export interface TrafficCounters {
-  readonly rule: string;
-  readonly backendId: string;
-  readonly protocol: Protocol;
-  readonly flowsOpened: number;
-  readonly flowsActive: number;
-  /** Wall clock, ms: when the last flow was opened, or moved here; absent: none yet. */
-  readonly lastFlowAtMs?: number;
-  readonly flowsEnded: Readonly<Partial<Record<FlowEndReason, number>>>;
-  readonly bytesToBackend: number;
-  readonly packetsToBackend: number;
-  readonly bytesToClient: number;
-  readonly packetsToClient: number;
-  /** New TCP flows that had to try another backend after this one. */
-  readonly connectRetries: number;
-  readonly connectFailures: number;
-  /** RST received from, or for idleness or policy sent to, either side. */
-  readonly resets: number;
-}
+export type TrafficCounters = Readonly<TrafficTotals>;
 
-/** What arrived at a rule, before any backend was chosen. */
-export interface ArrivalCounters {
-  readonly rule: string;
-  readonly protocol: Protocol;
-  /** TCP connections accepted (Azure: SYN count), or first datagrams of UDP flows. */
-  readonly arrivals: number;
-  readonly drops: Readonly<Partial<Record<DropReason, number>>>;
-  /** Registers of a HyperLogLog of the clients whose flows were established, see model/source-sketch.ts; absent: none. */
-  readonly sourceSketch?: Uint8Array;
-}
+export type ArrivalCounters = Readonly<ArrivalTotals>;
 
 export interface TableUse {
   readonly used: number;
@@ -239,7 +206,7 @@ export interface ListeningSocket {
 }
 
 /** One UDP flow, as much of it as another process needs to go on with it. Plain data. */
-export interface UdpFlowState {
+export interface UdpFlowState extends FlowPast {
   readonly tuple: FiveTuple;
   /** The client's address as the system writes it. */
   readonly clientAddress: string;
@@ -252,12 +219,6 @@ export interface UdpFlowState {
   /** Where the backend sees the flow come from. */
   readonly source: IpAddress;
   readonly sourcePort: number;
-  /** Milliseconds since the epoch. */
-  readonly openedAtMs: number;
-  readonly bytesToBackend: number;
-  readonly packetsToBackend: number;
-  readonly bytesToClient: number;
-  readonly packetsToClient: number;
 }
 
 /** A plane whose sockets and UDP flows can pass to another process and come from one. */

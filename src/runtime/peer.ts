@@ -1,33 +1,82 @@
-import { spawn, type SendHandle } from 'node:child_process';
+import { spawn, type ChildProcess, type SendHandle } from 'node:child_process';
 
 /*
- * The two control processes of an upgrade and the channel between them: Node's own, which can carry sockets.
+ * Node's own channel between two processes, which can carry sockets, and the start of the process that takes this one's
+ * place in an upgrade.
  */
 
 /** What may go along with a message: Node's own object under a socket. */
-export interface PeerHandle {
+export interface SentHandle {
   readonly handle: unknown;
-  /** Called when it has gone, or cannot. */
+  /** Called when it has gone, or cannot go. */
   release(): void;
 }
 
-/** Ordered, structured-clone messages to another process. `send` on a closed channel does nothing but release. */
-export interface PeerChannel {
-  send(message: object, sent?: PeerHandle): void;
-  /** One listener only. A handle that comes along is the listener's, to be closed. */
-  onMessage(listener: (message: unknown, handle: unknown) => void): void;
+/**
+ * Two-way, ordered, structured-clone messages to another process. `send` on a closed channel does nothing but release:
+ * `onClose` reports the close.
+ */
+export interface Channel {
+  send(message: unknown, sent?: SentHandle): void;
+  /** A handle that comes along belongs to the listener, which closes it. */
+  onMessage(listener: (message: unknown, handle?: unknown) => void): void;
   onClose(listener: () => void): void;
+}
+
+export interface PeerChannel extends Channel {
   /** Says no more. Neither process ends by it. */
   close(): void;
 }
 
-/** A process that is to take this one's place. */
-export interface SuccessorProcess {
+/** What a child with an `ipc` stream, and `process` in such a child, have in common. */
+interface ChannelEnd {
+  readonly connected: boolean;
+  on(event: 'message', listener: (message: unknown, handle: unknown) => void): unknown;
+  once(event: 'disconnect', listener: () => void): unknown;
+  removeAllListeners(event: 'message'): unknown;
+  send?(message: object, handle?: SendHandle, options?: object, callback?: () => void): boolean;
+  disconnect?(): void;
+}
+
+/** To a child, or, of `process`, to the parent. */
+export function channelTo(end: ChannelEnd): PeerChannel {
+  return {
+    send(message, sent) {
+      const released = (): void => sent?.release();
+      // The callback keeps a process that died between the check and the write from being an uncaught error.
+      if (end.connected)
+        end.send?.(message as object, sent?.handle as SendHandle | undefined, undefined, released);
+      else released();
+    },
+    onMessage: (listener) => void end.on('message', listener),
+    onClose: (listener) => void end.once('disconnect', listener),
+    close() {
+      end.removeAllListeners('message');
+      if (end.connected) end.disconnect?.();
+    },
+  };
+}
+
+/** A child with a channel, as this process sees it. */
+export interface PeerProcess {
   readonly pid: number | undefined;
-  readonly channel: PeerChannel;
+  readonly channel: Channel;
   /** Resolves with `exit code 1` or `signal SIGKILL` when it is gone. Never rejects. */
   readonly exited: Promise<string>;
   kill(): void;
+}
+
+export function peerOf(child: ChildProcess): PeerProcess & { readonly channel: PeerChannel } {
+  const exited = new Promise<string>((resolve) => {
+    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
+    child.once('error', (error) => resolve(error.message));
+  });
+  return { pid: child.pid, channel: channelTo(child), exited, kill: () => child.kill('SIGKILL') };
+}
+
+/** A process that is to take this one's place. */
+export interface SuccessorProcess extends PeerProcess {
+  readonly channel: PeerChannel;
   /** This process no longer waits for its end. */
   letGo(): void;
 }
@@ -54,28 +103,7 @@ export function startSuccessor({ node, nodeOptions, args }: CommandLine): Succes
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env,
   });
-  const exited = new Promise<string>((resolve) => {
-    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
-    child.once('error', (error) => resolve(error.message));
-  });
-  return {
-    pid: child.pid,
-    exited,
-    channel: {
-      send(message, sent) {
-        if (child.connected)
-          child.send(message, sent?.handle as SendHandle | undefined, () => sent?.release());
-        else sent?.release();
-      },
-      onMessage: (listener) => child.on('message', listener),
-      onClose: (listener) => child.once('disconnect', listener),
-      close() {
-        if (child.connected) child.disconnect();
-      },
-    },
-    kill: () => child.kill('SIGKILL'),
-    letGo: () => child.unref(),
-  };
+  return { ...peerOf(child), letGo: () => child.unref() };
 }
 
 /** The channel to the process whose place this one takes; undefined: it was started by somebody else. Call it once. */
@@ -83,18 +111,5 @@ export function predecessorChannel(): PeerChannel | undefined {
   if (process.env['HAPORTS_UPGRADE'] === undefined) return undefined;
   // Not for this process's own children.
   delete process.env['HAPORTS_UPGRADE'];
-  if (process.send === undefined) return undefined;
-  return {
-    send(message, sent) {
-      if (process.connected)
-        process.send?.(message, sent?.handle as SendHandle | undefined, undefined, () => sent?.release());
-      else sent?.release();
-    },
-    onMessage: (listener) => process.on('message', listener),
-    onClose: (listener) => process.once('disconnect', listener),
-    close() {
-      process.removeAllListeners('message');
-      if (process.connected) process.disconnect();
-    },
-  };
+  return process.send === undefined ? undefined : channelTo(process);
 }

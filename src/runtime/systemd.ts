@@ -19,31 +19,6 @@ export interface SystemdNotifierOptions {
   readonly onFailure?: (message: string) => void;
 }
 
-/**
- * Tells systemd what the process is doing (Type=notify). Messages go one after the other, in the order of the calls.
- * No call throws or rejects, and where nobody listens all of them do nothing.
- */
-export interface SystemdNotifier {
-  /** Whether somebody listens. */
-  readonly isActive: boolean;
-  /** Every listener is open; also ends `reloading`. `status` is what `systemctl status` shows, one line. */
-  ready(status: string): Promise<void>;
-  /** A reload begins; `ready` ends it, whether it succeeded or not: what was served before is served on. */
-  reloading(): Promise<void>;
-  /** An orderly stop begins. `deadlineMs`: how long flows may finish; systemd waits so much and 10 s longer. */
-  stopping(status: string, deadlineMs: number): Promise<void>;
-  status(text: string): Promise<void>;
-  /** This process is the service's main one from now on: for the new process of an upgrade. */
-  mainPid(pid: number): Promise<void>;
-  /**
-   * Sends a sign of life twice each WATCHDOG_USEC while `isAlive` resolves with true: what does not answer is not
-   * alive. Does nothing where the service has no watchdog.
-   */
-  watch(isAlive: () => Promise<boolean>): void;
-  /** Ends the signs of life. May be called again. */
-  stop(): void;
-}
-
 /** How much longer than the deadline of its flows a process may take to end. */
 const STOP_MARGIN_MS = 10_000;
 
@@ -70,32 +45,13 @@ export function systemdNotifyProgram(environment: NotifyEnvironment): NotifyRunn
     });
 }
 
-/** Without NOTIFY_SOCKET in the environment, the notifier does nothing and starts nothing. */
-export function createSystemdNotifier(
-  environment: NotifyEnvironment,
-  runner: NotifyRunner,
-  options: SystemdNotifierOptions = {},
-): SystemdNotifier {
-  return (environment['NOTIFY_SOCKET'] ?? '') === ''
-    ? silentNotifier
-    : new RunningNotifier(environment, runner, options);
-}
-
-const nothing = (): Promise<void> => Promise.resolve();
-
-const silentNotifier: SystemdNotifier = {
-  isActive: false,
-  ready: nothing,
-  reloading: nothing,
-  stopping: nothing,
-  status: nothing,
-  mainPid: nothing,
-  watch: () => undefined,
-  stop: () => undefined,
-};
-
-class RunningNotifier implements SystemdNotifier {
-  readonly isActive = true;
+/**
+ * Tells systemd what the process is doing (Type=notify). Messages go one after the other, in the order of the calls.
+ * No call throws or rejects, and without NOTIFY_SOCKET in the environment all of them do nothing.
+ */
+export class SystemdNotifier {
+  /** Whether the service manager listens. */
+  readonly #isActive: boolean;
   readonly #runner: NotifyRunner;
   readonly #clock: Clock;
   readonly #monotonicMicros: () => bigint;
@@ -106,7 +62,8 @@ class RunningNotifier implements SystemdNotifier {
   #hasFailed = false;
   #cancel: () => void = () => undefined;
 
-  constructor(environment: NotifyEnvironment, runner: NotifyRunner, options: SystemdNotifierOptions) {
+  constructor(environment: NotifyEnvironment, runner: NotifyRunner, options: SystemdNotifierOptions = {}) {
+    this.#isActive = (environment['NOTIFY_SOCKET'] ?? '') !== '';
     this.#runner = runner;
     this.#clock = options.clock ?? systemClock;
     // On Linux, hrtime is CLOCK_MONOTONIC.
@@ -115,14 +72,17 @@ class RunningNotifier implements SystemdNotifier {
     this.#watchdogMs = watchdogMs(environment, options.pid ?? process.pid);
   }
 
+  /** Every listener is open; also ends `reloading`. `status` is what `systemctl status` shows, one line. */
   ready(status: string): Promise<void> {
     return this.#send(['READY=1', statusLine(status)]);
   }
 
+  /** A reload begins; `ready` ends it, whether it succeeded or not: the configuration before then stays active. */
   reloading(): Promise<void> {
     return this.#send(['RELOADING=1', `MONOTONIC_USEC=${this.#monotonicMicros()}`]);
   }
 
+  /** An orderly stop begins. `deadlineMs`: how long flows may finish; systemd waits so much and 10 s longer. */
   stopping(status: string, deadlineMs: number): Promise<void> {
     const extendMicros = Math.ceil(deadlineMs + STOP_MARGIN_MS) * 1000;
     return this.#send(['STOPPING=1', `EXTEND_TIMEOUT_USEC=${extendMicros}`, statusLine(status)]);
@@ -132,15 +92,21 @@ class RunningNotifier implements SystemdNotifier {
     return this.#send([statusLine(text)]);
   }
 
+  /** This process is the service's main one from now on: for the new process of an upgrade. */
   mainPid(pid: number): Promise<void> {
     return this.#send([`MAINPID=${pid}`]);
   }
 
+  /**
+   * Sends a sign of life twice each WATCHDOG_USEC while `isAlive` resolves with true: what does not answer is not
+   * alive. Does nothing where the service has no watchdog.
+   */
   watch(isAlive: () => Promise<boolean>): void {
     this.stop();
-    if (this.#watchdogMs !== undefined) this.#beat(this.#watchdogMs / 2, isAlive);
+    if (this.#isActive && this.#watchdogMs !== undefined) this.#beat(this.#watchdogMs / 2, isAlive);
   }
 
+  /** Ends the signs of life. May be called again. */
   stop(): void {
     this.#cancel();
     this.#cancel = () => undefined;
@@ -167,6 +133,7 @@ class RunningNotifier implements SystemdNotifier {
   }
 
   #send(variables: readonly string[]): Promise<void> {
+    if (!this.#isActive) return Promise.resolve();
     this.#sent = this.#sent.then(async () => {
       try {
         await this.#runner(variables);

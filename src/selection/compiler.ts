@@ -1,7 +1,13 @@
 import type { Backend, BackendPool, Configuration, HealthState, Probe } from '../model/configuration.js';
-import { viewKey, type BackendOverride, type ForwardingState, type PoolView } from '../model/forwarding.js';
+import {
+  viewKey,
+  type BackendOverride,
+  type BackendState,
+  type ForwardingState,
+  type PoolView,
+} from '../model/forwarding.js';
 import type { Hash32 } from './flow-hash.js';
-import { buildMaglevTable } from './maglev.js';
+import { buildMaglevTable, type MaglevMember } from './maglev.js';
 import { evaluatePool, type BackendInputs } from './pool.js';
 
 /** What sways a forwarding state apart from the configuration. */
@@ -13,8 +19,6 @@ export interface CompilerInputs {
   /** How much of its weight a backend in slow start gets, 1-100. @default 100 */
   rampPercent?(backend: Backend): number;
 }
-
-const NO_TABLE = new Uint16Array(0);
 
 /**
  * Turns configuration, health and admin state into a forwarding state. Holds no decision of its own, only tables it
@@ -58,7 +62,7 @@ export class ForwardingCompiler {
       if (known !== undefined) return known;
       const { pool, probe } = rule;
       indexByKey.set(key, views.length);
-      const table = (members: readonly TableMember[]): Uint16Array =>
+      const table = (members: readonly MaglevMember[]): Uint16Array =>
         this.#table(pool.name, members, configuration.tableSize, used);
       const view = buildView(key, pool, probe, inputs, table);
       const before = this.#views.get(key);
@@ -69,11 +73,10 @@ export class ForwardingCompiler {
 
   #table(
     pool: string,
-    members: readonly TableMember[],
+    members: readonly MaglevMember[],
     size: number,
     used: Map<string, Uint16Array>,
   ): Uint16Array {
-    if (!members.some(({ weight }) => weight > 0)) return NO_TABLE;
     const key = `${pool} ${size} ${members.map(({ id, weight }) => `${id}=${weight}`).join(' ')}`;
     const table = used.get(key) ?? this.#tables.get(key) ?? buildMaglevTable(members, size, this.#hash);
     used.set(key, table);
@@ -97,19 +100,12 @@ function haveSameFields<T extends object>(a: T, b: T): boolean {
   return fields.length === Object.keys(b).length && fields.every((field) => a[field] === b[field]);
 }
 
-interface TableMember {
-  readonly id: string;
-  /** 0: not in the table. */
-  readonly weight: number;
-}
-
-/** Members stay in the pool's order with weight 0 where they are left out, so that slots index the pool directly. */
 function buildView(
   key: string,
   pool: BackendPool,
   probe: Probe | undefined,
   inputs: CompilerInputs,
-  table: (members: readonly TableMember[]) => Uint16Array,
+  table: (members: readonly MaglevMember[]) => Uint16Array,
 ): PoolView {
   const ask = (backend: Backend): BackendInputs => {
     const verdict = probe === undefined ? { state: 'up' as const } : inputs.health(backend, probe.name);
@@ -123,24 +119,24 @@ function buildView(
       endSpreadMs: drain?.ending === true ? drain.spreadMs : undefined,
     };
   };
-  const { backends, servingPriority } = evaluatePool(pool, ask, probe !== undefined);
-  const serving = table(
-    backends.map((member) => ({
-      id: member.backend.id,
-      weight: member.serving ? member.effectiveWeight : 0,
-    })),
-  );
-  const failOpen = (): Uint16Array =>
-    table(
-      backends.map(({ backend, adminState, effectiveWeight }) => ({
-        id: backend.id,
-        weight: adminState === 'down' ? 0 : effectiveWeight,
+  return withTables({ key, pool, probe, ...evaluatePool(pool, ask) }, table);
+}
+
+/** Members keep their places, with weight 0 where they are left out, so that slots index the pool directly. */
+export function withTables(
+  view: Omit<PoolView, 'table' | 'failOpenTable'>,
+  tableOf: (members: readonly MaglevMember[]) => Uint16Array,
+): PoolView {
+  const build = (isIn: (member: BackendState) => boolean): Uint16Array =>
+    tableOf(
+      view.backends.map((member) => ({
+        id: member.backend.id,
+        weight: isIn(member) ? member.effectiveWeight : 0,
       })),
     );
-  return {
-    ...{ key, pool, probe, backends, table: serving, servingPriority },
-    failOpenTable: serving.length > 0 ? undefined : failOpen(),
-  };
+  const table = build(({ serving }) => serving);
+  const failOpenTable = table.length > 0 ? undefined : build(({ adminState }) => adminState !== 'down');
+  return { ...view, table, failOpenTable };
 }
 
 function wantedWeight({ weight }: Backend, ofOperator: number | undefined, ofProbe: number | undefined) {

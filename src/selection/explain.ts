@@ -17,7 +17,7 @@ import {
   isWildcard,
   type FiveTuple,
 } from '../model/address.js';
-import type { BackendPool, Configuration, Frontend, Rule } from '../model/configuration.js';
+import type { Configuration, Frontend, Rule } from '../model/configuration.js';
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import { formatPortSet, portSetContains } from '../model/ports.js';
 import { judgeAccess } from './access.js';
@@ -29,6 +29,7 @@ import {
   type HashedKey,
   type PickResult,
   type Picker,
+  type TableInUse,
 } from './picker.js';
 import { NO_RULE, frontendCovers } from './rule-ports.js';
 
@@ -52,14 +53,12 @@ export function explain(
     protocol: tuple.protocol,
     excluded: [...excluded],
     result,
-    ...(configuration.kernel === undefined ? {} : { kernelMode: configuration.kernel.mode }),
+    kernelMode: configuration.kernel?.mode,
     otherRules: otherRules(configuration, ruleIndex, tuple),
   };
-  const rule = ruleIndex === NO_RULE ? undefined : configuration.rules[ruleIndex];
+  const rule = configuration.rules[ruleIndex];
   const view = state.views[state.viewOfRule[ruleIndex] ?? -1];
-  if (rule === undefined || view === undefined) {
-    return { ...head, candidates: [], timeouts: [] };
-  }
+  if (rule === undefined || view === undefined) return { ...head, candidates: [], timeouts: [] };
   const { frontend, pool } = rule;
   const withRule = {
     ...head,
@@ -70,24 +69,22 @@ export function explain(
       frontend: frontend.name,
       frontendAddress: frontend.address.text,
       backendPool: pool.name,
-      ...(rule.probe === undefined ? {} : { probe: rule.probe.name }),
+      probe: rule.probe?.name,
     },
     access: explainAccess(frontend, tuple),
   };
   if (result.kind === 'denied') return { ...withRule, candidates: [], timeouts: [] };
   const flowHash = picker.flowHash(state);
   const hashed = picker.hashOf(state, ruleIndex, tuple);
-  const table = explainTable(rule, view, tuple, (size) => flowHash.slotOf(hashed.hash, size));
-  const endpoint = explainEndpoint(state, rule, frontend, tuple, result);
-  const wayBack = explainWayBack(picker, state, tuple);
+  const inUse = tableInUse(rule, view);
   return {
     ...withRule,
     key: describeKey(tuple, rule, configuration.seed, hashed, flowHash),
-    ...(table === undefined ? {} : { table }),
-    candidates: listCandidates(rule, view, result, excluded),
-    ...(endpoint === undefined ? {} : { endpoint }),
-    ...(wayBack === undefined ? {} : { wayBack }),
-    timeouts: listTimeouts(state, rule, frontend, pool, tuple),
+    table: inUse && explainTable(rule, view, tuple, inUse, (size) => flowHash.slotOf(hashed.hash, size)),
+    candidates: listCandidates(view, inUse?.table, result, excluded),
+    endpoint: explainEndpoint(state, rule, tuple, result),
+    wayBack: explainWayBack(picker, state, tuple),
+    timeouts: listTimeouts(state, rule, tuple),
     behaviour: {
       flowPolicy: rule.flowPolicy,
       allDown: rule.allDown,
@@ -97,41 +94,37 @@ export function explain(
   };
 }
 
-function explainAccess(frontend: Frontend, tuple: FiveTuple): ExplainedAccess {
-  const verdict = judgeAccess(frontend, tuple.source);
-  const { admitted, because } = verdict;
-  return 'block' in verdict ? { admitted, because, block: verdict.block.text } : { admitted, because };
+function explainAccess(frontend: Frontend, { source }: FiveTuple): ExplainedAccess {
+  const verdict = judgeAccess(frontend, source);
+  return { ...verdict, block: 'block' in verdict ? verdict.block.text : undefined };
 }
 
 function explainTable(
   rule: Rule,
-  view: PoolView,
+  { backends, servingPriority }: PoolView,
   tuple: FiveTuple,
+  { table, failOpen }: TableInUse,
   slotIn: (size: number) => number,
-): ExplainedTable | undefined {
-  const inUse = tableInUse(rule, view);
-  if (inUse === undefined) return undefined;
-  const { table, failOpen } = inUse;
+): ExplainedTable {
   const slot = slotIn(table.length);
   return {
     size: table.length,
     failOpen,
     slot,
-    owner: view.backends[table[slot]!]?.backend.id ?? '',
-    ...(view.servingPriority === undefined ? {} : { servingPriority: view.servingPriority }),
+    owner: backends[table[slot]!]?.backend.id ?? '',
+    servingPriority,
     perPacket: tuple.protocol === 'udp' && rule.udp.perPacket,
   };
 }
 
 function listCandidates(
-  rule: Rule,
   view: PoolView,
+  table: Uint16Array = new Uint16Array(0),
   result: PickResult,
   excluded: ReadonlySet<string>,
 ): Candidate[] {
-  const inUse = tableInUse(rule, view);
   const slots = new Array<number>(view.backends.length).fill(0);
-  for (const index of inUse?.table ?? []) slots[index] = (slots[index] ?? 0) + 1;
+  for (const index of table) slots[index]!++;
   return view.backends.map((entry, index): Candidate => {
     const { backend } = entry;
     const owned = slots[index] ?? 0;
@@ -148,9 +141,9 @@ function listCandidates(
       priority: backend.priority,
       valid: entry.valid,
       slots: owned,
-      share: inUse === undefined ? 0 : owned / inUse.table.length,
+      share: table.length === 0 ? 0 : owned / table.length,
       chosen: result.kind === 'picked' && result.backendIndex === index,
-      ...(skipped === undefined ? {} : { skipped }),
+      skipped,
     };
   });
 }
@@ -158,7 +151,6 @@ function listCandidates(
 function explainEndpoint(
   { configuration, views }: ForwardingState,
   rule: Rule,
-  frontend: Frontend,
   tuple: FiveTuple,
   result: PickResult,
 ): ExplainedEndpoint | undefined {
@@ -167,7 +159,7 @@ function explainEndpoint(
   const { address, port } =
     configuration.kernel?.mode === 'next-hop'
       ? { address: tuple.destination, port: tuple.destinationPort }
-      : backendEndpoint(rule, entry.backend, frontend.name, tuple.destinationPort);
+      : backendEndpoint(rule, entry.backend, rule.frontend.name, tuple.destinationPort);
   return {
     address: address.text,
     port,
@@ -177,29 +169,20 @@ function explainEndpoint(
   };
 }
 
-function listTimeouts(
-  state: ForwardingState,
-  rule: Rule,
-  frontend: Frontend,
-  pool: BackendPool,
-  tuple: FiveTuple,
-): ExplainedTimeout[] {
+function listTimeouts({ configuration }: ForwardingState, rule: Rule, tuple: FiveTuple): ExplainedTimeout[] {
   const idle = rule.idleTimeoutMs[tuple.protocol];
   const timeouts: ExplainedTimeout[] = [{ name: 'idle', valueMs: idle.value, origin: idle.origin }];
-  const { kernel, limits } = state.configuration;
   // No connection is opened in the kernel.
-  if (tuple.protocol === 'udp' || kernel !== undefined) return timeouts;
-  timeouts.push({ name: 'connect attempt', valueMs: pool.connectTimeoutMs, origin: 'pool' });
-  timeouts.push({ name: 'embryonic', valueMs: limits.embryonicTimeoutMs, origin: 'limits' });
-  const { proxyProtocol } = frontend;
-  if (proxyProtocol !== undefined) {
-    timeouts.push({ name: 'PROXY header', valueMs: proxyProtocol.headerTimeoutMs, origin: 'frontend' });
-  }
-  return timeouts;
+  if (tuple.protocol === 'udp' || configuration.kernel !== undefined) return timeouts;
+  timeouts.push({ name: 'connect attempt', valueMs: rule.pool.connectTimeoutMs, origin: 'pool' });
+  timeouts.push({ name: 'embryonic', valueMs: configuration.limits.embryonicTimeoutMs, origin: 'limits' });
+  const headerTimeoutMs = rule.frontend.proxyProtocol?.headerTimeoutMs;
+  if (headerTimeoutMs === undefined) return timeouts;
+  return [...timeouts, { name: 'PROXY header', valueMs: headerTimeoutMs, origin: 'frontend' }];
 }
 
 /** Names the parts of a key that was written and hashed. The bytes shown are cut from those bytes, not made again. */
-export function describeKey(
+function describeKey(
   tuple: FiveTuple,
   layout: KeyLayout,
   seed: number,
@@ -267,7 +250,7 @@ function whyItYields(rule: Rule, winner: Rule): OtherRule['why'] {
  * Where packets of the other direction go, for the mode in which they meet the same rules: `next-hop`. Undefined with
  * others: there answers belong to their flow. Pure.
  */
-export function explainWayBack(
+function explainWayBack(
   picker: Picker,
   state: ForwardingState,
   tuple: FiveTuple,
@@ -291,6 +274,6 @@ export function explainWayBack(
   return {
     tuple: formatFiveTuple(back),
     sameBy: isSame ? 'hash' : kernel.flowState === 'pinned' ? 'flow' : 'nothing',
-    ...(result?.kind === 'picked' ? { hashedTo: result.backendId } : {}),
+    hashedTo: result?.kind === 'picked' ? result.backendId : undefined,
   };
 }

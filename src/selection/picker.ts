@@ -97,29 +97,20 @@ export class Picker {
     if (ruleIndex === NO_RULE) return { kind: 'no-rule' };
     const { frontend } = ruleAndView(state, ruleIndex).rule;
     if (!isAdmitted(frontend, tuple.source)) return { kind: 'denied', ruleIndex };
-    return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
+    return this.pickForRule(state, ruleIndex, tuple, excluded);
   }
 
-  /** For a listener, which knows its rule and has asked `isAdmitted`. */
+  /**
+   * For a listener, which knows its rule and has asked `isAdmitted`. A rule that balances each datagram by itself counts
+   * `sequence` up by one a datagram: it starts so many slots after that of the hash, and neighbouring slots belong to
+   * backends in proportion to their weights.
+   */
   pickForRule(
     state: ForwardingState,
     ruleIndex: number,
     tuple: FiveTuple,
     excluded: ReadonlySet<string>,
-  ): RulePickResult {
-    return this.pickForPacket(state, ruleIndex, tuple, 0, excluded);
-  }
-
-  /**
-   * For rules that balance each datagram by itself: as pickForRule, but starts at the slot of the hash plus `sequence`.
-   * Count `sequence` up by one a datagram: neighbouring slots belong to backends in proportion to their weights.
-   */
-  pickForPacket(
-    state: ForwardingState,
-    ruleIndex: number,
-    tuple: FiveTuple,
-    sequence: number,
-    excluded: ReadonlySet<string>,
+    sequence = 0,
   ): RulePickResult {
     const { rule, view, viewIndex } = ruleAndView(state, ruleIndex);
     const inUse = tableInUse(rule, view);

@@ -1,29 +1,28 @@
 import type { AdminState, Backend, BackendPool, HealthState } from '../model/configuration.js';
-import type { BackendState, Exclusion, WeightOrigin } from '../model/forwarding.js';
+import type { BackendState, WeightOrigin } from '../model/forwarding.js';
 
 /** What is known about one backend of a pool, apart from its configuration. */
 export interface BackendInputs {
-  /** Ignored for a pool without probe. */
+  /** `up` where no probe asks. */
   readonly health: HealthState;
   readonly adminState: AdminState;
   /** Being drained: no new flows, existing ones stay. */
   readonly draining: boolean;
-  /** In place of the configured weight, and whose it is. */
-  readonly weight?: number;
+  /** In its share of a table; 0: none. */
+  readonly weight: number;
+  /** Whose weight that is. @default 'configured' */
   readonly weightOrigin?: WeightOrigin;
   /** How much of its weight a backend in slow start gets, 1-100. @default 100 */
   readonly rampPercent?: number;
   /** The drain's deadline has passed: flows are ended over this time. Only where `draining`. */
-  readonly endSpreadMs?: number;
+  readonly endSpreadMs?: number | undefined;
 }
 
 export interface PoolEvaluation {
   /** In the order of the configuration. */
   readonly backends: readonly BackendState[];
-  /** Absent if no member serves. */
-  readonly servingPriority?: number;
-  /** No member is eligible; true for an empty pool. */
-  readonly allDown: boolean;
+  /** Undefined where no member is eligible. */
+  readonly servingPriority: number | undefined;
 }
 
 /**
@@ -35,75 +34,45 @@ export interface PoolEvaluation {
  * that many, the best one with any. The other eligible members are on standby.
  */
 export function evaluatePool(
-  pool: BackendPool,
+  { backends, minimumHealthy }: Pick<BackendPool, 'backends' | 'minimumHealthy'>,
   inputs: (backend: Backend) => BackendInputs,
-  hasProbe: boolean,
 ): PoolEvaluation {
-  const asked = pool.backends.map((backend) => [backend, inputs(backend)] as const);
+  const asked = backends.map((backend) => [backend, inputs(backend)] as const);
   const ramps = asked.some(([, { rampPercent = 100 }]) => rampPercent < 100);
-  const members = asked.map(([backend, input]) => evaluateMember(backend, input, { hasProbe, ramps }));
-  const servingPriority = choosePriority(members, pool.minimumHealthy);
+  const members = asked.map(([backend, input]) => evaluateMember(backend, input, ramps));
+  const servingPriority = choosePriority(members, minimumHealthy);
   return {
     backends: members.map((member): BackendState => {
       if (!member.eligible) return member;
       const serving = member.backend.priority === servingPriority;
       return serving ? { ...member, serving } : { ...member, exclusion: 'standby' };
     }),
-    ...(servingPriority === undefined ? {} : { servingPriority }),
-    allDown: servingPriority === undefined,
+    servingPriority,
   };
 }
 
-function evaluateMember(
-  backend: Backend,
-  inputs: BackendInputs,
-  { hasProbe, ramps }: { readonly hasProbe: boolean; readonly ramps: boolean },
-): BackendState {
-  const { adminState, draining, weightOrigin = 'configured', rampPercent = 100 } = inputs;
-  const health = hasProbe ? inputs.health : 'up';
-  const { eligible, valid, exclusion, invalidBecause } = effectiveEligibility(health, adminState, hasProbe);
-  const wantedWeight = inputs.weight ?? backend.weight;
+function evaluateMember(backend: Backend, inputs: BackendInputs, ramps: boolean): BackendState {
+  const { health, adminState, draining, weight: wantedWeight, endSpreadMs } = inputs;
+  const { weightOrigin = 'configured', rampPercent = 100 } = inputs;
   const effectiveWeight = ramps ? wantedWeight * rampPercent : wantedWeight;
-  const state = {
-    backend,
-    health,
-    adminState,
-    ...{ wantedWeight, weightOrigin, rampPercent, effectiveWeight },
-    valid,
-    ...(invalidBecause === undefined ? {} : { invalidBecause }),
-    serving: false,
-  };
-  if (draining && exclusion !== 'admin-down') {
-    const { endSpreadMs } = inputs;
+  const weights = { wantedWeight, weightOrigin, rampPercent, effectiveWeight };
+  const standing = eligibilityOf(health, adminState);
+  const state = { backend, health, adminState, ...weights, serving: false, ...standing };
+  if (draining && standing.exclusion !== 'admin-down') {
     const drained = { ...state, eligible: false, exclusion: 'draining' } as const;
-    if (endSpreadMs === undefined || !valid) return drained;
+    if (endSpreadMs === undefined || !standing.valid) return drained;
     return { ...drained, valid: false, invalidBecause: 'drain-deadline', endSpreadMs };
   }
-  if (exclusion !== undefined) return { ...state, eligible, exclusion };
-  if (effectiveWeight === 0) return { ...state, eligible: false, exclusion: 'weight-zero' };
-  return { ...state, eligible };
+  if (!standing.eligible || effectiveWeight > 0) return state;
+  return { ...state, eligible: false, exclusion: 'weight-zero' };
 }
 
 function choosePriority(members: readonly BackendState[], minimumHealthy: number): number | undefined {
-  const eligibleByPriority = new Map<number, number>();
-  for (const { eligible, backend } of members) {
-    if (eligible)
-      eligibleByPriority.set(backend.priority, (eligibleByPriority.get(backend.priority) ?? 0) + 1);
-  }
-  const priorities = [...eligibleByPriority.keys()].sort((a, b) => a - b);
-  return (
-    priorities.find((priority) => (eligibleByPriority.get(priority) ?? 0) >= minimumHealthy) ?? priorities[0]
-  );
-}
-
-/** What probe and operator together allow a backend: new flows (`eligible`) and existing ones (`valid`). */
-export interface Eligibility {
-  readonly eligible: boolean;
-  readonly valid: boolean;
-  /** Set if not eligible. */
-  readonly exclusion?: Extract<Exclusion, 'probe-down' | 'probe-unknown' | 'admin-down'>;
-  /** Set if not valid. */
-  readonly invalidBecause?: 'probe-down' | 'admin-down';
+  const eligible = members.filter((member) => member.eligible).map(({ backend }) => backend.priority);
+  const priorities = [...new Set(eligible)].sort((a, b) => a - b);
+  const isEnough = (priority: number): boolean =>
+    eligible.filter((other) => other === priority).length >= minimumHealthy;
+  return priorities.find(isEnough) ?? priorities[0];
 }
 
 /**
@@ -111,15 +80,14 @@ export interface Eligibility {
  * probe; `none` follows it. Without a probe a backend counts as up, and the switch still works, which in Azure it
  * does not (V11). A backend that was not probed yet gets no new flows but keeps the ones it has.
  */
-export function effectiveEligibility(
+export function eligibilityOf(
   health: HealthState,
   adminState: AdminState,
-  hasProbe: boolean,
-): Eligibility {
+): Pick<BackendState, 'eligible' | 'valid' | 'exclusion' | 'invalidBecause'> {
   if (adminState === 'down') {
     return { eligible: false, valid: false, exclusion: 'admin-down', invalidBecause: 'admin-down' };
   }
-  if (adminState === 'up' || !hasProbe || health === 'up') return { eligible: true, valid: true };
+  if (adminState === 'up' || health === 'up') return { eligible: true, valid: true };
   if (health === 'unknown') return { eligible: false, valid: true, exclusion: 'probe-unknown' };
   return { eligible: false, valid: false, exclusion: 'probe-down', invalidBecause: 'probe-down' };
 }

@@ -7,10 +7,10 @@ import {
   type ForwardingState,
   type PoolView,
 } from '../model/forwarding.js';
-import type { CompilerInputs } from '../selection/compiler.js';
+import { withTables, type CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../selection/maglev.js';
-import { effectiveEligibility } from '../selection/pool.js';
+import { eligibilityOf } from '../selection/pool.js';
 
 /**
  * What swayed the state of an epoch, so that the state can be compiled again, and with something else supposed. Gives the
@@ -53,7 +53,7 @@ function weightOf({ weight, wanted = weight, origin = 'operator' }: LoggedMember
 /** Its flows may not stay, though neither the probe nor the operator's switch says so: the drain's deadline has passed. */
 function drainOf({ exclusion, valid, health, adminState }: LoggedMember): DrainStage | undefined {
   if (exclusion !== 'draining') return undefined;
-  const isEnding = !valid && effectiveEligibility(health, adminState, true).valid;
+  const isEnding = !valid && eligibilityOf(health, adminState).valid;
   // How fast its flows end is not recorded.
   return isEnding ? { ending: true, spreadMs: 0 } : { ending: false };
 }
@@ -154,20 +154,9 @@ export class RecordedStates {
     const { pool, probe } = rule;
     const backends = new Map(pool.backends.map((backend) => [backend.id, backend]));
     const members = recorded.map((member) => memberOfRecordedState(member, backends));
-    const weights = members.map(({ backend, effectiveWeight, serving }) => ({
-      id: backend.id,
-      weight: serving ? effectiveWeight : 0,
-    }));
-    const table = this.#table(weights, size);
-    return {
-      key,
-      pool,
-      probe,
-      servingPriority,
-      backends: members,
-      table,
-      failOpenTable: table.length > 0 ? undefined : this.#table(failOpenWeights(members), size),
-    };
+    return withTables({ key, pool, probe, servingPriority, backends: members }, (weights) =>
+      this.#table(weights, size),
+    );
   }
 
   #table(members: readonly MaglevMember[], size: number): Uint16Array {
@@ -190,14 +179,6 @@ function memberOfRecordedState(recorded: LoggedMember, backends: ReadonlyMap<str
   const { wanted: wantedWeight, origin: weightOrigin } = weightOf(recorded);
   const weights = { wantedWeight, weightOrigin, rampPercent: ramp, effectiveWeight };
   return { backend, health, adminState, ...weights, eligible, valid, serving };
-}
-
-/** All but those switched down, as the compiler has it (selection/compiler.ts). */
-function failOpenWeights(members: readonly BackendState[]): readonly MaglevMember[] {
-  return members.map(({ backend, adminState, effectiveWeight }) => ({
-    id: backend.id,
-    weight: adminState === 'down' ? 0 : effectiveWeight,
-  }));
 }
 
 function membersOf({ views }: LoggedEpoch): number {

@@ -2,8 +2,7 @@ import { EventEmitter } from 'node:events';
 import { join } from 'node:path';
 import type { DataPlane } from '../../src/planes/contract.js';
 import { PlaneHost } from '../../src/planes/workers/host.js';
-import type { Channel } from '../../src/planes/workers/rpc.js';
-import { WorkerSupervisor } from '../../src/planes/workers/supervisor.js';
+import type { Channel } from '../../src/runtime/peer.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker } from '../../src/planes/workers/process.js';
 import { ownAddresses } from '../../src/planes/userspace/listen-plan.js';
@@ -47,7 +46,8 @@ async function createRemotePlane(): Promise<DataPlane> {
     });
   });
   const launch = () => ({ pid: 1, channel: control, exited, kill: () => undefined });
-  return new WorkerSupervisor({ clock: systemClock, launch }, OPTIONS);
+  const alone = { tryTcpPort, ownerOf: () => 0, tcpOwnerOf: () => 0 };
+  return new WorkerGroup({ clock: systemClock, launch, ...alone }, { flowEvents: true, workers: 1 });
 }
 
 /** On real processes of the built worker. */

@@ -157,13 +157,9 @@ void describe('unmodified clients through an HA-ports rule', () => {
 
     before(async () => {
       if (!(await hasCommand('iperf3'))) return;
-      await serveEverywhere(IPERF_PORT, 'iperf3', (address) => [
-        '-s',
-        '-B',
-        address,
-        '-p',
-        String(IPERF_PORT),
-      ]);
+      await serveEverywhere(IPERF_PORT, 'iperf3', (address) =>
+        `-s -B ${address} -p ${IPERF_PORT}`.split(' '),
+      );
     });
 
     for (const [index, [title, ...args]] of [
@@ -210,19 +206,7 @@ void describe('unmodified clients through an HA-ports rule', () => {
       return ['--bind', address, '--port', String(REDIS_PORT), '--protected-mode', 'no', ...files];
     });
     const before = await flowsOpened('tcp');
-    const args = [
-      '-h',
-      BY_TUPLE,
-      '-p',
-      String(REDIS_PORT),
-      '-n',
-      '10000',
-      '-c',
-      '50',
-      '-t',
-      'set,get',
-      '--csv',
-    ];
+    const args = `-h ${BY_TUPLE} -p ${REDIS_PORT} -n 10000 -c 50 -t set,get --csv`.split(' ');
     const { code, stdout, stderr } = await runCommand('redis-benchmark', args, { timeoutMs: 30_000 });
     assert.equal(code, 0, stderr);
     assert.doesNotMatch(stdout + stderr, /error|reset|closed/i);
@@ -331,13 +315,10 @@ void describe('unmodified clients through an HA-ports rule', () => {
   });
 
   void describe('UDP', () => {
-    const nvas: NvaProcess[] = [];
+    let nvas: readonly NvaProcess[] = [];
 
     before(async () => {
-      for (const [index, address] of BACKENDS.entries()) {
-        const name = `nva-${index + 1}`;
-        nvas.push(await NvaProcess.start({ name, address, ports: String(ECHO_PORT), healthPort: 9000 }));
-      }
+      nvas = await NvaProcess.startAll(host, String(ECHO_PORT));
     });
 
     after(async () => {

@@ -15,19 +15,10 @@ const host = loopbackBlock();
 
 void describe('many short connections through the built process', () => {
   let balancer: HaportsProcess;
-  const nvas: NvaProcess[] = [];
+  let nvas: readonly NvaProcess[] = [];
 
   before(async () => {
-    for (const n of [1, 2, 3]) {
-      nvas.push(
-        await NvaProcess.start({
-          name: `nva-${n}`,
-          address: host(10 + n),
-          ports: '7000-7003',
-          healthPort: 9000,
-        }),
-      );
-    }
+    nvas = await NvaProcess.startAll(host, '7000-7003');
     balancer = await HaportsProcess.start(labConfig(host, { listenPorts: '7000-7003' }));
   });
 

@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict';
-import { createSocket } from 'node:dgram';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { Protocol } from '../../src/model/address.js';
 import { adminApi } from '../support/admin-api.js';
 import { campaign } from '../support/campaign.js';
-import { eventually, within } from '../support/deadline.js';
+import { eventually } from '../support/deadline.js';
 import { haports, HaportsProcess } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { NvaProcess } from '../support/nva-process.js';
+import { TcpClient } from '../support/tcp-client.js';
+import { UdpClient } from '../support/udp-client.js';
 
 /** In three parts: before, between and after two changes of health. */
 const PARTS = campaign({ share: [800, 600, 600], whole: [4000, 3000, 3000] });
@@ -40,45 +40,26 @@ async function ask(protocol: Protocol): Promise<Asked> {
   const random = (count: number): number => Math.floor(Math.random() * count);
   const address = host(100 + random(150));
   const port = 7000 + random(20);
-  let close: () => void = () => undefined;
-  const answered = new Promise<{ readonly text: string; readonly localPort: number }>((resolve, reject) => {
-    if (protocol === 'tcp') {
-      const socket = connect({ host: FRONTEND, port, localAddress: address }, () => socket.write('who'));
-      const { promise: data } = once(socket);
-      void data.then((text) => resolve({ text, localPort: socket.localPort ?? 0 }));
-      socket.once('error', reject);
-      // A RST leaves no TIME_WAIT behind.
-      close = () => socket.resetAndDestroy();
-      return;
-    }
-    const socket = createSocket('udp4');
-    const send = (): void => socket.send('who', port, FRONTEND);
-    const again = setInterval(send, 1000);
-    socket.once('message', (data) => resolve({ text: data.toString(), localPort: socket.address().port }));
-    socket.once('error', reject);
-    socket.bind(0, address, send);
-    close = () => {
-      clearInterval(again);
-      socket.close();
-    };
-  });
-  try {
-    const { text, localPort } = await within(answered, 10_000, `an answer from ${FRONTEND}:${port}`);
-    const backend = text.split(':')[0] ?? '';
+  const target = { host: FRONTEND, port, localAddress: address };
+  const told = (backend: string | undefined, localPort: number | undefined): Asked => {
+    assert.ok(backend !== undefined && localPort !== undefined, `no answer from ${FRONTEND}:${port}`);
     return { protocol, source: `${address}:${localPort}`, destination: `${FRONTEND}:${port}`, backend };
-  } finally {
-    close();
-  }
-}
-
-function once(socket: ReturnType<typeof connect>): { readonly promise: Promise<string> } {
-  return {
-    promise: new Promise((resolve) => socket.once('data', (data: Buffer) => resolve(data.toString()))),
   };
+  if (protocol === 'tcp') {
+    const client = await TcpClient.connect(target, 10_000);
+    const asked = told(await client.backend(10_000), client.socket.localPort);
+    // A RST leaves no TIME_WAIT behind.
+    client.socket.resetAndDestroy();
+    return asked;
+  }
+  const client = await UdpClient.open(target);
+  const asked = told(await client.backend(10), client.socket.address().port);
+  client.close();
+  return asked;
 }
 
 void describe(`${ALL} flows with two changes of health`, () => {
-  const nvas: NvaProcess[] = [];
+  let nvas: readonly NvaProcess[] = [];
   let folder: string;
   let socket: string;
   let flowLog: string;
@@ -88,10 +69,7 @@ void describe(`${ALL} flows with two changes of health`, () => {
     folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
     socket = join(folder, 'admin.sock');
     flowLog = join(folder, 'flow.log');
-    for (const number of [1, 2, 3]) {
-      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
-      nvas.push(await NvaProcess.start(options));
-    }
+    nvas = await NvaProcess.startAll(host, PORTS);
     balancer = await HaportsProcess.start(
       labConfig(host, {
         listenPorts: PORTS,

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { ipAddress } from '../../src/model/address.js';
-import type { Backend, BackendPool, Probe, ProbeResult } from '../../src/model/configuration.js';
+import type { Probe, ProbeResult } from '../../src/model/configuration.js';
 import { initialHealth, observe } from '../../src/health/thresholds.js';
-import { evaluatePool, type BackendInputs } from '../../src/selection/pool.js';
+import { evaluatePool } from '../../src/selection/pool.js';
+import { aBackend } from '../unit/selection/fixtures.js';
 
 const result: fc.Arbitrary<ProbeResult> = fc.constantFrom<ProbeResult>(
   { verdict: 'success', answer: 'explicit', evidence: 'ok', durationMs: 1 },
@@ -93,11 +93,10 @@ test('observe() with damping is never up when it would be down without, and neve
 
 const member = fc.record({
   priority: fc.integer({ min: 0, max: 3 }),
-  configuredWeight: fc.integer({ min: 0, max: 2 }),
   health: fc.constantFrom('unknown', 'up', 'down'),
   adminState: fc.constantFrom('none', 'up', 'down'),
   draining: fc.boolean(),
-  weight: fc.option(fc.integer({ min: 0, max: 2 }), { nil: undefined }),
+  weight: fc.nat(2),
 } as const);
 
 test('evaluatePool() serves exactly whom a plain reading of the rules names', () => {
@@ -105,43 +104,18 @@ test('evaluatePool() serves exactly whom a plain reading of the rules names', ()
     fc.property(
       fc.array(member, { maxLength: 12 }),
       fc.integer({ min: 1, max: 4 }),
-      fc.boolean(),
-      (members, minimumHealthy, hasProbe) => {
-        const backends = members.map(({ priority, configuredWeight }, index): Backend => {
-          const address = ipAddress(`10.0.0.${index + 1}`);
-          const id = `p/${address.text}`;
-          return {
-            id,
-            name: id,
-            address,
-            weight: configuredWeight,
-            priority,
-            adminState: 'none',
-            floatingAddresses: {},
-          };
-        });
-        const pool: BackendPool = {
-          name: 'p',
-          backends,
-          minimumHealthy,
-          sourceAddresses: [],
-          sourcePorts: [],
-          proxyProtocol: 'none',
-          connectTimeoutMs: 1,
-          connectAttempts: 1,
-        };
+      (members, minimumHealthy) => {
+        const backends = members.map(({ priority }, index) =>
+          aBackend(`nva-${index}`, `10.0.0.${index + 1}`, { priority }),
+        );
         const evaluation = evaluatePool(
-          pool,
-          (backend): BackendInputs => {
-            const { health, adminState, draining, weight } = members[backends.indexOf(backend)]!;
-            return { health, adminState, draining, ...(weight === undefined ? {} : { weight }) };
-          },
-          hasProbe,
+          { backends, minimumHealthy },
+          (backend) => members[backends.indexOf(backend)]!,
         );
 
         const alive = (m: (typeof members)[number]) =>
-          m.adminState === 'up' || (m.adminState === 'none' && (!hasProbe || m.health === 'up'));
-        const wanted = members.map((m) => alive(m) && !m.draining && (m.weight ?? m.configuredWeight) > 0);
+          m.adminState === 'up' || (m.adminState === 'none' && m.health === 'up');
+        const wanted = members.map((m) => alive(m) && !m.draining && m.weight > 0);
         const groups = [0, 1, 2, 3].map(
           (p) => members.filter((m, i) => wanted[i] && m.priority === p).length,
         );
@@ -153,14 +127,13 @@ test('evaluatePool() serves exactly whom a plain reading of the rules names', ()
           backends,
         );
         assert.equal(evaluation.servingPriority, serving < 0 ? undefined : serving);
-        assert.equal(evaluation.allDown, !wanted.includes(true));
         evaluation.backends.forEach((state, index) => {
           const m = members[index]!;
           assert.equal(state.eligible, wanted[index]);
           assert.equal(state.serving, wanted[index] && m.priority === serving);
           assert.equal(state.exclusion === undefined, state.serving);
           assert.equal(state.invalidBecause === undefined, state.valid);
-          const dead = m.adminState === 'none' && hasProbe && m.health === 'down';
+          const dead = m.adminState === 'none' && m.health === 'down';
           assert.equal(state.valid, !dead && m.adminState !== 'down');
         });
       },

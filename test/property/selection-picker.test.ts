@@ -58,7 +58,7 @@ test('pickForRule() never gives an excluded backend, and finds one whenever the 
     fc.property(tuples, tables, exclusions, fc.nat(1_000_000), (tuple, table, excluded, sequence) => {
       const state = stateWith({ distribution: 'five-tuple', symmetric: false }, table);
       const free = [...table].some((owner) => !excluded.has(`nvas/10.0.0.${owner + 1}`));
-      const result = picker.pickForPacket(state, 0, tuple, sequence, excluded);
+      const result = picker.pickForRule(state, 0, tuple, excluded, sequence);
       assert.equal(result.kind, free ? 'picked' : 'none');
       if (result.kind !== 'picked') return;
       assert.ok(!excluded.has(result.backendId));

@@ -7,7 +7,7 @@ import { Reloader } from '../../src/control/reload.js';
 import { loadConfigurationText } from '../../src/config/load.js';
 import { ProbeScheduler } from '../../src/health/scheduler.js';
 import type { ProbeRunner } from '../../src/health/probes.js';
-import { ProbeHealth, initialHealth, observe } from '../../src/health/tracker.js';
+import { ProbeHealth } from '../../src/health/tracker.js';
 import { ipAddress, type Protocol } from '../../src/model/address.js';
 import { parseDuration, type AdminState, type ProbeResult } from '../../src/model/configuration.js';
 import { errorCode, errorMessage } from '../../src/model/errors.js';
@@ -167,8 +167,7 @@ export class ControlLoop {
   #create(): Parts {
     const clock = this.#clock;
     const runner: ProbeRunner = { run: (_, address, signal) => this.#answer(address.text, signal) };
-    const tracker = { initialHealth, observe };
-    const health = new ProbeHealth(new ProbeScheduler({ clock, runner, tracker, random: () => 0 }));
+    const health = new ProbeHealth(new ProbeScheduler({ clock, runner, random: () => 0 }));
     const plane = this.#createPlane();
     const onEvent = (event: ControlEvent): void => {
       const said = describeEvent(event, 'port-sockets');

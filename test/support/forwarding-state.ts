@@ -59,13 +59,9 @@ export function testState(parts: TestStateParts): ForwardingState {
     backends: backends.map(({ backend }) => backend),
     ...parts.pool,
   });
-  const configuration = relinked({
+  const configuration = testConfiguration({
     digest: parts.digest ?? 'a'.repeat(64),
-    compat: 'none',
-    seed: 0,
     tableSize: table.length,
-    workers: 0,
-    instance: 'haports',
     frontends: [testFrontend(parts.frontend)],
     probes: parts.probes ?? [],
     backendPools: [pool],
@@ -77,20 +73,38 @@ export function testState(parts: TestStateParts): ForwardingState {
       embryonicTimeoutMs: 10_000,
       ...parts.limits,
     },
-    logging: { level: 'info', format: 'json' },
-    shutdownDeadlineMs: 30_000,
   });
   const rule = configuration.rules[0]!;
   const view = {
     key: viewKey(rule),
     pool,
-    ...(rule.probe === undefined ? {} : { probe: rule.probe }),
+    probe: rule.probe,
     backends,
     table,
     servingPriority: 0,
     ...(parts.failOpen === true && eligible.length === 0 ? { failOpenTable: tableOf(everybody) } : {}),
   };
   return { revision: parts.revision ?? 1, configuration, views: [view], viewOfRule: [0] };
+}
+
+/** One HA-ports rule over an empty pool, where nothing else is said. */
+export function testConfiguration(overrides: Partial<Configuration> = {}): Configuration {
+  return relinked({
+    digest: 'd'.repeat(64),
+    compat: 'none',
+    seed: 0,
+    tableSize: 7,
+    workers: 0,
+    instance: 'haports',
+    frontends: [testFrontend()],
+    probes: [],
+    backendPools: [testPool()],
+    rules: [testRule()],
+    limits: { tcpFlows: 100, udpFlows: 100, embryonicFlows: 100, embryonicTimeoutMs: 10_000 },
+    logging: { level: 'info', format: 'json' },
+    shutdownDeadlineMs: 30_000,
+    ...overrides,
+  });
 }
 
 /** The same, each rule linked to what the configuration has by the name of what it was linked to. Rules that are stay. */
@@ -169,26 +183,40 @@ function testProbe(name: string): Probe {
   };
 }
 
+/** Of pool "nvas". */
+export function aBackend(name: string, address: string, overrides: Partial<Backend> = {}): Backend {
+  return {
+    id: `nvas/${address}`,
+    name,
+    address: ipAddress(address),
+    weight: 1,
+    priority: 0,
+    adminState: 'none',
+    floatingAddresses: {},
+    ...overrides,
+  };
+}
+
+/** Up and serving, where nothing else is said. */
+export function aBackendState(backend: Backend, overrides: Partial<BackendState> = {}): BackendState {
+  return {
+    backend,
+    health: 'up',
+    adminState: backend.adminState,
+    ...{ wantedWeight: backend.weight, weightOrigin: 'configured', rampPercent: 100 },
+    effectiveWeight: backend.weight,
+    eligible: true,
+    valid: true,
+    serving: true,
+    ...overrides,
+  };
+}
+
 function testBackend({ address, backend, ...state }: TestBackend): BackendState {
   const eligible = state.eligible ?? state.valid ?? true;
+  const down = { health: 'down', eligible, serving: false, exclusion: 'probe-down' } as const;
   return {
-    backend: {
-      id: `nvas/${address}`,
-      name: `nva-${address}`,
-      address: ipAddress(address),
-      weight: 1,
-      priority: 0,
-      adminState: 'none',
-      floatingAddresses: {},
-      ...backend,
-    },
-    health: eligible ? 'up' : 'down',
-    adminState: 'none',
-    ...{ wantedWeight: 1, weightOrigin: 'configured', rampPercent: 100, effectiveWeight: 1 },
-    eligible,
-    valid: true,
-    serving: eligible,
-    ...(eligible ? {} : { exclusion: 'probe-down' }),
+    ...aBackendState(aBackend(`nva-${address}`, address, backend), eligible ? {} : down),
     ...(state.valid === false ? { invalidBecause: 'probe-down' } : {}),
     ...state,
   };

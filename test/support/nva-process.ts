@@ -24,6 +24,16 @@ export class NvaProcess {
     return new NvaProcess(options, await launch(options));
   }
 
+  /** `nva-1` at `host(11)` and on, with their health on port 9000. */
+  static startAll(host: (number: number) => string, ports: string, count = 3): Promise<NvaProcess[]> {
+    const numbers = Array.from({ length: count }, (_, index) => index + 1);
+    return Promise.all(
+      numbers.map((n) =>
+        NvaProcess.start({ name: `nva-${n}`, address: host(10 + n), ports, healthPort: 9000 }),
+      ),
+    );
+  }
+
   freeze(): void {
     this.#child.kill('SIGSTOP');
   }

@@ -25,9 +25,10 @@ export class CapturedPorts {
   }
 }
 
-/** All captured ports of a protocol: by the frontend's address, or by the number of its private addresses. */
+/** All captured ports of a protocol, by the number of the frontend's private addresses. */
 export class CapturedFrontends {
-  readonly #byAddress = new Map<string, CapturedPorts>();
+  /** Of frontends that some rule serves over this protocol. */
+  readonly all: readonly CapturedPorts[];
   readonly #byNumber: (CapturedPorts | undefined)[] = [];
   readonly #numbers: ReadonlyMap<string, number>;
 
@@ -42,26 +43,16 @@ export class CapturedFrontends {
       frontends.map(({ address }) => address),
       block,
     );
-    for (const frontend of frontends) {
+    this.all = frontends.flatMap((frontend) => {
       const served = slots.filter(
         ({ rule }) => rule.frontend === frontend && rule.protocols.includes(protocol),
       );
       const first = served.find(({ rule }) => !rule.haPorts) ?? served[0];
-      if (first === undefined) continue;
+      if (first === undefined) return [];
       const owners = rulePorts.at(protocol, frontend.address);
-      const ports = new CapturedPorts(frontend, first, owners, slots);
-      this.#byAddress.set(frontend.address.text, ports);
-      this.#byNumber[this.numberOf(frontend.address)] = ports;
-    }
-  }
-
-  /** Of frontends that some rule serves over this protocol. */
-  all(): readonly CapturedPorts[] {
-    return [...this.#byAddress.values()];
-  }
-
-  of(frontendAddress: string): CapturedPorts | undefined {
-    return this.#byAddress.get(frontendAddress);
+      return [new CapturedPorts(frontend, first, owners, slots)];
+    });
+    for (const ports of this.all) this.#byNumber[this.numberOf(ports.frontend.address)] = ports;
   }
 
   numbered(number: number): CapturedPorts | undefined {

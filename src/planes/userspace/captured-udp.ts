@@ -95,11 +95,6 @@ export class ClientResolver {
     });
   }
 
-  /** Origins known, and clients that wait for theirs. */
-  get size(): { readonly known: number; readonly waiting: number } {
-    return { known: this.#known.size, waiting: this.#waiting.size };
-  }
-
   /** Before the first datagram. */
   serve(host: CapturedHost): void {
     this.#host = host;

@@ -178,7 +178,7 @@ function addCaptured(
   worker: number,
 ): void {
   const frontends = new CapturedFrontends(configuration, rules, 'tcp', capture);
-  for (const { frontend, first } of frontends.all()) {
+  for (const { frontend, first } of frontends.all) {
     const address = ipAddress(frontend.address.family === 4 ? '0.0.0.0' : '::');
     const end = { protocol: 'tcp', address, port: capture.port } as const;
     if (plan.get(end) !== undefined) continue;
@@ -187,7 +187,7 @@ function addCaptured(
   }
   if (!isCaptured('udp', capture)) return;
   const udp = new CapturedFrontends(configuration, rules, 'udp', capture);
-  for (const ports of udp.all()) {
+  for (const ports of udp.all) {
     const { address: own } = ports.frontend;
     const address = captureAddress(own.family, udp.numberOf(own), 0, capture.block);
     const end = { protocol: 'udp', address, port: capture.port + worker } as const;

@@ -481,8 +481,7 @@ function* batchesOf(bindings: readonly ListenerBinding[]): Generator<readonly Li
 /** Names of those that a socket serves: a captured TCP socket serves all of its family. */
 function frontendsOf({ captured, slot, address }: ListenerBinding): readonly string[] {
   if (captured?.protocol !== 'tcp') return [slot.rule.frontend.name];
-  return captured.frontends
-    .all()
+  return captured.frontends.all
     .filter(({ frontend }) => frontend.address.family === address.family)
     .map(({ frontend }) => frontend.name);
 }

@@ -6,7 +6,6 @@ import { EventQueue } from '../../flows/event-queue.js';
 import { FlowManager } from '../../flows/flow-manager.js';
 import { flowRecord } from '../../flows/flow.js';
 import { WHEEL_TICK_MS } from '../../flows/idle-wheel.js';
-import { arrivalRow, trafficRow } from '../../flows/traffic.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Hash32 } from '../../selection/flow-hash.js';
 import { Picker } from '../../selection/picker.js';
@@ -137,8 +136,8 @@ export class UserspacePlane implements WorkerPlane {
     const { table, traffic } = manager;
     manager.settleAll();
     return Promise.resolve({
-      traffic: traffic.allTraffic().map(trafficRow),
-      arrivals: traffic.allArrivals().map(arrivalRow),
+      traffic: traffic.rows(),
+      arrivals: traffic.arrivalRows(),
       table: { tcp: table.use('tcp'), udp: table.use('udp'), embryonic: table.use('embryonic') },
       connectSeconds: this.#connectLatency.snapshot(),
       sourcePorts: sourcePorts.uses(),

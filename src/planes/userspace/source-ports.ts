@@ -1,8 +1,10 @@
 import type { EventQueue } from '../../flows/event-queue.js';
 import type { IpAddress, Protocol } from '../../model/address.js';
+import type { BackendPool } from '../../model/configuration.js';
 import type { SourcePortPressure } from '../../model/events.js';
 import { portSetContains, portSetSize, type PortRange, type PortSet } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
+import type { BackendEndpoint } from '../../selection/picker.js';
 import type { SourcePortUse } from '../contract.js';
 
 /** Where a socket will connect from and to. The same source port serves different destinations at the same time. */
@@ -14,6 +16,32 @@ export interface SourcePortRequest {
   readonly destinationPort: number;
   /** To choose from: the pool's `sourcePorts`, of which a worker takes its part. */
   readonly ports: PortSet;
+}
+
+/** Of a socket from that address to a backend. */
+export function portRequest(
+  protocol: Protocol,
+  source: IpAddress,
+  { backendId, endpoint, pool }: DialTarget,
+): SourcePortRequest {
+  const { address: destination, port: destinationPort } = endpoint;
+  return { protocol, backendId, source, destination, destinationPort, ports: pool.sourcePorts };
+}
+
+/** A backend to be reached, and the pool that says from where. */
+export interface DialTarget {
+  readonly backendId: string;
+  readonly endpoint: BackendEndpoint;
+  readonly pool: Pick<BackendPool, 'sourceAddresses' | 'sourcePorts'>;
+}
+
+/** The pool's source addresses of the backend's family, from the `turn`-th on and round. */
+export function sourcesInTurn({ endpoint, pool }: DialTarget, turn: number): readonly IpAddress[] {
+  const { sourceAddresses } = pool;
+  if (sourceAddresses.length === 0) return sourceAddresses;
+  const sources = sourceAddresses.filter(({ family }) => family === endpoint.address.family);
+  const first = sources.length === 0 ? 0 : turn % sources.length;
+  return [...sources.slice(first), ...sources.slice(0, first)];
 }
 
 export interface SourcePortsDeps {

@@ -27,7 +27,7 @@ import { WorkerSupervisor, type WorkerPeers } from './supervisor.js';
 
 export interface WorkerGroupDeps {
   readonly clock: Clock;
-  /** Starts workers that share their TCP sockets. */
+  /** Starts workers; where they share their TCP sockets, such as can. */
   readonly launch: WorkerLauncher;
   /** Done in this process, before the first worker listens on a port. */
   readonly tryTcpPort: PortTrial;
@@ -38,12 +38,12 @@ export interface WorkerGroupDeps {
 }
 
 export interface WorkerGroupOptions extends PlaneOptions {
-  /** 2 or more. */
+  /** 1 or more. */
   readonly workers: number;
 }
 
 /**
- * One data plane over several data workers, each of which is replaced when it dies. TCP sockets are shared by all, or
+ * One data plane over one or several data workers, each of which is replaced when it dies. TCP sockets are shared by all, or
  * belong to one worker, as UDP sockets do, and to its replacement after it. Caps hold over all workers, see LimitBroker;
  * those per client address hold in each.
  */
@@ -78,9 +78,9 @@ export class WorkerGroup implements HandOverPlane {
         };
         return { ...limits, ...ports, left };
       };
-      const plane = new WorkerSupervisor({ clock, launch, join }, { ...options, worker });
-      plane.subscribe((events) => this.#relay(this.#events.merge(worker, events)));
-      return plane;
+      const onEvents = (events: readonly PlaneEvent[]): void =>
+        this.#relay(this.#events.merge(worker, events));
+      return new WorkerSupervisor({ clock, launch, join, onEvents }, { ...options, worker });
     });
   }
 
@@ -124,18 +124,16 @@ export class WorkerGroup implements HandOverPlane {
     const parts = await Promise.all(this.#workers.map((worker) => worker.counters()));
     const sum = mergeCounters(parts);
     const limits = this.#state?.configuration.limits;
-    const limitOf = (present: number, cap: number | undefined): number => cap ?? present;
+    const { tcp, udp, embryonic } = sum.table;
+    // The shares of the workers add up to it, but for what is on its way from one to another.
+    const whole = limits && {
+      tcp: { ...tcp, limit: limits.tcpFlows },
+      udp: { ...udp, limit: limits.udpFlows },
+      embryonic: { ...embryonic, limit: limits.embryonicFlows },
+    };
     return {
       ...sum,
-      // The shares of the workers add up to it, but for what is on its way from one to another.
-      table: {
-        tcp: { ...sum.table.tcp, limit: limitOf(sum.table.tcp.limit, limits?.tcpFlows) },
-        udp: { ...sum.table.udp, limit: limitOf(sum.table.udp.limit, limits?.udpFlows) },
-        embryonic: {
-          ...sum.table.embryonic,
-          limit: limitOf(sum.table.embryonic.limit, limits?.embryonicFlows),
-        },
-      },
+      table: whole ?? sum.table,
       eventLoopDelaySeconds: parts.map(({ eventLoopDelaySeconds: [own] }) => own ?? Number.NaN),
     };
   }
@@ -145,7 +143,7 @@ export class WorkerGroup implements HandOverPlane {
   }
 
   async answer(): Promise<void> {
-    await Promise.all(this.#workers.map((worker) => worker.answer()));
+    await Promise.all(this.#workers.map((worker) => worker.flows({ limit: 1 })));
   }
 
   subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
@@ -203,14 +201,25 @@ export class WorkerGroup implements HandOverPlane {
   async #apply(state: ForwardingState): Promise<ApplyReport> {
     const before = this.#state;
     const changes = before !== undefined && before.configuration.digest !== state.configuration.digest;
+    const reports = await this.#takeOver(state, changes ? before : undefined);
+    if (reports.some((report) => report !== undefined)) return this.#merge(state, reports);
+    // A start takes what it can get, but another configuration is taken over whole or not at all.
+    if (changes) await this.#goBack(before);
+    await this.#firstReplacement(changes ? before : state, reports);
+    return changes ? this.#apply(state) : this.#merge(state, reports);
+  }
+
+  /** `before`: the state of another configuration, which all keep if one cannot take over the new one. */
+  async #takeOver(
+    state: ForwardingState,
+    before: ForwardingState | undefined,
+  ): Promise<(ApplyReport | undefined)[]> {
     try {
-      if (changes) await allOf(this.#workers.map((worker) => worker.prepareIfAlive(state)));
+      if (before !== undefined) await allOf(this.#workers.map((worker) => worker.prepare(state)));
       this.#adopt(state);
-      const reports = await allOf(this.#workers.map((worker) => worker.applyIfAlive(state)));
-      if (reports.every((report) => report === undefined)) await this.#applyToFirst(state, reports);
-      return this.#merge(state, reports);
+      return await allOf(this.#workers.map((worker) => worker.apply(state)));
     } catch (error) {
-      if (changes) await this.#goBack(before);
+      if (before !== undefined) await this.#goBack(before);
       throw error;
     }
   }
@@ -218,18 +227,17 @@ export class WorkerGroup implements HandOverPlane {
   /** Workers that have taken over or prepared another configuration are where they were again. */
   async #goBack(before: ForwardingState): Promise<void> {
     this.#adopt(before);
-    await Promise.allSettled(this.#workers.map((worker) => worker.applyIfAlive(before)));
+    await Promise.allSettled(this.#workers.map((worker) => worker.apply(before)));
   }
 
-  /** Waits for the first replacement, where no worker is left. */
-  async #applyToFirst(state: ForwardingState, reports: (ApplyReport | undefined)[]): Promise<void> {
-    try {
-      await Promise.any(
-        this.#workers.map(async (worker, index) => (reports[index] = await worker.apply(state))),
-      );
-    } catch {
+  /** Waits for it where no worker is left. */
+  async #firstReplacement(state: ForwardingState, reports: (ApplyReport | undefined)[]): Promise<void> {
+    const replaced = this.#workers.map(async (worker, index) => {
+      reports[index] = (await worker.apply(state)) ?? (await worker.replaced());
+    });
+    await Promise.any(replaced).catch(() => {
       throw workerLost();
-    }
+    });
   }
 
   #merge({ revision }: ForwardingState, reports: readonly (ApplyReport | undefined)[]): ApplyReport {

@@ -4,6 +4,7 @@ import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import { portSetSize } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
+import type { Channel } from '../../runtime/peer.js';
 import type {
   ApplyReport,
   FlowPage,
@@ -17,7 +18,7 @@ import type {
   UdpStop,
   WorkerPlane,
 } from '../contract.js';
-import { expose, remote, type Channel, type Deadlines } from './rpc.js';
+import { expose, remote, type Deadlines } from './rpc.js';
 
 /** What a data worker is told when it starts. */
 export interface WorkerOptions extends PlaneOptions {

@@ -1,4 +1,4 @@
-import { firstShare, type CapShare, type CapShares, type CapUse, type CapUses } from '../../flows/caps.js';
+import { firstShare, type CapShare, type CapShares, type CapUses } from '../../flows/caps.js';
 import type { ListeningSocket } from '../contract.js';
 import type { Pulse, TcpEnd, WorkerApi } from './host.js';
 
@@ -24,6 +24,8 @@ interface Account {
 }
 
 interface Member {
+  /** By name of the cap. */
+  accounts: ReadonlyMap<string, Account>;
   /** Of the last shares sent. */
   sequence: number;
   lives: boolean;
@@ -39,32 +41,32 @@ interface Member {
  */
 export class LimitBroker {
   readonly #members: readonly Member[];
-  readonly #accounts = new Map<string, readonly Account[]>();
   #caps: ReadonlyMap<string, number> = new Map();
 
   constructor(workers: number) {
-    this.#members = Array.from({ length: workers }, () => ({ sequence: 0, lives: true, hasDied: false }));
+    this.#members = Array.from({ length: workers }, () => ({
+      ...{ accounts: new Map<string, Account>(), sequence: 0, lives: true, hasDied: false },
+    }));
   }
 
   /** To be called before any worker gets to know of these caps. A living worker takes the first share of a new one. */
   setCaps(caps: ReadonlyMap<string, number>): void {
     this.#caps = caps;
-    for (const name of [...this.#accounts.keys()]) if (!caps.has(name)) this.#accounts.delete(name);
-    for (const [name, cap] of caps) {
-      if (this.#accounts.has(name)) continue;
-      const accounts = this.#members.map(({ lives }, worker) => {
-        const share = lives ? firstShare(cap, worker, this.#members.length) : 0;
-        return { used: 0, wanting: 0, share, shareOfCap: cap, charge: share };
-      });
-      this.#accounts.set(name, accounts);
+    const workers = this.#members.length;
+    for (const [worker, member] of this.#members.entries()) {
+      const first = (cap: number): number => (member.lives ? firstShare(cap, worker, workers) : 0);
+      member.accounts = this.#accounts(
+        (name, cap) => member.accounts.get(name) ?? newAccount(cap, first(cap)),
+      );
     }
   }
 
   /** To be called before the worker is started. Its pulses go to the result, and `left` when its process has exited. */
   join(worker: number, { allow }: Pick<WorkerApi, 'allow'>): { pulse(pulse: Pulse): void; left(): void } {
-    const member = this.#memberOf(worker);
+    const member = this.#members[worker];
+    if (member === undefined) throw new RangeError(`There is no worker ${worker}`);
     const handOut = (which: 'all' | 'changed'): void => {
-      const shares = this.#handOut(worker, which);
+      const shares = this.#handOut(member, which);
       if (shares.size > 0) allow(++member.sequence, shares);
     };
     member.lives = true;
@@ -72,33 +74,28 @@ export class LimitBroker {
     return {
       pulse: ({ uses, sharesSeen }) => {
         if (uses === undefined || !member.lives) return;
-        this.#note(worker, uses, sharesSeen);
+        note(member, uses, sharesSeen);
         handOut('changed');
       },
-      left: () => this.#bury(worker),
+      left: () => {
+        const accounts = this.#accounts((_, cap) => newAccount(cap, 0));
+        Object.assign(member, { accounts, sequence: 0, lives: false, hasDied: true });
+      },
     };
   }
 
-  #note(worker: number, uses: CapUses, sharesSeen: number): void {
-    const upToDate = sharesSeen === this.#memberOf(worker).sequence;
-    for (const [name, accounts] of this.#accounts) {
-      const account = accounts[worker];
-      const use: CapUse | undefined = uses.get(name);
-      if (account === undefined || use === undefined) continue;
-      account.used = use.used;
-      account.wanting = use.wanting ? WANTING_PULSES : Math.max(0, account.wanting - 1);
-      account.charge = Math.max(upToDate ? account.share : account.charge, use.used);
-    }
+  #accounts(account: (name: string, cap: number) => Account): ReadonlyMap<string, Account> {
+    return new Map([...this.#caps].map(([name, cap]) => [name, account(name, cap)]));
   }
 
-  #handOut(worker: number, which: 'all' | 'changed'): CapShares {
+  #handOut(member: Member, which: 'all' | 'changed'): CapShares {
     const shares = new Map<string, CapShare>();
     for (const [name, cap] of this.#caps) {
-      const accounts = this.#accounts.get(name);
-      const account = accounts?.[worker];
-      if (accounts === undefined || account === undefined) continue;
+      const accounts = this.#members.flatMap((one) => one.accounts.get(name) ?? []);
+      const account = member.accounts.get(name);
+      if (account === undefined) continue;
       const unclaimed = Math.max(0, cap - sum(accounts, ({ charge }) => charge));
-      const share = Math.min(fairShare(cap, accounts, worker), account.share + unclaimed);
+      const share = Math.min(fairShare(cap, accounts, account), account.share + unclaimed);
       if (which === 'changed' && share === account.share && cap === account.shareOfCap) continue;
       account.share = share;
       account.shareOfCap = cap;
@@ -107,43 +104,34 @@ export class LimitBroker {
     }
     return shares;
   }
+}
 
-  #bury(worker: number): void {
-    const member = this.#memberOf(worker);
-    member.lives = false;
-    member.hasDied = true;
-    member.sequence = 0;
-    for (const accounts of this.#accounts.values()) {
-      const account = accounts[worker];
-      if (account === undefined) continue;
-      account.used = 0;
-      account.wanting = 0;
-      account.share = 0;
-      account.charge = 0;
-    }
-  }
+function newAccount(cap: number, share: number): Account {
+  return { used: 0, wanting: 0, share, shareOfCap: cap, charge: share };
+}
 
-  #memberOf(worker: number): Member {
-    const member = this.#members[worker];
-    if (member === undefined) throw new RangeError(`There is no worker ${worker}`);
-    return member;
+function note({ accounts, sequence }: Member, uses: CapUses, sharesSeen: number): void {
+  for (const [name, account] of accounts) {
+    const use = uses.get(name);
+    if (use === undefined) continue;
+    account.used = use.used;
+    account.wanting = use.wanting ? WANTING_PULSES : Math.max(0, account.wanting - 1);
+    account.charge = Math.max(sharesSeen === sequence ? account.share : account.charge, use.used);
   }
 }
 
-/** What a worker should have: what it uses, and its part of what is free. */
-function fairShare(cap: number, accounts: readonly Account[], worker: number): number {
-  const account = accounts[worker];
-  if (account === undefined) return 0;
+/** What a worker should have: what it uses, and its part of what is free. `accounts`: of all workers, in their order. */
+function fairShare(cap: number, accounts: readonly Account[], account: Account): number {
   const total = sum(accounts, ({ used }) => used);
   if (total > cap) return Math.floor((account.used * cap) / total);
   const free = cap - total;
   const weights = sum(accounts, weight);
   const part = (one: Account): number => Math.floor((free * weight(one)) / weights);
   const rest = free - sum(accounts, part);
+  const own = accounts.indexOf(account);
   const isServedBefore = (other: Account, index: number): boolean =>
-    urgency(other) > urgency(account) || (urgency(other) === urgency(account) && index < worker);
-  const before = accounts.filter((other, index) => index !== worker && isServedBefore(other, index)).length;
-  return account.used + part(account) + (before < rest ? 1 : 0);
+    urgency(other) > urgency(account) || (urgency(other) === urgency(account) && index < own);
+  return account.used + part(account) + (accounts.filter(isServedBefore).length < rest ? 1 : 0);
 }
 
 function weight({ wanting }: Account): number {

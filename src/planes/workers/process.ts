@@ -1,15 +1,6 @@
-import { fork, type ChildProcess, type SendHandle } from 'node:child_process';
+import { fork, type ChildProcess } from 'node:child_process';
 import cluster from 'node:cluster';
-import type { Channel, SentHandle } from './rpc.js';
-
-/** A data worker's process, as its supervisor sees it. */
-export interface WorkerProcess {
-  readonly pid: number | undefined;
-  readonly channel: Channel;
-  /** Resolves with `exit code 1` or `signal SIGKILL` when it is gone. Never rejects. */
-  readonly exited: Promise<string>;
-  kill(): void;
-}
+import { channelTo, peerOf, type Channel, type PeerProcess } from '../../runtime/peer.js';
 
 /**
  * For glibc; other systems ignore it (mallopt(3)). V8's helper threads would have arenas of their own: one arena has a
@@ -52,18 +43,17 @@ function workerEnvironment(): NodeJS.ProcessEnv {
 
 const STDIO = ['ignore', 'inherit', 'inherit', 'ipc'] as const;
 
-export type WorkerLauncher = () => WorkerProcess;
+export type WorkerLauncher = () => PeerProcess;
 
 /** Starts the script as a child with a structured-clone channel; its output is this process's output. */
-export function forkWorker(scriptPath: string): WorkerProcess {
+export function forkWorker(scriptPath: string): PeerProcess {
   const child = fork(scriptPath, [], {
     serialization: 'advanced',
     execArgv: workerOptions(),
     env: workerEnvironment(),
     stdio: [...STDIO],
   });
-  const exited = exitOf(child);
-  return { pid: child.pid, channel: childChannel(child), exited, kill: () => child.kill('SIGKILL') };
+  return { ...peerOf(child), channel: childChannel(child) };
 }
 
 /**
@@ -71,7 +61,7 @@ export function forkWorker(scriptPath: string): WorkerProcess {
  * on it, the workers accept by themselves (SCHED_NONE). A connection that waits to be accepted survives a worker's
  * death. One worker alone is better off with sockets of its own: handing one over takes some 0.3 ms.
  */
-export function forkSharingWorker(scriptPath: string): WorkerProcess {
+export function forkSharingWorker(scriptPath: string): PeerProcess {
   cluster.schedulingPolicy = cluster.SCHED_NONE;
   cluster.setupPrimary({
     exec: scriptPath,
@@ -86,20 +76,9 @@ export function forkSharingWorker(scriptPath: string): WorkerProcess {
   const channel = patientChannel(childChannel(child));
   const closed = new Promise<void>((resolve) => channel.onClose(resolve));
   // Only a closed channel has the cluster close the worker's share of every socket.
-  const exited = Promise.all([exitOf(child), closed]).then(([evidence]) => evidence);
-  return {
-    pid: child.pid,
-    channel,
-    exited,
-    kill: () => child.kill('SIGKILL'),
-  };
-}
-
-function exitOf(child: ChildProcess): Promise<string> {
-  return new Promise((resolve) => {
-    child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
-    child.once('error', (error) => resolve(error.message));
-  });
+  const peer = peerOf(child);
+  const exited = Promise.all([peer.exited, closed]).then(([evidence]) => evidence);
+  return { ...peer, channel, exited };
 }
 
 /**
@@ -129,16 +108,7 @@ function closeOf(child: ChildProcess): Promise<void> {
 
 function childChannel(child: ChildProcess): Channel {
   const closed = closeOf(child);
-  return {
-    send: (message, sent) => {
-      // The callback keeps a worker that died between the check and the write from being an uncaught error.
-      if (child.connected)
-        child.send(message as object, sent?.handle as SendHandle | undefined, () => sent?.release());
-      else sent?.release();
-    },
-    onMessage: (listener) => child.on('message', listener),
-    onClose: (listener) => void closed.then(listener),
-  };
+  return { ...channelTo(child), onClose: (listener) => void closed.then(listener) };
 }
 
 /** What a worker that shares sockets says first. */
@@ -149,23 +119,23 @@ const HELLO = 'hello';
  * worker the cluster itself listens from the start, so it would be lost.
  */
 function patientChannel(channel: Channel): Channel {
-  let held: { readonly message: unknown; readonly sent: SentHandle | undefined }[] | undefined = [];
+  let held: Parameters<Channel['send']>[] | undefined = [];
   channel.onMessage((message) => {
     if (message !== HELLO) return;
     const messages = held ?? [];
     held = undefined;
-    for (const waiting of messages) channel.send(waiting.message, waiting.sent);
+    for (const waiting of messages) channel.send(...waiting);
   });
   return {
-    send: (message, sent) => {
-      if (held === undefined) channel.send(message, sent);
-      else held.push({ message, sent });
+    ...channel,
+    send: (...message) => {
+      if (held === undefined) channel.send(...message);
+      else held.push(message);
     },
     onMessage: (listener) =>
       channel.onMessage((message, handle) => {
         if (message !== HELLO) listener(message, handle);
       }),
-    onClose: (listener) => channel.onClose(listener),
   };
 }
 
@@ -173,19 +143,14 @@ function patientChannel(channel: Channel): Channel {
 export function parentChannel(): Channel {
   // Else the cluster ends a worker that loses its channel at once, whatever flows it has (lib/internal/cluster/child.js).
   if (cluster.worker !== undefined) cluster.worker.exitedAfterDisconnect = true;
+  const channel = channelTo(process);
   let greeted = false;
-  const send = (message: unknown, sent?: SentHandle): void => {
-    if (process.connected)
-      process.send?.(message, sent?.handle as SendHandle | undefined, undefined, () => sent?.release());
-    else sent?.release();
-  };
   return {
-    send,
+    ...channel,
     onMessage: (listener) => {
-      process.on('message', listener);
-      if (!greeted && cluster.worker !== undefined) send(HELLO);
+      channel.onMessage(listener);
+      if (!greeted && cluster.worker !== undefined) channel.send(HELLO);
       greeted = true;
     },
-    onClose: (listener) => process.once('disconnect', listener),
   };
 }

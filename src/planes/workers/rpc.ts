@@ -1,6 +1,7 @@
 import { BalancerError, errorMessage, type ErrorCode, type ErrorSource } from '../../model/errors.js';
-import type { Clock } from '../../runtime/clock.js';
 import type { ForwardingState } from '../../model/forwarding.js';
+import type { Clock } from '../../runtime/clock.js';
+import type { Channel } from '../../runtime/peer.js';
 import { receivedSocket, type ListeningSocket } from '../contract.js';
 import { StateReceiver, StateSender, type StateMessage } from './state-transfer.js';
 
@@ -9,24 +10,6 @@ import { StateReceiver, StateSender, type StateMessage } from './state-transfer.
  * promise are calls with an answer and a deadline, those that return nothing are one-way. Messages arrive in the order
  * sent. A ListeningSocket as first argument travels with its handle, a ForwardingState without what the other side has.
  */
-
-/** What may go along with a message: Node's own object under a socket. */
-export interface SentHandle {
-  readonly handle: unknown;
-  /** Called when it has gone, or cannot go. */
-  release(): void;
-}
-
-/**
- * Two-way, ordered, structured-clone messages to another process. `send` on a closed channel is a silent no-op:
- * `onClose` reports the close.
- */
-export interface Channel {
-  send(message: unknown, sent?: SentHandle): void;
-  /** A handle that comes along belongs to the listener, which closes it. */
-  onMessage(listener: (message: unknown, handle?: unknown) => void): void;
-  onClose(listener: () => void): void;
-}
 
 /** For each function of an API: how long its answer may take, in ms. */
 export type Deadlines<Api> = {

@@ -4,11 +4,11 @@ import type { PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
+import type { PeerProcess } from '../../runtime/peer.js';
 import type {
   ApplyReport,
   FlowPage,
   FlowQuery,
-  HandOverPlane,
   ListeningSocket,
   PlaneCounters,
   StopReport,
@@ -23,7 +23,7 @@ import {
   type WorkerApi,
   type WorkerOptions,
 } from './host.js';
-import type { WorkerLauncher, WorkerProcess } from './process.js';
+import type { WorkerLauncher } from './process.js';
 import { expose, isWorkerLost, remote, workerLost } from './rpc.js';
 
 /** A worker that has lived this long was no failed start: the next death is replaced at once. */
@@ -38,8 +38,9 @@ export interface WorkerPeers extends Pick<ControlApi, 'pulse' | 'claim' | 'relea
 export interface WorkerSupervisorDeps {
   readonly clock: Clock;
   readonly launch: WorkerLauncher;
-  /** Called before a worker starts. Absent: it is the only one. */
-  readonly join?: (worker: WorkerApi) => WorkerPeers;
+  /** Called before a worker starts. */
+  readonly join: (worker: WorkerApi) => WorkerPeers;
+  readonly onEvents: (events: readonly PlaneEvent[]) => void;
 }
 
 /** An apply that waits for a replacement. */
@@ -49,7 +50,7 @@ interface Waiting {
 }
 
 interface Life {
-  readonly process: WorkerProcess;
+  readonly process: PeerProcess;
   readonly worker: WorkerApi;
   readonly launchedAtMs: number;
   /** Rejects with `LB_WORKER_LOST` where the start fails. Until then it is asked for nothing else. */
@@ -62,14 +63,13 @@ interface Life {
 }
 
 /**
- * A data plane in a child process that is replaced when it dies or leaves a call unanswered. Its flows die with it,
- * which a `worker-lost` event reports; totals continue from the last reading.
+ * One data worker: a plane in a child process that is replaced when it dies or leaves a call unanswered. Its flows die
+ * with it, which a `worker-lost` event reports; totals continue from the last reading.
  */
-export class WorkerSupervisor implements HandOverPlane {
+export class WorkerSupervisor {
   readonly #deps: WorkerSupervisorDeps;
   readonly #options: WorkerOptions;
   readonly #backoff = new Backoff({ firstMs: 50, maxMs: 5000 });
-  readonly #listeners = new Set<(events: readonly PlaneEvent[]) => void>();
   #life: Life | undefined;
   #state: ForwardingState | undefined;
   #udpFlows: readonly UdpFlowState[] = [];
@@ -130,12 +130,12 @@ export class WorkerSupervisor implements HandOverPlane {
   }
 
   /** See WorkerPlane.prepare; does nothing where there is no worker now. */
-  async prepareIfAlive(state: ForwardingState): Promise<void> {
+  async prepare(state: ForwardingState): Promise<void> {
     await this.#whenServing((worker) => worker.prepare(state));
   }
 
-  /** As apply, but resolves with undefined where there is no worker now: its successor starts with this state. */
-  async applyIfAlive(state: ForwardingState): Promise<ApplyReport | undefined> {
+  /** Resolves with undefined where there is no worker now: its successor starts with this state. */
+  async apply(state: ForwardingState): Promise<ApplyReport | undefined> {
     const before = this.#state;
     this.#state = state;
     try {
@@ -146,20 +146,10 @@ export class WorkerSupervisor implements HandOverPlane {
     }
   }
 
-  /** In the gap between two workers it waits for the next. */
-  async apply(state: ForwardingState): Promise<ApplyReport> {
-    const before = this.#state;
-    const isKnown = before?.configuration.digest === state.configuration.digest;
-    if (isKnown || this.#life !== undefined) {
-      if (!isKnown) await this.prepareIfAlive(state);
-      const report = await this.applyIfAlive(state);
-      if (report !== undefined) return report;
-      if (isKnown) return this.#replaced();
-      this.#state = before;
-    }
-    // A start takes what it can get, but another configuration is taken over whole or not at all.
-    await this.#replaced();
-    return this.apply(state);
+  /** The report of the next worker that has started. Rejects with `LB_WORKER_LOST` where there will be none. */
+  replaced(): Promise<ApplyReport> {
+    if (this.#stopping) return Promise.reject(workerLost());
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
   async flows(query: FlowQuery): Promise<FlowPage> {
@@ -178,20 +168,11 @@ export class WorkerSupervisor implements HandOverPlane {
     return this.#total(this.#lastCounters === undefined ? undefined : totalsOnly(this.#lastCounters));
   }
 
-  async answer(): Promise<void> {
-    await this.flows({ limit: 1 });
-  }
-
   flowCount(): number {
     return this.#life?.flows ?? 0;
   }
 
-  subscribe(listener: (events: readonly PlaneEvent[]) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-
-  async stop(deadlineMs: number, udp: UdpStop = 'lame-duck'): Promise<StopReport> {
+  async stop(deadlineMs: number, udp: UdpStop): Promise<StopReport> {
     this.#stopping = true;
     this.#cancelRestart();
     for (const { reject } of this.#waiting.splice(0)) reject(workerLost());
@@ -218,7 +199,7 @@ export class WorkerSupervisor implements HandOverPlane {
   }
 
   #launch(): Life {
-    const { clock, launch, join } = this.#deps;
+    const { clock, launch, join, onEvents } = this.#deps;
     const process = launch();
     const worker = remote<WorkerApi>(process.channel, WORKER_DEADLINES, {
       clock,
@@ -228,18 +209,18 @@ export class WorkerSupervisor implements HandOverPlane {
       },
     });
     const life: Life = { process, worker, launchedAtMs: clock.monotonicMs(), hasStarted: false, flows: 0 };
-    const peers = join?.(worker);
+    const peers = join(worker);
     expose<ControlApi>(process.channel, {
-      events: (events) => this.#emit(events),
+      events: onEvents,
+      claim: (ends) => peers.claim(ends),
+      release: (end) => peers.release(end),
       pulse: (pulse) => {
         life.flows = pulse.flows;
-        peers?.pulse(pulse);
+        peers.pulse(pulse);
       },
-      claim: (ends) => peers?.claim(ends) ?? Promise.resolve([]),
-      release: (end) => peers?.release(end),
       lent: (socket) => this.#onLent(socket),
     });
-    void process.exited.then(() => peers?.left());
+    void process.exited.then(() => peers.left());
     this.#life = life;
     return life;
   }
@@ -302,18 +283,12 @@ export class WorkerSupervisor implements HandOverPlane {
     void this.#watch(life);
   }
 
-  /** The report of the next worker that has started. */
-  #replaced(): Promise<ApplyReport> {
-    if (this.#stopping) return Promise.reject(workerLost());
-    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
-  }
-
   /** Reports the loss and has the next worker launched after the back-off. */
   #replace(evidence: string, flowsLost: number): void {
-    const { clock } = this.#deps;
+    const { clock, onEvents } = this.#deps;
     const { worker } = this.#options;
     this.#workersLost++;
-    this.#emit([{ type: 'worker-lost', atMs: clock.wallMs(), worker, evidence, flowsLost }]);
+    onEvents([{ type: 'worker-lost', atMs: clock.wallMs(), worker, evidence, flowsLost }]);
     this.#cancelRestart = clock.setTimer(this.#backoff.nextMs(), () => void this.#restart());
   }
 
@@ -321,10 +296,6 @@ export class WorkerSupervisor implements HandOverPlane {
     const parts = [this.#inherited, own].filter((part) => part !== undefined);
     const sum = parts.length === 0 ? NO_COUNTERS : mergeCounters(parts);
     return { ...sum, workersLost: this.#workersLost };
-  }
-
-  #emit(events: readonly PlaneEvent[]): void {
-    for (const listener of this.#listeners) listener(events);
   }
 }
 

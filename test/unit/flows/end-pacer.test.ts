@@ -152,62 +152,59 @@ describe('EndPacer', () => {
     assert.equal(lab.ended.length, before);
   });
 
-  test('a batch that takes its time delays the next, which then holds all that is due', async () => {
+  /** A pacer whose batches take until they are told to finish. */
+  function slowLab() {
     const clock = new FakeClock();
-    const batches: number[] = [];
-    let finish = (): void => undefined;
-    const pacer = new EndPacer<Flow>(clock, {
-      endBatch: (batch) => {
-        batches.push(batch.length);
-        return new Promise<void>((resolve) => (finish = resolve));
-      },
-      rank: ({ id }) => mix32(id),
-    });
+    const told: string[] = [];
+    const lab = {
+      ...{ clock, told },
+      finish: (): void => undefined,
+      pacer: new EndPacer<Flow>(clock, {
+        endBatch: (batch, backendId) => {
+          told.push(`${batch.length} of ${backendId}`);
+          return new Promise<void>((resolve) => (lab.finish = resolve));
+        },
+        rank: ({ id }) => mix32(id),
+        onOver: (backendId) => told.push(`${backendId} is over`),
+      }),
+    };
+    return lab;
+  }
+
+  test('a batch that takes its time delays the next, which then holds all that is due', async () => {
+    const lab = slowLab();
+    const { clock, told, pacer } = lab;
     pacer.replace(new Map([[BACKEND, { spreadMs: 10_000, items: flows(2000) }]]));
     await clock.advanceAsync(100);
-    assert.equal(batches.length, 1);
+    assert.equal(told.length, 1);
     await clock.advanceAsync(5000);
-    assert.equal(batches.length, 1, 'the first is still on its way');
-    finish();
+    assert.equal(told.length, 1, 'the first is still on its way');
+    lab.finish();
     await clock.advanceAsync(0.1);
-    assert.equal(batches.length, 2);
-    const done = batches.reduce((sum, length) => sum + length, 0);
+    assert.equal(told.length, 2);
+    const done = told.reduce((sum, batch) => sum + Number.parseInt(batch, 10), 0);
     assert.ok(done >= 1000 && done <= 1040, `${done}`);
-    finish();
+    lab.finish();
     pacer.stop();
     await clock.advanceAsync(10_000);
-    assert.equal(batches.length, 2);
+    assert.equal(told.length, 2);
   });
 
   test('onOver() is called once, at the end of the time and after the last batch', async () => {
-    const clock = new FakeClock();
-    const told: string[] = [];
-    let finish = (): void => undefined;
-    const pacer = new EndPacer<Flow>(clock, {
-      endBatch: (_batch, backendId) => {
-        told.push(`batch of ${backendId}`);
-        return new Promise<void>((resolve) => (finish = resolve));
-      },
-      rank: ({ id }) => mix32(id),
-      onOver: (backendId) => told.push(`${backendId} is over`),
-    });
+    const lab = slowLab();
+    const { clock, told, pacer } = lab;
     const empty = { spreadMs: 1000, items: [] };
-    pacer.replace(
-      new Map([
-        ['a', empty],
-        ['b', empty],
-      ]),
-    );
+    pacer.replace(new Map(Object.entries({ a: empty, b: empty })));
     clock.advance(500);
     pacer.add('b', flows(1));
     pacer.add('unknown', flows(1));
     clock.advance(250);
-    assert.deepEqual(told, ['batch of b']);
+    assert.deepEqual(told, ['1 of b']);
     clock.advance(250);
-    assert.deepEqual(told, ['batch of b', 'a is over']);
-    finish();
+    assert.deepEqual(told, ['1 of b', 'a is over']);
+    lab.finish();
     await clock.advanceAsync(5000);
-    assert.deepEqual(told, ['batch of b', 'a is over', 'b is over']);
+    assert.deepEqual(told, ['1 of b', 'a is over', 'b is over']);
     pacer.replace(new Map([['a', empty]]));
     await clock.advanceAsync(5000);
     assert.equal(told.length, 3);

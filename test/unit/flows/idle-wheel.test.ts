@@ -48,38 +48,6 @@ describe('IdleWheel', () => {
     });
   }
 
-  test('advance() files an entry again whose due time has moved on', () => {
-    const wheel = aWheel();
-    const entry = new Entry(1000);
-    wheel.schedule(entry);
-    entry.dueMs = 700_000;
-    assert.equal(firedAtMs(wheel, entry, 500, 800_000), 700_000);
-  });
-
-  test('schedule() brings an entry forward', () => {
-    const wheel = aWheel();
-    const entry = new Entry(200_000);
-    wheel.schedule(entry);
-    entry.dueMs = 1000;
-    wheel.schedule(entry);
-    assert.equal(wheel.size, 1);
-    assert.equal(firedAtMs(wheel, entry, 500, 5000), 1000);
-  });
-
-  test('cancel() takes out the head, middle and tail of one slot, and is idempotent', () => {
-    for (const victim of [0, 1, 2]) {
-      const wheel = aWheel();
-      const entries = [new Entry(1000), new Entry(1000), new Entry(1000)];
-      for (const entry of entries) wheel.schedule(entry);
-      wheel.cancel(entries[victim]!);
-      wheel.cancel(entries[victim]!);
-      assert.equal(wheel.size, 2);
-      const due = new Set<Entry>();
-      wheel.advance(1000, (entry) => due.add(entry));
-      assert.deepEqual(due, new Set(entries.filter((_, index) => index !== victim)));
-    }
-  });
-
   test('advance() visits all that is due after a stop longer than a turn of the wheel', () => {
     const wheel = aWheel(123_456);
     const entries = Array.from({ length: 600 }, (_, n) => new Entry(123_456 + n * 499));

@@ -11,19 +11,16 @@ import {
 } from '../../../src/model/configuration.js';
 import { AZURE_POLICY, testRule, testState, type RuleParts } from '../../support/forwarding-state.js';
 
-const gone = { address: '10.0.0.1', valid: false };
+const DOWN = { address: '10.0.0.1', valid: false };
+const SITUATIONS = {
+  'one of two down': [DOWN, '10.0.0.2'],
+  'all of two down': [DOWN, { address: '10.0.0.2', valid: false }],
+  'the only one down': [DOWN],
+} as const;
+type Situation = keyof typeof SITUATIONS;
 
-const NEXT_HOP = { mode: 'next-hop' } as const;
-
-function view(situation: 'one of two down' | 'all of two down' | 'the only one down'): PoolView {
-  const rest = {
-    'one of two down': ['10.0.0.2'],
-    'all of two down': [{ address: '10.0.0.2', valid: false }],
-    'the only one down': [],
-  }[situation];
-  const [made] = testState({ backends: [gone, ...rest], failOpen: true }).views;
-  assert.ok(made);
-  return made;
+function view(situation: Situation): PoolView {
+  return testState({ backends: SITUATIONS[situation], failOpen: true }).views[0] ?? assert.fail();
 }
 
 function ruleThat(action: FlowAction, overrides: RuleParts = {}): Rule {
@@ -33,6 +30,8 @@ function ruleThat(action: FlowAction, overrides: RuleParts = {}): Rule {
     ...overrides,
   });
 }
+
+type Kernel = Parameters<typeof policyAction>[4];
 
 describe('policyAction()', () => {
   // Azure, "Probe down behavior" and "Admin state": field.md 1.3.
@@ -45,77 +44,43 @@ describe('policyAction()', () => {
     ['the only one down', 'tcp', 'admin-down', 'persist'],
     ['one of two down', 'tcp', 'admin-down', 'persist'],
     ['one of two down', 'udp', 'admin-down', 'rebalance'],
-  ] as const satisfies readonly (readonly [
-    Parameters<typeof view>[0],
-    Protocol,
-    FlowTrigger,
-    FlowAction,
-  ])[]) {
+  ] as const) {
     test(`policyAction() as Azure: ${protocol}, ${trigger}, ${situation}: ${verdict}`, () => {
-      assert.equal(
-        policyAction(testRule({ flowPolicy: AZURE_POLICY }), protocol, trigger, view(situation), undefined),
-        verdict,
-      );
+      const rule = testRule({ flowPolicy: AZURE_POLICY });
+      assert.equal(policyAction(rule, protocol, trigger, view(situation), undefined), verdict);
     });
   }
 
-  test('policyAction() resets TCP that cannot be moved', () => {
-    for (const trigger of FLOW_TRIGGERS) {
-      assert.equal(
-        policyAction(ruleThat('rebalance'), 'tcp', trigger, view('one of two down'), undefined),
-        'reset',
-      );
-      assert.equal(
-        policyAction(ruleThat('rebalance'), 'udp', trigger, view('one of two down'), undefined),
-        'rebalance',
-      );
-    }
-  });
-
-  test('policyAction() moves TCP where backends only forward its packets', () => {
-    for (const trigger of FLOW_TRIGGERS) {
-      assert.equal(
-        policyAction(ruleThat('rebalance'), 'tcp', trigger, view('one of two down'), NEXT_HOP),
-        'rebalance',
-      );
-      assert.equal(
-        policyAction(ruleThat('reset'), 'tcp', trigger, view('one of two down'), NEXT_HOP),
-        'reset',
-      );
-    }
-    const inNat = policyAction(ruleThat('rebalance'), 'tcp', 'removed', view('one of two down'), {
-      mode: 'nat',
-    });
-    assert.equal(inNat, 'reset');
-  });
-
-  test('policyAction() gives what is configured otherwise', () => {
-    for (const action of ['persist', 'reset', 'drop'] as const) {
-      for (const trigger of FLOW_TRIGGERS) {
-        for (const protocol of ['tcp', 'udp'] as const) {
-          assert.equal(
-            policyAction(ruleThat(action), protocol, trigger, view('all of two down'), undefined),
-            action,
-          );
+  const nextHop = { mode: 'next-hop' } as const;
+  for (const [what, action, protocol, kernel, verdict] of [
+    ['resets TCP that cannot be moved', 'rebalance', 'tcp', undefined, 'reset'],
+    ['moves UDP', 'rebalance', 'udp', undefined, 'rebalance'],
+    ['moves TCP where backends only forward its packets', 'rebalance', 'tcp', nextHop, 'rebalance'],
+    ['resets that TCP where it is told to', 'reset', 'tcp', nextHop, 'reset'],
+    ['resets TCP in nat', 'rebalance', 'tcp', { mode: 'nat' }, 'reset'],
+    ...(['persist', 'reset', 'drop'] as const).flatMap((same) =>
+      (['tcp', 'udp'] as const).map((each) => [`gives ${each}`, same, each, undefined, same] as const),
+    ),
+  ] as const satisfies readonly (readonly [string, FlowAction, Protocol, Kernel, FlowAction])[]) {
+    test(`policyAction() ${what}: ${action} is ${verdict}, whatever the trigger`, () => {
+      for (const situation of Object.keys(SITUATIONS) as Situation[]) {
+        for (const trigger of FLOW_TRIGGERS) {
+          const given = policyAction(ruleThat(action), protocol, trigger, view(situation), kernel);
+          assert.equal(given, verdict, `${trigger}, ${situation}`);
         }
       }
-    }
-  });
+    });
+  }
 
-  test('policyAction() leaves flows where they are when a rule that fails open has nowhere better', () => {
-    const failOpen = { allDown: 'fail-open' } as const;
-    const verdict = (
-      action: FlowAction,
-      protocol: Protocol,
-      situation: Parameters<typeof view>[0],
-    ): FlowAction =>
-      policyAction(ruleThat(action, failOpen), protocol, 'probe-down', view(situation), undefined);
-    assert.equal(verdict('rebalance', 'udp', 'all of two down'), 'persist');
-    assert.equal(verdict('rebalance', 'udp', 'one of two down'), 'rebalance');
-    assert.equal(verdict('persist', 'tcp', 'the only one down'), 'persist');
-    assert.equal(
-      policyAction(ruleThat('rebalance', failOpen), 'udp', 'admin-down', view('all of two down'), undefined),
-      'rebalance',
-    );
-  });
+  for (const [action, protocol, trigger, situation, verdict] of [
+    ['rebalance', 'udp', 'probe-down', 'all of two down', 'persist'],
+    ['rebalance', 'udp', 'probe-down', 'one of two down', 'rebalance'],
+    ['persist', 'tcp', 'probe-down', 'the only one down', 'persist'],
+    ['rebalance', 'udp', 'admin-down', 'all of two down', 'rebalance'],
+  ] as const satisfies readonly (readonly [FlowAction, Protocol, FlowTrigger, Situation, FlowAction])[]) {
+    test(`policyAction() of a rule that fails open: ${action}, ${trigger}, ${situation}: ${verdict}`, () => {
+      const rule = ruleThat(action, { allDown: 'fail-open' });
+      assert.equal(policyAction(rule, protocol, trigger, view(situation), undefined), verdict);
+    });
+  }
 });

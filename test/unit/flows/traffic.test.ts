@@ -10,7 +10,7 @@ describe('Traffic', () => {
     const flow = aFlow(1, 'udp');
     flow.bytesToBackend = 7;
     traffic.settle(flow);
-    assert.deepEqual(traffic.allTraffic(), []);
+    assert.deepEqual(traffic.rows(), []);
     traffic.enter(flow, 'ha-ports', 'a');
     flow.packetsToBackend = 2;
     flow.bytesToClient = 100;
@@ -38,19 +38,19 @@ describe('Traffic', () => {
     traffic.countDrop('r', 'tcp', 'no-backend');
     assert.deepEqual(traffic.arrivals('r', 'udp').drops, { denied: 2 });
     assert.deepEqual(traffic.arrivals('r', 'tcp').drops, { 'no-backend': 1 });
-    assert.equal(traffic.allArrivals().length, 2);
+    assert.equal(traffic.arrivalRows().length, 2);
   });
 
   test('countSource() knows clients by their address alone, by rule and protocol', () => {
     const traffic = new Traffic();
-    assert.equal(traffic.arrivals('r', 'tcp').sources, undefined);
+    assert.equal(traffic.arrivals('r', 'tcp').sourceSketch, undefined);
     for (let i = 0; i < 50; i++) {
       traffic.countSource('r', 'tcp', ipAddress(`192.0.2.${i % 5}`));
       traffic.countSource('r', 'udp', ipAddress('2001:db8::1'));
     }
     const sources = (protocol: 'tcp' | 'udp'): number =>
-      Math.round(estimateSources(traffic.arrivals('r', protocol).sources?.registers ?? new Uint8Array()));
+      Math.round(estimateSources(traffic.arrivals('r', protocol).sourceSketch ?? new Uint8Array()));
     assert.deepEqual([sources('tcp'), sources('udp')], [5, 1]);
-    assert.equal(traffic.allArrivals().length, 2);
+    assert.equal(traffic.arrivalRows().length, 2);
   });
 });

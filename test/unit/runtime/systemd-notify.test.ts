@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { delimiter } from 'node:path';
 import { describe, test } from 'node:test';
 import {
-  createSystemdNotifier,
+  SystemdNotifier,
   systemdNotifyProgram,
   type NotifyEnvironment,
   type SystemdNotifierOptions,
@@ -15,7 +15,7 @@ const LISTENED: NotifyEnvironment = { NOTIFY_SOCKET: '/run/systemd/notify' };
 
 function recorded(environment: NotifyEnvironment, options: SystemdNotifierOptions = {}) {
   const sent: (readonly string[])[] = [];
-  const notifier = createSystemdNotifier(
+  const notifier = new SystemdNotifier(
     environment,
     (variables) => {
       sent.push(variables);
@@ -26,7 +26,7 @@ function recorded(environment: NotifyEnvironment, options: SystemdNotifierOption
   return { notifier, sent };
 }
 
-describe('createSystemdNotifier()', () => {
+describe('new SystemdNotifier()', () => {
   for (const environment of [{}, { NOTIFY_SOCKET: '' }, { WATCHDOG_USEC: '1000000' }]) {
     test(`does nothing when nobody listens: ${JSON.stringify(environment)}`, async () => {
       const clock = new FakeClock();
@@ -39,14 +39,12 @@ describe('createSystemdNotifier()', () => {
       notifier.watch(() => Promise.resolve(true));
       await clock.advanceAsync(10_000);
       notifier.stop();
-      assert.equal(notifier.isActive, false);
       assert.deepEqual(sent, []);
     });
   }
 
   test('says what sd_notify(3) knows, each fact in one message', async () => {
     const { notifier, sent } = recorded(LISTENED, { monotonicMicros: () => 123_456_789n });
-    assert.equal(notifier.isActive, true);
     await notifier.ready('Serving 200 listeners');
     await notifier.reloading();
     await notifier.status('3 of 3 backends serve');
@@ -79,7 +77,7 @@ describe('createSystemdNotifier()', () => {
   test('sends one message after the other, in the order of the calls', async () => {
     const log: string[] = [];
     let release: () => void = () => undefined;
-    const notifier = createSystemdNotifier(LISTENED, async ([first = '']) => {
+    const notifier = new SystemdNotifier(LISTENED, async ([first = '']) => {
       log.push(`begin ${first}`);
       await new Promise<void>((resolve) => (release = resolve));
       log.push(`end ${first}`);
@@ -99,7 +97,7 @@ describe('createSystemdNotifier()', () => {
   test('never rejects, and tells of the first failure in a row', async () => {
     const failures: string[] = [];
     let works = false;
-    const notifier = createSystemdNotifier(
+    const notifier = new SystemdNotifier(
       LISTENED,
       () => (works ? Promise.resolve() : Promise.reject(new Error('spawn systemd-notify ENOENT'))),
       { onFailure: (message) => failures.push(message) },
@@ -200,7 +198,7 @@ describe('systemdNotifyProgram()', () => {
         const onFailure = (message: string): unknown => failures.push(message);
         const runner = systemdNotifyProgram(environment);
         const options = { monotonicMicros: () => 5n, onFailure };
-        const notifier = createSystemdNotifier(environment, runner, options);
+        const notifier = new SystemdNotifier(environment, runner, options);
         await notifier.ready('Serving "200" listeners, $HOME; ok');
         await notifier.reloading();
         await notifier.mainPid(process.pid);

@@ -5,32 +5,35 @@ import {
   type IpAddress,
   type Protocol,
 } from '../../../src/model/address.js';
-import type { Backend, Configuration, FlowAction, Frontend, Rule } from '../../../src/model/configuration.js';
-import type { BackendState, ForwardingState, PoolView } from '../../../src/model/forwarding.js';
-import { relinked, testPool, testRule, type RuleParts } from '../../support/forwarding-state.js';
+import type { Configuration, Frontend, Rule } from '../../../src/model/configuration.js';
+import type { ForwardingState, PoolView } from '../../../src/model/forwarding.js';
+import {
+  AZURE_POLICY,
+  aBackend,
+  aBackendState,
+  testConfiguration,
+  testFrontend,
+  testPool,
+  testRule,
+  type RuleParts,
+} from '../../support/forwarding-state.js';
 
-const same = (action: FlowAction) => ({ tcp: action, udp: action });
+export { aBackend, aBackendState };
 
+/** Removal resets flows of both protocols; the idle timeout of UDP is the rule's own. */
 export function aRule(overrides: RuleParts = {}): Rule {
-  const rule = testRule({
-    idleTimeoutMs: {
-      tcp: { value: 240_000, origin: 'default' },
-      udp: { value: 30_000, origin: 'rule' },
-    },
-    flowPolicy: {
-      'probe-down': { tcp: 'persist', udp: 'rebalance' },
-      'admin-down': { tcp: 'persist', udp: 'rebalance' },
-      removed: same('reset'),
-      'drain-deadline': same('reset'),
-      idle: { tcp: 'reset', udp: 'drop' },
-    },
-    ...overrides,
-  });
+  const removed = { tcp: 'reset', udp: 'reset' } as const;
+  const rule = testRule({ flowPolicy: { ...AZURE_POLICY, removed }, ...overrides });
   const { frontend, pool } = rule;
   return {
     ...rule,
     frontend: frontend.name === HUB.name ? HUB : aFrontend({ name: frontend.name }),
     pool: pool.name === NVAS.name ? NVAS : pool,
+    idleTimeoutMs: {
+      ...rule.idleTimeoutMs,
+      udp: { value: 30_000, origin: 'rule' },
+      ...overrides.idleTimeoutMs,
+    },
   };
 }
 
@@ -39,34 +42,7 @@ const HUB = aFrontend();
 const NVAS = testPool();
 
 export function aFrontend(overrides: Partial<Frontend> = {}): Frontend {
-  return { name: 'hub', address: ipAddress('198.51.100.1'), allow: [], deny: [], ...overrides };
-}
-
-export function aBackend(name: string, address: string, overrides: Partial<Backend> = {}): Backend {
-  return {
-    id: `nvas/${address}`,
-    name,
-    address: ipAddress(address),
-    weight: 1,
-    priority: 0,
-    adminState: 'none',
-    floatingAddresses: {},
-    ...overrides,
-  };
-}
-
-export function aBackendState(backend: Backend, overrides: Partial<BackendState> = {}): BackendState {
-  return {
-    backend,
-    health: 'up',
-    adminState: backend.adminState,
-    ...{ wantedWeight: backend.weight, weightOrigin: 'configured', rampPercent: 100 },
-    effectiveWeight: backend.weight,
-    eligible: true,
-    valid: true,
-    serving: true,
-    ...overrides,
-  };
+  return testFrontend({ address: ipAddress('198.51.100.1'), ...overrides });
 }
 
 /** Three backends up, ids `nvas/10.0.0.1` to `.3`, and a table of seven slots: 0 1 2 0 1 2 0. */
@@ -82,22 +58,7 @@ export function aView(overrides: Partial<PoolView> = {}): PoolView {
 }
 
 export function aConfiguration(overrides: Partial<Configuration> = {}): Configuration {
-  return relinked({
-    digest: 'd'.repeat(64),
-    compat: 'none',
-    seed: 0,
-    tableSize: 7,
-    workers: 0,
-    instance: 'haports',
-    frontends: [HUB],
-    probes: [],
-    backendPools: [NVAS],
-    rules: [aRule()],
-    limits: { tcpFlows: 100, udpFlows: 100, embryonicFlows: 100, embryonicTimeoutMs: 10_000 },
-    logging: { level: 'info', format: 'json' },
-    shutdownDeadlineMs: 30_000,
-    ...overrides,
-  });
+  return testConfiguration({ frontends: [HUB], backendPools: [NVAS], rules: [aRule()], ...overrides });
 }
 
 /** One view for all rules. */

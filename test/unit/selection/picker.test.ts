@@ -83,91 +83,57 @@ test('pick() follows a new configuration', () => {
   assert.equal(picker.pick(state, tuple, NONE_EXCLUDED).kind, 'no-rule');
 });
 
-test('pickForRule() walks to the next slot whose backend is not excluded', () => {
-  const walk = (table: number[], ...excluded: string[]) => {
-    const result = picker.pickForRule(
-      aState({ view: { table: Uint16Array.from(table) } }),
-      0,
-      tuple,
-      new Set(excluded.map((last) => `nvas/10.0.0.${last}`)),
-    );
-    return result.kind === 'picked'
-      ? [result.backendIndex, result.slot, result.reason, result.skipped]
-      : [result.kind];
-  };
-  assert.deepEqual(walk([0, 1, 2, 0, 1, 2, 0], '1'), [1, 1, 'retry', 1]);
-  assert.deepEqual(walk([0, 1, 2, 0, 1, 2, 0], '1', '2'), [2, 2, 'retry', 2]);
-  assert.deepEqual(walk([0, 0, 0, 0, 0, 0, 1], '1'), [1, 6, 'retry', 6]);
-  assert.deepEqual(walk([0, 1, 2, 0, 1, 2, 0], '2', '3'), [0, 0, 'hash', 0]);
-  assert.deepEqual(walk([0, 1, 2, 0, 1, 2, 0], '9'), [0, 0, 'hash', 0]);
-});
+for (const [table, excluded, expected] of [
+  [[0, 1, 2, 0, 1, 2, 0], '1', [1, 1, 'retry', 1]],
+  [[0, 1, 2, 0, 1, 2, 0], '1 2', [2, 2, 'retry', 2]],
+  [[0, 0, 0, 0, 0, 0, 1], '1', [1, 6, 'retry', 6]],
+  [[0, 1, 2, 0, 1, 2, 0], '2 3', [0, 0, 'hash', 0]],
+  [[0, 1, 2, 0, 1, 2, 0], '9', [0, 0, 'hash', 0]],
+] as const) {
+  test(`pickForRule() walks ${table.join('')} to the first slot whose backend is not ${excluded}`, () => {
+    const out = new Set(excluded.split(' ').map((last) => `nvas/10.0.0.${last}`));
+    const pick = picker.pickForRule(aState({ view: { table: Uint16Array.from(table) } }), 0, tuple, out);
+    assert.ok(pick.kind === 'picked');
+    assert.deepEqual([pick.backendIndex, pick.slot, pick.reason, pick.skipped], expected);
+  });
+}
 
-test('pickForPacket() walks round the end of the table', () => {
+test('pickForRule() walks round the end of the table', () => {
   const state = aState({ view: { table: Uint16Array.of(1, 0, 0, 0, 0, 0, 0) } });
-  const result = picker.pickForPacket(state, 0, tuple, 5, new Set(['nvas/10.0.0.1']));
+  const result = picker.pickForRule(state, 0, tuple, new Set(['nvas/10.0.0.1']), 5);
   assert.ok(result.kind === 'picked');
   assert.deepEqual([result.backendIndex, result.slot, result.skipped], [1, 0, 2]);
 });
 
-test('pickForRule() gives up at once when all in the table are excluded', () => {
-  const excluded = new Set(['nvas/10.0.0.1', 'nvas/10.0.0.2']);
-  for (const [allDown, action] of [
-    ['reset', 'reset'],
-    ['drop', 'drop'],
-    ['fail-open', 'reset'],
-  ] as const) {
-    const state = aState({
-      configuration: { rules: [aRule({ allDown })] },
-      // The third backend does not serve: it being free is no help.
-      view: { table: Uint16Array.of(0, 1, 0, 1, 0, 1, 0) },
-    });
-    assert.deepEqual(picker.pickForRule(state, 0, tuple, excluded), {
-      kind: 'none',
-      ruleIndex: 0,
-      cause: 'all-excluded',
-      action,
-    });
-  }
-});
+const EMPTY = { table: new Uint16Array(0) };
+const FAIL_OPEN = { ...EMPTY, failOpenTable: Uint16Array.of(2, 1, 2, 1, 2, 1, 2) };
+/** Without the third backend, which is free but does not serve. */
+const TWO = { table: Uint16Array.of(0, 1, 0, 1, 0, 1, 0) };
 
-test("pickForRule() answers an empty table with the rule's allDown", () => {
-  const table = new Uint16Array(0);
-  const failOpenTable = Uint16Array.of(2, 1, 2, 1, 2, 1, 2);
-  const decide = (
-    allDown: 'reset' | 'drop' | 'fail-open',
-    excluded: readonly string[] = [],
-    withTable = true,
-  ) =>
-    picker.pickForRule(
-      aState({
-        configuration: { rules: [aRule({ allDown })] },
-        view: withTable ? { table, failOpenTable } : { table },
-      }),
-      0,
-      tuple,
-      new Set(excluded),
-    );
-  const none = { kind: 'none', ruleIndex: 0, cause: 'no-eligible' };
-  assert.deepEqual(decide('reset'), { ...none, action: 'reset' });
-  assert.deepEqual(decide('drop'), { ...none, action: 'drop' });
-  assert.deepEqual(decide('fail-open', [], false), { ...none, action: 'reset' });
-
-  const open = decide('fail-open');
-  assert.ok(open.kind === 'picked');
-  assert.deepEqual([open.backendIndex, open.reason, open.skipped], [2, 'fail-open', 0]);
-  const next = decide('fail-open', ['nvas/10.0.0.3']);
-  assert.ok(next.kind === 'picked');
-  assert.deepEqual([next.backendIndex, next.reason, next.skipped], [1, 'fail-open', 1]);
-  assert.deepEqual(decide('fail-open', ['nvas/10.0.0.3', 'nvas/10.0.0.2']), {
-    ...none,
-    cause: 'all-excluded',
-    action: 'reset',
+for (const [what, allDown, view, excluded, expected] of [
+  ['gives up when all in the table are excluded', 'reset', TWO, '1 2', 'all-excluded reset'],
+  ['gives up and drops when all are excluded', 'drop', TWO, '1 2', 'all-excluded drop'],
+  ['does not fail open when all are only excluded', 'fail-open', TWO, '1 2', 'all-excluded reset'],
+  ['resets where no backend is eligible', 'reset', FAIL_OPEN, '', 'no-eligible reset'],
+  ['drops where no backend is eligible', 'drop', FAIL_OPEN, '', 'no-eligible drop'],
+  ['resets where there is nothing to fail open to', 'fail-open', EMPTY, '', 'no-eligible reset'],
+  ['fails open', 'fail-open', FAIL_OPEN, '', '2 fail-open 0'],
+  ['fails open, to a backend that is not excluded', 'fail-open', FAIL_OPEN, '3', '1 fail-open 1'],
+  ['gives up when all are excluded under fail-open', 'fail-open', FAIL_OPEN, '3 2', 'all-excluded reset'],
+] as const) {
+  test(`pickForRule() ${what}`, () => {
+    const state = aState({ configuration: { rules: [aRule({ allDown })] }, view });
+    const out = new Set(excluded.split(' ').map((last) => `nvas/10.0.0.${last}`));
+    const pick = picker.pickForRule(state, 0, tuple, out);
+    const words =
+      pick.kind === 'none' ? [pick.cause, pick.action] : [pick.backendIndex, pick.reason, pick.skipped];
+    assert.equal(words.join(' '), expected);
   });
-});
+}
 
-test('pickForPacket() starts one slot later with each datagram', () => {
+test('pickForRule() starts one slot later with each datagram', () => {
   const slots = Array.from({ length: 9 }, (_, sequence) => {
-    const result = picker.pickForPacket(aState(), 0, tuple, sequence, NONE_EXCLUDED);
+    const result = picker.pickForRule(aState(), 0, tuple, NONE_EXCLUDED, sequence);
     assert.ok(result.kind === 'picked');
     assert.equal(result.hash, HASH);
     return result.slot;

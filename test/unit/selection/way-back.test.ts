@@ -86,7 +86,7 @@ describe('explain() of the way back, next-hop', () => {
     assert.equal(wayBack.hashedTo, pick(state({ mode: 'next-hop' }), reversed(TUPLE)));
     const port = state({ mode: 'next-hop' }, { protocol: 'tcp', frontendPort: 443, backendPort: 443 });
     const { wayBack: ofPort } = explain(states.picker, port, TUPLE);
-    assert.deepEqual(ofPort, { tuple: 'tcp 10.20.0.4:443 -> 10.10.0.4:40000', sameBy: 'flow' });
+    assert.deepEqual([ofPort?.sameBy, ofPort?.hashedTo], ['flow', undefined]);
   });
 
   test('without spokes and without flow state nothing sees to it', () => {

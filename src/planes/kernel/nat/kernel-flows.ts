@@ -1,6 +1,6 @@
 import { EventQueue } from '../../../flows/event-queue.js';
 import type { TrafficTotals } from '../../../flows/flow.js';
-import { Traffic, arrivalRow, trafficRow } from '../../../flows/traffic.js';
+import { Traffic } from '../../../flows/traffic.js';
 import { formatEndpoint, ipAddress, type FiveTuple, type Protocol } from '../../../model/address.js';
 import type { Configuration, Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
@@ -184,7 +184,7 @@ export class ConntrackFlows {
   /** Totals of now: what is older than a second is read again. */
   async counters(): Promise<Pick<PlaneCounters, 'traffic' | 'arrivals' | 'table' | 'kernelFlows'>> {
     await this.#refreshed();
-    const traffic = this.#traffic.allTraffic().map(trafficRow);
+    const traffic = this.#traffic.rows();
     const active = (protocol: Protocol): number =>
       traffic.reduce((sum, row) => sum + (row.protocol === protocol ? row.flowsActive : 0), 0);
     // What is above these limits is not listed, but forwarded all the same.
@@ -192,7 +192,7 @@ export class ConntrackFlows {
     const { use: conntrack } = this.#use;
     return {
       traffic,
-      arrivals: this.#traffic.allArrivals().map(arrivalRow),
+      arrivals: this.#traffic.arrivalRows(),
       table: {
         tcp: { used: active('tcp'), limit: tcpFlows },
         udp: { used: active('udp'), limit: udpFlows },

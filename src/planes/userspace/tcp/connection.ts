@@ -9,14 +9,13 @@ import { isAdmitted } from '../../../selection/access.js';
 import {
   NONE_EXCLUDED,
   backendEndpoint,
-  type BackendEndpoint,
   type NoBackend,
   type Picked,
   type Picker,
 } from '../../../selection/picker.js';
 import type { ByteStream, LocalEnd, StreamHandler, StreamSockets } from '../sockets/byte-stream.js';
 import type { RouteSource } from '../source-address.js';
-import type { SourcePorts } from '../source-ports.js';
+import { portRequest, sourcesInTurn, type DialTarget, type SourcePorts } from '../source-ports.js';
 import { parseProxyHeader, writeProxyHeader, type ProxyIdentity } from './proxy-protocol.js';
 
 export interface TcpDeps {
@@ -48,10 +47,8 @@ const PORT_FAULTS: ReadonlySet<string> = new Set(['EADDRINUSE', 'EADDRNOTAVAIL']
 const SHORTAGES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
 
 /** One attempt to connect to one backend, whatever number of local ports it takes. */
-interface Attempt {
+interface Attempt extends DialTarget {
   readonly pool: BackendPool;
-  readonly backendId: string;
-  readonly endpoint: BackendEndpoint;
   /** Still to be tried; none where the kernel chooses. */
   sources: readonly IpAddress[];
   kernelChooses: boolean;
@@ -277,7 +274,7 @@ export class TcpConnection implements FlowTransport, StreamHandler {
           : view.backends.map((member) => member.backend.id).filter((id) => excluded.has(id)),
     });
     const { pool } = rule;
-    const sources = sourcesFor(pool, endpoint, hash);
+    const sources = sourcesInTurn({ pool, backendId, endpoint }, hash);
     const attempt = { pool, backendId, endpoint, sources, kernelChooses: sources.length === 0, portTries: 0 };
     this.#attempt = attempt;
     this.#setTimer(pool.connectTimeoutMs, () => this.#attemptFailed('connect timeout'));
@@ -303,20 +300,12 @@ export class TcpConnection implements FlowTransport, StreamHandler {
     this.#localFault('ports-exhausted');
   }
 
-  #takePort({ backendId, endpoint, pool }: Attempt, source: IpAddress): LocalEnd | undefined {
-    const destination = endpoint.address;
-    const { sourcePorts: ports } = pool;
-    const request = {
-      protocol: 'tcp',
-      backendId,
-      source,
-      destination,
-      destinationPort: endpoint.port,
-      ports,
-    } as const;
-    const port = this.#deps.sourcePorts.take(request);
+  #takePort(attempt: Attempt, source: IpAddress): LocalEnd | undefined {
+    const { sourcePorts } = this.#deps;
+    const request = portRequest('tcp', source, attempt);
+    const port = sourcePorts.take(request);
     if (port === undefined) return undefined;
-    return { address: source, port, release: () => this.#deps.sourcePorts.release(request, port) };
+    return { address: source, port, release: () => sourcePorts.release(request, port) };
   }
 
   #open({ endpoint }: Attempt, local: LocalEnd | undefined): void {
@@ -454,18 +443,6 @@ export class TcpConnection implements FlowTransport, StreamHandler {
   #isFormer(stream: ByteStream): boolean {
     return stream !== this.#client && stream !== this.#backend;
   }
-}
-
-/** The pool's source addresses of the backend's family, the flow's own turn first. */
-function sourcesFor(
-  { sourceAddresses }: BackendPool,
-  { address: { family } }: BackendEndpoint,
-  hash: number,
-): readonly IpAddress[] {
-  if (sourceAddresses.length === 0) return sourceAddresses;
-  const sources = sourceAddresses.filter((source) => source.family === family);
-  const first = sources.length === 0 ? 0 : hash % sources.length;
-  return [...sources.slice(first), ...sources.slice(0, first)];
 }
 
 function endReason(error: Error, isClient: boolean): FlowEndReason {

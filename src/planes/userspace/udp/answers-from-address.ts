@@ -4,14 +4,8 @@ import { formatEndpoint, type IpAddress } from '../../../model/address.js';
 import type { Rule } from '../../../model/configuration.js';
 import type { UdpFlowState } from '../../contract.js';
 import { DEAF, type DatagramSocket, type DatagramSockets } from '../sockets/datagram-socket.js';
-import type {
-  DialRefusal,
-  DialledSocket,
-  Dialer,
-  UdpLocalEnd,
-  UpstreamDialer,
-  UpstreamTarget,
-} from './upstream.js';
+import type { DialTarget } from '../source-ports.js';
+import type { DialRefusal, DialledSocket, Dialer, UdpLocalEnd, UpstreamDialer } from './upstream.js';
 
 /** A flow that shares its local end with others of the same client endpoint. */
 export interface RelatedMember {
@@ -41,7 +35,7 @@ export interface RelatedEndsDeps {
 interface RelatedEnd {
   readonly local: UdpLocalEnd;
   readonly unconnected: UnconnectedSocket;
-  readonly target: UpstreamTarget;
+  readonly target: DialTarget;
   /** By the backend's port. */
   readonly members: Map<number, RelatedMember>;
 }
@@ -88,7 +82,7 @@ export class RelatedEnds {
 
   #dial(
     member: RelatedMember,
-    target: UpstreamTarget,
+    target: DialTarget,
     local: UdpLocalEnd | undefined,
   ): DialledSocket | DialRefusal {
     const { dialer } = this.#deps;
@@ -108,7 +102,7 @@ export class RelatedEnds {
   /** The first of its members brings an end into being. */
   #open(
     member: RelatedMember,
-    target: UpstreamTarget,
+    target: DialTarget,
     local: UdpLocalEnd | undefined,
   ): DialledSocket | DialRefusal {
     const { dialer } = this.#deps;
@@ -131,7 +125,7 @@ export class RelatedEnds {
     return dialled;
   }
 
-  #close(member: RelatedMember, dialled: DialledSocket, target: UpstreamTarget): void {
+  #close(member: RelatedMember, dialled: DialledSocket, target: DialTarget): void {
     const { dialer } = this.#deps;
     dialer.close(dialled, target);
     const key = keyOf(member, target);
@@ -217,7 +211,7 @@ function leadsToTheSame(a: Rule, b: Rule): boolean {
   return a.udp.answersFrom === 'address' && a.pool.name === b.pool.name && a.portOffset === b.portOffset;
 }
 
-function keyOf({ flow, clientAddress }: RelatedMember, { backendId, endpoint }: UpstreamTarget): string {
+function keyOf({ flow, clientAddress }: RelatedMember, { backendId, endpoint }: DialTarget): string {
   const { sourcePort, destination } = flow.tuple;
   return `${clientAddress}|${sourcePort}|${destination.text}|${backendId}|${endpoint.address.text}`;
 }

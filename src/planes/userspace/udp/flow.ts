@@ -4,6 +4,7 @@ import type { FiveTuple } from '../../../model/address.js';
 import type { PlacementReason } from '../../../model/flow.js';
 import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
 import type { UdpFlowState } from '../../contract.js';
+import type { DialTarget } from '../source-ports.js';
 import type { RelatedEnds } from './answers-from-address.js';
 import {
   FailedBackends,
@@ -13,7 +14,6 @@ import {
   type Dialer,
   type UpstreamDialer,
   type UpstreamOwner,
-  type UpstreamTarget,
   type UpstreamTargets,
 } from './upstream.js';
 
@@ -315,7 +315,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 }
 
-function sameEndpoint(a: UpstreamTarget, b: UpstreamTarget): boolean {
+function sameEndpoint(a: DialTarget, b: DialTarget): boolean {
   return (
     a.backendId === b.backendId &&
     a.endpoint.port === b.endpoint.port &&

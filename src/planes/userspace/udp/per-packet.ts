@@ -1,6 +1,7 @@
 import type { Flow, RuleSlot, TrafficTotals } from '../../../flows/flow.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
 import { NONE_EXCLUDED, type Picked, type RulePickResult } from '../../../selection/picker.js';
+import type { DialTarget } from '../source-ports.js';
 import {
   NOBODY,
   type ClientEnd,
@@ -9,13 +10,7 @@ import {
   type FlowStart,
   type UdpTools,
 } from './flow.js';
-import {
-  FailedBackends,
-  Upstream,
-  type DialRefusal,
-  type UpstreamOwner,
-  type UpstreamTarget,
-} from './upstream.js';
+import { FailedBackends, Upstream, type DialRefusal, type UpstreamOwner } from './upstream.js';
 
 /** One client's flow whose datagrams are balanced each by itself (one-way protocols: syslog, statsd). */
 export class PerPacketFlow implements ClientFlow {
@@ -140,7 +135,7 @@ export class SharedUpstreams implements UpstreamOwner {
   }
 
   /** Sends the datagram to the backend it is hashed to, and says which; undefined where there is none. */
-  send(datagram: Buffer, flow: Flow, sequence: number): UpstreamTarget | undefined {
+  send(datagram: Buffer, flow: Flow, sequence: number): DialTarget | undefined {
     const { state } = this.#tools.manager;
     if (state.configuration.digest !== this.#configurationDigest) {
       // Endpoints may have changed; what is still right opens again with the next datagram.
@@ -184,10 +179,10 @@ export class SharedUpstreams implements UpstreamOwner {
     const { manager, picker } = this.#tools;
     const { slot, tuple } = flow;
     const failed = this.#failed.present();
-    const pick = picker.pickForPacket(manager.state, slot.index, tuple, sequence, failed);
+    const pick = picker.pickForRule(manager.state, slot.index, tuple, failed, sequence);
     if (pick.kind === 'picked' || failed.size === 0) return pick;
     // All have failed a moment ago: rather one of those than none.
-    return picker.pickForPacket(manager.state, slot.index, tuple, sequence, NONE_EXCLUDED);
+    return picker.pickForRule(manager.state, slot.index, tuple, NONE_EXCLUDED, sequence);
   }
 
   #open(state: ForwardingState, pick: Picked, flow: Flow): CountedUpstream {

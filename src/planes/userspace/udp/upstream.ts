@@ -1,13 +1,7 @@
 import type { IpAddress } from '../../../model/address.js';
-import type { BackendPool } from '../../../model/configuration.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
 import type { Clock } from '../../../runtime/clock.js';
-import {
-  backendEndpoint,
-  ruleAndView,
-  type BackendEndpoint,
-  type Picked,
-} from '../../../selection/picker.js';
+import { backendEndpoint, ruleAndView, type Picked } from '../../../selection/picker.js';
 import {
   DEAF,
   type DatagramHandler,
@@ -16,14 +10,13 @@ import {
   type DatagramSource,
 } from '../sockets/datagram-socket.js';
 import type { RouteSource } from '../source-address.js';
-import type { SourcePortRequest, SourcePorts } from '../source-ports.js';
-
-/** A backend to be reached, and the pool that says from where. */
-export interface UpstreamTarget {
-  readonly backendId: string;
-  readonly endpoint: BackendEndpoint;
-  readonly pool: Pick<BackendPool, 'sourceAddresses' | 'sourcePorts'>;
-}
+import {
+  portRequest,
+  sourcesInTurn,
+  type DialTarget,
+  type SourcePortRequest,
+  type SourcePorts,
+} from '../source-ports.js';
 
 /** Where a backend sees a flow come from. */
 export interface UdpLocalEnd {
@@ -44,14 +37,14 @@ export type DialRefusal = 'unreachable' | 'ports-exhausted' | 'descriptors-exhau
 /** Where an upstream gets its socket from. */
 export interface Dialer {
   /** Undefined: dial can be called now; else it can when this resolves. It never rejects. */
-  ready(target: UpstreamTarget): Promise<void> | undefined;
+  ready(target: DialTarget): Promise<void> | undefined;
   /** Binds and connects before it returns. `local`: where a flow of another process left from. */
   dial(
-    target: UpstreamTarget,
+    target: DialTarget,
     options?: { readonly local?: UdpLocalEnd | undefined },
   ): DialledSocket | DialRefusal;
   /** Closes a dialled socket and gives its local end back. Call it once. */
-  close(socket: DialledSocket, target: UpstreamTarget): void;
+  close(socket: DialledSocket, target: DialTarget): void;
 }
 
 /** What uses an upstream. It is not called once it has closed it. */
@@ -82,7 +75,7 @@ const UNREACHABLE: Readonly<Record<string, string>> = {
  * waits, within bounds. Start it once; its owner closes it.
  */
 export class Upstream implements DatagramHandler {
-  readonly target: UpstreamTarget;
+  readonly target: DialTarget;
   readonly #dialer: Dialer;
   readonly #owner: UpstreamOwner;
   /** Of the flow that it continues; undefined: a local end is chosen. */
@@ -92,7 +85,7 @@ export class Upstream implements DatagramHandler {
   #heardFrom = false;
   #closed = false;
 
-  constructor(target: UpstreamTarget, dialer: Dialer, owner: UpstreamOwner, local?: UdpLocalEnd) {
+  constructor(target: DialTarget, dialer: Dialer, owner: UpstreamOwner, local?: UdpLocalEnd) {
     this.target = target;
     this.#local = local;
     this.#dialer = dialer;
@@ -208,9 +201,9 @@ export class UpstreamDialer implements Dialer {
     this.#deps = deps;
   }
 
-  ready(target: UpstreamTarget): Promise<void> | undefined {
+  ready(target: DialTarget): Promise<void> | undefined {
     const { address } = target.endpoint;
-    if (configuredSources(target).length > 0) return undefined;
+    if (target.pool.sourceAddresses.some(({ family }) => family === address.family)) return undefined;
     const { routeSource } = this.#deps;
     if (routeSource.known(address) !== undefined) return undefined;
     // Where there is no route, dial finds none known and says so.
@@ -220,7 +213,7 @@ export class UpstreamDialer implements Dialer {
     );
   }
 
-  dial(target: UpstreamTarget, { local, shared = false }: UdpDialOptions = {}): DialledSocket | DialRefusal {
+  dial(target: DialTarget, { local, shared = false }: UdpDialOptions = {}): DialledSocket | DialRefusal {
     if (local !== undefined)
       return shared ? this.#shareFrom(local, target) : this.#continueFrom(local, target);
     let refusal: DialRefusal = 'unreachable';
@@ -233,35 +226,35 @@ export class UpstreamDialer implements Dialer {
   }
 
   /** One more socket on a shared end; `next-port` where a socket of others uses that very tuple. */
-  join(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | BindOutcome | 'unreachable' {
+  join(end: UdpLocalEnd, target: DialTarget): DialledSocket | BindOutcome | 'unreachable' {
     const { source, sourcePort } = end;
     const { address, port } = target.endpoint;
     // It would be connected to itself.
     if (sourcePort === port && source.text === address.text) return 'next-port';
-    const request = portRequest(source, target);
+    const request = portRequest('udp', source, target);
     if (!this.#deps.sourcePorts.claim(request, sourcePort)) return 'next-port';
     const outcome = this.#connectFrom(end, target);
     if (typeof outcome === 'string') this.#deps.sourcePorts.release(request, sourcePort);
     return outcome;
   }
 
-  close({ socket, source, sourcePort }: DialledSocket, target: UpstreamTarget): void {
+  close({ socket, source, sourcePort }: DialledSocket, target: DialTarget): void {
     socket.close();
-    this.#deps.sourcePorts.release(portRequest(source, target), sourcePort);
+    this.#deps.sourcePorts.release(portRequest('udp', source, target), sourcePort);
   }
 
-  releaseShared({ source, sourcePort }: UdpLocalEnd, target: UpstreamTarget): void {
+  releaseShared({ source, sourcePort }: UdpLocalEnd, target: DialTarget): void {
     this.#deps.sourcePorts.release(anyPortRequest(source, target), sourcePort);
   }
 
-  #continueFrom(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | DialRefusal {
+  #continueFrom(end: UdpLocalEnd, target: DialTarget): DialledSocket | DialRefusal {
     const outcome = this.#connectFrom(end, target);
     if (typeof outcome === 'string') return this.dial(target);
-    this.#deps.sourcePorts.claim(portRequest(end.source, target), end.sourcePort);
+    this.#deps.sourcePorts.claim(portRequest('udp', end.source, target), end.sourcePort);
     return outcome;
   }
 
-  #shareFrom(end: UdpLocalEnd, target: UpstreamTarget): DialledSocket | DialRefusal {
+  #shareFrom(end: UdpLocalEnd, target: DialTarget): DialledSocket | DialRefusal {
     const { sourcePorts } = this.#deps;
     const request = anyPortRequest(end.source, target);
     if (!sourcePorts.claim(request, end.sourcePort)) return 'ports-exhausted';
@@ -271,9 +264,9 @@ export class UpstreamDialer implements Dialer {
     return 'ports-exhausted';
   }
 
-  #dialFrom(source: IpAddress, target: UpstreamTarget, shared: boolean): DialledSocket | DialRefusal {
+  #dialFrom(source: IpAddress, target: DialTarget, shared: boolean): DialledSocket | DialRefusal {
     const { sourcePorts } = this.#deps;
-    const request = shared ? anyPortRequest(source, target) : portRequest(source, target);
+    const request = shared ? anyPortRequest(source, target) : portRequest('udp', source, target);
     for (let tries = 0; tries < MAX_PORT_TRIES; tries++) {
       const sourcePort = sourcePorts.take(request);
       if (sourcePort === undefined) break;
@@ -289,7 +282,7 @@ export class UpstreamDialer implements Dialer {
 
   #connectFrom(
     { source, sourcePort }: UdpLocalEnd,
-    { endpoint }: UpstreamTarget,
+    { endpoint }: DialTarget,
   ): DialledSocket | BindOutcome | 'unreachable' {
     const socket = this.#deps.sockets.bind({ address: source, port: sourcePort, use: 'shared' }, DEAF);
     if (socket instanceof Error) return BIND_OUTCOMES[socket.code ?? ''] ?? 'send-failed';
@@ -300,36 +293,17 @@ export class UpstreamDialer implements Dialer {
   }
 
   /** Takes turns at which of several source addresses comes first. */
-  #sources(target: UpstreamTarget): readonly IpAddress[] {
-    const configured = configuredSources(target);
-    if (configured.length === 0) {
-      const known = this.#deps.routeSource.known(target.endpoint.address);
-      return known === undefined ? [] : [known];
-    }
-    const first = this.#dials++ % configured.length;
-    return [...configured.slice(first), ...configured.slice(0, first)];
+  #sources(target: DialTarget): readonly IpAddress[] {
+    const configured = sourcesInTurn(target, this.#dials++);
+    if (configured.length > 0) return configured;
+    const known = this.#deps.routeSource.known(target.endpoint.address);
+    return known === undefined ? [] : [known];
   }
 }
 
-function portRequest(source: IpAddress, { backendId, endpoint, pool }: UpstreamTarget): SourcePortRequest {
-  return {
-    protocol: 'udp',
-    backendId,
-    source,
-    destination: endpoint.address,
-    destinationPort: endpoint.port,
-    ports: pool.sourcePorts,
-  };
-}
-
 /** Towards no port in truth: stands for all ports of the backend. */
-function anyPortRequest(source: IpAddress, target: UpstreamTarget): SourcePortRequest {
-  return { ...portRequest(source, target), destinationPort: 0 };
-}
-
-function configuredSources({ endpoint, pool }: UpstreamTarget): readonly IpAddress[] {
-  if (pool.sourceAddresses.length === 0) return pool.sourceAddresses;
-  return pool.sourceAddresses.filter(({ family }) => family === endpoint.address.family);
+function anyPortRequest(source: IpAddress, target: DialTarget): SourcePortRequest {
+  return { ...portRequest('udp', source, target), destinationPort: 0 };
 }
 
 /** Rules times backends times ports may be millions; forgetting them costs little. */
@@ -337,7 +311,7 @@ const MOST_TARGETS = 4096;
 
 /** What to dial for picks of one state. Flows to the same port of the same backend share one target. */
 export class UpstreamTargets {
-  readonly #targets = new Map<number, UpstreamTarget>();
+  readonly #targets = new Map<number, DialTarget>();
   #state: ForwardingState | undefined;
 
   /** Throws RangeError where the state contradicts itself: a bug. */
@@ -345,7 +319,7 @@ export class UpstreamTargets {
     state: ForwardingState,
     pick: Pick<Picked, 'ruleIndex' | 'backendIndex' | 'backendId'>,
     destinationPort: number,
-  ): UpstreamTarget {
+  ): DialTarget {
     if (state !== this.#state) {
       this.#targets.clear();
       this.#state = state;

@@ -8,7 +8,7 @@ import type { CloseStyle, Flow, FlowTransport } from '../../../../src/flows/flow
 import type { Protocol } from '../../../../src/model/address.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { testState } from '../../../support/forwarding-state.js';
-import { aTuple } from '../../selection/fixtures.js';
+import { aTuple, placementOn } from '../../flows/flow-fixtures.js';
 
 class Lab {
   readonly clock = new FakeClock();
@@ -18,40 +18,30 @@ class Lab {
   #nextPort = 40_000;
 
   constructor() {
-    const events = new EventQueue(this.clock);
+    const deps = { clock: this.clock, events: new EventQueue(this.clock) };
     const state = testState({ backends: ['127.0.0.11'] });
-    this.manager = new FlowManager(
-      { clock: this.clock, events },
-      { flowEvents: false, worker: 0, workers: 1 },
-      state,
-    );
+    this.manager = new FlowManager(deps, { flowEvents: false, worker: 0, workers: 1 }, state);
   }
 
   open(protocol: Protocol): Flow {
-    let id = 0;
     const transport: FlowTransport = {
-      close: (style) => this.closed.set(id, style),
+      close: (style) => this.closed.set(opened.id, style),
       blackhole: () => undefined,
       unpin: () => undefined,
     };
-    const tuple = aTuple(`127.0.0.1:${this.#nextPort++}`, '127.0.0.1:8080', protocol);
     const [slot] = this.manager.slotsFor(this.manager.state.configuration);
-    const flow = this.manager.open(tuple, slot!, transport);
-    assert.ok(typeof flow !== 'string', 'The flow was refused');
-    id = flow.id;
-    this.manager.place(flow, {
-      backendId: 'nvas/127.0.0.11',
-      endpoint: { address: tuple.destination, port: 8080 },
-      reason: 'hash',
-      epoch: 1,
-      excluded: [],
-    });
-    this.manager.establish(flow);
-    return flow;
+    const opened = this.manager.open(
+      aTuple(protocol, '127.0.0.1', this.#nextPort++),
+      slot!,
+      transport,
+    ) as Flow;
+    this.manager.place(opened, placementOn('nvas/127.0.0.11'));
+    this.manager.establish(opened);
+    return opened;
   }
 
   ended(reason: 'shutdown' | 'closed', protocol: Protocol): number {
-    const found = this.manager.traffic.allTraffic().find((one) => one.protocol === protocol);
+    const found = this.manager.traffic.rows().find((one) => one.protocol === protocol);
     return found?.flowsEnded[reason] ?? 0;
   }
 }
@@ -99,13 +89,6 @@ describe('Shutdown', () => {
     assert.equal(lab.ended('shutdown', 'tcp'), 2);
     assert.equal(lab.manager.table.size, 0);
     assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('within(0) resets at once', async () => {
-    const lab = new Lab();
-    lab.open('tcp');
-    const report = new Shutdown(lab.clock, lab.manager).within(0);
-    assert.deepEqual(await reportOf(report), { finished: 0, reset: 1 });
   });
 
   test('a second within() may shorten the deadline, not extend it, and has the one report', async () => {

@@ -49,13 +49,18 @@ function lab(): Lab {
 /** Listens on these TCP ports of host(1); the backend is host(11), where nothing answers. */
 function state(
   ports: PortSet,
-  overrides: { rule?: RuleParts; digest?: string; revision?: number } = {},
+  overrides: {
+    rule?: RuleParts;
+    digest?: string;
+    revision?: number;
+    backend?: string;
+    frontend?: string;
+  } = {},
 ): ForwardingState {
+  const { backend = host(11), frontend = host(1), rule, ...rest } = overrides;
   return testState({
-    backends: [host(11)],
-    frontend: { address: ipAddress(host(1)) },
-    ...overrides,
-    rule: { protocols: ['tcp'], ports, ...overrides.rule },
+    ...{ backends: [backend], frontend: { address: ipAddress(frontend) }, ...rest },
+    rule: { protocols: ['tcp'], ports, ...rule },
   });
 }
 
@@ -164,12 +169,8 @@ describe('UserspacePlane.apply()', () => {
       ),
     );
     assert.deepEqual(
-      reports.map(({ revision, listeners }) => [revision, listeners.tcp]),
-      [
-        [2, 1],
-        [3, 1],
-        [4, 1],
-      ],
+      reports.map(({ revision, listeners }) => `revision ${revision}: ${listeners.tcp}`),
+      ['revision 2: 1', 'revision 3: 1', 'revision 4: 1'],
     );
     assert.deepEqual(
       [await answers(7140), await answers(7141), await answers(7142), await answers(7143)],
@@ -179,14 +180,8 @@ describe('UserspacePlane.apply()', () => {
 });
 
 describe('UserspacePlane.apply() whole or not at all', () => {
-  const other = (ports: PortSet, more: { frontend?: string; revision?: number; digest?: string } = {}) =>
-    testState({
-      backends: [host(11)],
-      frontend: { address: ipAddress(more.frontend ?? host(1)) },
-      digest: more.digest ?? 'b'.repeat(64),
-      revision: more.revision ?? 2,
-      rule: { protocols: ['tcp'], ports },
-    });
+  const other = (ports: PortSet, { frontend = host(1), revision = 2, digest = 'b'.repeat(64) } = {}) =>
+    state(ports, { frontend, revision, digest });
 
   test('a port that cannot be added refuses all of it, and nothing has changed', async () => {
     const { plane, clock } = lab();
@@ -242,13 +237,8 @@ describe('UserspacePlane.apply() whole or not at all', () => {
     }).listen({ host: host(12), port: 7241 });
     servers.push(backend);
     await once(backend, 'listening');
-    const next = testState({
-      backends: [host(12)],
-      frontend: { address: ipAddress(host(1)) },
-      digest: 'b'.repeat(64),
-      revision: 2,
-      rule: { name: 'new', protocols: ['tcp'], ports: portSetOf(7240, 7241) },
-    });
+    const changed = { backend: host(12), digest: 'b'.repeat(64), revision: 2, rule: { name: 'new' } };
+    const next = state(portSetOf(7240, 7241), changed);
     await plane.prepare(next);
     const client = await TcpClient.connect({ host: host(1), port: 7241 });
     let answered = false;
@@ -279,12 +269,9 @@ describe('UserspacePlane.apply() whole or not at all', () => {
   test('a datagram to what is only prepared waits too, and the first of many only', async () => {
     const { plane, clock } = lab();
     const udp = (ports: PortSet, digest: string, revision: number): ForwardingState =>
-      testState({
-        backends: [host(12)],
-        frontend: { address: ipAddress(host(1)) },
-        digest: digest.repeat(64),
-        revision,
-        rule: { protocols: ['udp'], ports },
+      state(ports, {
+        ...{ backend: host(12), digest: digest.repeat(64), revision },
+        rule: { protocols: ['udp'] },
       });
     await plane.start(udp(portSetOf(7245), 'a', 1));
     const echo = createSocket('udp4').bind({ address: host(12), port: 7246 });
@@ -381,17 +368,12 @@ describe('UserspacePlane as one of two workers', () => {
     const portOf = (worker: number): number => {
       for (let port = 7000; ; port++) if (ownerOf(address, port) === worker) return port;
     };
-    const state = testState({
-      backends: [host(11)],
-      frontend: { address },
-      rule: { protocols: ['udp'], ports: [{ first: 7000, last: 7031 }] },
-    });
     const plane = new UserspacePlane(
       { clock: new FakeClock(), hash, ownAddresses },
       { flowEvents: false, worker: 0, workers: 2 },
     );
     t.after(() => plane.stop(0));
-    await plane.start(state);
+    await plane.start(state([{ first: 7000, last: 7031 }], { rule: { protocols: ['udp'] } }));
     // The other worker's socket, if there were one.
     const other = createSocket('udp4').bind({ address: host(1), port: portOf(1) });
     t.after(() => other.close());

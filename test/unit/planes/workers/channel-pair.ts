@@ -1,4 +1,4 @@
-import type { Channel, SentHandle } from '../../../../src/planes/workers/rpc.js';
+import type { Channel, SentHandle } from '../../../../src/runtime/peer.js';
 
 /** One end of a pair. */
 export class PairEnd implements Channel {

@@ -1,11 +1,11 @@
 import { PlaneHost } from '../../../../src/planes/workers/host.js';
-import type { WorkerProcess } from '../../../../src/planes/workers/process.js';
+import type { PeerProcess } from '../../../../src/runtime/peer.js';
 import type { FakeClock } from '../../../support/fake-clock.js';
 import { channelPair } from './channel-pair.js';
 import { ScriptedPlane } from './scripted-plane.js';
 
 /** A worker without a process: a real PlaneHost over a channel in memory. */
-export class FakeWorker implements WorkerProcess {
+export class FakeWorker implements PeerProcess {
   readonly pid = 1;
   readonly plane = new ScriptedPlane();
   readonly ends = channelPair();

@@ -1,28 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { WorkerSupervisor } from '../../../../src/planes/workers/supervisor.js';
 import type { ListeningSocket } from '../../../../src/planes/contract.js';
-import { FakeClock } from '../../../support/fake-clock.js';
 import { aState } from '../../selection/fixtures.js';
 import { aUdpFlow, FakeSocket } from '../hand-over-fixtures.js';
-import { FakeWorker } from './fake-worker.js';
+import { WorkerLab } from './worker-story.js';
 
-const OPTIONS = { flowEvents: false, worker: 0, workers: 1 };
-
-function setUp() {
-  const clock = new FakeClock();
-  const workers: FakeWorker[] = [];
-  const launch = (): FakeWorker => {
-    const worker = new FakeWorker(clock);
-    workers.push(worker);
-    return worker;
-  };
-  return { clock, workers, plane: new WorkerSupervisor({ clock, launch }, OPTIONS) };
-}
-
-describe('WorkerSupervisor, handing over', () => {
+describe('One worker, handing over', () => {
   test('inherit() has the sockets in the worker before it starts, and keeps no copy here', async () => {
-    const { plane, workers } = setUp();
+    const { plane, launched: workers } = new WorkerLab();
     const sockets = [new FakeSocket('tcp', 80), new FakeSocket('udp', 53)];
     await plane.inherit(sockets);
     assert.deepEqual(
@@ -41,7 +26,7 @@ describe('WorkerSupervisor, handing over', () => {
   });
 
   test('a worker that is replaced has nothing of the inheritance', async () => {
-    const { clock, plane, workers } = setUp();
+    const { clock, plane, launched: workers } = new WorkerLab();
     await plane.inherit([new FakeSocket('tcp', 80)]);
     plane.inheritFlows([aUdpFlow(7)]);
     await plane.start(aState());
@@ -52,7 +37,7 @@ describe('WorkerSupervisor, handing over', () => {
   });
 
   test('lend(), freezeUdp() and thawUdp() reach the worker; what is lent is let go of there', async () => {
-    const { plane, workers } = setUp();
+    const { plane, launched: workers } = new WorkerLab();
     await plane.start(aState());
     const inner = workers[0]!.plane;
     const socket = new FakeSocket('tcp', 80);
@@ -74,6 +59,6 @@ describe('WorkerSupervisor, handing over', () => {
   });
 
   test('freezeUdp() rejects where there is no worker, so that an upgrade fails', async () => {
-    await assert.rejects(setUp().plane.freezeUdp(), { code: 'LB_WORKER_LOST' });
+    await assert.rejects(new WorkerLab().plane.freezeUdp(), { code: 'LB_WORKER_LOST' });
   });
 });

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { forkSharingWorker, forkWorker, type WorkerProcess } from '../../../../src/planes/workers/process.js';
+import { forkSharingWorker, forkWorker } from '../../../../src/planes/workers/process.js';
+import type { PeerProcess } from '../../../../src/runtime/peer.js';
 import { within } from '../../../support/deadline.js';
 import { loopbackBlock } from '../../../support/loopback.js';
 
@@ -17,8 +18,6 @@ const LAUNCHER = pathToFileURL(join(import.meta.dirname, '../../../../src/planes
 /** Echoes what it gets, and does what some words say. */
 const ECHO = `
 import { getHeapStatistics } from 'node:v8';
-import { parentChannel } from ${JSON.stringify(LAUNCHER)};
-const channel = parentChannel();
 channel.onClose(() => process.exit(7));
 channel.onMessage((message) => {
   if (message === 'exit') process.exit(3);
@@ -42,19 +41,17 @@ channel.onMessage((message) => {
 
 /** Listens for messages only after a while, as a worker that loads its hasher does. */
 const LATE = `
-import { parentChannel } from ${JSON.stringify(LAUNCHER)};
-const channel = parentChannel();
 await new Promise((resolve) => setTimeout(resolve, 200));
 channel.onMessage((message) => channel.send(message));
 `;
 
 let folder: string;
-const running: WorkerProcess[] = [];
+const running: PeerProcess[] = [];
 
 before(async () => {
   folder = await mkdtemp(join(tmpdir(), 'haports-worker-'));
-  await writeFile(join(folder, 'echo.mjs'), ECHO);
-  await writeFile(join(folder, 'late.mjs'), LATE);
+  await write('echo.mjs', ECHO);
+  await write('late.mjs', LATE);
 });
 
 after(async () => {
@@ -63,14 +60,39 @@ after(async () => {
   await rm(folder, { recursive: true });
 });
 
-function launch(script: string, start = forkWorker): WorkerProcess {
+function launch(script: string, start = forkWorker): PeerProcess {
   const worker = start(join(folder, script));
   running.push(worker);
   return worker;
 }
 
-function nextMessage({ channel }: WorkerProcess): Promise<unknown> {
+function nextMessage({ channel }: PeerProcess): Promise<unknown> {
   return within(new Promise((resolve) => channel.onMessage(resolve)), 10_000, 'a message of the worker');
+}
+
+/** What the worker says while all these are sent to it, as many as they are. */
+async function echoes(worker: PeerProcess, messages: readonly unknown[]): Promise<readonly unknown[]> {
+  const received: unknown[] = [];
+  const all = new Promise<void>((resolve) =>
+    worker.channel.onMessage((message) => {
+      if (received.push(message) === messages.length) resolve();
+    }),
+  );
+  for (const message of messages) worker.channel.send(message);
+  await within(all, 10_000, `${messages.length} echoes`);
+  return received;
+}
+
+/** Kills the worker, and waits for its end. */
+async function killed(worker: PeerProcess): Promise<void> {
+  worker.kill();
+  assert.equal(await exitOf(worker), 'signal SIGKILL');
+}
+
+/** A worker whose script is this, with `channel` to this process. */
+async function write(script: string, body: string): Promise<void> {
+  const head = `import { parentChannel } from ${JSON.stringify(LAUNCHER)};\nconst channel = parentChannel();\n`;
+  await writeFile(join(folder, script), head + body);
 }
 
 interface WorkerMemory {
@@ -80,13 +102,10 @@ interface WorkerMemory {
   readonly options: readonly string[];
 }
 
-async function memoryOf(worker: WorkerProcess): Promise<WorkerMemory> {
-  const answer = nextMessage(worker);
-  worker.channel.send('memory');
-  const memory = (await answer) as WorkerMemory;
-  worker.kill();
-  await exitOf(worker);
-  return memory;
+async function memoryOf(worker: PeerProcess): Promise<WorkerMemory> {
+  const [memory] = await echoes(worker, ['memory']);
+  await killed(worker);
+  return memory as WorkerMemory;
 }
 
 /** Of a Node process of its own. */
@@ -99,11 +118,11 @@ function heapLimitWith(option: string): number {
   return Number(stdout.toString());
 }
 
-function exitOf({ exited }: WorkerProcess): Promise<string> {
+function exitOf({ exited }: PeerProcess): Promise<string> {
   return within(exited, 10_000, 'the exit of the worker');
 }
 
-function closeOf({ channel }: WorkerProcess): Promise<void> {
+function closeOf({ channel }: PeerProcess): Promise<void> {
   return within(new Promise<void>((resolve) => channel.onClose(resolve)), 10_000, 'the close of the channel');
 }
 
@@ -117,29 +136,14 @@ describe('forkWorker()', () => {
       nothing: undefined,
       endless: Infinity,
     };
-    const received: unknown[] = [];
-    const all = new Promise<void>((resolve) => {
-      worker.channel.onMessage((message) => {
-        received.push(message);
-        if (received.length === 3) resolve();
-      });
-    });
-    worker.channel.send('first');
-    worker.channel.send(sent);
-    worker.channel.send('last');
-    await within(all, 10_000, 'three echoes');
-    assert.deepEqual(received, ['first', sent, 'last']);
-    worker.kill();
-    assert.equal(await exitOf(worker), 'signal SIGKILL');
+    assert.deepEqual(await echoes(worker, ['first', sent, 'last']), ['first', sent, 'last']);
+    await killed(worker);
   });
 
   test('a message that comes before the worker listens waits for it', async () => {
     const worker = launch('late.mjs');
-    const echo = nextMessage(worker);
-    worker.channel.send('early');
-    assert.equal(await echo, 'early');
-    worker.kill();
-    await exitOf(worker);
+    assert.deepEqual(await echoes(worker, ['early']), ['early']);
+    await killed(worker);
   });
 
   test('the exit code is the evidence, and the channel closes', async () => {
@@ -152,9 +156,7 @@ describe('forkWorker()', () => {
 
   test('a signal is the evidence', async () => {
     const worker = launch('echo.mjs');
-    const echo = nextMessage(worker);
-    worker.channel.send('hello');
-    await echo;
+    await echoes(worker, ['hello']);
     assert.ok(worker.pid !== undefined);
     process.kill(worker.pid, 'SIGTERM');
     assert.equal(await exitOf(worker), 'signal SIGTERM');
@@ -218,18 +220,9 @@ describe('forkWorker()', () => {
 describe('forkSharingWorker()', () => {
   test('a message that comes before the worker listens waits for it, and all come in order', async () => {
     const worker = launch('late.mjs', forkSharingWorker);
-    const received: unknown[] = [];
-    const all = new Promise<void>((resolve) => {
-      worker.channel.onMessage((message) => {
-        received.push(message);
-        if (received.length === 3) resolve();
-      });
-    });
-    for (const message of ['early', new Map([['a', 1n]]), 'last']) worker.channel.send(message);
-    await within(all, 10_000, 'three echoes');
-    assert.deepEqual(received, ['early', new Map([['a', 1n]]), 'last']);
-    worker.kill();
-    assert.equal(await exitOf(worker), 'signal SIGKILL');
+    const sent = ['early', new Map([['a', 1n]]), 'last'];
+    assert.deepEqual(await echoes(worker, sent), sent);
+    await killed(worker);
   });
 
   test('the exit is told after the channel has closed', async () => {
@@ -242,12 +235,10 @@ describe('forkSharingWorker()', () => {
   });
 
   test('the exit is told when a worker dies while sockets are on their way to it', async () => {
-    await writeFile(
-      join(folder, 'claimant.mjs'),
+    await write(
+      'claimant.mjs',
       `
       import { createServer } from 'node:net';
-      import { parentChannel } from ${JSON.stringify(LAUNCHER)};
-      const channel = parentChannel();
       channel.onMessage((host) => {
         for (let port = 7100; port < 7110; port++) createServer().listen({ host, port });
         channel.send('asked');
@@ -259,23 +250,18 @@ describe('forkSharingWorker()', () => {
     for (let round = 0; round < 3; round++) {
       const worker = launch('claimant.mjs', forkSharingWorker);
       const closed = closeOf(worker);
-      const asked = nextMessage(worker);
-      worker.channel.send(loopbackBlock(7)(2));
-      assert.equal(await asked, 'asked');
+      assert.deepEqual(await echoes(worker, [loopbackBlock(7)(2)]), ['asked']);
       // The primary answers with the first socket, and keeps the others until that is acknowledged.
       await new Promise((resolve) => setImmediate(resolve));
-      worker.kill();
-      assert.equal(await exitOf(worker), 'signal SIGKILL');
+      await killed(worker);
       await closed;
     }
   });
 
   test('a worker that loses its channel lives on', async () => {
-    await writeFile(
-      join(folder, 'orphan.mjs'),
+    await write(
+      'orphan.mjs',
       `
-      import { parentChannel } from ${JSON.stringify(LAUNCHER)};
-      const channel = parentChannel();
       channel.onMessage(() => process.disconnect());
       channel.onClose(() => setTimeout(() => process.exit(9), 300));
       `,
@@ -286,12 +272,10 @@ describe('forkSharingWorker()', () => {
   });
 
   test('workers listen on the same port, whose connections go on when one of them dies', async () => {
-    await writeFile(
-      join(folder, 'listener.mjs'),
+    await write(
+      'listener.mjs',
       `
       import { createServer } from 'node:net';
-      import { parentChannel } from ${JSON.stringify(LAUNCHER)};
-      const channel = parentChannel();
       channel.onMessage(({ host, port }) => {
         const server = createServer((socket) => socket.end(String(process.pid)));
         server.on('error', (error) => channel.send(error.code));
@@ -301,20 +285,14 @@ describe('forkSharingWorker()', () => {
     );
     const workers = [0, 1].map(() => launch('listener.mjs', forkSharingWorker));
     const address = { host: loopbackBlock(7)(1), port: 7000 };
-    for (const worker of workers) {
-      const answer = nextMessage(worker);
-      worker.channel.send(address);
-      assert.equal(await answer, 'listening');
-    }
-    workers[0]!.kill();
-    await exitOf(workers[0]!);
+    for (const worker of workers) assert.deepEqual(await echoes(worker, [address]), ['listening']);
+    await killed(workers[0]!);
     for (let n = 0; n < 10; n++) {
       const socket = connect(address);
       const [said] = (await within(once(socket, 'data'), 5000, 'an answer')) as [Buffer];
       assert.equal(said.toString(), String(workers[1]!.pid));
     }
-    workers[1]!.kill();
-    await exitOf(workers[1]!);
+    await killed(workers[1]!);
   });
 });
 

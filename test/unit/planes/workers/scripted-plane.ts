@@ -12,41 +12,17 @@ import type {
 } from '../../../../src/planes/contract.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../src/model/forwarding.js';
-
-export const NO_COUNTERS: PlaneCounters = {
-  traffic: [],
-  arrivals: [],
-  table: { tcp: { used: 0, limit: 0 }, udp: { used: 0, limit: 0 }, embryonic: { used: 0, limit: 0 } },
-  connectSeconds: {},
-  sourcePorts: [],
-  eventLoopDelaySeconds: [],
-  listeners: {},
-  workersLost: 0,
-};
+import { NO_COUNTERS } from '../../../../src/planes/workers/counters.js';
+import { aRow, anArrival } from '../../control/counters-fixtures.js';
 
 /** Counters of a plane that has been reached so many times and has so many flows. */
 export function countersOf(arrivals: number, flowsActive = 0): PlaneCounters {
+  const tcp = { used: flowsActive, limit: 100 };
   return {
     ...NO_COUNTERS,
-    traffic: [
-      {
-        rule: 'ha-ports',
-        backendId: 'nvas/10.0.0.1',
-        protocol: 'tcp',
-        flowsOpened: arrivals,
-        flowsActive,
-        flowsEnded: { closed: arrivals - flowsActive },
-        bytesToBackend: arrivals * 100,
-        packetsToBackend: arrivals * 10,
-        bytesToClient: arrivals * 1000,
-        packetsToClient: arrivals * 10,
-        connectRetries: 0,
-        connectFailures: 0,
-        resets: 0,
-      },
-    ],
-    arrivals: [{ rule: 'ha-ports', protocol: 'tcp', arrivals, drops: {} }],
-    table: { ...NO_COUNTERS.table, tcp: { used: flowsActive, limit: 100 } },
+    traffic: [aRow({ flowsOpened: arrivals, flowsActive, flowsEnded: { closed: arrivals - flowsActive } })],
+    arrivals: [anArrival({ arrivals })],
+    table: { ...NO_COUNTERS.table, tcp },
     eventLoopDelaySeconds: [0.001],
     listeners: { hub: { open: 5, wanted: 5 } },
   };

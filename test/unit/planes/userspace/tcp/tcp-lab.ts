@@ -137,7 +137,7 @@ export interface MemoryLab {
   readonly clock: FakeClock;
   readonly streams: FakeStreams;
   /** A client, and the stream to the backend that took it. */
-  spliced(): { readonly client: FakeStream; readonly backend: FakeStream };
+  readonly spliced: () => { readonly client: FakeStream; readonly backend: FakeStream };
 }
 
 /** The same over streams in memory, on port 443. Backends, if not said otherwise: FIRST and SECOND. */
@@ -165,7 +165,7 @@ export interface Cleanup {
 export interface WireLab {
   readonly lab: TcpLab;
   readonly server: TestServer;
-  dial(localAddress?: string): Promise<Socket>;
+  readonly dial: (localAddress?: string) => Promise<Socket>;
 }
 
 /** A listener in front of one backend, which serves on the same port. */

@@ -6,8 +6,8 @@ import {
   UpstreamDialer,
   type DialledSocket,
   type UpstreamOwner,
-  type UpstreamTarget,
 } from '../../../../../src/planes/userspace/udp/upstream.js';
+import type { DialTarget } from '../../../../../src/planes/userspace/source-ports.js';
 import { DEAF, type DatagramSocket } from '../../../../../src/planes/userspace/sockets/datagram-socket.js';
 import { DgramSockets } from '../../../../../src/planes/userspace/sockets/dgram.js';
 import { ipAddress } from '../../../../../src/model/address.js';
@@ -71,15 +71,19 @@ class ListedPorts {
   }
 }
 
-function dialer(sourcePorts: ListedPorts, source = at(1)): UpstreamDialer {
+/** `isKnown`: whether the local address need not be looked up. */
+function dialer(sourcePorts: ListedPorts, isKnown = (): boolean => true): UpstreamDialer {
+  const source = ipAddress(at(1));
   return new UpstreamDialer({
-    sockets,
-    sourcePorts,
-    routeSource: { known: () => ipAddress(source), sourceFor: () => Promise.resolve(ipAddress(source)) },
+    ...{ sockets, sourcePorts },
+    routeSource: {
+      known: () => (isKnown() ? source : undefined),
+      sourceFor: () => Promise.resolve(source),
+    },
   });
 }
 
-function target(backend: { readonly address: string; readonly port: number }): UpstreamTarget {
+function target(backend: { readonly address: string; readonly port: number }): DialTarget {
   const endpoint = { address: ipAddress(backend.address), port: backend.port };
   return { backendId: 'b', endpoint, pool: { sourceAddresses: [], sourcePorts: [] } };
 }
@@ -162,16 +166,10 @@ describe('Upstream', () => {
     const ports = new ListedPorts(47_002);
     const owner = new RecordingOwner();
     let isKnown = false;
+    const backend = target({ address: at(11), port: 9 });
     const upstream = new Upstream(
-      target({ address: at(11), port: 9 }),
-      new UpstreamDialer({
-        sockets,
-        sourcePorts: ports,
-        routeSource: {
-          known: () => (isKnown ? ipAddress(at(1)) : undefined),
-          sourceFor: () => Promise.resolve(ipAddress(at(1))),
-        },
-      }),
+      backend,
+      dialer(ports, () => isKnown),
       owner,
     );
     upstream.start();
@@ -205,27 +203,26 @@ describe('UpstreamDialer', () => {
     await eventually(() => openDescriptors() === before, 5000, 'sockets closed');
   });
 
-  test('dial() tries the next source address when one is not of this machine', async (t) => {
-    const backend = await Peer.open(t, at(11));
-    const ports = new ListedPorts(47_004, 47_005, 47_006);
-    const pool = { sourceAddresses: [ipAddress('203.0.113.9'), ipAddress(at(2))], sourcePorts: [] };
-    const outcome = dialer(ports).dial({ ...target(backend), pool });
-    assert.ok(typeof outcome !== 'string');
-    assert.equal(outcome.source.text, at(2));
-    assert.deepEqual(ports.released, [47_004]);
-    outcome.socket.close();
-    const foreign = { sourceAddresses: [ipAddress('203.0.113.9')], sourcePorts: [] };
-    assert.equal(dialer(ports).dial({ ...target(backend), pool: foreign }), 'send-failed');
-  });
-
-  test('dial() ignores source addresses of the other family', async (t) => {
-    const backend = await Peer.open(t, at(11));
-    const pool = { sourceAddresses: [ipAddress('::1')], sourcePorts: [] };
-    const outcome = dialer(new ListedPorts(47_007), at(3)).dial({ ...target(backend), pool });
-    assert.ok(typeof outcome !== 'string');
-    assert.equal(outcome.source.text, at(3));
-    outcome.socket.close();
-  });
+  for (const [name, sources, outcome, released] of [
+    [
+      'tries the next source address when one is not of this machine',
+      ['203.0.113.9', at(2)],
+      at(2),
+      [47_004],
+    ],
+    ['gives up when none is of this machine', ['203.0.113.9'], 'send-failed', [47_004]],
+    ['ignores source addresses of the other family', ['::1'], at(1), []],
+  ] as const) {
+    test(`dial() ${name}`, async (t) => {
+      const backend = await Peer.open(t, at(11));
+      const ports = new ListedPorts(47_004, 47_005, 47_006);
+      const pool = { sourceAddresses: sources.map(ipAddress), sourcePorts: [] };
+      const dialled = dialer(ports).dial({ ...target(backend), pool });
+      assert.equal(typeof dialled === 'string' ? dialled : dialled.source.text, outcome);
+      assert.deepEqual(ports.released, released);
+      if (typeof dialled !== 'string') dialled.socket.close();
+    });
+  }
 });
 
 describe('bounds', () => {
