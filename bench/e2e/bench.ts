@@ -43,7 +43,7 @@ export class Bench {
    * get as much, but for a quick run.
    */
   warmUpSeconds(peer: Peer): number {
-    return this.options.quick && peer.name !== 'haports' ? 0 : this.options.seconds;
+    return this.options.quick && !['haports', 'before'].includes(peer.name) ? 0 : this.options.seconds;
   }
 
   /** A number of its own for each balancer started, 1 to 200, for its frontend address. */

@@ -13,7 +13,8 @@ export const CASE_NAMES = [
   'capture',
   'kernel',
 ] as const;
-export const PEER_NAMES = ['direct', 'haports', 'haproxy', 'nginx'] as const;
+/** `before`: another build of haports, where `--against` names one. */
+export const PEER_NAMES = ['direct', 'haports', 'before', 'haproxy', 'nginx'] as const;
 
 export type CaseName = (typeof CASE_NAMES)[number];
 export type PeerName = (typeof PEER_NAMES)[number];
@@ -31,6 +32,8 @@ export interface BenchOptions {
   readonly netns: boolean;
   /** The `main.js` that haports is started from. @default dist/main.js of this tree */
   readonly main: string;
+  /** Another `main.js` that takes turns with it, as the peer `before`. @default none */
+  readonly against: string | undefined;
   /** Whether the cases that were run take their place in `latest.json` and in docs/benchmarks.md. */
   readonly publish: boolean;
 }
@@ -43,7 +46,8 @@ export const USAGE = `npm run bench -- [options]
   --rounds N                 interleaved rounds (default 5; quick: 1)
   --seconds N                length of one measured run (default 4; quick: 1)
   --netns                    in three network namespaces instead of on loopback; needs root
-  --main PATH                the dist/main.js to measure as haports, to compare versions
+  --main PATH                the dist/main.js to measure as haports
+  --against PATH             another dist/main.js that takes turns with it, as the peer "before", to compare versions
   --publish                  also write bench/results/latest.json, latest.svg and docs/benchmarks.md, for the cases that were run
 `;
 
@@ -61,6 +65,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
       rounds: { type: 'string' },
       seconds: { type: 'string' },
       main: { type: 'string', default: 'dist/main.js' },
+      against: { type: 'string' },
       netns: { type: 'boolean', default: false },
       publish: { type: 'boolean', default: false },
     },
@@ -70,6 +75,7 @@ export function parseOptions(args: readonly string[]): BenchOptions {
     quick,
     netns: values.netns,
     main: resolve(values.main),
+    against: values.against === undefined ? undefined : resolve(values.against),
     publish: values.publish,
     cases: chosen('--only', only, CASE_NAMES),
     peers: chosen('--peers', values.peers, PEER_NAMES),

@@ -6,7 +6,7 @@ import type { IpAddress } from '../model/address.js';
 import { formatDuration, type HttpProbe, type Probe, type ProbeResult } from '../model/configuration.js';
 import { errorCode, errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
-import { localCandidates } from '../runtime/machine.js';
+import { fromAnyAddress } from '../runtime/machine.js';
 
 /** A result whose duration is not known yet. */
 type Verdict = Omit<ProbeResult, 'durationMs'>;
@@ -133,7 +133,11 @@ const CLOSE_GRACE_MS = 250;
  * caller's; an abort of `signal` destroys it at any time.
  */
 async function openProbeSocket(probe: Probe, address: IpAddress, signal: AbortSignal): Promise<Socket> {
-  const socket = await connectFromAnywhere(probe, address, signal);
+  const from = (source: IpAddress | undefined) => connectFrom(source, probe, address, signal);
+  const { sourceAddress } = probe;
+  const socket = await (sourceAddress === undefined
+    ? fromAnyAddress(() => address, from)
+    : from(sourceAddress));
   if (isSelfConnected(socket)) {
     socket.destroy();
     // What a kernel says that does not fall for it.
@@ -142,27 +146,6 @@ async function openProbeSocket(probe: Probe, address: IpAddress, signal: AbortSi
   const header = probeProxyHeader(probe);
   if (header.length > 0) socket.write(header);
   return socket;
-}
-
-/**
- * With a listener on every port the kernel finds none for a socket without an address (EADDRNOTAVAIL), but does for one
- * that has an address of which not every port is listened on.
- */
-async function connectFromAnywhere(probe: Probe, address: IpAddress, signal: AbortSignal): Promise<Socket> {
-  try {
-    return await connectFrom(probe.sourceAddress, probe, address, signal);
-  } catch (error) {
-    if (probe.sourceAddress !== undefined || !isPortShortage(error)) throw error;
-    for (const candidate of localCandidates(address)) {
-      try {
-        return await connectFrom(candidate, probe, address, signal);
-      } catch (failure) {
-        // That address has no port either: a fully bound frontend's.
-        if (!isPortShortage(failure)) throw failure;
-      }
-    }
-    throw error;
-  }
 }
 
 async function connectFrom(
@@ -183,11 +166,6 @@ async function connectFrom(
   addAbortSignal(signal, socket);
   await settled(socket, 'connect');
   return socket;
-}
-
-function isPortShortage(error: unknown): boolean {
-  const code = errorCode(error);
-  return code === 'EADDRNOTAVAIL' || code === 'EADDRINUSE';
 }
 
 /** Resolves at the event; rejects if the stream fails or closes first. */

@@ -7,11 +7,7 @@ import type { ProbeRunner } from './probes.js';
 import { initialHealth, observe } from './thresholds.js';
 
 /** Called after every probe result that counts, with a transition if it changed the state. */
-export type HealthListener = (
-  key: string,
-  health: BackendHealth,
-  transition: HealthTransition | undefined,
-) => void;
+type OnHealth = (key: string, health: BackendHealth, transition: HealthTransition | undefined) => void;
 
 /** New targets of one update that are probed without delay; the others are spread out. */
 export const IMMEDIATE_STARTS = 16;
@@ -22,7 +18,7 @@ export const IMMEDIATE_STARTS = 16;
  */
 export class ProbeScheduler {
   readonly #deps: ProbeLoopDeps;
-  readonly #listeners: HealthListener[] = [];
+  readonly #listeners: OnHealth[] = [];
   readonly #stopping = new Set<Promise<void>>();
   #loops = new Map<string, ProbeLoop>();
   /** What another process knew, by probe key. */
@@ -54,17 +50,13 @@ export class ProbeScheduler {
     for (const target of targets) {
       const key = probeKey(target.address, target.probe);
       if (loops.has(key)) continue;
-      const running = this.#loops.get(key);
-      if (running !== undefined) {
-        running.relabel(target);
-        loops.set(key, running);
-        continue;
+      let loop = this.#loops.get(key);
+      if (loop === undefined) {
+        const past = this.#inherited.get(key) ?? known.get(questionKey(target.address, target.probe));
+        loop = new ProbeLoop(this.#deps, key, target, past ?? initialHealth(), this.#told);
+        loop.start(started++ < IMMEDIATE_STARTS ? 0 : Math.min(target.probe.intervalMs, MAX_JITTER_MS));
       }
-      const past = this.#inherited.get(key) ?? known.get(questionKey(target.address, target.probe));
-      const loop = this.#create(key, target, past);
       loops.set(key, loop);
-      const spreadMs = Math.min(target.probe.intervalMs, MAX_JITTER_MS);
-      loop.start(started++ < IMMEDIATE_STARTS ? 0 : spreadMs);
     }
     for (const [key, loop] of this.#loops) if (!loops.has(key)) this.#retire(loop);
     this.#loops = loops;
@@ -83,7 +75,7 @@ export class ProbeScheduler {
     }
   }
 
-  onHealth(listener: HealthListener): void {
+  onHealth(listener: OnHealth): void {
     this.#listeners.push(listener);
   }
 
@@ -95,11 +87,9 @@ export class ProbeScheduler {
     await Promise.all(this.#stopping);
   }
 
-  #create(key: string, target: ProbeTarget, health: BackendHealth | undefined): ProbeLoop {
-    return new ProbeLoop(this.#deps, target, health ?? initialHealth(), (after, transition) => {
-      for (const listener of this.#listeners) listener(key, after, transition);
-    });
-  }
+  readonly #told: OnHealth = (key, health, transition) => {
+    for (const listener of this.#listeners) listener(key, health, transition);
+  };
 
   #retire(loop: ProbeLoop): void {
     const stopping = loop.stop().finally(() => this.#stopping.delete(stopping));
@@ -108,15 +98,15 @@ export class ProbeScheduler {
 }
 
 /** Passive failures bring the next probe forward at most this often. */
-export const HASTEN_SPACING_MS = 500;
+const HASTEN_SPACING_MS = 500;
 
 /** Probes that fall due together, at the start or after a freeze, are spread over at most this long. */
-export const MAX_JITTER_MS = 1000;
+const MAX_JITTER_MS = 1000;
 
 /** A timer this many intervals late means that this process stood still. */
 const FROZEN_INTERVALS = 2;
 
-export interface ProbeLoopDeps {
+interface ProbeLoopDeps {
   readonly clock: Clock;
   readonly runner: ProbeRunner;
   /** 0 <= x < 1. */
@@ -139,10 +129,11 @@ interface Flight {
  * at a time. A probe that was under way while this process stood still (suspended, stopped, starved) is thrown away:
  * the silence was ours. Only the monotonic clock counts.
  */
-export class ProbeLoop {
-  #target: ProbeTarget;
+class ProbeLoop {
+  readonly target: ProbeTarget;
   readonly #deps: ProbeLoopDeps;
-  readonly #onHealth: (health: BackendHealth, transition: HealthTransition | undefined) => void;
+  readonly #key: string;
+  readonly #onHealth: OnHealth;
   #health: BackendHealth;
   #cancelTimer: () => void = () => undefined;
   #flight: Flight | undefined;
@@ -154,23 +145,16 @@ export class ProbeLoop {
   /** Does nothing before `start`. `onHealth` is called after every result that counts. */
   constructor(
     deps: ProbeLoopDeps,
+    key: string,
     target: ProbeTarget,
     health: BackendHealth,
-    onHealth: (health: BackendHealth, transition: HealthTransition | undefined) => void,
+    onHealth: OnHealth,
   ) {
     this.#deps = deps;
-    this.#target = target;
+    this.#key = key;
+    this.target = target;
     this.#health = health;
     this.#onHealth = onHealth;
-  }
-
-  get target(): ProbeTarget {
-    return this.#target;
-  }
-
-  /** Takes over the name of an otherwise equal target. */
-  relabel(target: ProbeTarget): void {
-    this.#target = target;
   }
 
   get health(): BackendHealth {
@@ -208,7 +192,7 @@ export class ProbeLoop {
         return;
       }
       // After a freeze every target is overdue: do not ask them all at once.
-      const spreadMs = Math.min(this.#target.probe.intervalMs, MAX_JITTER_MS);
+      const spreadMs = Math.min(this.target.probe.intervalMs, MAX_JITTER_MS);
       this.#setTimer(random() * spreadMs, () => this.#launch());
     });
   }
@@ -227,7 +211,7 @@ export class ProbeLoop {
 
   async #probe(controller: AbortController): Promise<void> {
     const { clock, runner } = this.#deps;
-    const { address, probe } = this.#target;
+    const { address, probe } = this.target;
     const deadlineMs = this.#startedMs + probe.timeoutMs;
     const cancelTimeout = clock.setTimer(probe.timeoutMs, () => controller.abort());
     const result = await runner.run(probe, address, controller.signal);
@@ -242,11 +226,11 @@ export class ProbeLoop {
     const at = { monotonicMs: clock.monotonicMs(), wallMs: clock.wallMs() };
     const { health, transition } = observe(this.#health, probe, result, at);
     this.#health = health;
-    this.#onHealth(health, transition);
+    this.#onHealth(this.#key, health, transition);
   }
 
   #wasFrozen(dueMs: number): boolean {
-    return this.#deps.clock.monotonicMs() - dueMs > FROZEN_INTERVALS * this.#target.probe.intervalMs;
+    return this.#deps.clock.monotonicMs() - dueMs > FROZEN_INTERVALS * this.target.probe.intervalMs;
   }
 }
 

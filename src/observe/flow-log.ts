@@ -14,8 +14,8 @@ export type FlowEvent = EventOf<'flow-started' | 'flow-moved' | 'flow-ended'>;
 const DIGEST_MEMORY = 64;
 
 /**
- * The flow log: one JSON object a line, as docs/flow-log.md says. Owns its file from `start` until its writer is stopped. Sampling
- * drops flows, never a configuration or an epoch.
+ * The flow log: one JSON object a line, as docs/flow-log.md says. Owns its file from `start` until its writer is stopped.
+ * Sampling drops flows, never a configuration or an epoch.
  */
 export class FlowLog {
   /** Reopens and closes the file, and counts its lines. */

@@ -1,12 +1,12 @@
 import { lookup } from 'node:dns/promises';
 import { request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
-import { ipAddress } from '../model/address.js';
+import { ipAddress, type IpAddress } from '../model/address.js';
 import { errorCode, errorMessage } from '../model/errors.js';
 import type { ControlEvent, HealthEvent } from '../model/events.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
-import { localCandidates } from '../runtime/machine.js';
+import { fromAnyAddress } from '../runtime/machine.js';
 
 /** Posts a JSON body, resolves with the status of the answer, and rejects with the system's error. */
 export type Post = (url: string, body: string, signal: AbortSignal) => Promise<number>;
@@ -161,27 +161,17 @@ function webhookBody(event: HealthEvent): object {
  * Does not follow redirects: a redirected POST would turn into a GET somewhere else. Where the kernel has no port for a
  * socket without an address (EADDRNOTAVAIL: every port has a listener) it leaves from one of the machine's own addresses.
  */
-export async function postJson(
+export function postJson(
   url: string,
   body: string,
   signal: AbortSignal,
   send: typeof sendOnce = sendOnce,
 ): Promise<number> {
-  try {
-    return await send(url, body, signal);
-  } catch (error) {
-    if (errorCode(error) !== 'EADDRNOTAVAIL') throw error;
+  const destination = async (): Promise<IpAddress> => {
     const { address } = await lookup(new URL(url).hostname.replace(/^\[|\]$/g, ''));
-    for (const { text } of localCandidates(ipAddress(address))) {
-      try {
-        return await send(url, body, signal, text);
-      } catch (failure) {
-        // A frontend's own address has no port either.
-        if (errorCode(failure) !== 'EADDRINUSE' && errorCode(failure) !== 'EADDRNOTAVAIL') throw failure;
-      }
-    }
-    throw error;
-  }
+    return ipAddress(address);
+  };
+  return fromAnyAddress(destination, (source) => send(url, body, signal, source?.text));
 }
 
 /** One POST, from this local address if there is one. Resolves with the status. */

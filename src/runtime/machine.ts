@@ -1,5 +1,6 @@
 import { networkInterfaces } from 'node:os';
 import { cidrContains, ipAddress, isLoopback, parseCidr, type IpAddress } from '../model/address.js';
+import { errorCode } from '../model/errors.js';
 import { systemFiles, type Files } from './files.js';
 
 /**
@@ -79,6 +80,33 @@ export function localCandidates(
     return prefixLength === (family === 4 ? 32 : 128) ? 2 : 1;
   };
   return found.sort((a, b) => rank(a) - rank(b)).map(({ source }) => source);
+}
+
+/**
+ * Connects from the address that the system chooses. With a listener on every port it finds no port for a socket without
+ * an address (EADDRNOTAVAIL), but does for one that has an address of which not every port is listened on: then each
+ * local candidate is tried. Rejects with the first error where none of them has a port either.
+ */
+export async function fromAnyAddress<T>(
+  destination: () => IpAddress | Promise<IpAddress>,
+  connect: (source: IpAddress | undefined) => Promise<T>,
+): Promise<T> {
+  const isShortOfPorts = (error: unknown): boolean =>
+    ['EADDRNOTAVAIL', 'EADDRINUSE'].includes(errorCode(error) ?? '');
+  try {
+    return await connect(undefined);
+  } catch (error) {
+    if (!isShortOfPorts(error)) throw error;
+    for (const candidate of localCandidates(await destination())) {
+      try {
+        return await connect(candidate);
+      } catch (failure) {
+        // That address has no port either: a fully bound frontend's.
+        if (!isShortOfPorts(failure)) throw failure;
+      }
+    }
+    throw error;
+  }
 }
 
 /** fe80::/10. */

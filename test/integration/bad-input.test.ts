@@ -65,7 +65,8 @@ const FAULTS: readonly Fault[] = [
     fault: { pool: { backends: [NVA_1, { ...NVA_2, address: `::ffff:${host(11)}` }] } },
     says:
       `LB_DUPLICATE_ADDRESS backendPools[0].backends[1].address: Address ${host(11)} is already a backend of ` +
-      'pool "nvas", expected each address once in a pool (Pool and address are the identity of a backend)',
+      `pool "nvas", found "::ffff:${host(11)}", ` +
+      'expected each address once in a pool (Pool and address are the identity of a backend)',
     at: `"::ffff:${host(11)}"`,
   },
   {

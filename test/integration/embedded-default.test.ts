@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
-import { createSocket } from 'node:dgram';
-import { connect, createServer } from 'node:net';
+import { createSocket, type Socket } from 'node:dgram';
+import { connect, createServer, type Server } from 'node:net';
 import { after, before, describe, test } from 'node:test';
 import { hasCommand, runCommand } from '../support/commands.js';
 import { eventually, within } from '../support/deadline.js';
@@ -20,13 +20,13 @@ const METRICS = 'http://127.0.0.1:9902';
 class Session {
   readonly child: ChildProcess;
   readonly exit: Promise<number | null>;
-  #stdout = '';
-  #stderr = '';
+  stdout = '';
+  stderr = '';
 
   constructor(command: string, args: readonly string[]) {
     this.child = spawn(command, args, { detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
-    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => (this.#stdout += text));
-    this.child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.#stderr += text));
+    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => (this.stdout += text));
+    this.child.stderr?.setEncoding('utf8').on('data', (text: string) => (this.stderr += text));
     this.exit = new Promise((resolve) => this.child.once('exit', resolve));
   }
 
@@ -35,24 +35,16 @@ class Session {
     return this.child.pid;
   }
 
-  get stdout(): string {
-    return this.#stdout;
-  }
-
-  get stderr(): string {
-    return this.#stderr;
-  }
-
   async banner(timeoutMs: number): Promise<string> {
     await eventually(
       () => {
-        if (this.child.exitCode !== null) throw new Error(`it ended:\n${this.#stderr}`);
-        return this.#stdout.includes('Ctrl-C stops it all.\n');
+        if (this.child.exitCode !== null) throw new Error(`it ended:\n${this.stderr}`);
+        return this.stdout.includes('Ctrl-C stops it all.\n');
       },
       timeoutMs,
       'the banner',
     );
-    return this.#stdout;
+    return this.stdout;
   }
 
   /** What a terminal does on Ctrl-C. */
@@ -87,32 +79,35 @@ async function groupOf(pid: number): Promise<number | undefined> {
 
 /** The first of the addresses and ports that the embedded default needs and somebody else has. */
 async function busyPlace(): Promise<string | undefined> {
-  const frontends = ['127.0.0.1', '::1'];
+  const balanced = ['127.0.0.1', '::1', ...NVAS].flatMap((address) =>
+    PORTS.map((port) => ({ address, port })),
+  );
   const tcp = [
-    ...[...frontends, ...NVAS].flatMap((address) => PORTS.map((port) => ({ address, port }))),
+    ...balanced,
     ...NVAS.map((address) => ({ address, port: 9000 })),
     { address: '127.0.0.1', port: 9902 },
   ];
-  const udp = [...frontends, ...NVAS].flatMap((address) => PORTS.map((port) => ({ address, port })));
   for (const { address, port } of tcp) {
     const server = createServer();
-    const free = await new Promise((resolve) => {
-      server.once('error', () => resolve(false)).listen({ host: address, port }, () => resolve(true));
-    });
-    if (free !== true) return `tcp ${address} ${port}`;
-    await new Promise((resolve) => server.close(resolve));
+    if (!(await isFree(server, (done) => server.listen({ host: address, port }, done))))
+      return `tcp ${address} ${port}`;
   }
-  for (const { address, port } of udp) {
+  for (const { address, port } of balanced) {
     const socket = createSocket(address.includes(':') ? 'udp6' : 'udp4');
-    const free = await new Promise((resolve) => {
-      socket
-        .once('error', () => resolve(false))
-        .bind({ address, port, exclusive: true }, () => resolve(true));
-    });
-    await new Promise<void>((resolve) => socket.close(() => resolve()));
-    if (free !== true) return `udp ${address} ${port}`;
+    const bind = (done: () => void) => socket.bind({ address, port, exclusive: true }, done);
+    if (!(await isFree(socket, bind))) return `udp ${address} ${port}`;
   }
   return undefined;
+}
+
+/** Whether the place can be taken, which it then no longer is. */
+async function isFree(holder: Server | Socket, take: (done: () => void) => void): Promise<boolean> {
+  const free = await new Promise<boolean>((resolve) => {
+    holder.once('error', () => resolve(false));
+    take(() => resolve(true));
+  });
+  await new Promise<void>((resolve) => holder.close(() => resolve()));
+  return free;
 }
 
 /** The text after a label in the banner. */

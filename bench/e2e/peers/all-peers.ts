@@ -20,6 +20,7 @@ export async function findPeers(
     ...(options.workers.includes(1) ? [directPeer()] : []),
     ...options.workers.flatMap((workers) => [
       haportsPeer(workers, options.main),
+      ...(options.against === undefined ? [] : [haportsPeer(workers, options.against, 'before')]),
       haproxyPeer(workers),
       nginxPeer(workers),
     ]),

@@ -3,10 +3,11 @@ import { join } from 'node:path';
 import { labelOf, type Peer, type ServeSpec } from './peer.js';
 
 /** A built haports, by its `main.js`: a control process and `workers` data workers. */
-export function haportsPeer(workers: number, main: string): Peer {
+export function haportsPeer(workers: number, main: string, name: 'haports' | 'before' = 'haports'): Peer {
+  const label = labelOf(name, workers);
   return {
-    label: labelOf('haports', workers),
-    name: 'haports',
+    label,
+    name,
     workers,
     udp: true,
     version: async () => {
@@ -16,13 +17,8 @@ export function haportsPeer(workers: number, main: string): Peer {
     start: async (spec, { processes, cores, folder }) => {
       const path = join(folder, 'config.json');
       await writeFile(path, JSON.stringify(haportsConfig(spec, workers), undefined, 2));
-      return processes.start({ role: 'balancer', cores: cores.balancer }, labelOf('haports', workers), [
-        process.execPath,
-        main,
-        'run',
-        '-c',
-        path,
-      ]);
+      const command = [process.execPath, main, 'run', '-c', path];
+      return processes.start({ role: 'balancer', cores: cores.balancer }, label, command);
     },
   };
 }

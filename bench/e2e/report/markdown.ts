@@ -5,8 +5,8 @@ import { METRICS, shown } from './metrics.js';
 import { ratioOf, rowsOf, type Cell, type Row } from './rows.js';
 import { isIn, SECTION_NAMES, type SectionName } from './sections.js';
 
-const ONE_WORKER = ['direct', 'haports', 'haproxy', 'nginx'];
-const BOTH = ['haports', 'haproxy', 'nginx', 'haports x2', 'haproxy x2', 'nginx x2'];
+const ONE_WORKER = ['direct', 'haports', 'before', 'haproxy', 'nginx'];
+const BOTH = ['haports', 'before', 'haproxy', 'nginx', 'haports x2', 'before x2', 'haproxy x2', 'nginx x2'];
 const WITH_KERNEL = ['direct', 'kernel', 'kernel floating', 'haports', 'haproxy', 'nginx'];
 
 /** All tables of a run, with where and when; GitHub's Markdown. */

@@ -208,23 +208,21 @@ function summaries(ingress?: IngressMode) {
   const recorder = new LineRecorder(ingress);
   const clock = new FakeClock();
   const { emit } = recorder.bus;
-  return { recorder, clock, emit, summaries: new EventSummaries(recorder.bus, clock) };
+  const apply = (failures: AppliedReport['failures'], listeners = applied.listeners): void =>
+    emit({ type: 'applied', digest: 'd1', report: { revision: 1, listeners, failures } });
+  return { recorder, clock, emit, apply, summaries: new EventSummaries(recorder.bus, clock) };
 }
 
 describe('EventSummaries of listen failures', () => {
   const base = { rule: 'ha-ports', protocol: 'tcp', address: '127.0.0.1' } as const;
+  const taken = (...ports: readonly number[]): AppliedReport['failures'] =>
+    ports.map((port) => ({ ...base, errorCode: 'EADDRINUSE', port }));
 
   test('put failures that are alike together', () => {
-    const { recorder, emit } = summaries();
-    const failures = [
-      ...Array.from({ length: 1023 }, (_, index) => ({ ...base, errorCode: 'EACCES', port: index + 1 })),
-      { ...base, errorCode: 'EADDRINUSE', port: 8080 },
-    ];
-    emit({
-      type: 'applied',
-      digest: 'd1',
-      report: { revision: 1, listeners: { tcp: 64_511, udp: 0 }, failures },
-    });
+    const { recorder, apply } = summaries();
+    const denied = taken(...Array.from({ length: 1023 }, (_, index) => index + 1));
+    const failures = [...denied.map((one) => ({ ...one, errorCode: 'EACCES' })), ...taken(8080)];
+    apply(failures, { tcp: 64_511, udp: 0 });
     assert.deepEqual(recorder.texts, [
       'info Applied revision 1: listening on 64511 TCP and 0 UDP ports',
       'warn Cannot listen on 1024 of 65535 ports, first tcp 1-1023 (EACCES)',
@@ -236,38 +234,25 @@ describe('EventSummaries of listen failures', () => {
   });
 
   test('tell of them once, and again when they change', () => {
-    const { recorder, emit } = summaries();
-    const apply = (revision: number, ...taken: readonly number[]): void => {
-      const failures = taken.map((port) => ({ ...base, errorCode: 'EADDRINUSE', port }));
-      emit({ type: 'applied', digest: 'd1', report: { revision, listeners: { tcp: 1, udp: 1 }, failures } });
-    };
-    apply(1, 80);
-    apply(2, 80);
-    apply(3, 81);
-    apply(4);
-    apply(5, 81);
+    const { recorder, apply } = summaries();
+    for (const failures of [taken(80), taken(80), taken(81), [], taken(81)]) apply(failures);
     assert.deepEqual(
       recorder.texts.filter((line) => line.startsWith('warn')),
-      ['80', '81', '81'].map((port) => `warn Cannot listen on 1 of 3 ports, first tcp ${port} (EADDRINUSE)`),
+      ['80', '81', '81'].map((port) => `warn Cannot listen on 1 of 4 ports, first tcp ${port} (EADDRINUSE)`),
     );
   });
 
   test('count captured ports alone, for they have no sockets', () => {
-    const { recorder, emit } = summaries('captured');
-    const failures = [{ ...base, errorCode: 'EADDRINUSE', port: 80 }];
-    emit({ type: 'applied', digest: 'd1', report: { ...applied, failures } });
+    const { recorder, apply } = summaries('captured');
+    apply(taken(80));
     assert.equal(recorder.texts[1], 'warn Cannot listen on 1 port, first tcp 80 (EADDRINUSE)');
   });
 
   test('cut a list of scattered ports', () => {
-    const { recorder, emit } = summaries();
-    const failures = Array.from({ length: 30_000 }, (_, index) => ({
-      ...{ ...base, errorCode: 'EADDRINUSE', port: 2 * index + 1 },
-    }));
-    emit({ type: 'applied', digest: 'd1', report: { ...applied, failures } });
+    const { recorder, apply } = summaries();
+    apply(taken(...Array.from({ length: 30_000 }, (_, index) => 2 * index + 1)));
     const groups = recorder.lines[1]?.fields['failures'] as readonly { ports: string; count: number }[];
-    assert.equal(groups.length, 1);
-    assert.equal(groups[0]!.count, 30_000);
+    assert.deepEqual([groups.length, groups[0]!.count], [1, 30_000]);
     assert.match(groups[0]!.ports, /^1,3,5,.*,39 and 29980 more ranges$/);
   });
 });

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { PassThrough, Writable } from 'node:stream';
 import { describe, test } from 'node:test';
 import type { EventLine } from '../../../src/model/events.js';
+import { EventBus, EventFeed } from '../../../src/observe/bus.js';
 import { openLog, type LogStream } from '../../../src/observe/log.js';
+import { FakeClock } from '../../support/fake-clock.js';
 
 const HELLO: EventLine = { level: 'info', type: 'x', fields: {}, message: 'Hello' };
 
@@ -33,6 +35,20 @@ describe('openLog()', () => {
       { level, pid, event, pool, msg },
       { level: 'warn', pid: process.pid, event: 'pool-down', pool: 'nvas', msg: message },
     );
+  });
+
+  test('openLog() leaves out what is below its level, which the event stream still has', async () => {
+    const { stream, text } = capture(false);
+    const feed = new EventFeed({ clock: new FakeClock() });
+    const bus = new EventBus();
+    bus.onLine('port-sockets', [await openLog({ level: 'error', format: 'json' }, stream), feed.add]);
+    bus.emit({ type: 'upgrade-started', pid: 7 });
+    bus.emit({ type: 'apply-failed', revision: 1, error: new Error('no') });
+    assert.deepEqual(
+      feed.since(0).map(({ type }) => type),
+      ['upgrade-started', 'apply-failed'],
+    );
+    assert.ok(!text().includes('upgrade-started') && text().includes('apply-failed'));
   });
 
   test('openLog() writes for people on a terminal', async (t) => {

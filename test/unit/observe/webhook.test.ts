@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { describe, test } from 'node:test';
+import { text } from 'node:stream/consumers';
+import { describe, test, type TestContext } from 'node:test';
 import type { HealthEvent } from '../../../src/model/events.js';
 import { postJson, sendOnce, Webhook, type Post } from '../../../src/observe/webhook.js';
 import { systemClock } from '../../../src/runtime/clock.js';
@@ -12,13 +13,8 @@ const URL_OF_HOOK = 'https://hooks.example.net/secret-path?token=secret';
 
 function event(subject: string): HealthEvent {
   return {
-    type: 'health-event',
-    name: 'NoHealthyBackends',
-    severity: 'critical',
-    phase: 'raised',
-    subject,
-    evidence: '0 of 3',
-    atMs: 1_763_640_000_000,
+    ...{ type: 'health-event', name: 'NoHealthyBackends', severity: 'critical', phase: 'raised', subject },
+    ...{ evidence: '0 of 3', atMs: 1_763_640_000_000 },
   };
 }
 
@@ -55,6 +51,24 @@ function setUp() {
   return { clock, recorder, requests, webhook, subjects, mostOpen: () => mostOpen };
 }
 
+/** What was posted to it: method, type and sender, and the body. */
+async function realServer(t: TestContext, status: number) {
+  const requests: { readonly head: string; readonly body: string }[] = [];
+  const server = createServer(({ method, headers }, response) => {
+    const head = [method, headers['content-type'], headers['user-agent']].join(' ');
+    void text(response.req).then((body) => {
+      requests.push({ head, body });
+      response.writeHead(status).end('thanks');
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`, requests };
+}
+
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 describe('Webhook', () => {
@@ -64,13 +78,7 @@ describe('Webhook', () => {
     assert.equal(requests.length, 0, 'nothing happens inside post()');
     await settle();
     assert.deepEqual(requests[0]?.body, {
-      type: 'health-event',
-      name: 'NoHealthyBackends',
-      severity: 'critical',
-      phase: 'raised',
-      subject: 'nvas',
-      evidence: '0 of 3',
-      atMs: 1_763_640_000_000,
+      ...event('nvas'),
       Type: 'ALBHealthEvent',
       SourceSystem: 'haports',
       TimeGenerated: '2025-11-20T12:00:00.000Z',
@@ -110,7 +118,7 @@ describe('Webhook', () => {
     }
   });
 
-  test('post() tries again up to five times, later and later, then gives up and goes on', async () => {
+  test('post() tries again up to five times, later and later, then gives up', async () => {
     const { clock, recorder, requests, webhook } = setUp();
     webhook.post(event('a'));
     webhook.post(event('b'));
@@ -123,16 +131,8 @@ describe('Webhook', () => {
     }
     await settle();
     assert.deepEqual(
-      requests.map(({ body, atMs }) => [body['subject'], atMs / 1000]),
-      [
-        ['a', 0],
-        ['a', 1],
-        ['a', 3],
-        ['a', 7],
-        ['a', 15],
-        ['a', 31],
-        ['b', 31],
-      ],
+      requests.map(({ body, atMs }) => `${String(body['subject'])} ${atMs / 1000}`),
+      ['a 0', 'a 1', 'a 3', 'a 7', 'a 15', 'a 31', 'b 31'],
     );
     assert.deepEqual(recorder.texts, [
       'warn Cannot post health event NoHealthyBackends of "a" to the webhook: HTTP 500',
@@ -230,29 +230,16 @@ describe('Webhook', () => {
     assert.match(recorder.texts.join('\n'), /to the webhook: Invalid URL$/);
   });
 
-  test('delivers to a real server', async () => {
-    const requests: string[] = [];
-    const server = createServer((request, response) => {
-      const { method, headers } = request;
-      request.setEncoding('utf8');
-      request.on('data', (chunk: string) => {
-        const { subject } = JSON.parse(chunk) as HealthEvent;
-        requests.push([method, headers['content-type'], headers['user-agent'], subject].join(' '));
-      });
-      request.on('end', () => response.writeHead(200).end('thanks'));
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as AddressInfo;
+  test('delivers to a real server', async (t) => {
+    const { url, requests } = await realServer(t, 200);
     const recorder = new LineRecorder();
-    const url = `http://127.0.0.1:${port}/hook`;
     const webhook = new Webhook({ clock: systemClock, onEvent: recorder.bus.emit }, { url });
     webhook.post(event('nvas'));
     webhook.post(event('other'));
     await webhook.stop();
-    server.close();
-    server.closeAllConnections();
     assert.deepEqual(recorder.lines, []);
-    assert.deepEqual(requests, ['POST application/json haports nvas', 'POST application/json haports other']);
+    const sent = requests.map(({ body, head }) => `${head} ${(JSON.parse(body) as HealthEvent).subject}`);
+    assert.deepEqual(sent, ['POST application/json haports nvas', 'POST application/json haports other']);
   });
 });
 
@@ -260,24 +247,17 @@ describe('postJson()', () => {
   const { signal } = new AbortController();
   const failing = (code: string) => Promise.reject(Object.assign(new Error(`connect ${code}`), { code }));
 
-  test('posts from an own address where the kernel has no port for others', async () => {
-    const got: string[] = [];
-    const server = createServer((request, response) => {
-      request.setEncoding('utf8').on('data', (part: string) => got.push(`${request.method} ${part}`));
-      request.on('end', () => response.writeHead(202).end('thanks'));
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as AddressInfo;
-    try {
-      let tries = 0;
-      const status = await postJson(`http://127.0.0.1:${port}/`, '{"a":1}', signal, (url, body, end, from) =>
-        tries++ === 0 ? failing('EADDRNOTAVAIL') : sendOnce(url, body, end, from),
-      );
-      assert.equal(status, 202);
-      assert.deepEqual(got, ['POST {"a":1}']);
-    } finally {
-      server.close();
-    }
+  test('posts from an own address where the kernel has no port for others', async (t) => {
+    const { url, requests } = await realServer(t, 202);
+    let tries = 0;
+    const status = await postJson(url, '{"a":1}', signal, (to, body, end, from) =>
+      tries++ === 0 ? failing('EADDRNOTAVAIL') : sendOnce(to, body, end, from),
+    );
+    assert.equal(status, 202);
+    assert.deepEqual(
+      requests.map(({ body }) => body),
+      ['{"a":1}'],
+    );
   });
 
   test('rejects as before where no own address has a port either', async () => {
