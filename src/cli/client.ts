@@ -1,5 +1,6 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
 import { request as httpsRequest } from 'node:https';
+import { urlToHttpOptions } from 'node:url';
 import { createApiClient, type ApiClient, type ApiRequest } from '../api/client.js';
 import { REFUSALS, ROUTES, type OperationName, type RefusalCode } from '../api/contract.js';
 import type { FindingView, FlowView } from '../api/views.js';
@@ -34,7 +35,7 @@ export function adminClient(target: AdminTarget): AdminClient {
     try {
       return JSON.parse(text) as unknown;
     } catch (cause) {
-      throw new BalancerError(`What answers at "${describeTarget(target)}" is not the admin API of haports`, {
+      throw new BalancerError(`What answers at "${target.place}" is not the admin API of haports`, {
         code: 'LB_NOT_RUNNING',
         source: 'system',
         cause,
@@ -45,15 +46,20 @@ export function adminClient(target: AdminTarget): AdminClient {
 }
 
 /** Where a running process is asked. */
-export type AdminTarget =
-  | { readonly kind: 'socket'; readonly path: string }
-  | {
-      readonly kind: 'http';
-      readonly url: URL;
-      readonly token?: string;
-      /** PEM text; absent: the certificates that Node trusts. */
-      readonly ca?: string;
-    };
+export interface AdminTarget {
+  /** For people: a path, or scheme, host and port. */
+  readonly place: string;
+  /** How to connect: to a Unix socket, or by HTTP or HTTPS. */
+  readonly options: Pick<RequestOptions, 'socketPath' | 'protocol' | 'hostname' | 'port'> & {
+    readonly ca?: string;
+  };
+  readonly token?: string;
+}
+
+/** A Unix socket. */
+export function socketTarget(path: string): AdminTarget {
+  return { place: path, options: { socketPath: path } };
+}
 
 /** The options that say where, as every live command has them. */
 export interface ConnectionOptions {
@@ -63,11 +69,6 @@ export interface ConnectionOptions {
   readonly http?: string;
   readonly tokenFile?: string;
   readonly ca?: string;
-}
-
-/** For people. */
-export function describeTarget(target: AdminTarget): string {
-  return target.kind === 'socket' ? target.path : target.url.origin;
 }
 
 /**
@@ -80,9 +81,9 @@ export async function adminTarget(
 ): Promise<AdminTarget> {
   if (options.http !== undefined) return httpTarget(deps, options.http, options);
   const named = options.socket ?? deps.env['HAPORTS_SOCKET'];
-  if (named !== undefined && named !== '') return { kind: 'socket', path: named };
+  if (named !== undefined && named !== '') return socketTarget(named);
   const configured = await configuredSocket(deps, options.config);
-  if (configured !== undefined) return { kind: 'socket', path: configured };
+  if (configured !== undefined) return socketTarget(configured);
   throw usageError(
     `Cannot tell which haports is meant: configuration file "${options.config}" has no "admin": ` +
       `{ "socket": "./haports.sock" }; ${HOW_TO_NAME_IT}`,
@@ -125,7 +126,7 @@ async function httpTarget(
   if (token !== undefined && url.protocol === 'http:' && !isOnThisMachine(url.hostname)) {
     throw usageError(`Cannot use "${text}": a token may leave this machine only by https`);
   }
-  return { kind: 'http', url, token: token?.trim(), ca };
+  return { place: url.origin, options: { ...urlToHttpOptions(url), ca }, token: token?.trim() };
 }
 
 function isOnThisMachine(hostname: string): boolean {
@@ -146,8 +147,10 @@ export interface AdminRequest extends ApiRequest {
  */
 export function sendRequest(target: AdminTarget, asked: AdminRequest): Promise<IncomingMessage> {
   const { method, path, body, timeoutMs, signal } = asked;
-  const token = target.kind === 'http' ? target.token : undefined;
+  const { token } = target;
   const options: RequestOptions = {
+    ...target.options,
+    path,
     method,
     headers: {
       'user-agent': `haports/${VERSION}`,
@@ -164,7 +167,7 @@ export function sendRequest(target: AdminTarget, asked: AdminRequest): Promise<I
   };
   return new Promise((resolve, reject) => {
     const failed = (error: unknown): void => reject(transportError(target, error));
-    const request = open(target, path, options);
+    const request = (options.protocol === 'https:' ? httpsRequest : httpRequest)(options);
     request.once('response', (response) => {
       // Errors from here on reach the reader of the body.
       request.off('error', failed).on('error', () => undefined);
@@ -174,14 +177,6 @@ export function sendRequest(target: AdminTarget, asked: AdminRequest): Promise<I
     request.once('timeout', () => request.destroy(new Error(`no answer in ${timeoutMs / 1000} s`)));
     request.end(body);
   });
-}
-
-function open(target: AdminTarget, path: string, options: RequestOptions): ReturnType<typeof httpRequest> {
-  if (target.kind === 'socket') return httpRequest({ ...options, socketPath: target.path, path });
-  const { url, ca } = target;
-  const full = new URL(path, url);
-  if (url.protocol === 'http:') return httpRequest(full, options);
-  return httpsRequest(full, { ...options, ca });
 }
 
 /** The whole body. Rejects as sendRequest where the connection breaks. */
@@ -200,7 +195,7 @@ export async function readBody(target: AdminTarget, response: IncomingMessage): 
 function transportError(target: AdminTarget, error: unknown): BalancerError {
   if (error instanceof BalancerError) return error;
   const code = errorCode(error);
-  const place = `"${describeTarget(target)}"`;
+  const place = `"${target.place}"`;
   const options = { source: 'system', cause: error } as const;
   if (code === 'EACCES' || code === 'EPERM') {
     return new BalancerError(
@@ -210,7 +205,7 @@ function transportError(target: AdminTarget, error: unknown): BalancerError {
   }
   const isAbsent = code === 'ENOENT' || code === 'ECONNREFUSED' || code === 'ENOTSOCK';
   const advice =
-    target.kind === 'socket'
+    target.options.socketPath !== undefined
       ? 'is haports running there, with "admin": { "socket": ... } in its configuration? (--socket and HAPORTS_SOCKET name another)'
       : 'is haports running there, with "admin": { "http": ... } in its configuration?';
   return new BalancerError(

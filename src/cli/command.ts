@@ -68,6 +68,16 @@ export function addConnection(
   return command;
 }
 
+/** An option that takes one of these words. */
+export function oneOf(
+  flags: string,
+  description: string,
+  words: readonly string[],
+  initially?: string,
+): Option {
+  return new Option(flags, description).choices(words).default(initially);
+}
+
 /** An option that may be given again: its values in order. */
 export function repeatable(flags: string, description: string): Option {
   return new Option(flags, `${description} (may be given again)`)

@@ -15,7 +15,7 @@ import { FLOW_TRIGGERS, formatDuration, type Configuration } from '../model/conf
 import { BalancerError } from '../model/errors.js';
 import { explain as explainFlow } from '../selection/explain.js';
 import type { Picked } from '../selection/picker.js';
-import { clientFor, configuredSocket, describeTarget, type LiveOptions } from './client.js';
+import { clientFor, configuredSocket, type LiveOptions } from './client.js';
 import { addConnection, repeatable, type CliCommand } from './command.js';
 import { loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
 import * as format from './format.js';
@@ -89,7 +89,7 @@ async function explainLive(
     printAnswer(deps, options, await client.explain(question), (answer, { nowMs }) => [
       ...formatExplanation(answer),
       ...rows({ 'Live flow': answer.flow && flowTexts(answer.flow, nowMs), Verdict: answer.verdict }),
-      `As the process at ${format.printable(describeTarget(client.target))} decides now`,
+      `As the process at ${format.printable(client.target.place)} decides now`,
     ]);
   } catch (error) {
     const isAbsent = error instanceof BalancerError && error.code === 'LB_NOT_RUNNING';

@@ -1,4 +1,3 @@
-import { Option } from 'commander';
 import type { IncomingMessage } from 'node:http';
 import { ROUTES, type Parsed, type Request } from '../api/contract.js';
 import {
@@ -10,6 +9,7 @@ import {
   type FeedEvent,
   type FlowList,
   type FlowView,
+  type StatusView,
 } from '../api/views.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
@@ -23,7 +23,7 @@ import {
   type AdminClient,
   type LiveOptions,
 } from './client.js';
-import { addConnection, wholeNumber, type CliCommand } from './command.js';
+import { addConnection, oneOf, wholeNumber, type CliCommand } from './command.js';
 import {
   interruptible,
   layoutOf,
@@ -58,13 +58,11 @@ fail-open (no backend was eligible), pinned (its hash would now choose another, 
     addConnection(command, 'the flows as JSON')
       .option('--rule <name>', 'only flows of this rule')
       .option('--backend <pool/backend>', 'only flows of this backend')
-      .addOption(new Option('--protocol <protocol>', 'only').choices(protocol.options))
+      .addOption(oneOf('--protocol <protocol>', 'only', protocol.options))
       .option('--source <address>', 'only flows of this client')
-      .addOption(new Option('--state <state>', 'only').choices(flowState.options))
-      .addOption(
-        new Option('--reason <reason>', 'only flows placed for this reason').choices(placementReason.options),
-      )
-      .addOption(new Option('--sort <key>', 'largest first').choices(flowSort.options).default('age'))
+      .addOption(oneOf('--state <state>', 'only', flowState.options))
+      .addOption(oneOf('--reason <reason>', 'only flows placed for this reason', placementReason.options))
+      .addOption(oneOf('--sort <key>', 'largest first', flowSort.options, 'age'))
       .option('--limit <count>', 'flows shown at most, 1 to 1000', wholeNumber(1, 1000), 100)
       .action(run((options: FlowsOptions) => showFlows(deps, options))),
 };
@@ -227,43 +225,33 @@ interface FollowOptions {
 async function* followEvents(
   client: AdminClient,
   clock: Clock,
-  options: FollowOptions,
+  { since, signal, onConnection }: FollowOptions,
 ): AsyncGenerator<FeedEvent, void> {
-  const { signal, onConnection } = options;
   const backoff = new Backoff({ firstMs: FIRST_RETRY_MS, maxMs: MAXIMUM_RETRY_MS });
   const isOver = (): boolean => signal.aborted;
-  let server = await client.status({}, { signal });
-  let last = options.since;
-  let connection = await connect(client, last, signal);
+  let last = since;
+  let server: StatusView | undefined;
   for (;;) {
+    let isConnected = false;
     try {
+      const now = await client.status({}, { signal });
+      const isAnother = now.pid !== server?.pid || now.startedAtMs !== server.startedAtMs;
+      if (server !== undefined && isAnother) last = 0;
+      const connection = await connect(client, last, signal);
+      if (server !== undefined) onConnection(isAnother ? 'restarted' : 'restored');
+      server = now;
+      isConnected = true;
       for await (const event of eventsOf(connection)) {
         last = event.id;
         backoff.reset();
         yield event;
       }
     } catch (error) {
-      if (!isOver() && error instanceof SyntaxError) throw error;
-    } finally {
-      connection.destroy();
+      if (!isOver() && (server === undefined || error instanceof SyntaxError)) throw error;
     }
+    if (isConnected && !isOver()) onConnection('lost');
+    await pause(clock, backoff.nextMs(), signal);
     if (isOver()) return;
-    onConnection('lost');
-    for (;;) {
-      await pause(clock, backoff.nextMs(), signal);
-      if (isOver()) return;
-      try {
-        const now = await client.status({}, { signal });
-        const isAnother = now.pid !== server.pid || now.startedAtMs !== server.startedAtMs;
-        server = now;
-        if (isAnother) last = 0;
-        connection = await connect(client, last, signal);
-        onConnection(isAnother ? 'restarted' : 'restored');
-        break;
-      } catch {
-        // Not back yet.
-      }
-    }
   }
 }
 
@@ -316,6 +304,7 @@ async function connect(
   throw problemOf(response.statusCode ?? 0, await readBody(client.target, response));
 }
 
+/** Destroys the response in the end. */
 async function* eventsOf(response: IncomingMessage): AsyncGenerator<FeedEvent, void> {
   for await (const data of eventData(response.setEncoding('utf8'))) yield JSON.parse(data) as FeedEvent;
 }

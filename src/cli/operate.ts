@@ -1,4 +1,3 @@
-import { Option } from 'commander';
 import type { Request } from '../api/contract.js';
 import { drainEnd as drainEnds, type DrainStatus, type ReloadReport } from '../api/views.js';
 import { formatFindings } from '../config/findings.js';
@@ -6,6 +5,7 @@ import { AdminProblem, clientFor, type LiveOptions } from './client.js';
 import {
   addConnection,
   durationText,
+  oneOf,
   parseAdminState,
   parseBackendRef,
   parseWeight,
@@ -64,11 +64,7 @@ backend gets no new flows until --cancel. Ctrl-C ends --watch, not the drain.`,
     addConnection(command, 'the drain as JSON; with --watch one line a second')
       .argument(...BACKEND)
       .option('--deadline <duration>', 'how long flows may take', durationText, '10m')
-      .addOption(
-        new Option('--then <action>', 'what becomes of flows that are left')
-          .choices(drainEnds.options)
-          .default('reset'),
-      )
+      .addOption(oneOf('--then <action>', 'what becomes of flows that are left', drainEnds.options, 'reset'))
       .option('--spread <duration>', 'time over which they are ended', durationText, '10s')
       .option('--force', 'even if too few backends of the pool are left', false)
       .option('--watch', 'show it live until it is done', false)

@@ -1,10 +1,9 @@
-import { Option } from 'commander';
 import type { Request } from '../api/contract.js';
 import type { BackendPoolView, FlowList, FlowView, StatusView } from '../api/views.js';
 import { parseIpAddress } from '../model/address.js';
 import { errorMessage } from '../model/errors.js';
 import { clientFor, clientOf, type LiveOptions } from './client.js';
-import { addConnection, type CliCommand } from './command.js';
+import { addConnection, oneOf, type CliCommand } from './command.js';
 import { interruptible, pause, printJson, printLines, type CliDeps } from './deps.js';
 import { backendNames, formatFlows } from './flows.js';
 import * as format from './format.js';
@@ -34,7 +33,7 @@ Where the output is not a terminal, one snapshot is printed.`,
   exitCodes: '0 fine; 1 no process answers, or it refused; 2 bad usage',
   define: (command, { deps, run }) =>
     addConnection(command, 'one snapshot as JSON')
-      .addOption(new Option('--sort <key>', 'order of flows at the start').choices(SORTS).default('age'))
+      .addOption(oneOf('--sort <key>', 'order of flows at the start', SORTS, 'age'))
       .option('--filter <text>', 'only flows whose client or backend contains this', '')
       .action(run((options: TopOptions) => showTop(deps, options))),
 };

@@ -5,7 +5,13 @@ import { once } from 'node:events';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { adminClient, AdminProblem, adminTarget, type AdminClient } from '../../../src/cli/client.js';
+import {
+  adminClient,
+  AdminProblem,
+  adminTarget,
+  socketTarget,
+  type AdminClient,
+} from '../../../src/cli/client.js';
 import { aReload, aStatus } from '../../support/api-answers.js';
 import { FakeAdmin, problem } from './fake-admin.js';
 import { FakeDeps } from './fake-deps.js';
@@ -15,7 +21,7 @@ let client: AdminClient;
 
 before(async () => {
   admin = await new FakeAdmin().start();
-  client = adminClient({ kind: 'socket', path: admin.socket });
+  client = adminClient(socketTarget(admin.socket));
 });
 
 after(() => admin.stop());
@@ -74,12 +80,12 @@ describe('AdminClient', () => {
     const folder = await mkdtemp(join(tmpdir(), 'haports-cli-'));
     try {
       const missing = join(folder, 'missing.sock');
-      await assert.rejects(adminClient({ kind: 'socket', path: missing }).status(), {
+      await assert.rejects(adminClient(socketTarget(missing)).status(), {
         message: /^No haports answers at ".*missing\.sock" \(ENOENT\).*"socket".*--socket.*$/,
       });
       const file = join(folder, 'file');
       await writeFile(file, '');
-      await assert.rejects(adminClient({ kind: 'socket', path: file }).status(), {
+      await assert.rejects(adminClient(socketTarget(file)).status(), {
         code: 'LB_NOT_RUNNING',
         source: 'system',
         message: /ECONNREFUSED|ENOTSOCK/,
@@ -96,8 +102,9 @@ describe('AdminClient', () => {
     const address = server.address();
     assert.ok(typeof address === 'object' && address !== null);
     try {
-      const url = new URL(`http://127.0.0.1:${address.port}`);
-      await assert.rejects(adminClient({ kind: 'http', url }).status(), {
+      const http = `http://127.0.0.1:${address.port}`;
+      const target = await adminTarget(new FakeDeps(), { config: 'config.json', http });
+      await assert.rejects(adminClient(target).status(), {
         code: 'LB_NOT_RUNNING',
         message: /No answer from haports at "http:\/\/127\.0\.0\.1/,
       });
@@ -137,10 +144,10 @@ describe('adminTarget()', () => {
     const deps = withAdmin();
     deps.env['HAPORTS_SOCKET'] = '/run/of-environment.sock';
     const path = async (options = {}): Promise<unknown> => adminTarget(deps, { config, ...options });
-    assert.deepEqual(await path({ socket: 'a.sock' }), { kind: 'socket', path: 'a.sock' });
-    assert.deepEqual(await path(), { kind: 'socket', path: '/run/of-environment.sock' });
+    assert.deepEqual(await path({ socket: 'a.sock' }), socketTarget('a.sock'));
+    assert.deepEqual(await path(), socketTarget('/run/of-environment.sock'));
     deps.env['HAPORTS_SOCKET'] = '';
-    assert.deepEqual(await path(), { kind: 'socket', path: './of-config.sock' });
+    assert.deepEqual(await path(), socketTarget('./of-config.sock'));
   });
 
   test('says how to name a process where nothing does', async () => {
@@ -166,7 +173,10 @@ describe('adminTarget()', () => {
       await assert.rejects(adminTarget(deps, { config, http, tokenFile: 'token' }), /only by https/, http);
     }
     for (const http of ['http://[::1]:9901', 'http://localhost:1', 'https://192.0.2.1:9901']) {
-      assert.equal((await adminTarget(deps, { config, http, tokenFile: 'token' })).kind, 'http');
+      assert.equal(
+        (await adminTarget(deps, { config, http, tokenFile: 'token' })).place,
+        new URL(http).origin,
+      );
     }
     await assert.rejects(adminTarget(deps, { config, http: 'http://[::1]:1', ca: 'nosuch' }), /"nosuch"/);
   });

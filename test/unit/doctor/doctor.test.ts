@@ -3,6 +3,7 @@ import { describe, test } from 'node:test';
 import { examine } from '../../../src/doctor/checks.js';
 import type { DoctorMachine, ConnectTarget, ToolAnswer } from '../../../src/doctor/machine.js';
 import type { Configuration, KernelOptions } from '../../../src/model/configuration.js';
+import { GoldenFolder } from '../../support/golden.js';
 import { configurationOf } from '../../support/state-factory.js';
 
 const OPTIONS: KernelOptions = {
@@ -31,8 +32,11 @@ class FakeMachine implements DoctorMachine {
   answer: (target: ConnectTarget) => string = () => 'connected';
   /** The largest packets that get there, and whether those that do not are told of. */
   path = { bytes: 1500, tells: false };
+  hasPing = true;
   pings = 0;
   timeMs = 0;
+  /** That each tool takes. */
+  runMs = 0;
   /** Changes of the routing that are refused. */
   refused = /never/;
 
@@ -41,11 +45,13 @@ class FakeMachine implements DoctorMachine {
   }
 
   run(tool: string, args: readonly string[]): Promise<ToolAnswer> {
+    this.timeMs += this.runMs;
     return Promise.resolve({ exitCode: 0, stderr: '', stdout: '', ...this.#answerOf(tool, args) });
   }
 
   #answerOf(tool: string, args: readonly string[]): Partial<ToolAnswer> {
     const line = args.join(' ');
+    if (tool === 'ping' && !this.hasPing) return { exitCode: undefined, failure: 'ENOENT' };
     if (tool === 'ping') return this.#ping(Number(args[args.indexOf('-s') + 1]) + 28);
     if (tool !== 'ip') return { stdout: `${tool} v1\n` };
     if (line.includes('route get')) {
@@ -92,167 +98,105 @@ class FakeMachine implements DoctorMachine {
   }
 }
 
-async function problemsOf(machine: FakeMachine, kernel: Partial<KernelOptions> = {}): Promise<string[]> {
-  const report = await examine(machine, configuration(kernel), { paths: 'tried' });
-  const problems = report.sections.flatMap(({ findings }) =>
-    findings.filter(({ level }) => level === 'problem'),
-  );
-  assert.equal(report.healthy, problems.length === 0);
-  assert.deepEqual([...machine.routing], [], 'everything is taken out again');
-  return problems.map(({ text }) => text);
+interface Story {
+  readonly what: string;
+  readonly kernel?: Partial<KernelOptions>;
+  readonly paths?: 'not-tried';
+  /** What is otherwise than well. */
+  readonly change?: (machine: FakeMachine) => unknown;
 }
 
+const STORIES: readonly Story[] = [
+  { what: 'all is well' },
+  {
+    what: 'a backend is alive, but does not take packets for the frontend',
+    change: (machine) => (machine.answer = ({ to }) => (to.text === '10.2.0.11' ? 'refused' : 'silence')),
+  },
+  { what: 'a backend is dead', change: (machine) => (machine.answer = () => 'silence') },
+  { what: 'the policy rule is refused', change: (machine) => (machine.refused = /rule add/) },
+  {
+    what: 'a backend is behind a gateway',
+    change: (machine) => (machine.route = { dev: 'eth0', gateway: '10.2.0.254', prefsrc: '10.2.0.1' }),
+  },
+  {
+    what: 'a backend is on another interface than packets leave by',
+    change: (machine) => (machine.route = { dev: 'eth1', prefsrc: '10.3.0.1' }),
+  },
+  { what: 'the capability is missing', change: (machine) => (machine.capabilities = '0000000000000000') },
+  {
+    what: "this machine has the frontend's address, and is to route its packets on",
+    kernel: { mode: 'floating-routed' },
+    change: (machine) => (machine.frontendRoute = { type: 'local', dev: 'lo' }),
+  },
+  {
+    what: 'larger packets arrive than the way to a backend takes',
+    kernel: { mode: 'floating-routed' },
+    paths: 'not-tried',
+    change: (machine) => Object.assign(machine, { mtu: { eth0: 1500, eth1: 1400 }, route: { dev: 'eth1' } }),
+  },
+  ...(['nat', 'floating-l2'] as const).map((mode) => ({
+    what: `a router says that a path takes less, with ${mode}`,
+    kernel: { mode },
+    paths: 'not-tried' as const,
+    change: (machine: FakeMachine) => (machine.path = { bytes: 1400, tells: true }),
+  })),
+  {
+    what: 'nothing answers echo requests',
+    paths: 'not-tried',
+    change: (machine) => (machine.path = { bytes: 0, tells: false }),
+  },
+  { what: 'ping is not installed', paths: 'not-tried', change: (machine) => (machine.hasPing = false) },
+  { what: 'the time for all is up', change: (machine) => (machine.runMs = 30_000) },
+  ...(['route', 'masquerade'] as const).map((returnPath) => ({
+    what: `answers to a foreign address are lost, with nat by ${returnPath}`,
+    kernel: { mode: 'nat' as const, returnPath },
+    change: (machine: FakeMachine) =>
+      (machine.answer = ({ fromAddress }) => (fromAddress === undefined ? 'connected' : 'silence')),
+  })),
+];
+
 describe('examine()', () => {
-  test('finds no problem where there is none, and tries the probe port on both ways', async () => {
-    const machine = new FakeMachine();
-    assert.deepEqual(await problemsOf(machine), []);
-    assert.deepEqual(machine.connects.map(({ to, port }) => `${to.text}:${port}`).sort(), [
-      '10.2.0.11:9000',
-      '10.9.0.10:9000',
-    ]);
-  });
+  const golden = new GoldenFolder('test/unit/doctor', 'txt');
 
-  test('tells a backend that is alive but does not take packets for the frontend from one that is dead', async () => {
-    const machine = new FakeMachine();
-    machine.answer = ({ to }) => (to.text === '10.2.0.11' ? 'refused' : 'silence');
-    assert.match(
-      (await problemsOf(machine)).join(),
-      /^It is alive, but does not answer as 10\.9\.0\.10:9000 \(silence\)/,
-    );
-    machine.answer = () => 'silence';
-    assert.match((await problemsOf(machine)).join(), /^No answer from 10\.2\.0\.11:9000 \(silence\)/);
-  });
-
-  test('takes its routes out again where the policy rule is refused', async () => {
-    const machine = new FakeMachine();
-    machine.refused = /rule add/;
-    assert.match((await problemsOf(machine)).join(), /refused/);
-  });
-
-  test('wants a neighbour, on the interface that packets leave by', async () => {
-    const machine = new FakeMachine();
-    machine.route = { dev: 'eth0', gateway: '10.2.0.254', prefsrc: '10.2.0.1' };
-    assert.match(
-      (await problemsOf(machine)).join(),
-      /behind the gateway 10\.2\.0\.254: with mode floating-l2/,
-    );
-    machine.route = { dev: 'eth1', prefsrc: '10.3.0.1' };
-    assert.match((await problemsOf(machine)).join(), /It is on eth1, and packets are sent out of eth0 only/);
-  });
-
-  test('tries no path without the capability, and says so', async () => {
-    const machine = new FakeMachine();
-    machine.capabilities = '0000000000000000';
-    const problems = await problemsOf(machine);
-    assert.equal(problems.length, 1);
-    assert.match(problems[0] ?? '', /CAP_NET_ADMIN is missing/);
-    assert.equal(machine.connects.length, 1);
-  });
-
-  test('does not keep packets that it is to route on', async () => {
-    const machine = new FakeMachine();
-    machine.frontendRoute = { type: 'local', dev: 'lo' };
-    assert.match(
-      (await problemsOf(machine, { mode: 'floating-routed' })).join(),
-      /^It is an address of this machine, which keeps its packets/,
-    );
-    assert.equal(machine.connects.length, 1, 'the path through it cannot be tried');
-  });
-
-  test('warns where large packets arrive that the way to a backend does not take', async () => {
-    const machine = new FakeMachine();
-    machine.mtu = { eth0: 1500, eth1: 1400 };
-    machine.route = { dev: 'eth1' };
-    const { sections } = await examine(machine, configuration({ mode: 'floating-routed' }), {
-      paths: 'not-tried',
-    });
-    const warnings = sections.flatMap(({ findings }) => findings.filter(({ level }) => level === 'warning'));
-    assert.match(
-      warnings.map(({ text }) => text).join(),
-      /takes packets of 1400 bytes, and up to 1500 bytes arrive/,
-    );
+  test('says what is wrong and what to do about it, and puts the routing back', async () => {
+    let text = '';
+    for (const { what, kernel, paths = 'tried', change } of STORIES) {
+      const machine = new FakeMachine();
+      change?.(machine);
+      const { healthy, sections } = await examine(machine, configuration(kernel), { paths });
+      const findings = sections.flatMap((section) => section.findings);
+      assert.equal(healthy, !findings.some(({ level }) => level === 'problem'));
+      assert.deepEqual([...machine.routing], [], 'everything is taken out again');
+      const tried = machine.connects.map(({ to, port }) => `${to.text}:${port}`).sort();
+      text += [
+        `# ${what}`,
+        `connects to ${tried.join(', ') || 'nothing'}; ${machine.pings} pings`,
+        ...sections.flatMap(({ title, findings: found }) => [
+          title,
+          ...found.flatMap((one) => [
+            `  ${one.level}: ${one.text}`,
+            ...(one.fix ?? []).map((fix) => `    > ${fix}`),
+          ]),
+        ]),
+        '\n',
+      ].join('\n');
+    }
+    golden.compare('reports', text);
   });
 
   for (const bytes of [577, 1000, 1320, 1399, 1492, 1499]) {
     test(`finds by itself that a path takes ${bytes} bytes where nobody says so`, async () => {
       const machine = new FakeMachine();
       machine.path = { bytes, tells: false };
-      assert.match(
-        (await problemsOf(machine)).join(),
-        new RegExp(`^The path to it takes packets of ${bytes} bytes`),
+      const { sections } = await examine(machine, configuration(), { paths: 'tried' });
+      const problems = sections.flatMap(({ findings }) =>
+        findings.filter(({ level }) => level === 'problem'),
+      );
+      assert.deepEqual(
+        problems.map(({ text }) => text.split(',')[0]),
+        [`The path to it takes packets of ${bytes} bytes`],
       );
       assert.ok(machine.pings <= 2 + 8 * 4, `${machine.pings}`);
     });
   }
-
-  test('warns of a path that takes less where a router says so, and says what to set', async () => {
-    const machine = new FakeMachine();
-    machine.path = { bytes: 1400, tells: true };
-    for (const [mode, fix] of [
-      ['nat', /daddr 10\.2\.0\.11 tcp flags syn tcp option maxseg size set 1360/],
-      ['floating-l2', /on the backend, .* advmss 1360/],
-    ] as const) {
-      const { sections } = await examine(machine, configuration({ mode }), { paths: 'not-tried' });
-      const found = sections
-        .flatMap(({ findings }) => findings)
-        .filter(({ text }) => text.includes('(path MTU)'));
-      assert.deepEqual(
-        found.map(({ level, text }) => `${level}: ${text}`),
-        [
-          'warning: The path to it takes packets of 1400 bytes, and 1500 bytes may be sent (path MTU): 10.2.0.254 says so, which helps where its ICMP errors get to the clients',
-        ],
-      );
-      assert.match(found[0]?.fix?.join('\n') ?? '', fix);
-    }
-  });
-
-  test('says why a path was not measured', async () => {
-    const machine = new FakeMachine();
-    const run = machine.run.bind(machine);
-    machine.path = { bytes: 0, tells: false };
-    assert.match(await unmeasured(machine), /it does not answer echo requests$/);
-    machine.run = (tool, args) =>
-      tool === 'ping'
-        ? Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' })
-        : run(tool, args);
-    assert.match(await unmeasured(machine), /ping is not installed/);
-  });
-
-  async function unmeasured(machine: FakeMachine): Promise<string> {
-    const { sections } = await examine(machine, configuration(), { paths: 'not-tried' });
-    const texts = sections.flatMap(({ findings }) => findings.map(({ text }) => text));
-    return texts.filter((text) => text.startsWith('Path MTU not measured: ')).join();
-  }
-
-  test('tries no more when the time for all is up, and finds no fault in that', async () => {
-    const machine = new FakeMachine();
-    const answer = machine.run.bind(machine);
-    machine.run = (tool, args) => {
-      machine.timeMs += 30_000;
-      return answer(tool, args);
-    };
-    assert.deepEqual(await problemsOf(machine), []);
-    assert.equal(machine.connects.length + machine.pings, 0);
-  });
-
-  test('asks from a foreign address whether answers come back, with nat by route only', async () => {
-    const machine = new FakeMachine();
-    machine.answer = ({ fromAddress }) => (fromAddress === undefined ? 'connected' : 'silence');
-    assert.match((await problemsOf(machine, { mode: 'nat' })).join(), /do not come back here \(silence\)/);
-    machine.connects.length = 0;
-    assert.deepEqual(await problemsOf(machine, { mode: 'nat', returnPath: 'masquerade' }), []);
-    assert.equal(machine.connects.length, 1);
-  });
-
-  test('says what backends need, and what their firewall must let in', async () => {
-    const { sections } = await examine(new FakeMachine(), configuration(), { paths: 'tried' });
-    const needs = sections.at(-1)?.findings.flatMap(({ fix = [] }) => fix) ?? [];
-    for (const command of [
-      'ip address add 10.9.0.10/32 dev lo',
-      'sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2',
-      'nft add rule inet filter input ip saddr 10.2.0.1 tcp dport { 9000 } accept',
-    ]) {
-      assert.ok(needs.includes(command), command);
-    }
-  });
 });
