@@ -37,7 +37,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
   'planes/netfilter/': PURE,
   'planes/userspace/': PLANE_PARTS,
   'planes/kernel/': [...PLANE_PARTS, 'planes/netfilter/'],
-  'planes/capture/': [...PURE, 'planes/netfilter/', 'planes/contract.ts'],
+  'planes/capture/': [...PURE, 'selection/', 'planes/netfilter/', 'planes/contract.ts'],
   'planes/workers/': PLANE_PARTS,
 
   // Control sees only the contract of a plane.

@@ -75,7 +75,7 @@ function operationText(place: string, route: Route, operation: OpenApiOperation)
     [
       ...(body === undefined
         ? []
-        : [`- Body: ${route.body === 'configuration' ? (body.description ?? '') : typeOf(body)}`]),
+        : [`- Body: ${route.configuration === true ? (body.description ?? '') : typeOf(body)}`]),
       `- Answer: ${successStatus(route)}, ${answer}${route.answerType === 'text/event-stream' ? ' as server-sent events' : ''}`,
       ...(route.errors === undefined
         ? []

@@ -1,21 +1,19 @@
 import { createHash } from 'node:crypto';
+import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Hono } from 'hono';
 import { systemFiles, type Files } from '../runtime/files.js';
 import { problem } from './problem.js';
 
-/** A file of the dashboard, ready to be sent. */
-export interface DashboardFile {
+/** A file of the dashboard, ready to send. */
+interface DashboardFile {
   readonly body: string;
   readonly contentType: string;
   /** Strong entity tag, quotes included. */
   readonly etag: string;
 }
 
-/** Path of a request (`/`, `/assets/app.js`) -> what is sent. */
-export type DashboardFiles = ReadonlyMap<string, DashboardFile>;
-
-/** What the page is made of, beside this module. A request's path is only ever looked up, never resolved. */
+/** Modules of the page. */
 const PAGE: readonly string[] = [
   ...['api', 'app', 'backends', 'charts', 'event-stream', 'explain', 'explanation', 'flows', 'format'],
   ...['health', 'picture', 'widgets'],
@@ -34,8 +32,8 @@ const CONTENT_TYPES: Readonly<Record<string, string>> = {
   js: 'text/javascript; charset=utf-8',
 };
 
-/** Reads every file of the dashboard, once. Rejects with the system's error where one is missing. */
-export async function readDashboardFiles(files: Files): Promise<DashboardFiles> {
+/** Every file of the dashboard, by the path of its request. Rejects with the system's error where one is missing. */
+async function readDashboardFiles(files: Files): Promise<ReadonlyMap<string, DashboardFile>> {
   const here = (path: string): string => new URL(path, import.meta.url).href;
   const urls = new Map<string, string>([
     ['/', here('page/index.html')],
@@ -46,24 +44,18 @@ export async function readDashboardFiles(files: Files): Promise<DashboardFiles> 
   for (const [name, specifier] of Object.entries(PACKAGES)) {
     urls.set(`/assets/${name}`, import.meta.resolve(specifier));
   }
-  const read = async ([path, url]: readonly [string, string]): Promise<readonly [string, DashboardFile]> => [
-    path,
-    dashboardFile(
-      path === '/' ? 'html' : path.slice(path.lastIndexOf('.') + 1),
-      await files.readText(fileURLToPath(url)),
-    ),
-  ];
+  const read = async ([path, url]: readonly [string, string]): Promise<readonly [string, DashboardFile]> => {
+    const body = await files.readText(fileURLToPath(url));
+    const digest = createHash('sha256').update(body).digest('base64url').slice(0, 27);
+    const contentType = CONTENT_TYPES[path === '/' ? 'html' : extname(path).slice(1)] ?? '';
+    return [path, { body, contentType, etag: `"${digest}"` }];
+  };
   return new Map(await Promise.all([...urls].map(read)));
 }
 
-function dashboardFile(extension: string, body: string): DashboardFile {
-  const digest = createHash('sha256').update(body).digest('base64url').slice(0, 27);
-  return { body, contentType: CONTENT_TYPES[extension] ?? 'application/octet-stream', etag: `"${digest}"` };
-}
-
 /**
- * Nothing but the page's own files and the API beside it: no inline script or style, no other origin, no frame. Styles
- * that a script sets through the DOM are not inline styles.
+ * Only the page's own files and its API: no inline script or style, no other origin, no frame. A style that a script
+ * sets through the DOM does not count as inline.
  */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'none'",
@@ -76,19 +68,16 @@ const CONTENT_SECURITY_POLICY = [
   "frame-ancestors 'none'",
 ].join('; ');
 
+/** The server adds those that every answer has. */
 const HEADERS: Readonly<Record<string, string>> = {
   'content-security-policy': CONTENT_SECURITY_POLICY,
-  'x-content-type-options': 'nosniff',
-  'referrer-policy': 'no-referrer',
-  'cross-origin-opener-policy': 'same-origin',
-  'cross-origin-resource-policy': 'same-origin',
-  // Asked for again each time, and answered with 304 while it is the same: a new version is seen at once.
+  // The browser asks each time, and gets 304 while nothing has changed: a new version shows at once.
   'cache-control': 'no-cache',
 };
 
 /**
- * `GET /` and `GET /assets/<name>` (HEAD too): the dashboard. Its files are read once, when this is called; a request
- * only looks up a name among them. Where they cannot be read, the page answers 500 and the API goes on without it.
+ * `GET /` and `GET /assets/<name>` (HEAD too): the dashboard. Its files are read once, when this is called; the path of a
+ * request is only looked up among them, never resolved. If they cannot be read, the page answers 500 and the API still works.
  */
 export function dashboardRoutes(files: Files = systemFiles): Hono {
   const reading = readDashboardFiles(files).catch(() => undefined);

@@ -1,15 +1,16 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { parseIpAddress } from '../model/address.js';
 import { BalancerError } from '../model/errors.js';
+import { usageError } from './problem.js';
 
-/** How a listener may be used. A Unix socket needs no guard: its mode is one. */
+/** Who may use a listener. A Unix socket needs no guard: its mode is one. */
 export interface GuardPolicy {
   readonly scheme: 'http' | 'https';
-  /** Needed on everything but the files of the dashboard; undefined: nothing is. */
+  /** Required for everything but the files of the dashboard; undefined: no token is required. */
   readonly token?: string | undefined;
 }
 
-/** What a request says of itself. */
+/** The parts of a request that the guard looks at. */
 export interface GuardedRequest {
   readonly method: string;
   /** Without the query. */
@@ -22,12 +23,12 @@ export interface GuardedRequest {
 export type RequestGuard = (request: GuardedRequest) => void;
 
 /**
- * Refuses clients without the token, and pages of other sites in the browser of somebody who may use the API:
+ * Refuses clients without the token, and requests that another site makes in a user's browser:
  *
- * - without a token, Host must be `localhost` or a literal address. A page that had its own name rebound to this
- *   address calls by that name. With a token any name is fine: browsers do not send tokens by themselves.
- * - on the API, `Sec-Fetch-Site` must be `same-origin` or `none`, where a browser sends it;
- * - writes need no Origin or the same one, and `application/json`, which a form cannot send.
+ * - Without a token, `Host` must be `localhost` or a literal address: after DNS rebinding, a page still sends its own
+ *   name. With a token any name will do, since browsers do not send tokens by themselves.
+ * - On the API, `Sec-Fetch-Site` must be `same-origin` or `none`, where a browser sends it.
+ * - A write must have no `Origin` or the same one, and its body must be `application/json`, which a form cannot send.
  */
 export function createRequestGuard({ scheme, token }: GuardPolicy): RequestGuard {
   const wanted = token === undefined ? undefined : digest(token);
@@ -59,7 +60,7 @@ function assertHost(host: string): void {
 
 function assertToken(authorization: string, wanted: Buffer): void {
   const given = /^Bearer +(\S+) *$/i.exec(authorization)?.[1];
-  // Digests have one length, and comparing them tells nothing of how much was right.
+  // Digests have the same length, and the time of the comparison reveals nothing of the token.
   if (given !== undefined && timingSafeEqual(digest(given), wanted)) return;
   const found = given === undefined ? 'No token' : 'The wrong token';
   throw new BalancerError(`${found} was given: it must be in "Authorization: Bearer"`, {
@@ -84,13 +85,10 @@ function assertJson(request: GuardedRequest): void {
   const hasBody = request.headers['transfer-encoding'] !== undefined || (length !== '' && length !== '0');
   const type = text(request, 'content-type');
   if (!hasBody || type.split(';')[0]?.trim().toLowerCase() === 'application/json') return;
-  throw new BalancerError(`Content-Type is ${JSON.stringify(type)}: it must be application/json`, {
-    code: 'LB_USAGE',
-    source: 'usage',
-  });
+  throw usageError(`Content-Type is ${JSON.stringify(type)}: it must be application/json`);
 }
 
-/** A header that was given several times is no header that is known. */
+/** Several values of a header are joined, and so match none that is allowed. */
 function text({ headers }: GuardedRequest, name: string): string {
   const value = headers[name];
   return typeof value === 'string' ? value : value === undefined ? '' : value.join(', ');

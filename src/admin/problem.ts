@@ -23,7 +23,7 @@ export function problem(
   });
 }
 
-/** Whether the client is told what the error says. Any other is an internal error without details. */
+/** Whether the client may see the text of the error. Any other is answered as an internal error without details. */
 export function isTellable(error: unknown): error is BalancerError & { readonly code: RefusalCode } {
   return (
     error instanceof BalancerError && error.code !== 'LB_INTERNAL' && Object.hasOwn(REFUSALS, error.code)

@@ -1,8 +1,8 @@
 import type { HttpBindings } from '@hono/node-server';
 import { Hono, type Context } from 'hono';
 import {
-  NO_KEYS,
   ROUTES,
+  partsOf,
   readFields,
   successStatus,
   type Fields,
@@ -18,12 +18,12 @@ import { dashboardRoutes } from './dashboard.js';
 import { errorProblem, isTellable, problem, usageError } from './problem.js';
 import type { EventStreams } from './sse.js';
 
-/** What the server gives each request along; nothing where a test asks the routes themselves. */
+/** What comes with a request from the server; nothing where a test calls the routes directly. */
 export interface AdminEnv {
   readonly Bindings: Partial<HttpBindings>;
 }
 
-/** What the routes show and do; they own none of it. */
+/** What the routes show and do; the caller owns all of it. */
 export interface AdminRoutesDependencies {
   readonly operations: Operations;
   readonly streams: EventStreams;
@@ -33,8 +33,8 @@ export interface AdminRoutesDependencies {
 type AdminContext = Context<AdminEnv>;
 
 /**
- * The admin API and the dashboard. Anyone who gets here may do everything: guard.ts says who does. Requests are checked
- * against the contract; every error is a problem document with a stable code.
+ * The admin API and the dashboard, for requests that guard.ts has let through. Requests are checked against the
+ * contract; every error is a problem document with a stable code.
  */
 export function createAdminRoutes({ operations, streams, onEvent }: AdminRoutesDependencies): Hono<AdminEnv> {
   const app = new Hono<AdminEnv>();
@@ -65,10 +65,10 @@ function jsonAnswer(value: unknown, status: number): Response {
   });
 }
 
-/** Last-Event-ID, which a browser sends when it comes back, beats `since`. */
+/** Last-Event-ID, which a browser sends when it reconnects, wins over `since`. */
 function eventStream(streams: EventStreams, request: Parsed<'events'>, context: AdminContext): Response {
   const headers = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' };
-  // The body of an answer to HEAD is never read, nor given up.
+  // The body of an answer to HEAD is neither read nor cancelled.
   if (context.req.method === 'HEAD') return new Response(null, { headers });
   const stream = streams.open({
     sinceId: request['Last-Event-ID'] ?? request.since,
@@ -81,15 +81,11 @@ function eventStream(streams: EventStreams, request: Parsed<'events'>, context: 
   });
 }
 
+/** A path that is known answers other methods with those that it allows. */
 function refuseOtherMethods(app: Hono<AdminEnv>): void {
-  const methods = new Map<string, Set<string>>();
-  for (const { path, method } of app.routes) {
-    if (method === 'ALL') continue;
-    const known = methods.get(path) ?? new Set<string>();
-    methods.set(path, known.add(method));
-    if (method === 'GET') known.add('HEAD');
-  }
-  for (const [path, known] of methods) {
+  for (const path of new Set(app.routes.map((one) => one.path))) {
+    const methods = app.routes.filter((one) => one.path === path).map(({ method }) => method);
+    const known = new Set(methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])));
     const allow = [...known].join(', ');
     app.all(path, ({ req }) => {
       // A handler that has looked and found nothing.
@@ -105,22 +101,21 @@ function refuseOtherMethods(app: Hono<AdminEnv>): void {
 
 function notFound(): Response {
   return problem(404, 'Not found', {
-    detail: 'There is no such path: GET /v1/openapi.json tells which there are',
+    detail: 'No such path: GET /v1/openapi.json lists all of them',
     code: 'LB_NOT_FOUND',
   });
 }
 
 /** Parameters of path, query and headers and the keys of the body in one object. Throws `LB_USAGE` or `LB_TOO_LARGE`. */
 async function parseRequest(route: Route, { req }: AdminContext): Promise<object> {
-  const { params, query = NO_KEYS, headers, body } = route;
-  const names = Object.keys(headers?.shape ?? {});
+  const { path, query, header, body } = partsOf(route);
+  const headers = Object.keys(header.shape).map((name) => [name, req.header(name)]);
   return {
-    ...(params !== undefined && readFields(params, req.param())),
+    ...readFields(path, req.param()),
     ...readFields(query, queryFields(req.url)),
-    ...(headers !== undefined &&
-      readFields(headers, Object.fromEntries(names.map((name) => [name, req.header(name)])))),
-    ...(body === 'configuration' && { configuration: await readText(req.raw) }),
-    ...(typeof body === 'object' && readFields(body, await readObject(req.raw))),
+    ...readFields(header, Object.fromEntries(headers) as Fields),
+    ...(body && readFields(body, await readObject(req.raw))),
+    ...(route.configuration && { configuration: await readText(req.raw) }),
   };
 }
 
@@ -136,7 +131,7 @@ function queryFields(url: string): Fields {
 /** Of a request: a configuration of 5,000 backends and 1,500 rules takes a tenth of it. */
 const MAX_BODY_BYTES = 4 * 1024 * 1024;
 
-/** Read and thrown away: a client that is still sending when the connection closes never sees why. */
+/** Read and discarded: a client that is still sending when the connection closes never sees why. */
 const MAX_IGNORED_BYTES = 4 * MAX_BODY_BYTES;
 
 /** The body as text. Throws `LB_TOO_LARGE`, or `LB_USAGE` where it is not UTF-8. */

@@ -1,7 +1,7 @@
 import type { FeedEvent } from '../api/views.js';
 import type { Clock } from '../runtime/clock.js';
 
-/** Events as they happen, with a short memory. */
+/** Events as they happen, and the last ones again. */
 export interface EventFeedSource {
   /** Remembered events with an id above this one, oldest first. */
   since(id: number): readonly FeedEvent[];
@@ -10,45 +10,41 @@ export interface EventFeedSource {
 }
 
 export interface EventStreamsDependencies {
-  readonly feed: EventFeedSource;
+  readonly events: EventFeedSource;
   readonly clock: Clock;
 }
 
 export interface EventStreamsOptions {
-  /** Between two signs of life. @default 15000 */
+  /** Interval of heartbeats. @default 15000 */
   readonly heartbeatMs?: number;
-  /** What may wait for one reader, besides what it asked to be told again. @default 262144 */
+  /** Bytes that may be queued for one reader, besides the events that it asked for by `sinceId`. @default 262144 */
   readonly maxQueuedBytes?: number;
   /** At a time. @default 32 */
   readonly maxStreams?: number;
 }
 
 export interface EventStreamRequest {
-  /** Tells events above this id first; undefined: only what happens from now on. */
+  /** First sends the remembered events above this id; undefined: only what happens from now on. */
   readonly sinceId?: number;
-  /** Ends the connection, whatever is still to be sent. */
+  /** Ends the connection at once, with what is still queued. */
   readonly cut: () => void;
 }
 
-/** Told to the browser: how long to wait before it connects again. */
+/** How long a browser is to wait before it reconnects. */
 const RETRY_MS = 2000;
 
 /**
- * Events as server-sent events (HTML Living Standard, 9.2). A reader that falls behind is cut off, never buffered for
- * without end; it comes back with the id of the last event that it has seen. All streams end with `closeAll`.
+ * Events as server-sent events (HTML Living Standard, 9.2). A reader that falls behind is cut off, so that what is
+ * queued stays bounded; it reconnects with the id of the last event that it has seen. All streams end with `closeAll`.
  */
 export class EventStreams {
   readonly #deps: EventStreamsDependencies;
-  readonly #heartbeatMs: number;
-  readonly #maxQueuedBytes: number;
-  readonly #maxStreams: number;
+  readonly #options: Required<EventStreamsOptions>;
   readonly #open = new Set<() => void>();
 
-  constructor(deps: EventStreamsDependencies, options: EventStreamsOptions = {}) {
-    this.#deps = deps;
-    this.#heartbeatMs = options.heartbeatMs ?? 15_000;
-    this.#maxQueuedBytes = options.maxQueuedBytes ?? 262_144;
-    this.#maxStreams = options.maxStreams ?? 32;
+  constructor({ events, clock }: EventStreamsDependencies, options: EventStreamsOptions = {}) {
+    this.#deps = { events, clock };
+    this.#options = { heartbeatMs: 15_000, maxQueuedBytes: 262_144, maxStreams: 32, ...options };
   }
 
   get size(): number {
@@ -57,11 +53,12 @@ export class EventStreams {
 
   /** A stream of UTF-8 text. Undefined where too many are open. */
   open({ sinceId, cut }: EventStreamRequest): ReadableStream<Uint8Array> | undefined {
-    if (this.#open.size >= this.#maxStreams) return undefined;
-    const { clock, feed } = this.#deps;
-    const again = sinceId === undefined ? [] : feed.since(sinceId);
-    const opening = utf8(`retry: ${RETRY_MS}\n\n${again.map(eventFrame).join('')}`);
-    const highWaterMark = this.#maxQueuedBytes + opening.byteLength;
+    const { heartbeatMs, maxQueuedBytes, maxStreams } = this.#options;
+    if (this.#open.size >= maxStreams) return undefined;
+    const { clock, events } = this.#deps;
+    const missed = sinceId === undefined ? [] : events.since(sinceId);
+    const opening = utf8(`retry: ${RETRY_MS}\n\n${missed.map(eventFrame).join('')}`);
+    const highWaterMark = maxQueuedBytes + opening.byteLength;
     // Set when the stream starts, which it does at once.
     let forget = (): void => undefined;
 
@@ -70,10 +67,6 @@ export class EventStreams {
       let takenAtBeat = -1;
       let cancelBeat = (): void => undefined;
       const room = (): number => controller.desiredSize ?? 0;
-      const enqueue = (frame: Uint8Array): void => {
-        sent += frame.byteLength;
-        controller.enqueue(frame);
-      };
       const end = (): void => {
         forget();
         controller.close();
@@ -83,24 +76,30 @@ export class EventStreams {
         end();
       };
       const send = (frame: Uint8Array): void => {
-        if (frame.byteLength > room()) drop();
-        else enqueue(frame);
-      };
-      const beat = (): void => {
-        const waiting = highWaterMark - room();
-        const taken = sent - waiting;
-        // A whole interval, and nothing of what is waiting was taken.
-        if (waiting > 0 && taken === takenAtBeat) {
+        if (frame.byteLength > room()) {
           drop();
           return;
         }
-        takenAtBeat = taken;
-        cancelBeat = clock.setTimer(this.#heartbeatMs, beat, { unref: true });
+        sent += frame.byteLength;
+        controller.enqueue(frame);
+      };
+      const waitForBeat = (): void => {
+        cancelBeat = clock.setTimer(heartbeatMs, beat, { unref: true });
+      };
+      const beat = (): void => {
+        const queued = highWaterMark - room();
+        // The reader took nothing of what was queued for a whole interval.
+        if (queued > 0 && sent - queued === takenAtBeat) {
+          drop();
+          return;
+        }
+        takenAtBeat = sent - queued;
+        waitForBeat();
         send(utf8(': \n\n'));
       };
-      enqueue(opening);
-      const unsubscribe = feed.subscribe((event) => send(utf8(eventFrame(event))));
-      cancelBeat = clock.setTimer(this.#heartbeatMs, beat, { unref: true });
+      send(opening);
+      const unsubscribe = events.subscribe((event) => send(utf8(eventFrame(event))));
+      waitForBeat();
       this.#open.add(end);
       forget = () => {
         this.#open.delete(end);

@@ -25,28 +25,34 @@ function namedRule({ name, frontend, pool, probe, ...rest }: Rule): NamedRule {
 
 /** The same configuration with HIDDEN in place of what is secret: for everything that is written or sent. */
 export function withoutSecrets(configuration: Configuration): Configuration {
-  const { admin, webhook, ...rest } = configuration;
+  const { admin, webhook } = configuration;
   return {
-    ...rest,
-    ...(admin === undefined
-      ? {}
-      : {
-          admin: {
-            ...admin,
-            ...(admin.tls === undefined ? {} : { tls: { ...admin.tls, key: HIDDEN } }),
-            ...(admin.token === undefined ? {} : { token: HIDDEN }),
-          },
-        }),
-    ...(webhook === undefined ? {} : { webhook: { url: `${new URL(webhook.url).origin}/${HIDDEN}` } }),
+    ...configuration,
+    ...(admin && {
+      admin: {
+        ...admin,
+        ...(admin.tls && { tls: { ...admin.tls, key: HIDDEN } }),
+        ...(admin.token !== undefined && { token: HIDDEN }),
+      },
+    }),
+    ...(webhook && { webhook: { url: `${new URL(webhook.url).origin}/${HIDDEN}` } }),
   };
 }
 
-/** Keys of a configuration whose value is an address, a list or record of them, a block, or a list of blocks. */
-const ADDRESS_KEYS: ReadonlySet<string> = new Set(['address', 'sourceAddress']);
-const ADDRESS_LIST_KEYS: ReadonlySet<string> = new Set(['sourceAddresses']);
-const ADDRESS_RECORD_KEYS: ReadonlySet<string> = new Set(['floatingAddresses']);
-const BLOCK_KEYS: ReadonlySet<string> = new Set(['block']);
-const BLOCK_LIST_KEYS: ReadonlySet<string> = new Set(['trustedSources', 'allow', 'deny', 'spokes']);
+type ReadText = (text: string) => IpAddress | Cidr;
+
+/** Keys of a configuration whose value is an address or an address block, or a list or record of them. */
+const READERS: ReadonlyMap<string, ReadText> = new Map<string, ReadText>([
+  ['address', ipAddress],
+  ['sourceAddress', ipAddress],
+  ['sourceAddresses', ipAddress],
+  ['floatingAddresses', ipAddress],
+  ['block', cidr],
+  ['trustedSources', cidr],
+  ['allow', cidr],
+  ['deny', cidr],
+  ['spokes', cidr],
+]);
 
 /**
  * Rebuilds what `configurationToJson` wrote. The input is trusted to be that: nothing but addresses is checked.
@@ -57,30 +63,20 @@ export function configurationFromJson(json: Json): Configuration {
   return { ...read, rules: linkRules(read.rules, read) };
 }
 
-function revive(json: Json): unknown {
-  if (json === null || typeof json !== 'object') return json;
-  if (isList(json)) return json.map(revive);
-  return Object.fromEntries(Object.entries(json).map(([key, value]) => [key, reviveMember(key, value)]));
-}
-
-function reviveMember(key: string, value: Json): unknown {
-  if (ADDRESS_KEYS.has(key)) return ipAddress(textOf(value));
-  if (ADDRESS_LIST_KEYS.has(key) && isList(value)) return value.map((item) => ipAddress(textOf(item)));
-  if (BLOCK_KEYS.has(key)) return cidr(textOf(value));
-  if (BLOCK_LIST_KEYS.has(key) && isList(value)) return value.map((item) => cidr(textOf(item)));
-  if (ADDRESS_RECORD_KEYS.has(key) && value !== null && typeof value === 'object') {
-    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, ipAddress(textOf(item))]));
+/** `read`: what texts are read by, however deep; undefined: keys say so. */
+function revive(json: Json, read?: ReadText): unknown {
+  if (typeof json === 'string' && read !== undefined) return read(json);
+  if (isList(json)) return json.map((item) => revive(item, read));
+  if (json !== null && typeof json === 'object') {
+    const members = Object.entries(json);
+    return Object.fromEntries(members.map(([key, value]) => [key, revive(value, read ?? READERS.get(key))]));
   }
-  return revive(value);
+  if (read === undefined) return json;
+  throw new TypeError(`Not an address: ${JSON.stringify(json)}`);
 }
 
 function isList(json: Json): json is readonly Json[] {
   return Array.isArray(json);
-}
-
-function textOf(json: Json): string {
-  if (typeof json !== 'string') throw new TypeError(`Not an address: ${JSON.stringify(json)}`);
-  return json;
 }
 
 function cidr(text: string): Cidr {

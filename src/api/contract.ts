@@ -2,29 +2,8 @@ import { z } from 'zod';
 import { parseEndpoint, parseIpAddress } from '../model/address.js';
 import { parseDuration } from '../model/configuration.js';
 import { BalancerError, type ErrorCode, type ErrorSource } from '../model/errors.js';
-import {
-  adminState,
-  backendPool,
-  drain,
-  drainEnd,
-  feedEvent,
-  flowList,
-  flowSort,
-  flowState,
-  frontend,
-  healthState,
-  liveExplanation,
-  placementReason,
-  planOutcome,
-  protocol,
-  reloadOutcome,
-  rule,
-  simulationReport,
-  status,
-  upgradeOutcome,
-  type Immutable,
-  type Shown,
-} from './views.js';
+import type { Immutable, Shown } from './views.js';
+import * as views from './views.js';
 
 /*
  * The contract of the admin API: each route once. From it come the types, the validation of requests, the client, the
@@ -61,15 +40,14 @@ export type RefusalCode = keyof typeof REFUSALS;
 
 export interface Route {
   readonly method: 'GET' | 'PUT' | 'POST' | 'DELETE';
-  /** Parameters as `{pool}`: keys of `params`. */
+  /** Parameters as `{pool}`: keys of PARAMETERS. */
   readonly path: string;
   readonly summary: string;
-  readonly params?: z.ZodType;
-  /** Absent: there is none. */
-  readonly query?: z.ZodType;
+  /** What a request holds: in its query, or as the JSON body of a PUT or POST without a configuration. Absent: nothing. */
+  readonly keys?: z.ZodType;
   readonly headers?: z.ZodObject;
-  /** A JSON object, or `configuration`: the text of a whole configuration, as `configuration` of the request. Absent: no body. */
-  readonly body?: z.ZodType | 'configuration';
+  /** The body is the text of a whole configuration, `configuration` of the request. */
+  readonly configuration?: true;
   /** Absent: status 204 and no body. */
   readonly answer?: z.ZodType;
   /** @default application/json */
@@ -86,9 +64,6 @@ function keys<S extends z.ZodRawShape>(shape: S) {
     error: ({ code }) => (code === 'unrecognized_keys' ? `must be one of ${known}` : 'an object'),
   });
 }
-
-/** The query of a route that takes none. */
-export const NO_KEYS = keys({});
 
 /** Text that `parse` makes something of; what it returns undefined for is refused as not being `expected`. */
 function parsed<T>(expected: string, parse: (text: string) => T | undefined) {
@@ -137,13 +112,19 @@ const backendName = text
   })
   .describe('pool/name or pool/address');
 
-const POOL = z.object({ pool: z.string().describe('Name of the backend pool') });
-const BACKEND = POOL.extend({
+const PARAMETERS = {
+  pool: z.string().describe('Name of the backend pool'),
   backend: z
     .string()
     .transform((label) => parseIpAddress(label)?.text ?? label)
     .describe('Name or address of the backend'),
-});
+};
+
+type ParameterName = keyof typeof PARAMETERS;
+
+type ParameterOf<Path extends string> = Path extends `${string}{${infer Name}}${infer Rest}`
+  ? (Name & ParameterName) | ParameterOf<Rest>
+  : never;
 
 function isObject(value: unknown): boolean {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -165,33 +146,29 @@ const population = z.discriminatedUnion(
 
 const supposition = keys({
   backend: backendName,
-  health: word(healthState.options).optional(),
-  adminState: word(adminState.options).optional(),
+  health: word(views.healthState.options).optional(),
+  adminState: word(views.adminState.options).optional(),
   weight: integer(0, 256).optional(),
   draining: flag.optional(),
 });
 
-const MOST_SUPPOSITIONS = 10_000;
-const supposeError = `a list of at most ${MOST_SUPPOSITIONS}`;
+const supposeError = 'a list of at most 10000';
 
 const simulationRequest = keys({
-  suppose: z
-    .array(supposition, { error: supposeError })
-    .max(MOST_SUPPOSITIONS, { error: supposeError })
-    .default([]),
+  suppose: z.array(supposition, { error: supposeError }).max(10_000, { error: supposeError }).default([]),
   population,
 }).meta({ id: 'SimulationRequest' });
 
 const flowQuery = keys({
   rule: text.optional().describe('Name of the rule'),
   backend: backendName.optional(),
-  protocol: word(protocol.options).optional(),
+  protocol: word(views.protocol.options).optional(),
   source: parsed('an IP address', (value) => parseIpAddress(value)?.text)
     .optional()
     .describe('Address of the client'),
-  state: word(flowState.options).optional(),
-  reason: word(placementReason.options).optional().describe('Why it is on its backend'),
-  sort: word(flowSort.options).default('none').describe('The most comes first'),
+  state: word(views.flowState.options).optional(),
+  reason: word(views.placementReason.options).optional().describe('Why it is on its backend'),
+  sort: word(views.flowSort.options).default('none').describe('The most comes first'),
   limit: inText(/^\d{1,15}$/, integer(1, 1000))
     .prefault(100)
     .describe('Flows of a page'),
@@ -201,7 +178,7 @@ const flowQuery = keys({
 });
 
 const explainQuery = keys({
-  protocol: word(protocol.options),
+  protocol: word(views.protocol.options),
   source: endpoint.describe('Client, as address:port or [address]:port'),
   destination: endpoint.describe('Frontend, as address:port or [address]:port'),
 })
@@ -221,157 +198,138 @@ const shareError = 'a number from 0 to 1 such as 0.02';
 
 const drainRequest = keys({
   deadline: duration,
-  then: word(drainEnd.options).default('reset'),
+  then: word(views.drainEnd.options).default('reset'),
   spread: duration.prefault('10s').describe('Time over which flows are ended after the deadline'),
   force: flag.default(false).describe('Even where fewer than minimumHealthy are left'),
 })
   .meta({ id: 'DrainRequest' })
   .transform(({ deadline, spread, ...rest }) => ({ ...rest, deadlineMs: deadline, spreadMs: spread }));
 
+const adminStateChange = keys({ adminState: word([...views.adminState.options, 'configured']) }).meta({
+  id: 'AdminStateChange',
+  description: 'configured: what the configuration says again',
+});
+
+const weightChange = keys({
+  weight: z.union([integer(0, 256, weightError), z.literal('configured')], { error: weightError }),
+}).meta({ id: 'WeightChange', description: 'configured: what the configuration or the probe says again' });
+
+const reloadQuery = keys({
+  maxMoved: inText(/^\d(\.\d{1,9})?$/, z.number({ error: shareError }).min(0).max(1, { error: shareError }))
+    .optional()
+    .describe('Refused if more of the hash space of a rule would change hands'),
+});
+
+const upgradeRequest = keys({
+  deadline: duration.optional().describe('How long TCP flows of the old process may take'),
+})
+  .meta({ id: 'UpgradeRequest' })
+  .transform(({ deadline }) => ({ deadlineMs: deadline }));
+
+const DRAIN = '/v1/backends/{pool}/{backend}/drain';
+
 /** Names of the routes are those of the client's methods and of the server's handlers. */
 export const ROUTES = {
-  status: { method: 'GET', path: '/v1/status', summary: 'The process as a whole', answer: status },
-  frontends: { method: 'GET', path: '/v1/frontends', summary: 'All frontends', answer: z.array(frontend) },
-  rules: { method: 'GET', path: '/v1/rules', summary: 'All rules', answer: z.array(rule) },
-  pools: {
-    method: 'GET',
-    path: '/v1/pools',
-    summary: 'All backend pools with their backends',
-    answer: z.array(backendPool),
-  },
-  pool: {
-    method: 'GET',
-    path: '/v1/pools/{pool}',
-    summary: 'One backend pool',
-    params: POOL,
-    answer: backendPool,
+  status: route('GET', '/v1/status', 'The process as a whole', { answer: views.status }),
+  frontends: route('GET', '/v1/frontends', 'All frontends', { answer: z.array(views.frontend) }),
+  rules: route('GET', '/v1/rules', 'All rules', { answer: z.array(views.rule) }),
+  pools: route('GET', '/v1/pools', 'All backend pools with their backends', {
+    answer: z.array(views.backendPool),
+  }),
+  pool: route('GET', '/v1/pools/{pool}', 'One backend pool', {
+    answer: views.backendPool,
     errors: ['LB_NOT_FOUND'],
-  },
-  flows: {
-    method: 'GET',
-    path: '/v1/flows',
-    summary: 'Live flows, a page at a time',
-    query: flowQuery,
-    answer: flowList,
+  }),
+  flows: route('GET', '/v1/flows', 'Live flows, a page at a time', {
+    keys: flowQuery,
+    answer: views.flowList,
     errors: ['LB_UNKNOWN_BACKEND'],
-  },
-  explain: {
-    method: 'GET',
-    path: '/v1/explain',
-    summary: 'Which backend a flow gets, and why',
-    query: explainQuery,
-    answer: liveExplanation,
+  }),
+  explain: route('GET', '/v1/explain', 'Which backend a flow gets, and why', {
+    keys: explainQuery,
+    answer: views.liveExplanation,
     errors: ['LB_CONFLICT'],
-  },
-  setAdminState: {
-    method: 'PUT',
-    path: '/v1/backends/{pool}/{backend}/admin-state',
-    summary: 'Set the admin state of a backend',
-    params: BACKEND,
-    body: keys({ adminState: word([...adminState.options, 'configured']) }).meta({
-      id: 'AdminStateChange',
-      description: 'configured: what the configuration says again',
-    }),
+  }),
+  setAdminState: route(
+    'PUT',
+    '/v1/backends/{pool}/{backend}/admin-state',
+    'Set the admin state of a backend',
+    { keys: adminStateChange, errors: ['LB_UNKNOWN_BACKEND', 'LB_APPLY_FAILED'] },
+  ),
+  setWeight: route('PUT', '/v1/backends/{pool}/{backend}/weight', 'Set the weight of a backend', {
+    keys: weightChange,
     errors: ['LB_UNKNOWN_BACKEND', 'LB_APPLY_FAILED'],
-  },
-  setWeight: {
-    method: 'PUT',
-    path: '/v1/backends/{pool}/{backend}/weight',
-    summary: 'Set the weight of a backend',
-    params: BACKEND,
-    body: keys({
-      weight: z.union([integer(0, 256, weightError), z.literal('configured')], { error: weightError }),
-    }).meta({
-      id: 'WeightChange',
-      description: 'configured: what the configuration or the probe says again',
-    }),
-    errors: ['LB_UNKNOWN_BACKEND', 'LB_APPLY_FAILED'],
-  },
-  drain: {
-    method: 'POST',
-    path: '/v1/backends/{pool}/{backend}/drain',
-    summary: 'Drain a backend: no new flows, and after the deadline no old ones',
-    params: BACKEND,
-    body: drainRequest,
-    answer: drain,
+  }),
+  drain: route('POST', DRAIN, 'Drain a backend: no new flows, and after the deadline no old ones', {
+    keys: drainRequest,
+    answer: views.drain,
     status: 202,
     errors: ['LB_UNKNOWN_BACKEND', 'LB_CONFLICT', 'LB_APPLY_FAILED'],
-  },
-  drainStatus: {
-    method: 'GET',
-    path: '/v1/backends/{pool}/{backend}/drain',
-    summary: 'How its drain stands',
-    params: BACKEND,
-    answer: drain,
-    errors: ['LB_NOT_FOUND'],
-  },
-  cancelDrain: {
-    method: 'DELETE',
-    path: '/v1/backends/{pool}/{backend}/drain',
-    summary: 'End its drain: it gets new flows again',
-    params: BACKEND,
+  }),
+  drainStatus: route('GET', DRAIN, 'How its drain stands', { answer: views.drain, errors: ['LB_NOT_FOUND'] }),
+  cancelDrain: route('DELETE', DRAIN, 'End its drain: it gets new flows again', {
     errors: ['LB_UNKNOWN_BACKEND', 'LB_NOT_FOUND', 'LB_APPLY_FAILED'],
-  },
-  drains: { method: 'GET', path: '/v1/drains', summary: 'All drains', answer: z.array(drain) },
-  plan: {
-    method: 'POST',
-    path: '/v1/plan',
-    summary: 'What a configuration would change. Changes nothing',
-    body: 'configuration',
-    answer: planOutcome,
+  }),
+  drains: route('GET', '/v1/drains', 'All drains', { answer: z.array(views.drain) }),
+  plan: route('POST', '/v1/plan', 'What a configuration would change. Changes nothing', {
+    configuration: true,
+    answer: views.planOutcome,
     errors: ['LB_CONFIG_INVALID', 'LB_CONFLICT'],
-  },
-  reload: {
-    method: 'POST',
-    path: '/v1/reload',
-    summary: 'Take a configuration over, whole or not at all',
-    query: keys({
-      maxMoved: inText(
-        /^\d(\.\d{1,9})?$/,
-        z.number({ error: shareError }).min(0).max(1, { error: shareError }),
-      )
-        .optional()
-        .describe('Refused if more of the hash space of a rule would change hands'),
-    }),
-    body: 'configuration',
-    answer: reloadOutcome,
+  }),
+  reload: route('POST', '/v1/reload', 'Take a configuration over, whole or not at all', {
+    keys: reloadQuery,
+    configuration: true,
+    answer: views.reloadOutcome,
     errors: ['LB_CONFIG_INVALID', 'LB_CONFLICT', 'LB_GATE_EXCEEDED', 'LB_RESTART_NEEDED', 'LB_APPLY_FAILED'],
-  },
-  upgrade: {
-    method: 'POST',
-    path: '/v1/upgrade',
-    summary: 'Have the version that is installed now take the place of this process. Answered by the old one',
-    body: keys({ deadline: duration.optional().describe('How long TCP flows of the old process may take') })
-      .meta({ id: 'UpgradeRequest' })
-      .transform(({ deadline }) => ({ deadlineMs: deadline })),
-    answer: upgradeOutcome,
-    errors: ['LB_CONFLICT', 'LB_UPGRADE_FAILED'],
-  },
-  simulate: {
-    method: 'POST',
-    path: '/v1/simulate',
-    summary: 'What would become of flows if backends were otherwise. Changes nothing',
-    body: simulationRequest,
-    answer: simulationReport,
-    errors: ['LB_UNKNOWN_BACKEND'],
-  },
-  events: {
-    method: 'GET',
-    path: '/v1/events',
-    summary: 'Events as they happen: server-sent events whose `data` is a FeedEvent',
-    query: keys({ since: flowOrEventId.optional().describe('First those remembered above this id') }),
-    headers: z.object({ 'Last-Event-ID': flowOrEventId.optional().describe('As since, and wins over it') }),
-    answer: feedEvent,
-    answerType: 'text/event-stream',
-    errors: ['LB_CONFLICT'],
-  },
-  openapi: {
-    method: 'GET',
-    path: '/v1/openapi.json',
-    summary: 'This document',
-    answer: z.looseObject({}),
-  },
-} as const satisfies Readonly<Record<string, Route>>;
+  }),
+  upgrade: route(
+    'POST',
+    '/v1/upgrade',
+    'Have the version that is installed now take the place of this process. Answered by the old one',
+    { keys: upgradeRequest, answer: views.upgradeOutcome, errors: ['LB_CONFLICT', 'LB_UPGRADE_FAILED'] },
+  ),
+  simulate: route(
+    'POST',
+    '/v1/simulate',
+    'What would become of flows if backends were otherwise. Changes nothing',
+    { keys: simulationRequest, answer: views.simulationReport, errors: ['LB_UNKNOWN_BACKEND'] },
+  ),
+  events: route(
+    'GET',
+    '/v1/events',
+    'Events as they happen: server-sent events whose `data` is a FeedEvent',
+    {
+      keys: keys({ since: flowOrEventId.optional().describe('First those remembered above this id') }),
+      headers: z.object({ 'Last-Event-ID': flowOrEventId.optional().describe('As since, and wins over it') }),
+      answer: views.feedEvent,
+      answerType: 'text/event-stream',
+      errors: ['LB_CONFLICT'],
+    },
+  ),
+  openapi: route('GET', '/v1/openapi.json', 'This document', { answer: z.looseObject({}) }),
+};
+
+function route<
+  const Method extends Route['method'],
+  const Path extends string,
+  const More extends Omit<Route, 'method' | 'path' | 'summary'>,
+>(method: Method, path: Path, summary: string, more: More) {
+  return { method, path, summary, ...more };
+}
+
+/** The parts of a request, each where it is sent. Every request has keys: where the route has none, there must be none. */
+export function partsOf({ method, path, keys: named = NO_KEYS, headers, configuration }: Route) {
+  const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name as ParameterName);
+  const isBody = (method === 'PUT' || method === 'POST') && configuration === undefined;
+  return {
+    path: z.object(Object.fromEntries(names.map((name) => [name, PARAMETERS[name]]))),
+    query: isBody ? NO_KEYS : named,
+    header: headers ?? z.object({}),
+    body: isBody ? named : undefined,
+  };
+}
+
+const NO_KEYS = keys({});
 
 /** Of an answer that is no error. */
 export function successStatus({ status, answer }: Route): number {
@@ -382,26 +340,20 @@ export type Routes = typeof ROUTES;
 
 export type RouteName = keyof Routes;
 
-type Sent<S> = S extends z.ZodType ? z.input<S> : unknown;
-type Read<S> = S extends z.ZodType ? z.output<S> : unknown;
-type Member<R, Key extends string> = R extends Readonly<Record<Key, infer Value>> ? Value : undefined;
-type Whole<R> = Member<R, 'body'> extends 'configuration' ? { readonly configuration: string } : unknown;
+type KeysOf<R> = R extends { readonly keys: infer S extends z.ZodType } ? S : z.ZodUnknown;
+type HeadersOf<R> = R extends { readonly headers: infer S extends z.ZodType } ? S : z.ZodUnknown;
+type Whole<R> = R extends { readonly configuration: true } ? { readonly configuration: string } : unknown;
+type Others<R extends Route> = Readonly<Record<ParameterOf<R['path']>, string>> & Whole<R>;
 type Flat<T> = { [Key in keyof T]: T[Key] };
 
 /** What a client asks: parameters of path and query and keys of the body in one object. */
-export type Request<N extends RouteName, R = Routes[N]> = Immutable<
-  Flat<Sent<Member<R, 'params'>> & Sent<Member<R, 'query'>> & Sent<Member<R, 'body'>> & Whole<R>>
+export type Request<N extends RouteName, R extends Route = Routes[N]> = Immutable<
+  Flat<Others<R> & z.input<KeysOf<R>>>
 >;
 
 /** The same as the server reads it: durations in milliseconds, addresses in canonical form, defaults filled in. */
-export type Parsed<N extends RouteName, R = Routes[N]> = Immutable<
-  Flat<
-    Read<Member<R, 'params'>> &
-      Read<Member<R, 'query'>> &
-      Read<Member<R, 'headers'>> &
-      Read<Member<R, 'body'>> &
-      Whole<R>
-  >
+export type Parsed<N extends RouteName, R extends Route = Routes[N]> = Immutable<
+  Flat<Others<R> & z.output<KeysOf<R>> & z.output<HeadersOf<R>>>
 >;
 
 /** What is answered, or nothing but that it is done. */

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { parseIpAddress } from '../model/address.js';
 import { errorMessage } from '../model/errors.js';
 import { configurationFromJson, type Json } from './configuration-json.js';
+import { adminState, carried, healthState, placementReason, protocol } from './views.js';
 
 /*
  * The flow log: one JSON object a line, for people in docs/flow-log.md. What is written is typed by the input of these
@@ -25,7 +26,7 @@ const atMs = z.number().optional();
 
 const tuple = z
   .object({
-    protocol: z.enum(['tcp', 'udp']),
+    protocol,
     source: address,
     sourcePort: port,
     destination: address,
@@ -43,19 +44,39 @@ const placement = {
   rule: z.string(),
   backend: z.string(),
   endpoint: z.string(),
-  reason: z.enum(['hash', 'retry', 'rebalanced', 'fail-open', 'pinned']),
+  reason: placementReason,
   excluded: z.array(z.string()).readonly(),
   /** Revision that placed it, and the digest of its configuration. */
   epoch: z.number(),
   digest: z.string(),
 };
 
-const traffic = {
-  bytesToBackend: z.number(),
-  packetsToBackend: z.number(),
-  bytesToClient: z.number(),
-  packetsToClient: z.number(),
-};
+/** A pool as the rules with one probe see it. */
+const view = z.object({
+  /** `pool|probe`. */
+  key: z.string(),
+  servingPriority: z.number().optional(),
+  backends: z
+    .array(
+      z.object({
+        id: z.string(),
+        eligible: z.boolean(),
+        valid: z.boolean(),
+        serving: z.boolean(),
+        /** What the table was built with. */
+        weight: z.number(),
+        /** Before slow start, and whose weight it is. Absent in lines of older versions. */
+        wanted: z.number().optional(),
+        origin: z.enum(['configured', 'operator', 'probe-header']).optional(),
+        /** Per cent of it that slow start lets the backend have; absent: all of it. */
+        ramp: z.number().optional(),
+        health: healthState,
+        adminState,
+        exclusion: z.string().optional(),
+      }),
+    )
+    .readonly(),
+});
 
 const list = z.array(z.unknown());
 
@@ -82,44 +103,21 @@ const LINES = {
     atMs,
     revision: z.number(),
     digest: z.string(),
-    views: z
-      .array(
-        z.object({
-          /** `pool|probe`. */
-          key: z.string(),
-          servingPriority: z.number().optional(),
-          backends: z
-            .array(
-              z.object({
-                id: z.string(),
-                eligible: z.boolean(),
-                valid: z.boolean(),
-                serving: z.boolean(),
-                /** What the table was built with. */
-                weight: z.number(),
-                health: z.enum(['unknown', 'up', 'down']),
-                adminState: z.enum(['none', 'up', 'down']),
-                exclusion: z.string().optional(),
-              }),
-            )
-            .readonly(),
-        }),
-      )
-      .readonly(),
+    views: z.array(view).readonly(),
   }),
 
   /** A flow was placed. */
   start: z.object({ type: z.literal('start'), ...placement }),
 
   /** A flow moved to another backend; the rest is as it stands after the move. */
-  move: z.object({ type: z.literal('move'), ...placement, from: z.string(), ...traffic }),
+  move: z.object({ type: z.literal('move'), ...placement, from: z.string(), ...carried }),
 
   end: z.object({
     type: z.literal('end'),
     ...placement,
     end: z.string(),
     durationMs: z.number(),
-    ...traffic,
+    ...carried,
   }),
 
   /** So many lines are missing here. */

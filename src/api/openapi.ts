@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { VERSION } from '../model/version.js';
-import { REFUSALS, ROUTES, successStatus, type RefusalCode, type Route } from './contract.js';
+import { REFUSALS, ROUTES, partsOf, successStatus, type RefusalCode, type Route } from './contract.js';
 import { problem } from './views.js';
 
 /** A JSON Schema (2020-12), as OpenAPI 3.1 has it. */
@@ -72,64 +72,51 @@ export function openApiDocument(): OpenApiDocument {
 }
 
 function operation(name: string, route: Route, schemaOf: (schema: z.ZodType) => Schema): OpenApiOperation {
-  const { summary, params, query, headers, body, answer, errors = [] } = route;
-  const parameters = [
-    ...parametersOf('path', params, schemaOf),
-    ...parametersOf('query', query, schemaOf),
-    ...parametersOf('header', headers, schemaOf),
-  ];
-  const sent = body === undefined ? undefined : body === 'configuration' ? CONFIGURATION : schemaOf(body);
+  const { summary, answer, answerType, configuration, errors = [] } = route;
+  const { body, ...places } = partsOf(route);
+  const parameters = Object.entries(places).flatMap(([place, keys]): readonly Parameter[] => {
+    const { properties = {}, required = [] } = schemaOf(keys);
+    return Object.entries(properties).map(([key, { description, ...schema }]) => ({
+      name: key,
+      in: place as keyof typeof places,
+      ...(required.includes(key) && { required: true }),
+      ...(description !== undefined && { description }),
+      schema,
+    }));
+  });
+  const sent = configuration ? CONFIGURATION : body && schemaOf(body);
   const codes = [...ANY_ERROR, ...errors, ...(sent === undefined ? [] : (['LB_TOO_LARGE'] as const))];
+  const described = answer && schemaOf(answer);
   const content =
-    answer === undefined
-      ? {}
-      : route.answerType === undefined
-        ? { 'application/json': { schema: schemaOf(answer) } }
-        : { [route.answerType]: { schema: { type: 'string', 'x-event-data': schemaOf(answer) } } };
+    described &&
+    (answerType === undefined
+      ? { 'application/json': { schema: described } }
+      : { [answerType]: { schema: { type: 'string', 'x-event-data': described } } });
   return {
     operationId: name,
     summary,
     ...(parameters.length > 0 && { parameters }),
-    ...(sent !== undefined && {
-      requestBody: { required: true, content: { 'application/json': { schema: sent } } },
-    }),
+    ...(sent && { requestBody: { required: true, content: { 'application/json': { schema: sent } } } }),
     responses: {
-      [successStatus(route)]: { description: 'Done', ...(answer !== undefined && { content }) },
+      [successStatus(route)]: { description: 'Done', ...(content && { content }) },
       ...failures(codes, schemaOf(problem)),
     },
   };
 }
 
-function parametersOf(
-  place: Parameter['in'],
-  keys: z.ZodType | undefined,
-  schemaOf: (schema: z.ZodType) => Schema,
-): readonly Parameter[] {
-  if (keys === undefined) return [];
-  const { properties = {}, required = [] } = schemaOf(keys);
-  return Object.entries(properties).map(([name, { description, ...schema }]) => ({
-    name,
-    in: place,
-    ...(required.includes(name) && { required: true }),
-    ...(description !== undefined && { description }),
-    schema,
-  }));
-}
-
 /** By status, each with the codes that it stands for. */
 function failures(codes: readonly RefusalCode[], schema: Schema): OpenApiOperation['responses'] {
-  const texts = new Map<number, Map<string, RefusalCode[]>>();
-  for (const code of codes) {
-    const { status, title } = REFUSALS[code];
-    const titles = texts.get(status) ?? new Map<string, RefusalCode[]>();
-    texts.set(status, titles.set(title, [...(titles.get(title) ?? []), code]));
-  }
   const content = { 'application/problem+json': { schema } };
+  const statuses = new Set(codes.map((code) => REFUSALS[code].status));
   return Object.fromEntries(
-    [...texts].map(([status, titles]) => [
-      status,
-      { description: [...titles].map(([title, of]) => `${title} (${of.join(', ')})`).join('; '), content },
-    ]),
+    [...statuses].map((status) => {
+      const same = codes.filter((code) => REFUSALS[code].status === status);
+      const titles = new Set(same.map((code) => REFUSALS[code].title));
+      const texts = [...titles].map(
+        (title) => `${title} (${same.filter((code) => REFUSALS[code].title === title).join(', ')})`,
+      );
+      return [status, { description: texts.join('; '), content }];
+    }),
   );
 }
 

@@ -33,12 +33,48 @@ const exclusion = z.enum(['probe-down', 'probe-unknown', 'admin-down', 'draining
 const distribution = z.enum(['five-tuple', 'source-ip-protocol', 'source-ip']);
 const allDown = z.enum(['reset', 'drop', 'fail-open']);
 
+/** An object of the OpenAPI document. */
+function component<S extends z.ZodRawShape>(id: string, shape: S, description?: string) {
+  return z.object(shape).meta({ id, ...(description !== undefined && { description }) });
+}
+
 function byProtocol<S extends z.ZodType>(schema: S) {
   return z.object({ tcp: schema, udp: schema });
 }
 
-const traffic = z
-  .object({
+/** A backend, as listed and as a candidate of a flow. */
+const backendKeys = {
+  id: text.describe('pool/address'),
+  name: text,
+  address: text,
+  health: healthState,
+  adminState,
+  configuredWeight: count,
+  priority: count,
+  valid: flag.describe('May keep the flows that it has'),
+};
+
+/** A rule and what it is linked to. */
+const ruleKeys = {
+  name: text,
+  frontend: text,
+  backendPool: text,
+  probe: text.optional(),
+  haPorts: flag,
+  ports: text.describe('As `443` or `22,8000-8099`'),
+};
+
+/** What a flow has carried. */
+export const carried = {
+  bytesToBackend: count,
+  packetsToBackend: count,
+  bytesToClient: count,
+  packetsToClient: count,
+};
+
+const traffic = component(
+  'Traffic',
+  {
     flowsActive: count,
     flowsOpened: count,
     newFlowsPerSecond: z.number(),
@@ -48,40 +84,36 @@ const traffic = z
     bitsToClientPerSecond: z.number(),
     connectFailures: count,
     resets: count,
-  })
-  .meta({ id: 'Traffic', description: 'Totals since the start, and rates over the last two samples' });
+  },
+  'Totals since the start, and rates over the last two samples',
+);
 
 export type TrafficView = Shown<typeof traffic>;
 
-const flow = z
-  .object({
-    id: count.describe('Unique in the process'),
-    tuple: z.object({
-      protocol,
-      source: text,
-      sourcePort: z.int().min(1).max(65535),
-      destination: text,
-      destinationPort: z.int().min(1).max(65535),
-    }),
-    rule: text,
-    backendId: text.describe('Empty: not on a backend yet'),
-    backendEndpoint: text,
-    reason: placementReason.describe('Why it is on this backend'),
-    state: flowState,
-    epoch: count.describe('Revision of the forwarding state that placed it'),
-    excluded: z.array(text).describe('Backends that were tried in vain, or at their cap'),
-    openedAtMs: time,
-    idleMs: z.number(),
-    bytesToBackend: count,
-    packetsToBackend: count,
-    bytesToClient: count,
-    packetsToClient: count,
-    bitsPerSecond: z
-      .number()
-      .optional()
-      .describe('Both directions, since the flow was last listed with sort rate; absent: not known yet'),
-  })
-  .meta({ id: 'Flow' });
+const flow = component('Flow', {
+  id: count.describe('Unique in the process'),
+  tuple: z.object({
+    protocol,
+    source: text,
+    sourcePort: z.int().min(1).max(65535),
+    destination: text,
+    destinationPort: z.int().min(1).max(65535),
+  }),
+  rule: text,
+  backendId: text.describe('Empty: not on a backend yet'),
+  backendEndpoint: text,
+  reason: placementReason.describe('Why it is on this backend'),
+  state: flowState,
+  epoch: count.describe('Revision of the forwarding state that placed it'),
+  excluded: z.array(text).describe('Backends that were tried in vain, or at their cap'),
+  openedAtMs: time,
+  idleMs: z.number(),
+  ...carried,
+  bitsPerSecond: z
+    .number()
+    .optional()
+    .describe('Both directions, since the flow was last listed with sort rate; absent: not known yet'),
+});
 
 /** A FlowRecord with its addresses as text, and its rate where that is known. */
 export type FlowView = Shown<typeof flow>;
@@ -91,184 +123,157 @@ export function flowView(flow: FlowRecord & Pick<FlowView, 'bitsPerSecond'>): Fl
   return { ...flow, tuple: { ...tuple, source: tuple.source.text, destination: tuple.destination.text } };
 }
 
-export const flowList = z
-  .object({
-    flows: z.array(flow),
-    matched: count.describe('Flows that match, listed or not; with sort none, of this page only'),
-    next: count.optional().describe('With sort none: `after` of the next page; absent: this is the last'),
-  })
-  .meta({ id: 'FlowList' });
+export const flowList = component('FlowList', {
+  flows: z.array(flow),
+  matched: count.describe('Flows that match, listed or not; with sort none, of this page only'),
+  next: count.optional().describe('With sort none: `after` of the next page; absent: this is the last'),
+});
 
 export type FlowList = Shown<typeof flowList>;
 
-export const drain = z
-  .object({
-    pool: text,
-    backendId: text,
-    backendName: text,
-    phase: z
-      .enum(['draining', 'ending', 'done'])
-      .describe('Before the deadline; ending flows after it; no flow left, or the rest left alone'),
-    then: drainEnd.describe('What flows meet that are left at the deadline'),
-    deadlineMs: z.number().describe('From the start of the drain'),
-    spreadMs: z.number().describe('Time over which the ends are spread'),
-    startedAtMs: time,
-    deadlineAtMs: time,
-    flowsAtStart: count,
-    flows: byProtocol(count).describe('Live flows'),
-    predictedFinishAtMs: time
-      .optional()
-      .describe('When the last flow is likely to finish by itself; absent: nothing to go by'),
-    lastNewFlowAtMs: time.optional().describe('Absent: no flow since the start of the process'),
-    longest: z.array(flow).describe('The oldest flows that are left, at most 5'),
-  })
-  .meta({ id: 'Drain' });
+export const drain = component('Drain', {
+  pool: text,
+  backendId: text,
+  backendName: text,
+  phase: z
+    .enum(['draining', 'ending', 'done'])
+    .describe('Before the deadline; ending flows after it; no flow left, or the rest left alone'),
+  then: drainEnd.describe('What flows meet that are left at the deadline'),
+  deadlineMs: z.number().describe('From the start of the drain'),
+  spreadMs: z.number().describe('Time over which the ends are spread'),
+  startedAtMs: time,
+  deadlineAtMs: time,
+  flowsAtStart: count,
+  flows: byProtocol(count).describe('Live flows'),
+  predictedFinishAtMs: time
+    .optional()
+    .describe('When the last flow is likely to finish by itself; absent: nothing to go by'),
+  lastNewFlowAtMs: time.optional().describe('Absent: no flow since the start of the process'),
+  longest: z.array(flow).describe('The oldest flows that are left, at most 5'),
+});
 
 export type DrainStatus = Shown<typeof drain>;
 
 const tableUse = z.object({ used: count, limit: count });
 
-export const status = z
-  .object({
-    version: text,
-    pid: count,
-    startedAtMs: time,
-    workers: count.describe('Data workers; 0: all in one process'),
-    workersLost: count,
-    configuration: z.object({
-      source: text,
-      digest: text,
-      loadedAtMs: time,
-      lastReload: z
-        .object({ atMs: time, ok: flag, message: text })
-        .optional()
-        .describe('Absent: no reload yet'),
-    }),
-    revision: count.describe('Of the forwarding state'),
-    problems: z.array(text).describe('Why not ready or not healthy, the worst first; empty: all is well'),
-    listeners: byProtocol(count).describe('Sockets that are open'),
-    table: z.object({ tcp: tableUse, udp: tableUse, embryonic: tableUse }).describe('Use of the flow table'),
-    traffic,
-    backends: z.object({ total: count, serving: count }),
-    drains: z.array(drain),
-    kernel: z
-      .object({
-        table: text,
-        mode: text,
-        why: text.describe('Why this mode was chosen'),
-        state: z
-          .enum(['in-place', 'failing', 'absent'])
-          .describe('As it should be; tried again since it could not be written; not there'),
-        sinceMs: time,
-        repairs: count.describe('Times that it was found lost or altered, and repaired'),
-        failures: count.describe('Transactions that failed'),
-        lastFailure: z.object({ atMs: time, text }).optional(),
-        tool: text,
-      })
+export const status = component('Status', {
+  version: text,
+  pid: count,
+  startedAtMs: time,
+  workers: count.describe('Data workers; 0: all in one process'),
+  workersLost: count,
+  configuration: z.object({
+    source: text,
+    digest: text,
+    loadedAtMs: time,
+    lastReload: z
+      .object({ atMs: time, ok: flag, message: text })
       .optional()
-      .describe('What haports keeps in the kernel besides sockets; absent: nothing'),
-  })
-  .meta({ id: 'Status' });
+      .describe('Absent: no reload yet'),
+  }),
+  revision: count.describe('Of the forwarding state'),
+  problems: z.array(text).describe('Why not ready or not healthy, the worst first; empty: all is well'),
+  listeners: byProtocol(count).describe('Sockets that are open'),
+  table: z.object({ tcp: tableUse, udp: tableUse, embryonic: tableUse }).describe('Use of the flow table'),
+  traffic,
+  backends: z.object({ total: count, serving: count }),
+  drains: z.array(drain),
+  kernel: z
+    .object({
+      table: text,
+      mode: text,
+      why: text.describe('Why this mode was chosen'),
+      state: z
+        .enum(['in-place', 'failing', 'absent'])
+        .describe('As it should be; tried again since it could not be written; not there'),
+      sinceMs: time,
+      repairs: count.describe('Times that it was found lost or altered, and repaired'),
+      failures: count.describe('Transactions that failed'),
+      lastFailure: z.object({ atMs: time, text }).optional(),
+      tool: text,
+    })
+    .optional()
+    .describe('What haports keeps in the kernel besides sockets; absent: nothing'),
+});
 
 export type StatusView = Shown<typeof status>;
 
-export const frontend = z
-  .object({
-    name: text,
-    address: text,
-    rules: z.array(text),
-    listeners: z.object({ open: count, wanted: count }),
-    traffic,
-  })
-  .meta({ id: 'Frontend' });
+export const frontend = component('Frontend', {
+  name: text,
+  address: text,
+  rules: z.array(text),
+  listeners: z.object({ open: count, wanted: count }),
+  traffic,
+});
 
 export type FrontendView = Shown<typeof frontend>;
 
-export const rule = z
-  .object({
-    name: text,
-    frontend: text,
-    backendPool: text,
-    probe: text.optional(),
-    protocols: z.array(protocol),
-    haPorts: flag,
-    ports: text.describe('As `443` or `22,8000-8099`'),
-    distribution,
-    symmetric: flag,
-    floatingIp: flag,
-    allDown,
-    serving: count.describe('Backends that get new flows'),
-    arrivals: count,
-    drops: z.record(text, count).describe('By reason'),
-    distinctSources: z.number().describe('Estimate of distinct client addresses since the start'),
-    traffic,
-  })
-  .meta({ id: 'Rule' });
+export const rule = component('Rule', {
+  ...ruleKeys,
+  protocols: z.array(protocol),
+  distribution,
+  symmetric: flag,
+  floatingIp: flag,
+  allDown,
+  serving: count.describe('Backends that get new flows'),
+  arrivals: count,
+  drops: z.record(text, count).describe('By reason'),
+  distinctSources: z.number().describe('Estimate of distinct client addresses since the start'),
+  traffic,
+});
 
 export type RuleView = Shown<typeof rule>;
 
-const probe = z
-  .object({
-    probe: text,
-    state: healthState,
-    consecutiveSuccesses: count,
-    consecutiveFailures: count,
-    transitions: count,
-    heldForMs: z
-      .number()
-      .optional()
-      .describe('How long flap damping still holds back an up; absent: not at all'),
-    last: z.object({ verdict: text, evidence: text, durationMs: z.number() }).optional(),
-    history: z
-      .array(z.object({ atMs: time, from: healthState, to: healthState, evidence: text }))
-      .describe('Oldest first'),
-  })
-  .meta({ id: 'Probe' });
+const probe = component('Probe', {
+  probe: text,
+  state: healthState,
+  consecutiveSuccesses: count,
+  consecutiveFailures: count,
+  transitions: count,
+  heldForMs: z
+    .number()
+    .optional()
+    .describe('How long flap damping still holds back an up; absent: not at all'),
+  last: z.object({ verdict: text, evidence: text, durationMs: z.number() }).optional(),
+  history: z
+    .array(z.object({ atMs: time, from: healthState, to: healthState, evidence: text }))
+    .describe('Oldest first'),
+});
 
 export type ProbeView = Shown<typeof probe>;
 
-const backend = z
-  .object({
-    id: text.describe('pool/address'),
-    name: text,
-    pool: text,
-    address: text,
-    priority: count,
-    adminState,
-    adminStateOrigin: z.enum(['configured', 'operator']),
-    configuredWeight: count,
-    weight: z.number().describe('What the table is built with: after operator, probe header and slow start'),
-    weightOrigin: z.enum(['configured', 'operator', 'probe-header', 'slow-start']),
-    serving: flag.describe('Gets new flows by at least one probe'),
-    valid: flag.describe('May keep the flows that it has'),
-    exclusion: exclusion.optional().describe('Why it does not serve; absent: it does'),
-    health: healthState,
-    probes: z.array(probe),
-    hashShare: share.describe("Of the hash space, in the pool's first view"),
-    realShare: share.describe("Of the pool's flows opened since the start"),
-    lastNewFlowAtMs: time.optional(),
-    traffic,
-    drain: drain.optional(),
-  })
-  .meta({ id: 'Backend' });
+const backend = component('Backend', {
+  ...backendKeys,
+  pool: text,
+  adminStateOrigin: z.enum(['configured', 'operator']),
+  weight: z.number().describe('What the table is built with: after operator, probe header and slow start'),
+  weightOrigin: z.enum(['configured', 'operator', 'probe-header', 'slow-start']),
+  serving: flag.describe('Gets new flows by at least one probe'),
+  exclusion: exclusion.optional().describe('Why it does not serve; absent: it does'),
+  probes: z.array(probe),
+  hashShare: share.describe("Of the hash space, in the pool's first view"),
+  realShare: share.describe("Of the pool's flows opened since the start"),
+  lastNewFlowAtMs: time.optional(),
+  traffic,
+  drain: drain.optional(),
+});
 
 export type BackendView = Shown<typeof backend>;
 
-export const backendPool = z
-  .object({
-    name: text,
-    minimumHealthy: count,
-    servingPriority: count.optional().describe('Absent: no backend serves'),
-    serving: count,
-    rules: z.array(text),
-    backends: z.array(backend),
-  })
-  .meta({ id: 'BackendPool' });
+export const backendPool = component('BackendPool', {
+  name: text,
+  minimumHealthy: count,
+  servingPriority: count.optional().describe('Absent: no backend serves'),
+  serving: count,
+  rules: z.array(text),
+  backends: z.array(backend),
+});
 
 export type BackendPoolView = Shown<typeof backendPool>;
 
-export const finding = z
-  .object({
+export const finding = component(
+  'Finding',
+  {
     severity: z.enum(['error', 'warning', 'note']),
     code: text,
     path: text,
@@ -278,26 +283,31 @@ export const finding = z
     found: text.optional(),
     expected: text.optional(),
     reason: text.optional(),
-  })
-  .meta({ id: 'Finding', description: 'As `haports check --json` prints it' });
+  },
+  'As `haports check --json` prints it',
+);
 
 export type FindingView = Shown<typeof finding>;
 
 /** An error answer (RFC 9457). */
-export const problem = z
-  .object({
+export const problem = component(
+  'Problem',
+  {
     type: text,
     status: z.int(),
     title: text,
     detail: text.optional().describe('What is there and what must be'),
     code: text.optional().describe('Stable, LB_...'),
     findings: z.array(finding).optional().describe('Of a configuration that cannot be used'),
-  })
-  .meta({ id: 'Problem', description: 'RFC 9457' });
+  },
+  'RFC 9457',
+);
 
-const flowFates = z
-  .object({ stay: count, move: count, reset: count, drop: count })
-  .meta({ id: 'FlowFates', description: 'What becomes of live flows; move: UDP, with its next datagram' });
+const flowFates = component(
+  'FlowFates',
+  { stay: count, move: count, reset: count, drop: count },
+  'What becomes of live flows; move: UDP, with its next datagram',
+);
 
 export type FlowFates = Shown<typeof flowFates>;
 
@@ -316,39 +326,29 @@ const plannedRule = z.object({
 
 export type PlannedRule = Shown<typeof plannedRule>;
 
-const planReport = z
-  .object({
-    fromDigest: text,
-    toDigest: text,
-    revision: count.describe('Of the state that was compared with'),
-    rules: z.array(plannedRule),
-    movedShare: share.describe(
-      'The largest of any rule that is there before and after; `maxMoved` limits it',
-    ),
-    flows: flowFates,
-    backends: z.object({
-      added: z.array(plannedBackend),
-      removed: z.array(plannedBackend),
-      changed: z
-        .array(plannedBackend.extend({ changes: z.array(text) }))
-        .describe('Same identity, other keys'),
-    }),
-    probeStateLost: z
-      .array(z.object({ backendId: text, probe: text }))
-      .describe('Backends that wait for the first verdict of a new or changed probe'),
-    listeners: z.object({ kept: count, opened: count, closed: count }),
-    restartNeeded: z
-      .array(text)
-      .describe('Keys that only a new process takes over; any: a reload is refused'),
-    steps: z.array(text).describe('What will happen, in order'),
-  })
-  .meta({ id: 'PlanReport' });
+const planReport = component('PlanReport', {
+  fromDigest: text,
+  toDigest: text,
+  revision: count.describe('Of the state that was compared with'),
+  rules: z.array(plannedRule),
+  movedShare: share.describe('The largest of any rule that is there before and after; `maxMoved` limits it'),
+  flows: flowFates,
+  backends: z.object({
+    added: z.array(plannedBackend),
+    removed: z.array(plannedBackend),
+    changed: z.array(plannedBackend.extend({ changes: z.array(text) })).describe('Same identity, other keys'),
+  }),
+  probeStateLost: z
+    .array(z.object({ backendId: text, probe: text }))
+    .describe('Backends that wait for the first verdict of a new or changed probe'),
+  listeners: z.object({ kept: count, opened: count, closed: count }),
+  restartNeeded: z.array(text).describe('Keys that only a new process takes over; any: a reload is refused'),
+  steps: z.array(text).describe('What will happen, in order'),
+});
 
 export type PlanReport = Shown<typeof planReport>;
 
-export const planOutcome = z
-  .object({ findings: z.array(finding), report: planReport })
-  .meta({ id: 'PlanOutcome' });
+export const planOutcome = component('PlanOutcome', { findings: z.array(finding), report: planReport });
 
 export type PlanOutcome = Shown<typeof planOutcome>;
 
@@ -374,22 +374,18 @@ const reloadReport = z.object({
 
 export type ReloadReport = Shown<typeof reloadReport>;
 
-export const reloadOutcome = z
-  .object({ findings: z.array(finding), report: reloadReport })
-  .meta({ id: 'ReloadOutcome' });
+export const reloadOutcome = component('ReloadOutcome', { findings: z.array(finding), report: reloadReport });
 
 export type ReloadOutcome = Shown<typeof reloadOutcome>;
 
-export const upgradeOutcome = z
-  .object({
-    pid: count.describe('Of the new control process'),
-    version: text.describe('Of haports, in the new process'),
-    sockets: count.describe('Listening sockets handed over, TCP and UDP'),
-    udpFlows: count.describe('UDP flows handed over'),
-    durationMs: z.number().describe('From the start of the new process until it served'),
-    udpPauseMs: z.number().describe('How long datagrams of clients waited in the sockets meanwhile'),
-  })
-  .meta({ id: 'UpgradeOutcome' });
+export const upgradeOutcome = component('UpgradeOutcome', {
+  pid: count.describe('Of the new control process'),
+  version: text.describe('Of haports, in the new process'),
+  sockets: count.describe('Listening sockets handed over, TCP and UDP'),
+  udpFlows: count.describe('UDP flows handed over'),
+  durationMs: z.number().describe('From the start of the new process until it served'),
+  udpPauseMs: z.number().describe('How long datagrams of clients waited in the sockets meanwhile'),
+});
 
 export type UpgradeOutcome = Shown<typeof upgradeOutcome>;
 
@@ -411,22 +407,22 @@ const simulatedRule = z.object({
 
 export type SimulatedRule = Shown<typeof simulatedRule>;
 
-export const simulationReport = z
-  .object({ revision: count, configDigest: text, rules: z.array(simulatedRule) })
-  .meta({ id: 'SimulationReport' });
+export const simulationReport = component('SimulationReport', {
+  revision: count,
+  configDigest: text,
+  rules: z.array(simulatedRule),
+});
 
 export type SimulationReport = Shown<typeof simulationReport>;
 
-export const feedEvent = z
-  .object({
-    id: count.describe('Grows by one with each event of the process'),
-    atMs: time,
-    level: z.enum(['debug', 'info', 'warn', 'error']),
-    type: text.describe('`health-changed`, `drain-started` ...'),
-    message: text.describe('For people'),
-    fields: z.record(text, z.unknown()).describe('What else is known, as in the log'),
-  })
-  .meta({ id: 'FeedEvent' });
+export const feedEvent = component('FeedEvent', {
+  id: count.describe('Grows by one with each event of the process'),
+  atMs: time,
+  level: z.enum(['debug', 'info', 'warn', 'error']),
+  type: text.describe('`health-changed`, `drain-started` ...'),
+  message: text.describe('For people'),
+  fields: z.record(text, z.unknown()).describe('What else is known, as in the log'),
+});
 
 export type FeedEvent = Shown<typeof feedEvent>;
 
@@ -451,16 +447,6 @@ const pickResult = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('denied'), ruleIndex: count }),
   z.object({ kind: z.literal('no-rule') }),
 ]);
-
-const explainedRule = z.object({
-  name: text,
-  haPorts: flag,
-  ports: text,
-  frontend: text,
-  frontendAddress: text,
-  backendPool: text,
-  probe: text.optional(),
-});
 
 const otherRule = z.object({
   name: text,
@@ -516,15 +502,8 @@ const explainedTable = z.object({
 export type ExplainedTable = Shown<typeof explainedTable>;
 
 const candidate = z.object({
-  id: text,
-  name: text,
-  address: text,
-  health: healthState,
-  adminState,
-  configuredWeight: count,
+  ...backendKeys,
   effectiveWeight: z.number().describe('Differs where an operator, the probe header or slow start sets it'),
-  priority: count,
-  valid: flag.describe('May keep the flows that it has'),
   slots: count.describe('Of the table in use'),
   share: share.describe('Of the table in use'),
   chosen: flag,
@@ -564,12 +543,10 @@ const explainedTimeout = z.object({
 
 export type ExplainedTimeout = Shown<typeof explainedTimeout>;
 
-const flowAction = z.enum(['persist', 'rebalance', 'reset', 'drop']);
-
 const explainedBehaviour = z.object({
   flowPolicy: z.record(
     z.enum(['probe-down', 'admin-down', 'removed', 'drain-deadline', 'idle']),
-    byProtocol(flowAction),
+    byProtocol(z.enum(['persist', 'rebalance', 'reset', 'drop'])),
   ),
   allDown,
   tcpReset: flag.describe('RST to both ends on TCP idle'),
@@ -589,7 +566,10 @@ const explanation = z.object({
     .enum(['nat', 'floating-l2', 'floating-routed', 'next-hop'])
     .optional()
     .describe('Absent: the userspace data plane'),
-  rule: explainedRule.optional().describe('Absent: no rule covers the tuple'),
+  rule: z
+    .object({ ...ruleKeys, frontendAddress: text })
+    .optional()
+    .describe('Absent: no rule covers the tuple'),
   otherRules: z
     .array(otherRule)
     .describe('Rules that cover it too but yield; without a rule: why each does not fit'),

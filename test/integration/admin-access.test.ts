@@ -1,28 +1,19 @@
 import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { request as httpRequest, type OutgoingHttpHeaders } from 'node:http';
-import { request as httpsRequest } from 'node:https';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
+import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { StatusView } from '../../src/api/views.js';
-import { adminApi } from '../support/admin-api.js';
-import { runCommand } from '../support/commands.js';
-import { eventually, within } from '../support/deadline.js';
+import { adminApi, ask } from '../support/admin-api.js';
+import { eventually } from '../support/deadline.js';
 import { haports, HaportsProcess } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { TcpClient } from '../support/tcp-client.js';
+import { makePair } from '../unit/admin/admin-lab.js';
 
 const ADMIN_PORT = 9901;
 const TOKEN = '6f7c0e1b9d2a4835a1c4e7f0b3d6980e';
-
-interface Asked {
-  readonly method?: string;
-  readonly path?: string;
-  readonly headers?: OutgoingHttpHeaders;
-  readonly body?: string;
-}
 
 void describe('who may use the admin API of the built process', () => {
   const host = loopbackBlock();
@@ -91,53 +82,28 @@ void describe('who may use the admin API of the built process', () => {
     assert.equal((await stat(socket)).mode & 0o777, 0o600);
   });
 
-  void describe('over HTTP on loopback', () => {
-    const ask = (options: Asked = {}) => call(httpRequest, { host: host(1), port: ADMIN_PORT }, options);
+  test('over HTTP on loopback, pages of other sites see and change nothing', async () => {
     const own = `${host(1)}:${ADMIN_PORT}`;
-    const write = (
-      headers: OutgoingHttpHeaders,
-    ): Promise<{ readonly status: number; readonly text: string }> =>
-      ask({
-        method: 'PUT',
-        path: '/v1/backends/nvas/nva-1/weight',
-        headers: { host: own, 'content-type': 'application/json', ...headers },
-        body: '{"weight":7}',
-      });
+    await start(host, { http: own, socket });
+    const at = { host: host(1), port: ADMIN_PORT };
+    for (const path of ['/', '/assets/app.js', '/v1/status', '/v1/flows']) {
+      const { status, text } = await ask(at, path, { headers: { host: 'evil.example' } });
+      assert.equal(status, 403, path);
+      assert.ok(text.includes('LB_FORBIDDEN') && !text.includes('nva-1'), text);
+    }
+    assert.equal((await ask(at, '/v1/status', { headers: { host: 'localhost' } })).status, 200);
 
-    beforeEach(async () => {
-      await start(host, { http: own, socket });
-    });
-
-    const weight = async (): Promise<number | undefined> => {
-      const { text } = await ask({ path: '/v1/pools/nvas', headers: { host: own } });
-      const { backends } = JSON.parse(text) as { backends: { name: string; weight: number }[] };
-      return backends.find(({ name }) => name === 'nva-1')?.weight;
+    const weigh = async (headers: Readonly<Record<string, string>>): Promise<readonly unknown[]> => {
+      const asked = { method: 'PUT', body: { weight: 7 }, headers };
+      const { status } = await ask(at, '/v1/backends/nvas/nva-1/weight', asked);
+      const { json } = await ask(at, '/v1/pools/nvas');
+      const { backends } = json as { backends: { name: string; weight: number }[] };
+      return [status, backends.find(({ name }) => name === 'nva-1')?.weight];
     };
-
-    test('a name that was rebound to this address is refused, on the dashboard too', async () => {
-      for (const path of ['/', '/assets/app.js', '/v1/status', '/v1/flows']) {
-        const { status, text } = await ask({ path, headers: { host: 'evil.example' } });
-        assert.equal(status, 403, path);
-        assert.ok(text.includes('LB_FORBIDDEN'), text);
-        assert.ok(!text.includes('nva-1'));
-      }
-      for (const name of [own, 'localhost', `LOCALHOST:${ADMIN_PORT}`, '[::1]']) {
-        assert.equal((await ask({ path: '/v1/status', headers: { host: name } })).status, 200, name);
-      }
-    });
-
-    test('pages of other sites can change nothing', async () => {
-      for (const origin of ['http://evil.example', 'null', `https://${own}`, `http://${host(1)}:1`]) {
-        assert.equal((await write({ origin })).status, 403, origin);
-      }
-      assert.equal((await write({ 'sec-fetch-site': 'cross-site' })).status, 403);
-      // What a form can send.
-      assert.ok((await write({ 'content-type': 'text/plain' })).status >= 400);
-      assert.equal(await weight(), 1);
-      assert.equal((await write({ origin: `http://${own}`, 'sec-fetch-site': 'same-origin' })).status, 204);
-      assert.equal(await weight(), 7);
-      assert.equal((await write({})).status, 204, 'no browser');
-    });
+    assert.deepEqual(await weigh({ origin: 'http://evil.example' }), [403, 1]);
+    assert.deepEqual(await weigh({ 'sec-fetch-site': 'cross-site' }), [403, 1]);
+    assert.deepEqual(await weigh({ 'content-type': 'text/plain' }), [400, 1], 'what a form can send');
+    assert.deepEqual(await weigh({ origin: `http://${own}`, 'sec-fetch-site': 'same-origin' }), [204, 7]);
   });
 
   test('an address that others can reach needs TLS and a token: check says so', async () => {
@@ -158,120 +124,73 @@ void describe('who may use the admin API of the built process', () => {
     assert.match(stderr, /LB_ADMIN_EXPOSED/);
   });
 
-  void describe('with TLS and a token', () => {
-    let keys: string;
-    let certificate: string;
-    let key: string;
-
-    before(async () => {
-      keys = await mkdtemp(join(tmpdir(), 'haports-test-'));
-      const made = await runCommand('openssl', [
-        ...[
-          'req',
-          '-x509',
-          '-newkey',
-          'ec',
-          '-pkeyopt',
-          'ec_paramgen_curve:prime256v1',
-          '-nodes',
-          '-days',
-          '2',
-        ],
-        ...['-subj', '/CN=haports', '-addext', `subjectAltName=IP:${host(1)}`],
-        ...['-keyout', join(keys, 'key.pem'), '-out', join(keys, 'certificate.pem')],
-      ]);
-      assert.equal(made.code, 0, made.stderr);
-      certificate = await readFile(join(keys, 'certificate.pem'), 'utf8');
-      key = await readFile(join(keys, 'key.pem'), 'utf8');
-    });
-
-    after(() => rm(keys, { recursive: true, force: true }));
-
-    test('only who has the token is served, and neither it nor the key is told to anybody', async () => {
-      const flowLog = join(folder, 'flow.log');
-      const tls = { certificate: join(keys, 'certificate.pem'), key: join(keys, 'key.pem') };
-      const http = `${host(1)}:${ADMIN_PORT}`;
-      const balancer = await start(
-        host,
-        { http, tls, token: TOKEN, socket },
-        { flowLog: { file: flowLog }, logging: { level: 'trace' } },
-      );
-      const at = { host: host(1), port: ADMIN_PORT, ca: certificate };
-      const ask = (options: Asked) => call(httpsRequest, at, options);
-      const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
-      const answers = [];
-      for (const path of ['/v1/status', '/v1/flows', '/v1/events', '/v1/openapi.json']) {
-        for (const headers of [{}, bearer(TOKEN.slice(1)), bearer(`${TOKEN}0`), { authorization: TOKEN }]) {
-          const refused = await ask({ path, headers });
-          assert.equal(refused.status, 401, `${path} ${JSON.stringify(headers)}`);
-          answers.push(refused.text);
-        }
+  test('only who has the token is served, and neither it nor the key is told to anybody', async () => {
+    const flowLog = join(folder, 'flow.log');
+    const tls = { certificate: join(folder, 'certificate.pem'), key: join(folder, 'key.pem') };
+    const pair = makePair(`IP:${host(1)}`);
+    assert.ok(pair !== undefined, 'openssl is installed');
+    for (const name of ['certificate', 'key'] as const) await writeFile(tls[name], pair[name]);
+    const http = `${host(1)}:${ADMIN_PORT}`;
+    const balancer = await start(
+      host,
+      { http, tls, token: TOKEN, socket },
+      { flowLog: { file: flowLog }, logging: { level: 'trace' } },
+    );
+    const at = { host: host(1), port: ADMIN_PORT, ca: pair.certificate };
+    const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
+    const answers = [];
+    for (const path of ['/v1/status', '/v1/flows', '/v1/events', '/v1/openapi.json']) {
+      for (const headers of [{}, bearer(TOKEN.slice(1)), bearer(`${TOKEN}0`), { authorization: TOKEN }]) {
+        const refused = await ask(at, path, { headers });
+        assert.equal(refused.status, 401, `${path} ${JSON.stringify(headers)}`);
+        answers.push(refused.text);
       }
-      const { status, text } = await ask({ path: '/v1/status', headers: bearer(TOKEN) });
-      assert.equal(status, 200);
-      answers.push(text);
-      assert.equal((await ask({ path: '/' })).status, 200, 'the dashboard asks for the token itself');
-      const plain = await call(httpRequest, at, { path: '/v1/status' }).catch(() => undefined);
-      assert.notEqual(plain?.status, 200, 'no plain HTTP');
+    }
+    const { status, text } = await ask(at, '/v1/status', { headers: bearer(TOKEN) });
+    assert.equal(status, 200);
+    answers.push(text);
+    assert.equal((await ask(at, '/')).status, 200, 'the dashboard asks for the token itself');
+    const plain = await ask({ host: host(1), port: ADMIN_PORT }, '/v1/status').catch(() => undefined);
+    assert.notEqual(plain?.status, 200, 'no plain HTTP');
 
-      // Its own command, as an operator would use it.
-      await writeFile(join(folder, 'token'), `${TOKEN}\n`);
-      const command = await haports([
-        ...['status', '--http', `https://${http}`],
-        ...['--token-file', join(folder, 'token'), '--ca', tls.certificate],
-      ]);
-      assert.equal(command.code, 0, command.stderr);
-      answers.push(command.stdout, command.stderr);
+    // Its own command, as an operator would use it.
+    await writeFile(join(folder, 'token'), `${TOKEN}\n`);
+    const command = await haports([
+      ...['status', '--http', `https://${http}`],
+      ...['--token-file', join(folder, 'token'), '--ca', tls.certificate],
+    ]);
+    assert.equal(command.code, 0, command.stderr);
+    answers.push(command.stdout, command.stderr);
 
-      // A flow, a configuration that is refused and one that is taken over: each leaves lines.
-      await TcpClient.connect({ host: host(1), port: 8000 }).then((client) => client.destroy());
-      const secret = { http, tls, token: TOKEN, socket };
-      const top = { flowLog: { file: flowLog }, logging: { level: 'trace' } };
-      const taken = { ...configuration(host, secret, top), shutdown: { deadline: '2s' } };
-      for (const body of [{ ...taken, token: TOKEN }, taken]) {
-        for (const path of ['/v1/plan', '/v1/reload']) {
-          answers.push(JSON.stringify((await adminApi(socket, 'POST', path, body)).body));
-        }
+    // A flow, a configuration that is refused and one that is taken over: each leaves lines.
+    await TcpClient.connect({ host: host(1), port: 8000 }).then((client) => client.destroy());
+    const secret = { http, tls, token: TOKEN, socket };
+    const top = { flowLog: { file: flowLog }, logging: { level: 'trace' } };
+    const taken = { ...configuration(host, secret, top), shutdown: { deadline: '2s' } };
+    for (const body of [{ ...taken, token: TOKEN }, taken]) {
+      for (const path of ['/v1/plan', '/v1/reload']) {
+        answers.push(JSON.stringify((await adminApi(socket, 'POST', path, body)).body));
       }
-      assert.match(answers.at(-1)!, /"report"/, 'it was taken over');
-      const badToken = { ...taken, admin: { ...secret, token: `${TOKEN} with a space` } };
-      answers.push(JSON.stringify((await adminApi(socket, 'POST', '/v1/reload', badToken)).body));
-      const flows = await eventually(
-        async () => {
-          const written = await readFile(flowLog, 'utf8');
-          return (written.match(/"type":"config"/g) ?? []).length >= 2 && written;
-        },
-        5000,
-        'both configurations in the flow log',
-      );
-      const keyText = key.split('\n')[1]!;
-      for (const [where, what] of [
-        ['flow log', flows],
-        ['log', balancer.log()],
-        ...answers.map((answer) => ['answer', answer] as const),
-      ] as const) {
-        assert.ok(!what.includes(TOKEN), `the token is in the ${where}: ${what}`);
-        assert.ok(!what.includes(keyText), `the key is in the ${where}`);
-      }
-    });
+    }
+    assert.match(answers.at(-1)!, /"report"/, 'it was taken over');
+    const badToken = { ...taken, admin: { ...secret, token: `${TOKEN} with a space` } };
+    answers.push(JSON.stringify((await adminApi(socket, 'POST', '/v1/reload', badToken)).body));
+    const flows = await eventually(
+      async () => {
+        const written = await readFile(flowLog, 'utf8');
+        return (written.match(/"type":"config"/g) ?? []).length >= 2 && written;
+      },
+      5000,
+      'both configurations in the flow log',
+    );
+    const keyText = pair.key.split('\n')[1]!;
+    for (const [where, what] of [
+      ['flow log', flows],
+      ['log', balancer.log()],
+      ...answers.map((answer) => ['answer', answer] as const),
+    ] as const) {
+      assert.ok(!what.includes(TOKEN), `the token is in the ${where}: ${what}`);
+      assert.ok(!what.includes(keyText), `the key is in the ${where}`);
+    }
   });
 });
-
-/** One request; the body of an answer that never ends is what came before it was cut. */
-function call(
-  request: typeof httpRequest | typeof httpsRequest,
-  place: { readonly host: string; readonly port: number; readonly ca?: string },
-  { method = 'GET', path = '/', headers = {}, body }: Asked,
-): Promise<{ readonly status: number; readonly text: string }> {
-  const answer = new Promise<{ readonly status: number; readonly text: string }>((resolve, reject) => {
-    const asked = request({ ...place, method, path, headers, agent: false }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (part: string) => (text += part));
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
-      response.on('error', reject);
-    });
-    asked.on('error', reject);
-    asked.end(body);
-  });
-  return within(answer, 10_000, `${method} ${path}`);
-}

@@ -64,7 +64,9 @@ describe('the dashboard of the built process', { skip: noChromium() }, () => {
     await page.getByLabel('Source (client)').fill(`${host(100)}:${localPort}`);
     await page.getByLabel('Destination (frontend)').fill(`${host(1)}:8000`);
     await page.keyboard.press('Enter');
-    await page.getByText(`is live on ${chosen.backend} (`).waitFor();
+    await page
+      .getByText(`The live flow is on nvas/${chosen.backend}, where a new one would go too`)
+      .waitFor();
     assert.equal(await page.locator('.node.on-route').last().locator('strong').innerText(), chosen.backend);
 
     await tabTo(page, `Drain ${chosen.backend}`);

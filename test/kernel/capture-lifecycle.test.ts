@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, before, describe, test } from 'node:test';
+import { campaign } from '../support/campaign.js';
 import { eventually, within } from '../support/deadline.js';
 import type { HaportsProcess, RunOptions } from '../support/haports-process.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
@@ -18,8 +19,8 @@ import {
 import { makeFlows, names, type Answer, type Flow, type Traffic } from '../support/traffic.js';
 
 const PORTS = [1, 80, 443, 1200, 1600, 2400, 8000, 61_000, 65_535];
-/** Not all, which would take seconds at each start: those are the matter of capture-ports.test.ts. */
-const LISTEN_PORTS = '1-2500,7700-8000,61000,65535';
+/** All take seconds at each start, and are the matter of capture-ports.test.ts. */
+const LISTEN = campaign({ share: { listenPorts: '1-2500,7700-8000,61000,65535' }, whole: {} });
 const BACKENDS = [...EDGE_BACKENDS[4], ...EDGE_BACKENDS[6]];
 const HUB = EDGE_FRONTEND[4];
 const OWN_TABLE = 'inet haports';
@@ -49,7 +50,7 @@ table inet firewall {
 `;
 
 const captured = (capture: object = {}, { rule, ...plan }: ConfigurationPlan = {}) =>
-  captureConfiguration(capture, { rule: { listenPorts: LISTEN_PORTS, ...rule }, ...plan });
+  captureConfiguration(capture, { rule: { ...LISTEN, ...rule }, ...plan });
 
 describe('life cycle of capture', { skip: whyNoNamespaces('setpriv', 'curl') }, () => {
   const lab = useLab(edge());

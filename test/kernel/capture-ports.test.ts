@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import type { FlowList, RuleView } from '../../src/api/views.js';
+import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
 import type { HaportsProcess } from '../support/haports-process.js';
 import { useLab, whyNoNamespaces, type Host } from '../support/lab.js';
@@ -22,6 +23,7 @@ const PORTS = randomPorts(2000, { always: [1, CAPTURE_PORT, 65_535], never: [22,
 const PORTS6 = PORTS.slice(0, 200);
 /** Both clients use these source ports: only the address tells them apart. */
 const FIRST_SOURCE_PORT = 20_000;
+
 /** An event of conntrack takes less, on a busy machine too. */
 const EVENT_MS = 600;
 
@@ -205,12 +207,9 @@ describe('capture of UDP', { skip: whyNoNamespaces() }, () => {
     });
 
     test(`IPv${family}: datagrams of all sizes pass whole, as first and as later ones`, async () => {
-      const flows = [0, 1, 1472, 9000, 65_507].map((bytes) => ({
-        ...to,
-        port: VERBATIM,
-        bytes,
-        verbatim: true,
-      }));
+      const rounds = campaign({ share: 1, whole: 40 });
+      const sizes = Array<readonly number[]>(rounds).fill([0, 1, 1472, 9000, 65_507]).flat();
+      const flows = sizes.map((bytes) => ({ ...to, port: VERBATIM, bytes, verbatim: true }));
       const sender = c1.traffic();
       assert.deepEqual(tally(names(await sender.open(flows))), { verbatim: flows.length });
       assert.deepEqual(tally(names(await sender.again())), { verbatim: flows.length });

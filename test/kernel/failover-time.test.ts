@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, test, type TestContext } from 'node:test';
 import type { BackendPoolView } from '../../src/api/views.js';
+import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
 import type { HaportsProcess } from '../support/haports-process.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
@@ -15,10 +16,11 @@ import { makeFlows, names, type Answer, type Traffic } from '../support/traffic.
 
 const [PORT, PROBE_PORT] = [8080, 9000];
 const LIMIT_MS = 100;
-const GOES = 3;
-const NEW_FLOWS = 3000;
-/** The stream has come to its rate by then. */
-const CHANGE_AFTER_MS = 1200;
+/** So many of the goes have to be good: what a busy machine adds is not the balancer's. */
+const { goes: GOES, good: GOOD } = campaign({ share: { goes: 3, good: 1 }, whole: { goes: 8, good: 4 } });
+const NEW_FLOWS = 4000;
+/** Of four packets at least each: the stream has come to its rate by then. */
+const EARLY_FLOWS = 500;
 
 /** One change in the middle of a stream of new flows. */
 interface Go {
@@ -63,35 +65,42 @@ describe('new flows after a verdict, with 10,000 flows in the kernel', { skip: w
       'three backends to serve',
     );
 
-  const stream = () => {
+  /** Begins a stream of new flows. Resolves when it has come to its rate. */
+  async function stream(): Promise<{ readonly answers: Promise<readonly Answer[]> }> {
     const flow = { protocol: 'tcp', host: FRONTEND[4], port: PORT } as const;
-    return client.ask(Array<typeof flow>(NEW_FLOWS).fill(flow), { perSecond: 1000, timeoutMs: 2000 });
-  };
+    const { packets } = await clientHost.sent('router');
+    const answers = client.ask(Array<typeof flow>(NEW_FLOWS).fill(flow), {
+      ...{ perSecond: 1000, timeoutMs: 2000 },
+    });
+    const isFlowing = async (): Promise<boolean> =>
+      (await clientHost.sent('router')).packets > packets + 4 * EARLY_FLOWS;
+    await eventually(isFlowing, 10_000, 'new flows');
+    return { answers };
+  }
 
-  /** One of some goes has to be good: what a busy machine adds is not the balancer's. */
-  async function bestOf(t: TestContext, dead: string, go: () => Promise<Go>): Promise<void> {
+  async function mostly(t: TestContext, dead: string, go: () => Promise<Go>): Promise<void> {
     const failures: unknown[] = [];
-    while (failures.length < GOES) {
+    for (let good = 0; good < GOOD;) {
       const done = await go();
       await allServe();
       try {
         const { lastMs, figures } = figuresOf(done, dead);
         t.diagnostic(figures);
         assert.ok(lastMs <= LIMIT_MS, figures);
-        return;
+        good++;
       } catch (error) {
         failures.push(error);
+        if (failures.length > GOES - GOOD)
+          throw new AggregateError(failures, failures.map(String).join('\n'));
       }
     }
-    throw new AggregateError(failures, failures.map(String).join('\n'));
   }
 
   test(`none comes to the dead ${LIMIT_MS} ms after a probe's verdict`, async (t) => {
-    await bestOf(t, 'b2', async () => {
-      const asked = stream();
-      await pause(CHANGE_AFTER_MS);
+    await mostly(t, 'b2', async () => {
+      const { answers } = await stream();
       await backends.get('b2')?.health(PROBE_PORT, 503);
-      const flows = await asked;
+      const flows = await answers;
       const line = logEvents(haports.log(), 'health-changed').findLast(({ to }) => to === 'down');
       await backends.get('b2')?.health(PROBE_PORT, 200);
       return { flows, verdictAtMs: line?.['backendName'] === 'b2' ? Number(line['atMs']) : NaN };
@@ -103,12 +112,11 @@ describe('new flows after a verdict, with 10,000 flows in the kernel', { skip: w
       const answer = await haports.call('PUT', '/v1/backends/v4/b3/admin-state', { adminState });
       assert.equal(answer.status, 204, JSON.stringify(answer.body));
     };
-    await bestOf(t, 'b3', async () => {
-      const asked = stream();
-      await pause(CHANGE_AFTER_MS);
+    await mostly(t, 'b3', async () => {
+      const { answers } = await stream();
       const verdictAtMs = Date.now();
       await setAdminState('down');
-      const flows = await asked;
+      const flows = await answers;
       await setAdminState('none');
       return { flows, verdictAtMs };
     });
@@ -132,8 +140,4 @@ function figuresOf(
   // One in 81 finds nobody in four tries while the table still names the dead one, and comes again a second later.
   assert.ok(unanswered.length <= flows.length / 100, `${figures}: ${unanswered.slice(0, 5).join()}`);
   return { lastMs, figures };
-}
-
-async function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

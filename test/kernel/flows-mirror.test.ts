@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { afterEach, before, beforeEach, describe, test } from 'node:test';
 import { ConntrackFlows } from '../../src/planes/kernel/nat/kernel-flows.js';
 import { compileProgram } from '../../src/planes/kernel/program.js';
+import { allFlows } from '../../src/planes/contract.js';
 import type { PlaneEvent } from '../../src/model/events.js';
 import type { FlowRecord } from '../../src/model/flow.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
@@ -63,15 +64,10 @@ for (const mode of HUB_MODES) {
       return { mirror, events, started, ended };
     }
 
-    async function allFlows(mirror: ConntrackFlows): Promise<FlowRecord[]> {
-      const flows: FlowRecord[] = [];
-      let after: number | undefined;
-      do {
-        const page = await mirror.page({ limit: 1000, ...(after === undefined ? {} : { after }) });
-        flows.push(...page.flows);
-        after = page.next;
-      } while (after !== undefined);
-      return flows;
+    async function flowsOf(mirror: ConntrackFlows): Promise<readonly FlowRecord[]> {
+      const all: FlowRecord[] = [];
+      for await (const flow of allFlows({ flows: (query) => mirror.page(query) })) all.push(flow);
+      return all;
     }
 
     /** Half of each family. */
@@ -97,10 +93,10 @@ for (const mode of HUB_MODES) {
         flows(60, { protocol: 'udp', sourcePort: 20_060 }),
       ];
       const answers = [...(await client.open(open)), ...(await client.ask(silent))];
-      await eventually(async () => (await allFlows(mirror)).length === 120, 10_000, 'all flows');
+      await eventually(async () => (await flowsOf(mirror)).length === 120, 10_000, 'all flows');
       const listed = await eventually(
         async () => {
-          const all = await allFlows(mirror);
+          const all = await flowsOf(mirror);
           return all.every(({ bytesToBackend }) => bytesToBackend > 0) && all;
         },
         30_000,
@@ -193,9 +189,9 @@ for (const mode of HUB_MODES) {
       const opener = clientHost.traffic();
       await opener.open(flows(20, { port: 80, sourcePort: 31_000 }));
       const sum = async () =>
-        (await allFlows(mirror)).reduce((total, { bytesToBackend }) => total + bytesToBackend, 0);
+        (await flowsOf(mirror)).reduce((total, { bytesToBackend }) => total + bytesToBackend, 0);
       await eventually(
-        async () => (await allFlows(mirror)).filter(({ state: now }) => now === 'established').length === 20,
+        async () => (await flowsOf(mirror)).filter(({ state: now }) => now === 'established').length === 20,
         30_000,
         'all to be established',
       );
@@ -205,7 +201,7 @@ for (const mode of HUB_MODES) {
       await eventually(async () => (await sum()) > before, 30_000, 'bytes to be counted');
       const now = await eventually(
         async () => {
-          const all = await allFlows(mirror);
+          const all = await flowsOf(mirror);
           return all.every(({ idleMs }) => idleMs >= 500) && all;
         },
         30_000,
@@ -219,7 +215,7 @@ for (const mode of HUB_MODES) {
       );
       const { mirror: next } = await mirrored();
       assert.equal(next.count(), 20);
-      const taken = await allFlows(next);
+      const taken = await flowsOf(next);
       assert.deepEqual([...new Set(taken.map(({ reason }) => reason))], ['hash']);
       const openedAt = new Map(now.map((flow) => [flow.tuple.sourcePort, flow.openedAtMs]));
       // Conntrack tells ages in whole seconds.
@@ -243,7 +239,7 @@ for (const mode of HUB_MODES) {
       const opener = clientHost.traffic();
       await opener.open(flows(10, { port: 80, sourcePort: 32_000 }));
       await eventually(() => mirror.count() === 10, 10_000, 'all to begin');
-      const all = await allFlows(mirror);
+      const all = await flowsOf(mirror);
       const [{ backendId }] = all as [FlowRecord];
       const { mark = 0 } = compileProgram(state).backends.find(({ id }) => id === backendId) ?? {};
       const gone = all.filter((flow) => flow.backendId === backendId).length;
@@ -274,7 +270,7 @@ for (const mode of HUB_MODES) {
         `10,000 flows in ${tookMs} ms took ${Math.round((user + system) / 1000)} ms of CPU; ${kernelFlows?.gaps} gaps`,
       );
       const startedMs = performance.now();
-      assert.equal((await allFlows(mirror)).length, 10_000);
+      assert.equal((await flowsOf(mirror)).length, 10_000);
       context.diagnostic(`to list them: ${Math.round(performance.now() - startedMs)} ms`);
       await eventually(
         async () => {

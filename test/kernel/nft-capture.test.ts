@@ -39,8 +39,7 @@ describe('captureSetup(), in the kernel', { skip: whyNoNamespaces() }, () => {
       frontends: ([4, 6] as const).map((family) => ({
         name: 'hub',
         address: ipAddress(FRONTENDS[family]),
-        tcpPorts: ports,
-        udpPorts: ports,
+        ports: { tcp: ports, udp: ports },
         slot: 9,
       })),
       udpEntrySeconds: 90,

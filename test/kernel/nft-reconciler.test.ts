@@ -28,8 +28,8 @@ table ip nat {
 `;
 
 function frontend(name: string, address: string, slot: number, tcp: string, udp: string): CapturedFrontend {
-  const ports = (text: string) => (text === '' ? [] : (parsePortSet(text) ?? []));
-  return { name, address: ipAddress(address), tcpPorts: ports(tcp), udpPorts: ports(udp), slot };
+  const ports = { tcp: parsePortSet(tcp) ?? [], udp: parsePortSet(udp) ?? [] };
+  return { name, address: ipAddress(address), ports, slot };
 }
 
 function setup(change: Partial<CaptureInput> = {}): KernelSetup {
@@ -174,54 +174,19 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.equal(reconciler.report().failures, 1);
   });
 
-  const DAMAGES: readonly {
-    readonly name: string;
-    readonly tool: 'nft' | 'ip';
-    readonly line: string;
-    readonly evidence: RegExp;
-  }[] = [
-    {
-      name: 'a deleted table',
-      tool: 'nft',
-      line: 'delete table inet haports',
-      evidence: /inet haports was gone/,
-    },
-    {
-      name: 'an emptied chain',
-      tool: 'nft',
-      line: 'flush chain inet haports guard',
-      evidence: /was altered/,
-    },
-    {
-      name: 'an added rule',
-      tool: 'nft',
-      line: 'insert rule inet haports steer accept',
-      evidence: /was altered/,
-    },
-    {
-      name: 'an IPv4 route',
-      tool: 'ip',
-      line: 'route del local 240.5.0.0/16 dev lo',
-      evidence: /240\.5\.0\.0\/16/,
-    },
-    {
-      name: 'an IPv6 route',
-      tool: 'ip',
-      line: '-6 route flush table local proto 104',
-      evidence: /fd68.*\/80/,
-    },
-    {
-      name: 'an address',
-      tool: 'ip',
-      line: 'addr del fd68:6170:6f72:7473:5::/128 dev lo',
-      evidence: /addr add fd68/,
-    },
+  const DAMAGES: readonly (readonly [what: string, command: string, evidence: RegExp])[] = [
+    ['a deleted table', 'nft delete table inet haports', /inet haports was gone/],
+    ['an emptied chain', 'nft flush chain inet haports guard', /was altered/],
+    ['an added rule', 'nft insert rule inet haports steer accept', /was altered/],
+    ['an IPv4 route', 'ip route del local 240.5.0.0/16 dev lo', /240\.5\.0\.0\/16/],
+    ['an IPv6 route', 'ip -6 route flush table local proto 104', /fd68.*\/80/],
+    ['an address', 'ip addr del fd68:6170:6f72:7473:5::/128 dev lo', /addr add fd68/],
   ];
-  for (const { name, tool, line, evidence } of DAMAGES) {
-    test(`it puts right ${name}`, async () => {
+  for (const [what, command, evidence] of DAMAGES) {
+    test(`it repairs ${what}`, async () => {
       await reconciler.want([{ setup: setup() }]);
       const [rules, routes] = [await ruleset(), await routing()];
-      await box.must(`${tool} ${line}`);
+      await box.must(command);
       assert.notDeepEqual([await ruleset(), await routing()], [rules, routes], 'the damage is done');
       await poll();
       assert.equal(await ruleset(), rules);

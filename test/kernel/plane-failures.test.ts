@@ -7,7 +7,7 @@ import { systemTools, type Tools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
 import { eventually } from '../support/deadline.js';
 import { FailingTools } from '../support/failing-tools.js';
-import { KernelStates } from '../support/kernel-states.js';
+import { KernelStates, oneRule } from '../support/kernel-states.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
 import { NO_FLOWS } from '../support/no-flows.js';
 
@@ -26,18 +26,9 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
     // Each apply changes somebody's health; each fiftieth the configuration.
     const count = 3 + (Math.floor(index / 50) % 3);
     const down = BACKENDS.filter((n) => (index * 7 + n * 3) % 5 < 2);
-    const raw = {
-      frontends: [{ name: 'hub', address: '10.9.0.10' }],
-      probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
-      backendPools: [
-        {
-          name: 'nvas',
-          backends: BACKENDS.slice(0, count).map((n) => ({ name: `b${n}`, address: `127.0.0.${10 + n}` })),
-        },
-      ],
-      rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true }],
-    };
-    const health = Object.fromEntries(down.map((n) => [`b${n}`, 'down' as const]));
+    const backends = BACKENDS.slice(0, count).map((n) => `127.0.0.${10 + n}`);
+    const raw = oneRule({ backends, rule: { probe: 'alive' } });
+    const health = Object.fromEntries(down.map((n) => [`b${10 + n}`, 'down' as const]));
     return states.state(raw, { tableSize: TABLE_SIZE }, { health });
   }
 

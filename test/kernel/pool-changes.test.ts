@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { ACTED } from '../../src/planes/kernel/nat/policies.js';
 import { eventually } from '../support/deadline.js';
 import { HUB_MODES, useHub } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
@@ -171,13 +170,6 @@ for (const mode of HUB_MODES) {
       assert.ok((await openOnB2()) > 0);
       await load({ rule }, DOWN.probeDown);
       await eventually(async () => (await openOnB2()) === 0, 10_000, 'b2 to have no flows');
-    });
-
-    test('only elements differ, and the sets of actions are empty while all backends may keep their flows', () => {
-      const healthy = kernel.setupOf(kernel.state({ probe: PROBE }));
-      assert.equal(healthy.sets.get(ACTED)?.size, 0);
-      const allDown = { health: { b1: 'down', b2: 'down', b3: 'down' } } as const;
-      assert.equal(kernel.setupOf(kernel.state({ probe: PROBE }, allDown)).structure, healthy.structure);
     });
   });
 }

@@ -1,5 +1,52 @@
-import { request } from 'node:http';
+import { once } from 'node:events';
+import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { request as httpsRequest } from 'node:https';
 import { within } from './deadline.js';
+
+/** Where a server is asked; by TLS where `ca` (PEM) is given. @default host 127.0.0.1 */
+export type Place = Pick<RequestOptions, 'host' | 'port' | 'socketPath'> & { readonly ca?: string };
+
+export interface Answer {
+  readonly status: number;
+  readonly headers: NodeJS.Dict<string | string[]>;
+  readonly text: string;
+  /** Parsed; undefined where the text is no JSON. */
+  readonly json: unknown;
+}
+
+export interface Asked extends Pick<RequestOptions, 'method' | 'headers'> {
+  /** A text or bytes are sent as they are, anything else as JSON. */
+  readonly body?: unknown;
+}
+
+/** One request on a connection of its own. A body is said to be JSON, unless `headers` say otherwise. */
+export async function ask(place: Place, path: string, asked: Asked = {}): Promise<Answer> {
+  const { method = 'GET', headers = {}, body } = asked;
+  const payload = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
+  const type = body === undefined ? {} : { 'content-type': 'application/json' };
+  const request = place.ca === undefined ? httpRequest : httpsRequest;
+  const outgoing = request({
+    host: '127.0.0.1',
+    ...place,
+    path,
+    method,
+    agent: false,
+    headers: { ...type, ...(headers as Readonly<Record<string, string>>) },
+  });
+  outgoing.end(payload);
+  const [incoming] = (await once(outgoing, 'response')) as [IncomingMessage];
+  let text = '';
+  for await (const chunk of incoming) text += String(chunk);
+  return { status: incoming.statusCode ?? 0, headers: incoming.headers, text, json: parsed(text) };
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
 
 export interface AdminAnswer {
   readonly status: number;
@@ -7,40 +54,14 @@ export interface AdminAnswer {
 }
 
 /** One call of the admin API over its Unix socket; a text is sent as it is, anything else as JSON. */
-export function adminApi(
+export async function adminApi(
   socketPath: string,
   method: 'GET' | 'PUT' | 'POST' | 'DELETE',
   path: string,
   body?: unknown,
   timeoutMs = 20_000,
 ): Promise<AdminAnswer> {
-  const payload = body === undefined || typeof body === 'string' ? body : JSON.stringify(body);
-  const answer = new Promise<AdminAnswer>((resolve, reject) => {
-    const call = request(
-      {
-        socketPath,
-        method,
-        path,
-        headers: {
-          host: 'localhost',
-          ...(payload === undefined
-            ? {}
-            : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(payload) }),
-        },
-      },
-      (response) => {
-        let text = '';
-        response.setEncoding('utf8');
-        response.on('data', (part: string) => (text += part));
-        response.on('end', () => {
-          const parsed: unknown = text === '' ? undefined : JSON.parse(text);
-          resolve({ status: response.statusCode ?? 0, body: parsed });
-        });
-        response.on('error', reject);
-      },
-    );
-    call.on('error', reject);
-    call.end(payload);
-  });
-  return within(answer, timeoutMs, `${method} ${path}`);
+  const answer = ask({ socketPath }, path, { method, body });
+  const { status, json } = await within(answer, timeoutMs, `${method} ${path}`);
+  return { status, body: json };
 }

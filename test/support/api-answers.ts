@@ -34,6 +34,13 @@ export function aTraffic(more: Partial<TrafficView> = {}): TrafficView {
   };
 }
 
+/** Nothing comes any more. */
+export const NO_TRAFFIC = aTraffic({
+  newFlowsPerSecond: 0,
+  bitsToBackendPerSecond: 0,
+  bitsToClientPerSecond: 0,
+});
+
 export function aStatus(more: Partial<StatusView> = {}): StatusView {
   return {
     version: '0.1.0',
@@ -283,6 +290,89 @@ export function anExplanation(more: Partial<LiveExplanation> = {}): LiveExplanat
     timeouts: [],
     flow: aFlow(1, { reason: 'pinned', excluded: ['nvas/127.0.0.12'] }),
     verdict: 'The live flow is elsewhere, since it was there before',
+    ...more,
+  };
+}
+
+/** Of a tuple that goes to nva-2 of four. */
+export function aPickedExplanation(more: Partial<LiveExplanation> = {}): LiveExplanation {
+  return {
+    verdict: 'No such flow is live; a new one would go to nvas/nva-2 at 127.0.0.12:8080',
+    revision: 17,
+    configDigest: 'a3f1c8e9d2b4',
+    tuple: 'tcp 192.0.2.7:40000 -> 127.0.0.1:8080',
+    protocol: 'tcp',
+    excluded: [],
+    result: {
+      kind: 'picked',
+      ruleIndex: 0,
+      viewIndex: 0,
+      backendIndex: 1,
+      backendId: 'nvas/127.0.0.12',
+      hash: 3_735_928_559,
+      slot: 31_337,
+      reason: 'hash',
+      skipped: 0,
+    },
+    rule: {
+      name: 'ha-ports',
+      haPorts: true,
+      ports: '8000-8099',
+      frontend: 'hub',
+      frontendAddress: '127.0.0.1',
+      backendPool: 'nvas',
+      probe: 'alive',
+    },
+    otherRules: [{ name: 'dns', why: 'other-protocol' }],
+    access: { admitted: true, because: 'no-lists' },
+    key: {
+      distribution: 'five-tuple',
+      symmetric: true,
+      destinationFirst: true,
+      algorithm: 'xxh32',
+      fields: [
+        { name: 'family', hex: '04', value: 'IPv4' },
+        { name: 'protocol', hex: '06', value: 'tcp' },
+        { name: 'source address', hex: 'c0000207', value: '192.0.2.7' },
+        { name: 'destination address', hex: '7f000001', value: '127.0.0.1' },
+        { name: 'source port', hex: '9c40', value: '40000' },
+        { name: 'destination port', hex: '1f90', value: '8080' },
+      ],
+      hex: '04067f000001c00002071f909c40',
+      seed: 0,
+      hash: 3_735_928_559,
+    },
+    table: {
+      size: 65_537,
+      failOpen: false,
+      slot: 31_337,
+      owner: 'nvas/127.0.0.12',
+      servingPriority: 0,
+      perPacket: false,
+    },
+    candidates: [1, 2, 3, 4].map((number) => ({
+      id: `nvas/127.0.0.${10 + number}`,
+      name: `nva-${number}`,
+      address: `127.0.0.${10 + number}`,
+      health: number === 4 ? ('down' as const) : ('up' as const),
+      adminState: 'none' as const,
+      configuredWeight: 1,
+      effectiveWeight: 1,
+      priority: 0,
+      valid: number !== 4,
+      slots: number === 4 ? 0 : 21_845,
+      share: number === 4 ? 0 : 1 / 3,
+      chosen: number === 2,
+      ...(number === 4 ? { skipped: 'probe-down' as const } : {}),
+    })),
+    endpoint: {
+      address: '127.0.0.12',
+      port: 8080,
+      text: '127.0.0.12:8080',
+      floatingIp: false,
+      portOffset: 0,
+    },
+    timeouts: [{ name: 'idle', valueMs: 240_000, origin: 'default' }],
     ...more,
   };
 }

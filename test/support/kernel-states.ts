@@ -1,10 +1,9 @@
-import { ForwardingCompiler } from '../../src/selection/compiler.js';
 import { ipAddress } from '../../src/model/address.js';
 import type { Configuration, KernelOptions } from '../../src/model/configuration.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
-import { createHasher, type Hash32 } from '../../src/selection/flow-hash.js';
+import { createHasher } from '../../src/selection/flow-hash.js';
 import { NONE_EXCLUDED, Picker } from '../../src/selection/picker.js';
-import { configurationOf, type Conditions } from './state-factory.js';
+import { StateFactory, configurationOf, type Conditions } from './state-factory.js';
 import type { Flow } from './traffic.js';
 
 const OPTIONS: KernelOptions = {
@@ -16,24 +15,40 @@ const OPTIONS: KernelOptions = {
   manageSysctls: false,
 };
 
+/** One frontend, one HA-ports rule and one pool, whose backends are named `b11` and so on after their addresses. */
+export function oneRule({
+  backends = ['10.2.0.11', '10.2.0.12', '10.2.0.13'],
+  rule = {},
+  ...top
+}: { readonly backends?: readonly string[]; readonly rule?: object; readonly [key: string]: unknown } = {}) {
+  const named = backends.map((address) => ({ name: `b${address.split('.').at(-1)}`, address }));
+  return {
+    frontends: [{ name: 'hub', address: '10.9.0.10' }],
+    probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
+    backendPools: [{ name: 'nvas', backends: named }],
+    rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true, ...rule }],
+    ...top,
+  };
+}
+
 /** Makes forwarding states of the kernel data plane from configurations as an operator writes them. */
 export class KernelStates {
   readonly picker: Picker;
-  readonly #hash: Hash32;
+  readonly #factory: StateFactory;
 
-  private constructor(hash: Hash32) {
-    this.#hash = hash;
-    this.picker = new Picker(hash);
+  private constructor(factory: StateFactory, picker: Picker) {
+    this.#factory = factory;
+    this.picker = picker;
   }
 
   static async create(): Promise<KernelStates> {
-    return new KernelStates(await createHasher());
+    return new KernelStates(await StateFactory.create(), new Picker(await createHasher()));
   }
 
   state(
     raw: object,
     options: Partial<KernelOptions> & { readonly tableSize?: number } = {},
-    conditions: Conditions = {},
+    conditions?: Conditions,
   ): ForwardingState {
     const { tableSize = 4093, ...some } = options;
     const kernel = { ...OPTIONS, ...some };
@@ -42,14 +57,7 @@ export class KernelStates {
     // What only some modes take is left to their tests: here it need not fit.
     const configuration: Configuration =
       kernel.mode === 'nat' ? configurationOf(written) : { ...configurationOf(raw), tableSize, kernel };
-    return new ForwardingCompiler(this.#hash).compile(configuration, {
-      health: ({ name }) => ({ state: conditions.health?.[name] ?? 'up' }),
-      override({ name }) {
-        const spreadMs = conditions.drained?.[name];
-        const drain = spreadMs === undefined ? undefined : ({ ending: true, spreadMs } as const);
-        return { adminState: conditions.admin?.[name], drain };
-      },
-    });
+    return this.#factory.compile(configuration, conditions);
   }
 
   /** The name of the backend that a new flow is placed at, or why there is none. */

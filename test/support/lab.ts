@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before } from 'node:test';
@@ -215,6 +216,14 @@ export class Host {
   /** `ip` inside, with its output. Rejects when it fails. */
   async ip(command: string): Promise<string> {
     return must(['ip', '-n', this.namespace, ...words(command)]);
+  }
+
+  /** What a device has sent so far. */
+  async sent(device: string): Promise<{ readonly bytes: number; readonly packets: number }> {
+    const listed = await this.ip(`-s -j link show ${device}`);
+    const [link] = JSON.parse(listed) as readonly { stats64: { tx: { bytes: number; packets: number } } }[];
+    assert.ok(link);
+    return link.stats64.tx;
   }
 
   /** Addresses with prefix length; IPv6 is usable at once. */

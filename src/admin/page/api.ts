@@ -1,6 +1,7 @@
 // The admin API, as the page calls it, and what the page knows of the process, kept fresh.
 
 import type { ApiClient, ApiRequest, RoutePlaces } from '../../api/client.js';
+import type { OperationName } from '../../api/contract.js';
 import type { BackendPoolView, FrontendView, RuleView, StatusView, TrafficView } from '../../api/views.js';
 import { createApiClient } from './client.js';
 import type { OpenStream } from './event-stream.js';
@@ -10,18 +11,8 @@ const TIMEOUT_MS = 10_000;
 /** A difference below this may come from the Date header's whole seconds and the time of the answer. */
 const CLOCK_TOLERANCE_MS = 2500;
 
-type Used =
-  | 'status'
-  | 'frontends'
-  | 'rules'
-  | 'pools'
-  | 'flows'
-  | 'explain'
-  | 'setAdminState'
-  | 'drain'
-  | 'cancelDrain';
-
-const PLACES: RoutePlaces<Used> = {
+/** The routes that the page uses. */
+const PLACES = {
   status: { method: 'GET', path: '/v1/status' },
   frontends: { method: 'GET', path: '/v1/frontends' },
   rules: { method: 'GET', path: '/v1/rules' },
@@ -31,7 +22,7 @@ const PLACES: RoutePlaces<Used> = {
   setAdminState: { method: 'PUT', path: '/v1/backends/{pool}/{backend}/admin-state' },
   drain: { method: 'POST', path: '/v1/backends/{pool}/{backend}/drain' },
   cancelDrain: { method: 'DELETE', path: '/v1/backends/{pool}/{backend}/drain' },
-};
+} as const satisfies Partial<RoutePlaces<OperationName>>;
 
 /** A refusal, or no answer. `code` is the stable one (`LB_CONFLICT`), or `NETWORK` without an answer. */
 export class ApiError extends Error {
@@ -50,7 +41,7 @@ export class ApiError extends Error {
 }
 
 /** The routes that the page uses, as methods that reject with an ApiError. */
-export interface PageApi extends ApiClient<Used> {
+export interface PageApi extends ApiClient<keyof typeof PLACES> {
   /** The server asks for a token: until `unlock`, calls fail at once. */
   readonly locked: boolean;
   unlock(token: string): void;

@@ -196,11 +196,7 @@ function Figures({ status }: { status: StatusView }) {
     ['UDP flows', ...use(table.udp)],
     // The kernel plane does not count them apart.
     ...(table.embryonic.limit === 0 ? [] : [['Opening flows', ...use(table.embryonic)] as const]),
-    [
-      'New flows',
-      `${perSecond(traffic.newFlowsPerSecond)} /s`,
-      `${count(traffic.flowsOpened)} since the start`,
-    ],
+    ['New flows', `${perSecond(traffic.newFlowsPerSecond)} /s`, `${count(traffic.flowsOpened)} so far`],
     [
       'To backends',
       bits(traffic.bitsToBackendPerSecond),
@@ -294,14 +290,7 @@ function TokenDialog(props: { readonly refused: boolean; readonly onToken: (toke
         The admin API wants the token from "admin.token" of the configuration. It is kept until this tab is
         closed.
       </p>
-      <TextField
-        label="Token"
-        type="password"
-        required
-        pattern=".*\S.*"
-        value={token}
-        onInput={(event) => setToken(event.currentTarget.value)}
-      />
+      <TextField label="Token" type="password" required pattern=".*\S.*" value={token} onSet={setToken} />
     </Dialog>
   );
 }

@@ -7,12 +7,19 @@ import { exclusionText } from './explanation.js';
 import { bits, clock, count, duration, perSecond, percent, tupleText } from './format.js';
 import { Condition } from './health.js';
 import { h, useState } from './htm-preact.js';
-import { Button, Cell, Dialog, RadioGroup, TextField } from './widgets.js';
+import { Button, Dialog, RadioGroup, TextField, cells } from './widgets.js';
 
-const COLUMNS = [
-  ...['Backend', 'Health', 'Share of hash space and of flows', 'Flows'],
-  ...['Traffic', 'Weight', 'Admin state', 'Actions'],
-];
+/** With their widths in per cent, so that the tables of all pools line up. */
+const COLUMNS = Object.entries({
+  Backend: 9,
+  Health: 10,
+  'Share of hash space and of flows': 19,
+  Flows: 13,
+  Traffic: 10,
+  Weight: 9,
+  'Admin state': 9,
+  Actions: 21,
+});
 
 const DIALOGS = { drain: DrainDialog, cancel: CancelDrainDialog, admin: AdminStateDialog };
 
@@ -47,8 +54,8 @@ export function Backends({ api, pools, onDone }: { pools: readonly BackendPoolVi
           </caption>
           <thead>
             <tr>
-              {COLUMNS.map((name) => (
-                <th key={name} scope="col">
+              {COLUMNS.map(([name, width]) => (
+                <th key={name} scope="col" style={{ width: `${width}%` }}>
                   {name}
                 </th>
               ))}
@@ -75,6 +82,12 @@ export function Backends({ api, pools, onDone }: { pools: readonly BackendPoolVi
 function Backend(props: { backend: BackendView; nowMs: number; onAsk: (asked: Asked) => void }) {
   const { backend, nowMs, onAsk } = props;
   const { name, traffic, drain, lastNewFlowAtMs } = backend;
+  const actions = [
+    drain === undefined
+      ? (['drain', 'Drain …', 'Drain'] as const)
+      : (['cancel', 'Cancel drain …', 'Cancel the drain of'] as const),
+    ['admin', 'Admin state …', 'Admin state of'] as const,
+  ];
   return (
     <tbody>
       <tr id={`row-${backend.id}`} tabindex={-1}>
@@ -82,57 +95,32 @@ function Backend(props: { backend: BackendView; nowMs: number; onAsk: (asked: As
           <strong>{name}</strong>
           <small>{backend.address}</small>
         </th>
-        <Cell
-          label="Health"
-          text={<Condition backend={backend} />}
-          more={exclusionText(backend) ?? `probe ${backend.health}`}
-        />
-        <td data-label="Shares">
-          <Shares backend={backend} />
-        </td>
-        <Cell
-          label="Flows"
-          text={count(traffic.flowsActive)}
-          more={`${perSecond(traffic.newFlowsPerSecond)} new/s, last ${lastNewFlowAtMs === undefined ? 'never' : clock(lastNewFlowAtMs)}`}
-        />
-        <Cell
-          label="Traffic"
-          text={`→ ${bits(traffic.bitsToBackendPerSecond)}`}
-          more={`← ${bits(traffic.bitsToClientPerSecond)}`}
-        />
-        <Cell
-          label="Weight"
-          text={count(backend.weight)}
-          more={
-            backend.weightOrigin === 'configured'
-              ? `priority ${backend.priority}`
-              : `${backend.weightOrigin}, not ${count(backend.configuredWeight)}`
-          }
-        />
-        <Cell
-          label="Admin state"
-          text={backend.adminState}
-          more={backend.adminStateOrigin === 'operator' ? 'by an operator' : 'as configured'}
-        />
-        <td data-label="Actions" class="actions">
-          {drain === undefined ? (
+        {cells([
+          ['Health', <Condition backend={backend} />, exclusionText(backend) ?? `probe ${backend.health}`],
+          ['Shares', <Shares backend={backend} />],
+          [
+            'Flows',
+            count(traffic.flowsActive),
+            `${perSecond(traffic.newFlowsPerSecond)} new/s, last ${lastNewFlowAtMs === undefined ? 'never' : clock(lastNewFlowAtMs)}`,
+          ],
+          [
+            'Traffic',
+            `→ ${bits(traffic.bitsToBackendPerSecond)}`,
+            `← ${bits(traffic.bitsToClientPerSecond)}`,
+          ],
+          ['Weight', count(backend.weight), weightText(backend)],
+          ['Admin state', backend.adminState, originText(backend)],
+        ])}
+        <td class="actions">
+          {actions.map(([what, text, label], place) => (
+            // By its place: a button that changes its meaning keeps the focus.
             <Button
-              text="Drain …"
-              aria-label={`Drain ${name}`}
-              onClick={() => onAsk({ what: 'drain', backend })}
+              key={place}
+              text={text}
+              aria-label={`${label} ${name}`}
+              onClick={() => onAsk({ what, backend })}
             />
-          ) : (
-            <Button
-              text="Cancel drain …"
-              aria-label={`Cancel the drain of ${name}`}
-              onClick={() => onAsk({ what: 'cancel', backend })}
-            />
-          )}
-          <Button
-            text="Admin state …"
-            aria-label={`Admin state of ${name}`}
-            onClick={() => onAsk({ what: 'admin', backend })}
-          />
+          ))}
         </td>
       </tr>
       {drain !== undefined && (
@@ -146,7 +134,16 @@ function Backend(props: { backend: BackendView; nowMs: number; onAsk: (asked: As
   );
 }
 
-/** What it should get beside what it gets. */
+function weightText({ weightOrigin, priority, configuredWeight }: BackendView): string {
+  if (weightOrigin === 'configured') return `priority ${priority}`;
+  return `${weightOrigin}, not ${count(configuredWeight)}`;
+}
+
+function originText({ adminStateOrigin }: BackendView): string {
+  return adminStateOrigin === 'operator' ? 'set by an operator' : 'as configured';
+}
+
+/** The share that it should get, and the one that it gets. */
 function Shares({ backend: { hashShare, realShare } }: { backend: BackendView }) {
   return (
     <div class="shares">
@@ -156,7 +153,7 @@ function Shares({ backend: { hashShare, realShare } }: { backend: BackendView })
           <span class="bar">
             <span class={`fill ${name}`} style={{ width: `${Math.min(100, share * 100)}%` }} />
           </span>
-          <span class="number">{percent(share)}</span>
+          <span>{percent(share)}</span>
         </div>
       ))}
     </div>
@@ -249,7 +246,7 @@ function DrainDialog({ api, backend, onDone, onClose }: Operation) {
         required
         pattern={DURATION}
         value={request.deadline}
-        onInput={(event) => set({ deadline: event.currentTarget.value })}
+        onSet={(deadline) => set({ deadline })}
       />
       <RadioGroup
         label="Flows that are left at the deadline"
@@ -268,7 +265,7 @@ function DrainDialog({ api, backend, onDone, onClose }: Operation) {
         disabled={request.then === 'leave'}
         pattern={DURATION}
         value={request.spread}
-        onInput={(event) => set({ spread: event.currentTarget.value })}
+        onSet={(spread) => set({ spread })}
       />
       {refused && (
         <label class="choice">
@@ -321,9 +318,7 @@ function AdminStateDialog({ api, backend, onDone, onClose }: Operation) {
       onSubmit={change}
       onClose={onClose}
     >
-      <p>
-        {`Now ${backend.adminState}, ${backend.adminStateOrigin === 'operator' ? 'set by an operator' : 'as configured'}. A change acts on the next packet.`}
-      </p>
+      <p>{`Now ${backend.adminState}, ${originText(backend)}. A change acts on the next packet.`}</p>
       <RadioGroup
         label="Admin state"
         name="adminState"

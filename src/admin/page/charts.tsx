@@ -7,8 +7,8 @@ const HEIGHT = 190;
 
 interface Line {
   readonly name: string;
-  /** A custom property of the style, and the class of its legend. */
-  readonly colour: `series-${number}`;
+  /** A custom property of the style. */
+  readonly colour: 'accent' | 'second' | 'good';
   readonly dash?: number[];
   readonly values: (number | null)[];
 }
@@ -25,15 +25,15 @@ export function Charts({ series }: { series: Series }) {
         show={bits}
         at={at}
         lines={[
-          { name: 'to backends', colour: 'series-1', values: toBackend },
-          { name: 'to clients', colour: 'series-2', dash: [6, 4], values: toClient },
+          { name: 'to backends', colour: 'accent', values: toBackend },
+          { name: 'to clients', colour: 'second', dash: [6, 4], values: toClient },
         ]}
       />
       <Chart
         title="New flows per second"
         show={perSecond}
         at={at}
-        lines={[{ name: 'new flows', colour: 'series-3', values: newFlows }]}
+        lines={[{ name: 'new flows', colour: 'good', values: newFlows }]}
       />
     </div>
   );
@@ -84,9 +84,14 @@ function Chart(props: { title: string; show: Show; at: number[]; lines: readonly
         <h3>{title}</h3>
         <p>
           {lines.map((line) => (
-            <span key={line.name} class={`legend ${line.colour}`}>
+            <span key={line.name} class="legend">
               <svg viewBox="0 0 24 4" width={24} height={4} aria-hidden="true">
-                <path d="M0 2h24" stroke-width="3" stroke-dasharray={line.dash?.join(' ')} />
+                <path
+                  d="M0 2h24"
+                  stroke-width="3"
+                  stroke-dasharray={line.dash?.join(' ')}
+                  style={{ stroke: `var(--${line.colour})` }}
+                />
               </svg>
               {line.name} <strong>{show(line.values[index])}</strong>
             </span>
@@ -107,8 +112,11 @@ function optionsOf(
     readonly onPoint: (index: number | undefined) => void;
   },
 ): uPlot.Options {
-  const style = getComputedStyle(element);
-  const colour = (name: string): string => style.getPropertyValue(`--${name}`).trim();
+  // A canvas cannot resolve a custom property.
+  const colour = (name: string): string => {
+    element.style.color = `var(--${name})`;
+    return getComputedStyle(element).color;
+  };
   const axis: uPlot.Axis = {
     stroke: colour('muted'),
     grid: { stroke: colour('line'), width: 1 },

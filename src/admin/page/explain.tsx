@@ -1,13 +1,18 @@
 import type { Request } from '../../api/contract.js';
 import type { LiveExplanation } from '../../api/views.js';
 import type { ApiError, PageApi } from './api.js';
-import { candidateText, factsOf, flowFacts, routeOf, sentenceOf, type Fact } from './explanation.js';
+import { candidateText, factsOf, flowFacts, routeOf, type Fact } from './explanation.js';
 import { bytes, percent } from './format.js';
 import { h, useLayoutEffect, useRef, useState } from './htm-preact.js';
 import { Select, TextField } from './widgets.js';
 
 /** Addresses as they were typed. */
 export type AskedTuple = Request<'explain'>;
+
+const ENDPOINTS = [
+  ['source', 'Source (client)', '192.0.2.7:40000'],
+  ['destination', 'Destination (frontend)', '127.0.0.1:8000'],
+] as const;
 
 interface Answered {
   readonly explanation?: LiveExplanation;
@@ -63,33 +68,27 @@ export function Explain(props: {
           ]}
           onSet={(protocol) => set({ protocol })}
         />
-        <TextField
-          label="Source (client)"
-          name="source"
-          required
-          spellcheck={false}
-          placeholder="192.0.2.7:40000"
-          value={tuple.source}
-          onInput={(event) => set({ source: event.currentTarget.value })}
-        />
-        <TextField
-          label="Destination (frontend)"
-          name="destination"
-          required
-          spellcheck={false}
-          placeholder="127.0.0.1:8000"
-          value={tuple.destination}
-          onInput={(event) => set({ destination: event.currentTarget.value })}
-        />
+        {ENDPOINTS.map(([name, label, placeholder]) => (
+          <TextField
+            key={name}
+            {...{ name, label, placeholder }}
+            required
+            spellcheck={false}
+            value={tuple[name]}
+            onSet={(value) => set({ [name]: value })}
+          />
+        ))}
         <button type="submit" class="primary">
           Explain
         </button>
       </form>
       <div class="answer" aria-live="polite">
         {error !== undefined && <p class="failure">{error.text}</p>}
-        {explanation !== undefined && <p class="sentence">{sentenceOf(explanation)}</p>}
+        {explanation !== undefined && (
+          <p class="sentence">{`${explanation.tuple}: ${explanation.verdict}`}</p>
+        )}
         {explanation === undefined && error === undefined && (
-          <p class="hint">The same decision as the data plane’s, with every step to it. Nothing is sent.</p>
+          <p class="hint">Shows the data plane’s decision, step by step. No packet is sent.</p>
         )}
       </div>
       {explanation !== undefined && <Details explanation={explanation} nowMs={api.now()} />}

@@ -1,7 +1,7 @@
-// The answer of /v1/explain in words. Pure.
+// The details of /v1/explain in words. Pure.
 
 import type { BackendView, Candidate, FlowView, LiveExplanation } from '../../api/views.js';
-import { backendLabel, clock, count, duration, tupleText } from './format.js';
+import { clock, count, duration, tupleText } from './format.js';
 
 export type Fact = readonly [name: string, value: string];
 
@@ -38,47 +38,6 @@ export function candidateText({ chosen, skipped }: Candidate): string {
   return skipped === undefined ? 'eligible, but not in the slot' : `left out: ${EXCLUSIONS[skipped]}`;
 }
 
-/** One or two sentences: where the flow goes, or why nowhere. */
-export function sentenceOf(explanation: LiveExplanation): string {
-  const { flow, tuple, result } = explanation;
-  if (flow === undefined) return `${tuple} ${decisionText(explanation)}`;
-  const live = `${tuple} is live on ${labelOf(explanation, flow.backendId)}: ${REASONS[flow.reason]}.`;
-  const same = result.kind === 'picked' && result.backendId === flow.backendId;
-  return same ? live : `${live} A new flow with this tuple ${decisionText(explanation)}`;
-}
-
-/** What becomes of a new flow, as the rest of a sentence. */
-function decisionText(explanation: LiveExplanation): string {
-  const { result, rule, table, endpoint } = explanation;
-  if (rule === undefined || result.kind === 'no-rule') return 'goes nowhere: no rule covers it.';
-  switch (result.kind) {
-    case 'picked': {
-      const where = endpoint === undefined ? '' : `, dialled at ${endpoint.text}`;
-      const how =
-        result.reason === 'hash'
-          ? `slot ${count(result.slot)} of ${count(table?.size)} belongs to it`
-          : REASONS[result.reason];
-      return `goes to ${labelOf(explanation, result.backendId)}${where}: ${how} (rule ${rule.name}).`;
-    }
-    case 'denied':
-      return `is refused: frontend ${rule.frontend} does not admit the source (${denialText(explanation)}).`;
-    case 'none': {
-      const why =
-        result.cause === 'no-eligible' ? 'no backend of the pool is eligible' : 'every backend is left out';
-      return `goes nowhere: ${why}, and rule ${rule.name} says ${result.action}.`;
-    }
-  }
-}
-
-function denialText({ access }: LiveExplanation): string {
-  if (access?.because === 'deny') return `the deny entry ${access.block ?? ''}`;
-  return access?.because === 'not-allowed' ? 'no allow entry covers it' : 'its access list';
-}
-
-function labelOf({ candidates }: LiveExplanation, id: string): string {
-  return backendLabel(candidates.find((candidate) => candidate.id === id)?.name, id);
-}
-
 /** Names of the nodes of the picture that the flow passes. */
 export function routeOf({ rule, result, flow }: LiveExplanation): readonly string[] {
   if (rule === undefined) return [];
@@ -89,7 +48,7 @@ export function routeOf({ rule, result, flow }: LiveExplanation): readonly strin
 
 /** What led to the decision. */
 export function factsOf(explanation: LiveExplanation): readonly Fact[] {
-  const { rule, key, table, result, timeouts, behaviour, revision, otherRules } = explanation;
+  const { rule, access, key, table, result, timeouts, behaviour, revision, otherRules } = explanation;
   const facts: Fact[] = [];
   if (rule !== undefined) {
     const ports = rule.haPorts ? 'HA ports' : rule.ports;
@@ -97,6 +56,9 @@ export function factsOf(explanation: LiveExplanation): readonly Fact[] {
       'Rule',
       `${rule.name}: ${rule.frontend} (${rule.frontendAddress}) ${ports} → pool ${rule.backendPool}`,
     ]);
+  }
+  if (access?.admitted === false) {
+    facts.push(['Access', `refused: ${access.because.replaceAll('-', ' ')} ${access.block ?? ''}`]);
   }
   if (key !== undefined) {
     const order = key.destinationFirst ? ' (destination first)' : '';

@@ -5,7 +5,7 @@ import type { AskedTuple } from './explain.js';
 import { REASONS } from './explanation.js';
 import { bits, bytes, count, duration, endpoint } from './format.js';
 import { h, useEffect, useMemo, useRef, useState } from './htm-preact.js';
-import { Button, Cell, Select, TextField } from './widgets.js';
+import { Button, Select, TextField, cells } from './widgets.js';
 
 const EVERY_MS = 2000;
 const SHOWN = 100;
@@ -108,18 +108,17 @@ export function Flows(props: {
         <table class="cards" role="table" aria-label="Live flows">
           <thead>
             <tr>
-              {['Flow', 'Backend', 'State', 'Reason'].map((name) => (
-                <th key={name} scope="col">
-                  {name}
-                </th>
-              ))}
-              {SORTED_COLUMNS.map(([name, key]) => (
+              {COLUMNS.map(([name, key]) => (
                 <th key={name} scope="col" aria-sort={key === sort ? 'descending' : undefined}>
-                  <Button
-                    text={`${name}${key === sort ? ' ▾' : ''}`}
-                    class="plain"
-                    onClick={() => setSort(key)}
-                  />
+                  {key === undefined ? (
+                    name
+                  ) : (
+                    <Button
+                      text={`${name}${key === sort ? ' ▾' : ''}`}
+                      class="plain"
+                      onClick={() => setSort(key)}
+                    />
+                  )}
                 </th>
               ))}
               <th scope="col">
@@ -145,13 +144,16 @@ export function Flows(props: {
   );
 }
 
-/** Columns that the server can sort by. */
-const SORTED_COLUMNS = [
-  ['Age', 'age'],
-  ['Idle', 'idle'],
-  ['Bytes', 'bytes'],
-  ['Rate', 'rate'],
-] as const;
+/** With the key that the server sorts by, where it can. */
+const COLUMNS: readonly (readonly [name: string, key?: Sort])[] = [
+  ...([['Flow'], ['Backend'], ['State'], ['Reason']] as const),
+  ...([
+    ['Age', 'age'],
+    ['Idle', 'idle'],
+    ['Bytes', 'bytes'],
+    ['Rate', 'rate'],
+  ] as const),
+];
 
 function nameOf(pools: readonly BackendPoolView[], backendId: string): string {
   return pools.flatMap(({ backends }) => backends).find(({ id }) => id === backendId)?.name ?? backendId;
@@ -173,17 +175,15 @@ function Flow(props: {
         {`${protocol} ${source}`}
         <small>{`→ ${destination} (${flow.rule})`}</small>
       </th>
-      <Cell label="Backend" text={backend} more={flow.backendEndpoint} />
-      <td data-label="State">{flow.state}</td>
-      <td data-label="Reason" title={REASONS[flow.reason]}>
-        {flow.reason}
-      </td>
-      <td data-label="Age">{duration(nowMs - flow.openedAtMs)}</td>
-      <td data-label="Idle">{duration(flow.idleMs)}</td>
-      <Cell label="Bytes" text={`→ ${bytes(flow.bytesToBackend)}`} more={`← ${bytes(flow.bytesToClient)}`} />
-      <td data-label="Rate" title="Known while the list is sorted by rate">
-        {bits(flow.bitsPerSecond)}
-      </td>
+      {cells([
+        ['Backend', backend, flow.backendEndpoint],
+        ['State', flow.state],
+        ['Reason', flow.reason, undefined, REASONS[flow.reason]],
+        ['Age', duration(nowMs - flow.openedAtMs)],
+        ['Idle', duration(flow.idleMs)],
+        ['Bytes', `→ ${bytes(flow.bytesToBackend)}`, `← ${bytes(flow.bytesToClient)}`],
+        ['Rate', bits(flow.bitsPerSecond), undefined, 'Known while the list is sorted by rate'],
+      ])}
       <td class="actions">
         <Button
           text="Explain"

@@ -77,18 +77,7 @@ export function endpoint(address: string, port: number): string {
 }
 
 /** "tcp 192.0.2.7:40000 → 192.0.2.1:443" */
-export function tupleText({
-  protocol,
-  source,
-  sourcePort,
-  destination,
-  destinationPort,
-}: FlowView['tuple']): string {
+export function tupleText(tuple: FlowView['tuple']): string {
+  const { protocol, source, sourcePort, destination, destinationPort } = tuple;
   return `${protocol} ${endpoint(source, sourcePort)} → ${endpoint(destination, destinationPort)}`;
-}
-
-/** A backend's name and address, the address once where it has no other name. `id`: pool/address. */
-export function backendLabel(name: string | undefined, id: string): string {
-  const address = id.slice(id.indexOf('/') + 1);
-  return name === undefined || name === address ? address : `${name} (${address})`;
 }

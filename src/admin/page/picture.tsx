@@ -1,11 +1,4 @@
-import type {
-  BackendPoolView,
-  BackendView,
-  FrontendView,
-  RuleView,
-  StatusView,
-  TrafficView,
-} from '../../api/views.js';
+import type { BackendPoolView, BackendView, FrontendView, RuleView, StatusView } from '../../api/views.js';
 import type { Live } from './api.js';
 import { bits, count, perSecond } from './format.js';
 import { Condition, HealthHistory, conditionOf, conditionText } from './health.js';
@@ -23,9 +16,21 @@ interface Layout {
 /** Names of the nodes that the explained flow passes. */
 export type Route = readonly string[];
 
-type NodeText = readonly [name: string, lines: readonly string[], traffic: Rated];
+type NodeText = readonly [name: string, lines: readonly string[], rate: Rate];
 
-type Rated = Pick<TrafficView, 'bitsToBackendPerSecond' | 'bitsToClientPerSecond' | 'newFlowsPerSecond'>;
+/** What runs through a node in a second: bits in both directions, and new flows. */
+interface Rate {
+  readonly bits: number;
+  readonly newFlows: number;
+}
+
+function rateOf(members: readonly Pick<BackendView, 'traffic'>[]): Rate {
+  const sum = (values: readonly number[]): number => values.reduce((total, value) => total + value, 0);
+  return {
+    bits: sum(members.map(({ traffic }) => traffic.bitsToBackendPerSecond + traffic.bitsToClientPerSecond)),
+    newFlows: sum(members.map(({ traffic }) => traffic.newFlowsPerSecond)),
+  };
+}
 
 /** Frontends -> rules -> pools -> backends. */
 export function Picture(
@@ -36,9 +41,9 @@ export function Picture(
   const [layout, setLayout] = useState<Layout>({ boxes: new Map(), stacked: false });
   const backends = pools.flatMap((pool) => pool.backends);
   const layers: readonly (readonly [title: string, kind: string, nodes: readonly NodeText[]])[] = [
-    ['Frontends', 'frontend', frontends.map((one) => [one.name, frontendLines(one, kernel), one.traffic])],
-    ['Rules', 'rule', rules.map((rule) => [rule.name, ruleLines(rule), rule.traffic])],
-    ['Pools', 'pool', pools.map((pool) => [pool.name, poolLines(pool), total(pool.backends)])],
+    ['Frontends', 'frontend', frontends.map((one) => [one.name, frontendLines(one, kernel), rateOf([one])])],
+    ['Rules', 'rule', rules.map((rule) => [rule.name, ruleLines(rule), rateOf([rule])])],
+    ['Pools', 'pool', pools.map((pool) => [pool.name, poolLines(pool), rateOf(pool.backends)])],
   ];
   const curves = linesOf(rules, pools);
   const ends = curves.map((line) => `${line.from}>${line.to}`).join(' ');
@@ -61,8 +66,8 @@ export function Picture(
       </svg>
       {layers.map(([title, kind, nodes]) => (
         <Layer key={kind} title={title}>
-          {nodes.map(([name, lines, traffic]) => (
-            <Node key={name} id={`${kind}:${name}`} {...{ name, lines, traffic, route }} />
+          {nodes.map(([name, lines, rate]) => (
+            <Node key={name} id={`${kind}:${name}`} {...{ name, lines, rate, route }} />
           ))}
         </Layer>
       ))}
@@ -85,14 +90,8 @@ function frontendLines(
   return [address, open === wanted ? 'in the kernel' : 'not in the kernel'];
 }
 
-function ruleLines({
-  protocols,
-  haPorts,
-  ports,
-  distribution,
-  symmetric,
-  floatingIp,
-}: RuleView): readonly string[] {
+function ruleLines(rule: RuleView): readonly string[] {
+  const { protocols, haPorts, ports, distribution, symmetric, floatingIp } = rule;
   const how = `${distribution}${symmetric ? ', symmetric' : ''}${floatingIp ? ', floating IP' : ''}`;
   return [`${protocols.join(' + ')} ${haPorts ? 'HA ports' : ports}`, how];
 }
@@ -115,37 +114,24 @@ function onRoute(name: string, route: Route): string {
   return route.includes(name) ? ' on-route' : '';
 }
 
-function Node(props: { id: string; name: string; lines: readonly string[]; traffic: Rated; route: Route }) {
+function Node(props: { id: string; name: string; lines: readonly string[]; rate: Rate; route: Route }) {
   return (
     <li class={`node${onRoute(props.id, props.route)}`} data-node={props.id}>
       <strong>{props.name}</strong>
       {props.lines.map((text, index) => (
         <span key={index}>{text}</span>
       ))}
-      <Rates traffic={props.traffic} />
+      <Rates rate={props.rate} />
     </li>
   );
 }
 
-function Rates({ traffic }: { traffic: Rated }) {
+function Rates({ rate }: { rate: Rate }) {
   return (
     <span class="rates">
-      {bits(bothWays(traffic))} · {perSecond(traffic.newFlowsPerSecond)} new/s
+      {bits(rate.bits)} · {perSecond(rate.newFlows)} new/s
     </span>
   );
-}
-
-function bothWays({ bitsToBackendPerSecond, bitsToClientPerSecond }: Rated): number {
-  return bitsToBackendPerSecond + bitsToClientPerSecond;
-}
-
-function total(backends: readonly BackendView[]): Rated {
-  const sum = (key: keyof Rated): number => backends.reduce((soFar, { traffic }) => soFar + traffic[key], 0);
-  return {
-    bitsToBackendPerSecond: sum('bitsToBackendPerSecond'),
-    bitsToClientPerSecond: sum('bitsToClientPerSecond'),
-    newFlowsPerSecond: sum('newFlowsPerSecond'),
-  };
 }
 
 /** Pointing at it or focusing it shows its history; Escape hides that; a press goes to its row in the table. */
@@ -169,6 +155,7 @@ function BackendNode({ backend, route }: { readonly backend: BackendView; route:
     >
       <button
         type="button"
+        class="plain"
         aria-describedby={open ? id : undefined}
         onFocus={() => setOpen(true)}
         onBlur={() => setOpen(false)}
@@ -180,7 +167,7 @@ function BackendNode({ backend, route }: { readonly backend: BackendView; route:
         </span>
         <span>{backend.address}</span>
         <span title={conditionText(backend)}>{`${count(backend.traffic.flowsActive)} flows`}</span>
-        <Rates traffic={backend.traffic} />
+        <Rates rate={rateOf([backend])} />
       </button>
       {open && (
         <div class="pop" role="tooltip" id={id}>
@@ -203,20 +190,24 @@ interface Line {
 /** Frontend -> rule -> pool -> backend, with what runs along each. */
 function linesOf(rules: readonly RuleView[], pools: readonly BackendPoolView[]): readonly Line[] {
   return [
-    ...rules.flatMap(({ name, frontend, backendPool, serving, traffic }) => {
-      const [rule, bitsPerSecond] = [`rule:${name}`, bothWays(traffic)];
+    ...rules.flatMap((rule): Line[] => {
+      const { bits: bitsPerSecond } = rateOf([rule]);
+      const [here, pool] = [`rule:${rule.name}`, `pool:${rule.backendPool}`];
       return [
-        { from: `frontend:${frontend}`, to: rule, bitsPerSecond, broken: false },
-        { from: rule, to: `pool:${backendPool}`, bitsPerSecond, broken: serving === 0 },
+        { from: `frontend:${rule.frontend}`, to: here, bitsPerSecond, broken: false },
+        { from: here, to: pool, bitsPerSecond, broken: rule.serving === 0 },
       ];
     }),
-    ...pools.flatMap((pool) =>
-      pool.backends.map(({ id, traffic, serving }) => ({
-        from: `pool:${pool.name}`,
-        to: `backend:${id}`,
-        bitsPerSecond: bothWays(traffic),
-        broken: !serving,
-      })),
+    ...pools.flatMap(({ name, backends }) =>
+      backends.map((backend): Line => {
+        const { bits: bitsPerSecond } = rateOf([backend]);
+        return {
+          from: `pool:${name}`,
+          to: `backend:${backend.id}`,
+          bitsPerSecond,
+          broken: !backend.serving,
+        };
+      }),
     ),
   ];
 }
@@ -245,14 +236,11 @@ function Curve(props: { line: Line; layout: Layout; route: Route }) {
 
 /** From the right edge of one box to the left edge of the next; downwards where layers stand below each other. */
 function curve(from: DOMRect, to: DOMRect, { stacked }: Layout): string {
-  if (stacked) {
-    const [x1, y1, x2, y2] = [(from.left + from.right) / 2, from.bottom, (to.left + to.right) / 2, to.top];
-    const bend = (y2 - y1) / 2;
-    return `M${x1} ${y1}C${x1} ${y1 + bend} ${x2} ${y2 - bend} ${x2} ${y2}`;
-  }
-  const [x1, y1, x2, y2] = [from.right, (from.top + from.bottom) / 2, to.left, (to.top + to.bottom) / 2];
-  const bend = (x2 - x1) / 2;
-  return `M${x1} ${y1}C${x1 + bend} ${y1} ${x2 - bend} ${y2} ${x2} ${y2}`;
+  const [x1, y1, x2, y2] = stacked
+    ? [(from.left + from.right) / 2, from.bottom, (to.left + to.right) / 2, to.top]
+    : [from.right, (from.top + from.bottom) / 2, to.left, (to.top + to.bottom) / 2];
+  const [bendX, bendY] = stacked ? [0, (y2 - y1) / 2] : [(x2 - x1) / 2, 0];
+  return `M${x1} ${y1}C${x1 + bendX} ${y1 + bendY} ${x2 - bendX} ${y2 - bendY} ${x2} ${y2}`;
 }
 
 /** Reads the layout from the page, so that lines follow it whatever it does. */

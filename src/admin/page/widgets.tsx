@@ -1,7 +1,7 @@
 import type { ApiError } from './api.js';
 import { h, useEffect, useRef, useState, type Attributes, type Child } from './htm-preact.js';
 
-/** A value with its text, or a word that says itself. */
+/** A value with its text, or a word that is both. */
 type Option<V extends string> = V | readonly [value: V, text: string];
 
 function pairs<V extends string>(options: readonly Option<V>[]): readonly (readonly [V, string])[] {
@@ -45,11 +45,15 @@ export function RadioGroup<V extends string>({ label, name, value, options, onSe
   );
 }
 
-export function TextField({ label, ...attributes }: { label: string } & Attributes<HTMLInputElement>) {
+export function TextField({
+  label,
+  onSet,
+  ...attributes
+}: { label: string; onSet?: (value: string) => void } & Attributes<HTMLInputElement>) {
   return (
     <label>
       {label}
-      <input autocomplete="off" {...attributes} />
+      <input autocomplete="off" {...attributes} onInput={(event) => onSet?.(event.currentTarget.value)} />
     </label>
   );
 }
@@ -63,14 +67,17 @@ export function Button({ text, ...attributes }: { text: string } & Attributes<HT
   );
 }
 
-/** Of a table whose rows are cards where it is narrow. */
-export function Cell(props: { label: string; text: Child; more: string }) {
-  return (
-    <td data-label={props.label}>
-      {props.text}
-      <small>{props.more}</small>
+/** A cell of a table, with small text below and a tooltip. */
+export type CellText = readonly [label: string, text: Child, more?: string | undefined, title?: string];
+
+/** Cells of a row. Where the page is narrow, a row is a card and each cell shows its label. */
+export function cells(texts: readonly CellText[]): Child {
+  return texts.map(([label, text, more, title]) => (
+    <td key={label} data-label={label} title={title}>
+      {text}
+      {more !== undefined && <small>{more}</small>}
     </td>
-  );
+  ));
 }
 
 /**
@@ -113,7 +120,7 @@ export function Dialog(props: {
     }
   }
 
-  // Escape cannot be refused for ever: what must be answered opens again.
+  // A browser closes a dialog on the second Escape whatever the page says: one that needs an answer opens again.
   function closed(): void {
     if (required && !answered.current) dialog.current?.showModal();
     else onClose();

@@ -23,7 +23,7 @@ import type { InstanceLock } from '../netfilter/instance-lock.js';
 import type { OnKernelChange, Reconciler, WantOptions } from '../netfilter/reconciler.js';
 import { without } from '../netfilter/routing.js';
 import type { KernelSetup } from '../netfilter/setup.js';
-import { captureInputs, wantsPort, type CaptureInputs, type PortInUse } from './ports-in-use.js';
+import { captureInputs, unwanted, type CaptureInputs, type PortInUse } from './ports-in-use.js';
 import { captureSetup } from './table.js';
 
 /** As the userspace plane tries again what it could not bind. */
@@ -104,7 +104,7 @@ export class CapturedPlane implements HandOverPlane {
       }
       const desired = await this.#look(state.configuration);
       // As when binding: what was missing before may stay missing.
-      const added = desired.failures.filter((failure) => !wantsPort(before.configuration, failure));
+      const added = unwanted(desired.failures, before.configuration);
       if (added.length > 0) throw cannotAdd(added);
       await this.#reconciler.check(desired.setup);
       await this.#makeRoom(desired);

@@ -1,9 +1,10 @@
 import { endianness } from 'node:os';
-import { fromBytes, isWildcard, type IpAddress, type Protocol } from '../../model/address.js';
+import { PROTOCOLS, fromBytes, isWildcard, type IpAddress, type Protocol } from '../../model/address.js';
 import { captureSlots, type CapturePlan } from '../../model/capture.js';
-import type { Configuration, Frontend } from '../../model/configuration.js';
+import type { Configuration, Rule } from '../../model/configuration.js';
 import { errorCode } from '../../model/errors.js';
-import { portSetContains, portSetOf, subtractPorts, unionPorts, type PortSet } from '../../model/ports.js';
+import { portSetOf, subtractPorts, unionPorts, type PortSet } from '../../model/ports.js';
+import { NO_RULE, RulePorts } from '../../selection/rule-ports.js';
 import type { ListenFailure } from '../contract.js';
 import type { CaptureInput, CapturedFrontend } from './table.js';
 
@@ -144,33 +145,35 @@ export function captureInputs(
   plan: CapturePlan,
   inUse: readonly PortInUse[],
 ): CaptureInputs {
-  const { instance, frontends, workers } = configuration;
+  const { instance, frontends, rules, workers } = configuration;
   const slots = captureSlots(
     frontends.map(({ address }) => address),
     plan.block,
   );
+  const rulePorts = new RulePorts(rules);
   const others = inUse.filter((port) => !isOwn(port, plan));
   const failures: ListenFailure[] = [];
   const sockets = new Set<PortInUse>();
   const wished = frontends.map((frontend): CapturedFrontend => {
-    const ports = { tcp: [] as PortSet, udp: [] as PortSet };
-    for (const protocol of ['tcp', 'udp'] as const) {
+    const { name, address } = frontend;
+    const ports: Record<Protocol, PortSet> = { tcp: [], udp: [] };
+    for (const protocol of PROTOCOLS) {
       if (protocol === 'udp' && plan.udp === 'bind') continue;
-      const wanted = portsWanted(configuration, frontend, protocol);
-      const inTheWay = others.filter((port) => isInTheWay(port, frontend, protocol, wanted));
+      const owners = rulePorts.at(protocol, address);
+      const ruleOf = (port: number): Rule | undefined => rules[owners.ownerOf(port)];
+      const inTheWay = others.filter(
+        (other) => other.protocol === protocol && covers(other, address) && ruleOf(other.port) !== undefined,
+      );
       for (const socket of inTheWay) sockets.add(socket);
       const taken = [...new Set(inTheWay.map(({ port }) => port))].sort((a, b) => a - b);
-      ports[protocol] = subtractPorts(wanted, portSetOf(...taken));
-      failures.push(...taken.map((port) => failure(configuration, frontend, protocol, port)));
+      ports[protocol] = subtractPorts(unionPorts(owners.segments, []), portSetOf(...taken));
+      for (const port of taken) {
+        const rule = ruleOf(port)?.name ?? '';
+        failures.push({ rule, protocol, port, address: address.text, errorCode: 'EADDRINUSE' });
+      }
     }
-    const { name, address } = frontend;
-    return {
-      name,
-      address,
-      tcpPorts: ports.tcp,
-      udpPorts: ports.udp,
-      slot: slots.get(address.text) ?? -1,
-    };
+    const slot = slots.get(address.text) ?? -1;
+    return { name, address, ports, slot };
   });
   return {
     input: {
@@ -187,43 +190,9 @@ function isOwn({ protocol, address, port }: PortInUse, plan: CapturePlan): boole
   return protocol === 'tcp' && port === plan.port && isWildcard(address);
 }
 
-function rulesOf({ rules }: Configuration, frontend: Frontend, protocol: Protocol): Configuration['rules'] {
-  return rules.filter((rule) => rule.frontend === frontend && rule.protocols.includes(protocol));
-}
-
-function portsWanted(configuration: Configuration, frontend: Frontend, protocol: Protocol): PortSet {
-  return rulesOf(configuration, frontend, protocol).reduce<PortSet>(
-    (ports, rule) => unionPorts(ports, rule.ports),
-    [],
-  );
-}
-
 /** A socket on `::` may take IPv4 too, which cannot be seen from outside, and mostly does. */
-function isInTheWay(
-  { protocol: its, address: at, port }: PortInUse,
-  { address }: Frontend,
-  protocol: Protocol,
-  wanted: PortSet,
-): boolean {
-  if (its !== protocol || !portSetContains(wanted, port)) return false;
+function covers({ address: at }: PortInUse, address: IpAddress): boolean {
   return isWildcard(at) ? at.family === 6 || address.family === 4 : at.text === address.text;
-}
-
-/** The rule is the one that would have served the port: one that names it beats an HA-ports rule. */
-function failure(
-  configuration: Configuration,
-  frontend: Frontend,
-  protocol: Protocol,
-  port: number,
-): ListenFailure {
-  const rules = rulesOf(configuration, frontend, protocol).filter((rule) =>
-    portSetContains(rule.ports, port),
-  );
-  const rule = rules.find(({ haPorts }) => !haPorts) ?? rules[0];
-  return {
-    ...{ rule: rule?.name ?? '', protocol, port },
-    ...{ address: frontend.address.text, errorCode: 'EADDRINUSE' },
-  };
 }
 
 function udpEntrySeconds({ rules }: Configuration): number {
@@ -233,9 +202,14 @@ function udpEntrySeconds({ rules }: Configuration): number {
   return Math.ceil(Math.max(0, ...idleMs) / 1000) + UDP_MARGIN_SECONDS;
 }
 
-/** Whether a configuration wants that port, captured or not. */
-export function wantsPort(configuration: Configuration, { protocol, address, port }: ListenFailure): boolean {
-  const frontend = configuration.frontends.find((one) => one.address.text === address);
-  if (frontend === undefined) return false;
-  return rulesOf(configuration, frontend, protocol).some((rule) => portSetContains(rule.ports, port));
+/** Those that a configuration does not want, captured or not. */
+export function unwanted(
+  failures: readonly ListenFailure[],
+  { frontends, rules }: Configuration,
+): readonly ListenFailure[] {
+  const rulePorts = new RulePorts(rules);
+  return failures.filter(({ protocol, address, port }) => {
+    const frontend = frontends.find((one) => one.address.text === address);
+    return frontend === undefined || rulePorts.at(protocol, frontend.address).ownerOf(port) === NO_RULE;
+  });
 }

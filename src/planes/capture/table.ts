@@ -1,6 +1,6 @@
-import type { IpAddress } from '../../model/address.js';
+import { PROTOCOLS, type IpAddress, type Protocol } from '../../model/address.js';
 import { captureAddress, type CapturePlan } from '../../model/capture.js';
-import { portSetSize, portsOf, type PortSet } from '../../model/ports.js';
+import { portsOf, type PortSet } from '../../model/ports.js';
 import {
   addressText,
   addressType,
@@ -32,198 +32,14 @@ const STEER_PRIORITY = -105;
 const AGEING_PRIORITY = -150;
 const GUARD_PRIORITY = -5;
 
-/** The table of captureSetup, without elements. */
-export function captureStructure(table: string, input: CaptureInput): string {
-  const { frontends, plan } = input;
-  const udp = frontends.filter((frontend) => udpPorts(frontend, plan));
-  const steered = frontends.flatMap((frontend) => steerRules(frontend, input));
-  const ageing = udp.map(
-    (frontend) => `${udpMatch(frontend)} ct state new ct timeout set "${timeoutOf(frontend)}"`,
-  );
-  return tableText(table, [
-    ...frontends.flatMap((frontend) => setDeclarations(frontend, plan)),
-    ...timeouts(udp, input.udpEntrySeconds),
-    ...(steered.length === 0 ? [] : chainText('steer', undefined, steered)),
-    ...(ageing.length === 0 ? [] : chainText('ageing', undefined, ageing)),
-    ...(steered.length === 0 ? [] : natHooks()),
-    ...(ageing.length === 0 ? [] : ageingHooks()),
-    ...chainText(
-      'guard',
-      `type filter hook input priority ${GUARD_PRIORITY}; policy accept;`,
-      guardRules(input),
-    ),
-  ]);
-}
-
-function setDeclarations(frontend: CapturedFrontend, plan: CapturePlan): string[] {
-  const names = captureSetNames(frontend);
-  const intervalSet = '{ type inet_service; flags interval; }';
-  return [
-    ...(tcpPorts(frontend)
-      ? [`  map ${names.tcp} { type inet_service : ${addressType(frontend.address.family)}; }`]
-      : []),
-    ...(udpPorts(frontend, plan) ? [`  set ${names.udp} ${intervalSet}`] : []),
-  ];
-}
-
-function timeouts(udp: readonly CapturedFrontend[], seconds: number): string[] {
-  const families = ([4, 6] as const).filter((family) => udp.some(({ address }) => address.family === family));
-  return families.flatMap((family) => [
-    `  ct timeout udp-${family} {`,
-    '    protocol udp',
-    `    l3proto ${ipWord(family)}`,
-    `    policy = { unreplied : ${seconds}, replied : ${seconds} }`,
-    '  }',
-  ]);
-}
-
-function steerRules(frontend: CapturedFrontend, { plan, workers }: CaptureInput): string[] {
-  const { address, slot } = frontend;
-  const { family } = address;
-  const rules: string[] = [];
-  if (tcpPorts(frontend)) {
-    const map = `tcp dport map @${captureSetNames(frontend).tcp}`;
-    rules.push(`${daddr(frontend)} dnat ${ipWord(family)} to ${map} : ${plan.port}`);
-  }
-  if (udpPorts(frontend, plan)) {
-    const { text } = captureAddress(family, slot, 0, plan.block);
-    const target = family === 4 ? text : `[${text}]`;
-    rules.push(
-      `${udpMatch(frontend)} dnat ${ipWord(family)} to ${target} : ${udpPort(family, plan.port, workers)}`,
-    );
-  }
-  return rules;
-}
-
-/** A client stays with one worker, whatever its port. */
-function udpPort(family: 4 | 6, port: number, workers: number): string {
-  if (workers <= 1) return String(port);
-  const ports = Array.from({ length: workers }, (_, worker) => `${worker} : ${port + worker}`);
-  return `jhash ${ipWord(family)} saddr mod ${workers} seed 0x0 map { ${ports.join(', ')} }`;
-}
-
-function natHooks(): string[] {
-  // Packets of this machine's own clients meet the output hook instead.
-  return (['prerouting', 'output'] as const).flatMap((hook) =>
-    chainText(`nat-${hook}`, `type nat hook ${hook} priority ${STEER_PRIORITY}; policy accept;`, [
-      'jump steer',
-    ]),
-  );
-}
-
-function ageingHooks(): string[] {
-  const hook = (name: string): string =>
-    `type filter hook ${name} priority ${AGEING_PRIORITY}; policy accept;`;
-  return [
-    ...chainText('divert', hook('prerouting'), ['jump ageing']),
-    ...chainText('age-output', hook('output'), ['jump ageing']),
-  ];
-}
-
-function guardRules({ frontends, plan }: CaptureInput): string[] {
-  const direct = 'ct direction original ct status & dnat == 0';
-  const prefixes = new Map(
-    frontends
-      .filter((frontend) => needsPrivateAddresses(frontend, plan))
-      .map((frontend) => [slotPrefix(frontend, plan), ipWord(frontend.address.family)]),
-  );
-  return [
-    ...frontends.filter(tcpPorts).map(strayRule),
-    ...(frontends.some(tcpPorts) ? [`tcp dport ${plan.port} ${direct} reject with tcp reset`] : []),
-    ...Array.from(prefixes, ([prefix, ip]) => `${ip} daddr ${prefix} ${direct} reject`),
-  ];
-}
-
-/**
- * What conntrack cannot place (out of the window, say) is not translated. The frontend's own port has no socket, and
- * would answer with a reset, which ends a flow that could go on.
- */
-function strayRule(frontend: CapturedFrontend): string {
-  return `${daddr(frontend)} tcp dport @${captureSetNames(frontend).tcp} ct state invalid drop`;
-}
-
-function udpMatch(frontend: CapturedFrontend): string {
-  return `${daddr(frontend)} udp dport @${captureSetNames(frontend).udp}`;
-}
-
-function daddr({ address }: CapturedFrontend): string {
-  return `${ipWord(address.family)} daddr ${addressText(address)}`;
-}
-
-function timeoutOf({ address }: CapturedFrontend): string {
-  return `udp-${address.family}`;
-}
-
-/** What the kernel needs to steer the frontends' ports as the plan says. */
-export function captureSetup(input: CaptureInput): KernelSetup {
-  const table = tableOf(input.instance);
-  const tag = instanceTag(input.instance);
-  const sets = new Map<string, Elements>();
-  for (const frontend of input.frontends) {
-    const names = captureSetNames(frontend);
-    if (tcpPorts(frontend)) sets.set(names.tcp, tcpElements(frontend, input.plan));
-    if (udpPorts(frontend, input.plan)) sets.set(names.udp, intervals(frontend.udpPorts));
-  }
-  const structure = captureStructure(table, input);
-  return { table, tag, structure, sets, routing: captureRouting(input, tag), staleFlows: staleFlows(input) };
-}
-
-/** Flows to a frontend that it also answers from: those that were steered are answered from a private address. */
-function staleFlows({ frontends, plan }: CaptureInput): string[][] {
-  return frontends
-    .filter((frontend) => udpPorts(frontend, plan))
-    .map(({ address: { family, text } }) => [
-      ...['-f', `ipv${family}`, '-p', 'udp'],
-      ...['--orig-dst', text, '--reply-src', text],
-    ]);
-}
-
-function tcpElements(frontend: CapturedFrontend, plan: CapturePlan): Elements {
-  const { address, slot } = frontend;
-  const elements = new Map<string, string>();
-  const textOf = portAddressText(captureAddress(address.family, slot, 0, plan.block));
-  for (const port of portsOf(frontend.tcpPorts)) elements.set(String(port), textOf(port));
-  return elements;
-}
-
-/** The text of `captureAddress` for a port, without a parsed address for each of 65,535. */
-function portAddressText(zero: IpAddress): (port: number) => string {
-  if (zero.family === 4) {
-    const prefix = zero.bytes.slice(0, 2).join('.');
-    return (port) => `${prefix}.${port >> 8}.${port & 0xff}`;
-  }
-  return (port) => `${zero.text}${port.toString(16)}`;
-}
-
-function intervals(ports: PortSet): Elements {
-  if (portSetSize(ports) === 0) return new Map();
-  return new Map(ports.map(({ first, last }) => [first === last ? `${first}` : `${first}-${last}`, '']));
-}
-
-function captureRouting({ frontends, plan }: CaptureInput, tag: number): RoutingEntry[] {
-  const entries = new Map<string, RoutingEntry>();
-  const add = (entry: RoutingEntry): unknown =>
-    entries.set(`${entry.object} ${entry.family} ${entry.args.join(' ')}`, entry);
-  for (const frontend of frontends) {
-    const { family } = frontend.address;
-    if (needsPrivateAddresses(frontend, plan)) add(anyIpRoute(family, slotPrefix(frontend, plan), tag));
-    // A socket can be bound to any address of a local IPv4 route; IPv6 wants the address itself.
-    if (family === 6 && udpPorts(frontend, plan)) {
-      add(loopbackAddress(6, captureAddress(6, frontend.slot, 0, plan.block).text, tag));
-    }
-  }
-  return [...entries.values()];
-}
-
 /** A frontend whose ports are captured. */
 export interface CapturedFrontend {
   /** Matches `[a-z0-9][a-z0-9-]{0,62}`; no two of one family have the same. */
   readonly name: string;
-  /** No wildcard. */
+  /** No wildcard, and no other's. */
   readonly address: IpAddress;
   /** Less what must not be captured. Empty: nothing of that protocol. */
-  readonly tcpPorts: PortSet;
-  readonly udpPorts: PortSet;
+  readonly ports: Readonly<Record<Protocol, PortSet>>;
   /** Of `captureSlots`. */
   readonly slot: number;
 }
@@ -238,30 +54,165 @@ export interface CaptureInput {
   readonly udpEntrySeconds: number;
 }
 
-/** The names of a frontend's sets, or maps, in the table. */
-export function captureSetNames({ name, address }: CapturedFrontend): {
-  readonly tcp: string;
-  readonly udp: string;
-} {
-  return { tcp: `tcp${address.family}-${name}`, udp: `udp${address.family}-${name}` };
+/** What the kernel needs to steer the frontends' ports as the plan says. */
+export function captureSetup(input: CaptureInput): KernelSetup {
+  const { instance, plan, frontends } = input;
+  const [table, tag] = [tableOf(instance), instanceTag(instance)];
+  const sets = new Map<string, Elements>();
+  for (const frontend of frontends) {
+    const { tcp, udp } = frontend.ports;
+    if (tcp.length > 0) sets.set(setName(frontend, 'tcp'), privateAddresses(frontend, plan));
+    if (udp.length > 0) sets.set(setName(frontend, 'udp'), intervals(udp));
+  }
+  // Flows to a frontend that it also answers from: those that were steered are answered from a private address.
+  const staleFlows = having(frontends, 'udp').map(({ address: { family, text } }) => [
+    ...['-f', `ipv${family}`, '-p', 'udp', '--orig-dst', text, '--reply-src', text],
+  ]);
+  const routing = frontends.flatMap((frontend) => routingOf(frontend, plan, tag));
+  return { table, tag, structure: structureOf(table, input), sets, routing, staleFlows };
 }
 
-/** Whether its TCP ports are captured. */
-export function tcpPorts(frontend: CapturedFrontend): boolean {
-  return frontend.tcpPorts.length > 0;
+function structureOf(table: string, input: CaptureInput): string {
+  const { frontends } = input;
+  const steered = frontends.flatMap((frontend) => steerRules(frontend, input));
+  const ageing = having(frontends, 'udp').map(
+    (frontend) => `${match(frontend, 'udp')} ct state new ct timeout set "udp-${frontend.address.family}"`,
+  );
+  return tableText(table, [
+    ...frontends.flatMap(setDeclarations),
+    ...timeouts(input),
+    ...(steered.length === 0 ? [] : chainText('steer', undefined, steered)),
+    ...(ageing.length === 0 ? [] : chainText('ageing', undefined, ageing)),
+    // Packets of this machine's own clients meet the output hooks instead.
+    ...(steered.length === 0
+      ? []
+      : [
+          ...hookText('nat-prerouting', `nat hook prerouting priority ${STEER_PRIORITY}`, ['jump steer']),
+          ...hookText('nat-output', `nat hook output priority ${STEER_PRIORITY}`, ['jump steer']),
+        ]),
+    ...(ageing.length === 0
+      ? []
+      : [
+          ...hookText('divert', `filter hook prerouting priority ${AGEING_PRIORITY}`, ['jump ageing']),
+          ...hookText('age-output', `filter hook output priority ${AGEING_PRIORITY}`, ['jump ageing']),
+        ]),
+    ...hookText('guard', `filter hook input priority ${GUARD_PRIORITY}`, guardRules(input)),
+  ]);
 }
 
-/** Whether its UDP ports are captured. */
-export function udpPorts(frontend: CapturedFrontend, plan: CapturePlan): boolean {
-  return plan.udp === 'redirect' && frontend.udpPorts.length > 0;
+function hookText(name: string, hook: string, rules: readonly string[]): string[] {
+  return chainText(name, `type ${hook}; policy accept;`, rules);
 }
 
-/** Whether it needs its private addresses. */
-export function needsPrivateAddresses(frontend: CapturedFrontend, plan: CapturePlan): boolean {
-  return tcpPorts(frontend) || udpPorts(frontend, plan);
+function setDeclarations(frontend: CapturedFrontend): string[] {
+  const types = {
+    tcp: `map ${setName(frontend, 'tcp')} { type inet_service : ${addressType(frontend.address.family)}; }`,
+    udp: `set ${setName(frontend, 'udp')} { type inet_service; flags interval; }`,
+  };
+  return PROTOCOLS.flatMap((protocol) =>
+    frontend.ports[protocol].length === 0 ? [] : [`  ${types[protocol]}`],
+  );
+}
+
+function timeouts({ frontends, udpEntrySeconds: seconds }: CaptureInput): string[] {
+  const udp = having(frontends, 'udp');
+  const families = ([4, 6] as const).filter((family) => udp.some(({ address }) => address.family === family));
+  return families.flatMap((family) => [
+    `  ct timeout udp-${family} {`,
+    '    protocol udp',
+    `    l3proto ${ipWord(family)}`,
+    `    policy = { unreplied : ${seconds}, replied : ${seconds} }`,
+    '  }',
+  ]);
+}
+
+function steerRules(frontend: CapturedFrontend, { plan, workers }: CaptureInput): string[] {
+  const { family } = frontend.address;
+  const dnat = `dnat ${ipWord(family)} to`;
+  const zero = zeroAddress(frontend, plan).text;
+  const to = {
+    tcp: `${daddr(frontend)} ${dnat} tcp dport map @${setName(frontend, 'tcp')} : ${plan.port}`,
+    udp: `${match(frontend, 'udp')} ${dnat} ${family === 4 ? zero : `[${zero}]`} : ${udpPort(family, plan.port, workers)}`,
+  };
+  return PROTOCOLS.flatMap((protocol) => (frontend.ports[protocol].length === 0 ? [] : [to[protocol]]));
+}
+
+/** A client stays with one worker, whatever its port. */
+function udpPort(family: 4 | 6, port: number, workers: number): string {
+  if (workers <= 1) return String(port);
+  const ports = Array.from({ length: workers }, (_, worker) => `${worker} : ${port + worker}`);
+  return `jhash ${ipWord(family)} saddr mod ${workers} seed 0x0 map { ${ports.join(', ')} }`;
+}
+
+function guardRules({ frontends, plan }: CaptureInput): string[] {
+  const direct = 'ct direction original ct status & dnat == 0';
+  const tcp = having(frontends, 'tcp');
+  return [
+    // What conntrack cannot place (out of the window, say) is not translated. The frontend's own port has no socket, and
+    // would answer with a reset, which ends a flow that could go on.
+    ...tcp.map((frontend) => `${match(frontend, 'tcp')} ct state invalid drop`),
+    ...(tcp.length === 0 ? [] : [`tcp dport ${plan.port} ${direct} reject with tcp reset`]),
+    ...frontends
+      .filter(isCaptured)
+      .map(
+        (frontend) =>
+          `${ipWord(frontend.address.family)} daddr ${privatePrefix(frontend, plan)} ${direct} reject`,
+      ),
+  ];
+}
+
+function routingOf(frontend: CapturedFrontend, plan: CapturePlan, tag: number): RoutingEntry[] {
+  const { family } = frontend.address;
+  if (!isCaptured(frontend)) return [];
+  const route = anyIpRoute(family, privatePrefix(frontend, plan), tag);
+  // A socket can be bound to any address of a local IPv4 route; IPv6 wants the address itself.
+  if (family === 4 || frontend.ports.udp.length === 0) return [route];
+  return [route, loopbackAddress(6, zeroAddress(frontend, plan).text, tag)];
+}
+
+/** By TCP port, the text of `captureAddress`, without a parsed address for each of 65,535. */
+function privateAddresses(frontend: CapturedFrontend, plan: CapturePlan): Elements {
+  const { family, bytes, text } = zeroAddress(frontend, plan);
+  const prefix = bytes.slice(0, 2).join('.');
+  const elements = new Map<string, string>();
+  for (const port of portsOf(frontend.ports.tcp)) {
+    const address = family === 4 ? `${prefix}.${port >> 8}.${port & 0xff}` : `${text}${port.toString(16)}`;
+    elements.set(String(port), address);
+  }
+  return elements;
+}
+
+function intervals(ports: PortSet): Elements {
+  return new Map(ports.map(({ first, last }) => [first === last ? `${first}` : `${first}-${last}`, '']));
+}
+
+/** The name of a frontend's map of TCP ports, or set of UDP ports, in the table. */
+function setName({ name, address }: CapturedFrontend, protocol: Protocol): string {
+  return `${protocol}${address.family}-${name}`;
+}
+
+function match(frontend: CapturedFrontend, protocol: Protocol): string {
+  return `${daddr(frontend)} ${protocol} dport @${setName(frontend, protocol)}`;
+}
+
+function daddr({ address }: CapturedFrontend): string {
+  return `${ipWord(address.family)} daddr ${addressText(address)}`;
+}
+
+function having(frontends: readonly CapturedFrontend[], protocol: Protocol): readonly CapturedFrontend[] {
+  return frontends.filter(({ ports }) => ports[protocol].length > 0);
+}
+
+function isCaptured({ ports }: CapturedFrontend): boolean {
+  return ports.tcp.length + ports.udp.length > 0;
+}
+
+/** The address that stands for the frontend's UDP socket. */
+function zeroAddress({ address, slot }: CapturedFrontend, plan: CapturePlan): IpAddress {
+  return captureAddress(address.family, slot, 0, plan.block);
 }
 
 /** All private addresses of a frontend: an IPv4 slot is a /16, an IPv6 one a /80. */
-export function slotPrefix({ address, slot }: CapturedFrontend, plan: CapturePlan): string {
-  return `${captureAddress(address.family, slot, 0, plan.block).text}/${address.family === 4 ? 16 : 80}`;
+function privatePrefix(frontend: CapturedFrontend, plan: CapturePlan): string {
+  return `${zeroAddress(frontend, plan).text}/${frontend.address.family === 4 ? 16 : 80}`;
 }

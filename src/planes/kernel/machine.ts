@@ -12,7 +12,7 @@ import type { TablePressure } from '../../model/events.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { Files } from '../../runtime/files.js';
 import type { TableUse } from '../contract.js';
-import type { ToolOutcome, Tools } from '../netfilter/tools.js';
+import type { Tools } from '../netfilter/tools.js';
 import type { KernelProgram } from './program.js';
 
 /** A setting of the machine that a mode depends on. */
@@ -70,14 +70,22 @@ export function neededSysctls(
   ];
 }
 
-/** Those that are otherwise. A kernel without the setting needs it not, or not yet. Rejects never. */
+/** Those that are otherwise. A kernel without the setting needs it not, or not yet. Never rejects. */
 export async function wrongSysctls(
   tools: Tools,
   needed: readonly NeededSysctl[],
 ): Promise<readonly WrongSysctl[]> {
-  const found = await readSysctls(
-    tools,
+  if (needed.length === 0) return [];
+  // It fails where one is not there, and tells the others all the same.
+  const { stdout } = await tools.run(
+    'sysctl',
     needed.map(({ key }) => key),
+  );
+  const found = new Map(
+    stdout.split('\n').flatMap((line) => {
+      const [key, value] = line.split(' = ');
+      return key === undefined || value === undefined ? [] : [[key.trim(), Number(value)] as const];
+    }),
   );
   return needed.flatMap((one) => {
     const value = found.get(one.key);
@@ -106,18 +114,6 @@ export function sysctlError(wrong: readonly WrongSysctl[]): BalancerError | unde
   if (fatal.length === 0) return undefined;
   const message = `${fatal.map(sysctlText).join('; ')}; or set dataPlane.kernel.manageSysctls`;
   return new BalancerError(message, { code: 'LB_KERNEL_UNSUPPORTED', source: 'system' });
-}
-
-async function readSysctls(tools: Tools, keys: readonly string[]): Promise<ReadonlyMap<string, number>> {
-  if (keys.length === 0) return new Map();
-  // It fails where one is not there, and tells the others all the same.
-  const { stdout }: ToolOutcome = await tools.run('sysctl', keys);
-  return new Map(
-    stdout.split('\n').flatMap((line) => {
-      const [key, value] = line.split(' = ');
-      return key === undefined || value === undefined ? [] : [[key.trim(), Number(value)] as const];
-    }),
-  );
 }
 
 /** sysctl(8) has dots in names of interfaces as slashes. */

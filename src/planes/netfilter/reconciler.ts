@@ -167,15 +167,11 @@ export class Reconciler {
 
   /** As Stage.forget, of what is in the kernel. Never rejects. */
   async forget(find: () => Promise<readonly EntryFilter[]>): Promise<void> {
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      try {
-        const failure = await forgetFlows(this.#deps.tools, await find());
-        if (failure === undefined) return;
-        this.#noteFailure(failure.message);
-      } catch (error) {
-        this.#noteFailure(errorMessage(error));
-      }
-    }
+    const forget = async (): Promise<void> => {
+      const failure = await forgetFlows(this.#deps.tools, await find());
+      if (failure !== undefined) throw failure;
+    };
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) if (await this.#succeeds(forget)) return;
   }
 
   /** Takes everything away, also what was not put there by this object. Rejects with BalancerError if it cannot. */
@@ -295,24 +291,26 @@ export class Reconciler {
     return found !== undefined && withoutSeal(found) === installed.structure ? delta : undefined;
   }
 
-  /** False: the elements are not what they should be, or the kernel has no room just now. */
-  async #tryDelta(delta: string): Promise<boolean> {
-    try {
-      await runTransaction(this.#deps.tools, delta);
-      return true;
-    } catch (error) {
-      this.#noteFailure(errorMessage(error));
-      return false;
-    }
-  }
-
   /** Whether the elements that are really there could be changed: what packets have put into other sets stays. */
   async #changeFound(setup: KernelSetup): Promise<boolean> {
     if (!this.#options.adopts) return false;
-    try {
+    return this.#succeeds(async () => {
       const sets = await foundElements(this.#deps.tools, setup);
       const delta = deltaText({ ...setup, sets }, setup) ?? '';
-      return delta === '' || (await this.#tryDelta(delta));
+      if (delta !== '') await runTransaction(this.#deps.tools, delta);
+    });
+  }
+
+  /** False: the elements are not what they should be, or the kernel has no room just now. */
+  async #tryDelta(delta: string): Promise<boolean> {
+    return this.#succeeds(() => runTransaction(this.#deps.tools, delta));
+  }
+
+  /** A failure is noted. */
+  async #succeeds(act: () => Promise<void>): Promise<boolean> {
+    try {
+      await act();
+      return true;
     } catch (error) {
       this.#noteFailure(errorMessage(error));
       return false;

@@ -3,17 +3,43 @@ import type { BalancerError } from '../../model/errors.js';
 import { fnv1a } from '../../model/fnv1a.js';
 import { succeeded, toolFailure, type Tools } from './tools.js';
 
-/** Where entries are looked for. */
-type Place = 'private-routes' | 'backend-tables' | 'addresses' | 'rules';
+/** rtm_protocol, `h` of haports: not in /etc/iproute2/rt_protos, and above RTPROT_STATIC, so routing daemons keep off. */
+export const ROUTE_PROTOCOL = '104';
 
-interface Listing {
-  readonly place: Place;
-  readonly family: 4 | 6;
+/** Where `ip` lists entries, and which of what it lists there is an entry of an instance's. */
+interface Place {
+  readonly args: readonly string[];
+  readonly entryOf: (
+    record: Readonly<Record<string, unknown>>,
+    family: 4 | 6,
+    tag: number,
+  ) => RoutingEntry | undefined;
 }
 
-const EVERYWHERE: readonly Listing[] = ([4, 6] as const).flatMap((family) =>
-  (['private-routes', 'backend-tables', 'addresses', 'rules'] as const).map((place) => ({ place, family })),
-);
+const PLACES = {
+  'private-routes': {
+    args: ['route', 'show', 'table', 'local', 'proto', ROUTE_PROTOCOL],
+    entryOf: (record, family, tag) =>
+      record['metric'] === tag ? anyIpRoute(family, String(record['dst']), tag) : undefined,
+  },
+  'backend-tables': {
+    args: ['route', 'show', 'table', 'all', 'proto', ROUTE_PROTOCOL],
+    entryOf: ({ table, gateway }, family, tag) =>
+      isBackendTable(tag, Number(table)) && typeof gateway === 'string'
+        ? backendRoute(family, gateway, Number(table))
+        : undefined,
+  },
+  addresses: {
+    args: ['addr', 'show', 'dev', 'lo'],
+    entryOf: (record, family, tag) =>
+      record['metric'] === tag ? loopbackAddress(family, String(record['local']), tag) : undefined,
+  },
+  rules: {
+    args: ['rule', 'show'],
+    entryOf: ({ table, fwmark }, family, tag) =>
+      isBackendTable(tag, Number(table)) ? backendRule(family, Number(fwmark), Number(table)) : undefined,
+  },
+} as const satisfies Readonly<Record<string, Place>>;
 
 /**
  * All that carries the tag, as it was made. `like`: only in places where these are, which takes fewer processes.
@@ -24,10 +50,13 @@ export async function listOwnRouting(
   tag: number,
   like?: readonly RoutingEntry[],
 ): Promise<RoutingEntry[]> {
-  const wanted = (one: Listing): boolean =>
-    like?.some((entry) => entry.family === one.family && placeOf(entry) === one.place) ?? true;
-  const found = await Promise.all(EVERYWHERE.filter(wanted).map((one) => list(tools, tag, one)));
-  return found.flat();
+  const places = Object.keys(PLACES) as (keyof typeof PLACES)[];
+  const listings = ([4, 6] as const).flatMap((family) =>
+    places
+      .filter((place) => like?.some((entry) => entry.family === family && placeOf(entry) === place) ?? true)
+      .map((place) => list(tools, tag, PLACES[place], family)),
+  );
+  return (await Promise.all(listings)).flat();
 }
 
 /** Puts entries in place; one that is there already is left. Rejects with BalancerError at the first that cannot be. */
@@ -59,7 +88,8 @@ export async function deleteRouting(
 }
 
 export function without(entries: readonly RoutingEntry[], others: readonly RoutingEntry[]): RoutingEntry[] {
-  return entries.filter((entry) => !others.some((other) => sameEntry(entry, other)));
+  const known = new Set(others.map((entry) => ipCommandLine('add', entry)));
+  return entries.filter((entry) => !known.has(ipCommandLine('add', entry)));
 }
 
 async function change(
@@ -72,9 +102,13 @@ async function change(
   return succeeded(outcome) ? undefined : toolFailure('ip', outcome);
 }
 
-async function list(tools: Tools, tag: number, { place, family }: Listing): Promise<RoutingEntry[]> {
-  const args = ['-N', '-j', `-${family}`, ...listArgs(place)];
-  const outcome = await tools.run('ip', args);
+async function list(
+  tools: Tools,
+  tag: number,
+  { args, entryOf }: Place,
+  family: 4 | 6,
+): Promise<RoutingEntry[]> {
+  const outcome = await tools.run('ip', ['-N', '-j', `-${family}`, ...args]);
   if (!succeeded(outcome)) {
     // A kernel may be without IPv6.
     if (/Address family not supported/i.test(outcome.stderr)) return [];
@@ -82,48 +116,10 @@ async function list(tools: Tools, tag: number, { place, family }: Listing): Prom
   }
   const found = records(outcome.stdout);
   if (found === undefined) throw toolFailure('ip', { ...outcome, failure: 'no JSON' });
-  return found.flatMap((record) => entryOf(record, place, family, tag) ?? []);
+  return found.flatMap((record) => entryOf(record, family, tag) ?? []);
 }
 
-function listArgs(place: Place): readonly string[] {
-  switch (place) {
-    case 'private-routes':
-      return ['route', 'show', 'table', 'local', 'proto', ROUTE_PROTOCOL];
-    case 'backend-tables':
-      return ['route', 'show', 'table', 'all', 'proto', ROUTE_PROTOCOL];
-    case 'addresses':
-      return ['addr', 'show', 'dev', 'lo'];
-    case 'rules':
-      return ['rule', 'show'];
-  }
-}
-
-function entryOf(
-  record: Record<string, unknown>,
-  place: Place,
-  family: 4 | 6,
-  tag: number,
-): RoutingEntry | undefined {
-  const mine = record['metric'] === tag;
-  switch (place) {
-    case 'private-routes':
-      return mine ? anyIpRoute(family, String(record['dst']), tag) : undefined;
-    case 'backend-tables': {
-      const table = Number(record['table']);
-      const { gateway } = record;
-      if (!isBackendTable(tag, table) || typeof gateway !== 'string') return undefined;
-      return backendRoute(family, gateway, table);
-    }
-    case 'addresses':
-      return mine ? loopbackAddress(family, String(record['local']), tag) : undefined;
-    case 'rules': {
-      const table = Number(record['table']);
-      return isBackendTable(tag, table) ? backendRule(family, Number(record['fwmark']), table) : undefined;
-    }
-  }
-}
-
-function placeOf({ object, args }: RoutingEntry): Place {
+function placeOf({ object, args }: RoutingEntry): keyof typeof PLACES {
   if (object === 'addr') return 'addresses';
   if (object === 'rule') return 'rules';
   return args.includes('via') ? 'backend-tables' : 'private-routes';
@@ -170,9 +166,6 @@ export interface RoutingEntry {
   readonly family: 4 | 6;
   readonly args: readonly string[];
 }
-
-/** rtm_protocol, `h` of haports: not in /etc/iproute2/rt_protos, and above RTPROT_STATIC, so routing daemons keep off. */
-export const ROUTE_PROTOCOL = '104';
 
 /** Ahead of the tables main (32766) and default; no other meaning. */
 const RULE_PREFERENCE = '680';
@@ -249,8 +242,4 @@ export function backendRoute(family: 4 | 6, gateway: string, table: number): Rou
 /** `ip -4 route add local 240.7.0.0/16 dev lo proto 104 metric 1234567`. */
 export function ipCommandLine(verb: 'add' | 'replace' | 'del', entry: RoutingEntry): string {
   return `ip -${entry.family} ${entry.object} ${verb} ${entry.args.join(' ')}`;
-}
-
-export function sameEntry(a: RoutingEntry, b: RoutingEntry): boolean {
-  return ipCommandLine('add', a) === ipCommandLine('add', b);
 }

@@ -1,6 +1,5 @@
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,6 +11,7 @@ import type { AdminOptions } from '../../../src/model/configuration.js';
 import type { ControlEvent } from '../../../src/model/events.js';
 import { systemClock, type Clock } from '../../../src/runtime/clock.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
+import type { Answer } from '../../support/admin-api.js';
 import { FakeOperations } from './fake-operations.js';
 
 export const LOOPBACK = { address: ipAddress('127.0.0.1'), port: 0 };
@@ -52,50 +52,6 @@ export async function adminLab(t: TestContext, options: AdminLabOptions = {}): P
   return { fake, server, port: httpPort, socketPath };
 }
 
-export interface Answer {
-  readonly status: number;
-  readonly headers: NodeJS.Dict<string | string[]>;
-  readonly text: string;
-  /** Parsed; undefined where the text is no JSON. */
-  readonly json: unknown;
-}
-
-export interface Asked extends Pick<RequestOptions, 'method' | 'headers'> {
-  /** A text or bytes are sent as they are, anything else as JSON. */
-  readonly body?: string | Buffer | object;
-}
-
-/** `{ port }` or `{ socketPath }`, and a path. */
-export async function ask(
-  target: { readonly port: number } | { readonly socketPath: string },
-  path: string,
-  { method = 'GET', headers = {}, body }: Asked = {},
-): Promise<Answer> {
-  const isPlain = typeof body === 'object' && !Buffer.isBuffer(body);
-  const payload = isPlain ? JSON.stringify(body) : body;
-  const type = payload === undefined ? {} : { 'content-type': 'application/json' };
-  const outgoing = httpRequest({
-    ...('port' in target ? { host: '127.0.0.1', port: target.port } : target),
-    path,
-    method,
-    agent: false,
-    headers: { ...type, ...(headers as Readonly<Record<string, string>>) },
-  });
-  outgoing.end(payload);
-  const [incoming] = (await once(outgoing, 'response')) as [IncomingMessage];
-  let text = '';
-  for await (const chunk of incoming) text += String(chunk);
-  return { status: incoming.statusCode ?? 0, headers: incoming.headers, text, json: parsed(text) };
-}
-
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
 /** Code and status of a problem document. */
 export function problemOf({ status, headers, json }: Answer): readonly unknown[] {
   if (headers['content-type'] !== 'application/problem+json') return ['no problem', status];
@@ -112,4 +68,27 @@ export async function askRaw(port: number, bytes: string): Promise<string> {
   socket.write(bytes);
   await new Promise((resolve) => socket.once('close', resolve));
   return answer;
+}
+
+/** A self-signed certificate of `name` and its key. Undefined without openssl. */
+export function makePair(
+  name = 'DNS:lb1.example',
+): { readonly certificate: string; readonly key: string } | undefined {
+  const path = mkdtempSync(join(tmpdir(), 'haports-admin-'));
+  try {
+    const [key, certificate] = [join(path, 'key.pem'), join(path, 'certificate.pem')];
+    const words =
+      'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=haports -addext';
+    execFileSync(
+      'openssl',
+      [...words.split(' '), `subjectAltName=${name}`, '-keyout', key, '-out', certificate],
+      { stdio: 'pipe' },
+    );
+    return { key: readFileSync(key, 'utf8'), certificate: readFileSync(certificate, 'utf8') };
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    throw error;
+  } finally {
+    rmSync(path, { recursive: true });
+  }
 }

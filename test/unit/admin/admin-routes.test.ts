@@ -4,187 +4,116 @@ import type { Operations } from '../../../src/api/contract.js';
 import { ipAddress } from '../../../src/model/address.js';
 import { BalancerError, type ErrorCode } from '../../../src/model/errors.js';
 import { LineRecorder } from '../observe/line-recorder.js';
-import { adminLab, ask, problemOf, type Asked } from './admin-lab.js';
+import { ask, type Asked } from '../../support/admin-api.js';
+import { adminLab, problemOf } from './admin-lab.js';
 
-interface Case {
-  readonly method?: string;
-  readonly path: string;
-  readonly body?: string | object;
-  /** What Operations are asked. */
-  readonly call: readonly unknown[];
-  /** @default 200 */
-  readonly status?: number;
-}
+/** Method and path, what Operations are asked, and the body. */
+type Case = readonly [line: string, call: readonly [name: string, request: object], body?: unknown];
 
 const NVA = '/v1/backends/nvas/nva-1';
+const named = { pool: 'nvas', backend: 'nva-1' };
+const page = { sort: 'none', limit: 100 };
+const tcp = {
+  protocol: 'tcp',
+  source: ipAddress('192.0.2.7'),
+  sourcePort: 40_000,
+  destination: ipAddress('192.0.2.1'),
+  destinationPort: 443,
+};
+const udp = {
+  protocol: 'udp',
+  source: ipAddress('2001:db8::7'),
+  sourcePort: 1,
+  destination: ipAddress('fd00::1'),
+  destinationPort: 65_535,
+};
+const supposed = {
+  suppose: [{ backend: 'nvas/nva-1', health: 'down', adminState: 'up', weight: 3, draining: true }],
+  population: { kind: 'generated', flows: 10, sources: 5, seed: 1 },
+};
 
 const CASES: readonly Case[] = [
-  { path: '/v1/status', call: ['status', {}] },
-  { path: '/v1/frontends', call: ['frontends', {}] },
-  { path: '/v1/rules', call: ['rules', {}] },
-  { path: '/v1/pools', call: ['pools', {}] },
-  { path: '/v1/pools/nvas', call: ['pool', { pool: 'nvas' }] },
-  { path: '/v1/flows', call: ['flows', { sort: 'none', limit: 100 }] },
-  {
-    path: '/v1/flows?rule=web&backend=nvas%2Fnva-1&protocol=udp&source=2001:DB8:0::7&state=half-closed&reason=retry&sort=rate&limit=1000',
-    call: [
+  ['GET /v1/status', ['status', {}]],
+  ['GET /v1/frontends', ['frontends', {}]],
+  ['GET /v1/rules', ['rules', {}]],
+  ['GET /v1/pools', ['pools', {}]],
+  ['GET /v1/pools/nvas', ['pool', { pool: 'nvas' }]],
+  ['GET /v1/flows', ['flows', page]],
+  [
+    'GET /v1/flows?rule=web&backend=nvas%2Fnva-1&protocol=udp&source=2001:DB8:0::7&state=half-closed&reason=retry&sort=rate&limit=1000',
+    [
       'flows',
       {
-        rule: 'web',
-        backend: 'nvas/nva-1',
-        protocol: 'udp',
-        source: '2001:db8::7',
-        state: 'half-closed',
-        reason: 'retry',
-        sort: 'rate',
-        limit: 1000,
+        ...{ rule: 'web', backend: 'nvas/nva-1', protocol: 'udp', source: '2001:db8::7' },
+        ...{ state: 'half-closed', reason: 'retry', sort: 'rate', limit: 1000 },
       },
     ],
-  },
-  {
-    path: '/v1/flows?source=::ffff:192.0.2.7&backend=nvas%2F2001:DB8:0::1',
-    call: ['flows', { source: '192.0.2.7', backend: 'nvas/2001:db8::1', sort: 'none', limit: 100 }],
-  },
-  { path: '/v1/flows?after=77&limit=1', call: ['flows', { sort: 'none', limit: 1, after: 77 }] },
-  {
-    path: '/v1/explain?protocol=tcp&source=192.0.2.7:40000&destination=192.0.2.1:443',
-    call: [
-      'explain',
-      {
-        protocol: 'tcp',
-        source: ipAddress('192.0.2.7'),
-        sourcePort: 40_000,
-        destination: ipAddress('192.0.2.1'),
-        destinationPort: 443,
-      },
-    ],
-  },
-  {
-    path: '/v1/explain?protocol=udp&source=%5B2001:db8::7%5D:1&destination=%5Bfd00::1%5D:65535',
-    call: [
-      'explain',
-      {
-        protocol: 'udp',
-        source: ipAddress('2001:db8::7'),
-        sourcePort: 1,
-        destination: ipAddress('fd00::1'),
-        destinationPort: 65535,
-      },
-    ],
-  },
-  ...['none', 'up', 'down', 'configured'].map((adminState) => ({
-    method: 'PUT',
-    path: `${NVA}/admin-state`,
-    body: { adminState },
-    call: ['setAdminState', { pool: 'nvas', backend: 'nva-1', adminState }],
-    status: 204,
-  })),
-  ...[0, 1, 256, 'configured'].map((weight) => ({
-    method: 'PUT',
-    path: `${NVA}/weight`,
-    body: { weight },
-    call: ['setWeight', { pool: 'nvas', backend: 'nva-1', weight }],
-    status: 204,
-  })),
-  {
-    method: 'PUT',
-    path: '/v1/backends/nvas/FD00:0:0::B/weight',
-    body: { weight: 1 },
-    call: ['setWeight', { pool: 'nvas', backend: 'fd00::b', weight: 1 }],
-    status: 204,
-  },
-  {
-    method: 'PUT',
-    path: '/v1/backends/nvas/fe80%3A%3A1%25eth0/weight',
-    body: { weight: 1 },
-    call: ['setWeight', { pool: 'nvas', backend: 'fe80::1%eth0', weight: 1 }],
-    status: 204,
-  },
-  {
-    method: 'POST',
-    path: `${NVA}/drain`,
-    body: { deadline: '10m' },
-    call: [
-      'drain',
-      { pool: 'nvas', backend: 'nva-1', deadlineMs: 600_000, then: 'reset', spreadMs: 10_000, force: false },
-    ],
-    status: 202,
-  },
-  {
-    method: 'POST',
-    path: `${NVA}/drain`,
-    body: { deadline: '0s', then: 'leave', spread: '500ms', force: true },
-    call: [
-      'drain',
-      { pool: 'nvas', backend: 'nva-1', deadlineMs: 0, then: 'leave', spreadMs: 500, force: true },
-    ],
-    status: 202,
-  },
-  { path: `${NVA}/drain`, call: ['drainStatus', { pool: 'nvas', backend: 'nva-1' }] },
-  { path: '/v1/backends/nvas/FD00::B/drain', call: ['drainStatus', { pool: 'nvas', backend: 'fd00::b' }] },
-  {
-    method: 'DELETE',
-    path: `${NVA}/drain`,
-    call: ['cancelDrain', { pool: 'nvas', backend: 'nva-1' }],
-    status: 204,
-  },
-  { path: '/v1/drains', call: ['drains', {}] },
-  {
-    method: 'POST',
-    path: '/v1/plan',
-    body: '{"any": "text"}',
-    call: ['plan', { configuration: '{"any": "text"}' }],
-  },
-  { method: 'POST', path: '/v1/upgrade', body: {}, call: ['upgrade', { deadlineMs: undefined }] },
-  {
-    method: 'POST',
-    path: '/v1/upgrade',
-    body: { deadline: '10m' },
-    call: ['upgrade', { deadlineMs: 600_000 }],
-  },
-  {
-    method: 'POST',
-    path: '/v1/reload',
-    body: '{ not checked',
-    call: ['reload', { configuration: '{ not checked' }],
-  },
-  {
-    method: 'POST',
-    path: '/v1/reload?maxMoved=0.02',
-    body: '{}',
-    call: ['reload', { configuration: '{}', maxMoved: 0.02 }],
-  },
-  {
-    method: 'POST',
-    path: '/v1/simulate',
-    body: {
-      suppose: [{ backend: 'nvas/nva-1', health: 'down', adminState: 'up', weight: 3, draining: true }],
-      population: { kind: 'generated', flows: 10, sources: 5, seed: 1 },
-    },
-    call: [
-      'simulate',
-      {
-        suppose: [{ backend: 'nvas/nva-1', health: 'down', adminState: 'up', weight: 3, draining: true }],
-        population: { kind: 'generated', flows: 10, sources: 5, seed: 1 },
-      },
-    ],
-  },
-  {
-    method: 'POST',
-    path: '/v1/simulate',
-    body: { population: { kind: 'live' } },
-    call: ['simulate', { suppose: [], population: { kind: 'live' } }],
-  },
+  ],
+  [
+    'GET /v1/flows?source=::ffff:192.0.2.7&backend=nvas%2F2001:DB8:0::1',
+    ['flows', { source: '192.0.2.7', backend: 'nvas/2001:db8::1', ...page }],
+  ],
+  ['GET /v1/flows?after=77&limit=1', ['flows', { sort: 'none', limit: 1, after: 77 }]],
+  ['GET /v1/explain?protocol=tcp&source=192.0.2.7:40000&destination=192.0.2.1:443', ['explain', tcp]],
+  [
+    'GET /v1/explain?protocol=udp&source=%5B2001:db8::7%5D:1&destination=%5Bfd00::1%5D:65535',
+    ['explain', udp],
+  ],
+  ...['none', 'up', 'down', 'configured'].map((adminState): Case => [
+    `PUT ${NVA}/admin-state`,
+    ['setAdminState', { ...named, adminState }],
+    { adminState },
+  ]),
+  ...[0, 1, 256, 'configured'].map((weight): Case => [
+    `PUT ${NVA}/weight`,
+    ['setWeight', { ...named, weight }],
+    { weight },
+  ]),
+  ...[
+    ['FD00:0:0::B', 'fd00::b'],
+    ['fe80%3A%3A1%25eth0', 'fe80::1%eth0'],
+  ].map(([label = '', backend]): Case => [
+    `PUT /v1/backends/nvas/${label}/weight`,
+    ['setWeight', { pool: 'nvas', backend, weight: 1 }],
+    { weight: 1 },
+  ]),
+  [
+    `POST ${NVA}/drain`,
+    ['drain', { ...named, deadlineMs: 600_000, then: 'reset', spreadMs: 10_000, force: false }],
+    { deadline: '10m' },
+  ],
+  [
+    `POST ${NVA}/drain`,
+    ['drain', { ...named, deadlineMs: 0, then: 'leave', spreadMs: 500, force: true }],
+    { deadline: '0s', then: 'leave', spread: '500ms', force: true },
+  ],
+  [`GET ${NVA}/drain`, ['drainStatus', named]],
+  ['GET /v1/backends/nvas/FD00::B/drain', ['drainStatus', { pool: 'nvas', backend: 'fd00::b' }]],
+  [`DELETE ${NVA}/drain`, ['cancelDrain', named]],
+  ['GET /v1/drains', ['drains', {}]],
+  ['POST /v1/plan', ['plan', { configuration: '{"any": "text"}' }], '{"any": "text"}'],
+  ['POST /v1/upgrade', ['upgrade', { deadlineMs: undefined }], {}],
+  ['POST /v1/upgrade', ['upgrade', { deadlineMs: 600_000 }], { deadline: '10m' }],
+  ['POST /v1/reload', ['reload', { configuration: '{ not checked' }], '{ not checked'],
+  ['POST /v1/reload?maxMoved=0.02', ['reload', { configuration: '{}', maxMoved: 0.02 }], '{}'],
+  ['POST /v1/simulate', ['simulate', supposed], supposed],
+  [
+    'POST /v1/simulate',
+    ['simulate', { suppose: [], population: { kind: 'live' } }],
+    { population: { kind: 'live' } },
+  ],
 ];
 
 describe('the admin API', () => {
   test('asks Operations for what it is asked for, on the socket and over http', async (t) => {
     const { fake, port, socketPath } = await adminLab(t);
-    for (const { method = 'GET', path, body, call, status = 200 } of CASES) {
+    for (const [line, call, body] of CASES) {
+      const [method = '', path = ''] = line.split(' ');
+      const status = /^(PUT|DELETE)/.test(line) ? 204 : /^POST .*drain$/.test(line) ? 202 : 200;
       for (const target of [{ socketPath }, { port }]) {
         fake.calls.length = 0;
-        const answer = await ask(target, path, { method, ...(body === undefined ? {} : { body }) });
-        assert.equal(answer.status, status, `${method} ${path}: ${answer.text}`);
+        const answer = await ask(target, path, { method, body });
+        assert.equal(answer.status, status, `${line}: ${answer.text}`);
         assert.deepEqual(fake.calls, [call]);
         if (status === 204) assert.equal(answer.text, '');
         else assert.equal(answer.headers['content-type'], 'application/json');

@@ -5,7 +5,8 @@ import { describe, test, type TestContext } from 'node:test';
 import { EventStreams } from '../../../src/admin/sse.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { eventually, within } from '../../support/deadline.js';
-import { adminLab, ask, problemOf } from './admin-lab.js';
+import { ask } from '../../support/admin-api.js';
+import { adminLab, problemOf } from './admin-lab.js';
 import { FakeFeed } from './fake-operations.js';
 
 const text = new TextDecoder();
@@ -13,7 +14,7 @@ const text = new TextDecoder();
 function streams(options: { heartbeatMs?: number; maxQueuedBytes?: number; maxStreams?: number } = {}) {
   const feed = new FakeFeed();
   const clock = new FakeClock();
-  return { feed, clock, streams: new EventStreams({ feed, clock }, options) };
+  return { feed, clock, streams: new EventStreams({ events: feed, clock }, options) };
 }
 
 /** Takes chunks until there is nothing to take. */

@@ -1,5 +1,5 @@
 import { ROUTES, type OperationName, type Operations } from '../../../src/api/contract.js';
-import type { DrainStatus, FeedEvent } from '../../../src/api/views.js';
+import type { FeedEvent } from '../../../src/api/views.js';
 import { BalancerError } from '../../../src/model/errors.js';
 import * as answers from '../../support/api-answers.js';
 import { assertShape } from '../../support/contract.js';
@@ -8,8 +8,11 @@ import { assertShape } from '../../support/contract.js';
 export class FakeFeed {
   readonly events: FeedEvent[] = [];
   readonly listeners = new Set<(event: FeedEvent) => void>();
+  /** Ids that readers asked to resume from. */
+  readonly resumed: number[] = [];
 
   since(id: number): readonly FeedEvent[] {
+    this.resumed.push(id);
     return this.events.filter((event) => event.id > id);
   }
 
@@ -27,53 +30,45 @@ export class FakeFeed {
   }
 }
 
-const DRAIN: DrainStatus = answers.aDrain({ backendId: 'nvas/fd00::b' });
+const DRAIN = answers.aDrain({ backendId: 'nvas/fd00::b' });
 
-/** Answers of all operations, each as the contract describes it. */
-const ANSWERS = {
-  status: answers.aStatus({ drains: [DRAIN] }),
-  frontends: [answers.aFrontend()],
-  rules: [answers.aRuleView()],
-  pools: [answers.aPool()],
-  pool: answers.aPool(),
-  flows: answers.aFlowList([answers.aFlow(1)]),
-  explain: answers.anExplanation(),
-  setAdminState: undefined,
-  setWeight: undefined,
-  drain: DRAIN,
-  drainStatus: DRAIN,
-  cancelDrain: undefined,
-  drains: [DRAIN],
-  plan: { findings: [], report: answers.aPlan() },
-  reload: answers.aReload(),
-  upgrade: answers.anUpgrade(),
-  simulate: answers.aSimulation(),
-} satisfies Readonly<Record<OperationName, unknown>>;
+const ANSWERS: Operations = {
+  status: () => Promise.resolve(answers.aStatus({ drains: [DRAIN] })),
+  frontends: () => Promise.resolve([answers.aFrontend()]),
+  rules: () => Promise.resolve([answers.aRuleView()]),
+  pools: () => Promise.resolve([answers.aPool()]),
+  pool: ({ pool }) => (pool === 'nvas' ? Promise.resolve(answers.aPool()) : notFound()),
+  flows: () => Promise.resolve(answers.aFlowList([answers.aFlow(1)])),
+  explain: () => Promise.resolve(answers.anExplanation()),
+  setAdminState: () => Promise.resolve(),
+  setWeight: () => Promise.resolve(),
+  drain: () => Promise.resolve(DRAIN),
+  drainStatus: ({ backend }) => (backend === 'nva-2' ? notFound() : Promise.resolve(DRAIN)),
+  cancelDrain: () => Promise.resolve(),
+  drains: () => Promise.resolve([DRAIN]),
+  plan: () => Promise.resolve({ findings: [], report: answers.aPlan() }),
+  reload: () => Promise.resolve(answers.aReload()),
+  upgrade: () => Promise.resolve(answers.anUpgrade()),
+  simulate: () => Promise.resolve(answers.aSimulation()),
+};
 
-/** Each call is kept as `[name, request]`; what is answered can be replaced. */
+/** Keeps each call as `[name, request]`. What is answered can be replaced, and must be as the contract describes it. */
 export class FakeOperations {
   readonly calls: unknown[][] = [];
   readonly events = new FakeFeed();
 
   with(replaced: Partial<Operations> = {}): Operations {
-    const operations = Object.entries(ANSWERS).map(([name, answer]) => {
-      const route = ROUTES[name as OperationName];
-      if ('answer' in route) assertShape(route.answer, answer);
-      return [
-        name,
-        (request: object) => {
-          this.calls.push([name, request]);
-          return Promise.resolve(answer);
-        },
-      ] as const;
-    });
-    const known = Object.fromEntries(operations) as unknown as Operations;
-    return {
-      ...known,
-      pool: (request) => (request.pool === 'nvas' ? known.pool(request) : notFound()),
-      drainStatus: (request) => (request.backend === 'nva-2' ? notFound() : known.drainStatus(request)),
-      ...replaced,
-    };
+    const recorded = Object.entries({ ...ANSWERS, ...replaced }).map(([name, operation]) => [
+      name,
+      async (request: never) => {
+        this.calls.push([name, request]);
+        const answer: unknown = await operation(request);
+        const route = ROUTES[name as OperationName];
+        if ('answer' in route) assertShape(route.answer, JSON.parse(JSON.stringify(answer)));
+        return answer;
+      },
+    ]);
+    return Object.fromEntries(recorded) as Operations;
   }
 }
 

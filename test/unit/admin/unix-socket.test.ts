@@ -5,7 +5,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, symlinkSync, writeFileSy
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { UnixSocketListener } from '../../../src/admin/listening.js';
+import { UnixSocketListener } from '../../../src/admin/unix-socket.js';
 import { systemSocketFiles } from '../../../src/runtime/files.js';
 import { folder } from './admin-lab.js';
 
@@ -91,7 +91,10 @@ describe('UnixSocketListener', () => {
     await once(child.stdout, 'data');
     const waiting = Array.from({ length: 4 }, () => connect({ path }).on('error', () => undefined));
     t.after(() => waiting.forEach((socket) => socket.destroy()));
-    await assert.rejects(place(path).listen(server(t)), refused(/cannot be told \(EAGAIN\)/));
+    await assert.rejects(
+      place(path).listen(server(t)),
+      refused(/another process may be listening there \(EAGAIN\)/),
+    );
     assert.ok(existsSync(path));
   });
 

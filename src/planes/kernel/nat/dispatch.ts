@@ -5,15 +5,13 @@ import {
   type IpAddress,
   type Protocol,
 } from '../../../model/address.js';
-import type { Frontend } from '../../../model/configuration.js';
 import { portSetSize, unionPorts, type PortSet } from '../../../model/ports.js';
 import type { PortOwners } from '../../../selection/rule-ports.js';
 import { addressText, ipWord } from '../../netfilter/setup.js';
 import type { KernelProgram, KernelRule } from '../program.js';
 
-/** Frontends that share an address, and their rules in order of precedence. */
+/** A frontend, and its rules in order of precedence. */
 export interface FrontendGroup {
-  /** Of the first of them: for names of chains. */
   readonly name: string;
   readonly address: IpAddress;
   /** It stands for all addresses of its family. */
@@ -29,11 +27,9 @@ export function frontendGroups({
   rules,
   rulePorts,
 }: Pick<KernelProgram, 'frontends' | 'rules' | 'rulePorts'>): FrontendGroup[] {
-  const isFirst = ({ address }: Frontend, index: number): boolean =>
-    frontends.findIndex((other) => other.address.text === address.text) === index;
-  return frontends.filter(isFirst).map(({ name, address }) => ({
+  return frontends.map(({ name, address }) => ({
     ...{ name, address, wildcard: isWildcard(address) },
-    rules: rules.filter(({ rule }) => rule.frontend.address.text === address.text),
+    rules: rules.filter(({ rule }) => rule.frontend.name === name),
     owners: { tcp: rulePorts.at('tcp', address), udp: rulePorts.at('udp', address) },
   }));
 }

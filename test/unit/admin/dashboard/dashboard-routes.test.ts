@@ -20,7 +20,6 @@ describe('dashboardRoutes()', () => {
       response.headers.get('content-security-policy'),
       "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     );
-    assert.equal(response.headers.get('x-content-type-options'), 'nosniff');
     assert.equal(response.headers.get('cache-control'), 'no-cache');
     assert.equal(await response.text(), readFileSync(`${PAGE}/index.html`, 'utf8'));
   });

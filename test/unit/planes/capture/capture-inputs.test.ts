@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { captureInputs, wantsPort, type PortInUse } from '../../../../src/planes/capture/ports-in-use.js';
+import { captureInputs, unwanted, type PortInUse } from '../../../../src/planes/capture/ports-in-use.js';
 import { ipAddress } from '../../../../src/model/address.js';
-import { captureSlots, type CapturePlan } from '../../../../src/model/capture.js';
+import type { CapturePlan } from '../../../../src/model/capture.js';
 import { formatPortSet } from '../../../../src/model/ports.js';
 import { captured } from './capture-fixtures.js';
 
@@ -24,7 +24,7 @@ const { configuration, plan } = captured();
 function steered(ports: readonly PortInUse[], how: CapturePlan = plan) {
   const { input, failures, taken } = captureInputs(configuration, how, ports);
   return {
-    ports: input.frontends.map((one) => `${formatPortSet(one.tcpPorts)} | ${formatPortSet(one.udpPorts)}`),
+    ports: input.frontends.map(({ ports: { tcp, udp } }) => `${formatPortSet(tcp)} | ${formatPortSet(udp)}`),
     failures: failures.map(
       ({ rule, protocol, address, port, errorCode }) => `${rule} ${protocol} ${address} ${port} ${errorCode}`,
     ),
@@ -33,19 +33,7 @@ function steered(ports: readonly PortInUse[], how: CapturePlan = plan) {
 }
 
 describe('captureInputs()', () => {
-  test('takes the union of the ports of a frontend`s rules, in the slot of its address', () => {
-    const { input } = captureInputs(configuration, plan, []);
-    const slots = captureSlots(
-      configuration.frontends.map(({ address }) => address),
-      plan.block,
-    );
-    assert.deepEqual(
-      input.frontends.map(({ name, slot }) => [name, slot]),
-      [
-        ['four', slots.get('10.0.0.9')],
-        ['six', slots.get('2001:db8::9')],
-      ],
-    );
+  test('takes the union of the ports of a frontend`s rules', () => {
     assert.deepEqual(steered([]).ports, ['8000-8099,9000 | 8000-8099', '8000-8099 | 8000-8099']);
     assert.deepEqual(steered([]).failures, []);
   });
@@ -99,18 +87,11 @@ describe('captureInputs()', () => {
   });
 });
 
-describe('wantsPort()', () => {
-  test('knows protocol, address and port', () => {
-    const failure = {
-      rule: '',
-      errorCode: 'EADDRINUSE',
-      protocol: 'tcp',
-      address: '10.0.0.9',
-      port: 9000,
-    } as const;
-    assert.equal(wantsPort(configuration, failure), true);
-    assert.equal(wantsPort(configuration, { ...failure, protocol: 'udp' }), false);
-    assert.equal(wantsPort(configuration, { ...failure, address: '10.0.0.8' }), false);
-    assert.equal(wantsPort(configuration, { ...failure, port: 9001 }), false);
-  });
+test('unwanted() gives ports of which a configuration has not the protocol, the address or the number', () => {
+  const { failures } = captureInputs(configuration, plan, inUse('tcp 10.0.0.9 9000'));
+  const [known] = failures;
+  assert.ok(known);
+  const others = [{ protocol: 'udp' }, { address: '10.0.0.8' }, { port: 9001 }] as const;
+  const all = [known, ...others.map((change) => ({ ...known, ...change }))];
+  assert.deepEqual(unwanted(all, configuration), all.slice(1));
 });

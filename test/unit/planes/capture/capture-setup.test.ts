@@ -10,14 +10,13 @@ import {
 } from '../../../../src/planes/capture/table.js';
 
 const block = parseCidr('240.0.0.0/4') ?? assert.fail();
+const PORTS = parsePortSet('80,1000-1002') ?? assert.fail();
 
 function frontend(change: Partial<CapturedFrontend> = {}): CapturedFrontend {
-  const ports = parsePortSet('80,1000-1002') ?? [];
   return {
     name: 'hub',
     address: ipAddress('10.0.0.9'),
-    tcpPorts: ports,
-    udpPorts: ports,
+    ports: { tcp: PORTS, udp: PORTS },
     slot: 3,
     ...change,
   };
@@ -35,32 +34,12 @@ function setup(plan: Partial<CapturePlan> = {}, change: Partial<CaptureInput> = 
 }
 
 describe('captureSetup()', () => {
-  test('gives each TCP port the address that the worker reads it from', () => {
-    for (const [slot, family, name] of [
-      [3, 4, 'tcp4-hub'],
-      [4, 6, 'tcp6-hub'],
-    ] as const) {
-      const elements = setup().sets.get(name) ?? new Map<string, string>();
-      assert.deepEqual([...elements.keys()], ['80', '1000', '1001', '1002']);
-      for (const [port, address] of elements) {
-        assert.equal(address, captureAddress(family, slot, Number(port), block).text);
-      }
-    }
-    assert.deepEqual(
-      [...(setup().sets.get('udp4-hub') ?? [])],
-      [
-        ['80', ''],
-        ['1000-1002', ''],
-      ],
-    );
-  });
-
   test('writes IPv6 addresses as nft lists them, for every kind of port and slot', () => {
     for (const slot of [0, 1, 0xfff]) {
       const all = frontend({
         address: ipAddress('2001:db8::9'),
         slot,
-        tcpPorts: [{ first: 1, last: 65535 }],
+        ports: { tcp: [{ first: 1, last: 65535 }], udp: [] },
       });
       const elements = setup({}, { frontends: [all] }).sets.get('tcp6-hub') ?? new Map<string, string>();
       assert.equal(elements.size, 65535);
@@ -71,16 +50,17 @@ describe('captureSetup()', () => {
   });
 
   test('has nothing for a protocol without ports', () => {
-    const { structure, sets } = setup({}, { frontends: [frontend({ udpPorts: [] })] });
+    const { structure, sets } = setup({}, { frontends: [frontend({ ports: { tcp: PORTS, udp: [] } })] });
     assert.deepEqual([...sets.keys()], ['tcp4-hub']);
     assert.doesNotMatch(structure, /udp/);
-    const nothing = setup({}, { frontends: [frontend({ udpPorts: [], tcpPorts: [] })] });
+    const nothing = setup({}, { frontends: [frontend({ ports: { tcp: [], udp: [] } })] });
     assert.deepEqual([nothing.sets.size, nothing.routing.length], [0, 0]);
     assert.doesNotMatch(nothing.structure, /10\.0\.0\.9|61000/);
   });
 
   test('has the same structure whatever the ports, so that they can change alone', () => {
-    const few = [frontend({ tcpPorts: [{ first: 1, last: 1 }], udpPorts: [{ first: 9, last: 9 }] })];
+    const ports = { tcp: [{ first: 1, last: 1 }], udp: [{ first: 9, last: 9 }] };
+    const few = [frontend({ ports })];
     assert.equal(setup({}, { frontends: few }).structure, setup({}, { frontends: [frontend()] }).structure);
   });
 });

@@ -8,7 +8,7 @@ import type { PortInUse } from '../../../../src/planes/capture/ports-in-use.js';
 import { FakeClock } from '../../../support/fake-clock.js';
 import { StateFactory } from '../../../support/state-factory.js';
 import { ScriptedPlane } from '../workers/scripted-plane.js';
-import { captured, capturedConfig } from './capture-fixtures.js';
+import { FRONTENDS, WEB_RULE, captured, capturedConfig, haRule } from './capture-fixtures.js';
 import { FakeKeeper } from './fake-keeper.js';
 
 const factory = await StateFactory.create();
@@ -79,23 +79,8 @@ class Lab {
 
 /** With a third frontend, which needs a route and an address more. */
 const WIDER = capturedConfig({
-  frontends: [
-    { name: 'four', address: '10.0.0.9' },
-    { name: 'six', address: '2001:db8::9' },
-    { name: 'more', address: '10.0.0.10' },
-  ],
-  rules: [
-    ...['four', 'more'].map((frontend) => ({
-      ...{
-        name: `all-${frontend}`,
-        frontend,
-        backendPool: 'nvas',
-        protocol: 'all',
-        listenPorts: '8000-8099',
-      },
-      ...{ frontendPort: 0, backendPort: 0 },
-    })),
-  ],
+  frontends: [...FRONTENDS, { name: 'more', address: '10.0.0.10' }],
+  rules: ['four', 'more'].map((frontend) => haRule(`all-${frontend}`, frontend)),
 });
 
 function state(configuration: object = capturedConfig()) {
@@ -154,19 +139,7 @@ describe('CapturedPlane.start()', () => {
     ]);
     assert.equal(lab.keeper.present?.sets.get('tcp4-four')?.has('8001'), false);
     const deaf = new Lab();
-    const one = {
-      ...WIDER,
-      rules: [
-        {
-          name: 'a',
-          frontend: 'four',
-          backendPool: 'nvas',
-          protocol: 'tcp',
-          frontendPort: 80,
-          backendPort: 80,
-        },
-      ],
-    };
+    const one = { ...WIDER, rules: [{ ...WEB_RULE, frontendPort: 80 }] };
     deaf.taken('tcp 0.0.0.0 80');
     await assert.rejects(deaf.plane.start(state(one)), { code: 'LB_LISTEN_FAILED' });
     assert.equal(deaf.keeper.present, undefined);
@@ -234,10 +207,7 @@ describe('CapturedPlane.apply()', () => {
     const before = state();
     await lab.plane.start(before);
     lab.log.splice(0);
-    const narrower = state({
-      ...capturedConfig(),
-      rules: [(capturedConfig() as { rules: object[] }).rules[0]],
-    });
+    const narrower = state(capturedConfig({ rules: [haRule('all', 'four')] }));
     lab.keeper.failing = 'want';
     await assert.rejects(lab.plane.apply(narrower), /want failed/);
     assert.deepEqual(
@@ -254,7 +224,7 @@ describe('CapturedPlane.apply()', () => {
     await lab.plane.start(state());
     lab.log.splice(0);
     assert.equal(
-      (await lab.plane.apply(state({ ...capturedConfig(), limits: { tcpFlows: 5 } }))).failures.length,
+      (await lab.plane.apply(state(capturedConfig({ limits: { tcpFlows: 5 } })))).failures.length,
       1,
     );
     lab.taken('tcp 10.0.0.9 8001', 'tcp 10.0.0.10 8001');

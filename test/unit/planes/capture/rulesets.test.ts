@@ -16,6 +16,7 @@ describe('the ruleset of capture', () => {
       const { input } = captureInputs(configuration, configuration.capture ?? assert.fail(), []);
       const setup = captureSetup(input);
       const stale = (setup.staleFlows ?? []).map((filter) => `# conntrack -D ${filter.join(' ')}\n`);
+      assert.doesNotMatch(setupText(setup, { full: true }), /more of these/);
       golden.compare(name, `# ${title}\n\n${setupText(setup, { full: false })}\n${stale.join('')}`);
     });
   }

@@ -8,22 +8,11 @@ import type { PlaneEvent } from '../../../../src/model/events.js';
 import { estimateSources } from '../../../../src/flows/traffic.js';
 import type { Tools } from '../../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../../support/fake-clock.js';
-import { KernelStates } from '../../../support/kernel-states.js';
+import { KernelStates, oneRule } from '../../../support/kernel-states.js';
 import type { Conditions } from '../../../support/state-factory.js';
 import { FakeEntries, type FakeFlow } from './fake-entries.js';
 
 const states = await KernelStates.create();
-
-function raw(root: object = {}, rule: object = {}): object {
-  const backends = ['11', '12', '13'].map((host) => ({ name: `b${host}`, address: `10.2.0.${host}` }));
-  return {
-    frontends: [{ name: 'hub', address: '10.9.0.10' }],
-    probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
-    backendPools: [{ name: 'nvas', backends }],
-    rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true, ...rule }],
-    ...root,
-  };
-}
 
 const NO_TOOLS: Tools = {
   run: () => Promise.reject(new Error('No tool is run here')),
@@ -32,7 +21,7 @@ const NO_TOOLS: Tools = {
   },
 };
 
-function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '100' } = {}) {
+function setUp({ configuration = oneRule(), flowEvents = true, count = '10', max = '100' } = {}) {
   const [clock, entries] = [new FakeClock(), new FakeEntries()];
   const sysctls = { count, max };
   const files = {
@@ -70,11 +59,20 @@ function setUp({ configuration = raw(), flowEvents = true, count = '10', max = '
     clock.advance(100);
     return events.splice(0);
   };
-  const started = async (): Promise<void> => {
-    await mirror.start();
-    told();
+  const begin = (flow: Omit<FakeFlow, 'mark'>): FakeFlow => {
+    const one = placed(flow);
+    entries.begin(one);
+    return one;
   };
-  return { clock, entries, mirror, update, state, marks, placed, told, started, sysctls };
+  return { clock, entries, mirror, update, state, marks, placed, begin, told, sysctls };
+}
+
+/** The same, once it has listed the flows that are there. */
+async function begun(options?: Parameters<typeof setUp>[0]) {
+  const lab = setUp(options);
+  await lab.mirror.start();
+  lab.told();
+  return lab;
 }
 
 /** Seconds in which lists that are due are made. */
@@ -94,10 +92,8 @@ function sum(
 
 describe('ConntrackFlows', () => {
   test('tells of a flow that comes and goes, with what it carried', async () => {
-    const { entries, mirror, placed, told, started, clock } = setUp();
-    await started();
-    const flow = placed({ id: 5 });
-    entries.begin(flow);
+    const { clock, entries, mirror, begin, told } = await begun();
+    const flow = begin({ id: 5 });
     const [start] = told();
     assert.ok(start?.type === 'flow-started');
     assert.equal(start.flow.reason, 'hash');
@@ -126,20 +122,17 @@ describe('ConntrackFlows', () => {
   });
 
   test('tells nothing of single flows where there is no flow log', async () => {
-    const { entries, mirror, placed, told, started } = setUp({
-      ...{ flowEvents: false, configuration: raw({ metrics: { listen: '127.0.0.1:0' } }) },
+    const { entries, mirror, begin, told } = await begun({
+      ...{ flowEvents: false, configuration: oneRule({ metrics: { listen: '127.0.0.1:0' } }) },
     });
-    await started();
-    const flow = placed({ id: 5 });
-    entries.begin(flow);
+    const flow = begin({ id: 5 });
     entries.end({ ...flow, state: 'TIME_WAIT' });
     assert.deepEqual(told(), []);
     assert.equal(sum((await mirror.counters()).traffic, 'flowsOpened'), 1);
   });
 
   test('says why flows ended', async () => {
-    const { entries, mirror, placed, started, told } = setUp();
-    await started();
+    const { entries, mirror, placed, told } = await begun();
     const ends: [Partial<FakeFlow>, string][] = [
       [{ state: 'TIME_WAIT' }, 'closed'],
       [{ state: 'LAST_ACK' }, 'closed'],
@@ -172,8 +165,7 @@ describe('ConntrackFlows', () => {
   });
 
   test('says which policy ended a flow that this process deleted', async () => {
-    const { entries, marks, placed, started, told, update, mirror } = setUp();
-    await started();
+    const { entries, mirror, update, placed, told, marks } = await begun();
     const flow = placed({ id: 5, protocol: 'udp' });
     const other = placed({ id: 6, protocol: 'udp', sourcePort: 7 });
     const third = placed({ id: 7, protocol: 'udp', sourcePort: 8 });
@@ -181,25 +173,24 @@ describe('ConntrackFlows', () => {
     const idOf = (mark: number) => [...marks].find(([, one]) => one === mark)?.[0] ?? '';
     const nameOf = (mark: number) => `b${idOf(mark).split('.')[3]}`;
     const ends = () => told().flatMap((event) => (event.type === 'flow-ended' ? [event.end] : []));
-    update(raw(), { admin: { [nameOf(flow.mark)]: 'down' } });
+    update(oneRule(), { admin: { [nameOf(flow.mark)]: 'down' } });
     entries.end({ ...flow, byProgram: true });
     assert.deepEqual(ends(), ['admin-down']);
-    update(raw());
+    update(oneRule());
     mirror.ending({ mark: other.mark, protocol: 'udp' }, 'drain-deadline');
     entries.end({ ...other, byProgram: true });
     assert.deepEqual(ends(), ['drain-deadline']);
-    update(raw({ rules: [], frontends: [], backendPools: [], probes: [] }));
+    update(oneRule({ rules: [], frontends: [], backendPools: [], probes: [] }));
     entries.end({ ...third, byProgram: true });
     assert.deepEqual(ends(), ['rule-removed']);
   });
 
   test('explains a flow by the state that placed it, though its news come after the next', async () => {
-    const { entries, marks, placed, started, told, update } = setUp();
-    await started();
+    const { entries, update, placed, told, marks } = await begun();
     const flow = placed({ id: 5 });
     const host = [...marks].find(([, mark]) => mark === flow.mark)?.[0].split('.')[3];
-    update(raw(), { admin: { [`b${host}`]: 'down' } });
-    update(raw(), { admin: { [`b${host}`]: 'down' } });
+    update(oneRule(), { admin: { [`b${host}`]: 'down' } });
+    update(oneRule(), { admin: { [`b${host}`]: 'down' } });
     entries.begin(flow);
     const [start] = told();
     assert.ok(start?.type === 'flow-started');
@@ -207,11 +198,10 @@ describe('ConntrackFlows', () => {
   });
 
   test('explains a flow that was hashed again, since its backend was out already', async () => {
-    const { entries, marks, state, started, told, update } = setUp();
-    await started();
+    const { entries, update, state, marks, told } = await begun();
     const idOf = (mark: number) => [...marks].find(([, one]) => one === mark)?.[0] ?? '';
     const out = 'nvas/10.2.0.12';
-    update(raw(), { admin: { b12: 'down' } });
+    update(oneRule(), { admin: { b12: 'down' } });
     // The old table still has it; seed + 1 leads elsewhere, in the old table too.
     const next = { ...state, configuration: { ...state.configuration, seed: state.configuration.seed + 1 } };
     let seen = 0;
@@ -237,8 +227,7 @@ describe('ConntrackFlows', () => {
   });
 
   test('takes a flow that no state would place there for pinned', async () => {
-    const { entries, marks, placed, started, told } = setUp();
-    await started();
+    const { entries, marks, placed, told } = await begun();
     const flow = placed({ id: 5 });
     const other = [...marks.values()].find((mark) => mark !== flow.mark) ?? 0;
     entries.begin({ ...flow, mark: other });
@@ -249,8 +238,7 @@ describe('ConntrackFlows', () => {
   });
 
   test('leaves alone what has marks that are not of its backends', async () => {
-    const { entries, mirror, started, told } = setUp();
-    await started();
+    const { entries, mirror, told } = await begun();
     entries.begin({ id: 5, mark: 1 });
     entries.end({ id: 5, mark: 1 });
     assert.deepEqual(told(), []);
@@ -258,7 +246,7 @@ describe('ConntrackFlows', () => {
   });
 
   test('start() takes up flows that were there, without counting them as new', async () => {
-    const { entries, mirror, placed, told, clock } = setUp();
+    const { clock, entries, mirror, placed, told } = setUp();
     entries.present = [
       placed({ id: 5, ageSeconds: 60, remainingSeconds: 200, traffic: [9, 900, 8, 800] }),
       placed({ id: 6, sourcePort: 7, state: 'TIME_WAIT' }),
@@ -279,11 +267,8 @@ describe('ConntrackFlows', () => {
   });
 
   test('lists anew when events were lost, and finds what has come and gone', async () => {
-    const { clock, entries, mirror, placed, told, started } = setUp();
-    await started();
-    const [gone, stays] = [placed({ id: 5 }), placed({ id: 6, sourcePort: 7 })];
-    entries.begin(gone);
-    entries.begin(stays);
+    const { clock, entries, mirror, placed, begin, told } = await begun();
+    const [gone, stays] = [begin({ id: 5 }), begin({ id: 6, sourcePort: 7 })];
     told();
     entries.present = [stays, placed({ id: 7, sourcePort: 8, protocol: 'udp' })];
     entries.gap();
@@ -308,15 +293,14 @@ describe('ConntrackFlows', () => {
     assert.equal(kernelFlows?.gaps, 2);
     assert.equal(sum(traffic, 'flowsOpened'), 3);
     // Events that were only late change nothing.
-    entries.begin(placed({ id: 7, sourcePort: 8, protocol: 'udp' }));
+    begin({ id: 7, sourcePort: 8, protocol: 'udp' });
     entries.end(gone);
     assert.equal(mirror.count(), 2);
     assert.equal(sum((await mirror.counters()).traffic, 'flowsOpened'), 3);
   });
 
   test('does not take up a flow that went while it was being listed', async () => {
-    const { entries, mirror, placed, clock, started } = setUp();
-    await started();
+    const { clock, entries, mirror, placed } = await begun();
     const flow = placed({ id: 5 });
     const list = entries.list.bind(entries);
     entries.list = (onEntries) => {
@@ -331,9 +315,8 @@ describe('ConntrackFlows', () => {
   });
 
   test('keeps what it knows where a listing fails', async () => {
-    const { entries, mirror, placed, clock, started } = setUp();
-    await started();
-    entries.begin(placed({ id: 5 }));
+    const { clock, entries, mirror, begin } = await begun();
+    begin({ id: 5 });
     entries.present = [];
     entries.isWhole = false;
     for (let second = 0; second < 3; second++) {
@@ -349,9 +332,8 @@ describe('ConntrackFlows', () => {
   });
 
   test('lists at most once a second, however often it is asked', async () => {
-    const { entries, mirror, placed, clock, started } = setUp();
-    await started();
-    entries.begin(placed({ id: 5 }));
+    const { clock, entries, mirror, placed, begin } = await begun();
+    begin({ id: 5 });
     entries.present = [placed({ id: 5, traffic: [1, 10, 1, 20] })];
     await Promise.all([mirror.counters(), mirror.page({ limit: 1 }), mirror.counters()]);
     assert.equal(entries.lists, 1);
@@ -365,8 +347,7 @@ describe('ConntrackFlows', () => {
   });
 
   test('tells of a flow whose mark has changed as moved', async () => {
-    const { clock, entries, mirror, marks, placed, told, started } = setUp();
-    await started();
+    const { clock, entries, mirror, marks, placed, told } = await begun();
     const flow = placed({ id: 5 });
     const other = [...marks].find(([, mark]) => mark !== flow.mark);
     assert.ok(other);
@@ -388,10 +369,8 @@ describe('ConntrackFlows', () => {
   });
 
   test('ends flows that both ends have closed as soon as it sees that', async () => {
-    const { entries, mirror, placed, clock, told, started } = setUp();
-    await started();
-    const flow = placed({ id: 5 });
-    entries.begin(flow);
+    const { clock, entries, mirror, begin, told } = await begun();
+    const flow = begin({ id: 5 });
     entries.present = [{ ...flow, state: 'TIME_WAIT', traffic: [1, 2, 3, 4] }];
     clock.advance(1000);
     const { traffic } = await mirror.counters();
@@ -402,9 +381,8 @@ describe('ConntrackFlows', () => {
   });
 
   test('pages through its flows, all or those that are asked for', async () => {
-    const { entries, mirror, placed, started } = setUp();
-    await started();
-    for (let id = 0; id < 25; id++) entries.begin(placed({ id, sourcePort: 1000 + id }));
+    const { entries, mirror, placed, begin } = await begun();
+    for (let id = 0; id < 25; id++) begin({ id, sourcePort: 1000 + id });
     entries.end(placed({ id: 3, sourcePort: 1003 }));
     const ports: number[] = [];
     let after: number | undefined;
@@ -424,13 +402,12 @@ describe('ConntrackFlows', () => {
   });
 
   test('counts flows above its limits, but does not list them', async () => {
-    const { entries, mirror, placed, told, started } = setUp({
-      configuration: raw({ limits: { tcpFlows: 3 } }),
+    const { entries, mirror, placed, begin, told } = await begun({
+      configuration: oneRule({ limits: { tcpFlows: 3 } }),
     });
-    await started();
     const flows = Array.from({ length: 5 }, (_, id) => placed({ id, sourcePort: 1000 + id }));
     for (const flow of flows) entries.begin(flow);
-    entries.begin(placed({ id: 9, protocol: 'udp' }));
+    begin({ id: 9, protocol: 'udp' });
     assert.equal(mirror.count(), 6);
     assert.equal((await mirror.page({ limit: 10 })).flows.length, 4);
     const { traffic, kernelFlows, table } = await mirror.counters();
@@ -444,16 +421,14 @@ describe('ConntrackFlows', () => {
   });
 
   test('keeps flows apart whose ids are the same', async () => {
-    const { entries, mirror, placed, started } = setUp();
-    await started();
-    entries.begin(placed({ id: 5, sourcePort: 1000 }));
-    entries.begin(placed({ id: 5, sourcePort: 1001 }));
+    const { mirror, begin } = await begun();
+    begin({ id: 5, sourcePort: 1000 });
+    begin({ id: 5, sourcePort: 1001 });
     assert.equal(mirror.count(), 2);
   });
 
   test('counts flows of other protocols by themselves', async () => {
-    const { entries, mirror, marks, started, clock } = setUp();
-    await started();
+    const { clock, entries, mirror, marks } = await begun();
     const [mark = 0] = marks.values();
     entries.begin({ id: 5, mark, protocol: 'icmp' });
     entries.begin({ id: 6, mark, protocol: 'icmp' });
@@ -471,11 +446,9 @@ describe('ConntrackFlows', () => {
   });
 
   test('goes on with flows of a rule under its new name', async () => {
-    const { entries, mirror, placed, started, update } = setUp();
-    await started();
-    const flow = placed({ id: 5 });
-    entries.begin(flow);
-    update(raw({}, { name: 'renamed' }));
+    const { entries, mirror, update, begin } = await begun();
+    const flow = begin({ id: 5 });
+    update(oneRule({ rule: { name: 'renamed' } }));
     assert.equal((await mirror.page({ limit: 1 })).flows[0]?.rule, 'renamed');
     entries.end({ ...flow, state: 'TIME_WAIT' });
     const { traffic } = await mirror.counters();
@@ -491,10 +464,9 @@ describe('ConntrackFlows', () => {
   });
 
   test('counts clients, not flows, in the sketch of sources', async () => {
-    const { entries, mirror, placed, started } = setUp();
-    await started();
+    const { mirror, begin } = await begun();
     for (let id = 0; id < 60; id++) {
-      entries.begin(placed({ id, source: `10.1.0.${1 + (id % 20)}`, sourcePort: 1000 + id }));
+      begin({ id, source: `10.1.0.${1 + (id % 20)}`, sourcePort: 1000 + id });
     }
     const [arrivals] = (await mirror.counters()).arrivals;
     assert.ok(arrivals?.sourceSketch);
@@ -502,8 +474,7 @@ describe('ConntrackFlows', () => {
   });
 
   test('warns before the table of conntrack is full', async () => {
-    const { clock, mirror, started, told, sysctls } = setUp();
-    await started();
+    const { clock, mirror, sysctls, told } = await begun();
     assert.deepEqual((await mirror.counters()).kernelFlows?.conntrack, { used: 10, limit: 100 });
     const levels: string[] = [];
     for (const count of ['74', '75', '80', '100', '72', '69', '74']) {
@@ -518,40 +489,40 @@ describe('ConntrackFlows', () => {
   });
 
   test('stop() tells what it knows and no more', async () => {
-    const { entries, mirror, placed, started, told } = setUp();
-    await started();
-    entries.begin(placed({ id: 5 }));
+    const { mirror, begin, told } = await begun();
+    begin({ id: 5 });
     await mirror.stop();
-    entries.begin(placed({ id: 6, sourcePort: 7 }));
+    begin({ id: 6, sourcePort: 7 });
     assert.equal(told().length, 1);
     assert.equal(mirror.count(), 1);
   });
 
   const metrics = { listen: '127.0.0.1:0' };
   for (const [what, configuration, isFollowed] of [
-    ['a rule is probed: a connection that fails has probes sent', raw({}, { probe: 'alive' }), true],
-    ['metrics are served', raw({ metrics }), true],
-    ['nothing consumes events', raw(), false],
+    [
+      'a rule is probed: a connection that fails has probes sent',
+      oneRule({ rule: { probe: 'alive' } }),
+      true,
+    ],
+    ['metrics are served', oneRule({ metrics }), true],
+    ['nothing consumes events', oneRule(), false],
   ] as const) {
     test(`${isFollowed ? 'follows' : 'does not follow'} flows where ${what}`, async () => {
-      const { entries, started } = setUp({ configuration, flowEvents: false });
-      await started();
+      const { entries } = await begun({ configuration, flowEvents: false });
       assert.equal(entries.isFollowed, isFollowed);
     });
   }
 
   test('follows flows only while a configuration wants that, and counts what it missed meanwhile', async () => {
-    const consuming = raw({}, { probe: 'alive' });
-    const { clock, entries, mirror, placed, started, update } = setUp({
+    const consuming = oneRule({ rule: { probe: 'alive' } });
+    const { clock, entries, mirror, update, placed, begin } = await begun({
       ...{ configuration: consuming, flowEvents: false },
     });
-    await started();
-    const [first, second] = [placed({ id: 5 }), placed({ id: 6, sourcePort: 7 })];
-    entries.begin(first);
+    const first = begin({ id: 5 });
     assert.equal(mirror.count(), 1);
-    update(raw());
+    update(oneRule());
     assert.equal(entries.isFollowed, false);
-    entries.begin(second);
+    const second = begin({ id: 6, sourcePort: 7 });
     entries.end(first);
     assert.equal(mirror.count(), 1);
     // Ends are not reported: one list that lacks a flow is enough.

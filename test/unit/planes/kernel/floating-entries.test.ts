@@ -5,7 +5,7 @@ import type { ConntrackEntry } from '../../../../src/planes/netfilter/conntrack.
 import { compileProgram } from '../../../../src/planes/kernel/program.js';
 import type { KernelOptions } from '../../../../src/model/configuration.js';
 import type { Tool, ToolOutcome, Tools } from '../../../../src/planes/netfilter/tools.js';
-import { KernelStates } from '../../../support/kernel-states.js';
+import { KernelStates, oneRule } from '../../../support/kernel-states.js';
 
 const states = await KernelStates.create();
 
@@ -23,11 +23,7 @@ const LISTING = `table inet haports {
 }
 `;
 
-const RAW = {
-  frontends: [{ name: 'hub', address: '10.9.0.10' }],
-  backendPools: [{ name: 'nvas', backends: [{ address: '10.2.0.11' }] }],
-  rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true }],
-};
+const RAW = oneRule();
 
 class ListingTools implements Tools {
   readonly commands: string[] = [];

@@ -35,6 +35,9 @@ describe('the ruleset of a configuration', () => {
           networks.map((text) => parseCidr(text) ?? assert.fail(text)),
         );
       const up = setup();
+      // nft takes two chains of one name for one.
+      const chains = Array.from(up.structure.matchAll(/^ {2}chain (\S+) /gm), ([, chain]) => chain);
+      assert.equal(new Set(chains).size, chains.length);
       const parts = [`# ${title}\n\n${setupText(up, { full: false })}`];
       for (const { title: change, ...conditions } of changes) {
         // Whatever becomes of backends, elements differ, and the structure stays.

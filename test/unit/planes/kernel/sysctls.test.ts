@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { compileProgram, type KernelProgram } from '../../../../src/planes/kernel/program.js';
+import { compileProgram } from '../../../../src/planes/kernel/program.js';
 import {
   neededSysctls,
   setSysctls,
@@ -9,7 +9,7 @@ import {
   wrongSysctls,
 } from '../../../../src/planes/kernel/machine.js';
 import type { Tools } from '../../../../src/planes/netfilter/tools.js';
-import { KernelStates } from '../../../support/kernel-states.js';
+import { KernelStates, oneRule } from '../../../support/kernel-states.js';
 
 /** A machine with these settings. */
 function machine(settings: Map<string, number>): Tools {
@@ -34,15 +34,7 @@ describe('sysctls of the kernel plane', () => {
     states = await KernelStates.create();
   });
 
-  function input(backend: string): KernelProgram {
-    return compileProgram(
-      states.state({
-        frontends: [{ name: 'hub', address: '10.9.0.10' }],
-        backendPools: [{ name: 'nvas', backends: [{ name: 'b1', address: backend }] }],
-        rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', haPorts: true }],
-      }),
-    );
-  }
+  const input = (backend: string) => compileProgram(states.state(oneRule({ backends: [backend] })));
 
   test('wrongSysctls() says what is otherwise, with the command, and what is fatal', async () => {
     const settings = new Map([

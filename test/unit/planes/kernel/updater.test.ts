@@ -7,7 +7,7 @@ import { parseConntrackEntry, type EntryFilter } from '../../../../src/planes/ne
 import type { Stage } from '../../../../src/planes/netfilter/reconciler.js';
 import type { KernelSetup } from '../../../../src/planes/netfilter/setup.js';
 import { FakeClock } from '../../../support/fake-clock.js';
-import { KernelStates } from '../../../support/kernel-states.js';
+import { KernelStates, oneRule } from '../../../support/kernel-states.js';
 import { NO_FLOWS } from '../../../support/no-flows.js';
 import type { Conditions } from '../../../support/state-factory.js';
 
@@ -64,14 +64,8 @@ describe('KernelUpdater', () => {
     rule: object = {},
     hosts = [11, 12, 13],
   ): Parameters<KernelUpdater['update']>[0] {
-    const raw = {
-      frontends: [{ name: 'hub', address: '10.9.0.10' }],
-      probes: [{ name: 'alive', protocol: 'tcp', port: 80 }],
-      backendPools: [
-        { name: 'nvas', backends: hosts.map((n) => ({ name: `b${n}`, address: `10.2.0.${n}` })) },
-      ],
-      rules: [{ name: 'all', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true, ...rule }],
-    };
+    const backends = hosts.map((host) => `10.2.0.${host}`);
+    const raw = oneRule({ backends, rule: { probe: 'alive', ...rule } });
     return states.state(raw, { tableSize: 251 }, conditions);
   }
 

@@ -6,6 +6,8 @@ import {
   forgetFlows,
   markFilter,
   parseConntrackEntry,
+  type ConntrackEntry,
+  type EntryDirection,
 } from '../../../../src/planes/netfilter/conntrack.js';
 import type { FlowOrigin } from '../../../../src/model/flow.js';
 import type { Follower, Tool, ToolOutcome, Tools } from '../../../../src/planes/netfilter/tools.js';
@@ -39,63 +41,68 @@ describe('parseConntrackEntry()', () => {
     });
   });
 
-  test('reads what a flow carried, how it ended and how long it was', () => {
-    const entry = parseConntrackEntry(
-      '[DESTROY] tcp      6 TIME_WAIT src=10.1.0.2 dst=10.9.0.10 sport=50878 dport=80 packets=6 bytes=325 ' +
+  const cases: readonly {
+    readonly title: string;
+    readonly line: string;
+    readonly entry: Partial<Omit<ConntrackEntry, 'original' | 'reply'>>;
+    readonly original?: Partial<EntryDirection>;
+    readonly reply?: Partial<EntryDirection>;
+  }[] = [
+    {
+      title: 'what a flow carried, how it ended and how long it was',
+      line:
+        '[DESTROY] tcp      6 TIME_WAIT src=10.1.0.2 dst=10.9.0.10 sport=50878 dport=80 packets=6 bytes=325 ' +
         'src=10.2.0.11 dst=10.1.0.2 sport=80 dport=50878 packets=4 bytes=221 [ASSURED] mark=305397761 ' +
         'delta-time=5 [start=Fri Nov 20 14:48:48 2026] [stop=Fri Nov 20 14:48:53 2026] id=4010227144',
-    );
-    assert.equal(entry?.event, 'gone');
-    assert.equal(entry.state, 'TIME_WAIT');
-    assert.equal(entry.remainingSeconds, -1);
-    assert.deepEqual([entry.original.packets, entry.original.bytes], [6, 325]);
-    assert.deepEqual([entry.reply.packets, entry.reply.bytes], [4, 221]);
-    assert.deepEqual([entry.unreplied, entry.byProgram], [false, false]);
-    assert.equal(entry.ageSeconds, 5);
-    assert.equal(entry.id, 4010227144);
-  });
-
-  test('tells what a program deleted', () => {
-    const entry = parseConntrackEntry(
-      '[DESTROY] udp      17 27 src=10.1.0.2 dst=10.9.0.10 sport=37269 dport=53 packets=1 bytes=29 [UNREPLIED] ' +
+      entry: {
+        ...{ event: 'gone', state: 'TIME_WAIT', remainingSeconds: -1, ageSeconds: 5, id: 4010227144 },
+        ...{ unreplied: false, byProgram: false },
+      },
+      original: { packets: 6, bytes: 325 },
+      reply: { packets: 4, bytes: 221 },
+    },
+    {
+      title: 'what a program deleted',
+      line:
+        '[DESTROY] udp      17 27 src=10.1.0.2 dst=10.9.0.10 sport=37269 dport=53 packets=1 bytes=29 [UNREPLIED] ' +
         'src=10.2.0.12 dst=10.1.0.2 sport=53 dport=37269 packets=0 bytes=0 mark=305397762 delta-time=2 ' +
         'id=829629934 [USERSPACE] portid=3013831975',
-    );
-    assert.deepEqual(
-      [entry?.event, entry?.protocol, entry?.byProgram, entry?.id],
-      ['gone', 17, true, 829629934],
-    );
-    assert.equal(entry?.remainingSeconds, 27);
-  });
-
-  test('reads protocols without ports, and does not take their id for that of the entry', () => {
-    const entry = parseConntrackEntry(
-      'icmp     1 29 src=10.1.0.2 dst=10.9.0.10 type=8 code=0 id=5624 packets=1 bytes=84 src=10.2.0.11 ' +
+      entry: { event: 'gone', protocol: 17, byProgram: true, id: 829629934, remainingSeconds: 27 },
+    },
+    {
+      title: 'protocols without ports, and does not take their id for that of the entry',
+      line:
+        'icmp     1 29 src=10.1.0.2 dst=10.9.0.10 type=8 code=0 id=5624 packets=1 bytes=84 src=10.2.0.11 ' +
         'dst=10.1.0.2 type=0 code=0 id=5624 packets=1 bytes=84 mark=305397761 delta-time=0 use=1 id=1833678818',
-    );
-    assert.equal(entry?.event, 'listed');
-    assert.equal(entry.protocol, 1);
-    assert.equal(entry.id, 1833678818);
-    assert.deepEqual([entry.original.sourcePort, entry.original.bytes, entry.reply.bytes], [0, 84, 84]);
-    assert.equal(
-      parseConntrackEntry(
-        'unknown  253 600 src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=1.1.1.1 mark=1 use=1 id=7',
-      )?.protocol,
-      253,
-    );
-  });
-
-  test('reads IPv6, and entries that are listed without an answer', () => {
-    const entry = parseConntrackEntry(
-      'tcp      6 9 SYN_SENT src=fd01::2 dst=fd09::10 sport=1 dport=2 [UNREPLIED] src=fd02::11 dst=fd01::2 ' +
+      entry: { event: 'listed', protocol: 1, id: 1833678818 },
+      original: { sourcePort: 0, bytes: 84 },
+      reply: { bytes: 84 },
+    },
+    {
+      title: 'protocols without a name',
+      line: 'unknown  253 600 src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=1.1.1.1 mark=1 use=1 id=7',
+      entry: { protocol: 253 },
+    },
+    {
+      title: 'IPv6, and entries that are listed without an answer',
+      line:
+        'tcp      6 9 SYN_SENT src=fd01::2 dst=fd09::10 sport=1 dport=2 [UNREPLIED] src=fd02::11 dst=fd01::2 ' +
         'sport=2 dport=1 mark=7 use=1 id=3',
-    );
-    assert.equal(entry?.event, 'listed');
-    assert.equal(entry.original.source, 'fd01::2');
-    assert.equal(entry.reply.source, 'fd02::11');
-    assert.equal(entry.unreplied, true);
-    assert.equal(entry.remainingSeconds, 9);
-  });
+      entry: { event: 'listed', unreplied: true, remainingSeconds: 9 },
+      original: { source: 'fd01::2' },
+      reply: { source: 'fd02::11' },
+    },
+  ];
+  for (const { title, line, entry, original, reply } of cases) {
+    test(`reads ${title}`, () => {
+      const found = parseConntrackEntry(line) ?? assert.fail();
+      assert.deepEqual(found, {
+        ...{ ...found, ...entry },
+        original: { ...found.original, ...original },
+        reply: { ...found.reply, ...reply },
+      });
+    });
+  }
 
   test('takes nothing else for an entry', () => {
     const lines = [

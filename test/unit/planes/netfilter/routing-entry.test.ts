@@ -1,11 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  backendRoute,
-  backendRule,
   backendTable,
   instanceTag,
-  ipCommandLine,
   isBackendTable,
   tableOf,
 } from '../../../../src/planes/netfilter/routing.js';
@@ -34,15 +31,4 @@ test('backendTable() is another for each backend, and no table of another kind',
     assert.equal(isBackendTable(instanceTag('other'), table), false);
   }
   for (const table of [tag, 253, 254, 255, Number.NaN]) assert.equal(isBackendTable(tag, table), false);
-});
-
-test('backendRule() and backendRoute() send what has the mark to the gateway', () => {
-  assert.equal(
-    ipCommandLine('add', backendRule(4, 0x12340001, 2_147_549_185)),
-    'ip -4 rule add pref 680 fwmark 0x12340001 lookup 2147549185 protocol 104',
-  );
-  assert.equal(
-    ipCommandLine('replace', backendRoute(6, 'fd02::11', 2_147_549_185)),
-    'ip -6 route replace default via fd02::11 table 2147549185 proto 104',
-  );
 });

@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { systemTools, type Follower } from '../../../../src/planes/netfilter/tools.js';
+import { systemTools, type Follower, type Tool } from '../../../../src/planes/netfilter/tools.js';
 import { hasCommand, runCommand } from '../../../support/commands.js';
 import { eventually, within } from '../../../support/deadline.js';
 
@@ -60,6 +60,22 @@ describe('systemTools()', () => {
     };
   }
 
+  /** Follows a tool to its end. */
+  async function followed(tool: Tool, args: readonly string[]) {
+    const seen = follower();
+    tools.follow(tool, args, seen);
+    return { ...seen, evidence: await within(seen.end, 5000, 'the end') };
+  }
+
+  async function inPath<T>(bin: string, act: () => Promise<T>): Promise<T> {
+    process.env['PATH'] = bin;
+    try {
+      return await act();
+    } finally {
+      process.env['PATH'] = `${folder}:${path}`;
+    }
+  }
+
   async function followedPid(): Promise<number> {
     return eventually(
       async () => Number(await readFile(join(folder, 'pid'), 'utf8')) || undefined,
@@ -92,9 +108,7 @@ describe('systemTools()', () => {
   });
 
   test('run() tells ENOENT where the tool is not installed', async () => {
-    process.env['PATH'] = '/nonexistent';
-    const outcome = await tools.run('sysctl', []);
-    process.env['PATH'] = `${folder}:${path}`;
+    const outcome = await inPath('/nonexistent', () => tools.run('sysctl', []));
     assert.deepEqual(outcome, { exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' });
   });
 
@@ -110,11 +124,10 @@ describe('systemTools()', () => {
   });
 
   test('follow() gives whole lines and complaints, and tells how the tool ended', async () => {
-    const seen = follower();
-    tools.follow('conntrack', [folder, 'end'], seen);
-    assert.equal(await within(seen.end, 5000, 'the end'), 'exit code 7');
-    assert.deepEqual(seen.lines, ['one', 'two', 'half']);
-    assert.deepEqual(seen.complaints, ['WARNING: lost']);
+    const { evidence, lines, complaints } = await followed('conntrack', [folder, 'end']);
+    assert.equal(evidence, 'exit code 7');
+    assert.deepEqual(lines, ['one', 'two', 'half']);
+    assert.deepEqual(complaints, ['WARNING: lost']);
   });
 
   for (const wrapped of [true, false]) {
@@ -129,13 +142,8 @@ describe('systemTools()', () => {
         }
         await symlink(found.stdout.trim(), join(bin, 'setpriv'));
       }
-      process.env['PATH'] = bin;
-      const seen = follower();
-      tools.follow('sysctl', [], seen);
-      const end = await within(seen.end, 5000, 'the end');
-      process.env['PATH'] = `${folder}:${path}`;
-      assert.equal(end, 'ENOENT');
-      assert.deepEqual(seen.complaints, []);
+      const { evidence, complaints } = await inPath(bin, () => followed('sysctl', []));
+      assert.deepEqual([evidence, complaints], ['ENOENT', []]);
     });
   }
 
@@ -143,12 +151,8 @@ describe('systemTools()', () => {
     const bin = join(folder, 'plain');
     await mkdir(bin);
     await symlink(join(folder, 'conntrack'), join(bin, 'conntrack'));
-    process.env['PATH'] = bin;
-    const seen = follower();
-    tools.follow('conntrack', [folder, 'end'], seen);
-    assert.equal(await within(seen.end, 5000, 'the end'), 'exit code 7');
-    process.env['PATH'] = `${folder}:${path}`;
-    assert.deepEqual(seen.lines, ['one', 'two', 'half']);
+    const { evidence, lines } = await inPath(bin, () => followed('conntrack', [folder, 'end']));
+    assert.deepEqual([evidence, lines], ['exit code 7', ['one', 'two', 'half']]);
   });
 
   test('follow() ends the tool when told to stop, and says no more', async () => {

@@ -1,58 +1,9 @@
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { connect, type Server } from 'node:net';
-import type { Server as HttpServer } from 'node:http';
 import { basename, dirname, join } from 'node:path';
-import { formatEndpoint } from '../model/address.js';
-import type { ListenAddress } from '../model/configuration.js';
 import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
 import type { SocketFiles } from '../runtime/files.js';
-
-/** How long answers under way may take when a server stops. */
-const STOP_GRACE_MS = 1000;
-
-/**
- * Makes the server that `create` gives listen on an address. Rejects with `LB_LISTEN_FAILED` where that is not possible,
- * in words that name `purpose` and the `key` of the configuration. Resolves with the port, also for port 0.
- */
-export async function listenOn(
-  create: () => HttpServer,
-  { address, port }: ListenAddress,
-  { purpose, key }: { readonly purpose: string; readonly key: string },
-): Promise<number> {
-  try {
-    const server = create();
-    await listening(server, () => server.listen({ host: address.text, port, exclusive: true }));
-    const bound = server.address();
-    return bound === null || typeof bound === 'string' ? port : bound.port;
-  } catch (cause) {
-    const found = errorCode(cause) ?? errorMessage(cause);
-    const message = `Cannot listen for ${purpose} on ${formatEndpoint(address, port)} (${found}): "${key}" must be a free address and port of this machine`;
-    throw new BalancerError(message, { code: 'LB_LISTEN_FAILED', source: 'system', cause });
-  }
-}
-
-/** Stops listening, lets answers under way end, then closes what is left. Never rejects. */
-export function closeServer(server: HttpServer): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS);
-    server.close(() => {
-      clearTimeout(timer);
-      resolve();
-    });
-    server.closeIdleConnections();
-  });
-}
-
-function listening(server: Server, listen: () => void): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    server.once('listening', () => {
-      server.off('error', reject);
-      resolve();
-    });
-    listen();
-  });
-}
 
 /** sun_path of Linux holds 108 bytes, one of them the zero at the end (unix(7)). */
 const MAX_PATH_BYTES = 107;
@@ -121,7 +72,7 @@ export class UnixSocketListener {
     if (refusal === undefined) throw this.#failed('another process answers there');
     // Refused: bound once, and closed since. Everything else, a full backlog (EAGAIN) too, is no proof of that.
     if (refusal !== 'ECONNREFUSED' && refusal !== 'ENOENT') {
-      throw this.#failed(`whether another process listens there cannot be told (${refusal})`);
+      throw this.#failed(`another process may be listening there (${refusal})`);
     }
   }
 
@@ -138,15 +89,14 @@ function temporaryName(path: string): string {
 }
 
 /** Libuv binds within the call, so nothing else of this thread is made with this umask. */
-function bind(server: Server, path: string): Promise<void> {
-  return listening(server, () => {
-    const umask = process.umask(OWNER_ONLY_UMASK);
-    try {
-      server.listen({ path });
-    } finally {
-      process.umask(umask);
-    }
-  });
+async function bind(server: Server, path: string): Promise<void> {
+  const umask = process.umask(OWNER_ONLY_UMASK);
+  try {
+    server.listen({ path });
+  } finally {
+    process.umask(umask);
+  }
+  await once(server, 'listening');
 }
 
 /** The system's code; undefined: a process answers. */
