@@ -118,7 +118,9 @@ async function httpTarget(
     throw usageError(`Cannot use "${text}": it must be an address such as http://127.0.0.1:9901`);
   }
   const [token, ca] = await Promise.all(
-    [options.tokenFile, options.ca].map(async (path) => path && (await readNamedFile(deps, path))),
+    [options.tokenFile, options.ca].map(async (path) =>
+      path === undefined ? path : await readNamedFile(deps, path),
+    ),
   );
   if (token !== undefined && url.protocol === 'http:' && !isOnThisMachine(url.hostname)) {
     throw usageError(`Cannot use "${text}": a token may leave this machine only by https`);

@@ -1,5 +1,12 @@
 import { formatEndpoint, isWildcard, type IpAddress } from '../model/address.js';
-import type { Backend, BackendPool, Configuration, Frontend, Probe } from '../model/configuration.js';
+import type {
+  Backend,
+  BackendPool,
+  Configuration,
+  Frontend,
+  KernelOptions,
+  Probe,
+} from '../model/configuration.js';
 import {
   OUT_OF_TIME,
   examineHost,
@@ -11,23 +18,36 @@ import {
   problem,
   warning,
   withinTime,
+  type ConnectOutcome,
   type DoctorFinding,
   type DoctorMachine,
   type DoctorSection,
-  type ConnectOutcome,
 } from './machine.js';
 import {
-  withForeignAddress,
   connectFromForeignAddress,
   connectThrough,
   pathMtuFinding,
   removeLeftovers,
+  withForeignAddress,
 } from './paths.js';
 
 export interface DoctorReport {
   /** No problem was found. */
   readonly healthy: boolean;
   readonly sections: readonly DoctorSection[];
+}
+
+export interface DoctorOptions {
+  /** TCP port that is tried. @default the probe's, or the rule's first, or 80 */
+  readonly port?: number;
+  /** Whether routes may be changed for a moment. */
+  readonly paths: 'tried' | 'not-tried';
+}
+
+/** What all checks work with. */
+interface Scope extends DoctorOptions {
+  readonly machine: DoctorMachine;
+  readonly configuration: Configuration;
 }
 
 /** For all backends together: each takes some six seconds at most, all at a time. */
@@ -37,138 +57,115 @@ const LIMIT_MS = 20_000;
 export async function examine(
   unbounded: DoctorMachine,
   configuration: Configuration,
-  options: BackendOptions,
+  options: DoctorOptions,
 ): Promise<DoctorReport> {
   const machine = withinTime(unbounded, LIMIT_MS);
   const isKernel = configuration.kernel !== undefined;
-  const paths =
-    isKernel && options.paths === 'tried' && (await mayAdminister(machine)) ? 'tried' : 'not-tried';
-  const [host, frontends, backends, needed] = await Promise.all([
+  const mayTry = isKernel && options.paths === 'tried' && (await mayAdminister(machine));
+  const scope: Scope = { ...options, machine, configuration, paths: mayTry ? 'tried' : 'not-tried' };
+  const [host, frontends, backends, needs] = await Promise.all([
     examineHost(machine, configuration),
-    examineFrontends(machine, configuration),
-    backendSections(machine, configuration, { ...options, paths }),
-    needs(machine, configuration),
+    frontendSections(scope),
+    backendSections(scope),
+    needSections(scope),
   ]);
   const missing =
-    isKernel && paths === 'not-tried'
+    isKernel && !mayTry
       ? [note('Paths were not tried: that changes routes for a moment and needs CAP_NET_ADMIN')]
       : [];
   const sections = [
     { title: 'This machine', findings: [...host, ...missing] },
     ...frontends,
     ...backends,
-    ...needed,
+    ...needs,
   ];
   const healthy = !sections.some(({ findings }) => findings.some(({ level }) => level === 'problem'));
   return { healthy, sections };
 }
 
-async function backendSections(
-  machine: DoctorMachine,
-  configuration: Configuration,
-  options: BackendOptions,
-): Promise<readonly DoctorSection[]> {
-  const look = (): Promise<readonly DoctorSection[]> => examineBackends(machine, configuration, options);
-  if (options.paths === 'not-tried') return look();
+async function backendSections(scope: Scope): Promise<readonly DoctorSection[]> {
+  const { machine, configuration, paths } = scope;
+  if (paths === 'not-tried') return examineBackends(scope);
   await removeLeftovers(machine);
-  if (configuration.kernel?.mode !== 'nat') return look();
-  return withForeignAddress(machine, 4, () => withForeignAddress(machine, 6, look));
+  if (configuration.kernel?.mode !== 'nat') return examineBackends(scope);
+  return withForeignAddress(machine, 4, () => withForeignAddress(machine, 6, () => examineBackends(scope)));
 }
 
 /** What backends must have, whether they have it or not. */
-async function needs(machine: DoctorMachine, configuration: Configuration): Promise<DoctorSection[]> {
-  const sections = configuration.backendPools.map(async (pool): Promise<DoctorSection> => {
-    const findings = [
-      ...floatingNeeds(configuration, pool),
-      ...(await probeNeeds(machine, configuration, pool)),
-    ];
-    return { title: `What each backend of pool ${pool.name} needs`, findings };
-  });
-  return (await Promise.all(sections)).filter(({ findings }) => findings.length > 0);
+async function needSections(scope: Scope): Promise<readonly DoctorSection[]> {
+  const sections = await Promise.all(
+    scope.configuration.backendPools.map(async (pool) => ({
+      title: `What each backend of pool ${pool.name} needs`,
+      findings: [...floatingNeeds(scope, pool), ...(await probeNeeds(scope, pool))],
+    })),
+  );
+  return sections.filter(({ findings }) => findings.length > 0);
 }
 
-function floatingNeeds(configuration: Configuration, pool: BackendPool): DoctorFinding[] {
-  const mode = configuration.kernel?.mode;
-  if (mode !== 'floating-l2' && mode !== 'floating-routed') return [];
+function floatingNeeds({ configuration }: Scope, pool: BackendPool): readonly DoctorFinding[] {
   const addresses = frontendsOf(configuration, pool).map(({ address }) => address);
-  if (addresses.length === 0) return [];
-  return [
-    note(
-      "The frontend's address on its loopback, not announced, and no reverse path filter",
-      ...floatingAdvice(addresses),
-    ),
-  ];
+  if (!answersPastUs(configuration) || addresses.length === 0) return [];
+  const text = "The frontend's address on its loopback, not announced, and no reverse path filter";
+  return [note(text, ...floatingAdvice(addresses))];
 }
 
-async function probeNeeds(
-  machine: DoctorMachine,
-  configuration: Configuration,
-  pool: BackendPool,
-): Promise<DoctorFinding[]> {
+async function probeNeeds({ machine, configuration }: Scope, pool: BackendPool): Promise<DoctorFinding[]> {
   const probes = probesOf(configuration, pool);
   const [backend] = pool.backends;
   if (backend === undefined || probes.length === 0) return [];
   const route = await routeTo(machine, backend.address);
-  const source = probeSource(probes, route?.source);
+  const source = probeSource(probes, route);
   if (source === undefined) return [];
   const device = route?.device === undefined ? '' : ` on ${route.device}`;
   const text = `Probes come from ${source}${device}: its firewall must let them in, and its answers must leave by the interface they came in`;
-  return [note(text, ...probeAdvice(backend, probes, source))];
+  return [note(text, ...probeAdvice(backend, probes, route))];
 }
 
-export interface BackendOptions {
-  /** TCP port that is tried. @default the probe's, or the rule's first, or 80 */
-  readonly port?: number;
-  /** Whether routes may be changed for a moment. */
-  readonly paths: 'tried' | 'not-tried';
-}
-
-/** Each backend: whether it is alive, whether flows reach it, and whether their answers come back. */
-async function examineBackends(
-  machine: DoctorMachine,
-  configuration: Configuration,
-  options: BackendOptions,
-): Promise<readonly DoctorSection[]> {
-  const wanted = configuration.backendPools.flatMap((pool) =>
-    pool.backends.map((backend) => ({ pool, backend })),
-  );
-  const mtu = await arrivingMtu(machine, configuration);
-  return Promise.all(
-    wanted.map(async ({ pool, backend }, index) => ({
-      title: `Backend ${pool.name}/${backend.name}, ${backend.address.text}`,
-      findings: await examineBackend(machine, { configuration, pool, backend, options, index, mtu }),
-    })),
-  );
-}
-
-interface OneBackend {
-  readonly configuration: Configuration;
+/** One backend, what is known of it, and where flows arrive for it. */
+interface BackendScope extends Scope {
   readonly pool: BackendPool;
   readonly backend: Backend;
-  readonly options: BackendOptions;
   /** Of all backends. */
   readonly index: number;
   /** Of the interface where flows arrive. */
   readonly mtu: number | undefined;
+  readonly route: RouteFacts | undefined;
+  readonly probes: readonly Probe[];
+  /** That is tried. */
+  readonly port: number;
+  /** A connection to the backend itself. */
+  readonly direct: Promise<ConnectOutcome>;
 }
 
-async function examineBackend(machine: DoctorMachine, one: OneBackend): Promise<DoctorFinding[]> {
-  const { configuration, pool, backend } = one;
-  const { address } = backend;
-  const port = portOf(one);
-  const route = await routeTo(machine, address);
-  const direct = machine.connect({ to: address, port });
-  const probes = probesOf(configuration, pool);
-  const firewall = probeAdvice(backend, probes, route?.source);
-  const [answer, path, flowPath] = await Promise.all([
-    direct,
-    mtuFindings(machine, one, route),
-    pathFindings(machine, one, { direct, port, route }),
-  ]);
+/** Each backend: whether it is alive, whether flows reach it, and whether their answers come back. */
+async function examineBackends(scope: Scope): Promise<readonly DoctorSection[]> {
+  const { machine, configuration } = scope;
+  const arrival = configuration.kernel?.interface;
+  const mtu = arrival === undefined ? undefined : await mtuOf(machine, arrival);
+  const wanted = configuration.backendPools.flatMap((pool) =>
+    pool.backends.map((backend) => ({ pool, backend })),
+  );
+  return Promise.all(
+    wanted.map(async ({ pool, backend }, index) => {
+      const probes = probesOf(configuration, pool);
+      const port = scope.port ?? probes[0]?.port ?? firstPortOf(configuration, pool);
+      const route = await routeTo(machine, backend.address);
+      const direct = machine.connect({ to: backend.address, port });
+      const one: BackendScope = { ...scope, pool, backend, index, mtu, route, probes, port, direct };
+      return {
+        title: `Backend ${pool.name}/${backend.name}, ${backend.address.text}`,
+        findings: await examineBackend(one),
+      };
+    }),
+  );
+}
+
+async function examineBackend(one: BackendScope): Promise<DoctorFinding[]> {
+  const [answer, path, flowPath] = await Promise.all([one.direct, mtuFindings(one), pathFindings(one)]);
   return [
-    directFinding(one, answer, firewall),
+    directFinding(one, answer),
     // Only now a neighbour has been asked for its address.
-    ...(await routeFindings(machine, one, route)),
+    ...(await routeFindings(one)),
     // Of one that is down nothing can be measured.
     ...path.filter(({ level }) => isAlive(answer) || level !== 'note'),
     ...flowPath,
@@ -176,104 +173,90 @@ async function examineBackend(machine: DoctorMachine, one: OneBackend): Promise<
 }
 
 /** Of the path beyond this machine. */
-async function mtuFindings(
-  machine: DoctorMachine,
-  { configuration: { kernel }, backend, mtu }: OneBackend,
-  route: RouteFacts | undefined,
-): Promise<DoctorFinding[]> {
-  if (kernel === undefined || route?.device === undefined || route.type === 'local') return [];
+async function mtuFindings({
+  machine,
+  configuration,
+  backend,
+  mtu,
+  route,
+}: BackendScope): Promise<DoctorFinding[]> {
+  if (configuration.kernel === undefined || route?.device === undefined || route.type === 'local') return [];
   const out = await mtuOf(machine, route.device);
   if (out === undefined) return [];
-  const answers = kernel.mode === 'floating-l2' || kernel.mode === 'floating-routed' ? 'past' : 'through';
+  const answers = answersPastUs(configuration) ? 'past' : 'through';
   return [await pathMtuFinding(machine, { to: backend.address, mtu: Math.min(out, mtu ?? out), answers })];
 }
 
-function portOf({ configuration, pool, options }: OneBackend): number {
-  const [probe] = probesOf(configuration, pool);
-  const rule = configuration.rules.find((one) => one.pool.name === pool.name && !one.haPorts);
+/** That a rule sends to a pool by a port of its own; else 80. */
+function firstPortOf({ rules }: Configuration, pool: BackendPool): number {
+  const rule = rules.find((one) => one.pool.name === pool.name && !one.haPorts);
   const [range] = rule?.ports ?? [];
-  return options.port ?? probe?.port ?? (range === undefined ? 80 : range.first + (rule?.portOffset ?? 0));
+  return rule === undefined || range === undefined ? 80 : range.first + rule.portOffset;
 }
 
-function directFinding(one: OneBackend, direct: ConnectOutcome, firewall: readonly string[]): DoctorFinding {
-  const at = formatEndpoint(one.backend.address, portOf(one));
+function directFinding(
+  { backend, port, probes, route }: BackendScope,
+  direct: ConnectOutcome,
+): DoctorFinding {
+  const at = formatEndpoint(backend.address, port);
   if (direct === 'connected') return fine(`Alive: ${at} accepts connections`);
   if (direct === 'refused') return note(`Alive, but nothing listens on ${at}`);
   if (direct === OUT_OF_TIME) return note(`Not tried: ${direct}. Try fewer backends`);
-  return problem(`No answer from ${at} (${direct}): it is down, or a firewall is in the way`, ...firewall);
+  const text = `No answer from ${at} (${direct}): it is down, or a firewall is in the way`;
+  return problem(text, ...probeAdvice(backend, probes, route));
 }
 
-async function routeFindings(
-  machine: DoctorMachine,
-  { configuration: { kernel }, backend, mtu }: OneBackend,
-  route: RouteFacts | undefined,
-): Promise<DoctorFinding[]> {
+async function routeFindings({
+  machine,
+  configuration: { kernel },
+  backend: { address },
+  mtu,
+  route,
+}: BackendScope): Promise<DoctorFinding[]> {
   if (kernel === undefined) return [];
   if (route === undefined) return [problem('This machine has no route to it')];
   const { device, gateway } = route;
   if (device === undefined || route.type === 'local') return [];
   const findings: DoctorFinding[] = [];
-  if (kernel.mode !== 'nat') {
-    if (gateway !== undefined) {
-      findings.push(
-        problem(
-          `It is behind the gateway ${gateway}: with mode ${kernel.mode} it must be a neighbour of this machine`,
-        ),
-      );
-    } else if ((await neighbourOf(machine, backend.address, device)) === undefined) {
-      findings.push(
-        problem(
-          `No host on ${device} has its address (${backend.address.family === 4 ? 'ARP' : 'neighbour discovery'} gets no answer)`,
-        ),
-      );
-    }
+  if (kernel.mode !== 'nat' && gateway !== undefined) {
+    const text = `It is behind the gateway ${gateway}: with mode ${kernel.mode} it must be a neighbour of this machine`;
+    findings.push(problem(text));
+  } else if (kernel.mode !== 'nat' && (await neighbourOf(machine, address, device)) === undefined) {
+    const asked = address.family === 4 ? 'ARP' : 'neighbour discovery';
+    findings.push(problem(`No host on ${device} has its address (${asked} gets no answer)`));
   }
   if (kernel.mode === 'floating-l2' && kernel.interface !== undefined && device !== kernel.interface) {
     findings.push(problem(`It is on ${device}, and packets are sent out of ${kernel.interface} only`));
   }
   const out = await mtuOf(machine, device);
   if (mtu !== undefined && out !== undefined && out < mtu) {
-    findings.push(
-      warning(
-        `The path to it takes packets of ${out} bytes, and up to ${mtu} bytes arrive: larger ones are lost or fragmented`,
-        `ip link set dev ${device} mtu ${mtu}`,
-      ),
-    );
+    const text = `The path to it takes packets of ${out} bytes, and up to ${mtu} bytes arrive: larger ones are lost or fragmented`;
+    findings.push(warning(text, `ip link set dev ${device} mtu ${mtu}`));
   }
   return findings;
 }
 
 /** What only shows on the path that flows take. */
-async function pathFindings(
-  machine: DoctorMachine,
-  one: OneBackend,
-  seen: {
-    readonly direct: Promise<ConnectOutcome>;
-    readonly port: number;
-    readonly route: RouteFacts | undefined;
-  },
-): Promise<DoctorFinding[]> {
-  const { kernel } = one.configuration;
-  if (one.options.paths === 'not-tried' || kernel === undefined) return [];
-  if (kernel.mode === 'nat') return kernel.returnPath === 'route' ? returnFindings(machine, one, seen) : [];
-  if (kernel.mode === 'next-hop' || seen.route?.gateway !== undefined) return [];
-  const frontends = frontendsOf(one.configuration, one.pool).filter(
-    ({ address }) => address.family === one.backend.address.family,
+async function pathFindings(one: BackendScope): Promise<DoctorFinding[]> {
+  const { configuration, paths, route, pool, backend } = one;
+  const { kernel } = configuration;
+  if (paths === 'not-tried' || kernel === undefined) return [];
+  if (kernel.mode === 'nat') return kernel.returnPath === 'route' ? returnFindings(one) : [];
+  if (kernel.mode === 'next-hop' || route?.gateway !== undefined) return [];
+  const frontends = frontendsOf(configuration, pool).filter(
+    ({ address }) => address.family === backend.address.family,
   );
-  return Promise.all(frontends.map((frontend) => throughFinding(machine, one, frontend, seen)));
+  return Promise.all(frontends.map((frontend) => throughFinding(one, frontend)));
 }
 
 async function throughFinding(
-  machine: DoctorMachine,
-  one: OneBackend,
+  { machine, backend, index, port, direct }: BackendScope,
   { address, name }: Frontend,
-  { direct, port }: { readonly direct: Promise<ConnectOutcome>; readonly port: number },
 ): Promise<DoctorFinding> {
   const at = formatEndpoint(address, port);
   if ((await routeTo(machine, address))?.type === 'local') {
     return note(`The path through ${address.text} cannot be tried from here, where that address is local`);
   }
-  const { backend, index } = one;
   const answer = await connectThrough(machine, { frontend: address, backend: backend.address, port, index });
   if (isAlive(answer)) return fine(`It answers as ${at} (${answer}): floating IP works`);
   if (answer === OUT_OF_TIME) return note(`Whether it answers as ${at} was not tried: ${answer}`);
@@ -284,11 +267,7 @@ async function throughFinding(
   );
 }
 
-async function returnFindings(
-  machine: DoctorMachine,
-  { backend }: OneBackend,
-  { direct, port }: { readonly direct: Promise<ConnectOutcome>; readonly port: number },
-): Promise<DoctorFinding[]> {
+async function returnFindings({ machine, backend, port, direct }: BackendScope): Promise<DoctorFinding[]> {
   const [answer, own] = await Promise.all([
     connectFromForeignAddress(machine, { backend: backend.address, port }),
     direct,
@@ -302,10 +281,6 @@ async function returnFindings(
       'or here: dataPlane.kernel.returnPath "masquerade", which hides the client',
     ),
   ];
-}
-
-async function arrivingMtu(machine: DoctorMachine, { kernel }: Configuration): Promise<number | undefined> {
-  return kernel?.interface === undefined ? undefined : mtuOf(machine, kernel.interface);
 }
 
 async function mtuOf(machine: DoctorMachine, device: string): Promise<number | undefined> {
@@ -341,68 +316,51 @@ function textOf(value: unknown): string | undefined {
 }
 
 /** Whether the addresses that flows arrive at are where the mode needs them. */
-async function examineFrontends(
-  machine: DoctorMachine,
-  configuration: Configuration,
-): Promise<readonly DoctorSection[]> {
-  if (configuration.kernel === undefined) return [];
+async function frontendSections({ machine, configuration }: Scope): Promise<readonly DoctorSection[]> {
+  const { kernel, frontends } = configuration;
+  if (kernel === undefined) return [];
   return Promise.all(
-    configuration.frontends.map(async (frontend) => ({
-      title: `Frontend ${frontend.name}, ${frontend.address.text}`,
-      findings: await examineFrontend(machine, configuration, frontend),
+    frontends.map(async ({ name, address }) => ({
+      title: `Frontend ${name}, ${address.text}`,
+      findings: await addressFindings(machine, kernel.mode, address),
     })),
   );
 }
 
-async function examineFrontend(
+async function addressFindings(
   machine: DoctorMachine,
-  { kernel }: Configuration,
-  { address }: Frontend,
+  mode: KernelOptions['mode'],
+  address: IpAddress,
 ): Promise<DoctorFinding[]> {
   if (isWildcard(address)) {
-    return [
-      fine(kernel?.mode === 'next-hop' ? 'Stands for destinations beyond' : 'All addresses of this machine'),
-    ];
+    return [fine(mode === 'next-hop' ? 'Stands for destinations beyond' : 'All addresses of this machine')];
   }
   const route = await routeTo(machine, address);
-  if (route?.type === 'local') return local(kernel?.mode, address);
-  const prefix = address.family === 4 ? 32 : 128;
-  const unreachable = `ip -${address.family} route add unreachable ${address.text}/${prefix}`;
+  if (route === undefined) return [fine('Not an address of this machine, and routed nowhere else')];
+  if (route.type === 'local') {
+    if (mode !== 'floating-routed') return [fine('An address of this machine')];
+    const text =
+      'It is an address of this machine, which keeps its packets instead of routing them to a backend';
+    return [problem(text, `ip address del ${address.text}, and have it routed here`)];
+  }
+  const found =
+    route.gateway === undefined && route.device !== undefined
+      ? await onLink(machine, address, route.device)
+      : fine('Not an address of this machine: it must be routed here by the network');
   const guard = note(
     'While haports is not in the kernel, packets to it would be routed on, perhaps in a loop',
-    unreachable,
+    `ip -${address.family} route add unreachable ${address.text}/${address.family === 4 ? 32 : 128}`,
   );
-  if (route === undefined) return [fine('Not an address of this machine, and routed nowhere else')];
-  if (route.gateway === undefined && route.device !== undefined)
-    return [...(await onLink(machine, address, route.device)), guard];
-  return [fine(`Not an address of this machine: it must be routed here by the network`), guard];
-}
-
-function local(mode: string | undefined, address: IpAddress): DoctorFinding[] {
-  if (mode !== 'floating-routed') return [fine('An address of this machine')];
-  return [
-    problem(
-      'It is an address of this machine, which keeps its packets instead of routing them to a backend',
-      `ip address del ${address.text}, and have it routed here`,
-    ),
-  ];
+  return [found, guard];
 }
 
 /** In a network of this machine it is not routed here: some host must answer ARP for it, and not a backend. */
-async function onLink(machine: DoctorMachine, address: IpAddress, device: string): Promise<DoctorFinding[]> {
+async function onLink(machine: DoctorMachine, address: IpAddress, device: string): Promise<DoctorFinding> {
   const owner = await neighbourOf(machine, address, device);
   const text = `It is in a network of ${device}, and not this machine's`;
-  if (owner === undefined) {
-    return [
-      note(`${text}: no client there finds it`, `route it here, or let ${device} have it (floating-l2, nat)`),
-    ];
-  }
-  return [
-    warning(
-      `${text}: ${owner} answers for it, past the balancer`,
-      'on a backend: sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2',
-    ),
-  ];
+  return owner === undefined
+    ? note(`${text}: no client there finds it`, `route it here, or let ${device} have it (floating-l2, nat)`)
+    : warning(`${text}: ${owner} answers for it, past the balancer`, `on a backend: ${KEEP_ARP_QUIET}`);
 }
 
 /** The MAC address that a neighbour has told; undefined: none. */
@@ -429,37 +387,40 @@ function probesOf({ probes, rules }: Configuration, pool: BackendPool): readonly
   return probes.filter((probe) => rules.some((rule) => rule.probe === probe && rule.pool === pool));
 }
 
+/** With floating IP backends answer clients past this machine. */
+function answersPastUs({ kernel }: Configuration): boolean {
+  return kernel?.mode === 'floating-l2' || kernel?.mode === 'floating-routed';
+}
+
+/** So that a backend does not announce the frontend's address. */
+const KEEP_ARP_QUIET = 'sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2';
+const NO_PATH_FILTER =
+  'sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0    # eth0: where packets arrive';
+
 /** With floating IP a backend owns the frontend's address, does not announce it, and accepts packets that arrive for it. */
 function floatingAdvice(addresses: readonly IpAddress[]): readonly string[] {
-  const isIpv4 = addresses.some(({ family }) => family === 4);
-  return [
-    ...addresses.map(({ family, text }) =>
-      family === 4 ? `ip address add ${text}/32 dev lo` : `ip address add ${text}/128 dev lo nodad`,
-    ),
-    ...(isIpv4
-      ? [
-          'sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2',
-          'sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0    # eth0: where packets arrive',
-        ]
-      : []),
-  ];
+  const aliases = addresses.map(({ family, text }) =>
+    family === 4 ? `ip address add ${text}/32 dev lo` : `ip address add ${text}/128 dev lo nodad`,
+  );
+  return addresses.some(({ family }) => family === 4)
+    ? [...aliases, KEEP_ARP_QUIET, NO_PATH_FILTER]
+    : aliases;
 }
 
 /** What a firewall on the backend must let in so that probes get an answer. */
 function probeAdvice(
   { address }: Backend,
   probes: readonly Probe[],
-  routeSource: string | undefined,
+  route: RouteFacts | undefined,
 ): readonly string[] {
-  const ports = [...new Set(probes.map(({ port }) => port))];
-  const source = probeSource(probes, routeSource);
-  if (ports.length === 0 || source === undefined) return [];
+  const ports = [...new Set(probes.map(({ port }) => port))].join(', ');
+  const source = probeSource(probes, route);
+  if (ports === '' || source === undefined) return [];
   const family = address.family === 4 ? 'ip' : 'ip6';
-  return [
-    `nft add rule inet filter input ${family} saddr ${source} tcp dport { ${ports.join(', ')} } accept`,
-  ];
+  return [`nft add rule inet filter input ${family} saddr ${source} tcp dport { ${ports} } accept`];
 }
 
-function probeSource(probes: readonly Probe[], routeSource: string | undefined): string | undefined {
-  return probes.find(({ sourceAddress }) => sourceAddress !== undefined)?.sourceAddress?.text ?? routeSource;
+function probeSource(probes: readonly Probe[], route: RouteFacts | undefined): string | undefined {
+  const configured = probes.find(({ sourceAddress }) => sourceAddress !== undefined);
+  return configured?.sourceAddress?.text ?? route?.source;
 }

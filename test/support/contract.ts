@@ -25,7 +25,8 @@ export function assertShape(schema: z.ZodType, json: unknown): void {
   assert.deepEqual(schema.parse(json), json);
 }
 
-function routeOf(method: string, path: string): Route | undefined {
+/** Undefined where the path is not the API's. */
+export function routeOf(method: string, path: string): Route | undefined {
   return Object.values<Route>(ROUTES).find(
     (route) =>
       route.method === method && new RegExp(`^${route.path.replaceAll(/\{\w+\}/g, '[^/]+')}$`).test(path),

@@ -1,26 +1,19 @@
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { beforeEach, describe, test } from 'node:test';
 import { eventually, within } from '../../support/deadline.js';
 import { anEvent, aStatus } from '../../support/api-answers.js';
-import { FakeAdmin } from './fake-admin.js';
-import { FakeDeps } from './fake-deps.js';
+import { cliLab } from './cli-lab.js';
+import type { FakeDeps } from './fake-deps.js';
 
-let admin: FakeAdmin;
+const lab = cliLab({ haste: 1 });
+const { admin } = lab;
 let deps: FakeDeps;
-
-before(async () => {
-  admin = await new FakeAdmin().start();
-});
-
-after(() => admin.stop());
 
 beforeEach(async () => {
   await eventually(() => admin.streams === 0, 5000, 'the connections of the test before to be closed');
-  admin.answers.set('GET /v1/status', { json: aStatus() });
+  lab.answer('GET /v1/status', aStatus());
   admin.events = [anEvent(1), anEvent(2), anEvent(3)];
-  admin.seen.length = 0;
-  deps = new FakeDeps();
-  deps.env['HAPORTS_SOCKET'] = admin.socket;
+  deps = lab.deps;
 });
 
 function ids(): readonly number[] {

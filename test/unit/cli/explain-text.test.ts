@@ -6,6 +6,7 @@ import { formatExplanation } from '../../../src/cli/explain.js';
 import { explain } from '../../../src/selection/explain.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker } from '../../../src/selection/picker.js';
+import { GoldenFolder } from '../../support/golden.js';
 import {
   aBackend,
   aBackendState,
@@ -16,6 +17,7 @@ import {
   aTuple,
 } from '../selection/fixtures.js';
 
+const golden = new GoldenFolder('test/unit/cli/transcripts', 'txt');
 const picker = new Picker(await createHasher());
 const tuple = aTuple('203.0.113.9:40000', '198.51.100.1:443');
 
@@ -52,50 +54,7 @@ test('formatExplanation() lays out a decision', () => {
     ],
   });
   const state = aState({ configuration, view: { backends, table: Uint16Array.of(0, 1, 1, 0, 1, 1, 1) } });
-  assert.equal(
-    text(state, tuple, 'nvas/10.0.0.1'),
-    `tcp 203.0.113.9:40000 -> 198.51.100.1:443
-             goes to nva-2 at 10.0.0.2:6443, as the next in line, since the
-             first is excluded
-
-Rule         "web" (ports 443)
-             frontend "hub" 198.51.100.1 -> pool "nvas", probe "alive"
-             not "ha-ports": it is an HA-ports rule, a rule that names the port
-             wins
-             port 443 becomes 6443
-Access       admitted: no allow or deny list
-Hash input   five-tuple, not symmetric
-  family               04           IPv4
-  protocol             06           tcp (6)
-  source address       cb007109     203.0.113.9
-  destination address  c6336401     198.51.100.1
-  source port          9c40         40000
-  destination port     01bb         443
-  all bytes            14 bytes
-    0406cb007109c63364019c4001bb
-Hash         xxh32, seed 0: 0x14bb092e = 347801902
-Slot         347801902 mod 7 = 0, owned by nvas/10.0.0.1
-             which is excluded: 1 slot on, slot 1 is nvas/10.0.0.2's
-Candidates   3 in the pool, priority 0 serves
-    nva-1  10.0.0.1
-      probe up, admin none, weight 1, priority 0, 2 slots (28.6 %)
-      skipped: excluded for this flow (tried in vain, or at its cap)
-  > nva-2  10.0.0.2
-      probe up, admin none, weight 4 (configured 1), priority 0,
-      5 slots (71.4 %)
-      chosen
-    nva-3  10.0.0.3
-      probe down, admin none, weight 1, priority 0, no slots
-      skipped: its probe is down; does not keep existing flows (see flow policy)
-Timeouts     idle 4m (default)
-             connect attempt 5s (pool), 3 attempts at most
-             embryonic 10s (limits)
-Idle end     RST to both ends
-Flow policy  tcp: probe-down persist, admin-down persist, removed reset,
-             drain-deadline reset, idle reset
-All down     reset
-State        revision 5, config dddddddddddd`,
-  );
+  golden.compare('explanation', `${text(state, tuple, 'nvas/10.0.0.1')}\n`);
 });
 
 test('formatExplanation() stays within 80 columns with the longest addresses', () => {

@@ -3,19 +3,22 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { successStatus } from '../../../src/api/contract.js';
 import { feedEvent, type FeedEvent } from '../../../src/api/views.js';
-import { assertShape, checkAnswer } from '../../support/contract.js';
+import { assertShape, checkAnswer, routeOf } from '../../support/contract.js';
 
 export interface SeenRequest {
   readonly method: string;
-  /** Without the query. */
   readonly path: string;
+  /** The query, as it was sent, with its `?`. */
+  readonly search: string;
   readonly query: Readonly<Record<string, string>>;
   readonly headers: IncomingMessage['headers'];
   readonly body: string;
 }
 
 export interface Answer {
+  /** @default that of success, as the contract has it */
   readonly status?: number;
   /** JSON; absent: no body. */
   readonly json?: unknown;
@@ -91,6 +94,7 @@ export class FakeAdmin {
     const seen: SeenRequest = {
       method: request.method ?? '',
       path: url.pathname,
+      search: url.search,
       query: Object.fromEntries(url.searchParams),
       headers: request.headers,
       body,
@@ -107,22 +111,27 @@ export class FakeAdmin {
     }
     const known = this.answers.get(`${seen.method} ${seen.path}`);
     const answer = typeof known === 'function' ? await known(seen) : known;
-    const {
-      status = 200,
-      json,
-      text,
-    } = checked(seen, answer ?? problem(404, 'LB_NOT_FOUND', 'This test has no such answer'));
+    const { json, text, ...sent } = checked(
+      seen,
+      answer ?? problem(404, 'LB_NOT_FOUND', 'This test has no such answer'),
+    );
+    const status = sent.status ?? successOf(seen);
     const type = status >= 400 ? 'application/problem+json' : 'application/json';
     response.writeHead(status, { 'content-type': type });
     response.end(text ?? (json === undefined ? '' : JSON.stringify(json)));
   }
 }
 
+function successOf({ method, path }: Pick<SeenRequest, 'method' | 'path'>): number {
+  const route = routeOf(method, path);
+  return route === undefined ? 200 : successStatus(route);
+}
+
 /** The answer, or why it is not what the contract says. */
-function checked({ method, path }: SeenRequest, answer: Answer): Answer {
+function checked({ method, path }: Pick<SeenRequest, 'method' | 'path'>, answer: Answer): Answer {
   if (answer.text !== undefined) return answer;
   try {
-    checkAnswer(method, path, answer.status ?? 200, answer.json);
+    checkAnswer(method, path, answer.status ?? successOf({ method, path }), answer.json);
     return answer;
   } catch (error) {
     return problem(500, 'LB_INTERNAL', `This answer of the test is none of the API: ${String(error)}`);

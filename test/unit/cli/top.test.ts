@@ -1,6 +1,6 @@
 import type { FlowView } from '../../../src/api/views.js';
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, describe, test } from 'node:test';
+import { beforeEach, describe, test } from 'node:test';
 import {
   TOP_START,
   decodeKeys,
@@ -13,8 +13,9 @@ import {
 } from '../../../src/cli/top.js';
 import { eventually, within } from '../../support/deadline.js';
 import { aBackendView, aFlow, aFlowList, aPool, aStatus, NOW_MS } from '../../support/api-answers.js';
-import { FakeAdmin, problem } from './fake-admin.js';
-import { FakeDeps } from './fake-deps.js';
+import { cliLab } from './cli-lab.js';
+import { problem } from './fake-admin.js';
+import type { FakeDeps } from './fake-deps.js';
 
 function aModel(flows: readonly FlowView[], more: Partial<TopModel> = {}): TopModel {
   const data = { status: aStatus(), pools: [aPool()], flows: aFlowList(flows, 500), atMs: NOW_MS };
@@ -195,24 +196,14 @@ describe('renderTop()', () => {
 });
 
 describe('haports top', () => {
-  let admin: FakeAdmin;
+  const lab = cliLab({ haste: 20 });
   let deps: FakeDeps;
-  before(async () => {
-    admin = await new FakeAdmin().start();
-  });
-  after(() => admin.stop());
+  const asked = () => lab.asked('/v1/flows');
   beforeEach(() => {
-    admin.answers.set('GET /v1/status', { json: aStatus() });
-    admin.answers.set('GET /v1/pools', { json: [aPool()] });
-    admin.answers.set('GET /v1/flows', { json: aFlowList([aFlow(1)]) });
-    admin.seen.length = 0;
-    deps = new FakeDeps();
-    deps.env['HAPORTS_SOCKET'] = admin.socket;
-    const { clock } = deps;
-    deps.clock = {
-      ...clock,
-      setTimer: (delayMs, call, options) => clock.setTimer(delayMs / 20, call, options),
-    };
+    lab.answer('GET /v1/status', aStatus());
+    lab.answer('GET /v1/pools', [aPool()]);
+    lab.answer('GET /v1/flows', aFlowList([aFlow(1)]));
+    deps = lab.deps;
   });
 
   /** `top` on a terminal, drawn once. */
@@ -228,14 +219,6 @@ describe('haports top', () => {
     assert.equal(await within(exit, 5000, 'the end of top'), 0);
   }
 
-  test('prints one snapshot where the output is no terminal, and says so', async () => {
-    assert.equal(await deps.run('top'), 0);
-    assert.match(deps.stdout, /^nva-1 +serving/m);
-    assert.match(deps.stdout, /^tcp +192\.0\.2\.7:40001/m);
-    assert.match(deps.stdout, /\n\nOutput is not a terminal: this is one snapshot\n$/);
-    assert.equal(deps.terminal.opened, 0);
-  });
-
   test('--json prints one snapshot', async () => {
     assert.equal(await deps.run('top', '--json', '--sort', 'rate'), 0);
     assert.deepEqual(JSON.parse(deps.stdout), {
@@ -243,7 +226,7 @@ describe('haports top', () => {
       pools: [aPool()],
       flows: aFlowList([aFlow(1)]),
     });
-    assert.equal(admin.seen.find(({ path }) => path === '/v1/flows')?.query['sort'], 'rate');
+    assert.equal(asked()[0]?.query['sort'], 'rate');
   });
 
   for (const [what, end] of [
@@ -265,7 +248,6 @@ describe('haports top', () => {
 
   test('asks again and again, at once for another sort or filter, and not while paused', async () => {
     const [exit] = await onTerminal();
-    const asked = () => admin.seen.filter(({ path }) => path === '/v1/flows');
     await eventually(() => asked().length >= 3, 5000, 'the third question');
     deps.terminal.type('s');
     await eventually(() => asked().at(-1)?.query['sort'] === 'bytes', 5000, 'the question for another sort');
@@ -289,15 +271,15 @@ describe('haports top', () => {
     await quit(exit!);
   });
 
-  test('goes on while the process has no answer, and says so', async () => {
+  test('continues while the process does not answer, and says so', async () => {
     const [exit] = await onTerminal();
-    admin.answers.set('GET /v1/pools', problem(500, 'LB_WORKER_LOST', 'The worker is being replaced'));
+    lab.answer('GET /v1/pools', problem(500, 'LB_WORKER_LOST', 'The worker is being replaced'));
     await eventually(
       () => deps.terminal.screen.includes('The worker is being replaced'),
       5000,
       'the trouble',
     );
-    admin.answers.set('GET /v1/pools', { json: [aPool()] });
+    lab.answer('GET /v1/pools', [aPool()]);
     await eventually(() => !deps.terminal.screen.includes('being replaced'), 5000, 'the end of the trouble');
     await quit(exit!);
   });
@@ -310,13 +292,5 @@ describe('haports top', () => {
     assert.equal(await within(exit!, 5000, 'the end of top'), 1);
     assert.match(deps.stderr, /RangeError: Cannot draw/);
     assert.equal(deps.terminal.closed, 1);
-  });
-
-  test('does not take the terminal over where no process answers', async () => {
-    deps.terminal.isInteractive = true;
-    deps.env['HAPORTS_SOCKET'] = './nobody-there.sock';
-    assert.equal(await deps.run('top'), 1);
-    assert.equal(deps.terminal.opened, 0);
-    assert.match(deps.stderr, /LB_NOT_RUNNING/);
   });
 });
