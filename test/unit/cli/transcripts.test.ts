@@ -21,7 +21,7 @@ import {
 } from '../../support/api-answers.js';
 import { GoldenFolder } from '../../support/golden.js';
 import { example, haExample } from '../../support/example.js';
-import { LogRecorder, randomFlows } from '../control/recorded-flows.js';
+import { LogRecorder, randomFlows } from '../whatif/recorded-flows.js';
 import { settings } from '../control/settings.js';
 import { problem } from './fake-admin.js';
 import { cliLab } from './cli-lab.js';
