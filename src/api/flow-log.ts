@@ -65,6 +65,11 @@ const view = z.object({
         serving: z.boolean(),
         /** What the table was built with. */
         weight: z.number(),
+        /** Before slow start, and whose weight it is. Absent in lines of older versions. */
+        wanted: z.number().optional(),
+        origin: z.enum(['configured', 'operator', 'probe-header']).optional(),
+        /** Per cent of it that slow start lets the backend have; absent: all of it. */
+        ramp: z.number().optional(),
         health: healthState,
         adminState,
         exclusion: z.string().optional(),

@@ -4,7 +4,7 @@ import { BalancerError, errorMessage } from '../model/errors.js';
 import type { ControlEvent, PlaneEvent, PoolServingChanged } from '../model/events.js';
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { ApplyReport, DataPlane, StopReport, UdpStop } from '../planes/contract.js';
-import type { Clock } from '../runtime/clock.js';
+import { inTime, type Clock } from '../runtime/clock.js';
 import { SerialQueue } from '../runtime/queue.js';
 import type { CompilerInputs, ForwardingCompiler } from '../selection/compiler.js';
 import { Overrides } from './overrides.js';
@@ -253,17 +253,12 @@ export class Balancer {
 
   async #firstVerdicts(): Promise<void> {
     const { clock, health } = this.#deps;
-    let cancel: () => void = () => undefined;
-    const grace = new Promise<void>((resolve) => {
-      cancel = clock.setTimer(FIRST_VERDICT_GRACE_MS, resolve);
-    });
-    await Promise.race([health.firstVerdicts(), grace]);
-    cancel();
+    await inTime(health.firstVerdicts(), FIRST_VERDICT_GRACE_MS, clock).catch(() => undefined);
   }
 }
 
 /** Which pool views serve with other members than before; at the first state, all of them. */
-export function servingChanges(
+function servingChanges(
   before: ForwardingState | undefined,
   after: ForwardingState,
 ): readonly PoolServingChanged[] {
@@ -274,18 +269,8 @@ export function servingChanges(
     const { pool, probe, servingPriority, backends } = view;
     const eligible = backends.filter((member) => member.eligible).length;
     const wasDown = known?.backends.every((member) => !member.eligible) === true;
-    const total = backends.length;
-    return [
-      {
-        type: 'pool-serving-changed',
-        pool: pool.name,
-        probe: probe?.name,
-        servingPriority,
-        eligible,
-        total,
-        wasDown,
-      },
-    ];
+    const serving = { pool: pool.name, probe: probe?.name, servingPriority };
+    return [{ type: 'pool-serving-changed', ...serving, eligible, total: backends.length, wasDown }];
   });
 }
 

@@ -38,7 +38,7 @@ export interface DrainRecord extends DrainRequest {
 /** What is known of one backend's flows at a moment. */
 interface Census {
   readonly flows: Record<Protocol, number>;
-  readonly lastNewFlowAtMs?: number;
+  readonly lastNewFlowAtMs?: number | undefined;
 }
 
 interface Drain {
@@ -78,22 +78,32 @@ export class Drains {
     await refresh();
     const census = await this.#census(backend.id);
     const flowsAtStart = census.flows.tcp + census.flows.udp;
-    const drain: Drain = {
-      pool,
-      backend,
-      request,
-      startedAtMs: clock.wallMs(),
-      startedAtMonotonicMs: clock.monotonicMs(),
-      flowsAtStart,
-      forecast: new FinishForecast(flowsAtStart, clock.monotonicMs()),
-      phase: 'draining',
-      census,
-      cancel: () => undefined,
-    };
-    this.#drains.set(backend.id, drain);
+    const begun = { startedAtMs: clock.wallMs(), flowsAtStart, phase: 'draining' } as const;
+    const drain = this.#add({ ...request, pool, backendId: backend.id, ...begun }, backend, census);
     onEvent({ type: 'drain-changed', phase: 'started', drain: this.#status(drain, []) });
     this.#watch(drain);
     return this.#status(drain, await this.#longest(backend.id));
+  }
+
+  /** Continues a drain of another process, whose overrides have been restored. */
+  resume(record: DrainRecord, backend: Backend): void {
+    const drain = this.#add(record, backend, { flows: { tcp: 0, udp: 0 } });
+    if (drain.phase !== 'done') this.#watch(drain);
+  }
+
+  #add(record: DrainRecord, backend: Backend, census: Census): Drain {
+    const { clock } = this.#deps;
+    const { pool, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs } = record;
+    const ageMs = Math.max(0, clock.wallMs() - startedAtMs);
+    const drain: Drain = {
+      ...{ pool, backend, startedAtMs, flowsAtStart, phase, census },
+      request: { deadlineMs, then, spreadMs },
+      startedAtMonotonicMs: clock.monotonicMs() - ageMs,
+      forecast: new FinishForecast(flowsAtStart, clock.monotonicMs()),
+      cancel: () => undefined,
+    };
+    this.#drains.set(backend.id, drain);
+    return drain;
   }
 
   /** The backend gets new flows again; flows that are left stay. False: it was not being drained. */
@@ -124,23 +134,6 @@ export class Drains {
       const { deadlineMs, then, spreadMs } = request;
       return { pool, backendId: backend.id, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs };
     });
-  }
-
-  /** Goes on with a drain of another process, whose overrides have been restored. */
-  resume(record: DrainRecord, backend: Backend): void {
-    const { pool, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs } = record;
-    const { clock } = this.#deps;
-    const ageMs = Math.max(0, clock.wallMs() - startedAtMs);
-    const drain: Drain = {
-      ...{ pool, backend, startedAtMs, flowsAtStart, phase },
-      request: { deadlineMs, then, spreadMs },
-      startedAtMonotonicMs: clock.monotonicMs() - ageMs,
-      forecast: new FinishForecast(flowsAtStart, clock.monotonicMs()),
-      census: { flows: { tcp: 0, udp: 0 } },
-      cancel: () => undefined,
-    };
-    this.#drains.set(backend.id, drain);
-    if (phase !== 'done') this.#watch(drain);
   }
 
   async statuses(): Promise<readonly DrainStatus[]> {
@@ -224,7 +217,7 @@ export class Drains {
       deadlineAtMs: startedAtMs + request.deadlineMs,
       flowsAtStart,
       ...census,
-      ...(inMs === undefined ? {} : { predictedFinishAtMs: this.#deps.clock.wallMs() + inMs }),
+      predictedFinishAtMs: inMs === undefined ? undefined : this.#deps.clock.wallMs() + inMs,
       longest: longest.map(flowView),
     };
   }
@@ -236,11 +229,10 @@ function censusOf(traffic: readonly TrafficCounters[], backendId: string): Censu
   for (const row of traffic) {
     if (row.backendId !== backendId) continue;
     flows[row.protocol] += row.flowsActive;
-    if (row.lastFlowAtMs !== undefined) {
-      lastNewFlowAtMs = Math.max(lastNewFlowAtMs ?? 0, row.lastFlowAtMs);
-    }
+    const { lastFlowAtMs = lastNewFlowAtMs } = row;
+    if (lastFlowAtMs !== undefined) lastNewFlowAtMs = Math.max(lastNewFlowAtMs ?? 0, lastFlowAtMs);
   }
-  return { flows, ...(lastNewFlowAtMs === undefined ? {} : { lastNewFlowAtMs }) };
+  return { flows, lastNewFlowAtMs };
 }
 
 /** Readings kept; the oldest is what the rate is measured from. */

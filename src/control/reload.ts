@@ -1,13 +1,13 @@
 import type { PlanOutcome, PlanReport, ReloadOutcome } from '../api/views.js';
 import type { Finding } from '../config/findings.js';
 import type { ParseResult } from '../config/load.js';
-import { questionKey } from '../health/scheduler.js';
 import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import type { ControlEvent } from '../model/events.js';
 import { allFlows, type DataPlane } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
 import type { Picker } from '../selection/picker.js';
+import { probeQuestions } from '../whatif/diff.js';
 import { planChange } from '../whatif/plan.js';
 import type { Balancer } from './balancer.js';
 import type { Drains } from './drains.js';
@@ -163,14 +163,4 @@ function assertReloadable(plan: PlanReport, maxMoved: number | undefined): void 
 
 function backendIds({ backendPools }: Configuration): ReadonlySet<string> {
   return new Set(backendPools.flatMap(({ backends }) => backends.map(({ id }) => id)));
-}
-
-/** What is asked of whom: the questions of all probes that a rule sees backends through. */
-function probeQuestions({ rules }: Configuration): ReadonlySet<string> {
-  const questions = new Set<string>();
-  for (const { pool, probe } of rules) {
-    if (probe === undefined) continue;
-    for (const { address } of pool.backends) questions.add(questionKey(address, probe));
-  }
-  return questions;
 }

@@ -21,6 +21,8 @@ export interface BackendOverride {
   readonly drain?: DrainStage;
 }
 
+export type WeightOrigin = 'configured' | 'operator' | 'probe-header';
+
 /** Why a backend gets no new flows. */
 export type Exclusion =
   'probe-down' | 'probe-unknown' | 'admin-down' | 'draining' | 'weight-zero' | 'standby';
@@ -30,9 +32,14 @@ export interface BackendState {
   readonly backend: Backend;
   readonly health: HealthState;
   readonly adminState: AdminState;
+  /** The operator's weight, the probe header's or the configured one. */
+  readonly wantedWeight: number;
+  readonly weightOrigin: WeightOrigin;
+  /** How much of that it gets; below 100 in slow start. */
+  readonly rampPercent: number;
   /**
-   * What the table was built with: the operator's weight, the probe header's or the configured one; while a member of
-   * the view is in slow start, a hundred times that, less what a starting member does not get yet. Only proportions count.
+   * What the table was built with: `wantedWeight`; while a member of the view is in slow start, that times `rampPercent`,
+   * so that a part of weight 1 is a whole number too. Only proportions count.
    */
   readonly effectiveWeight: number;
   /** May get new flows if its priority group serves. */

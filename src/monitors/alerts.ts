@@ -153,21 +153,13 @@ export class AlertTracker {
   }
 
   #take(key: string, reading: MonitorReading, nowMs: number): void {
+    const { name, status, evidence } = reading;
     const alert = this.#alerts.get(key);
-    switch (reading.status) {
-      case 'bad':
-        this.#bad(key, alert, reading, nowMs);
-        break;
-      case 'unclear':
-        if (alert === undefined) break;
-        alert.unclearSinceMs ??= nowMs;
-        if (alert.told === undefined || nowMs - alert.unclearSinceMs >= ALERT_RULES[reading.name].againMs) {
-          this.#resolve(key, reading.evidence);
-        }
-        break;
-      case 'fine':
-        this.#resolve(key, reading.evidence);
-        break;
+    if (status === 'bad') this.#bad(key, alert, reading, nowMs);
+    else if (status === 'fine' || alert?.told === undefined) this.#resolve(key, evidence);
+    else {
+      alert.unclearSinceMs ??= nowMs;
+      if (nowMs - alert.unclearSinceMs >= ALERT_RULES[name].againMs) this.#resolve(key, evidence);
     }
   }
 

@@ -20,9 +20,6 @@ export interface CompilerInputs {
   rampPercent?(backend: Backend): number;
 }
 
-/** While a member is in slow start, weights count this much, so that a part of weight 1 is a whole number too. */
-const RAMP_SCALE = 100;
-
 /**
  * Turns configuration, health and admin state into a forwarding state. Holds no decision of its own, only tables it
  * has built before: a table is built again only if its members or their weights changed. A view in which nothing has
@@ -110,16 +107,15 @@ function buildView(
   inputs: CompilerInputs,
   table: (members: readonly MaglevMember[]) => Uint16Array,
 ): PoolView {
-  const ramps = pool.backends.some((backend) => rampOf(inputs, backend) < 100);
   const ask = (backend: Backend): BackendInputs => {
     const verdict = probe === undefined ? { state: 'up' as const } : inputs.health(backend, probe.name);
-    const { adminState = backend.adminState, weight: wanted, drain } = inputs.override?.(backend) ?? {};
-    const weight = wanted ?? configuredWeight(backend, verdict.weight);
+    const { adminState = backend.adminState, weight, drain } = inputs.override?.(backend) ?? {};
     return {
       health: verdict.state,
       adminState,
       draining: drain !== undefined,
-      weight: ramps ? (weight * RAMP_SCALE * rampOf(inputs, backend)) / 100 : weight,
+      ...wantedWeight(backend, weight, verdict.weight),
+      rampPercent: inputs.rampPercent?.(backend) ?? 100,
       endSpreadMs: drain?.ending === true ? drain.spreadMs : undefined,
     };
   };
@@ -143,12 +139,9 @@ export function withTables(
   return { ...view, table, failOpenTable };
 }
 
-function rampOf(inputs: CompilerInputs, backend: Backend): number {
-  return inputs.rampPercent?.(backend) ?? 100;
-}
-
-/** Without an operator's weight: the probe header's, else the configured one. */
-function configuredWeight({ weight }: Backend, fromProbe: number | undefined): number {
+function wantedWeight({ weight }: Backend, ofOperator: number | undefined, ofProbe: number | undefined) {
+  if (ofOperator !== undefined) return { weight: ofOperator, weightOrigin: 'operator' } as const;
   // A configured weight of 0 is the operator's too: whatever the backend says of itself, it gets no new flows.
-  return weight === 0 ? 0 : (fromProbe ?? weight);
+  if (weight === 0 || ofProbe === undefined) return { weight, weightOrigin: 'configured' } as const;
+  return { weight: ofProbe, weightOrigin: 'probe-header' } as const;
 }

@@ -1,5 +1,5 @@
 import type { AdminState, Backend, BackendPool, HealthState } from '../model/configuration.js';
-import type { BackendState } from '../model/forwarding.js';
+import type { BackendState, WeightOrigin } from '../model/forwarding.js';
 
 /** What is known about one backend of a pool, apart from its configuration. */
 export interface BackendInputs {
@@ -10,6 +10,10 @@ export interface BackendInputs {
   readonly draining: boolean;
   /** In its share of a table; 0: none. */
   readonly weight: number;
+  /** Whose weight that is. @default 'configured' */
+  readonly weightOrigin?: WeightOrigin;
+  /** How much of its weight a backend in slow start gets, 1-100. @default 100 */
+  readonly rampPercent?: number;
   /** The drain's deadline has passed: flows are ended over this time. Only where `draining`. */
   readonly endSpreadMs?: number | undefined;
 }
@@ -33,7 +37,9 @@ export function evaluatePool(
   { backends, minimumHealthy }: Pick<BackendPool, 'backends' | 'minimumHealthy'>,
   inputs: (backend: Backend) => BackendInputs,
 ): PoolEvaluation {
-  const members = backends.map((backend) => evaluateMember(backend, inputs(backend)));
+  const asked = backends.map((backend) => [backend, inputs(backend)] as const);
+  const ramps = asked.some(([, { rampPercent = 100 }]) => rampPercent < 100);
+  const members = asked.map(([backend, input]) => evaluateMember(backend, input, ramps));
   const servingPriority = choosePriority(members, minimumHealthy);
   return {
     backends: members.map((member): BackendState => {
@@ -45,10 +51,13 @@ export function evaluatePool(
   };
 }
 
-function evaluateMember(backend: Backend, inputs: BackendInputs): BackendState {
-  const { health, adminState, draining, weight: effectiveWeight, endSpreadMs } = inputs;
+function evaluateMember(backend: Backend, inputs: BackendInputs, ramps: boolean): BackendState {
+  const { health, adminState, draining, weight: wantedWeight, endSpreadMs } = inputs;
+  const { weightOrigin = 'configured', rampPercent = 100 } = inputs;
+  const effectiveWeight = ramps ? wantedWeight * rampPercent : wantedWeight;
+  const weights = { wantedWeight, weightOrigin, rampPercent, effectiveWeight };
   const standing = eligibilityOf(health, adminState);
-  const state = { backend, health, adminState, effectiveWeight, serving: false, ...standing };
+  const state = { backend, health, adminState, ...weights, serving: false, ...standing };
   if (draining && standing.exclusion !== 'admin-down') {
     const drained = { ...state, eligible: false, exclusion: 'draining' } as const;
     if (endSpreadMs === undefined || !standing.valid) return drained;

@@ -3,6 +3,9 @@ import type { FlowRecord } from '../model/flow.js';
 import type { DataPlane, PlaneCounters, TrafficCounters } from '../planes/contract.js';
 import { inTime, type Clock } from '../runtime/clock.js';
 
+/** Between two regular samples. */
+const INTERVAL_MS = 1000;
+
 /** How long `fresh` waits for the plane. */
 const ANSWER_MS = 1000;
 
@@ -12,11 +15,12 @@ export interface CounterSample {
   readonly counters: PlaneCounters;
 }
 
-/** A sample, and an earlier one to measure rates from. */
-export interface CounterSamples {
-  readonly latest: CounterSample;
-  /** Absent: none yet that is old enough. */
-  readonly previous?: CounterSample;
+/** What views are made from. */
+export interface ViewSamples {
+  /** Absent: the plane has not answered yet. */
+  readonly latest?: CounterSample | undefined;
+  /** Earlier: rates are measured from it. Absent: none yet that is old enough. */
+  readonly previous?: CounterSample | undefined;
 }
 
 interface Reading {
@@ -31,7 +35,6 @@ interface Reading {
 export class CounterSampler {
   readonly #clock: Clock;
   readonly #plane: Pick<DataPlane, 'counters'>;
-  readonly #intervalMs: number;
   readonly #listeners = new Set<(sample: CounterSample) => void>();
   #latest: CounterSample | undefined;
   #previous: CounterSample | undefined;
@@ -41,24 +44,14 @@ export class CounterSampler {
   #sampling = false;
   #cancel: (() => void) | undefined;
 
-  /** `intervalMs` is 1000 by default. */
-  constructor(
-    deps: { readonly clock: Clock; readonly plane: Pick<DataPlane, 'counters'> },
-    options: { readonly intervalMs?: number } = {},
-  ) {
-    this.#clock = deps.clock;
-    this.#plane = deps.plane;
-    this.#intervalMs = options.intervalMs ?? 1000;
+  constructor({ clock, plane }: { readonly clock: Clock; readonly plane: Pick<DataPlane, 'counters'> }) {
+    this.#clock = clock;
+    this.#plane = plane;
   }
 
   /** The last regular sample. */
   get latest(): CounterSample | undefined {
     return this.#latest;
-  }
-
-  /** The regular sample before that. */
-  get previous(): CounterSample | undefined {
-    return this.#previous;
   }
 
   /** Takes the first sample now. Idempotent. Does not keep the process alive. */
@@ -85,17 +78,17 @@ export class CounterSampler {
   }
 
   /** As fresh, with an earlier sample for rates. */
-  async samples(maxAgeMs: number): Promise<CounterSamples> {
+  async samples(maxAgeMs: number): Promise<ViewSamples> {
     const latest = await this.fresh(maxAgeMs);
     // Over too short a time a rate says little.
     const previous = [this.#latest, this.#previous].find(
-      (sample) => sample !== undefined && latest.atMs - sample.atMs >= this.#intervalMs / 4,
+      (sample) => sample !== undefined && latest.atMs - sample.atMs >= INTERVAL_MS / 4,
     );
-    return { latest, ...(previous === undefined ? {} : { previous }) };
+    return { latest, previous };
   }
 
   #tick(): void {
-    this.#cancel = this.#clock.setTimer(this.#intervalMs, () => this.#tick(), { unref: true });
+    this.#cancel = this.#clock.setTimer(INTERVAL_MS, () => this.#tick(), { unref: true });
     if (!this.#sampling) void this.#sample();
   }
 
@@ -198,39 +191,29 @@ export class FlowRates {
   }
 }
 
-/** What views are made from; absent: the plane has not answered yet. */
-export interface ViewSamples {
-  readonly latest?: CounterSample;
-  /** Earlier: rates are measured from it. */
-  readonly previous?: CounterSample;
-}
-
-/** Of something that has had no flow yet. */
-export const NO_TRAFFIC: TrafficView = {
+const NO_TOTALS = {
   flowsActive: 0,
   flowsOpened: 0,
-  newFlowsPerSecond: 0,
   bytesToBackend: 0,
   bytesToClient: 0,
-  bitsToBackendPerSecond: 0,
-  bitsToClientPerSecond: 0,
   connectFailures: 0,
   resets: 0,
 };
 
+type Totals = typeof NO_TOTALS;
+
+const SUMMED = Object.keys(NO_TOTALS) as (keyof Totals)[];
+
+/** Of something that has had no flow yet. */
+export const NO_TRAFFIC: TrafficView = {
+  ...NO_TOTALS,
+  newFlowsPerSecond: 0,
+  bitsToBackendPerSecond: 0,
+  bitsToClientPerSecond: 0,
+};
+
 /** Of a row of counters, what it is counted under; undefined: it is left out. */
-export type TrafficKey = (row: TrafficCounters) => string | undefined;
-
-const SUMMED = [
-  'flowsActive',
-  'flowsOpened',
-  'bytesToBackend',
-  'bytesToClient',
-  'connectFailures',
-  'resets',
-] as const satisfies readonly (keyof TrafficCounters & keyof TrafficView)[];
-
-type Totals = Record<(typeof SUMMED)[number], number>;
+type TrafficKey = (row: TrafficCounters) => string | undefined;
 
 /**
  * Traffic by key. Rates are 0 where there is nothing to measure them from, and where totals fell because a worker's
@@ -272,18 +255,8 @@ function totalsBy({ traffic }: PlaneCounters, keyOf: TrafficKey): Map<string, To
   for (const row of traffic) {
     const key = keyOf(row);
     if (key === undefined) continue;
-    let sum = sums.get(key);
-    if (sum === undefined) {
-      sum = {
-        flowsActive: 0,
-        flowsOpened: 0,
-        bytesToBackend: 0,
-        bytesToClient: 0,
-        connectFailures: 0,
-        resets: 0,
-      };
-      sums.set(key, sum);
-    }
+    const sum = sums.get(key) ?? { ...NO_TOTALS };
+    sums.set(key, sum);
     for (const field of SUMMED) sum[field] += row[field];
   }
   return sums;

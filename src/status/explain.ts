@@ -26,10 +26,11 @@ export async function liveExplain({
   const explanation = explain(picker, state, tuple);
   const flow = await findFlow(plane, tuple);
   const { result } = explanation;
-  const agrees = flow !== undefined && result.kind === 'picked' && result.backendId === flow.backendId;
+  const agrees = result.kind === 'picked' && result.backendId === flow?.backendId;
   return {
     ...explanation,
-    ...(flow === undefined ? {} : { flow: flowView(flow), agrees }),
+    flow: flow && flowView(flow),
+    agrees: flow && agrees,
     verdict: explainVerdict(explanation, flow, state.configuration),
   };
 }

@@ -64,7 +64,7 @@ export class FlowLister {
     for await (const flow of allFlows(this.#deps.plane, filter)) {
       if (!isWanted(flow)) continue;
       matched++;
-      best.offer(sort === 'rate' ? this.#rated(flow) : flow);
+      best.offer(sort === 'rate' ? { ...flow, bitsPerSecond: this.#rates.look(flow) } : flow);
     }
     return { flows: best.items.map(flowView), matched };
   }
@@ -82,11 +82,6 @@ export class FlowLister {
       if (after === undefined || flows.length >= query.limit) break;
     }
     return { flows, matched: flows.length, next: after };
-  }
-
-  #rated(flow: FlowRecord): ListedFlow {
-    const bitsPerSecond = this.#rates.look(flow);
-    return bitsPerSecond === undefined ? flow : { ...flow, bitsPerSecond };
   }
 
   /** One that has left the configuration may still have flows: its id names it all the same. */
@@ -116,11 +111,11 @@ function bytesOf({ bytesToBackend, bytesToClient }: FlowRecord): number {
   return bytesToBackend + bytesToClient;
 }
 
-/** Keeps the best `limit` of the items it is shown, in order: memory for those and no more. */
+/** Keeps the best `limit` of the items it is shown: memory for twice as many and no more. */
 export class BestList<T> {
   readonly #compare: (a: T, b: T) => number;
   readonly #limit: number;
-  readonly #items: T[] = [];
+  readonly #kept: T[] = [];
 
   /** `compare` as for Array.sort: the better one first. Of equals, who came first. */
   constructor(compare: (a: T, b: T) => number, limit: number) {
@@ -129,27 +124,18 @@ export class BestList<T> {
   }
 
   offer(item: T): void {
-    const worst = this.#items.at(-1);
-    if (this.#items.length >= this.#limit && worst !== undefined && this.#compare(item, worst) >= 0) return;
-    this.#items.splice(this.#placeOf(item), 0, item);
-    if (this.#items.length > this.#limit) this.#items.pop();
+    this.#kept.push(item);
+    if (this.#kept.length > 2 * this.#limit) this.#trim();
   }
 
   /** The best first. */
   get items(): readonly T[] {
-    return this.#items;
+    this.#trim();
+    return this.#kept;
   }
 
-  /** Behind all that are as good or better. */
-  #placeOf(item: T): number {
-    let low = 0;
-    let high = this.#items.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      const other = this.#items[middle];
-      if (other !== undefined && this.#compare(other, item) <= 0) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+  #trim(): void {
+    // Stable: what came first stays first among equals.
+    this.#kept.sort(this.#compare).splice(this.#limit);
   }
 }

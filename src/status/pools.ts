@@ -24,30 +24,27 @@ export function poolViews(inputs: PoolViewInputs): readonly BackendPoolView[] {
   return state.configuration.backendPools.map((pool) => {
     const views = state.views.filter((view) => view.pool === pool);
     const [first] = views;
-    const weights = first === undefined ? [] : weightsIn(first, inputs);
     const shares = first === undefined ? [] : hashShares(state, first);
     const opened = flowsOpened(samples, pool.name);
     const backends = pool.backends.map((backend, index): BackendView => {
       const own = traffic.get(backend.id) ?? NO_TRAFFIC;
-      const lastNewFlowAtMs = lastFlows.get(backend.id);
-      const drain = inputs.drains.find(({ backendId }) => backendId === backend.id);
       return {
         ...describe(pool, backend),
         ...adminStateOf(backend, inputs),
-        ...(weights[index] ?? { weight: backend.weight, weightOrigin: 'configured' }),
+        ...weightOf(backend, first?.backends[index]),
         ...standing(views.flatMap((view) => view.backends[index] ?? [])),
         probes: probeViews(inputs.probes, backend.id, inputs.monotonicMs),
         hashShare: shares[index] ?? 0,
         realShare: opened === 0 ? 0 : own.flowsOpened / opened,
-        ...(lastNewFlowAtMs === undefined ? {} : { lastNewFlowAtMs }),
+        lastNewFlowAtMs: lastFlows.get(backend.id),
         traffic: own,
-        ...(drain === undefined ? {} : { drain }),
+        drain: inputs.drains.find(({ backendId }) => backendId === backend.id),
       };
     });
     return {
       name: pool.name,
       minimumHealthy: pool.minimumHealthy,
-      ...(first?.servingPriority === undefined ? {} : { servingPriority: first.servingPriority }),
+      servingPriority: first?.servingPriority,
       serving: backends.filter(({ serving }) => serving).length,
       rules: state.configuration.rules.filter((rule) => rule.pool === pool).map(({ name }) => name),
       backends,
@@ -79,7 +76,7 @@ function standing(
     serving,
     valid: states.some(({ valid }) => valid),
     health: bestHealth(states),
-    ...(serving || exclusion === undefined ? {} : { exclusion }),
+    exclusion: serving ? undefined : exclusion,
   };
 }
 
@@ -92,15 +89,17 @@ function bestHealth(states: readonly BackendState[]): HealthState {
   return is('up') ? 'up' : is('unknown') ? 'unknown' : 'down';
 }
 
-function weightsIn(view: PoolView, { overrides, probes }: PoolViewInputs): readonly ShownWeight[] {
-  const headers = new Map<string, number | undefined>();
-  for (const { backend, probe, health } of probes) {
-    if (probe.name === view.probe?.name) headers.set(backend.id, health?.weight);
-  }
-  return shownWeights(view, {
-    operator: ({ id }) => overrides.of(id).weight,
-    probeHeader: ({ id }) => headers.get(id),
-  });
+/** In the units of the configuration, as the pool's first view has it. */
+function weightOf(
+  backend: Backend,
+  member: BackendState | undefined,
+): Pick<BackendView, 'weight' | 'weightOrigin'> {
+  if (member === undefined) return { weight: backend.weight, weightOrigin: 'configured' };
+  const { wantedWeight, weightOrigin, rampPercent } = member;
+  return {
+    weight: (wantedWeight * rampPercent) / 100,
+    weightOrigin: rampPercent < 100 ? 'slow-start' : weightOrigin,
+  };
 }
 
 /** By index of backend: the part of the slots that it owns, of the table that new flows are placed with. */
@@ -160,16 +159,12 @@ function probeView(probe: string, health: BackendHealth | undefined, monotonicMs
     consecutiveSuccesses,
     consecutiveFailures,
     transitions,
-    ...(heldForMs > 0 ? { heldForMs } : {}),
-    ...(last === undefined
-      ? {}
-      : {
-          last: {
-            verdict: last.inconclusive === true ? 'inconclusive' : last.verdict,
-            evidence: last.evidence,
-            durationMs: last.durationMs,
-          },
-        }),
+    heldForMs: heldForMs > 0 ? heldForMs : undefined,
+    last: last && {
+      verdict: last.inconclusive === true ? 'inconclusive' : last.verdict,
+      evidence: last.evidence,
+      durationMs: last.durationMs,
+    },
     history,
   };
 }
@@ -188,50 +183,4 @@ export function probeStatuses(probeHealth: ProbeHealth) {
       lastDurationMs: health?.last?.durationMs,
     };
   });
-}
-
-export interface WeightSources {
-  /** Set by an operator; undefined: none. */
-  operator(backend: Backend): number | undefined;
-  /** From the header of the view's probe; undefined: none. */
-  probeHeader(backend: Backend): number | undefined;
-}
-
-export type ShownWeight = Pick<BackendView, 'weight' | 'weightOrigin'>;
-
-/** While a member is in slow start, weights of a view count this much; see BackendState.effectiveWeight. */
-const RAMP_SCALE = 100;
-
-/** The first step of slow start, in hundredths of the weight. */
-const FIRST_STEP = 10;
-
-/**
- * What a view's table was built with, member by member, in the units of the configuration, and who is behind it. Pure.
- */
-export function shownWeights(view: PoolView, sources: WeightSources): readonly ShownWeight[] {
-  const wanted = view.backends.map(({ backend }) => wantedWeight(backend, sources));
-  const steps = view.backends.map(({ effectiveWeight }, index) => {
-    const weight = wanted[index]?.weight ?? 0;
-    return weight === 0 ? undefined : effectiveWeight / weight;
-  });
-  const isRamping =
-    steps.some((step) => step !== undefined) &&
-    steps.every((step) => step === undefined || step >= FIRST_STEP);
-  return view.backends.map(({ effectiveWeight }, index) => {
-    const weightOrigin = wanted[index]?.weightOrigin ?? 'configured';
-    if (!isRamping) return { weight: effectiveWeight, weightOrigin };
-    const isStarting = (steps[index] ?? RAMP_SCALE) < RAMP_SCALE;
-    return {
-      weight: effectiveWeight / RAMP_SCALE,
-      weightOrigin: isStarting ? 'slow-start' : weightOrigin,
-    };
-  });
-}
-
-function wantedWeight(backend: Backend, sources: WeightSources): ShownWeight {
-  const operator = sources.operator(backend);
-  if (operator !== undefined) return { weight: operator, weightOrigin: 'operator' };
-  const header = backend.weight === 0 ? undefined : sources.probeHeader(backend);
-  if (header !== undefined) return { weight: header, weightOrigin: 'probe-header' };
-  return { weight: backend.weight, weightOrigin: 'configured' };
 }

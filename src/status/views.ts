@@ -76,33 +76,21 @@ export class Views {
     const { balancer } = this.#deps;
     const [{ samples, silence }, drains] = await Promise.all([this.#samples(), this.#drains()]);
     const { configuration, state, report, stopping } = balancer;
-    const kernel = this.#deps.kernel?.();
     return statusView({
-      identity: this.#identity,
-      configuration,
-      news: this.#news,
-      state,
-      report,
-      stopping,
-      samples,
-      ...(silence === undefined ? {} : { silence }),
-      ...(this.#refusal === undefined ? {} : { refusal: this.#refusal }),
-      ...(kernel === undefined ? {} : { kernel }),
-      drains,
+      ...{ identity: this.#identity, configuration, news: this.#news },
+      ...{ state, report, stopping, samples, silence, drains },
+      refusal: this.#refusal,
+      kernel: this.#deps.kernel?.(),
     });
   }
 
   /** Empty before the first apply, as are rules and pools. */
-  async frontends(): Promise<readonly FrontendView[]> {
-    const { samples } = await this.#samples();
-    const { state } = this.#deps.balancer;
-    return state === undefined ? [] : frontendViews(state, samples);
+  frontends(): Promise<readonly FrontendView[]> {
+    return this.#viewed(frontendViews);
   }
 
-  async rules(): Promise<readonly RuleView[]> {
-    const { samples } = await this.#samples();
-    const { state } = this.#deps.balancer;
-    return state === undefined ? [] : ruleViews(state, samples);
+  rules(): Promise<readonly RuleView[]> {
+    return this.#viewed(ruleViews);
   }
 
   async pools(): Promise<readonly BackendPoolView[]> {
@@ -110,8 +98,16 @@ export class Views {
     const { balancer, clock, health } = this.#deps;
     const { state, overrides } = balancer;
     if (state === undefined) return [];
-    const monotonicMs = clock.monotonicMs();
-    return poolViews({ state, samples, probes: health.statuses(), overrides, drains, monotonicMs });
+    const probes = health.statuses();
+    return poolViews({ state, samples, probes, overrides, drains, monotonicMs: clock.monotonicMs() });
+  }
+
+  async #viewed<T>(
+    views: (state: ForwardingState, samples: ViewSamples) => readonly T[],
+  ): Promise<readonly T[]> {
+    const { samples } = await this.#samples();
+    const { state } = this.#deps.balancer;
+    return state === undefined ? [] : views(state, samples);
   }
 
   /** Where the plane does not answer, the last totals there are, and why. */
@@ -120,8 +116,7 @@ export class Views {
     try {
       return { samples: await sampler.samples(MAX_AGE_MS) };
     } catch (error) {
-      const { latest } = sampler;
-      return { samples: latest === undefined ? {} : { latest }, silence: errorMessage(error) };
+      return { samples: { latest: sampler.latest }, silence: errorMessage(error) };
     }
   }
 
@@ -138,17 +133,34 @@ export type ProcessIdentity = Pick<StatusView, 'version' | 'pid' | 'startedAtMs'
 /** Where the configuration is from, and what the last reload said. */
 export type ConfigurationNews = Omit<StatusView['configuration'], 'digest'>;
 
-export interface StatusInputs extends ProblemInputs {
+/** A revision that the data plane would not take. */
+export interface Refusal {
+  readonly revision: number;
+  readonly message: string;
+}
+
+export interface StatusInputs {
   readonly identity: ProcessIdentity;
   /** The present one, applied or not. */
   readonly configuration: Configuration;
   readonly news: ConfigurationNews;
+  /** Undefined before the first apply, as the report. */
+  readonly state: ForwardingState | undefined;
+  readonly report: ApplyReport | undefined;
+  readonly stopping: boolean;
+  readonly samples: ViewSamples;
+  /** Why there are no counters of now; undefined: there are. */
+  readonly silence: string | undefined;
+  /** The last revision, where it was refused. */
+  readonly refusal: Refusal | undefined;
+  /** What the plane keeps in the kernel; undefined: nothing. */
+  readonly kernel: KernelReport | undefined;
   readonly drains: readonly DrainStatus[];
 }
 
 /** The whole balancer at a glance. Pure. */
 export function statusView(inputs: StatusInputs): StatusView {
-  const { identity, configuration, news, state, report, samples, drains } = inputs;
+  const { identity, configuration, news, state, report, samples, drains, kernel } = inputs;
   const counters = samples.latest?.counters;
   return {
     ...identity,
@@ -161,7 +173,7 @@ export function statusView(inputs: StatusInputs): StatusView {
     traffic: wholeTraffic(samples),
     backends: countBackends(inputs),
     drains,
-    ...(inputs.kernel === undefined ? {} : { kernel: inputs.kernel }),
+    kernel,
   };
 }
 
@@ -186,43 +198,25 @@ function countBackends({ configuration, state }: StatusInputs): StatusView['back
   };
 }
 
-/** A revision that the data plane would not take. */
-export interface Refusal {
-  readonly revision: number;
-  readonly message: string;
-}
-
-export interface ProblemInputs {
-  /** Undefined before the first apply. */
-  readonly state: ForwardingState | undefined;
-  readonly report: ApplyReport | undefined;
-  readonly stopping: boolean;
-  readonly samples: ViewSamples;
-  /** Why there are no counters of now; absent: there are. */
-  readonly silence?: string;
-  /** The last revision, where it was refused. */
-  readonly refusal?: Refusal;
-  /** What the plane keeps in the kernel; absent: nothing. */
-  readonly kernel?: KernelReport;
-}
-
-/** Why the balancer is not ready or not healthy, for people, the worst first; empty: all is well. Pure. */
-export function statusProblems(inputs: ProblemInputs): readonly string[] {
+/** Why the balancer is not ready or not healthy, for people, the worst first; empty: all is well. */
+function statusProblems(inputs: StatusInputs): readonly string[] {
   const { state, report, stopping, samples, silence, refusal, kernel } = inputs;
   const problems: string[] = [];
   if (stopping) problems.push('The process is stopping');
   if (silence !== undefined) problems.push(`Data plane gives no counters: ${silence}`);
-  if (refusal !== undefined)
+  if (refusal !== undefined) {
     problems.push(`Data plane refused revision ${refusal.revision}: ${refusal.message}`);
-  if (state === undefined) return [...problems, 'No forwarding state has been applied yet'];
-  if (report === undefined || report.listeners.tcp + report.listeners.udp === 0) {
-    problems.push('No listener is open');
-  } else {
-    problems.push(...deafFrontends(samples));
   }
-  if (kernel !== undefined) problems.push(...kernelProblems(kernel));
-  for (const view of state.views) problems.push(...poolProblems(state, view));
-  return [...problems, ...workerProblems(state.configuration, samples), ...fullTables(samples)];
+  if (state === undefined) return [...problems, 'No forwarding state has been applied yet'];
+  const hasListeners = report !== undefined && report.listeners.tcp + report.listeners.udp > 0;
+  return [
+    ...problems,
+    ...(hasListeners ? deafFrontends(samples) : ['No listener is open']),
+    ...(kernel === undefined ? [] : kernelProblems(kernel)),
+    ...state.views.flatMap((view) => poolProblems(state, view)),
+    ...workerProblems(state.configuration, samples),
+    ...fullTables(samples),
+  ];
 }
 
 function deafFrontends({ latest }: ViewSamples): readonly string[] {
@@ -297,7 +291,7 @@ export function ruleViews(state: ForwardingState, samples: ViewSamples): readonl
       name: rule.name,
       frontend: rule.frontend.name,
       backendPool: rule.pool.name,
-      ...(rule.probe === undefined ? {} : { probe: rule.probe.name }),
+      probe: rule.probe?.name,
       protocols: rule.protocols,
       haPorts: rule.haPorts,
       ports: formatPortSet(rule.ports),

@@ -1,94 +1,31 @@
 import { isDeepStrictEqual } from 'node:util';
-import { questionKey } from '../health/scheduler.js';
-import type {
-  Backend,
-  BackendPool,
-  Configuration,
-  Frontend,
-  KernelOptions,
-  Probe,
-  Rule,
-} from '../model/configuration.js';
 import type { PlanReport, PlannedBackend } from '../api/views.js';
-import type { PortSet } from '../model/ports.js';
+import { questionKey } from '../health/scheduler.js';
+import type { Backend, BackendPool, Configuration, Rule } from '../model/configuration.js';
+import { portSetSize, unionPorts, type PortRange } from '../model/ports.js';
 
-/** Fields of a resolved thing, and the key of the configuration that each comes from. */
-type Keys<T> = Readonly<Partial<Record<keyof T, string>>>;
-
-/** What it names is compared by itself. */
-const RULE_KEYS: Keys<Rule> = {
+/** Keys that are named otherwise once they are resolved; durations also lose their `Ms`. */
+const WRITTEN_KEYS: Readonly<Record<string, string>> = {
   protocols: 'protocol',
-  haPorts: 'haPorts',
   ports: 'listenPorts',
   portOffset: 'backendPort',
-  floatingIp: 'floatingIp',
-  distribution: 'distribution',
-  symmetric: 'symmetric',
-  idleTimeoutMs: 'idleTimeout',
-  tcpReset: 'tcpReset',
-  flowPolicy: 'flowPolicy',
-  allDown: 'allDown',
-  tcp: 'tcp',
-  udp: 'udp',
+  upThreshold: 'threshold',
+  downThreshold: 'threshold',
 };
 
-const FRONTEND_KEYS: Keys<Frontend> = {
-  address: 'address',
-  proxyProtocol: 'proxyProtocol',
-  allow: 'allow',
-  deny: 'deny',
-};
-
-/** Its backends are compared one by one. */
-const POOL_KEYS: Keys<BackendPool> = {
-  minimumHealthy: 'minimumHealthy',
-  sourceAddresses: 'sourceAddresses',
-  sourcePorts: 'sourcePorts',
-  proxyProtocol: 'proxyProtocol',
-  connectTimeoutMs: 'connectTimeout',
-  connectAttempts: 'connectAttempts',
-  slowStartMs: 'slowStart',
-};
-
-const BACKEND_KEYS: Keys<Backend> = {
-  name: 'name',
-  weight: 'weight',
-  priority: 'priority',
-  adminState: 'adminState',
-  maxConnections: 'maxConnections',
-  floatingAddresses: 'floatingAddresses',
-};
-
-/** Of the whole configuration, what changes every rule's hash. */
-const HASH_KEYS: Keys<Configuration> = { seed: 'seed', tableSize: 'tableSize' };
-
-/** Of the kernel data plane, what changes how every rule's packets go. */
-const KERNEL_KEYS: Keys<KernelOptions> = {
-  mode: 'dataPlane.kernel.mode',
-  returnPath: 'dataPlane.kernel.returnPath',
-  interface: 'dataPlane.kernel.interface',
-  flowState: 'dataPlane.kernel.flowState',
-  spokes: 'dataPlane.kernel.spokes',
-};
-
-/** Of it, what is fixed when the process starts: a new process takes over what the one before left in the kernel. */
-const KERNEL_PROCESS_KEYS: Keys<KernelOptions> = {
-  mode: 'dataPlane.kernel.mode',
-  interface: 'dataPlane.kernel.interface',
-  manageSysctls: 'dataPlane.kernel.manageSysctls',
-};
-
-/** Fixed when the process starts. */
-const PROCESS_KEYS: Keys<Configuration> = {
-  workers: 'dataPlane.workers',
-  instance: 'dataPlane.instance',
-  capture: 'dataPlane.capture',
-  admin: 'admin',
-  metrics: 'metrics',
-  flowLog: 'flowLog',
-  logging: 'logging',
-  webhook: 'events.webhook',
-};
+/** Keys in which two things differ, as the configuration has them. */
+function differingKeys<T extends object>(
+  before: T,
+  after: T,
+  comparedApart: readonly string[] = [],
+): readonly string[] {
+  const from = new Map<string, unknown>(Object.entries(before));
+  const to = new Map<string, unknown>(Object.entries(after));
+  const keys = [...new Map([...from, ...to]).keys()]
+    .filter((key) => !comparedApart.includes(key) && !isDeepStrictEqual(from.get(key), to.get(key)))
+    .map((key) => WRITTEN_KEYS[key] ?? key.replace(/Ms$/, ''));
+  return [...new Set(keys)];
+}
 
 /**
  * Keys in which a rule differs, those of what it names among them: `distribution`, `frontend.allow`, `probe.interval`,
@@ -100,182 +37,153 @@ export function ruleChanges(
   after: Configuration,
   ruleAfter: Rule,
 ): readonly string[] {
-  const pairs = [
+  const linked = [
     ['frontend', ruleBefore.frontend, ruleAfter.frontend],
     ['backendPool', ruleBefore.pool, ruleAfter.pool],
     ['probe', ruleBefore.probe, ruleAfter.probe],
   ] as const;
-  const others = pairs.filter(([, from, to]) => from?.name !== to?.name).map(([key]) => key);
-  const inside = <T extends object>(key: (typeof pairs)[number][0], keys: Keys<T>, from: T, to: T) =>
-    others.includes(key) ? [] : differingKeys(keys, from, to).map((inner) => `${key}.${inner}`);
+  const others = linked.filter(([, from, to]) => from?.name !== to?.name).map(([key]) => key);
   return [
-    ...(ruleBefore.name === ruleAfter.name ? [] : ['name']),
     ...others,
-    ...differingKeys(RULE_KEYS, ruleBefore, ruleAfter),
-    ...inside('frontend', FRONTEND_KEYS, ruleBefore.frontend, ruleAfter.frontend),
-    ...inside('backendPool', POOL_KEYS, ruleBefore.pool, ruleAfter.pool),
-    ...(others.includes('probe')
-      ? []
-      : probeChanges(ruleBefore.probe, ruleAfter.probe).map((key) => `probe.${key}`)),
-    ...differingKeys(HASH_KEYS, before, after),
-    ...kernelChanges(KERNEL_KEYS, before, after),
+    ...differingKeys(ruleBefore, ruleAfter, ['frontend', 'pool', 'probe']),
+    ...linked
+      .filter(([key]) => !others.includes(key))
+      .flatMap(([key, from = {}, to = {}]) =>
+        differingKeys<object>(from, to, ['backends']).map((inner) => `${key}.${inner}`),
+      ),
+    ...differingKeys(hashSettings(before), hashSettings(after)),
+    ...kernelChanges(before, after, ({ onStop: _, manageSysctls: __, ...options }) => options),
   ];
+}
+
+/** What changes every rule's hash. */
+function hashSettings({ seed, tableSize }: Configuration) {
+  return { seed, tableSize };
+}
+
+/** Of the options that `select` leaves, those that differ; `dataPlane.kind` where only one has a kernel plane. */
+function kernelChanges(
+  { kernel: before }: Configuration,
+  { kernel: after }: Configuration,
+  select: (kernel: NonNullable<Configuration['kernel']>) => object,
+): readonly string[] {
+  if (before === undefined && after === undefined) return [];
+  if (before === undefined || after === undefined) return ['dataPlane.kind'];
+  return differingKeys(select(before), select(after)).map((key) => `dataPlane.kernel.${key}`);
+}
+
+/** Keys that differ and that are fixed when the process starts. */
+export function restartKeys(before: Configuration, after: Configuration): readonly string[] {
+  const kernel = kernelChanges(before, after, ({ mode, interface: device, manageSysctls }) => {
+    return { mode, interface: device, manageSysctls };
+  });
+  // The kernel data plane has no workers: another kind says it all.
+  const comparedApart = kernel.includes('dataPlane.kind') ? ['dataPlane.workers'] : [];
+  return [...kernel, ...differingKeys(processSettings(before), processSettings(after), comparedApart)];
+}
+
+function processSettings(configuration: Configuration) {
+  const { workers, instance, capture, admin, metrics, flowLog, logging, webhook } = configuration;
+  return {
+    'dataPlane.workers': workers,
+    'dataPlane.instance': instance,
+    // Excluded ports are only left out of the rules' ports, and those may change.
+    'dataPlane.capture': capture && { ...capture, excludedPorts: [] },
+    ...{ admin, metrics, flowLog, logging },
+    'events.webhook': webhook,
+  };
 }
 
 /** By identity: another address, or the same one in another pool, is another backend. */
 export function backendChanges(before: Configuration, after: Configuration): PlanReport['backends'] {
-  const old = backendsById(before);
-  const present = backendsById(after);
-  const added: PlannedBackend[] = [];
-  const changed: (PlannedBackend & { readonly changes: readonly string[] })[] = [];
-  for (const [id, { pool, backend }] of present) {
-    const was = old.get(id);
-    const changes = was === undefined ? [] : differingKeys(BACKEND_KEYS, was.backend, backend);
-    if (was === undefined) added.push(planned(pool, backend));
-    else if (changes.length > 0) changed.push({ ...planned(pool, backend), changes });
-  }
-  const gone = [...old].filter(([id]) => !present.has(id));
-  return { added, removed: gone.map(([, { pool, backend }]) => planned(pool, backend)), changed };
+  const old = membersById(before);
+  const present = membersById(after);
+  return {
+    added: [...present.values()].filter(({ backend }) => !old.has(backend.id)).map(planned),
+    removed: [...old.values()].filter(({ backend }) => !present.has(backend.id)).map(planned),
+    changed: [...present.values()].flatMap((member) => {
+      const was = old.get(member.backend.id);
+      const changes = was === undefined ? [] : differingKeys(was.backend, member.backend);
+      return changes.length === 0 ? [] : [{ ...planned(member), changes }];
+    }),
+  };
 }
 
-/**
- * Backends that stay, but that a probe knows nothing of yet since it asks another question of them than any did before.
- * Backends that are new are not among them: nothing is lost of those.
- */
-export function lostProbeState(before: Configuration, after: Configuration): PlanReport['probeStateLost'] {
-  const known = new Set(
-    probedBackends(before).map(({ backend, probe }) => questionKey(backend.address, probe)),
-  );
-  const old = backendsById(before);
-  const lost = new Map<string, { readonly backendId: string; readonly probe: string }>();
-  for (const { backend, probe } of probedBackends(after)) {
-    if (!old.has(backend.id) || known.has(questionKey(backend.address, probe))) continue;
-    lost.set(`${backend.id} ${probe.name}`, { backendId: backend.id, probe: probe.name });
-  }
-  return [...lost.values()];
+interface PoolMember {
+  readonly pool: BackendPool;
+  readonly backend: Backend;
 }
 
-/** Keys that differ and that only a new process takes over. */
-export function restartKeys(before: Configuration, after: Configuration): readonly string[] {
-  return [
-    ...kernelChanges(KERNEL_PROCESS_KEYS, before, after),
-    ...differingKeys(PROCESS_KEYS, before, withExcludedPortsOf(before, withWorkersOf(before, after))),
-  ];
-}
-
-function kernelChanges(
-  keys: Keys<KernelOptions>,
-  { kernel: before }: Configuration,
-  { kernel: after }: Configuration,
-): readonly string[] {
-  if (before === undefined && after === undefined) return [];
-  if (before === undefined || after === undefined) return ['dataPlane.kind'];
-  return differingKeys(keys, before, after);
-}
-
-/** The kernel data plane has no workers, so another kind is change enough. */
-function withWorkersOf(before: Configuration, after: Configuration): Configuration {
-  const isSameKind = (before.kernel === undefined) === (after.kernel === undefined);
-  return isSameKind ? after : { ...after, workers: before.workers };
-}
-
-/** Excluded ports are only left out of the rules' ports, and those may change. */
-function withExcludedPortsOf(before: Configuration, after: Configuration): Configuration {
-  if (before.capture === undefined || after.capture === undefined) return after;
-  return { ...after, capture: { ...after.capture, excludedPorts: before.capture.excludedPorts } };
-}
-
-function differingKeys<T extends object>(keys: Keys<T>, before: T, after: T): string[] {
-  return (Object.entries(keys) as [keyof T, string][])
-    .filter(([field]) => !isDeepStrictEqual(before[field], after[field]))
-    .map(([, key]) => key);
-}
-
-/** `intervalMs` is `interval`. */
-function probeChanges(before: Probe | undefined, after: Probe | undefined): readonly string[] {
-  if (before === undefined || after === undefined) return [];
-  const from: Readonly<Record<string, unknown>> = { ...before };
-  const to: Readonly<Record<string, unknown>> = { ...after };
-  const fields = new Set([...Object.keys(from), ...Object.keys(to)]);
-  fields.delete('name');
-  const keys = [...fields]
-    .filter((field) => !isDeepStrictEqual(from[field], to[field]))
-    .map((field) => (field === 'upThreshold' || field === 'downThreshold' ? 'threshold' : field));
-  return [...new Set(keys.map((field) => field.replace(/Ms$/, '')))];
-}
-
-function backendsById({ backendPools }: Configuration) {
+function membersById({ backendPools }: Configuration): ReadonlyMap<string, PoolMember> {
   return new Map(
     backendPools.flatMap((pool) => pool.backends.map((backend) => [backend.id, { pool, backend }] as const)),
   );
 }
 
-function planned(pool: BackendPool, { id, name }: Backend): PlannedBackend {
+function planned({ pool, backend: { id, name } }: PoolMember): PlannedBackend {
   return { pool: pool.name, backendId: id, name };
 }
 
-/** Backends, once for each rule that sees them through a probe. */
-function probedBackends(
-  configuration: Configuration,
-): readonly { readonly backend: Backend; readonly probe: Probe }[] {
-  const seen = new Map<string, { readonly backend: Backend; readonly probe: Probe }>();
-  for (const { pool, probe } of configuration.rules) {
+/** What is asked of whom: the questions of all probes that a rule sees backends through. */
+export function probeQuestions({ rules }: Configuration): ReadonlySet<string> {
+  return new Set(
+    rules.flatMap(({ pool, probe }) =>
+      probe === undefined ? [] : pool.backends.map(({ address }) => questionKey(address, probe)),
+    ),
+  );
+}
+
+/**
+ * Backends that stay, but that a probe has no state of yet since it asks another question of them than any did before.
+ * New backends are not among them: they had no state to lose.
+ */
+export function lostProbeState(before: Configuration, after: Configuration): PlanReport['probeStateLost'] {
+  const known = probeQuestions(before);
+  const old = membersById(before);
+  const lost = new Map<string, PlanReport['probeStateLost'][number]>();
+  for (const { pool, probe } of after.rules) {
     if (probe === undefined) continue;
-    for (const backend of pool.backends) {
-      seen.set(`${backend.id} ${probe.name}`, { backend, probe });
+    for (const { id, address } of pool.backends) {
+      if (!old.has(id) || known.has(questionKey(address, probe))) continue;
+      lost.set(`${id} ${probe.name}`, { backendId: id, probe: probe.name });
     }
   }
-  return [...seen.values()];
+  return [...lost.values()];
 }
-
-interface PortsOfGroup {
-  readonly before: PortSet[];
-  readonly after: PortSet[];
-}
-
-const PORTS = 65_536;
-const BEFORE = 1;
-const AFTER = 2;
 
 /**
  * Counts listeners, by protocol, frontend address and port, that another configuration keeps, opens and closes. A
  * wildcard frontend counts as one address, over UDP too, where a data plane has a socket for each of the machine's own.
  */
 export function listenerChanges(before: Configuration, after: Configuration): PlanReport['listeners'] {
-  const groups = new Map<string, PortsOfGroup>();
-  collect(groups, before, 'before');
-  collect(groups, after, 'after');
-  const counts = new Uint32Array(4);
-  const marks = new Uint8Array(PORTS);
-  for (const { before: old, after: present } of groups.values()) {
-    marks.fill(0);
-    mark(marks, old, BEFORE);
-    mark(marks, present, AFTER);
-    for (const sides of marks) counts[sides] = (counts[sides] ?? 0) + 1;
+  const old = listenedPorts(before);
+  const present = listenedPorts(after);
+  const changes = { kept: 0, opened: 0, closed: 0 };
+  for (const key of new Set([...old.keys(), ...present.keys()])) {
+    const from = old.get(key) ?? [];
+    const to = present.get(key) ?? [];
+    const [had, has, either] = [countPorts(from), countPorts(to), countPorts([...from, ...to])];
+    changes.kept += had + has - either;
+    changes.opened += either - had;
+    changes.closed += either - has;
   }
-  const [, closed = 0, opened = 0, kept = 0] = counts;
-  return { kept, opened, closed };
+  return changes;
 }
 
-function collect(
-  groups: Map<string, PortsOfGroup>,
-  { rules }: Configuration,
-  side: keyof PortsOfGroup,
-): void {
+/** By protocol and frontend address: the ports of all rules there, which may overlap. */
+function listenedPorts({ rules }: Configuration): ReadonlyMap<string, readonly PortRange[]> {
+  const listened = new Map<string, PortRange[]>();
   for (const { frontend, protocols, ports } of rules) {
     for (const protocol of protocols) {
       const key = `${protocol} ${frontend.address.text}`;
-      const group = groups.get(key) ?? { before: [], after: [] };
-      groups.set(key, group);
-      group[side].push(ports);
+      const ranges = listened.get(key) ?? [];
+      listened.set(key, ranges);
+      ranges.push(...ports);
     }
   }
+  return listened;
 }
 
-function mark(marks: Uint8Array, sets: readonly PortSet[], side: number): void {
-  for (const ports of sets) {
-    for (const { first, last } of ports) {
-      for (let port = first; port <= last; port++) marks[port] = (marks[port] ?? 0) | side;
-    }
-  }
+function countPorts(ranges: readonly PortRange[]): number {
+  return portSetSize(unionPorts(ranges, []));
 }

@@ -1,10 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
+import type { FlowFates, PlanReport, PlannedBackend, PlannedRule } from '../api/views.js';
 import { FlowJudge, ruleSuccessors, type Verdict } from '../flows/judge.js';
 import type { Protocol } from '../model/address.js';
 import type { Configuration, FlowAction, Rule } from '../model/configuration.js';
 import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
-import type { FlowFates, PlanReport, PlannedBackend, PlannedRule } from '../api/views.js';
 import { NONE_EXCLUDED, ruleAndView, tableInUse, type Picker } from '../selection/picker.js';
 import { backendChanges, listenerChanges, lostProbeState, restartKeys, ruleChanges } from './diff.js';
 import { generatedTuples } from './population.js';
@@ -23,12 +23,13 @@ export interface PlannedChange {
  * What would happen if `after` took the place of `before`: who moves, who stays, what is lost. The same functions give
  * the answer that later do it. Pure, apart from reading `flows`; rejects only if those do.
  */
-export async function planChange({ before, after, flows, picker }: PlannedChange): Promise<PlanReport> {
+export async function planChange(change: PlannedChange): Promise<PlanReport> {
+  const { before, after } = change;
   const from = before.configuration;
   const to = after.configuration;
   const successors = ruleSuccessors(from, to);
-  const tallies = await judgeFlows(before, after, successors, flows);
-  const rules = plannedRules(before, after, { successors, tallies, picker });
+  const fates = await fatesByRule(change, successors);
+  const rules = plannedRules(change, successors, fates);
   const base = {
     fromDigest: from.digest,
     toDigest: to.digest,
@@ -37,7 +38,7 @@ export async function planChange({ before, after, flows, picker }: PlannedChange
     movedShare: rules
       .filter(({ change }) => change === 'same' || change === 'changed')
       .reduce((most, { movedShare }) => Math.max(most, movedShare), 0),
-    flows: sumFates([...tallies.values()].flatMap(({ byProtocol: { tcp, udp } }) => [tcp, udp])),
+    flows: sumOfFates([...fates.values()].flatMap(({ tcp, udp }) => [tcp, udp])),
     backends: backendChanges(from, to),
     probeStateLost: lostProbeState(from, to),
     listeners: listenerChanges(from, to),
@@ -46,167 +47,157 @@ export async function planChange({ before, after, flows, picker }: PlannedChange
   return { ...base, steps: planSteps(base) };
 }
 
+export type FatesByProtocol = Readonly<Record<Protocol, { -readonly [Fate in keyof FlowFates]: number }>>;
+
+const FATE_OF = {
+  persist: 'stay',
+  rebalance: 'move',
+  reset: 'reset',
+  drop: 'drop',
+} as const satisfies Readonly<Record<FlowAction, keyof FlowFates>>;
+
+/** `undefined`: the flow stays as it is. */
+export function fateOf(verdict: Verdict | undefined): keyof FlowFates {
+  return FATE_OF[verdict?.action ?? 'persist'];
+}
+
+export function noFates(): FatesByProtocol {
+  return { tcp: { stay: 0, move: 0, reset: 0, drop: 0 }, udp: { stay: 0, move: 0, reset: 0, drop: 0 } };
+}
+
+function sumOfFates(fates: readonly FlowFates[]): FlowFates {
+  const of = (fate: keyof FlowFates) => fates.reduce((sum, counts) => sum + counts[fate], 0);
+  return { stay: of('stay'), move: of('move'), reset: of('reset'), drop: of('drop') };
+}
+
 /**
  * By name of the rule that flows will have, or had where it goes. A fate that a flow meets anyway, being drained, is not
  * the change's: it counts as staying.
  */
-async function judgeFlows(
-  before: ForwardingState,
-  after: ForwardingState,
+async function fatesByRule(
+  { before, after, flows }: PlannedChange,
   successors: ReadonlyMap<string, string>,
-  flows: AsyncIterable<FlowRecord>,
-): Promise<ReadonlyMap<string, FateTally>> {
+): Promise<ReadonlyMap<string, FatesByProtocol>> {
   const judge = new FlowJudge(after);
   const judgeOfNow = new FlowJudge(before);
   const indexes = indexByName(after.configuration);
   const indexesNow = indexByName(before.configuration);
-  const tallies = new Map<string, FateTally>();
+  const fates = new Map<string, FatesByProtocol>();
   for await (const { rule, tuple, backendId, state } of flows) {
     const { protocol } = tuple;
     const name = successors.get(rule) ?? rule;
-    const tally = tallies.get(name) ?? new FateTally();
-    tallies.set(name, tally);
-    const ruleIndex = indexes.get(name);
+    const counts = fates.get(name) ?? noFates();
+    fates.set(name, counts);
+    const ruleIndex = indexes.get(name) ?? -1;
     // A rule that has another name may have fewer protocols.
-    const goesOn =
-      ruleIndex !== undefined &&
-      (name === rule || after.configuration.rules[ruleIndex]?.protocols.includes(protocol) === true);
+    const isKept = name === rule || after.configuration.rules[ruleIndex]?.protocols.includes(protocol);
     const atStake = { protocol, backendId, state };
-    const fate = fateOf(judge.judge(goesOn ? ruleIndex : -1, atStake));
+    const fate = fateOf(judge.judge(isKept === true ? ruleIndex : -1, atStake));
     const fateAnyway = fateOf(judgeOfNow.judge(indexesNow.get(rule) ?? -1, atStake));
-    tally.count(protocol, fate === fateAnyway ? 'stay' : fate);
+    counts[protocol][fate === fateAnyway ? 'stay' : fate]++;
   }
-  return tallies;
+  return fates;
 }
 
 /** Rules as they will stand, then those that go. */
 function plannedRules(
-  before: ForwardingState,
-  after: ForwardingState,
-  known: {
-    readonly successors: ReadonlyMap<string, string>;
-    readonly tallies: ReadonlyMap<string, FateTally>;
-    readonly picker: Picker;
-  },
+  { before, after, picker }: PlannedChange,
+  successors: ReadonlyMap<string, string>,
+  fates: ReadonlyMap<string, FatesByProtocol>,
 ): readonly PlannedRule[] {
   const from = before.configuration;
   const to = after.configuration;
-  const shares = new MovedShares(before, after, known.picker);
+  const movedShare = movedShares(before, after, picker);
   const indexes = indexByName(from);
   // Of several rules that become one, the first counts.
-  const predecessors = new Map([...known.successors].reverse().map(([old, name]) => [name, old]));
-  const flowsOf = (name: string) => (known.tallies.get(name) ?? new FateTally()).byProtocol;
+  const predecessors = new Map([...successors].reverse().map(([old, name]) => [name, old]));
+  const whole = (name: string, change: 'added' | 'removed'): PlannedRule => {
+    return { name, change, changes: [], movedShare: 1, flows: fates.get(name) ?? noFates() };
+  };
   const present = to.rules.map((rule, afterIndex): PlannedRule => {
-    const old = predecessors.get(rule.name) ?? '';
-    const beforeIndex = indexes.get(old);
-    const was = beforeIndex === undefined ? undefined : from.rules[beforeIndex];
-    if (beforeIndex === undefined || was === undefined) {
-      return { name: rule.name, change: 'added', changes: [], movedShare: 1, flows: flowsOf(rule.name) };
-    }
+    const { name } = rule;
+    const beforeIndex = indexes.get(predecessors.get(name) ?? '') ?? -1;
+    const was = from.rules[beforeIndex];
+    if (was === undefined) return whole(name, 'added');
     const changes = ruleChanges(from, was, to, rule);
     return {
-      name: rule.name,
-      ...(was.name === rule.name ? {} : { renamedFrom: was.name }),
+      name,
+      renamedFrom: was.name === name ? undefined : was.name,
       change: changes.length === 0 ? 'same' : 'changed',
       changes,
-      movedShare: shares.of(beforeIndex, afterIndex),
-      flows: flowsOf(rule.name),
+      movedShare: movedShare(beforeIndex, afterIndex),
+      flows: fates.get(name) ?? noFates(),
     };
   });
-  const gone = from.rules
-    .filter(({ name }) => !known.successors.has(name))
-    .map(({ name }): PlannedRule => ({
-      name,
-      change: 'removed',
-      changes: [],
-      movedShare: 1,
-      flows: flowsOf(name),
-    }));
-  return [...present, ...gone];
+  const gone = from.rules.filter(({ name }) => !successors.has(name));
+  return [...present, ...gone.map(({ name }) => whole(name, 'removed'))];
 }
 
 function indexByName({ rules }: Configuration): ReadonlyMap<string, number> {
   return new Map(rules.map(({ name }, index) => [name, index]));
 }
 
-/** Names listed in one sentence. */
-const NAMES_SHOWN = 10;
-
 /**
  * What a reload will do, as sentences in order: everything that is added comes before anything that is removed, so that
  * no moment has fewer backends or listeners than it needs. Empty: nothing changes.
  */
-export function planSteps(report: Omit<PlanReport, 'steps'>): readonly string[] {
-  const { backends, flows, listeners, probeStateLost, restartNeeded } = report;
+function planSteps(report: Omit<PlanReport, 'steps'>): readonly string[] {
+  const { backends, flows, listeners, probeStateLost, restartNeeded, rules } = report;
+  const named = (wanted: PlannedRule['change']) => rules.filter(({ change }) => change === wanted);
+  const some = (number: number, sentence: string) => (number === 0 ? [] : [sentence]);
+  const restartKeys = restartNeeded.map((key) => `"${key}"`);
   return [
-    ...(restartNeeded.length === 0
-      ? []
-      : [`Start a new process: a reload cannot take over ${list(restartNeeded.map((key) => `"${key}"`))}`]),
+    ...some(restartKeys.length, `Start a new process: a reload cannot take over ${list(restartKeys)}`),
     ...byPool(backends.added, (pool, names) =>
       names.length === 1
         ? `Probe new backend ${list(names)} of pool "${pool}" until its first verdict (1 s at most)`
         : `Probe new backends ${list(names)} of pool "${pool}" until their first verdicts (1 s at most)`,
     ),
-    ...byProbe(probeStateLost).map(
+    ...grouped(probeStateLost.map(({ probe, backendId }) => [probe, backendId])).map(
       ([probe, ids]) => `Probe ${list(ids)} anew with "${probe}" until the first verdict (1 s at most)`,
     ),
-    ...(listeners.opened === 0 ? [] : [`Open ${count(listeners.opened, 'listener')}`]),
-    ...report.rules.filter(({ change }) => change === 'added').map(({ name }) => `Begin with rule "${name}"`),
-    ...report.rules.flatMap(changedRule),
-    ...byPool(
-      backends.changed,
-      (pool, names) => `Take over what changed of ${list(names)} of pool "${pool}"`,
-    ),
-    ...(flows.move === 0 ? [] : [`Move ${count(flows.move, 'UDP flow')}, each with its next datagram`]),
-    ...(flows.reset === 0 ? [] : [`Reset ${count(flows.reset, 'flow')}`]),
-    ...(flows.drop === 0 ? [] : [`Drop ${count(flows.drop, 'flow')} without a word`]),
-    ...report.rules.filter(({ change }) => change === 'removed').map(({ name }) => `End rule "${name}"`),
-    ...(listeners.closed === 0 ? [] : [`Close ${count(listeners.closed, 'listener')}`]),
-    ...byPool(backends.removed, (pool, names) => `Remove ${list(names)} from pool "${pool}"`),
+    ...some(listeners.opened, `Open ${count(listeners.opened, 'listener')}`),
+    ...named('added').map(({ name }) => `Add rule "${name}"`),
+    ...rules.flatMap(changedRule),
+    ...byPool(backends.changed, (pool, names) => `Apply the changes of ${list(names)} of pool "${pool}"`),
+    ...some(flows.move, `Move ${count(flows.move, 'UDP flow')}, each with its next datagram`),
+    ...some(flows.reset, `Reset ${count(flows.reset, 'flow')}`),
+    ...some(flows.drop, `Drop ${count(flows.drop, 'flow')} silently`),
+    ...named('removed').map(({ name }) => `Remove rule "${name}"`),
+    ...some(listeners.closed, `Close ${count(listeners.closed, 'listener')}`),
+    ...byPool(backends.removed, (pool, names) => `Remove ${list(names)} of pool "${pool}"`),
   ];
 }
 
-function changedRule({
-  name,
-  change,
-  changes,
-  movedShare,
-  renamedFrom,
-}: PlanReport['rules'][number]): string[] {
-  if (change !== 'changed' && movedShare === 0) return [];
+function changedRule({ name, change, changes, movedShare, renamedFrom }: PlannedRule): string[] {
   if (change === 'added' || change === 'removed') return [];
   const others = changes.filter((key) => key !== 'name');
   return [
-    ...(renamedFrom === undefined ? [] : [`Go on with rule "${renamedFrom}" as "${name}", flows and all`]),
+    ...(renamedFrom === undefined ? [] : [`Rename rule "${renamedFrom}" to "${name}"; flows are kept`]),
     ...(others.length === 0 ? [] : [`Change ${list(others)} of rule "${name}"`]),
     ...(movedShare === 0
       ? []
-      : [`Give rule "${name}" its new table: ${percent(movedShare)} of its hash space changes hands`]),
+      : [`Replace the table of rule "${name}": ${percent(movedShare)} of its hash space moves`]),
   ];
 }
 
 function byPool(
   backends: readonly PlannedBackend[],
   sentence: (pool: string, names: readonly string[]) => string,
-): string[] {
-  const pools = new Map<string, string[]>();
-  for (const { pool, name } of backends) {
-    const names = pools.get(pool) ?? [];
-    pools.set(pool, names);
-    names.push(name);
-  }
-  return [...pools].map(([pool, names]) => sentence(pool, names));
+): readonly string[] {
+  return grouped(backends.map(({ pool, name }) => [pool, name])).map(([pool, names]) =>
+    sentence(pool, names),
+  );
 }
 
-function byProbe(lost: PlanReport['probeStateLost']): readonly (readonly [string, readonly string[]])[] {
-  const probes = new Map<string, string[]>();
-  for (const { backendId, probe } of lost) {
-    const ids = probes.get(probe) ?? [];
-    probes.set(probe, ids);
-    ids.push(backendId);
-  }
-  return [...probes];
+function grouped(pairs: readonly (readonly [string, string])[]): readonly [string, readonly string[]][] {
+  const groups = new Map<string, string[]>();
+  for (const [key, value] of pairs) groups.set(key, [...(groups.get(key) ?? []), value]);
+  return [...groups];
 }
+
+/** Names listed in one sentence. */
+const NAMES_SHOWN = 10;
 
 function list(names: readonly string[]): string {
   const shown = names.slice(0, NAMES_SHOWN).join(', ');
@@ -225,65 +216,37 @@ function percent(share: number): string {
 /** Flows drawn where slots cannot be compared: a share is then right within 0.01, 99 times of 100. */
 const SAMPLE = { flows: 16_384, sources: 16_384, seed: 1 };
 
-/** How much of a rule's hash space is another backend's in another state. */
-export class MovedShares {
-  readonly #before: ForwardingState;
-  readonly #after: ForwardingState;
-  readonly #picker: Picker;
+/**
+ * How much of a rule's hash space another backend has in the other state, by the rule's index in each: 0 to 1. Exact, slot
+ * by slot, where both hash alike into tables of one size; else estimated from random flows. Slots without a backend in
+ * both states are the same.
+ */
+function movedShares(before: ForwardingState, after: ForwardingState, picker: Picker) {
   /** Rules that share both views share the answer. */
-  readonly #bySlots = new Map<string, number>();
-
-  constructor(before: ForwardingState, after: ForwardingState, picker: Picker) {
-    this.#before = before;
-    this.#after = after;
-    this.#picker = picker;
-  }
-
-  /**
-   * 0 to 1, for a rule by its index in each state. Exact, slot by slot, where both hash alike into tables of one size;
-   * else estimated from random flows. Slots without a backend in both states are the same.
-   */
-  of(beforeIndex: number, afterIndex: number): number {
-    const before = ruleAndView(this.#before, beforeIndex);
-    const after = ruleAndView(this.#after, afterIndex);
-    const tableBefore = tableInUse(before.rule, before.view)?.table;
-    const tableAfter = tableInUse(after.rule, after.view)?.table;
-    if (tableBefore === undefined && tableAfter === undefined) return 0;
-    if (tableBefore === undefined || tableAfter === undefined) return 1;
-    if (!this.#hashAlike(before.rule, after.rule) || tableBefore.length !== tableAfter.length) {
-      return this.#estimate(beforeIndex, afterIndex);
-    }
-    const key = `${before.viewIndex} ${after.viewIndex}`;
-    const known = this.#bySlots.get(key);
-    if (known !== undefined) return known;
-    const share = shareOfSlots(tableBefore, before.view, tableAfter, after.view);
-    this.#bySlots.set(key, share);
-    return share;
-  }
-
-  #hashAlike(before: Rule, after: Rule): boolean {
-    const { seed, kernel } = this.#before.configuration;
-    const other = this.#after.configuration;
-    return (
-      seed === other.seed &&
-      kernel?.mode === other.kernel?.mode &&
-      isDeepStrictEqual(kernel?.spokes, other.kernel?.spokes) &&
-      before.distribution === after.distribution &&
-      before.symmetric === after.symmetric
+  const known = new Map<string, number>();
+  return (beforeIndex: number, afterIndex: number): number => {
+    const from = ruleAndView(before, beforeIndex);
+    const to = ruleAndView(after, afterIndex);
+    const tableBefore = tableInUse(from.rule, from.view)?.table;
+    const tableAfter = tableInUse(to.rule, to.view)?.table;
+    if (tableBefore === undefined || tableAfter === undefined) return tableBefore === tableAfter ? 0 : 1;
+    const hashAlike = isDeepStrictEqual(
+      hashInputs(before.configuration, from.rule),
+      hashInputs(after.configuration, to.rule),
     );
-  }
-
-  #estimate(beforeIndex: number, afterIndex: number): number {
-    let drawn = 0;
-    let moved = 0;
-    for (const tuple of generatedTuples(this.#after.configuration, afterIndex, SAMPLE)) {
-      const from = this.#picker.pickForRule(this.#before, beforeIndex, tuple, NONE_EXCLUDED);
-      const to = this.#picker.pickForRule(this.#after, afterIndex, tuple, NONE_EXCLUDED);
-      drawn++;
-      if (from.kind !== 'picked' || to.kind !== 'picked' || from.backendId !== to.backendId) moved++;
+    if (!hashAlike || tableBefore.length !== tableAfter.length) {
+      return shareOfFlows(before, beforeIndex, after, afterIndex, picker);
     }
-    return drawn === 0 ? 0 : moved / drawn;
-  }
+    const key = `${from.viewIndex} ${to.viewIndex}`;
+    const share = known.get(key) ?? shareOfSlots(tableBefore, from.view, tableAfter, to.view);
+    known.set(key, share);
+    return share;
+  };
+}
+
+/** What decides on a flow's slot besides the flow, in tables of one size. */
+function hashInputs({ seed, kernel }: Configuration, { distribution, symmetric }: Rule) {
+  return { seed, mode: kernel?.mode, spokes: kernel?.spokes, distribution, symmetric };
 }
 
 function shareOfSlots(
@@ -299,45 +262,20 @@ function shareOfSlots(
   return moved / before.length;
 }
 
-export type Fate = keyof FlowFates;
-
-const FATE_OF: Readonly<Record<FlowAction, Fate>> = {
-  persist: 'stay',
-  rebalance: 'move',
-  reset: 'reset',
-  drop: 'drop',
-};
-
-/** `undefined`: the flow stays as it is. */
-export function fateOf(verdict: Verdict | undefined): Fate {
-  return FATE_OF[verdict?.action ?? 'persist'];
-}
-
-/** Counts fates of flows by protocol. */
-export class FateTally {
-  readonly #counts: Readonly<Record<Protocol, Record<Fate, number>>> = { tcp: noFates(), udp: noFates() };
-
-  count(protocol: Protocol, fate: Fate): void {
-    this.#counts[protocol][fate]++;
+function shareOfFlows(
+  before: ForwardingState,
+  beforeIndex: number,
+  after: ForwardingState,
+  afterIndex: number,
+  picker: Picker,
+): number {
+  let drawn = 0;
+  let moved = 0;
+  for (const tuple of generatedTuples(after.configuration, afterIndex, SAMPLE)) {
+    const from = picker.pickForRule(before, beforeIndex, tuple, NONE_EXCLUDED);
+    const to = picker.pickForRule(after, afterIndex, tuple, NONE_EXCLUDED);
+    drawn++;
+    if (from.kind !== 'picked' || to.kind !== 'picked' || from.backendId !== to.backendId) moved++;
   }
-
-  /** A copy. */
-  get byProtocol(): Readonly<Record<Protocol, FlowFates>> {
-    return { tcp: { ...this.#counts.tcp }, udp: { ...this.#counts.udp } };
-  }
-}
-
-export function sumFates(fates: Iterable<FlowFates>): FlowFates {
-  const sum = noFates();
-  for (const { stay, move, reset, drop } of fates) {
-    sum.stay += stay;
-    sum.move += move;
-    sum.reset += reset;
-    sum.drop += drop;
-  }
-  return sum;
-}
-
-function noFates(): Record<Fate, number> {
-  return { stay: 0, move: 0, reset: 0, drop: 0 };
+  return drawn === 0 ? 0 : moved / drawn;
 }

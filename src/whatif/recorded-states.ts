@@ -1,5 +1,5 @@
 import type { LoggedEpoch, LoggedMember } from '../api/flow-log.js';
-import type { Backend, BackendPool, Configuration, Rule } from '../model/configuration.js';
+import type { Backend, Configuration, Rule } from '../model/configuration.js';
 import {
   viewKey,
   type BackendState,
@@ -12,20 +12,12 @@ import type { Hash32 } from '../selection/flow-hash.js';
 import { buildMaglevTable, type MaglevMember } from '../selection/maglev.js';
 import { eligibilityOf } from '../selection/pool.js';
 
-/** One backend, by the probe that saw it so; no probe: an empty name. */
-type Seen = ReadonlyMap<string, LoggedMember>;
-
-/** While a member is in slow start, weights are recorded this many times as large (BackendState). */
-const RAMP_SCALE = 100;
-
-/** Members in slow start get so many times a multiple of their weight (control/slow-start.ts). */
-const RAMP_STEP = 10;
-
 /**
  * What swayed the state of an epoch, so that the state can be compiled again, and with something else supposed. Gives the
- * same tables. Backends that the epoch does not have are taken for up.
+ * same tables. Backends that the epoch does not have count as up.
  */
-export function inputsOfEpoch({ views }: LoggedEpoch, pools: readonly BackendPool[]): CompilerInputs {
+export function inputsOfEpoch({ views }: LoggedEpoch): CompilerInputs {
+  /** By backend, then by the name of the probe that saw it so; no probe: an empty name. */
   const byBackend = new Map<string, Map<string, LoggedMember>>();
   for (const { key, backends } of views) {
     const probe = key.slice(key.indexOf('|') + 1);
@@ -34,64 +26,35 @@ export function inputsOfEpoch({ views }: LoggedEpoch, pools: readonly BackendPoo
       byBackend.set(member.id, seen.set(probe, member));
     }
   }
-  const ramping = new Set(
-    pools
-      .filter((pool) => isRamping(pool, byBackend))
-      .flatMap(({ backends }) => backends.map(({ id }) => id)),
-  );
   const anyOf = ({ id }: Backend): LoggedMember | undefined => byBackend.get(id)?.values().next().value;
-  const weightIn = (backend: Backend, { weight }: LoggedMember): number => {
-    if (!ramping.has(backend.id)) return weight;
-    return weight < backend.weight * RAMP_SCALE ? backend.weight : weight / RAMP_SCALE;
-  };
   return {
     health(backend, probe) {
       const member = byBackend.get(backend.id)?.get(probe);
       if (member === undefined) return { state: 'up' };
-      return { state: member.health, weight: weightIn(backend, member) };
+      const { wanted, origin } = weightOf(member);
+      return { state: member.health, ...(origin === 'probe-header' && { weight: wanted }) };
     },
     override(backend) {
       const member = anyOf(backend);
-      const weights = new Set(
-        [...(byBackend.get(backend.id)?.values() ?? [])].map((one) => weightIn(backend, one)),
-      );
-      return {
-        adminState: member?.adminState,
-        // Where probes weigh it differently, each view has its own; else it may be the operator's, which outranks them.
-        weight: weights.size === 1 ? weights.values().next().value : undefined,
-        drain: drainOf(member),
-      };
+      if (member === undefined) return undefined;
+      const { wanted, origin } = weightOf(member);
+      const weight = origin === 'operator' ? wanted : undefined;
+      return { adminState: member.adminState, weight, drain: drainOf(member) };
     },
-    rampPercent(backend) {
-      const member = anyOf(backend);
-      if (member === undefined || !ramping.has(backend.id)) return 100;
-      return member.weight < backend.weight * RAMP_SCALE ? member.weight / backend.weight : 100;
-    },
+    rampPercent: (backend) => anyOf(backend)?.ramp ?? 100,
   };
 }
 
-/** Told from the weights alone; where it is not seen, they are taken as they stand, which gives the same table. */
-function isRamping({ slowStartMs, backends }: BackendPool, byBackend: ReadonlyMap<string, Seen>): boolean {
-  if (slowStartMs === undefined) return false;
-  let starting = 0;
-  let full = 0;
-  for (const { id, weight: configured } of backends) {
-    for (const { weight } of byBackend.get(id)?.values() ?? []) {
-      if (weight === 0) continue;
-      const isStarting = weight < configured * RAMP_SCALE;
-      if (weight % (isStarting ? configured * RAMP_STEP : RAMP_SCALE) !== 0) return false;
-      if (isStarting) starting++;
-      else full++;
-    }
-  }
-  return starting > 0 && full > 0;
+/** Lines of older versions do not say whose weight it was: an operator's outranks all others. */
+function weightOf({ weight, wanted = weight, origin = 'operator' }: LoggedMember) {
+  return { wanted, origin };
 }
 
-/** Its flows may not stay, though neither the probe nor the operator's switch says so. How fast they end is not recorded. */
-/** Valid again but for the drain: then its deadline has passed. */
-function drainOf(member: LoggedMember | undefined): DrainStage | undefined {
-  if (member?.exclusion !== 'draining') return undefined;
-  const isEnding = !member.valid && eligibilityOf(member.health, member.adminState).valid;
+/** Its flows may not stay, though neither the probe nor the operator's switch says so: the drain's deadline has passed. */
+function drainOf({ exclusion, valid, health, adminState }: LoggedMember): DrainStage | undefined {
+  if (exclusion !== 'draining') return undefined;
+  const isEnding = !valid && eligibilityOf(health, adminState).valid;
+  // How fast its flows end is not recorded.
   return isEnding ? { ending: true, spreadMs: 0 } : { ending: false };
 }
 
@@ -212,8 +175,10 @@ export class RecordedStates {
 function memberOfRecordedState(recorded: LoggedMember, backends: ReadonlyMap<string, Backend>): BackendState {
   const backend = backends.get(recorded.id);
   if (backend === undefined) throw new TypeError(`No backend "${recorded.id}" in the recorded configuration`);
-  const { weight, eligible, valid, serving, health, adminState } = recorded;
-  return { backend, health, adminState, effectiveWeight: weight, eligible, valid, serving };
+  const { weight: effectiveWeight, eligible, valid, serving, health, adminState, ramp = 100 } = recorded;
+  const { wanted: wantedWeight, origin: weightOrigin } = weightOf(recorded);
+  const weights = { wantedWeight, weightOrigin, rampPercent: ramp, effectiveWeight };
+  return { backend, health, adminState, ...weights, eligible, valid, serving };
 }
 
 function membersOf({ views }: LoggedEpoch): number {

@@ -1,5 +1,5 @@
 import { readFlowLog, type LoggedLine, type LoggedPlacement } from '../api/flow-log.js';
-import { formatFiveTuple } from '../model/address.js';
+import { formatFiveTuple, type FiveTuple } from '../model/address.js';
 import type { Rule } from '../model/configuration.js';
 import { errorMessage } from '../model/errors.js';
 import { portSetContains } from '../model/ports.js';
@@ -9,27 +9,21 @@ import { frontendCovers } from '../selection/rule-ports.js';
 import { RecordedStates } from './recorded-states.js';
 
 /** Why a decision could not be made again. */
-export type NotCheckedReason =
+export const NOT_CHECKED_REASONS = [
   /** Its epoch is not in the file: rotated away, or among lines that are missing. */
-  | 'unknown-epoch'
-  | 'unknown-configuration'
-  /** The epoch of this number is another run's. */
-  | 'digest-mismatch'
-  /** The configuration of its epoch has no such rule: it was renamed meanwhile. */
-  | 'unknown-rule'
-  /** Where it is was decided before, and kept on purpose. */
-  | 'pinned'
-  /** Each datagram goes its own way, and which one moved the flow is not recorded. */
-  | 'per-packet';
-
-export const NOT_CHECKED_REASONS: readonly NotCheckedReason[] = [
   'unknown-epoch',
   'unknown-configuration',
+  /** The epoch of this number is another run's. */
   'digest-mismatch',
+  /** The configuration of its epoch has no such rule: it was renamed meanwhile. */
   'unknown-rule',
+  /** Where it is was decided before, and kept on purpose. */
   'pinned',
+  /** Each datagram goes its own way, and which one moved the flow is not recorded. */
   'per-packet',
-];
+] as const;
+
+export type NotCheckedReason = (typeof NOT_CHECKED_REASONS)[number];
 
 /** A decision that does not come out as it was recorded. */
 export interface ReplayDifference {
@@ -87,11 +81,8 @@ export async function replay(
   return replayer.report();
 }
 
-/** What came out of one decision: a backend, or why there is none. */
-type Outcome =
-  | { readonly kind: 'agrees' }
-  | { readonly kind: 'differs'; readonly recomputed: string }
-  | { readonly kind: 'not-checked'; readonly reason: NotCheckedReason };
+/** The backend of a decision made again, or in words why there is none. */
+type Outcome = { readonly recomputed: string } | { readonly notChecked: NotCheckedReason };
 
 class Replayer {
   readonly #picker: Picker;
@@ -106,21 +97,16 @@ class Replayer {
     lost: 0,
     damaged: 0,
   };
-  readonly #notChecked: Record<NotCheckedReason, number>;
+  readonly #notChecked = Object.fromEntries(NOT_CHECKED_REASONS.map((reason) => [reason, 0])) as Record<
+    NotCheckedReason,
+    number
+  >;
   readonly #differences: ReplayDifference[] = [];
   readonly #damagedLines: DamagedLine[] = [];
 
   constructor(hash: Hash32, picker: Picker) {
     this.#picker = picker;
     this.#states = new RecordedStates(hash);
-    this.#notChecked = {
-      'unknown-epoch': 0,
-      'unknown-configuration': 0,
-      'digest-mismatch': 0,
-      'unknown-rule': 0,
-      pinned: 0,
-      'per-packet': 0,
-    };
   }
 
   take(number: number, line: LoggedLine): void {
@@ -134,14 +120,9 @@ class Replayer {
   }
 
   report(): ReplayReport {
-    const { agree, differ } = this.#counts;
-    return {
-      ...this.#counts,
-      checked: agree + differ,
-      differences: [...this.#differences],
-      notChecked: { ...this.#notChecked },
-      damagedLines: [...this.#damagedLines],
-    };
+    const checked = this.#counts.agree + this.#counts.differ;
+    const [differences, notChecked, damagedLines] = [this.#differences, this.#notChecked, this.#damagedLines];
+    return { ...this.#counts, checked, differences, notChecked, damagedLines };
   }
 
   #take(number: number, line: LoggedLine): void {
@@ -172,44 +153,42 @@ class Replayer {
   #decision(line: number, decision: LoggedPlacement): void {
     const outcome = this.#outcomeOf(decision);
     this.#counts.decisions++;
-    if (outcome.kind === 'agrees') this.#counts.agree++;
-    else if (outcome.kind === 'not-checked') this.#notChecked[outcome.reason]++;
-    else {
-      this.#counts.differ++;
-      if (this.#differences.length >= SHOWN) return;
-      const { id: flowId, tuple, rule, epoch, backend } = decision;
-      const { recomputed } = outcome;
-      this.#differences.push({
-        line,
-        flowId,
-        tuple: formatFiveTuple(tuple),
-        rule,
-        epoch,
-        recorded: backend,
-        recomputed,
-      });
+    if ('notChecked' in outcome) {
+      this.#notChecked[outcome.notChecked]++;
+      return;
     }
+    const { id: flowId, tuple, rule, epoch, backend: recorded } = decision;
+    const { recomputed } = outcome;
+    if (recomputed === recorded) {
+      this.#counts.agree++;
+      return;
+    }
+    this.#counts.differ++;
+    if (this.#differences.length >= SHOWN) return;
+    const flow = { line, flowId, tuple: formatFiveTuple(tuple), rule, epoch };
+    this.#differences.push({ ...flow, recorded, recomputed });
   }
 
   #outcomeOf(decision: LoggedPlacement): Outcome {
-    if (decision.reason === 'pinned') return { kind: 'not-checked', reason: 'pinned' };
+    const { type, tuple, reason } = decision;
+    if (reason === 'pinned') return { notChecked: 'pinned' };
     const state = this.#states.state(decision.epoch);
-    if (typeof state === 'string') return { kind: 'not-checked', reason: state };
+    if (typeof state === 'string') return { notChecked: state };
     const { digest, rules } = state.configuration;
-    if (digest !== decision.digest) return { kind: 'not-checked', reason: 'digest-mismatch' };
+    if (digest !== decision.digest) return { notChecked: 'digest-mismatch' };
     const ruleIndex = rules.findIndex(({ name }) => name === decision.rule);
     const rule = rules[ruleIndex];
-    if (rule === undefined) return { kind: 'not-checked', reason: 'unknown-rule' };
+    if (rule === undefined) return { notChecked: 'unknown-rule' };
     // The first datagram of such a flow is placed as any other flow is.
-    if (rule.udp.perPacket && decision.tuple.protocol === 'udp' && decision.type === 'move') {
-      return { kind: 'not-checked', reason: 'per-packet' };
+    if (rule.udp.perPacket && tuple.protocol === 'udp' && type === 'move') {
+      return { notChecked: 'per-packet' };
     }
-    if (isPlainArrival(decision) && !covers(rule, decision)) {
-      return { kind: 'differs', recomputed: `rule "${rule.name}" does not cover it` };
+    // A flow that is placed anew may have outlived its listener.
+    if (type === 'start' && reason === 'hash' && !covers(rule, tuple)) {
+      return { recomputed: `rule "${rule.name}" does not cover it` };
     }
-    const pick = this.#picker.pickForRule(state, ruleIndex, decision.tuple, new Set(decision.excluded));
-    const recomputed = pick.kind === 'picked' ? pick.backendId : `nobody (${pick.cause})`;
-    return recomputed === decision.backend ? { kind: 'agrees' } : { kind: 'differs', recomputed };
+    const pick = this.#picker.pickForRule(state, ruleIndex, tuple, new Set(decision.excluded));
+    return { recomputed: pick.kind === 'picked' ? pick.backendId : `nobody (${pick.cause})` };
   }
 
   #damaged(line: number, evidence: string): void {
@@ -218,18 +197,12 @@ class Replayer {
   }
 }
 
-/** Placed as it came in. A flow that is placed anew may have outlived its listener. */
-function isPlainArrival({ type, reason }: LoggedPlacement): boolean {
-  return type === 'start' && reason === 'hash';
-}
-
 /** Whether a rule's listeners could have got the flow. With PROXY protocol the tuple says what a proxy saw. */
-function covers(rule: Rule, { tuple }: LoggedPlacement): boolean {
-  const { frontend } = rule;
+function covers({ frontend, protocols, ports }: Rule, tuple: FiveTuple): boolean {
   if (frontend.proxyProtocol !== undefined) return true;
   return (
-    rule.protocols.includes(tuple.protocol) &&
+    protocols.includes(tuple.protocol) &&
     frontendCovers(frontend.address, tuple.destination) &&
-    portSetContains(rule.ports, tuple.destinationPort)
+    portSetContains(ports, tuple.destinationPort)
   );
 }

@@ -4,14 +4,14 @@ import type { Parsed } from '../api/contract.js';
 import type { SimulatedRule, SimulationReport } from '../api/views.js';
 import { FlowJudge } from '../flows/judge.js';
 import { formatFiveTuple, type FiveTuple, type IpAddress } from '../model/address.js';
-import { findBackend, type Configuration } from '../model/configuration.js';
+import { findBackend, type Configuration, type Rule } from '../model/configuration.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
-import type { FlowRecord, FlowState } from '../model/flow.js';
+import type { FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import { ForwardingCompiler, type CompilerInputs } from '../selection/compiler.js';
 import type { Hash32 } from '../selection/flow-hash.js';
 import { NONE_EXCLUDED, type Picker } from '../selection/picker.js';
-import { FateTally, fateOf } from './plan.js';
+import { fateOf, noFates } from './plan.js';
 import { generatedTuples } from './population.js';
 import { RecordedStates, inputsOfEpoch } from './recorded-states.js';
 
@@ -33,18 +33,11 @@ export interface SimulationRequest {
 }
 
 /** What a flow log gave to follow. */
-export interface RecordedPopulation {
-  /** Flows that started, those of the same five-tuple and older ones that were left out included. */
-  readonly started: number;
+export interface RecordedPopulation extends Omit<RecordedFlows, 'flows' | 'configuration' | 'epoch'> {
   /** Distinct five-tuples, the last ones. */
   readonly distinct: number;
-  /** Whether there were older ones. */
-  readonly isCut: boolean;
   /** Of `distinct`, those of rules that the configuration does not have: not followed. */
   readonly ofOtherRules: number;
-  /** Lines that the log says are missing from it, and lines that cannot be read. */
-  readonly lost: number;
-  readonly damaged: number;
   /** `epoch`: backends serve as in the last epoch of the log. `configuration`: as in a file, with every probe up. */
   readonly start: 'epoch' | 'configuration';
 }
@@ -68,12 +61,9 @@ export interface SimulationDeps {
 /** Of a flow that is or was there, what is followed. */
 export type KnownFlow = Pick<FlowRecord, 'rule' | 'tuple' | 'state' | 'backendId'>;
 
-/** A flow that is followed. */
-interface FollowedFlow {
+/** `backendId` undefined: it is where it would be placed. */
+interface FollowedFlow extends Omit<KnownFlow, 'rule' | 'backendId'> {
   readonly ruleIndex: number;
-  readonly tuple: FiveTuple;
-  readonly state: FlowState;
-  /** Where it is; undefined: where it would be placed. */
   readonly backendId?: string;
 }
 
@@ -104,62 +94,49 @@ export async function simulate(request: SimulationRequest, deps: SimulationDeps)
   for await (const { ruleIndex, tuple, state, backendId } of populationOf(request.population, deps)) {
     if (++followed % FLOWS_AT_A_TIME === 0) await setImmediate();
     const from = backendId ?? placed(picker, before, ruleIndex, tuple);
-    const to = placed(picker, after, ruleIndex, tuple);
-    const { protocol } = tuple;
     const tally = tallies[ruleIndex];
-    tally?.followed(from, to);
-    if (from !== '') {
-      const verdict = judge.judge(ruleIndex, { protocol, backendId: from, state });
-      tally?.fates.count(protocol, fateOf(verdict));
-    }
+    tally?.follow(from, placed(picker, after, ruleIndex, tuple));
+    if (from === '' || tally === undefined) continue;
+    const { protocol } = tuple;
+    tally.fates[protocol][fateOf(judge.judge(ruleIndex, { protocol, backendId: from, state }))]++;
   }
-  return {
-    revision: before.revision,
-    configDigest: configuration.digest,
-    rules: configuration.rules.map((_rule, index) =>
-      simulatedRule(configuration, index, tallies[index] ?? new RuleTally()),
-    ),
-  };
+  const rules = configuration.rules.flatMap((rule, index) => tallies[index]?.of(rule) ?? []);
+  return { revision: before.revision, configDigest: configuration.digest, rules };
 }
 
+/** Flows of one rule that were followed. */
 class RuleTally {
-  readonly fates = new FateTally();
-  /** Empty id: no backend. */
-  readonly before = new Map<string, number>();
-  readonly after = new Map<string, number>();
-  count = 0;
+  readonly fates = noFates();
+  /** By id of backend; empty: none. */
+  readonly #before = new Map<string, number>();
+  readonly #after = new Map<string, number>();
+  #count = 0;
 
-  followed(from: string, to: string): void {
-    this.count++;
-    this.before.set(from, (this.before.get(from) ?? 0) + 1);
-    this.after.set(to, (this.after.get(to) ?? 0) + 1);
+  follow(from: string, to: string): void {
+    this.#count++;
+    this.#before.set(from, (this.#before.get(from) ?? 0) + 1);
+    this.#after.set(to, (this.#after.get(to) ?? 0) + 1);
   }
-}
 
-function simulatedRule(
-  { rules }: Configuration,
-  index: number,
-  { count, before, after, fates }: RuleTally,
-): SimulatedRule {
-  const rule = rules[index];
-  const members = rule?.pool.backends ?? [];
-  const names = new Map(members.map(({ id, name }) => [id, name]));
-  // Flows may still be on backends that the pool no longer has.
-  for (const id of before.keys()) if (id !== '' && !names.has(id)) names.set(id, id);
-  const share = (flows: number | undefined): number => (count === 0 ? 0 : (flows ?? 0) / count);
-  return {
-    name: rule?.name ?? '',
-    followed: count,
-    flows: fates.byProtocol,
-    unplacedBefore: before.get('') ?? 0,
-    unplacedAfter: after.get('') ?? 0,
-    backends: [...names].map(([backendId, name]) => ({
-      backendId,
+  of({ name, pool }: Rule): SimulatedRule {
+    const names = new Map(pool.backends.map((backend) => [backend.id, backend.name]));
+    // Flows may still be on backends that the pool no longer has.
+    for (const id of this.#before.keys()) if (id !== '' && !names.has(id)) names.set(id, id);
+    const share = (flows = 0): number => (this.#count === 0 ? 0 : flows / this.#count);
+    return {
       name,
-      shareBefore: share(before.get(backendId)),
-      shareAfter: share(after.get(backendId)),
-    })),
-  };
+      followed: this.#count,
+      flows: this.fates,
+      unplacedBefore: this.#before.get('') ?? 0,
+      unplacedAfter: this.#after.get('') ?? 0,
+      backends: [...names].map(([backendId, backendName]) => ({
+        backendId,
+        name: backendName,
+        shareBefore: share(this.#before.get(backendId)),
+        shareAfter: share(this.#after.get(backendId)),
+      })),
+    };
+  }
 }
 
 async function* populationOf(
@@ -223,11 +200,8 @@ function supposing(inputs: CompilerInputs, byId: ReadonlyMap<string, Supposition
 }
 
 function assertPopulation(population: Population): void {
-  if (population.kind === 'live') return;
-  if (population.kind === 'recorded') {
-    assertWhole('number of recorded flows', population.last, 1, MOST_FLOWS);
-    return;
-  }
+  if (population.kind === 'recorded') assertWhole('number of recorded flows', population.last, 1, MOST_FLOWS);
+  if (population.kind !== 'generated') return;
   assertWhole('number of flows', population.flows, 1, MOST_FLOWS);
   assertWhole('number of sources', population.sources, 1, MOST_SOURCES);
   assertWhole('seed', population.seed, 0, MOST_SEED);
@@ -254,9 +228,6 @@ export interface RecordedSimulation {
   /** In place of the log's own last configuration and epoch. */
   readonly start?: SimulationStart;
 }
-
-/** Flows handed on before others in the process get their turn. */
-const SIMULATE_RECORDED_FLOWS_AT_A_TIME = 4096;
 
 /**
  * As simulate, over the flows of a flow log, each from the backend where it was last. Needs no running process. Rejects
@@ -307,7 +278,7 @@ function startOf({ configuration, epoch }: RecordedFlows, hash: Hash32): Simulat
   } catch (error) {
     throw unusable(`its last epoch cannot be used (${errorMessage(error)})`);
   }
-  return { configuration, inputs: inputsOfEpoch(epoch, configuration.backendPools) };
+  return { configuration, inputs: inputsOfEpoch(epoch) };
 }
 
 function unusable(why: string): BalancerError {
@@ -318,10 +289,7 @@ function unusable(why: string): BalancerError {
 }
 
 async function* known(flows: readonly RecordedFlow[]): AsyncGenerator<KnownFlow> {
-  for (const [index, flow] of flows.entries()) {
-    if (index % SIMULATE_RECORDED_FLOWS_AT_A_TIME === 0) await setImmediate();
-    yield { ...flow, state: 'established' };
-  }
+  for (const flow of flows) yield await Promise.resolve({ ...flow, state: 'established' });
 }
 
 /** A flow as a flow log has it. */
@@ -347,8 +315,8 @@ export interface RecordedFlows {
   /** Whether older flows were left out. */
   readonly isCut: boolean;
   /** The last of each that could be read. */
-  readonly configuration?: Configuration;
-  readonly epoch?: LoggedEpoch;
+  readonly configuration: Configuration | undefined;
+  readonly epoch: LoggedEpoch | undefined;
   /** Lines that the log says are missing from it. */
   readonly lost: number;
   readonly damaged: number;
@@ -362,71 +330,56 @@ export async function readRecordedFlows(
   chunks: AsyncIterable<Uint8Array>,
   { most }: { readonly most: number },
 ): Promise<RecordedFlows> {
-  const reader = new RecordedFlowsReader(most);
-  for await (const lines of readFlowLog(chunks)) for (const { line } of lines) reader.take(line);
-  return reader.result();
+  const placed = new LastPlacements(most);
+  const counts = { started: 0, lost: 0, damaged: 0 };
+  let configuration: Configuration | undefined;
+  let epoch: LoggedEpoch | undefined;
+  const take = (line: LoggedLine): void => {
+    if (line.type === 'config') configuration = line.configuration;
+    else if (line.type === 'epoch') epoch = line;
+    else if (line.type === 'lost') counts.lost += line.lines;
+    else if (line.type === 'damaged') counts.damaged++;
+    else if (line.type !== 'other') {
+      if (line.type === 'start') counts.started++;
+      placed.take(line);
+    }
+  };
+  for await (const lines of readFlowLog(chunks)) for (const { line } of lines) take(line);
+  return { ...counts, flows: placed.flows(), isCut: placed.isCut, configuration, epoch };
 }
 
-class RecordedFlowsReader {
+/** Where the flows that started last are, by five-tuple. */
+class LastPlacements {
   readonly #most: number;
-  /** By five-tuple. A Map goes through its keys in the order in which they came. */
+  /** A Map goes through its keys in the order in which they came. */
   readonly #flows = new Map<string, RecordedFlow>();
-  readonly #shared = { text: new Shared<string>(), address: new Shared<IpAddress>() };
-  readonly #counts = { started: 0, lost: 0, damaged: 0, isCut: false };
-  #configuration: Configuration | undefined;
-  #epoch: LoggedEpoch | undefined;
+  readonly #texts = new Shared<string>();
+  readonly #addresses = new Shared<IpAddress>();
+  #isCut = false;
 
   constructor(most: number) {
     this.#most = most;
   }
 
-  take(line: LoggedLine): void {
-    switch (line.type) {
-      case 'config':
-        this.#configuration = line.configuration;
-        return;
-      case 'epoch':
-        this.#epoch = line;
-        return;
-      case 'start':
-      case 'move':
-        this.#placement(line);
-        return;
-      case 'lost':
-        this.#counts.lost += line.lines;
-        return;
-      case 'damaged':
-        this.#counts.damaged++;
-        return;
-      case 'other':
-        return;
-    }
+  get isCut(): boolean {
+    return this.#isCut;
   }
 
-  result(): RecordedFlows {
+  flows(): readonly RecordedFlow[] {
     this.#trim();
-    return {
-      ...this.#counts,
-      flows: [...this.#flows.values()],
-      ...(this.#configuration === undefined ? {} : { configuration: this.#configuration }),
-      ...(this.#epoch === undefined ? {} : { epoch: this.#epoch }),
-    };
+    return [...this.#flows.values()];
   }
 
-  #placement({ type, tuple, rule, backend }: LoggedPlacement): void {
+  take({ type, tuple, rule, backend }: LoggedPlacement): void {
     const key = formatFiveTuple(tuple);
-    const isKnown = this.#flows.has(key);
     // Of a flow that started in a file before this one, or was left out, nothing is known.
-    if (type === 'move' && !isKnown) return;
-    if (type === 'start') {
-      this.#counts.started++;
-      this.#flows.delete(key);
-    }
-    const { address, text } = this.#shared;
+    if (type === 'move' && !this.#flows.has(key)) return;
+    if (type === 'start') this.#flows.delete(key);
+    const { destination } = tuple;
     this.#flows.set(key, {
-      tuple: { ...tuple, destination: address.of(tuple.destination.text, tuple.destination) },
-      rule: text.of(rule, rule),
-      backendId: text.of(backend, backend),
+      tuple: { ...tuple, destination: this.#addresses.of(destination.text, destination) },
+      rule: this.#texts.of(rule, rule),
+      backendId: this.#texts.of(backend, backend),
     });
     // Many at once: a Map looks through the places of all that were taken out since it last grew.
     if (this.#flows.size > this.#most * SLACK) this.#trim();
@@ -435,7 +388,7 @@ class RecordedFlowsReader {
   #trim(): void {
     let surplus = this.#flows.size - this.#most;
     if (surplus <= 0) return;
-    this.#counts.isCut = true;
+    this.#isCut = true;
     for (const oldest of this.#flows.keys()) {
       if (surplus-- <= 0) return;
       this.#flows.delete(oldest);

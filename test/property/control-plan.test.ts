@@ -10,7 +10,7 @@ import type { FlowRecord } from '../../src/model/flow.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
 import { Picker } from '../../src/selection/picker.js';
-import { inPieces, LogRecorder, randomFlows } from '../unit/control/recorded-flows.js';
+import { inPieces, LogRecorder, randomFlows } from '../unit/whatif/recorded-flows.js';
 import { aPool, settings } from '../unit/control/settings.js';
 import { aRule } from '../unit/selection/fixtures.js';
 import { campaign } from '../support/campaign.js';

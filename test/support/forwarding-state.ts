@@ -203,6 +203,7 @@ export function aBackendState(backend: Backend, overrides: Partial<BackendState>
     backend,
     health: 'up',
     adminState: backend.adminState,
+    ...{ wantedWeight: backend.weight, weightOrigin: 'configured', rampPercent: 100 },
     effectiveWeight: backend.weight,
     eligible: true,
     valid: true,

@@ -129,46 +129,6 @@ describe('Balancer.start()', () => {
     assert.equal(lab.clock.pendingTimers, 0);
   });
 
-  test('start() waits for a silent backend one second and no longer', async () => {
-    const lab = new Lab();
-    const started = lab.balancer.start();
-    await lab.clock.advanceAsync(999);
-    assert.equal(lab.plane.calls.length, 0);
-    await lab.clock.advanceAsync(1);
-    assert.equal(lab.plane.calls.length, 1);
-    assert.deepEqual(lab.serving(0), []);
-    lab.call(0).accept();
-    await started;
-    assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('start() needs no second apply for what it knew when the plane started', async () => {
-    const lab = await running();
-    await turn();
-    assert.equal(lab.plane.calls.length, 1);
-  });
-
-  test('start() has changes that come while the plane starts made into one more revision', async () => {
-    const lab = new Lab();
-    const started = lab.balancer.start();
-    for (const number of [1, 2, 3]) lab.health.set(lab.backend(number), 'up');
-    lab.health.speak();
-    await turn();
-    lab.health.set(lab.backend(1), 'down');
-    lab.health.set(lab.backend(2), 'down');
-    await turn();
-    assert.equal(lab.plane.calls.length, 1, 'the start is under way');
-    lab.call(0).accept();
-    assert.equal((await started).revision, 1);
-    await turn();
-    assert.equal(lab.plane.calls.length, 2);
-    assert.equal(lab.call(1).state.revision, 2);
-    assert.deepEqual(lab.serving(1), [3]);
-    lab.call(1).accept();
-    await turn();
-    assert.equal(lab.plane.calls.length, 2);
-  });
-
   test('start() rejects with the plane`s own error and applies nothing after', async () => {
     const lab = new Lab();
     const started = lab.balancer.start();
@@ -213,31 +173,6 @@ describe('Balancer changes', () => {
     assert.deepEqual(lab.takeTold(), ['state 2, plane has had 1 calls', 'applied 2']);
   });
 
-  test('changes while an apply is under way make exactly one more, with the newest state', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.health.set(lab.backend(2), 'down');
-    lab.health.set(lab.backend(1), 'up');
-    lab.health.set(lab.backend(3), 'down');
-    lab.health.set(lab.backend(3), 'up');
-    await turn();
-    assert.equal(lab.plane.calls.length, 2, 'one apply at a time');
-    lab.call(1).accept();
-    await turn();
-    assert.equal(lab.plane.calls.length, 3);
-    assert.deepEqual(lab.serving(1), [2, 3]);
-    assert.deepEqual(lab.serving(2), [1, 3]);
-    lab.call(2).accept();
-    await turn();
-    await turn();
-    assert.equal(lab.plane.calls.length, 3);
-    assert.deepEqual(
-      lab.states.map(({ revision }) => revision),
-      [1, 2, 3],
-    );
-  });
-
   test('a change at whatever moment of an apply`s end reaches the plane', async () => {
     for (let microtasks = 0; microtasks < 12; microtasks++) {
       const lab = await running();
@@ -267,45 +202,6 @@ describe('Balancer changes', () => {
       assert.equal(lab.plane.calls.length, 2, `after ${microtasks} microtasks`);
       assert.deepEqual(lab.serving(1), [1, 3]);
     }
-  });
-
-  test('an apply that is refused is told, and the next change is applied over what was served before', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    const error = new Error('No');
-    lab.call(1).refuse(error);
-    await turn();
-    assert.equal(lab.balancer.state?.revision, 1);
-    assert.equal(lab.balancer.report?.revision, 1);
-    assert.deepEqual(
-      lab.events.filter(({ type }) => type === 'apply-failed'),
-      [{ type: 'apply-failed', revision: 2, error }],
-    );
-    lab.takeTold();
-    lab.health.set(lab.backend(2), 'down');
-    await turn();
-    assert.deepEqual(lab.serving(2), [3]);
-    lab.call(2).accept();
-    await turn();
-    assert.equal(lab.balancer.state.revision, 3);
-    assert.deepEqual(lab.takeTold(), [
-      'nva-2 up-down',
-      'state 3, plane has had 2 calls',
-      'applied 3',
-      'serving 1 of 3',
-    ]);
-  });
-
-  test('a change during an apply that is refused is still applied', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.health.set(lab.backend(2), 'down');
-    lab.call(1).refuse(new Error('No'));
-    await turn();
-    assert.equal(lab.plane.calls.length, 3);
-    assert.deepEqual(lab.serving(2), [3]);
   });
 
   test('passive failures bring the backend`s next probe forward, other events do not', async () => {
@@ -338,64 +234,6 @@ describe('Balancer changes', () => {
     assert.equal(settled, false);
     lab.call(1).accept();
     await waiting;
-  });
-});
-
-describe('Balancer operators', () => {
-  test('refresh() resolves when the plane has what an operator set', async () => {
-    const lab = await running();
-    lab.balancer.overrides.set('nvas/10.0.0.2', { adminState: 'down' });
-    let done = false;
-    const refreshed = lab.balancer.refresh().then(() => (done = true));
-    await turn();
-    assert.deepEqual(lab.serving(1), [1, 3]);
-    assert.equal(done, false);
-    lab.call(1).accept();
-    await refreshed;
-    assert.equal(lab.balancer.state?.revision, 2);
-  });
-
-  test('refresh() while an apply is under way resolves with the next one only', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.balancer.overrides.set('nvas/10.0.0.2', { weight: 0 });
-    let done = false;
-    const refreshed = lab.balancer.refresh().then(() => (done = true));
-    lab.call(1).accept();
-    await turn();
-    assert.equal(done, false, 'that apply knew nothing of it');
-    assert.deepEqual(lab.serving(2), [3]);
-    lab.call(2).accept();
-    await refreshed;
-  });
-
-  test('refresh() rejects when the plane refuses, and the same is tried again after two seconds', async () => {
-    const lab = await running();
-    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: false } });
-    const refreshed = lab.balancer.refresh();
-    await turn();
-    lab.call(1).refuse(new Error('Not now'));
-    await assert.rejects(refreshed, /Not now/);
-    await lab.clock.advanceAsync(1999);
-    assert.equal(lab.plane.calls.length, 2);
-    await lab.clock.advanceAsync(1);
-    assert.deepEqual(lab.serving(2), [1, 2]);
-    lab.call(2).accept();
-    await turn();
-    assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('a drain past its deadline makes its backend invalid, with the time to spread ends over', async () => {
-    const lab = await running();
-    lab.balancer.overrides.set('nvas/10.0.0.3', { drain: { ending: true, spreadMs: 5000 } });
-    void lab.balancer.refresh();
-    await turn();
-    const member = lab.call(1).state.views[0]!.backends[2]!;
-    assert.equal(member.exclusion, 'draining');
-    assert.equal(member.valid, false);
-    assert.equal(member.invalidBecause, 'drain-deadline');
-    assert.equal(member.endSpreadMs, 5000);
   });
 });
 
@@ -478,21 +316,6 @@ describe('Balancer.stop()', () => {
     lab.plane.stopped({ finished: 4, reset: 2 });
     assert.deepEqual(await stopped, { finished: 4, reset: 2 });
     assert.deepEqual(lab.takeTold(), ['stopped 4 2']);
-  });
-
-  test('stop() makes no more applies: neither for later changes nor for those that were waiting', async () => {
-    const lab = await running();
-    lab.health.set(lab.backend(1), 'down');
-    await turn();
-    lab.health.set(lab.backend(2), 'down');
-    const stopped = lab.balancer.stop('SIGTERM', 1000);
-    lab.health.set(lab.backend(3), 'down');
-    lab.call(1).accept();
-    await turn();
-    lab.plane.stopped({ finished: 0, reset: 0 });
-    await stopped;
-    await turn();
-    assert.equal(lab.plane.calls.length, 2);
   });
 
   test('stop() does not wait for an apply that never ends', async () => {

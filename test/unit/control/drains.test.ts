@@ -86,20 +86,6 @@ describe('Drains', () => {
     assert.equal(lab.clock.pendingTimers, 0);
   });
 
-  test('at the deadline flows that are left are ended over the window', async () => {
-    const lab = new Lab();
-    await lab.drains.start('nvas', backend!, MINUTE);
-    await lab.pass(59_750);
-    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
-    await lab.pass(250);
-    assert.deepEqual(lab.overrides.of(ID).drain, { ending: true, spreadMs: 5000 });
-    assert.equal((await lab.drains.status(ID)).phase, 'ending');
-    assert.deepEqual(lab.told, ['started', 'deadline']);
-    lab.tcp = lab.udp = 0;
-    await lab.pass(500);
-    assert.deepEqual(lab.told, ['started', 'deadline', 'finished']);
-  });
-
   test('a drain goes on in another process, with the deadline that it had', async () => {
     const old = new Lab();
     await old.drains.start('nvas', backend!, MINUTE);
@@ -115,46 +101,5 @@ describe('Drains', () => {
     await fresh.pass(500);
     assert.deepEqual(fresh.overrides.of(ID).drain, { ending: true, spreadMs: 5000 });
     assert.deepEqual(fresh.told, ['deadline']);
-  });
-
-  test('then: leave leaves flows alone at the deadline', async () => {
-    const lab = new Lab();
-    await lab.drains.start('nvas', backend!, { ...MINUTE, then: 'leave' });
-    await lab.pass(61_000);
-    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
-    assert.equal((await lab.drains.status(ID)).phase, 'done');
-    assert.deepEqual(lab.told, ['started', 'deadline']);
-    assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('cancel() gives the backend new flows again; what is not drained cannot be cancelled', async () => {
-    const lab = new Lab();
-    assert.equal(await lab.drains.cancel(ID), false);
-    await lab.drains.start('nvas', backend!, MINUTE);
-    assert.equal(await lab.drains.cancel(ID), true);
-    assert.equal(lab.overrides.of(ID).drain, undefined);
-    assert.equal(lab.refreshes, 2);
-    assert.deepEqual(lab.told, ['started', 'cancelled']);
-    assert.equal(lab.drains.size, 0);
-    assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('a second start() begins anew with the new wishes', async () => {
-    const lab = new Lab();
-    await lab.drains.start('nvas', backend!, MINUTE);
-    await lab.pass(50_000);
-    await lab.drains.start('nvas', backend!, { ...MINUTE, deadlineMs: 20_000 });
-    await lab.pass(19_000);
-    assert.deepEqual(lab.overrides.of(ID).drain, { ending: false });
-    await lab.pass(1000);
-    assert.deepEqual(lab.overrides.of(ID).drain, { ending: true, spreadMs: 5000 });
-  });
-
-  test('retain() ends drains of backends that are gone', async () => {
-    const lab = new Lab();
-    await lab.drains.start('nvas', backend!, MINUTE);
-    lab.drains.retain(new Set(['nvas/other']));
-    assert.equal(lab.drains.size, 0);
-    assert.equal(lab.clock.pendingTimers, 0);
   });
 });

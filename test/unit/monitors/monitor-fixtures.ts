@@ -3,7 +3,7 @@ import type { PlaneCounters, TrafficCounters } from '../../../src/planes/contrac
 import type { HealthState, Probe } from '../../../src/model/configuration.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { testState, type RuleParts } from '../../support/forwarding-state.js';
-import { aRow } from '../control/counters-fixtures.js';
+import { aRow } from '../status/counters-fixtures.js';
 
 /** Needs 2 x 5 s + 5 s to notice. */
 export const ALIVE: Probe = {

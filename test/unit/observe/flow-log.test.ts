@@ -86,7 +86,8 @@ describe('FlowLog lines', () => {
     const [config, epoch] = lines();
     assert.equal(config?.['format'], 1);
     assert.deepEqual(configurationFromJson(config['configuration'] as Json), configuration);
-    const up = { eligible: true, valid: true, serving: true, weight: 1, health: 'up', adminState: 'none' };
+    const weights = { weight: 1, wanted: 1, origin: 'configured' };
+    const up = { eligible: true, valid: true, serving: true, ...weights, health: 'up', adminState: 'none' };
     const down = { ...up, eligible: false, valid: false, serving: false, health: 'down' };
     const backends = [
       { id: 'nvas/127.0.0.11', ...up },

@@ -10,7 +10,7 @@ import type {
   TrafficCounters,
 } from '../../../../src/planes/contract.js';
 import { NO_COUNTERS, mergeCounters, totalsOnly } from '../../../../src/planes/workers/counters.js';
-import { aRow } from '../../control/counters-fixtures.js';
+import { aRow } from '../../status/counters-fixtures.js';
 import { countersOf } from './scripted-plane.js';
 
 const BOUNDS = [0.001, 0.01, 0.1];

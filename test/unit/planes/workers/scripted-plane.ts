@@ -13,7 +13,7 @@ import type {
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import type { ForwardingState } from '../../../../src/model/forwarding.js';
 import { NO_COUNTERS } from '../../../../src/planes/workers/counters.js';
-import { aRow, anArrival } from '../../control/counters-fixtures.js';
+import { aRow, anArrival } from '../../status/counters-fixtures.js';
 
 /** Counters of a plane that has been reached so many times and has so many flows. */
 export function countersOf(arrivals: number, flowsActive = 0): PlaneCounters {

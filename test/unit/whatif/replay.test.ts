@@ -8,8 +8,9 @@ import { flowLine } from '../../../src/observe/flow-log.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker } from '../../../src/selection/picker.js';
 import { aFrontend, aRule, aTuple } from '../selection/fixtures.js';
+import { aFlowRecord } from '../status/counters-fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';
-import { aPool, settings } from './settings.js';
+import { aPool, settings } from '../control/settings.js';
 
 const hash = await createHasher();
 const [ONE, TWO, THREE] = ['nvas/10.0.0.1', 'nvas/10.0.0.2', 'nvas/10.0.0.3'] as const;
@@ -101,7 +102,7 @@ describe('replay() of real decisions', () => {
     const tuple = aTuple('192.0.2.7:40000', '198.51.100.1:443', 'udp');
     log.epoch(settings());
     log.epoch(settings(), { [ONE]: 'down', [TWO]: 'down' });
-    const flow = { ...movable(tuple), backendId: THREE, epoch: 2 };
+    const flow = aFlowRecord(1, { tuple, backendId: THREE, reason: 'rebalanced', epoch: 2 });
     const digest = settings().digest;
     const move = (backendId: string): string =>
       flowLine({ type: 'flow-moved', atMs: 1, flow: { ...flow, backendId }, fromBackendId: ONE }, digest);
@@ -170,7 +171,7 @@ describe('replay() of what cannot be right', () => {
     const { digest } = log.state.configuration;
     log.lines.push(
       flowLine(
-        { type: 'flow-moved', atMs: 1, flow: { ...movable(tuple), rule: 'syslog' }, fromBackendId: ONE },
+        { type: 'flow-moved', atMs: 1, flow: aFlowRecord(1, { tuple, rule: 'syslog' }), fromBackendId: ONE },
         digest,
       ),
     );
@@ -264,18 +265,3 @@ describe('replay() over restarts', () => {
     assert.deepEqual([report.agree, report.notChecked['unknown-epoch']], [1100, 1]);
   });
 });
-
-function movable(tuple: ReturnType<typeof aTuple>) {
-  return {
-    ...{ id: 1, tuple, rule: 'ha-ports', backendId: THREE, backendEndpoint: '10.0.0.3:443' },
-    ...({
-      reason: 'rebalanced',
-      state: 'established',
-      epoch: 1,
-      excluded: [],
-      openedAtMs: 0,
-      idleMs: 0,
-    } as const),
-    ...{ bytesToBackend: 0, packetsToBackend: 0, bytesToClient: 0, packetsToClient: 0 },
-  };
-}

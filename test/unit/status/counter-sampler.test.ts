@@ -42,7 +42,6 @@ describe('CounterSampler', () => {
     const { clock, plane, sampler } = lab();
     const heard: number[] = [];
     sampler.subscribe(({ atMs }) => heard.push(atMs));
-    assert.deepEqual([sampler.latest, sampler.previous], [undefined, undefined]);
     sampler.start();
     sampler.start();
     await plane.answer();
@@ -52,7 +51,6 @@ describe('CounterSampler', () => {
     }
     assert.equal(plane.asked, 3);
     assert.equal(sampler.latest?.atMs, 2000);
-    assert.equal(sampler.previous?.atMs, 1000);
     assert.deepEqual(heard, [0, 1000, 2000]);
   });
 
@@ -65,7 +63,6 @@ describe('CounterSampler', () => {
     assert.equal(plane.asked, 1);
     await plane.answer();
     assert.equal(sampler.latest?.atMs, 3500);
-    assert.equal(sampler.previous, undefined);
     assert.deepEqual(heard, [3500]);
     clock.advance(500);
     assert.equal(plane.asked, 2);
@@ -81,7 +78,6 @@ describe('CounterSampler', () => {
     clock.advance(1000);
     await plane.answer();
     assert.equal(sampler.latest.atMs, 2000);
-    assert.equal(sampler.previous?.atMs, 0);
   });
 
   test("stop() ends it, and what is under way is nobody's news", async () => {
@@ -154,10 +150,10 @@ describe('CounterSampler', () => {
     clock.advance(100);
     const near = sampler.samples(0);
     await plane.answer();
-    assert.deepEqual([(await near).latest.atMs, (await near).previous?.atMs], [1100, 0]);
+    assert.deepEqual([(await near).latest?.atMs, (await near).previous?.atMs], [1100, 0]);
     clock.advance(400);
     const far = sampler.samples(0);
     await plane.answer();
-    assert.deepEqual([(await far).latest.atMs, (await far).previous?.atMs], [1500, 1000]);
+    assert.deepEqual([(await far).latest?.atMs, (await far).previous?.atMs], [1500, 1000]);
   });
 });

@@ -9,7 +9,7 @@ import type { SimulationReport } from '../../../src/api/views.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aRule, aTuple } from '../selection/fixtures.js';
-import { aPool, settings } from './settings.js';
+import { aPool, settings } from '../control/settings.js';
 
 const hash = await createHasher();
 const GENERATED = { kind: 'generated', flows: 6000, sources: 500, seed: 1 } as const;

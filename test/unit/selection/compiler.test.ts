@@ -5,9 +5,9 @@ import type { AdminState, Configuration, HealthState } from '../../../src/model/
 import type { ForwardingState, PoolView } from '../../../src/model/forwarding.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { tcpProbe } from '../health/probe-fixtures.js';
-import { aRule } from '../selection/fixtures.js';
-import { referenceMaglev } from '../selection/reference-maglev.js';
-import { aPool, settings } from './settings.js';
+import { aRule } from './fixtures.js';
+import { referenceMaglev } from './reference-maglev.js';
+import { aPool, settings } from '../control/settings.js';
 
 const hash = await createHasher();
 const SIZE = 251;
@@ -73,6 +73,40 @@ describe('ForwardingCompiler tables', () => {
       header.backends.map(({ effectiveWeight }) => effectiveWeight),
       [7, 2, 3],
     );
+  });
+
+  test('compile() says whose a weight is: operator, then probe header, then configuration', () => {
+    const weights = [4, 4, 4, 0, 0];
+    const pool = aPool(5);
+    const backends = pool.backends.map((one, index) => ({ ...one, weight: weights[index]! }));
+    const header: Record<string, number> = { 'nva-2': 2, 'nva-3': 3, 'nva-4': 5 };
+    const operator: Record<string, number> = { 'nva-2': 9, 'nva-5': 6 };
+    const state = new ForwardingCompiler(hash).compile(settings({ backendPools: [{ ...pool, backends }] }), {
+      health: ({ name }) => ({ state: 'up', ...(name in header && { weight: header[name]! }) }),
+      override: ({ name }) => (name in operator ? { weight: operator[name]! } : undefined),
+    });
+    assert.deepEqual(
+      view(state).backends.map(({ wantedWeight, weightOrigin }) => `${wantedWeight} ${weightOrigin}`),
+      ['4 configured', '9 operator', '3 probe-header', '0 configured', '6 operator'],
+    );
+  });
+
+  test('compile() gives a member in slow start its part, in whole numbers', () => {
+    const ramps: Record<string, number> = { [TWO]: 30 };
+    const state = new ForwardingCompiler(hash).compile(settings(), {
+      ...inputs({ weight: { [ONE]: 5 } }),
+      rampPercent: ({ id }) => ramps[id] ?? 100,
+    });
+    const weights = view(state).backends.map((member) => {
+      const { wantedWeight, rampPercent, effectiveWeight } = member;
+      return [wantedWeight, rampPercent, effectiveWeight];
+    });
+    assert.deepEqual(weights, [
+      [5, 100, 500],
+      [1, 30, 30],
+      [1, 100, 100],
+    ]);
+    assert.deepEqual(ids(view(state)), referenceMaglev([ONE, TWO, THREE], SIZE, [500, 30, 100]));
   });
 
   test('compile() keeps the very same table while members and weights stay', () => {

@@ -5,6 +5,7 @@ import type { FlowRecord } from '../../../src/model/flow.js';
 import type { ForwardingState } from '../../../src/model/forwarding.js';
 import { configLine, epochLine, flowLine } from '../../../src/observe/flow-log.js';
 import type { Picker } from '../../../src/selection/picker.js';
+import { aFlowRecord } from '../status/counters-fixtures.js';
 
 /** Writes a flow log as a running process does: states from the compiler, decisions from the picker. */
 export class LogRecorder {
@@ -50,12 +51,7 @@ export class LogRecorder {
 
   log(flow: Pick<FlowRecord, 'tuple' | 'rule' | 'backendId' | 'reason'> & Partial<FlowRecord>): void {
     const id = ++this.#flowId;
-    const record: FlowRecord = {
-      ...{ id, backendEndpoint: '10.0.0.1:443', state: 'established', excluded: [] },
-      ...{ epoch: this.state.revision, openedAtMs: 1000, idleMs: 0 },
-      ...{ bytesToBackend: 0, packetsToBackend: 0, bytesToClient: 0, packetsToClient: 0 },
-      ...flow,
-    };
+    const record = aFlowRecord(id, { epoch: this.state.revision, openedAtMs: 1000, ...flow });
     this.lines.push(
       flowLine({ type: 'flow-started', atMs: 1000, flow: record }, this.state.configuration.digest),
     );

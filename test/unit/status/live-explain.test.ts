@@ -37,7 +37,8 @@ const flowOn = (backendId: string, overrides: Partial<FlowRecord> = {}) =>
 
 describe('liveExplain()', () => {
   test('is the explanation of the present state, with a verdict', async () => {
-    const { queries, verdict, ...live } = await ask({});
+    const { queries, verdict, flow, agrees, ...live } = await ask({});
+    assert.deepEqual([flow, agrees], [undefined, undefined]);
     assert.deepEqual(live, explain(picker, aState({ configuration }), tuple));
     assert.equal(verdict, 'No such flow is live; a new one would go to nvas/nva-1 at 10.0.0.1:443');
     assert.equal(queries, 1);

@@ -6,7 +6,7 @@ import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker, NONE_EXCLUDED } from '../../../src/selection/picker.js';
 import { aRule } from '../selection/fixtures.js';
 import { inPieces, LogRecorder, randomFlows } from './recorded-flows.js';
-import { aPool, settings } from './settings.js';
+import { aPool, settings } from '../control/settings.js';
 
 const hash = await createHasher();
 const picker = new Picker(hash);

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { splitLines, type NumberedLine } from '../../../src/api/flow-log.js';
-import { inPieces } from './recorded-flows.js';
+import { inPieces } from '../whatif/recorded-flows.js';
 
 async function split(text: string, size: number, mostLength?: number): Promise<NumberedLine[]> {
   const lines: NumberedLine[] = [];

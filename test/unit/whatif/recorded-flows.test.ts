@@ -7,9 +7,9 @@ import { flowLine } from '../../../src/observe/flow-log.js';
 import { createHasher } from '../../../src/selection/flow-hash.js';
 import { Picker } from '../../../src/selection/picker.js';
 import { aTuple } from '../selection/fixtures.js';
-import { aFlowRecord } from './counters-fixtures.js';
+import { aFlowRecord } from '../status/counters-fixtures.js';
 import { inPieces, LogRecorder } from './recorded-flows.js';
-import { settings } from './settings.js';
+import { settings } from '../control/settings.js';
 
 const hash = await createHasher();
 const A = aTuple('192.0.2.1:1', '198.51.100.1:443');

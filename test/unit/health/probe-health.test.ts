@@ -7,7 +7,7 @@ import { ProbeScheduler } from '../../../src/health/scheduler.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { httpProbe, ScriptedRunner, SICK, tcpProbe, UP } from '../health/probe-fixtures.js';
 import { aRule } from '../selection/fixtures.js';
-import { aPool, settings } from './settings.js';
+import { aPool, settings } from '../control/settings.js';
 
 const alive = httpProbe({ name: 'alive', port: 9000, weightFromProbeHeader: 'X-Weight' });
 

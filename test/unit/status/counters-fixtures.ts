@@ -2,6 +2,11 @@ import type { ArrivalCounters, PlaneCounters, TrafficCounters } from '../../../s
 import type { FlowRecord } from '../../../src/model/flow.js';
 import { aTuple } from '../selection/fixtures.js';
 
+/** As the admin API sends it. */
+export function sent<T>(view: T): T {
+  return JSON.parse(JSON.stringify(view)) as T;
+}
+
 /** Of rule "ha-ports", backend 10.0.0.1 and TCP, with nothing counted yet. */
 export function aRow(overrides: Partial<TrafficCounters> = {}): TrafficCounters {
   return {
