@@ -91,14 +91,17 @@ export function readShape(raw: unknown): Shape {
       return value === undefined ? [] : [{ at, value }];
     });
   };
-  const rules = list('rules', LIST_SCHEMAS.rules);
-  const written: Written = {
-    root: Object.fromEntries(root) as RootInput,
+  // Findings at one place stay in this order.
+  const lists = {
     frontends: list('frontends', LIST_SCHEMAS.frontends),
     probes: list('probes', LIST_SCHEMAS.probes),
     backendPools: list('backendPools', LIST_SCHEMAS.backendPools),
-    rules,
-    hasAllRules: Array.isArray(raw['rules']) && raw['rules'].length === rules.length,
+    rules: list('rules', LIST_SCHEMAS.rules),
+  };
+  const written: Written = {
+    root: Object.fromEntries(root) as RootInput,
+    ...lists,
+    hasAllRules: Array.isArray(raw['rules']) && raw['rules'].length === lists.rules.length,
     names: LISTS.flatMap((list) => namesIn(raw, list)),
     references: [...ruleReferences(raw), ...aliasReferences(raw)],
     asksForKernel: valueAt(raw, ['dataPlane', 'kind']).value === 'kernel',

@@ -165,7 +165,7 @@ function planSteps(report: Omit<PlanReport, 'steps'>): readonly string[] {
     ...some(flows.drop, `Drop ${count(flows.drop, 'flow')} silently`),
     ...named('removed').map(({ name }) => `Remove rule "${name}"`),
     ...some(listeners.closed, `Close ${count(listeners.closed, 'listener')}`),
-    ...byPool(backends.removed, (pool, names) => `Remove ${list(names)} of pool "${pool}"`),
+    ...byPool(backends.removed, (pool, names) => `Remove ${list(names)} from pool "${pool}"`),
   ];
 }
 

@@ -138,6 +138,7 @@ const OPTION_CHECKS = [
   }),
   note('LB_KERNEL_RETURN', returning('route'), '', {
     say: 'Backends must route their answers back through this machine',
+    found: () => undefined,
     expected: 'this machine as their gateway to the clients, or returnPath "masquerade"',
     reason:
       'Only here the frontend\'s address is put back on answers; "haports doctor" checks the return path',
