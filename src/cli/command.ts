@@ -24,7 +24,7 @@ export interface CliCommand {
 /** What commands are defined with. */
 export interface Cli {
   readonly deps: CliDeps;
-  /** What `demo` runs unless told otherwise. */
+  /** What `demo` runs without --config. */
   readonly bundledConfig: string;
   /** With the commands that have been defined so far. */
   readonly program: Command;

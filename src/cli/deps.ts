@@ -26,7 +26,7 @@ export interface CliDeps {
   readonly readText: (path: string) => Promise<string>;
   /** A file piece by piece; rejects with the system's error. */
   readonly readChunks: (path: string) => AsyncIterable<Uint8Array>;
-  /** Calls with the text of a file each time it has changed; never rejects. See runtime/file-watch.ts. */
+  /** Calls with the text of a file each time it has changed; never rejects. See runtime/watch.ts. */
   readonly watchFile: (path: string, onChange: (text: string) => void) => Promise<() => void>;
   readonly terminal: Terminal;
   readonly kernel: KernelOperations;
@@ -59,11 +59,11 @@ export interface StartedBalancer {
   upgrade(): Promise<void>;
   reopenLogs(): Promise<void>;
   /**
-   * Takes a whole configuration over, or nothing of it; it has told the outcome in the log either way. Rejects with a
+   * Applies a whole configuration, or nothing of it; the outcome is in the log either way. Rejects with a
    * BalancerError: `LB_CONFIG_INVALID`, `LB_RESTART_NEEDED`, `LB_CONFLICT` (another reload is under way) ...
    */
   reload(text: string, cause: string): Promise<void>;
-  /** Tells, as a failed reload, that what was to be taken over could not even be read. */
+  /** Reports, as a failed reload, that the configuration could not be read. */
   reloadRefused(error: Error, cause: string): void;
 }
 
@@ -135,7 +135,7 @@ export async function readNamedFile(
   }
 }
 
-/** An end that comes from outside, for commands that run until told otherwise. */
+/** An end that comes from outside, for commands that run until they are interrupted. */
 export interface Interrupt {
   /** Aborts at the first signal, and when the reader of the output has closed it. */
   readonly signal: AbortSignal;

@@ -121,9 +121,9 @@ interface PlanTextOptions {
 /** A plan for people, within 80 columns as long as paths and names are of ordinary length. */
 export function formatPlan({ report, findings }: Planned, options: PlanTextOptions): readonly string[] {
   const { file, live } = options;
-  const told = formatFindings(file, findings).map(format.printable);
+  const lines = formatFindings(file, findings).map(format.printable);
   const summary = summariseFindings(findings);
-  if (report === undefined) return [...told, `${file} cannot be used: ${summary}`];
+  if (report === undefined) return [...lines, `${file} cannot be used: ${summary}`];
   const { listeners, restartNeeded, rules, steps, flows } = report;
   const { backends, probeStateLost } = report;
   const { kept, opened, closed } = listeners;
@@ -168,7 +168,7 @@ export function formatPlan({ report, findings }: Planned, options: PlanTextOptio
         `reload refuses ${restartNeeded.join(', ')}: only a new process applies it`,
       Findings: summary,
     }),
-    ...told.map((line) => `  ${line}`),
+    ...lines.map((line) => `  ${line}`),
     '',
     steps.length === 0 ? 'Nothing would change' : 'Steps',
     ...format.labelled(

@@ -135,9 +135,11 @@ async function showLive(
       if (!isStale) await pause(clock, PERIOD_MS, waiting.signal);
       if (isOver() || (model.paused && !isStale)) continue;
       isStale = false;
+      const wasPaused = model.paused;
       try {
         const data = await ask(topQuery(model), end.signal);
-        model = { ...model, data, trouble: undefined };
+        // A picture that was paused meanwhile stays.
+        if (wasPaused || !model.paused) model = { ...model, data, trouble: undefined };
       } catch (error) {
         model = { ...model, trouble: errorMessage(error) };
       }

@@ -1,5 +1,3 @@
-import { BalancerError } from '../model/errors.js';
-
 /** `error` stops; `warning` will probably hurt; `note` is worth knowing. */
 export type Severity = 'error' | 'warning' | 'note';
 
@@ -40,18 +38,10 @@ export interface Finding {
 }
 
 /** What an Issue says beyond severity, code, path and message. */
-export type IssueDetails = Pick<Issue, 'atKey' | 'found' | 'expected' | 'reason'>;
+type IssueDetails = Pick<Issue, 'atKey' | 'found' | 'expected' | 'reason'>;
 
 export function error(code: string, path: Path, message: string, details: IssueDetails = {}): Issue {
   return { severity: 'error', code, path, message, ...details };
-}
-
-export function warning(code: string, path: Path, message: string, details: IssueDetails = {}): Issue {
-  return { severity: 'warning', code, path, message, ...details };
-}
-
-export function note(code: string, path: Path, message: string, details: IssueDetails = {}): Issue {
-  return { severity: 'note', code, path, message, ...details };
 }
 
 /** `['rules', 0, 'frontendPort']` is `rules[0].frontendPort`; keys that are no identifiers are quoted in brackets. */
@@ -94,41 +84,4 @@ export function summariseFindings(findings: readonly Finding[]): string {
     return count === 0 ? [] : [`${count} ${severity}${count === 1 ? '' : 's'}`];
   });
   return counted.length === 0 ? 'no findings' : counted.join(', ');
-}
-
-/** The codes a configuration can fail with: not readable, not JSON, or JSON that says something impossible. */
-export type ConfigErrorCode = 'LB_CONFIG_UNREADABLE' | 'LB_CONFIG_SYNTAX' | 'LB_CONFIG_INVALID';
-
-/** A configuration that cannot be used, for callers who would rather throw. `findings` holds all of them. */
-export class ConfigError extends BalancerError {
-  readonly findings: readonly Finding[];
-
-  /**
-   * @param sourceName - where the configuration came from, usually its path
-   * @param findings - at least one of severity `error`
-   */
-  constructor(sourceName: string, findings: readonly Finding[]) {
-    const errors = findings.filter((finding) => finding.severity === 'error');
-    const first = errors[0];
-    const more = errors.length > 1 ? ` (and ${errors.length - 1} more)` : '';
-    const place = first?.path === undefined || first.path === '' ? '' : `${first.path}: `;
-    super(
-      `Configuration "${sourceName}" cannot be used: ${place}${first?.message ?? 'unknown error'}${more}`,
-      {
-        code: configErrorCode(findings),
-        source: 'config',
-      },
-    );
-    this.findings = findings;
-  }
-}
-
-/** The code that stands for a set of findings. */
-export function configErrorCode(findings: readonly Finding[]): ConfigErrorCode {
-  for (const { code, path } of findings) {
-    if (code === 'LB_CONFIG_SYNTAX') return code;
-    // A CA file that cannot be read has a path and is one problem among others.
-    if (code === 'LB_CONFIG_UNREADABLE' && path === '') return code;
-  }
-  return 'LB_CONFIG_INVALID';
 }

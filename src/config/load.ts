@@ -110,14 +110,14 @@ function validate(
   { written, issues: shape }: Shape,
   { ownAddresses = [], readFile }: Surroundings,
 ): ParseResult {
-  const told = (issues: readonly Issue[]) =>
+  const findingsWith = (issues: readonly Issue[]) =>
     [...json.issues, ...shape, ...issues]
       .map((issue) => findingOf(issue, json.locate(issue.path, issue.atKey === true)))
       .sort((a, b) => ORDER[a.severity] - ORDER[b.severity] || byPlace(a, b));
-  if (written === undefined) return { ok: false, findings: told([]) };
+  if (written === undefined) return { ok: false, findings: findingsWith([]) };
   const files = readNamedFiles(written, readFile);
   const draft = resolve(written, files.texts, ownAddresses);
-  const findings = told([...CHECKS.flatMap((check) => check(draft)), ...files.issues]);
+  const findings = findingsWith([...CHECKS.flatMap((check) => check(draft)), ...files.issues]);
   if (findings[0]?.severity === 'error') return { ok: false, findings };
   return {
     ok: true,

@@ -66,7 +66,7 @@ export interface Shape {
 /** Reads every key and every element once, by its schema. */
 export function readShape(raw: unknown): Shape {
   const issues: Issue[] = [];
-  /** The value, or undefined with its issues told. */
+  /** The value, or undefined where it has issues, which are collected. */
   const read = <T>(schema: z.ZodType<T>, path: Path, value: unknown): T | undefined => {
     const result = schema.safeParse(value, { error: expectedText });
     if (result.success) return result.data;

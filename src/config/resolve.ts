@@ -414,7 +414,7 @@ function adminOf({ tls, ...admin }: NonNullable<RootInput['admin']>, texts: Name
 }
 
 /** Freezes plain data all the way down and returns it. Typed arrays stay as they are: JavaScript cannot freeze them. */
-export function deepFreeze<T>(value: T): T {
+function deepFreeze<T>(value: T): T {
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value) || Object.isFrozen(value)) {
     return value;
   }

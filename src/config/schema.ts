@@ -110,7 +110,7 @@ const flapDamping = z.strictObject({
 });
 
 /** Parses `"200"` or `"200-399,401"`, codes from 100 to 599. */
-export function parseStatusRanges(written: string): readonly StatusRange[] | undefined {
+function parseStatusRanges(written: string): readonly StatusRange[] | undefined {
   const ranges = written.split(',').map((part): StatusRange | undefined => {
     const match = /^\s*([1-5]\d\d)\s*(?:-\s*([1-5]\d\d)\s*)?$/.exec(part);
     const [first, last] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];

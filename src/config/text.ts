@@ -27,7 +27,7 @@ const STRICT = { disallowComments: true, allowTrailingComma: false, allowEmptyCo
 
 /**
  * Reads strict JSON (RFC 8259): no comments, no trailing commas. A leading byte order mark is ignored. Only the
- * first syntax error is told, since the ones after it mostly follow from it.
+ * first syntax error is reported, since the ones after it mostly follow from it.
  */
 export function readJsonText(textWithMark: string): JsonText {
   const text = textWithMark.startsWith('\uFEFF') ? textWithMark.slice(1) : textWithMark;

@@ -363,7 +363,7 @@ async function onLink(machine: DoctorMachine, address: IpAddress, device: string
     : warning(`${text}: ${owner} answers for it, past the balancer`, `on a backend: ${KEEP_ARP_QUIET}`);
 }
 
-/** The MAC address that a neighbour has told; undefined: none. */
+/** The MAC address that a neighbour has answered with; undefined: none. */
 async function neighbourOf(
   machine: DoctorMachine,
   address: IpAddress,

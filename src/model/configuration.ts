@@ -55,7 +55,7 @@ export interface Frontend {
   readonly name: string;
   readonly address: IpAddress;
   readonly proxyProtocol?: ProxyProtocolIn;
-  /** Empty: everybody. Deny wins over allow. */
+  /** Empty: all clients. `deny` overrides `allow`. */
   readonly allow: readonly Cidr[];
   readonly deny: readonly Cidr[];
 }
@@ -379,7 +379,7 @@ export interface KernelOptions {
   readonly flowState: 'pinned' | 'stateless';
   /** With `next-hop`: only traffic from one of these to another; empty: all routed traffic. */
   readonly spokes: readonly Cidr[];
-  /** What a stop leaves: `keep`: forwarding goes on without this process, until it comes back or is flushed. @default 'keep' */
+  /** What a stop leaves: `keep`: forwarding continues without this process, until it is back or the tables are flushed. @default 'keep' */
   readonly onStop: 'keep' | 'remove';
   /** Whether sysctls that the mode needs are set. @default false: they are checked */
   readonly manageSysctls: boolean;

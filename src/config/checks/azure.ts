@@ -114,7 +114,7 @@ export const AZURE_CHECKS = [
       reason: 'Azure allows one HA-ports rule for each internal frontend',
     },
   ),
-  // Told once, on the first such rule. Other load balancers in front of the same backends cannot be seen from here.
+  // Reported once, on the first such rule. Other load balancers in front of the same backends cannot be seen from here.
   azureOnly('V4', firstWithOthers, '', {
     say: ({ name }) => `HA-ports rule "${name}" without floating IP is not the only rule`,
     expected: 'no other rule, or floatingIp on all of them',

@@ -20,9 +20,9 @@ interface Spot {
 /** Words, or how they are made of the item, of what `when` found and of the whole. */
 type Words<T, H> = string | ((item: T, hit: H, draft: Draft) => string | undefined);
 
-/** When something is told, and what. */
+/** When something is reported, and in what words. */
 export interface Row<T, H> {
-  /** Whether there is something to tell: true, or what to tell it with. @default always */
+  /** Whether there is something to report: true, or a value for its words. @default always */
   readonly when?: (item: T, draft: Draft) => H | false | undefined;
   /** What is there, in a sentence. */
   readonly say: Words<T, H>;

@@ -33,7 +33,7 @@ function repeatedNames({ written: { names, backendPools } }: Draft) {
   );
 }
 
-/** Names that nothing bears. What is no name at all the schema reports. */
+/** References to names that do not exist. What is no name at all the schema reports. */
 function unknownNames({ written: { names, references } }: Draft) {
   const known = new Set(names.map(({ list, value }) => `${list} ${value}`));
   return references
@@ -57,7 +57,7 @@ function unusedThings({ frontends, probes, pools, written: { rules, hasAllRules 
   );
 }
 
-/** Names given twice, and names that nothing bears. */
+/** Names given twice, names that do not exist, and things that no rule names. */
 export const NAME_CHECKS = [
   error('LB_DUPLICATE_NAME', repeatedNames, '', {
     say: ({ value, bearer }) => `Name "${value}" is already that of ${bearer}, each must have its own`,

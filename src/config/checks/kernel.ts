@@ -76,7 +76,7 @@ function noEffect<T extends object>(
   return note('LB_KERNEL_NO_EFFECT', inKernel(over), `@${at}`, { when, say, reason });
 }
 
-/** How answers come back: told at the key, or where it was not written at the kind of data plane. */
+/** How answers come back: reported at the key, or where it was not written at the kind of data plane. */
 function returning(path: KernelInput['returnPath']): Over<object> {
   const key = ['dataPlane', 'kernel', 'returnPath'];
   return where(
@@ -146,7 +146,7 @@ const OPTION_CHECKS = [
     when: ({ flowState }) => flowState === 'stateless',
     say: 'With mode nat every flow has an entry in conntrack',
     expected: '"pinned", or another mode',
-    reason: 'Answers could not be told from other traffic without one',
+    reason: 'Without one, answers could not be distinguished from other traffic',
   }),
   note('LB_KERNEL_NO_EFFECT', where(isNotNextHop, OPTIONS), '@spokes', {
     when: (kernel, draft) => draft.given(kernel, 'spokes'),
@@ -340,7 +340,7 @@ const RULE_CHECKS = [
   ),
 ];
 
-/** What only a process can do that has each flow in its hands. Told only where it was asked for. */
+/** What only a process can do that has each flow in its hands. Reported only where it was asked for. */
 const LIMIT_CHECKS = [
   cannot(FRONTENDS, 'proxyProtocol', {
     when: ({ proxyProtocol }) => proxyProtocol !== undefined,
@@ -377,7 +377,7 @@ const LIMIT_CHECKS = [
     say: (_, count) => `Expected at most ${MOST_BACKENDS} in all pools together, found ${count} backends`,
     found: (_, count) => String(count),
     expected: `at most ${MOST_BACKENDS} in all pools together`,
-    reason: 'A backend is told by 16 bits of a packet mark',
+    reason: 'A packet mark has 16 bits for the backend',
   }),
   ...['tcpFlowsPerSource', 'udpFlowsPerSource'].map((key) =>
     cannot(ROOT, `limits.${key}`, {

@@ -23,7 +23,7 @@ export function commonPorts(a: Taker, b: Taker): string | undefined {
 
 /**
  * Rules that have ports in common with an earlier one. `clash`: one of them is on a wildcard address. Else they are on
- * one address: `yields`: one of the two names its ports, and the other is told; `overlap`: both do, or neither.
+ * one address: `yields`: one of the two names its ports, and the finding is about the other; `overlap`: both do, or neither.
  */
 function sharing(wanted: 'overlap' | 'yields' | 'clash') {
   return function* ({ plane, rules }: Draft) {

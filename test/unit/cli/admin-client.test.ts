@@ -76,7 +76,7 @@ describe('AdminClient', () => {
     await assert.rejects(client.rules(), { code: 'LB_NOT_RUNNING', message: /not the admin API/ });
   });
 
-  test('says in one line that nobody answers: no socket, a stale one, or no socket at all', async () => {
+  test('says in one line that no process answers: no socket, a stale one, or no socket at all', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'haports-cli-'));
     try {
       const missing = join(folder, 'missing.sock');

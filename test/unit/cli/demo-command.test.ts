@@ -72,7 +72,7 @@ describe('haports demo', () => {
     assert.deepEqual(await nvasUp(), [false, false]);
   });
 
-  test('demo runs the bundled configuration unless told otherwise', async () => {
+  test('demo runs the bundled configuration without -c', async () => {
     const deps = new FakeDeps();
     deps.files.set('bundled.json', '{ "no": "configuration" }');
     assert.equal(await deps.run('demo'), 2);

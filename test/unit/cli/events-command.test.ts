@@ -103,7 +103,7 @@ describe('haports events', () => {
     assert.match(deps.stderr, /Another haports process answers now/);
   });
 
-  test('events --follow ends when nobody reads any more', async () => {
+  test('events --follow ends when its reader leaves', async () => {
     const exit = deps.run('events', '--follow');
     await eventually(() => admin.streams === 1, 5000, 'the connection');
     deps.closeOutput();

@@ -5,7 +5,7 @@ import type { Screen, ScreenLine, Terminal, TerminalSize } from '../../../src/cl
 import type { Configuration } from '../../../src/model/configuration.js';
 import { systemClock, type Clock } from '../../../src/runtime/clock.js';
 
-/** What a balancer was told to do; stops end when the test says so. */
+/** What a balancer was asked to do; stops end when the test says so. */
 export class FakeBalancer implements StartedBalancer {
   readonly stops: { readonly cause: string; readonly deadlineMs: number }[] = [];
   reopened = 0;

@@ -43,7 +43,7 @@ async function exitCode(exit: Promise<number>): Promise<number | undefined> {
 }
 
 describe('haports run', () => {
-  test('run starts the balancer with the configuration and where it came from, and goes on', async () => {
+  test('run starts the balancer with the configuration and where it came from, and runs on', async () => {
     const deps = withConfig(haExample({ pool: { backends: ['10.0.1.1'] } }));
     const { exit } = await running(deps);
     const [started] = deps.started;
@@ -171,7 +171,7 @@ describe('haports run', () => {
     await stop(deps, exit);
   });
 
-  test('reloads go one at a time, the newest wish last, and wait for one of somebody else', async () => {
+  test('reloads go one at a time, the newest wish last, and wait for one by the admin API', async () => {
     const clock = new FakeClock();
     const deps = withConfig();
     deps.clock = clock;
@@ -248,7 +248,7 @@ describe('haports run', () => {
     }
   });
 
-  test('a stop that fails is told and exits with 1, also after a second signal', async () => {
+  test('a stop that fails is reported and exits with 1, also after a second signal', async () => {
     const { deps, exit } = await running();
     deps.signal('SIGTERM');
     await turn();

@@ -115,7 +115,7 @@ describe('createTerminal()', () => {
     assert.deepEqual(told, ['q', '40x30']);
   });
 
-  test('is 80x24 where nobody knows, or what the environment says', () => {
+  test('is 80x24 where the size is unknown, or what the environment says', () => {
     const size = (env: Record<string, string>) => {
       const { output, terminal } = aTerminal(env);
       output.columns = Number.NaN;

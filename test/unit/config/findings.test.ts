@@ -1,13 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { BalancerError } from '../../../src/model/errors.js';
-import {
-  ConfigError,
-  formatFindings,
-  formatPath,
-  summariseFindings,
-  type Finding,
-} from '../../../src/config/findings.js';
+import { formatFindings, formatPath, summariseFindings, type Finding } from '../../../src/config/findings.js';
 
 const broken: Finding = {
   severity: 'error',
@@ -50,25 +43,5 @@ describe('findings', () => {
     const note: Finding = { severity: 'note', code: 'V1', path: '', message: 'x' };
     assert.equal(summariseFindings([note, broken, broken]), '2 errors, 1 note');
     assert.equal(summariseFindings([]), 'no findings');
-  });
-
-  it('ConfigError tells the first error, counts the others, and keeps all', () => {
-    const error = new ConfigError('config.json', [broken, { ...broken, path: 'rules[1]' }]);
-    assert.ok(error instanceof BalancerError);
-    assert.equal(error.name, 'ConfigError');
-    assert.equal(error.code, 'LB_CONFIG_INVALID');
-    assert.equal(error.source, 'config');
-    assert.equal(error.findings.length, 2);
-    assert.equal(
-      error.message,
-      'Configuration "config.json" cannot be used: rules[0].frontendPort: Expected a port, found 70000 (and 1 more)',
-    );
-  });
-
-  it('ConfigError has the code of what happened', () => {
-    const code = (finding: Partial<Finding>) => new ConfigError('c', [{ ...broken, ...finding }]).code;
-    assert.equal(code({ code: 'LB_CONFIG_SYNTAX', path: '' }), 'LB_CONFIG_SYNTAX');
-    assert.equal(code({ code: 'LB_CONFIG_UNREADABLE', path: '' }), 'LB_CONFIG_UNREADABLE');
-    assert.equal(code({ code: 'LB_CONFIG_UNREADABLE', path: 'probes[0].ca' }), 'LB_CONFIG_INVALID');
   });
 });

@@ -91,7 +91,7 @@ describe('startDemoBackends()', () => {
     for (const { pid } of demo.nvas) assert.equal(isAlive(pid), false);
   });
 
-  test('a port in use is told, and no process is left', async () => {
+  test('a port in use is reported, and no process is left', async () => {
     const [port, healthPort] = [await freePort('127.0.0.42'), await freePort('127.0.0.42')];
     const taken = createServer().listen(port, '127.0.0.42');
     await once(taken, 'listening');

@@ -185,7 +185,7 @@ describe('examine()', () => {
   });
 
   for (const bytes of [577, 1000, 1320, 1399, 1492, 1499]) {
-    test(`finds by itself that a path takes ${bytes} bytes where nobody says so`, async () => {
+    test(`finds by itself that a path takes ${bytes} bytes where no router says so`, async () => {
       const machine = new FakeMachine();
       machine.path = { bytes, tells: false };
       const { sections } = await examine(machine, configuration(), { paths: 'tried' });
