@@ -111,7 +111,7 @@ describe('planChange() hash space', () => {
       'frontends/0/address': '0.0.0.0',
       dataPlane: { kind: 'kernel', kernel: { mode: 'next-hop', tableSize: SIZE, ...options } },
     });
-    const stateless = { flowState: 'stateless' };
+    const stateless = { flowState: 'stateless', spokes: ['10.0.0.0/8', '192.0.2.0/24'] };
     // Random flows go from 10/8 to 192.0.2.1: between these spokes they are hashed the other way round.
     const spokes = ['192.0.2.0/24', '10.0.0.0/8'];
     const changes: readonly [string, Patch, Patch][] = [
@@ -127,7 +127,7 @@ describe('planChange() hash space', () => {
       assert.ok(Math.abs(movedShare - 2 / 3) < 0.07, `${key}: ${movedShare}`);
       assert.deepEqual(rules[0]?.changes, [key]);
     }
-    const pinned = await plan({ from: nextHop(stateless), to: nextHop({}) });
+    const pinned = await plan({ from: nextHop(stateless), to: nextHop({ spokes: stateless.spokes }) });
     assert.deepEqual([pinned.movedShare, pinned.rules[0]?.changes], [0, ['dataPlane.kernel.flowState']]);
     const single = { [BACKENDS]: [member(1)] };
     assert.equal((await plan({ from: single, to: { ...single, seed: 7 } })).movedShare, 0);
