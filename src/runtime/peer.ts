@@ -71,7 +71,34 @@ export function peerOf(child: ChildProcess): PeerProcess & { readonly channel: P
     child.once('exit', (code, signal) => resolve(signal === null ? `exit code ${code}` : `signal ${signal}`));
     child.once('error', (error) => resolve(error.message));
   });
-  return { pid: child.pid, channel: channelTo(child), exited, kill: () => child.kill('SIGKILL') };
+  const closed = closeOf(child);
+  const channel = { ...channelTo(child), onClose: (listener: () => void) => void closed.then(listener) };
+  return { pid: child.pid, channel, exited, kill: () => child.kill('SIGKILL') };
+}
+
+/**
+ * Resolves when the channel is closed. Node emits no `disconnect` for a child that dies while handles are on their way
+ * to it (lib/internal/child_process.js, `target.disconnect`, Node 20); a cluster closes the worker's share of each
+ * socket only then, so it is emitted here.
+ */
+function closeOf(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    let isClosed = false;
+    const closed = (): void => {
+      isClosed = true;
+      resolve();
+    };
+    child.once('disconnect', closed);
+    child.once('error', closed);
+    child.once('exit', () => {
+      // The end of the channel is read in this turn of the event loop or the next.
+      const look = (): void => {
+        if (child.connected) setImmediate(look);
+        else if (!isClosed) child.emit('disconnect');
+      };
+      setImmediate(look);
+    });
+  });
 }
 
 /** A process that is to take this one's place. */

@@ -1,4 +1,4 @@
-import { fork, type ChildProcess } from 'node:child_process';
+import { fork } from 'node:child_process';
 import cluster from 'node:cluster';
 import { channelTo, peerOf, type Channel, type PeerProcess } from '../../runtime/peer.js';
 
@@ -53,7 +53,7 @@ export function forkWorker(scriptPath: string): PeerProcess {
     env: workerEnvironment(),
     stdio: [...STDIO],
   });
-  return { ...peerOf(child), channel: childChannel(child) };
+  return peerOf(child);
 }
 
 /**
@@ -73,42 +73,12 @@ export function forkSharingWorker(scriptPath: string): PeerProcess {
   const worker = cluster.fork(workerEnvironment());
   const child = worker.process;
   worker.on('error', () => undefined);
-  const channel = patientChannel(childChannel(child));
-  const closed = new Promise<void>((resolve) => channel.onClose(resolve));
-  // Only a closed channel has the cluster close the worker's share of every socket.
   const peer = peerOf(child);
+  const channel = patientChannel(peer.channel);
+  // Only a closed channel has the cluster close the worker's share of every socket.
+  const closed = new Promise<void>((resolve) => channel.onClose(resolve));
   const exited = Promise.all([peer.exited, closed]).then(([evidence]) => evidence);
   return { ...peer, channel, exited };
-}
-
-/**
- * Resolves when the channel is closed. Node emits no `disconnect` for a child that dies while handles are on their way
- * to it (lib/internal/child_process.js, `target.disconnect`, Node 20); a cluster closes the worker's share of each
- * socket only then, so it is emitted here.
- */
-function closeOf(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => {
-    let isClosed = false;
-    const closed = (): void => {
-      isClosed = true;
-      resolve();
-    };
-    child.once('disconnect', closed);
-    child.once('error', closed);
-    child.once('exit', () => {
-      // The end of the channel is read in this turn of the event loop or the next.
-      const look = (): void => {
-        if (child.connected) setImmediate(look);
-        else if (!isClosed) child.emit('disconnect');
-      };
-      setImmediate(look);
-    });
-  });
-}
-
-function childChannel(child: ChildProcess): Channel {
-  const closed = closeOf(child);
-  return { ...channelTo(child), onClose: (listener) => void closed.then(listener) };
 }
 
 /** What a worker that shares sockets says first. */
