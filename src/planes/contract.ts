@@ -235,7 +235,7 @@ export interface HandOverPlane extends DataPlane {
    */
   freezeUdp(): Promise<readonly UdpFlowState[]>;
 
-  /** Goes on after `freezeUdp`, with what has waited first. */
+  /** Resumes after `freezeUdp`, with waiting datagrams first. */
   thawUdp(): Promise<void>;
 
   /** Before `start`: sockets that it serves on instead of opening such itself. It owns them; what it does not need it closes. */

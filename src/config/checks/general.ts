@@ -230,7 +230,7 @@ function rebalanced({ protocols, flowPolicy }: Rule): string | false {
 
 const movesTcp = ({ plane, kernel }: Draft) => plane === 'kernel' && kernel?.mode !== 'nat';
 
-/** What hangs together inside one rule, and what of it turns out otherwise than it reads. */
+/** Keys of one rule that contradict each other, or that act differently than they read. */
 export const RULE_CHECKS = [
   ...['tcp', 'tcpReset', 'idleTimeout.tcp'].map((key) => strayOption('tcp', key)),
   ...['udp', 'idleTimeout.udp'].map((key) => strayOption('udp', key)),

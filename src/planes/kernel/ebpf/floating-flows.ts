@@ -58,7 +58,7 @@ function twoHashes(fields: readonly string[]): string {
 /** A hash table of this length takes 4 MiB from the start, and as much again and again while it fills. */
 const MOST_FLOWS = 262_144;
 const MOST_PARTS = 16_384;
-/** A SYN that nobody answers, or that nobody follows up. */
+/** A SYN without an answer, or without a further packet. */
 const OPENING_SECONDS = 20;
 /** What may still come of a connection that its client has closed: the other half, segments sent twice. */
 const CLOSING_SECONDS = 30;
@@ -77,7 +77,7 @@ export function endsMap({ name }: Pick<FrontendGroup, 'name'>): string {
   return `ends-${name}`;
 }
 
-/** What another table of the same instance goes on with. */
+/** What another table of the same instance inherits. */
 export function carriedSets(program: KernelProgram): readonly string[] {
   if (program.options.flowState === 'stateless') return [];
   return frontendGroups(program).flatMap((group) => [pinsMap(group), endsMap(group), flowsSet(group)]);
