@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { configurationFromJson, configurationToJson } from '../../../src/api/configuration-json.js';
 import { ipAddress } from '../../../src/model/address.js';
-import { briefly, example, haExample, parse, type Change } from '../../support/example.js';
+import { briefly, example, parse, type Change } from '../../support/example.js';
 import { configurationOf } from '../../support/state-factory.js';
 
 const TOKEN = 'correct-horse-battery';
@@ -55,8 +55,6 @@ const tlsFiles = (certificate = pair, key = pair) => ({
 const HTTP = '127.0.0.1:9901';
 const OPEN = '0.0.0.0:9901';
 const OFF_LOOPBACK = withAdmin({ http: OPEN, tls: TLS, token: TOKEN });
-const onLoopback = { frontend: { address: '127.0.0.1' } };
-
 /** Values at a place that may hold secrets, none of which is shown. */
 const SECRET: readonly (readonly [string, string, readonly string[]])[] = [
   [
@@ -85,31 +83,10 @@ test('no shape of admin and events is too strange', () => {
 });
 
 describe('admin API and events, resolved', () => {
-  test('what is not written is not there', () => {
-    const { admin, webhook, backendPools } = configurationOf(example({ events: {} }));
-    assert.deepEqual([admin, webhook, backendPools[0]?.slowStartMs], [undefined, undefined, undefined]);
-  });
-
-  test('socket, address, webhook and slow start are taken over', () => {
-    const written = withAdmin(
-      { socket: './haports.sock', http: '[::1]:9901' },
-      { pool: { slowStart: '30s' } },
-    );
-    const { admin, backendPools } = configurationOf(written);
-    assert.deepEqual(
-      { ...admin },
-      { socket: './haports.sock', http: { address: ipAddress('::1'), port: 9901 } },
-    );
-    assert.equal(backendPools[0]?.slowStartMs, 30_000);
+  test('a webhook is taken over as it is written', () => {
     for (const url of ['http://127.0.0.1:9000/x', 'https://alerts.example/haports?team=a']) {
       assert.deepEqual(configurationOf(example({ events: { webhook: url } })).webhook, { url });
     }
-  });
-
-  test('an HA-ports rule leaves its port out, with that of the metrics', () => {
-    const own = { admin: { http: '127.0.0.1:8001' }, metrics: { listen: '127.0.0.1:8000' } };
-    const { rules } = configurationOf(haExample({ ...onLoopback, ...own }));
-    assert.deepEqual(rules[0]?.ports, [{ first: 8002, last: 8099 }]);
   });
 
   test('the digest does not tell the token, but everything else', () => {

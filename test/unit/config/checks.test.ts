@@ -3,11 +3,20 @@ import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { Finding } from '../../../src/config/findings.js';
+import {
+  configurationFromJson,
+  configurationToJson,
+  withoutSecrets,
+} from '../../../src/api/configuration-json.js';
 import { ipAddress } from '../../../src/model/address.js';
+import type { Configuration } from '../../../src/model/configuration.js';
+import { formatPortSet, type PortRange } from '../../../src/model/ports.js';
 import { KERNEL_MODES, example, haExample, kernelExample, parse } from '../../support/example.js';
+import { configurationOf } from '../../support/state-factory.js';
 
 /*
- * What is found in configurations, as texts in findings/. UPDATE_GOLDEN=1 writes what is found: read the difference.
+ * What is found in configurations, and what becomes of them, as texts in findings/. UPDATE_GOLDEN=1 writes it: read the
+ * difference.
  *
  *     # the section                    a code as title: only findings with it count
  *     @hidden V\d+                     findings that do not count, a pattern of their codes
@@ -19,6 +28,7 @@ import { KERNEL_MODES, example, haExample, kernelExample, parse } from '../../su
  *       rules[0].backendPort = 80      what they have otherwise
  *       rules[0].probe absent
  *       note LB_CODE rules[0]: message | found | expected | reason
+ *       rules[0].ports is "80"         a part of the configuration that it becomes; port sets as text
  */
 
 const FOLDER = join(process.cwd(), 'test/unit/config/findings');
@@ -30,12 +40,13 @@ const BASES: Readonly<Record<string, () => object>> = {
 };
 
 const EDIT = /^ {2}(\S+) (?:= (.*)|absent)$/;
+const RESULT = /^ {2}(\S+) is .*$/;
 
 interface Case {
   readonly what: string;
   readonly bases: readonly string[];
   readonly edits: readonly string[];
-  /** The lines that it should have. */
+  /** What comes of it: findings, and parts of the configuration. */
   readonly found: readonly string[];
 }
 
@@ -68,13 +79,18 @@ function sectionOf(text: string): Section {
   };
 }
 
+/** `rules[0].ports` */
+function stepsOf(place: string): string[] {
+  return place.split(/[.[\]]+/).filter((step) => step !== '');
+}
+
 /** The example with what the lines change. */
 function edited(base: string, edits: readonly string[]): object {
   const written = structuredClone(BASES[base]?.());
   assert.ok(written !== undefined, `There is no example "${base}"`);
   for (const line of edits) {
     const [, place = '', json] = EDIT.exec(line) ?? [];
-    const steps = place.split(/[.[\]]+/).filter((step) => step !== '');
+    const steps = stepsOf(place);
     const last = steps.pop() ?? '';
     const holder = steps.reduce<Record<string, unknown>>(
       (node, step, index) => {
@@ -93,6 +109,32 @@ function edited(base: string, edits: readonly string[]): object {
 function told({ code, path, message, found = '', expected = '', reason = '' }: Finding): string {
   const sentences = [message, found, expected, reason].join(' | ').replace(/( \| ?)+$/, '');
   return `${code} ${path}: ${sentences}`;
+}
+
+/** What is at a place of a configuration, as JSON; `nothing`. */
+function partOf(configuration: Configuration, place: string): string {
+  const json: unknown = configurationToJson(configuration);
+  const part = stepsOf(place).reduce((node, step) => (node as Record<string, unknown>)[step], json);
+  const isRange = (value: unknown): value is PortRange =>
+    typeof value === 'object' && value !== null && 'first' in value && 'last' in value;
+  return part === undefined
+    ? 'nothing'
+    : JSON.stringify(part, (_key, value: unknown) =>
+        Array.isArray(value) && value.length > 0 && value.every(isRange) ? formatPortSet(value) : value,
+      );
+}
+
+/** What comes of a case: what is found in it, a line each, and the parts that `wanted` asks for. */
+function outcome(base: string, { edits, found }: Case, section: Section): readonly string[] {
+  const written = edited(base, edits);
+  const wanted = found.flatMap((line) => RESULT.exec(line)?.[1] ?? []);
+  if (wanted.length === 0) return foundIn(written, section);
+  const configuration = configurationOf(written);
+  assert.deepEqual(configurationFromJson(configurationToJson(configuration)), withoutSecrets(configuration));
+  return [
+    ...foundIn(written, section),
+    ...wanted.map((place) => `  ${place} is ${partOf(configuration, place)}`),
+  ];
 }
 
 /** What is found in it, a line each. */
@@ -118,11 +160,11 @@ const files = readdirSync(FOLDER).map((name) => {
 if (process.env['UPDATE_GOLDEN'] !== undefined) {
   for (const { name, sections } of files) {
     const texts = sections.map((section) => {
-      const cases = section.cases.map(({ what, bases, edits }) =>
-        [what, `  ${bases.join(', ')}`, ...edits, ...foundIn(edited(bases[0] ?? '', edits), section)].join(
-          '\n',
-        ),
-      );
+      const cases = section.cases.map((one) => {
+        const { what, bases, edits } = one;
+        const lines = outcome(bases[0] ?? '', one, section);
+        return [what, `  ${bases.join(', ')}`, ...edits, ...lines].join('\n');
+      });
       return `${[section.head, ...cases].join('\n\n')}\n`;
     });
     writeFileSync(join(FOLDER, name), texts.join('\n'));
@@ -132,10 +174,10 @@ if (process.env['UPDATE_GOLDEN'] !== undefined) {
 for (const { name, sections } of files) {
   describe(`the findings of ${name}`, () => {
     for (const section of sections) {
-      for (const { what, bases, edits, found } of section.cases) {
-        for (const base of bases) {
-          it(`${section.title}: ${found.length === 0 ? 'is silent on' : 'tells'} ${what} (${base})`, () =>
-            assert.deepEqual(foundIn(edited(base, edits), section), found));
+      for (const one of section.cases) {
+        for (const base of one.bases) {
+          it(`${section.title}: ${one.what} (${base})`, () =>
+            assert.deepEqual(outcome(base, one, section), one.found));
         }
       }
     }
