@@ -57,10 +57,14 @@ export async function loadConfiguration(
   files: Files,
   machine: Machine = {},
 ): Promise<ParseResult> {
-  const reading = await attempt(files.readText(path));
-  if ('text' in reading) return loadConfigurationText(reading.text, dirname(path), files, machine);
-  const message = `Configuration file "${path}" cannot be read: ${reading.message}`;
-  return { ok: false, findings: [{ severity: 'error', code: 'LB_CONFIG_UNREADABLE', path: '', message }] };
+  let text: string;
+  try {
+    text = await files.readText(path);
+  } catch (thrown) {
+    const message = `Configuration file "${path}" cannot be read: ${errorMessage(thrown)}`;
+    return { ok: false, findings: [{ severity: 'error', code: 'LB_CONFIG_UNREADABLE', path: '', message }] };
+  }
+  return loadConfigurationText(text, dirname(path), files, machine);
 }
 
 /** As loadConfiguration, for a text that is already here. Files that it names are relative to `directory`. */
@@ -73,26 +77,17 @@ export async function loadConfigurationText(
   const json = readJsonText(text);
   if (!json.ok) return parseConfiguration(text);
   const shape = readShape(json.value);
-  const readings = new Map<string, Reading>();
+  const readings = new Map<string, PromiseSettledResult<string>>();
   for (const { file } of shape.written === undefined ? [] : namedFiles(shape.written)) {
-    readings.set(file, await attempt(files.readText(resolvePath(directory, file))));
+    const [reading] = await Promise.allSettled([files.readText(resolvePath(directory, file))]);
+    readings.set(file, reading);
   }
   const readFile = (file: string): string => {
-    const reading = readings.get(file) ?? { message: 'not read' };
-    if ('text' in reading) return reading.text;
-    throw new Error(reading.message);
+    const reading = readings.get(file);
+    if (reading?.status === 'fulfilled') return reading.value;
+    throw new Error(errorMessage(reading?.reason));
   };
   return validate(json, shape, { ownAddresses, readFile });
-}
-
-type Reading = { readonly text: string } | { readonly message: string };
-
-async function attempt(text: Promise<string>): Promise<Reading> {
-  try {
-    return { text: await text };
-  } catch (thrown) {
-    return { message: errorMessage(thrown) };
-  }
 }
 
 const CHECKS: readonly Check[] = [

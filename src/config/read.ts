@@ -102,7 +102,7 @@ export function readShape(raw: unknown): Shape {
     root: Object.fromEntries(root) as RootInput,
     ...lists,
     hasAllRules: Array.isArray(raw['rules']) && raw['rules'].length === lists.rules.length,
-    names: LISTS.flatMap((list) => namesIn(raw, list)),
+    names: LISTS.flatMap((list) => objectsIn(raw, list).flatMap((one) => nameAt(one, 'name', list))),
     references: [...ruleReferences(raw), ...aliasReferences(raw)],
     asksForKernel: valueAt(raw, ['dataPlane', 'kind']).value === 'kernel',
     raw,
@@ -119,36 +119,38 @@ export function readShape(raw: unknown): Shape {
 
 const REFERENCE_KEYS = { frontend: 'frontends', backendPool: 'backendPools', probe: 'probes' } as const;
 
+/** What is at a key, if that is text. */
+function nameAt({ at, value }: Located<JsonObject>, key: string, list: ListName): readonly Name[] {
+  const name = value[key];
+  return typeof name === 'string' ? [{ list, at: [...at, key], value: name }] : [];
+}
+
 function ruleReferences(raw: JsonObject): readonly Name[] {
-  return elements(raw, 'rules').flatMap((rule, index) =>
-    Object.entries(REFERENCE_KEYS).flatMap(([key, list]) => {
-      const value = isObject(rule) ? rule[key] : undefined;
-      return typeof value === 'string' ? [{ list, at: ['rules', index, key], value }] : [];
-    }),
+  return objectsIn(raw, 'rules').flatMap((rule) =>
+    Object.entries(REFERENCE_KEYS).flatMap(([key, list]) => nameAt(rule, key, list)),
   );
 }
 
 function aliasReferences(raw: JsonObject): readonly Name[] {
-  return elements(raw, 'backendPools').flatMap((pool, poolIndex) =>
-    elements(pool, 'backends').flatMap((backend, index) => {
-      const aliases = isObject(backend) ? backend['floatingAddresses'] : undefined;
-      return Object.keys(isObject(aliases) ? aliases : {}).map((value): Name => {
-        const at = ['backendPools', poolIndex, 'backends', index, 'floatingAddresses', value];
-        return { list: 'frontends', at, value, atKey: true };
-      });
+  const backends = objectsIn(raw, 'backendPools').flatMap(({ at, value }) =>
+    objectsIn(value, 'backends', at),
+  );
+  return backends.flatMap(({ at, value: { floatingAddresses: aliases } }) =>
+    Object.keys(isObject(aliases) ? aliases : {}).map((value): Name => {
+      return { list: 'frontends', at: [...at, 'floatingAddresses', value], value, atKey: true };
     }),
   );
 }
 
-function namesIn(raw: JsonObject, list: ListName): readonly Name[] {
-  return elements(raw, list).flatMap((element, index) => {
-    const value = isObject(element) ? element['name'] : undefined;
-    return typeof value === 'string' ? [{ list, at: [list, index, 'name'], value }] : [];
-  });
+/** The elements of a list that are objects. */
+function objectsIn(holder: JsonObject, key: string, above: Path = []): readonly Located<JsonObject>[] {
+  return elements(holder, key).flatMap((value, index) =>
+    isObject(value) ? [{ at: [...above, key, index], value }] : [],
+  );
 }
 
-function elements(holder: unknown, key: string): readonly unknown[] {
-  const value = isObject(holder) ? holder[key] : undefined;
+function elements(holder: JsonObject, key: string): readonly unknown[] {
+  const value = holder[key];
   return Array.isArray(value) ? value : [];
 }
 

@@ -42,14 +42,10 @@ interface Census {
 }
 
 interface Drain {
-  readonly pool: string;
   readonly backend: Backend;
-  readonly request: DrainRequest;
-  readonly startedAtMs: number;
   readonly startedAtMonotonicMs: number;
-  readonly flowsAtStart: number;
   readonly forecast: FinishForecast;
-  phase: DrainPhase;
+  record: DrainRecord;
   census: Census;
   cancel: () => void;
 }
@@ -88,18 +84,15 @@ export class Drains {
   /** Continues a drain of another process, whose overrides have been restored. */
   resume(record: DrainRecord, backend: Backend): void {
     const drain = this.#add(record, backend, { flows: { tcp: 0, udp: 0 } });
-    if (drain.phase !== 'done') this.#watch(drain);
+    if (record.phase !== 'done') this.#watch(drain);
   }
 
   #add(record: DrainRecord, backend: Backend, census: Census): Drain {
     const { clock } = this.#deps;
-    const { pool, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs } = record;
-    const ageMs = Math.max(0, clock.wallMs() - startedAtMs);
     const drain: Drain = {
-      ...{ pool, backend, startedAtMs, flowsAtStart, phase, census },
-      request: { deadlineMs, then, spreadMs },
-      startedAtMonotonicMs: clock.monotonicMs() - ageMs,
-      forecast: new FinishForecast(flowsAtStart, clock.monotonicMs()),
+      ...{ record, backend, census },
+      startedAtMonotonicMs: clock.monotonicMs() - Math.max(0, clock.wallMs() - record.startedAtMs),
+      forecast: new FinishForecast(record.flowsAtStart, clock.monotonicMs()),
       cancel: () => undefined,
     };
     this.#drains.set(backend.id, drain);
@@ -130,10 +123,7 @@ export class Drains {
   }
 
   records(): readonly DrainRecord[] {
-    return [...this.#drains.values()].map(({ pool, backend, request, startedAtMs, flowsAtStart, phase }) => {
-      const { deadlineMs, then, spreadMs } = request;
-      return { pool, backendId: backend.id, startedAtMs, flowsAtStart, phase, deadlineMs, then, spreadMs };
-    });
+    return Array.from(this.#drains.values(), ({ record }) => record);
   }
 
   async statuses(): Promise<readonly DrainStatus[]> {
@@ -159,8 +149,9 @@ export class Drains {
   }
 
   #watch(drain: Drain): void {
-    const left = drain.request.deadlineMs - (this.#deps.clock.monotonicMs() - drain.startedAtMonotonicMs);
-    const delayMs = drain.phase === 'draining' ? Math.max(0, Math.min(WATCH_MS, left)) : WATCH_MS;
+    const { deadlineMs, phase } = drain.record;
+    const left = deadlineMs - (this.#deps.clock.monotonicMs() - drain.startedAtMonotonicMs);
+    const delayMs = phase === 'draining' ? Math.max(0, Math.min(WATCH_MS, left)) : WATCH_MS;
     drain.cancel = this.#deps.clock.setTimer(delayMs, () => void this.#look(drain));
   }
 
@@ -171,23 +162,24 @@ export class Drains {
     if (this.#drains.get(drain.backend.id) !== drain) return;
     const { tcp, udp } = drain.census.flows;
     drain.forecast.observe(tcp + udp, clock.monotonicMs());
-    const isDue = clock.monotonicMs() - drain.startedAtMonotonicMs >= drain.request.deadlineMs;
+    const { deadlineMs, then, phase } = drain.record;
+    const isDue = clock.monotonicMs() - drain.startedAtMonotonicMs >= deadlineMs;
     if (tcp + udp === 0) {
-      drain.phase = 'done';
+      drain.record = { ...drain.record, phase: 'done' };
       onEvent({ type: 'drain-changed', phase: 'finished', drain: this.#status(drain, []) });
       return;
     }
-    if (drain.phase === 'draining' && isDue) {
+    if (phase === 'draining' && isDue) {
       await this.#deadline(drain);
-      if (drain.request.then === 'leave') return;
+      if (then === 'leave') return;
     }
     this.#watch(drain);
   }
 
   async #deadline(drain: Drain): Promise<void> {
     const { overrides, refresh, onEvent } = this.#deps;
-    const { then, spreadMs } = drain.request;
-    drain.phase = then === 'leave' ? 'done' : 'ending';
+    const { then, spreadMs } = drain.record;
+    drain.record = { ...drain.record, phase: then === 'leave' ? 'done' : 'ending' };
     onEvent({ type: 'drain-changed', phase: 'deadline', drain: this.#status(drain, []) });
     if (then === 'leave') return;
     overrides.set(drain.backend.id, { drain: { ending: true, spreadMs } });
@@ -205,17 +197,13 @@ export class Drains {
   }
 
   #status(drain: Drain, longest: readonly FlowRecord[]): DrainStatus {
-    const { pool, backend, request, phase, startedAtMs, flowsAtStart, census, forecast } = drain;
-    const inMs = phase === 'draining' ? forecast.finishInMs(this.#deps.clock.monotonicMs()) : undefined;
+    const { record, backend, census, forecast } = drain;
+    const isOpen = record.phase === 'draining';
+    const inMs = isOpen ? forecast.finishInMs(this.#deps.clock.monotonicMs()) : undefined;
     return {
-      ...request,
-      pool,
-      backendId: backend.id,
+      ...record,
       backendName: backend.name,
-      phase,
-      startedAtMs,
-      deadlineAtMs: startedAtMs + request.deadlineMs,
-      flowsAtStart,
+      deadlineAtMs: record.startedAtMs + record.deadlineMs,
       ...census,
       predictedFinishAtMs: inMs === undefined ? undefined : this.#deps.clock.wallMs() + inMs,
       longest: longest.map(flowView),

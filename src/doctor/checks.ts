@@ -257,7 +257,8 @@ async function throughFinding(
   if ((await routeTo(machine, address))?.type === 'local') {
     return note(`The path through ${address.text} cannot be tried from here, where that address is local`);
   }
-  const answer = await connectThrough(machine, { frontend: address, backend: backend.address, port, index });
+  const ends = { frontend: address, backend: backend.address };
+  const answer = await connectThrough(machine, ends, { port, index });
   if (isAlive(answer)) return fine(`It answers as ${at} (${answer}): floating IP works`);
   if (answer === OUT_OF_TIME) return note(`Whether it answers as ${at} was not tried: ${answer}`);
   if (!isAlive(await direct)) return note(`Nor does it answer as ${at} (${answer})`);
@@ -284,7 +285,7 @@ async function returnFindings({ machine, backend, port, direct }: BackendScope):
 }
 
 async function mtuOf(machine: DoctorMachine, device: string): Promise<number | undefined> {
-  const [link] = ipRecords(await machine.run('ip', ['-j', 'link', 'show', 'dev', device]));
+  const [link] = await ipRecords(machine, 'link', 'show', 'dev', device);
   const mtu = link?.['mtu'];
   return typeof mtu === 'number' ? mtu : undefined;
 }
@@ -299,8 +300,8 @@ interface RouteFacts {
 }
 
 async function routeTo(machine: DoctorMachine, address: IpAddress): Promise<RouteFacts | undefined> {
-  const [family, text] = [`-${address.family}`, address.text.split('%', 1)[0] ?? ''];
-  const [record] = ipRecords(await machine.run('ip', ['-j', family, 'route', 'get', text]));
+  const [text = ''] = address.text.split('%', 1);
+  const [record] = await ipRecords(machine, `-${address.family}`, 'route', 'get', text);
   if (record === undefined) return undefined;
   const { type, dev, gateway, prefsrc } = record;
   return {
@@ -369,10 +370,9 @@ async function neighbourOf(
   address: IpAddress,
   device: string,
 ): Promise<string | undefined> {
-  const text = address.text.split('%', 1)[0] ?? '';
-  const args = ['-j', `-${address.family}`, 'neigh', 'show', 'to', text, 'dev', device];
-  const found = ipRecords(await machine.run('ip', args)).find(({ lladdr }) => typeof lladdr === 'string');
-  return found === undefined ? undefined : String(found['lladdr']);
+  const [text = ''] = address.text.split('%', 1);
+  const found = await ipRecords(machine, `-${address.family}`, 'neigh', 'show', 'to', text, 'dev', device);
+  return found.map(({ lladdr }) => textOf(lladdr)).find((lladdr) => lladdr !== undefined);
 }
 
 /** The frontends whose flows a pool gets. */

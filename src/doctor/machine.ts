@@ -83,7 +83,11 @@ export function isAlive(answer: ConnectOutcome): boolean {
 }
 
 /** The records of `ip -j`; empty where its output is no list. */
-export function ipRecords({ stdout }: ToolAnswer): readonly Record<string, unknown>[] {
+export async function ipRecords(
+  machine: DoctorMachine,
+  ...args: readonly string[]
+): Promise<readonly Record<string, unknown>[]> {
+  const { stdout } = await machine.run('ip', ['-j', ...args]);
   let parsed: unknown;
   try {
     parsed = JSON.parse(stdout);
@@ -97,21 +101,16 @@ export function ipRecords({ stdout }: ToolAnswer): readonly Record<string, unkno
     : [];
 }
 
-export function problem(text: string, ...fix: readonly string[]): DoctorFinding {
-  return { level: 'problem', text, fix: fix.length === 0 ? undefined : fix };
+function findingOf(level: DoctorLevel) {
+  return (text: string, ...fix: readonly string[]): DoctorFinding => {
+    return { level, text, fix: fix.length === 0 ? undefined : fix };
+  };
 }
 
-export function warning(text: string, ...fix: readonly string[]): DoctorFinding {
-  return { level: 'warning', text, fix: fix.length === 0 ? undefined : fix };
-}
-
-export function note(text: string, ...fix: readonly string[]): DoctorFinding {
-  return { level: 'note', text, fix: fix.length === 0 ? undefined : fix };
-}
-
-export function fine(text: string): DoctorFinding {
-  return { level: 'fine', text };
-}
+export const problem = findingOf('problem');
+export const warning = findingOf('warning');
+export const note = findingOf('note');
+export const fine = findingOf('fine');
 
 /** The tool, its package in Debian and Ubuntu, and the option that prints its version. */
 const TOOLS = [
@@ -139,30 +138,33 @@ export async function examineHost(
 ): Promise<readonly DoctorFinding[]> {
   const tools = (await Promise.all(TOOLS.map((tool) => examineTool(machine, tool)))).flat();
   if (configuration.kernel === undefined) {
-    return [...tools.map(lighter), note('The userspace data plane needs none of them')];
+    // One that is missing does not matter then.
+    const notes = tools.map((one) => (one.level === 'problem' ? { ...one, level: 'note' as const } : one));
+    return [...notes, note('The userspace data plane needs none of them')];
   }
   const isAdmin = await mayAdminister(machine);
   const privilege = isAdmin
-    ? fine('CAP_NET_ADMIN is available')
-    : problem(
-        'CAP_NET_ADMIN is missing: nftables and routes cannot be changed',
-        'run as root, or with AmbientCapabilities=CAP_NET_ADMIN (systemd), --cap-add NET_ADMIN (container)',
-      );
-  const refusal = isAdmin ? await machine.refusal(configuration) : undefined;
+    ? [fine('CAP_NET_ADMIN is available'), await examineRuleset(machine, configuration)]
+    : [
+        problem(
+          'CAP_NET_ADMIN is missing: nftables and routes cannot be changed',
+          'run as root, or with AmbientCapabilities=CAP_NET_ADMIN (systemd), --cap-add NET_ADMIN (container)',
+        ),
+      ];
   return [
     ...tools,
-    privilege,
-    ...(isAdmin
-      ? [
-          refusal === undefined
-            ? fine('The kernel takes the ruleset')
-            : problem(`The ruleset is refused: ${refusal}`),
-        ]
-      : []),
+    ...privilege,
     ...(await examineSettings(machine, configuration)),
     ...(await examineInterface(machine, configuration)),
     ...(await examineTracking(machine, configuration)),
   ];
+}
+
+async function examineRuleset(machine: DoctorMachine, configuration: Configuration): Promise<DoctorFinding> {
+  const refusal = await machine.refusal(configuration);
+  return refusal === undefined
+    ? fine('The kernel takes the ruleset')
+    : problem(`The ruleset is refused: ${refusal}`);
 }
 
 async function examineTool(
@@ -172,11 +174,6 @@ async function examineTool(
   const answer = await machine.run(tool, [args]);
   if (answer.exitCode === 0) return [fine(answer.stdout.split('\n')[0] ?? tool)];
   return [problem(`${tool} is not installed or does not run`, `apt-get install ${pack}`)];
-}
-
-/** A missing tool does not matter here. */
-function lighter(finding: DoctorFinding): DoctorFinding {
-  return finding.level === 'problem' ? { ...finding, level: 'note' } : finding;
 }
 
 async function examineSettings(
@@ -191,7 +188,7 @@ async function examineSettings(
 async function examineInterface(machine: DoctorMachine, { kernel }: Configuration): Promise<DoctorFinding[]> {
   const name = kernel?.interface;
   if (name === undefined) return [];
-  const [link] = ipRecords(await machine.run('ip', ['-j', 'link', 'show', 'dev', name]));
+  const [link] = await ipRecords(machine, 'link', 'show', 'dev', name);
   if (link === undefined)
     return [problem(`Interface ${name} does not exist: no packet is balanced`, 'ip link')];
   const flags: unknown[] = Array.isArray(link['flags']) ? link['flags'] : [];
@@ -207,12 +204,12 @@ async function examineTracking(
   if (kernel?.mode !== 'nat' && kernel?.mode !== 'next-hop') return [];
   if (kernel.flowState === 'stateless') return [];
   const folder = '/proc/sys/net/netfilter';
-  const [used, most] = await Promise.all(
+  const [used = Number.NaN, most = Number.NaN] = await Promise.all(
     ['nf_conntrack_count', 'nf_conntrack_max'].map(async (file) =>
       Number((await machine.readText(`${folder}/${file}`)) ?? Number.NaN),
     ),
   );
-  if (used === undefined || most === undefined || Number.isNaN(used) || Number.isNaN(most)) {
+  if (Number.isNaN(used + most)) {
     return [note('Connection tracking is not loaded yet, so its size is unknown')];
   }
   const text = `Connection tracking has ${used} of ${most} entries`;

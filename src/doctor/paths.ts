@@ -31,14 +31,9 @@ const FOREIGN_ADDRESSES = { 4: '192.0.2.254', 6: '2001:db8::254' } as const;
  */
 export async function connectThrough(
   machine: DoctorMachine,
-  options: {
-    readonly frontend: IpAddress;
-    readonly backend: IpAddress;
-    readonly port: number;
-    readonly index: number;
-  },
+  { frontend, backend }: Readonly<Record<'frontend' | 'backend', IpAddress>>,
+  { port, index }: Readonly<Record<'port' | 'index', number>>,
 ): Promise<ConnectOutcome> {
-  const { frontend, backend, port, index } = options;
   const fromPort = FIRST_PORT + index;
   const table = String(FIRST_TABLE + index);
   const family = `-${frontend.family}`;

@@ -312,11 +312,11 @@ export class CapturedPlane implements HandOverPlane {
   }
 
   #changed(change: KernelChanged['change'], evidence: string | undefined): void {
-    const event: KernelChanged = {
-      ...{ type: 'kernel-changed', atMs: this.#deps.clock.wallMs(), change, report: this.kernelReport() },
-      ...(evidence === undefined ? {} : { evidence }),
-    };
-    for (const listener of this.#listeners) listener([event]);
+    const atMs = this.#deps.clock.wallMs();
+    const report = this.kernelReport();
+    for (const listener of this.#listeners) {
+      listener([{ type: 'kernel-changed', atMs, change, evidence, report }]);
+    }
   }
 }
 

@@ -7,6 +7,7 @@ import {
   chainText,
   ipWord,
   tableText,
+  timeoutText,
   type Elements,
   type KernelSetup,
 } from '../netfilter/setup.js';
@@ -74,28 +75,29 @@ export function captureSetup(input: CaptureInput): KernelSetup {
 
 function structureOf(table: string, input: CaptureInput): string {
   const { frontends } = input;
-  const steered = frontends.flatMap((frontend) => steerRules(frontend, input));
+  const steer = frontends.flatMap((frontend) => steerRules(frontend, input));
   const ageing = having(frontends, 'udp').map(
     (frontend) => `${match(frontend, 'udp')} ct state new ct timeout set "udp-${frontend.address.family}"`,
   );
+  const chains = [
+    {
+      ...{ name: 'steer', rules: steer, type: 'nat', priority: STEER_PRIORITY },
+      ...{ prerouting: 'nat-prerouting', output: 'nat-output' },
+    },
+    {
+      ...{ name: 'ageing', rules: ageing, type: 'filter', priority: AGEING_PRIORITY },
+      ...{ prerouting: 'divert', output: 'age-output' },
+    },
+  ].filter(({ rules }) => rules.length > 0);
   return tableText(table, [
     ...frontends.flatMap(setDeclarations),
     ...timeouts(input),
-    ...(steered.length === 0 ? [] : chainText('steer', undefined, steered)),
-    ...(ageing.length === 0 ? [] : chainText('ageing', undefined, ageing)),
-    // Packets of this machine's own clients meet the output hooks instead.
-    ...(steered.length === 0
-      ? []
-      : [
-          ...hookText('nat-prerouting', `nat hook prerouting priority ${STEER_PRIORITY}`, ['jump steer']),
-          ...hookText('nat-output', `nat hook output priority ${STEER_PRIORITY}`, ['jump steer']),
-        ]),
-    ...(ageing.length === 0
-      ? []
-      : [
-          ...hookText('divert', `filter hook prerouting priority ${AGEING_PRIORITY}`, ['jump ageing']),
-          ...hookText('age-output', `filter hook output priority ${AGEING_PRIORITY}`, ['jump ageing']),
-        ]),
+    ...chains.flatMap(({ name, rules }) => chainText(name, undefined, rules)),
+    ...chains.flatMap(({ name, prerouting, output, type, priority }) => [
+      ...hookText(prerouting, `${type} hook prerouting priority ${priority}`, [`jump ${name}`]),
+      // Packets of this machine's own clients meet this one instead.
+      ...hookText(output, `${type} hook output priority ${priority}`, [`jump ${name}`]),
+    ]),
     ...hookText('guard', `filter hook input priority ${GUARD_PRIORITY}`, guardRules(input)),
   ]);
 }
@@ -117,13 +119,9 @@ function setDeclarations(frontend: CapturedFrontend): string[] {
 function timeouts({ frontends, udpEntrySeconds: seconds }: CaptureInput): string[] {
   const udp = having(frontends, 'udp');
   const families = ([4, 6] as const).filter((family) => udp.some(({ address }) => address.family === family));
-  return families.flatMap((family) => [
-    `  ct timeout udp-${family} {`,
-    '    protocol udp',
-    `    l3proto ${ipWord(family)}`,
-    `    policy = { unreplied : ${seconds}, replied : ${seconds} }`,
-    '  }',
-  ]);
+  return families.flatMap((family) =>
+    timeoutText(`udp-${family}`, 'udp', family, { unreplied: seconds, replied: seconds }),
+  );
 }
 
 function steerRules(frontend: CapturedFrontend, { plan, workers }: CaptureInput): string[] {

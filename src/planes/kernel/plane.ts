@@ -198,11 +198,8 @@ export class KernelPlane implements DataPlane {
   }
 
   #changed(change: KernelChanged['change'], evidence: string | undefined): void {
-    const event: KernelChanged = {
-      ...{ type: 'kernel-changed', atMs: this.#deps.clock.wallMs(), change, report: this.kernelReport() },
-      ...(evidence === undefined ? {} : { evidence }),
-    };
-    this.#emit([event]);
+    const atMs = this.#deps.clock.wallMs();
+    this.#emit([{ type: 'kernel-changed', atMs, change, evidence, report: this.kernelReport() }]);
   }
 
   #emit(events: readonly PlaneEvent[]): void {

@@ -234,7 +234,7 @@ export class Reconciler {
     const installed = this.#installed;
     if (installed?.structure === undefined || !sameRouting(installed.setup, setup)) return false;
     const delta = deltaText(installed.setup, setup);
-    if (delta === undefined || (delta !== '' && !(await this.#tryDelta(delta)))) return false;
+    if (delta === undefined || !(await this.#try(delta))) return false;
     this.#installed = { ...installed, setup };
     return true;
   }
@@ -265,9 +265,7 @@ export class Reconciler {
     const { tools, clock } = this.#deps;
     if (this.#options.adopts) this.#installed ??= await findSealed(tools, setup);
     const delta = await this.#observedDelta(setup);
-    const isChanged =
-      delta !== undefined &&
-      (delta === '' || (await this.#tryDelta(delta)) || (await this.#changeFound(setup)));
+    const isChanged = delta !== undefined && ((await this.#try(delta)) || (await this.#changeFound(setup)));
     if (isChanged) {
       this.#installed = { setup, structure: this.#installed?.structure };
     } else {
@@ -296,14 +294,17 @@ export class Reconciler {
     if (!this.#options.adopts) return false;
     return this.#succeeds(async () => {
       const sets = await foundElements(this.#deps.tools, setup);
-      const delta = deltaText({ ...setup, sets }, setup) ?? '';
-      if (delta !== '') await runTransaction(this.#deps.tools, delta);
+      await this.#run(deltaText({ ...setup, sets }, setup) ?? '');
     });
   }
 
   /** False: the elements are not what they should be, or the kernel has no room just now. */
-  async #tryDelta(delta: string): Promise<boolean> {
-    return this.#succeeds(() => runTransaction(this.#deps.tools, delta));
+  #try(delta: string): Promise<boolean> {
+    return this.#succeeds(() => this.#run(delta));
+  }
+
+  async #run(delta: string): Promise<void> {
+    if (delta !== '') await runTransaction(this.#deps.tools, delta);
   }
 
   /** A failure is noted. */

@@ -1,4 +1,4 @@
-import type { IpAddress } from '../../model/address.js';
+import type { IpAddress, Protocol } from '../../model/address.js';
 import type { EntryFilter } from './conntrack.js';
 import { ipCommandLine, type RoutingEntry } from './routing.js';
 
@@ -121,6 +121,23 @@ export function chainText(name: string, hook: string | undefined, rules: readonl
     `  chain ${name} {`,
     ...(hook === undefined ? [] : [`    ${hook}`]),
     ...rules.map((rule) => `    ${rule}`),
+    '  }',
+  ];
+}
+
+/** An object that gives flows their times: seconds without packets, by state as conntrack names it. */
+export function timeoutText(
+  name: string,
+  protocol: Protocol,
+  family: 4 | 6,
+  seconds: Readonly<Record<string, number>>,
+): string[] {
+  const policy = Object.entries(seconds).map(([state, time]) => `${state} : ${time}`);
+  return [
+    `  ct timeout ${name} {`,
+    `    protocol ${protocol}`,
+    `    l3proto ${ipWord(family)}`,
+    `    policy = { ${policy.join(', ')} }`,
     '  }',
   ];
 }

@@ -1,5 +1,5 @@
 import { PROTOCOLS, type Protocol } from '../../../model/address.js';
-import { ipWord, type Elements } from '../../netfilter/setup.js';
+import { timeoutText, type Elements } from '../../netfilter/setup.js';
 import type { KernelProgram, KernelRule } from '../program.js';
 import { markElements, type TablePart } from './placement.js';
 
@@ -82,18 +82,11 @@ export function ageingRules(rule: KernelRule): string[] {
 function ageingObject(rule: KernelRule, protocol: Protocol): string[] {
   const seconds = idleSeconds(rule, protocol);
   // Of a flow that one end has closed the other may send for as long as it likes.
-  const times =
+  const times: Readonly<Record<string, number>> =
     protocol === 'tcp'
       ? { ...TCP_SECONDS, established: seconds, close_wait: seconds }
       : { unreplied: seconds, replied: seconds };
-  const policy = Object.entries(times).map(([state, time]) => `${state} : ${time}`);
-  return [
-    `  ct timeout ${objectOf(rule, protocol)} {`,
-    `    protocol ${protocol}`,
-    `    l3proto ${ipWord(rule.rule.frontend.address.family)}`,
-    `    policy = { ${policy.join(', ')} }`,
-    '  }',
-  ];
+  return timeoutText(objectOf(rule, protocol), protocol, rule.rule.frontend.address.family, times);
 }
 
 function objectOf(rule: KernelRule, protocol: Protocol): string {
