@@ -10,7 +10,7 @@ import { haports, HaportsProcess } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { TcpClient } from '../support/tcp-client.js';
-import { makePair } from '../unit/admin/admin-lab.js';
+import { makePair } from '../support/certificate.js';
 
 const ADMIN_PORT = 9901;
 const TOKEN = '6f7c0e1b9d2a4835a1c4e7f0b3d6980e';

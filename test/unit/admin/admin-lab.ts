@@ -1,5 +1,4 @@
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -68,27 +67,4 @@ export async function askRaw(port: number, bytes: string): Promise<string> {
   socket.write(bytes);
   await new Promise((resolve) => socket.once('close', resolve));
   return answer;
-}
-
-/** A self-signed certificate of `name` and its key. Undefined without openssl. */
-export function makePair(
-  name = 'DNS:lb1.example',
-): { readonly certificate: string; readonly key: string } | undefined {
-  const path = mkdtempSync(join(tmpdir(), 'haports-admin-'));
-  try {
-    const [key, certificate] = [join(path, 'key.pem'), join(path, 'certificate.pem')];
-    const words =
-      'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=haports -addext';
-    execFileSync(
-      'openssl',
-      [...words.split(' '), `subjectAltName=${name}`, '-keyout', key, '-out', certificate],
-      { stdio: 'pipe' },
-    );
-    return { key: readFileSync(key, 'utf8'), certificate: readFileSync(certificate, 'utf8') };
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
-  } finally {
-    rmSync(path, { recursive: true });
-  }
 }

@@ -11,7 +11,8 @@ import {
 import { BalancerError } from '../../../src/model/errors.js';
 import { within } from '../../support/deadline.js';
 import { ask } from '../../support/admin-api.js';
-import { askRaw, LOOPBACK, makePair, problemOf } from './admin-lab.js';
+import { makePair } from '../../support/certificate.js';
+import { askRaw, LOOPBACK, problemOf } from './admin-lab.js';
 
 const words = { purpose: 'tests', key: 'test.listen' };
 

@@ -1,38 +1,14 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { configurationFromJson, configurationToJson } from '../../../src/api/configuration-json.js';
 import { ipAddress } from '../../../src/model/address.js';
+import { makePair } from '../../support/certificate.js';
 import { briefly, example, parse, type Change } from '../../support/example.js';
 import { configurationOf } from '../../support/state-factory.js';
 
 const TOKEN = 'correct-horse-battery';
 
 const withAdmin = (admin: object, change: Change = {}) => example({ admin, ...change });
-
-interface Pair {
-  readonly certificate: string;
-  readonly key: string;
-}
-
-/** A self-signed certificate and its key. Undefined without openssl. */
-function makePair(): Pair | undefined {
-  const folder = mkdtempSync(join(tmpdir(), 'haports-admin-'));
-  try {
-    const [key, certificate] = [join(folder, 'key.pem'), join(folder, 'certificate.pem')];
-    const words = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test';
-    execFileSync('openssl', [...words.split(' '), '-keyout', key, '-out', certificate], { stdio: 'pipe' });
-    return { key: readFileSync(key, 'utf8'), certificate: readFileSync(certificate, 'utf8') };
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
 
 const pair = makePair();
 const other = makePair();

@@ -99,7 +99,7 @@ function edited(base: string, edits: readonly string[]): object {
       },
       written as Record<string, unknown>,
     );
-    if (json === undefined) delete holder[last];
+    if (json === undefined) Reflect.deleteProperty(holder, last);
     else holder[last] = JSON.parse(json);
   }
   return written;

@@ -1,49 +1,23 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer as createPlainServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { createServer, type TLSSocket } from 'node:tls';
 import type { HttpProbe } from '../../../src/model/configuration.js';
 import { tlsServerName } from '../../../src/health/probes.js';
+import { makePair, type Pair } from '../../support/certificate.js';
 import { ask, httpProbe, outcome } from './probe-fixtures.js';
 import { bind, listen } from './loopback-server.js';
 
-interface Certificate {
-  readonly key: string;
-  readonly cert: string;
-}
-
-/** A self-signed certificate of `app.example`, and of 127.0.0.1 if `names` says so. Undefined without openssl. */
-function makeCertificate(names: string): Certificate | undefined {
-  const folder = mkdtempSync(join(tmpdir(), 'haports-probe-'));
-  try {
-    const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
-    const request =
-      'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test';
-    const rest = ['-addext', `subjectAltName=${names}`, '-keyout', key, '-out', cert];
-    execFileSync('openssl', [...request.split(' '), ...rest], { stdio: 'pipe' });
-    return { key: readFileSync(key, 'utf8'), cert: readFileSync(cert, 'utf8') };
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
-    throw error;
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
-
-const byName = makeCertificate('DNS:app.example');
-const byAddress = makeCertificate('IP:127.0.0.1');
+const byName = makePair('DNS:app.example');
+const byAddress = makePair('IP:127.0.0.1');
 const skip = byName === undefined || byAddress === undefined ? 'openssl is not installed' : false;
 
-async function serve(t: TestContext, certificate: Certificate | undefined) {
-  assert.ok(certificate);
+async function serve(t: TestContext, pair: Pair | undefined) {
+  assert.ok(pair);
   const names: (string | false | null)[] = [];
   const requests: string[] = [];
   const open = new Set<TLSSocket>();
-  const server = createServer({ ...certificate }, (socket) => {
+  const server = createServer({ key: pair.key, cert: pair.certificate }, (socket) => {
     names.push(socket.servername);
     open.add(socket);
     socket.on('close', () => open.delete(socket));
@@ -66,7 +40,7 @@ function httpsProbe(fields: Partial<HttpProbe>): HttpProbe {
   return httpProbe({ protocol: 'https', expectBody: 'OK', ...fields });
 }
 
-const ca = byName?.cert ?? '';
+const ca = byName?.certificate ?? '';
 const TAKEN = 'success explicit HTTP 200';
 const UNKNOWN_CA = 'failure explicit TLS DEPTH_ZERO_SELF_SIGNED_CERT';
 /** `names`: server names that came; `host`: the Host header that came. */
@@ -100,7 +74,7 @@ describe('HTTPS probe', { skip }, () => {
     [
       'checks the address where there is no name, and sends none',
       'address',
-      { ca: byAddress?.cert ?? '' },
+      { ca: byAddress?.certificate ?? '' },
       TAKEN,
       [false],
     ],

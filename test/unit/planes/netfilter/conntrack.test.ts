@@ -6,114 +6,21 @@ import {
   forgetFlows,
   markFilter,
   parseConntrackEntry,
-  type ConntrackEntry,
-  type EntryDirection,
 } from '../../../../src/planes/netfilter/conntrack.js';
 import type { FlowOrigin } from '../../../../src/model/flow.js';
 import type { Follower, Tool, ToolOutcome, Tools } from '../../../../src/planes/netfilter/tools.js';
 import { FakeClock } from '../../../support/fake-clock.js';
+import { GoldenFolder } from '../../../support/golden.js';
 
-/* Lines as conntrack 1.4.7 wrote them on kernel 6.18, with nf_conntrack_acct and nf_conntrack_timestamp. */
-
-describe('parseConntrackEntry()', () => {
-  test('reads a flow that begins', () => {
-    const line =
-      '    [NEW] tcp      6 120 SYN_SENT src=10.1.0.2 dst=10.9.0.10 sport=50878 dport=80 [UNREPLIED] ' +
-      'src=10.2.0.11 dst=10.1.0.2 sport=8080 dport=50878 mark=305397761 id=4010227144';
-    assert.deepEqual(parseConntrackEntry(line), {
-      event: 'new',
-      protocol: 6,
-      remainingSeconds: 120,
-      state: 'SYN_SENT',
-      original: {
-        ...{ source: '10.1.0.2', sourcePort: 50878, destination: '10.9.0.10', destinationPort: 80 },
-        ...{ packets: 0, bytes: 0 },
-      },
-      reply: {
-        ...{ source: '10.2.0.11', sourcePort: 8080, destination: '10.1.0.2', destinationPort: 50878 },
-        ...{ packets: 0, bytes: 0 },
-      },
-      unreplied: true,
-      byProgram: false,
-      mark: 0x12340001,
-      ageSeconds: undefined,
-      id: 4010227144,
-    });
+test('parseConntrackEntry() reads lines as conntrack 1.4.7 writes them, and takes nothing else for an entry', () => {
+  const golden = new GoldenFolder('test/unit/planes/netfilter', 'txt');
+  const lines = golden.input('conntrack-lines') as readonly (readonly [what: string, line: string])[];
+  const texts = lines.map(([what, line]) => {
+    const { original, reply, ...entry } = parseConntrackEntry(line) ?? {};
+    const parts = [entry, original, reply].map((part) => JSON.stringify(part));
+    return `${what}\n  ${original === undefined ? 'no entry' : parts.join('\n  ')}\n`;
   });
-
-  const cases: readonly {
-    readonly title: string;
-    readonly line: string;
-    readonly entry: Partial<Omit<ConntrackEntry, 'original' | 'reply'>>;
-    readonly original?: Partial<EntryDirection>;
-    readonly reply?: Partial<EntryDirection>;
-  }[] = [
-    {
-      title: 'what a flow carried, how it ended and how long it was',
-      line:
-        '[DESTROY] tcp      6 TIME_WAIT src=10.1.0.2 dst=10.9.0.10 sport=50878 dport=80 packets=6 bytes=325 ' +
-        'src=10.2.0.11 dst=10.1.0.2 sport=80 dport=50878 packets=4 bytes=221 [ASSURED] mark=305397761 ' +
-        'delta-time=5 [start=Fri Nov 20 14:48:48 2026] [stop=Fri Nov 20 14:48:53 2026] id=4010227144',
-      entry: {
-        ...{ event: 'gone', state: 'TIME_WAIT', remainingSeconds: -1, ageSeconds: 5, id: 4010227144 },
-        ...{ unreplied: false, byProgram: false },
-      },
-      original: { packets: 6, bytes: 325 },
-      reply: { packets: 4, bytes: 221 },
-    },
-    {
-      title: 'what a program deleted',
-      line:
-        '[DESTROY] udp      17 27 src=10.1.0.2 dst=10.9.0.10 sport=37269 dport=53 packets=1 bytes=29 [UNREPLIED] ' +
-        'src=10.2.0.12 dst=10.1.0.2 sport=53 dport=37269 packets=0 bytes=0 mark=305397762 delta-time=2 ' +
-        'id=829629934 [USERSPACE] portid=3013831975',
-      entry: { event: 'gone', protocol: 17, byProgram: true, id: 829629934, remainingSeconds: 27 },
-    },
-    {
-      title: 'protocols without ports, and does not take their id for that of the entry',
-      line:
-        'icmp     1 29 src=10.1.0.2 dst=10.9.0.10 type=8 code=0 id=5624 packets=1 bytes=84 src=10.2.0.11 ' +
-        'dst=10.1.0.2 type=0 code=0 id=5624 packets=1 bytes=84 mark=305397761 delta-time=0 use=1 id=1833678818',
-      entry: { event: 'listed', protocol: 1, id: 1833678818 },
-      original: { sourcePort: 0, bytes: 84 },
-      reply: { bytes: 84 },
-    },
-    {
-      title: 'protocols without a name',
-      line: 'unknown  253 600 src=1.1.1.1 dst=2.2.2.2 src=2.2.2.2 dst=1.1.1.1 mark=1 use=1 id=7',
-      entry: { protocol: 253 },
-    },
-    {
-      title: 'IPv6, and entries that are listed without an answer',
-      line:
-        'tcp      6 9 SYN_SENT src=fd01::2 dst=fd09::10 sport=1 dport=2 [UNREPLIED] src=fd02::11 dst=fd01::2 ' +
-        'sport=2 dport=1 mark=7 use=1 id=3',
-      entry: { event: 'listed', unreplied: true, remainingSeconds: 9 },
-      original: { source: 'fd01::2' },
-      reply: { source: 'fd02::11' },
-    },
-  ];
-  for (const { title, line, entry, original, reply } of cases) {
-    test(`reads ${title}`, () => {
-      const found = parseConntrackEntry(line) ?? assert.fail();
-      assert.deepEqual(found, {
-        ...{ ...found, ...entry },
-        original: { ...found.original, ...original },
-        reply: { ...found.reply, ...reply },
-      });
-    });
-  }
-
-  test('takes nothing else for an entry', () => {
-    const lines = [
-      ...['', ' ', '[NEW]', 'conntrack v1.4.7 (conntrack-tools): 6 flow entries have been shown.'],
-      'tcp 6 5 CLOSE src=1.1.1.1 dst=2.2.2.2 sport=1 dport=2 id=4',
-      ...['tcp 6 src=1.1.1.1', '[NEW] tcp'],
-      // Not one of the events that are followed.
-      ' [UPDATE] tcp 6 60 SYN_RECV src=1.1.1.1 dst=2.2.2.2 sport=1 dport=2 src=2.2.2.2 dst=1.1.1.1 sport=2 dport=1 id=9',
-    ];
-    for (const line of lines) assert.equal(parseConntrackEntry(line), undefined, line);
-  });
+  golden.compare('conntrack-lines', texts.join('\n'));
 });
 
 const READY = 'NOTICE: Netlink socket buffer size has been set to 16777216 bytes.';
