@@ -124,7 +124,7 @@ interface Echo {
  * Measures with echo requests that may not be fragmented, from `mtu` bytes down. What routers on the way say, or have said
  * to the kernel before, is tried first. Takes up to five seconds where packets vanish; never rejects.
  */
-export async function measurePath(machine: DoctorMachine, to: IpAddress, mtu: number): Promise<PathMtu> {
+async function measurePath(machine: DoctorMachine, to: IpAddress, mtu: number): Promise<PathMtu> {
   const smallest: number = SMALLEST_MTU[to.family];
   const [large, small] = await Promise.all([
     echo(machine, to, mtu),

@@ -64,7 +64,7 @@ export function evictionsWithout(some: Evictions, others: Evictions): readonly E
 }
 
 /** Matches flows of an eviction, and maybe some of the same frontend's other rules. */
-export function matchOf({ rule, mark }: Eviction): EntryFilter {
+function matchOf({ rule, mark }: Eviction): EntryFilter {
   const { address } = rule.rule.frontend;
   return [
     ...['-f', `ipv${address.family}`, ...markFilter(mark, 0xffffffff)],

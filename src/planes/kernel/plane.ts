@@ -33,7 +33,7 @@ import { KernelUpdater } from './updater.js';
 export function setupOf(program: KernelProgram, networks: readonly Cidr[]): KernelSetup {
   switch (program.options.mode) {
     case 'nat':
-      return natSetup(program, { networks });
+      return natSetup(program, networks);
     case 'floating-l2':
     case 'floating-routed':
       return floatingSetup(program);

@@ -141,7 +141,7 @@ export function markTag(instance: string): number {
  * By backend id. A number follows from the id, and only where two would have the same from the others too. Throws
  * RangeError above MOST_BACKENDS.
  */
-export function backendMarks(instance: string, ids: readonly string[]): ReadonlyMap<string, number> {
+function backendMarks(instance: string, ids: readonly string[]): ReadonlyMap<string, number> {
   if (ids.length > MOST_BACKENDS) throw new RangeError(`No marks for ${ids.length} backends`);
   const tag = markTag(instance);
   const taken = new Set<number>();

@@ -78,13 +78,13 @@ export class Stopping {
 }
 
 /** The program of a plane that takes no new flows: those that there are stay. */
-export function closedProgram(program: KernelProgram): KernelProgram {
+function closedProgram(program: KernelProgram): KernelProgram {
   const rules = program.rules.map((one) => ({ ...one, table: { ...one.table, marks: [] } }));
   return { ...program, rules, tables: program.tables.map((table) => ({ ...table, marks: [] })) };
 }
 
 /** As closed, and all flows of TCP are reset when either end sends. */
-export function endedProgram(program: KernelProgram): KernelProgram {
+function endedProgram(program: KernelProgram): KernelProgram {
   const closed = closedProgram(program);
   const all = program.backends.map(({ mark }) => mark);
   const rules = closed.rules.map((one) => ({

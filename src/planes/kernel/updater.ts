@@ -271,7 +271,7 @@ export class KernelUpdater {
  * where the slots of a table are thousands. TCP flows that are being reset are reset until the last stage. Of setups of
  * the same structure; `program` is that of `to`.
  */
-export function urgentStage(from: KernelSetup, to: KernelSetup, program: KernelProgram): KernelSetup {
+function urgentStage(from: KernelSetup, to: KernelSetup, program: KernelProgram): KernelSetup {
   const late = new Set(program.tables.map(slotMap));
   const kept = new Set([ACTED, ...program.rules.map((rule) => actionSet('tcp', 'reset', rule))]);
   const sets = new Map(

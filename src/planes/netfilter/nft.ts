@@ -47,7 +47,7 @@ export async function replaceTable(tools: Tools, setup: KernelSetup): Promise<vo
 }
 
 /** It may be absent already. */
-export async function removeTable(tools: Tools, table: string): Promise<void> {
+async function removeTable(tools: Tools, table: string): Promise<void> {
   for (const family of new Set<TableFamily>(['inet', ...(await familiesOf(tools, table))])) {
     await runTransaction(tools, removeTableText(table, family));
   }

@@ -231,7 +231,7 @@ export function routingTo(address: IpAddress, mark: number, tag: number): Routin
 }
 
 /** All that is routed by the backend's table goes to the backend. */
-export function backendRoute(family: 4 | 6, gateway: string, table: number): RoutingEntry {
+function backendRoute(family: 4 | 6, gateway: string, table: number): RoutingEntry {
   return {
     object: 'route',
     family,

@@ -168,7 +168,7 @@ export function addressText({ text }: Pick<IpAddress, 'text'>): string {
 }
 
 /** What would be typed to do the same by hand, one command a line, the table left out. */
-export function routingText({ routing }: KernelSetup): string {
+function routingText({ routing }: KernelSetup): string {
   return routing.map((entry) => `${ipCommandLine('add', entry)}\n`).join('');
 }
 

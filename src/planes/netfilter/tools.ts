@@ -179,10 +179,6 @@ export function toolFailure(tool: Tool, outcome: ToolOutcome): BalancerError {
   return error('LB_KERNEL_FAILED', `${tool} failed: ${text}`);
 }
 
-export function tooOld(version: string): BalancerError {
-  return error('LB_KERNEL_UNSUPPORTED', `${version} is too old: nftables must be 1.0.6 or newer`);
-}
-
 /** Modules or expressions that are missing show as ENOENT, since a transaction deletes nothing that may be absent. */
 function isUnsupported(text: string): boolean {
   return /not supported|no such file or directory|syntax error|unknown option|is unknown|unrecognized option|invalid option/i.test(
@@ -229,8 +225,10 @@ export async function usableTool(tools: Tools): Promise<string> {
   const outcome = await tools.run('nft', ['--version']);
   if (!succeeded(outcome)) throw toolFailure('nft', outcome);
   const version = parseToolVersion(outcome.stdout);
-  if (version === undefined || version.fit === 'too-old')
-    throw tooOld(version?.text ?? outcome.stdout.trim());
+  if (version === undefined || version.fit === 'too-old') {
+    const text = version?.text ?? outcome.stdout.trim();
+    throw error('LB_KERNEL_UNSUPPORTED', `${text} is too old: nftables must be 1.0.6 or newer`);
+  }
   return version.fit === 'known' ? version.text : `${version.text}, newer than haports was tried with`;
 }
 
@@ -245,7 +243,7 @@ function order(a: readonly number[], b: readonly number[]): number {
 const NEWLINE = 0x0a;
 
 /** Cuts a stream of bytes into lines. What follows the last newline waits for more. */
-export class LineSplitter {
+class LineSplitter {
   #rest: Buffer | undefined;
 
   /** The whole lines that the chunk completes, without newlines. */

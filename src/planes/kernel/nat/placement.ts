@@ -33,7 +33,7 @@ export interface PacketFields {
   readonly withoutPorts: string;
 }
 
-export const WITH_PORTS = 'meta l4proto { tcp, udp }';
+const WITH_PORTS = 'meta l4proto { tcp, udp }';
 export const WITHOUT_PORTS = 'meta l4proto != { tcp, udp }';
 
 export function packetFields(family: 4 | 6): PacketFields {

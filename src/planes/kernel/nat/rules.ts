@@ -55,18 +55,14 @@ const STEER_PRIORITY = -105;
 /** After destinations were translated, wherever in `dstnat` a chain stands. */
 const WATCH_PRIORITY = -90;
 
-export interface NatStructureOptions {
-  /** Of this machine's own links, with backends: clients there would get answers past it, and look like this machine. */
-  readonly networks: readonly Cidr[];
-}
-
 /** Names of the maps and sets of nat alone. */
-export const NAT_SETS = {
+const NAT_SETS = {
   address: { 4: 'addr4', 6: 'addr6' },
   own: { 4: 'hairpin4', 6: 'hairpin6' },
 } as const;
 
-export function natChains(program: KernelProgram, { networks }: NatStructureOptions): string[] {
+/** `networks`: those with backends. */
+function natChains(program: KernelProgram, networks: readonly Cidr[]): string[] {
   // Wildcards have no meaning here: what a machine offers itself would be taken from it.
   const groups = frontendGroups(program).filter(({ wildcard }) => !wildcard);
   const marks = marksOf(program);
@@ -220,23 +216,20 @@ function marksOf({ instance }: KernelProgram): { readonly ours: string; readonly
   return { nobody, ours: `ct mark & ${hex32(INSTANCE_MASK)} == ${nobody}` };
 }
 
-export interface NatSetupOptions {
-  /**
-   * Networks of this machine's own links. With `returnPath: route`, clients on one that has backends too look like this
-   * machine to them, since answers would reach those clients past it. @default none
-   */
-  readonly networks?: readonly Cidr[];
-}
-
-/** What the kernel needs for mode `nat`: one table, and nothing of the machine's routing. */
-export function natSetup(program: KernelProgram, { networks = [] }: NatSetupOptions = {}): KernelSetup {
+/**
+ * What the kernel needs for mode `nat`: one table, and nothing of the machine's routing.
+ *
+ * @param networks - of this machine's own links. With `returnPath: route`, clients on one that has backends too look like
+ *   this machine to them, since answers would reach those clients past it
+ */
+export function natSetup(program: KernelProgram, networks: readonly Cidr[] = []): KernelSetup {
   const table = tableOf(program.instance);
   const parts = mergeParts(placementPart(program), addressPart(program), actionPart(program, 'resets'));
   const structure = tableText(table, [
     ...ageingObjects(program.rules),
     trafficDeclaration(),
     ...parts.declarations,
-    ...natChains(program, { networks: withBackends(networks, program) }),
+    ...natChains(program, withBackends(networks, program)),
   ]);
   return { table, tag: instanceTag(program.instance), structure, sets: parts.elements, routing: [] };
 }
