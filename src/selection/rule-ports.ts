@@ -127,10 +127,10 @@ function ownersAmong(claims: ReadonlyMap<number, Rule>): PortOwners {
   }
   const segments: PortSegment[] = [];
   let first = 0;
-  // The last entry is no port: there the last segment ends.
-  for (const [port, rule] of owner.entries()) {
+  // The last entry is no port: there the last segment ends. entries() would make an array a port.
+  for (let port = 1; port < owner.length; port++) {
     const present = owner[first] ?? NO_RULE;
-    if (rule === present) continue;
+    if (owner[port] === present) continue;
     if (present !== NO_RULE) segments.push({ first, last: port - 1, rule: present });
     first = port;
   }
