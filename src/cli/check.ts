@@ -1,11 +1,11 @@
 import { Argument } from 'commander';
+import * as words from '../api/words.js';
 import { formatFindings, summariseFindings } from '../config/findings.js';
 import { configJsonSchema } from '../config/schema.js';
 import { examine, type DoctorReport } from '../doctor/checks.js';
 import type { DoctorLevel } from '../doctor/machine.js';
 import { wholeNumber, type CliCommand } from './command.js';
 import { EXIT, loadUsable, printJson, printLines, usageError, type CliDeps, type ExitCode } from './deps.js';
-import * as format from './format.js';
 
 /** Every finding about a configuration, errors first. Starts nothing. */
 export const check: CliCommand = {
@@ -103,7 +103,7 @@ const LABELS: Readonly<Record<DoctorLevel, string>> = {
 function doctorLines({ sections }: DoctorReport): readonly string[] {
   const all = sections.flatMap(({ findings }) => findings);
   const count = (level: DoctorLevel, noun: string): string =>
-    format.plural(all.filter((finding) => finding.level === level).length, noun);
+    words.plural(all.filter((finding) => finding.level === level).length, noun);
   return [
     ...sections.flatMap(({ title, findings }) => [
       title,
