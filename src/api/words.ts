@@ -108,14 +108,18 @@ function endpointText(address: string, port: number): string {
 
 /** A drain in one line: `nvas/nva-1 draining: 12 flows left of 300, ...`. */
 export function drainSummary(status: DrainStatus, nowMs: number): string {
-  const { phase, flows, flowsAtStart, deadlineAtMs } = status;
+  const { phase, deadlineAtMs } = status;
   const name = `${status.pool}/${status.backendName}`;
-  const left = flows.tcp + flows.udp;
-  if (phase === 'done') {
-    return `${name} drained: ${left === 0 ? 'no flow is left' : `${plural(left, 'flow')} left alone`}`;
-  }
+  if (phase === 'done') return `${name} drained: ${drainLeft(status)}`;
   const deadline = deadlineAtMs > nowMs ? `deadline in ${span(deadlineAtMs - nowMs)}` : 'past its deadline';
-  return `${name} ${phase === 'ending' ? 'ending flows' : 'draining'}: ${plural(left, 'flow')} left of ${flowsAtStart}, ${deadline}`;
+  return `${name} ${phase === 'ending' ? 'ending flows' : 'draining'}: ${drainLeft(status)}, ${deadline}`;
+}
+
+/** The flows that a drain has left. */
+export function drainLeft({ phase, flows, flowsAtStart }: DrainStatus): string {
+  const left = flows.tcp + flows.udp;
+  if (phase !== 'done') return `${plural(left, 'flow')} left of ${flowsAtStart}`;
+  return left === 0 ? 'no flow is left' : `${plural(left, 'flow')} left alone`;
 }
 
 /** What a drain has done and will do, by what it is about. */

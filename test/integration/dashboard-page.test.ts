@@ -159,13 +159,13 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
     assert.deepEqual(api.written, [
       ['drain', { ...backend, deadlineMs: 300_000, then: 'leave', spreadMs: 10_000, force: false }],
     ]);
-    await page.getByText(/Draining: 40 TCP, 0 UDP; 40 at the start/).waitFor();
+    await page.getByText(/Draining: 40 flows left of 40/).waitFor();
     await page.getByText(/Finish: in about 1m1\ds by themselves/).waitFor();
     api.setDrain(7);
-    await page.getByText(/Draining: 7 TCP, 0 UDP/).waitFor();
+    await page.getByText(/Draining: 7 flows left of 40/).waitFor();
     assert.equal(await page.getByRole('progressbar', { name: 'Drain of nva-2' }).getAttribute('value'), '33');
     api.setDrain(0);
-    await page.getByText(/nva-2 drained: no flow is left/).waitFor();
+    await page.getByText(/Drained: no flow is left/).waitFor();
     await page.getByRole('status').filter({ hasText: 'Drained: nva-2' }).waitFor({ state: 'attached' });
 
     assert.equal(await page.evaluate('document.activeElement.ariaLabel'), 'Cancel the drain of nva-2');
@@ -303,7 +303,7 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
         await page.getByText('Events are live').waitFor();
         assert.equal(await page.evaluate(OVERFLOW), 0, `${colorScheme}: at rest`);
         api.setDrain(12);
-        await page.getByText(/12 TCP, 0 UDP; 40 at the start/).waitFor();
+        await page.getByText(/12 flows left of 40/).waitFor();
         await page.getByRole('button', { name: /Explain udp 192.0.2.7:40003/ }).click();
         await page.locator('.sentence').waitFor();
         await page.locator('.backend button').last().focus();

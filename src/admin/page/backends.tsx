@@ -167,7 +167,8 @@ function DrainProgress({ drain, nowMs }: { drain: DrainStatus; nowMs: number }) 
     <div class="drain">
       <p>
         <progress max={most} value={`${most - left}`} aria-label={`Drain of ${drain.backendName}`} />
-        {drainText(drain, nowMs)}
+        <strong>{drain.phase === 'done' ? 'Drained' : 'Draining'}</strong>
+        {`: ${drainText(drain, nowMs)}`}
       </p>
       {drain.longest.length > 0 && (
         <details>
@@ -187,10 +188,12 @@ function DrainProgress({ drain, nowMs }: { drain: DrainStatus; nowMs: number }) 
 
 /** All of it, in sentences. */
 function drainText(drain: DrainStatus, nowMs: number): string {
-  const { flows, finish, deadline, 'last new': last } = words.drainFacts(drain, nowMs);
-  return drain.phase === 'done'
-    ? `${words.drainSummary(drain, nowMs)}. It gets no new flows until the drain is cancelled. Last new flow ${last}.`
-    : `Draining: ${flows}. Finish: ${finish}. Deadline ${deadline}. Last new flow ${last}.`;
+  const { finish, deadline, 'last new': last } = words.drainFacts(drain, nowMs);
+  const next =
+    drain.phase === 'done'
+      ? 'It gets no new flows until the drain is cancelled'
+      : `Finish: ${finish}. Deadline ${deadline}`;
+  return `${words.drainLeft(drain)}. ${next}. Last new flow ${last}.`;
 }
 
 const DURATION = '[0-9]+(ms|s|m|h|d)';

@@ -109,11 +109,8 @@ function Details({ explanation, nowMs }: { explanation: LiveExplanation; nowMs: 
   const fields = key?.fields.map(({ name, value, hex }) => [name, `${value} (${hex})`] as const) ?? [];
   return (
     <div class="details">
-      <Facts
-        title="How it was decided"
-        facts={{ 'Live flow': flow && words.flowTexts(flow, nowMs), ...rule, ...hash }}
-      />
-      <Facts title="What holds for it" facts={behaviour} />
+      <Facts title="How it was decided" facts={{ ...rule, ...hash }} />
+      <Facts title="The flow" facts={{ 'Live flow': flow && words.flowTexts(flow, nowMs), ...behaviour }} />
       {fields.length > 0 && <Facts title="Fields that are hashed" facts={Object.fromEntries(fields)} />}
       {candidates.length > 0 && (
         <section>
