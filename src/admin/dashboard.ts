@@ -30,7 +30,7 @@ const OWN: readonly string[] = [
     'picture',
     'widgets',
   ].map((name) => `${PAGE}${name}.js`),
-  ...[`${PAGE}style.css`, 'api/client.js', 'api/words.js'],
+  ...[`${PAGE}style.css`, 'api/client.js', 'api/words.js', 'model/duration.js'],
 ];
 
 /** Name of the asset -> the package's file. htm's standalone module holds preact and its hooks, and imports nothing. */

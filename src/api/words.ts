@@ -1,8 +1,9 @@
+import { formatDuration } from '../model/duration.js';
 import type { Candidate, DrainStatus, ExplainedAccess, Explanation, FlowView, OtherRule } from './views.js';
 
 /*
- * How commands and the dashboard show numbers, times and decisions, in the same words. It imports nothing but types: the
- * dashboard loads it in the browser.
+ * How commands and the dashboard show numbers, times and decisions, in the same words. The browser loads it: what it
+ * imports is served too (admin/dashboard.ts).
  */
 
 const SI_STEPS = ['', 'k', 'M', 'G', 'T', 'P'] as const;
@@ -311,7 +312,7 @@ function behaviourRows({ timeouts, behaviour, protocol, kernelMode }: Explanatio
   return {
     Timeouts: timeouts.map(({ name, valueMs, origin }) => {
       const attempts = name === 'connect attempt' ? `, ${connectAttempts} attempts at most` : '';
-      return `${name} ${wholeUnits(valueMs)} (${origin})${attempts}`;
+      return `${name} ${formatDuration(valueMs)} (${origin})${attempts}`;
     }),
     'Idle end':
       protocol === 'tcp' && (kernelMode === undefined ? IDLE_END : KERNEL_IDLE_END)[Number(tcpReset)],
@@ -324,16 +325,3 @@ const IDLE_END = ['FIN to both ends, no RST', 'RST to both ends'];
 
 /** Conntrack tells neither end that a flow is over: the end that sends again learns it. */
 const KERNEL_IDLE_END = ['forgotten, no RST', 'forgotten; RST to the end that sends again'];
-
-/** A duration as the configuration has it, nothing rounded: `4m`, `90s`, `1500ms`. */
-function wholeUnits(ms: number): string {
-  const [unit, unitMs] =
-    (
-      [
-        ['h', 3_600_000],
-        ['m', 60_000],
-        ['s', 1000],
-      ] as const
-    ).find((one) => ms > 0 && ms % one[1] === 0) ?? (['ms', 1] as const);
-  return `${ms / unitMs}${unit}`;
-}

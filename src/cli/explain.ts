@@ -1,14 +1,14 @@
 import type { Command } from 'commander';
-import type { Request } from '../api/contract.js';
+import { ROUTES, readFields, type Request } from '../api/contract.js';
 import type { Candidate, Explanation } from '../api/views.js';
 import * as words from '../api/words.js';
-import { parseEndpoint, type FiveTuple } from '../model/address.js';
-import type { Configuration } from '../model/configuration.js';
+import type { FiveTuple } from '../model/address.js';
+import { findBackend } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { explain as explainFlow } from '../selection/explain.js';
 import { clientFor, configuredSocket, type LiveOptions } from './client.js';
 import { addConnection, repeatable, type CliCommand } from './command.js';
-import { loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
+import { loadUsable, offlineSelection, printAnswer, type CliDeps } from './deps.js';
 import * as format from './format.js';
 
 interface ExplainOptions extends LiveOptions {
@@ -45,20 +45,23 @@ it. With -c or --down, or where no process runs, the configuration alone is expl
         repeatable('--down <pool/backend>', 'assume this backend is down').conflicts(['socket', 'http']),
       )
       .action(
-        run((...[protocol, source, destination, options, self]: Asked) => {
-          const tuple = parseTuple(protocol, source, destination);
-          const isNamed = options.socket !== undefined || options.http !== undefined;
-          const isOffline =
-            options.down.length > 0 || (!isNamed && self.getOptionValueSource('config') === 'cli');
+        run(async (...[text, source, destination, options, self]: Asked) => {
+          const protocol = text.toLowerCase();
+          const tuple = readFields(ROUTES.explain.keys, { protocol, source, destination }) as FiveTuple;
+          const isOffline = options.down.length > 0 || self.getOptionValueSource('config') === 'cli';
           const question = { protocol: tuple.protocol, source, destination };
-          return isOffline
-            ? explainOffline(deps, tuple, options)
-            : explainLive(deps, tuple, question, options);
+          if (isOffline && !isNamed(options)) await explainOffline(deps, tuple, options);
+          else await explainLive(deps, tuple, question, options);
         }),
       ),
 };
 
 type Asked = [protocol: string, source: string, destination: string, options: ExplainOptions, self: Command];
+
+/** Of a process, on the command line. */
+function isNamed({ socket, http }: ExplainOptions): boolean {
+  return socket !== undefined || http !== undefined;
+}
 
 /**
  * As the running process decides. The configuration alone is explained where no process was named and none answers at
@@ -70,9 +73,8 @@ async function explainLive(
   question: Request<'explain'>,
   options: ExplainOptions,
 ): Promise<void> {
-  const isNamed =
-    options.socket !== undefined || options.http !== undefined || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
-  if (!isNamed && (await configuredSocket(deps, options.config).catch(() => undefined)) === undefined) {
+  const mustAnswer = isNamed(options) || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
+  if (!mustAnswer && (await configuredSocket(deps, options.config).catch(() => undefined)) === undefined) {
     return explainOffline(deps, tuple, options);
   }
   const client = await clientFor(deps, options);
@@ -84,14 +86,14 @@ async function explainLive(
     ]);
   } catch (error) {
     const isAbsent = error instanceof BalancerError && error.code === 'LB_NOT_RUNNING';
-    if (isNamed || !isAbsent) throw error;
+    if (mustAnswer || !isAbsent) throw error;
     return explainOffline(deps, tuple, options);
   }
 }
 
 async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainOptions): Promise<void> {
   const { configuration } = await loadUsable(deps, options.config);
-  const down = downIds(configuration, options.down);
+  const down = new Set(options.down.map((name) => findBackend(configuration, name).backend.id));
   const { compiler, picker } = await offlineSelection();
   const state = compiler.compile(configuration, {
     health: ({ id }) => ({ state: down.has(id) ? 'down' : 'up' }),
@@ -100,42 +102,6 @@ async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainO
     ...formatExplanation(explanation),
     `Every ${down.size === 0 ? '' : 'other '}probe is assumed up: this is the configuration alone, no running process was asked`,
   ]);
-}
-
-/** Throws `LB_USAGE`. */
-function parseTuple(protocolText: string, sourceText: string, destinationText: string): FiveTuple {
-  const protocol = protocolText.toLowerCase();
-  if (protocol !== 'tcp' && protocol !== 'udp') {
-    throw usageError(`Cannot explain protocol "${protocolText}": it must be tcp or udp`);
-  }
-  const { address: source, port: sourcePort } = endpoint('source', sourceText);
-  const { address: destination, port: destinationPort } = endpoint('destination', destinationText);
-  if (source.family === destination.family) {
-    return { protocol, source, sourcePort, destination, destinationPort };
-  }
-  throw usageError(
-    `Cannot explain a flow from "${sourceText}" to "${destinationText}": both must be of one address family`,
-  );
-}
-
-function endpoint(what: string, text: string): NonNullable<ReturnType<typeof parseEndpoint>> {
-  const parsed = parseEndpoint(text);
-  if (parsed !== undefined && parsed.port !== 0) return parsed;
-  throw usageError(
-    `Cannot read ${what} "${text}": it must be address:port, as 192.0.2.7:40000 or [2001:db8::7]:40000`,
-  );
-}
-
-function downIds({ backendPools }: Configuration, names: readonly string[]): ReadonlySet<string> {
-  const backends = backendPools.flatMap((pool) =>
-    pool.backends.map(({ id, name }) => ({ id, name: `${pool.name}/${name}` })),
-  );
-  const ids = names.flatMap((asked) => {
-    const found = backends.filter(({ id, name }) => asked === id || asked === name);
-    if (found.length > 0) return found.map(({ id }) => id);
-    throw usageError(`Cannot assume "${asked}" down: it must be pool/backend as in the configuration`);
-  });
-  return new Set(ids);
 }
 
 const BYTES_A_LINE = 32;

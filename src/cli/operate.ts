@@ -1,4 +1,4 @@
-import type { Request } from '../api/contract.js';
+import { ROUTES, readFields, type Request } from '../api/contract.js';
 import { drainEnd as drainEnds, type DrainStatus, type ReloadReport } from '../api/views.js';
 import * as words from '../api/words.js';
 import { formatFindings } from '../config/findings.js';
@@ -7,9 +7,8 @@ import {
   addConnection,
   durationText,
   oneOf,
-  parseAdminState,
+  numberOrText,
   parseBackendRef,
-  parseWeight,
   share,
   type BackendRef,
   type CliCommand,
@@ -182,6 +181,10 @@ function drainEnd(status: DrainStatus, nowMs: number): string {
   return `${words.drainSummary(status, nowMs)}, after ${words.span(nowMs - status.startedAtMs)}; ${name} gets no new flows until --cancel`;
 }
 
+type AdminStateChange = Pick<Request<'setAdminState'>, 'adminState'>;
+
+type WeightChange = Pick<Request<'setWeight'>, 'weight'>;
+
 const MEANING = {
   none: 'follows its probe',
   up: 'gets new flows regardless of its probe',
@@ -205,10 +208,12 @@ that goes down meet their rule's flow policy for admin-down; "haports drain" let
       .action(
         run(async (name: string, text: string, options: LiveOptions) => {
           const backend = parseBackendRef(name);
-          const state = parseAdminState(text);
-          await (await clientFor(deps, options)).setAdminState({ ...backend, adminState: state });
-          printAnswer(deps, options, { backend: name, adminState: state }, () => [
-            `${name} ${MEANING[state]}, from the next flow on`,
+          const { adminState } = readFields(ROUTES.setAdminState.keys, {
+            adminState: text,
+          }) as AdminStateChange;
+          await (await clientFor(deps, options)).setAdminState({ ...backend, adminState });
+          printAnswer(deps, options, { backend: name, adminState }, () => [
+            `${name} ${MEANING[adminState]}, from the next flow on`,
           ]);
         }),
       ),
@@ -228,11 +233,13 @@ Weight 0 gives no new flows. The weight stays, over reloads too, until it is set
       .action(
         run(async (name: string, text: string, options: LiveOptions) => {
           const backend = parseBackendRef(name);
-          const value = parseWeight(text);
-          await (await clientFor(deps, options)).setWeight({ ...backend, weight: value });
-          const zero = value === 0 ? ': it gets no new flows' : '';
-          printAnswer(deps, options, { backend: name, weight: value }, () => [
-            `${name} has weight ${value === 'configured' ? 'as configured' : value}${zero}, from the next flow on`,
+          const { weight } = readFields(ROUTES.setWeight.keys, {
+            weight: numberOrText(text),
+          }) as WeightChange;
+          await (await clientFor(deps, options)).setWeight({ ...backend, weight });
+          const zero = weight === 0 ? ': it gets no new flows' : '';
+          printAnswer(deps, options, { backend: name, weight }, () => [
+            `${name} has weight ${weight === 'configured' ? 'as configured' : weight}${zero}, from the next flow on`,
           ]);
         }),
       ),

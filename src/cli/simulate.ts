@@ -1,4 +1,4 @@
-import type { Request } from '../api/contract.js';
+import { ROUTES, readFields, type Request } from '../api/contract.js';
 import type { FlowFates, SimulatedRule } from '../api/views.js';
 import * as words from '../api/words.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
@@ -17,14 +17,7 @@ import {
   type Supposition,
 } from '../whatif/simulate.js';
 import { clientFor, type LiveOptions } from './client.js';
-import {
-  addConnection,
-  parseAdminState,
-  parseWeight,
-  repeatable,
-  wholeNumber,
-  type CliCommand,
-} from './command.js';
+import { addConnection, numberOrText, repeatable, wholeNumber, type CliCommand } from './command.js';
 import { ALL_UP, EXIT, loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
 import * as format from './format.js';
 import { noFlows } from './plan.js';
@@ -152,23 +145,21 @@ function requestOf(options: SimulateOptions): SimulationRequest {
 }
 
 function suppositionsOf({ down, up, drain, adminState, weight }: SimulateOptions): readonly Supposition[] {
-  return [
-    ...down.map((backend): Supposition => ({ backend, health: 'down' })),
-    ...up.map((backend): Supposition => ({ backend, health: 'up' })),
-    ...drain.map((backend): Supposition => ({ backend, draining: true })),
-    ...adminState.map((text): Supposition => {
+  const suppose = [
+    ...down.map((backend) => ({ backend, health: 'down' })),
+    ...up.map((backend) => ({ backend, health: 'up' })),
+    ...drain.map((backend) => ({ backend, draining: true })),
+    ...adminState.map((text) => {
       const [backend, value] = assignment('--admin-state', text, 'pool/backend=up, down or none');
-      const state = parseAdminState(value);
-      if (state !== 'configured') return { backend, adminState: state };
-      throw usageError(`Cannot suppose admin state "${value}" of "${backend}": it must be up, down or none`);
+      return { backend, adminState: value };
     }),
-    ...weight.map((text): Supposition => {
+    ...weight.map((text) => {
       const [backend, value] = assignment('--weight', text, 'pool/backend=0 to 256');
-      const supposed = parseWeight(value);
-      if (supposed !== 'configured') return { backend, weight: supposed };
-      throw usageError(`Cannot suppose weight "${value}" of "${backend}": it must be a number, 0 to 256`);
+      return { backend, weight: numberOrText(value) };
     }),
   ];
+  const request = readFields(ROUTES.simulate.keys, { suppose, population: { kind: 'live' } });
+  return (request as SimulationRequest).suppose;
 }
 
 /** No name or address has an equals sign. */

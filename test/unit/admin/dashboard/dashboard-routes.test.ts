@@ -43,7 +43,9 @@ describe('dashboardRoutes()', () => {
     }
     const own = [...SOURCES.map((name) => name.replace(/\.tsx?$/, '.js')), 'style.css'];
     const page = [...own, 'htm-preact.js', 'uplot.js', 'uplot.css'].map((name) => `admin/page/${name}`);
-    const expected = [...page, 'api/client.js', 'api/words.js'].map((name) => `/assets/${name}`);
+    const expected = [...page, 'api/client.js', 'api/words.js', 'model/duration.js'].map(
+      (name) => `/assets/${name}`,
+    );
     assert.deepEqual([...seen].sort(), expected.sort());
   });
 
