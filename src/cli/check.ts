@@ -89,7 +89,7 @@ async function examineMachine(deps: CliDeps, options: DoctorOptions): Promise<Ex
   const stopListening = deps.onSignal(() => undefined);
   try {
     const paths = options.paths ? 'tried' : 'not-tried';
-    const report = await examine(deps.doctor, configuration, { paths, port: options.port });
+    const report = await examine(await deps.doctor(), configuration, { paths, port: options.port });
     printAnswer(deps, options, report, doctorLines);
     return report.healthy ? EXIT.fine : EXIT.failed;
   } finally {

@@ -62,7 +62,8 @@ export function followEvents(options: {
     connection = new AbortController();
     const watch = () => setTimeout(() => connection.abort(), SILENCE_MS);
     let watchdog = watch();
-    async function* pieces({ body }: Response): AsyncGenerator<string> {
+    async function* pieces(response: Response): AsyncGenerator<string> {
+      const body: ReadableStream<Uint8Array> | null = response.body;
       const reader = body?.getReader();
       const decoder = new TextDecoder();
       for (;;) {
