@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { formatDuration, parseDuration } from '../../src/model/configuration.js';
+import { formatDuration, parseDuration } from '../../src/model/duration.js';
 import { canonicalJson } from '../../src/config/load.js';
 import { formatFindings } from '../../src/config/findings.js';
 import { parseConfiguration, type ParseResult } from '../../src/config/load.js';
