@@ -28,7 +28,7 @@ void describe(`${RELOADS} reloads under 500 live flows`, () => {
 function suite(workers: number): void {
   describe(`with ${workers} data worker${workers === 1 ? '' : 's'}`, () => {
     const service = useService({
-      ...{ ports: [8000, 8119], listenPorts: '8000-8099', nvas: 4, workers },
+      ...{ ports: [8000, 8099], nvas: 4, workers },
       probe: { ...NVA_PROBE, interval: '1s', threshold: 2 },
       rule: { idleTimeout: { tcp: '5m', udp: '5m' } },
     });

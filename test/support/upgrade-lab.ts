@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { StatusView } from '../../src/api/views.js';
 import type { UpgradeOutcome } from '../../src/model/events.js';
 import { eventually } from './deadline.js';
 import { haportsHere } from './command-here.js';
@@ -55,7 +56,12 @@ export class UpgradeLab {
   async upgrade(...args: readonly string[]): Promise<UpgradeOutcome> {
     const { code, stdout, stderr } = await this.command('upgrade', '--json', ...args);
     assert.equal(code, 0, `haports upgrade:\n${stdout}${stderr}\n${this.log}`);
-    return JSON.parse(stdout) as UpgradeOutcome;
+    const outcome = JSON.parse(stdout) as UpgradeOutcome;
+    // Its admin socket is the last that the new process gets from the old one.
+    const answers = async (): Promise<boolean> =>
+      (await this.first.get<StatusView>('/v1/status')).pid === outcome.pid;
+    await eventually(answers, 20_000, 'the new process to have the admin API');
+    return outcome;
   }
 
   async json<T>(...args: readonly string[]): Promise<T> {
