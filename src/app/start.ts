@@ -11,7 +11,7 @@ import { FlowLog } from '../observe/flow-log.js';
 import { openLog } from '../observe/log.js';
 import { ReloadTally } from '../observe/metrics.js';
 import { Webhook } from '../observe/webhook.js';
-import type { ApplyReport, DataPlane, StopReport } from '../planes/contract.js';
+import { canHandOver, type ApplyReport, type DataPlane, type StopReport } from '../planes/contract.js';
 import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
@@ -20,12 +20,18 @@ import { startSuccessor, type PeerChannel } from '../runtime/peer.js';
 import { SystemdNotifier, systemdNotifyProgram } from '../runtime/systemd.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import { Takeover } from '../upgrade/new-process.js';
+import {
+  adoptHandoverState,
+  handoverStateOf,
+  resumeDrains,
+  type HandoverParts,
+} from '../upgrade/messages.js';
+import { Predecessor } from '../upgrade/new-process.js';
 import { Succession, type UpgradeRequest } from '../upgrade/old-process.js';
 import { budgetFor, createPlane, decideCaptureHere, kernelOperations } from './planes.js';
-import { Servers, createOperations, loadConfigurationFile } from './servers.js';
+import { Servers, createOperations } from './servers.js';
 
-export { kernelOperations, loadConfigurationFile };
+export { kernelOperations };
 
 /** A balancer that runs in this process and, with workers, its children. */
 export interface RunningBalancer {
@@ -63,7 +69,7 @@ export async function startBalancer(
   origin: ConfigurationOrigin,
   predecessor?: PeerChannel,
 ): Promise<RunningBalancer> {
-  const takeover = predecessor === undefined ? undefined : new Takeover(clock, predecessor);
+  const old = predecessor === undefined ? undefined : new Predecessor(clock, predecessor);
   const hash = await createHasher();
   const feed = new EventFeed({ clock });
   const log = await openLog(configuration.logging, process.stderr);
@@ -77,7 +83,7 @@ export async function startBalancer(
   });
 
   const decided = await decideCaptureHere(configuration).catch((error: unknown) => {
-    takeover?.failed(error);
+    old?.failed(error);
     throw error;
   });
   const capture = decided instanceof BalancerError ? undefined : decided;
@@ -109,9 +115,14 @@ export async function startBalancer(
     configuration,
   );
   const { source } = origin;
+  const handoverParts = (): HandoverParts => {
+    const { overrides } = balancer;
+    return { clock, overrides, health, drains: running.drains };
+  };
   const succession = new Succession({
-    ...{ clock, plane, balancer, health, onEvent },
-    drains: () => running.drains,
+    ...{ clock, plane, onEvent },
+    state: () => handoverStateOf(handoverParts()),
+    isStopping: () => balancer.stopping,
     launch: () =>
       startSuccessor({
         node: process.argv0,
@@ -156,22 +167,27 @@ export async function startBalancer(
     return { report, metricsPort, ...admin };
   };
   // The old process serves until this one does; after that nothing may fail any more.
-  const startInPlaceOf = async (old: Takeover): Promise<Started> => {
-    const known = { plane, balancer, health, drains: running.drains };
-    await old.begin(known);
-    const report = await balancer.start(() => old.flows(plane));
+  const startInPlaceOf = async (predecessor: Predecessor): Promise<Started> => {
+    if (!canHandOver(plane)) {
+      const message = 'This data plane cannot take over sockets';
+      throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
+    }
+    const { state, sockets } = await predecessor.meet();
+    adoptHandoverState(state, handoverParts());
+    await plane.inherit(sockets);
+    const report = await balancer.start(async () => plane.inheritFlows(await predecessor.takeOver()));
     running.start();
-    await old.finish(known);
+    await predecessor.serving();
+    resumeDrains(state, handoverParts(), balancer.configuration);
     // The service ends if the old process, its main one so far, ends before systemd knows of this one.
     await systemd.mainPid(process.pid);
-    old.leave();
+    predecessor.leave();
     return { report, ...(await servers.startPatiently()) };
   };
   try {
     const startedAtMs = clock.monotonicMs();
     await flowLog?.start();
-    const { report, metricsPort, adminPort } =
-      takeover === undefined ? await start() : await startInPlaceOf(takeover);
+    const { report, metricsPort, adminPort } = old === undefined ? await start() : await startInPlaceOf(old);
     const { tcpPorts } = budget;
     const { listeners } = report;
     const [durationMs, memory] = [clock.monotonicMs() - startedAtMs, await residentMemory()];
@@ -202,7 +218,7 @@ export async function startBalancer(
       reloadRefused: (error, cause) => onEvent({ type: 'reload-failed', cause, error }),
     };
   } catch (error) {
-    takeover?.failed(error);
+    old?.failed(error);
     await balancer.stop('failed start', 0);
     await closeAll();
     throw error;

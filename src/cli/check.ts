@@ -80,7 +80,7 @@ async function examineMachine(
   // Signals wait: the routes that a test adds are removed within seconds, before the process ends.
   const stopListening = deps.onSignal(() => undefined);
   try {
-    const report = await examine(deps.doctor, configuration, {
+    const report = await examine(await deps.doctor(), configuration, {
       paths: paths ? 'tried' : 'not-tried',
       port,
     });

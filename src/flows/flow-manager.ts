@@ -30,6 +30,13 @@ import { IdleWheel } from './idle-wheel.js';
 import { FlowJudge, ruleSuccessors, type Verdict } from './judge.js';
 import { Traffic } from './traffic.js';
 
+/** Where a flow is put, and why. */
+export type NewPlacement = Pick<Placement, 'backendId' | 'endpoint' | 'reason'>;
+
+/** For placements that passed no backend over: one set and one list for all. */
+const NONE_EXCLUDED: ReadonlySet<string> = new Set();
+const NOBODY: readonly string[] = Object.freeze([]);
+
 export interface FlowManagerOptions {
   readonly flowEvents: boolean;
   /** Flow ids are `n * workers + worker`, so that they are unique over all workers. */
@@ -188,15 +195,23 @@ export class FlowManager {
   }
 
   /**
-   * Puts the flow on a backend: counts against that backend's cap and totals. TCP calls this before it connects and
-   * again for a retry; a connection that fails is reported with backendFailed.
+   * Puts the flow on a backend, by the present state: counts against that backend's cap and totals. TCP calls this before
+   * it connects, and again for a retry; a connection that fails is reported with backendFailed. A UDP flow that is
+   * established moves by it. `excluded`: backends that it could not be placed on.
    */
-  place(flow: Flow, placement: Placement): void {
-    const { protocol } = flow.tuple;
-    if (flow.placement !== undefined) this.caps.freed(flow.placement.backendId, protocol);
+  place(flow: Flow, { backendId, endpoint, reason }: NewPlacement, excluded = NONE_EXCLUDED): void {
+    const { placement: before, slot, tuple } = flow;
+    if (before !== undefined) this.caps.freed(before.backendId, tuple.protocol);
+    // In the pool's order, as logs and replays want them.
+    const ids = excluded.size === 0 ? NOBODY : slot.view?.backends.map(({ backend }) => backend.id);
+    const placement: Placement = {
+      ...{ backendId, endpoint, reason, epoch: this.#state.revision },
+      excluded: ids?.filter((id) => excluded.has(id)) ?? NOBODY,
+    };
     this.table.change(flow, () => (flow.placement = placement));
-    this.caps.taken(placement.backendId, protocol);
-    this.traffic.enter(flow, flow.rule.name, placement.backendId);
+    this.caps.taken(backendId, tuple.protocol);
+    this.traffic.enter(flow, flow.rule.name, backendId);
+    if (flow.state !== 'embryonic' && before !== undefined) this.#moved(flow, before.backendId);
   }
 
   /** The flow carries traffic from here on: logged, counted as opened, and off the embryonic budget. */
@@ -214,17 +229,6 @@ export class FlowManager {
   /** One direction of a TCP flow has ended. */
   halfClosed(flow: Flow): void {
     if (flow.state === 'established') flow.state = 'half-closed';
-  }
-
-  /** Moves an established UDP flow to another backend. */
-  move(flow: Flow, placement: Placement): void {
-    const fromBackendId = flow.placement?.backendId ?? '';
-    this.place(flow, placement);
-    this.#countOpened(flow);
-    if (this.#options.flowEvents && fromBackendId !== placement.backendId) {
-      const atMs = this.clock.wallMs();
-      this.#events.push({ type: 'flow-moved', atMs, flow: this.#record(flow), fromBackendId });
-    }
   }
 
   /** Keeps a flow without a backend side: held until the embryonic limit (TCP) or idleness (UDP) ends it. */
@@ -384,6 +388,13 @@ export class FlowManager {
     const isWaiting = flow.state === 'embryonic' || (flow.state === 'blackholed' && protocol === 'tcp');
     if (isWaiting) return flow.lastActivityMs + this.#state.configuration.limits.embryonicTimeoutMs;
     return flow.lastActivityMs + flow.rule.idleTimeoutMs[protocol].value;
+  }
+
+  #moved(flow: Flow, fromBackendId: string): void {
+    this.#countOpened(flow);
+    if (!this.#options.flowEvents || fromBackendId === flow.placement?.backendId) return;
+    const atMs = this.clock.wallMs();
+    this.#events.push({ type: 'flow-moved', atMs, flow: this.#record(flow), fromBackendId });
   }
 
   #countOpened({ totals }: Flow): void {

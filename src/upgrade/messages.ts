@@ -2,6 +2,7 @@ import type { DrainRecord, Drains } from '../control/drains.js';
 import type { Overrides } from '../control/overrides.js';
 import type { ProbeHealth } from '../health/tracker.js';
 import type { Protocol } from '../model/address.js';
+import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import type { BackendHealth, BackendOverride } from '../model/forwarding.js';
 import type { UdpFlowState } from '../planes/contract.js';
@@ -137,7 +138,7 @@ export function handoverStateOf({ clock, overrides, drains, health }: HandoverPa
   };
 }
 
-/** To be called before the balancer starts; its drains are resumed after. */
+/** To be called before the balancer starts; `resumeDrains` once it serves. */
 export function adoptHandoverState(
   { monotonicMs, overrides, health }: HandoverState,
   parts: HandoverParts,
@@ -145,6 +146,20 @@ export function adoptHandoverState(
   parts.overrides.restore(overrides);
   const shiftMs = parts.clock.monotonicMs() - monotonicMs;
   parts.health.inherit(new Map([...health].map(([key, one]) => [key, shifted(one, shiftMs)])));
+}
+
+/** Continues the drains of backends that are still configured, and forgets overrides of the others. */
+export function resumeDrains(
+  state: HandoverState,
+  { overrides, drains }: Pick<HandoverParts, 'overrides' | 'drains'>,
+  { backendPools }: Configuration,
+): void {
+  const backends = new Map(backendPools.flatMap((pool) => pool.backends.map((one) => [one.id, one])));
+  for (const record of state.drains) {
+    const backend = backends.get(record.backendId);
+    if (backend !== undefined) drains.resume(record, backend);
+  }
+  overrides.retain(new Set(backends.keys()));
 }
 
 /** As another process's monotonic clock has it. */

@@ -1,21 +1,11 @@
-import type { Balancer } from '../control/balancer.js';
-import type { Drains } from '../control/drains.js';
-import type { ProbeHealth } from '../health/tracker.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
 import { VERSION } from '../model/version.js';
-import {
-  canHandOver,
-  receivedSocket,
-  type DataPlane,
-  type ListeningSocket,
-  type UdpFlowState,
-} from '../planes/contract.js';
+import { receivedSocket, type ListeningSocket, type UdpFlowState } from '../planes/contract.js';
 import type { Clock } from '../runtime/clock.js';
 import type { PeerChannel } from '../runtime/peer.js';
 import {
   PeerMessages,
   UPGRADE_PROTOCOL,
-  adoptHandoverState,
   type HandoverState,
   type PredecessorMessage,
   type SuccessorMessage,
@@ -69,9 +59,9 @@ export class Predecessor {
   }
 
   /** The old process serves as before. */
-  failed(message: string): void {
+  failed(error: unknown): void {
     for (const socket of this.#sockets.splice(0)) socket.release();
-    this.#send({ kind: 'failed', message });
+    this.#send({ kind: 'failed', message: errorMessage(error) });
     this.#channel.close();
   }
 
@@ -83,61 +73,4 @@ export class Predecessor {
 function incomplete(found: number, sent: number): BalancerError {
   const message = `${found} listening sockets have come, must be ${sent}`;
   return new BalancerError(message, { code: 'LB_UPGRADE_FAILED', source: 'system' });
-}
-
-/** What the new process takes over into. */
-export interface TakeoverParts {
-  readonly plane: DataPlane;
-  readonly balancer: Balancer;
-  readonly health: ProbeHealth;
-  readonly drains: Drains;
-}
-
-/** The new process's side, until it serves. Its methods are called in their order, once each. */
-export class Takeover {
-  readonly #clock: Clock;
-  readonly #predecessor: Predecessor;
-  #state: HandoverState | undefined;
-
-  constructor(clock: Clock, channel: PeerChannel) {
-    this.#clock = clock;
-    this.#predecessor = new Predecessor(clock, channel);
-  }
-
-  /** Before the balancer starts: takes over the sockets, and what the old process knows. */
-  async begin({ plane, balancer, health, drains }: TakeoverParts): Promise<void> {
-    if (!canHandOver(plane)) {
-      const message = 'This data plane cannot take over sockets';
-      throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
-    }
-    const { state, sockets } = await this.#predecessor.meet();
-    this.#state = state;
-    adoptHandoverState(state, { clock: this.#clock, overrides: balancer.overrides, health, drains });
-    await plane.inherit(sockets);
-  }
-
-  /** The last thing before the plane starts. */
-  async flows(plane: DataPlane): Promise<void> {
-    const flows = await this.#predecessor.takeOver();
-    if (canHandOver(plane)) plane.inheritFlows(flows);
-  }
-
-  /** Once the plane serves. When it resolves, the old process has freed its ports; it waits for `leave`. */
-  async finish({ balancer, drains }: Pick<TakeoverParts, 'balancer' | 'drains'>): Promise<void> {
-    await this.#predecessor.serving();
-    const backends = balancer.configuration.backendPools.flatMap((pool) => pool.backends);
-    for (const record of this.#state?.drains ?? []) {
-      const backend = backends.find(({ id }) => id === record.backendId);
-      if (backend !== undefined) drains.resume(record, backend);
-    }
-    balancer.overrides.retain(new Set(backends.map(({ id }) => id)));
-  }
-
-  leave(): void {
-    this.#predecessor.leave();
-  }
-
-  failed(error: unknown): void {
-    this.#predecessor.failed(errorMessage(error));
-  }
 }

@@ -1,6 +1,3 @@
-import type { Balancer } from '../control/balancer.js';
-import type { Drains } from '../control/drains.js';
-import type { ProbeHealth } from '../health/tracker.js';
 import { BalancerError } from '../model/errors.js';
 import type { ControlEvent, UpgradeOutcome } from '../model/events.js';
 import { canHandOver, type DataPlane, type HandOverPlane } from '../planes/contract.js';
@@ -9,8 +6,6 @@ import type { SuccessorProcess } from '../runtime/peer.js';
 import {
   PeerMessages,
   UPGRADE_PROTOCOL,
-  handoverStateOf,
-  type HandoverParts,
   type HandoverState,
   type PredecessorMessage,
   type SuccessorMessage,
@@ -30,14 +25,15 @@ const NOTHING_TO_HAND_OVER =
   'The kernel data plane has no sockets to hand over: restart this process instead, and with ' +
   'dataPlane.kernel.onStop "keep" forwarding continues meanwhile';
 
-export interface UpgraderDeps {
+export interface SuccessionDeps {
   readonly clock: Clock;
-  /** Undefined: this plane cannot hand over. */
-  readonly plane: HandOverPlane | undefined;
+  readonly plane: DataPlane;
   readonly launch: () => SuccessorProcess;
   readonly state: () => HandoverState;
   /** Whether a stop has begun. */
   readonly isStopping: () => boolean;
+  /** Frees the admin and metrics ports: resolves when they are free. */
+  readonly release: () => Promise<void>;
   readonly onEvent: (event: ControlEvent) => void;
 }
 
@@ -46,51 +42,45 @@ export interface UpgradeRequest {
   readonly deadlineMs?: number;
 }
 
-/** A new process that serves, and waits for the ports that are left. */
-export interface ServingSuccessor {
-  readonly outcome: UpgradeOutcome;
-  /** Tells it that the admin and metrics ports are free; this process no longer waits for its end. */
-  release(): void;
-}
-
 /**
- * Has another process take over from this one. Until that one serves, this one serves as before: TCP is accepted
- * by both for a moment, UDP waits in the sockets while flows change over.
+ * Has a new process take this one's place. Until that one serves, this one serves as before: TCP is accepted by both for
+ * a moment, UDP waits in the sockets while flows change over.
  */
-export class Upgrader {
-  readonly #deps: UpgraderDeps;
+export class Succession {
+  /** Resolves with the request once a new process serves. */
+  readonly superseded: Promise<UpgradeRequest>;
+  readonly #deps: SuccessionDeps;
+  #supersede: (request: UpgradeRequest) => void = () => undefined;
   #isUnderWay = false;
+  #isOver = false;
 
-  constructor(deps: UpgraderDeps) {
+  constructor(deps: SuccessionDeps) {
+    this.superseded = new Promise((resolve) => (this.#supersede = resolve));
     this.#deps = deps;
   }
 
+  /** Whether another process has taken this one's place. */
+  get isOver(): boolean {
+    return this.#isOver;
+  }
+
   /**
-   * Resolves when the new process serves. Rejects, and this process keeps serving, with `LB_RESTART_NEEDED` where the plane
-   * cannot hand over, `LB_CONFLICT` where an upgrade or a stop is under way, and `LB_UPGRADE_FAILED`.
+   * Resolves when the new process serves; it then waits for the ports that are left. Rejects, and this process keeps
+   * serving, with `LB_RESTART_NEEDED` where the plane cannot hand over, `LB_CONFLICT` where an upgrade or a stop is under
+   * way, and `LB_UPGRADE_FAILED`.
    */
-  async upgrade(): Promise<ServingSuccessor> {
-    const { plane, isStopping, onEvent, launch } = this.#deps;
-    const whyNot = plane === undefined ? NOTHING_TO_HAND_OVER : plane.whyNoHandOver?.();
-    if (plane === undefined || whyNot !== undefined) {
-      throw new BalancerError(whyNot ?? '', { code: 'LB_RESTART_NEEDED', source: 'usage' });
-    }
-    if (this.#isUnderWay || isStopping()) {
-      throw isStopping() ? stopUnderWay() : conflict('An upgrade is under way');
-    }
+  async upgrade(request: UpgradeRequest): Promise<UpgradeOutcome> {
+    const { clock, isStopping, onEvent, launch, release } = this.#deps;
+    const plane = handOverPlane(this.#deps.plane);
+    if (isStopping()) throw conflict('A stop is under way');
+    if (this.#isUnderWay) throw conflict('An upgrade is under way');
     this.#isUnderWay = true;
     const successor = launch();
     onEvent({ type: 'upgrade-started', pid: successor.pid ?? 0 });
+    let outcome: UpgradeOutcome;
     try {
-      const outcome = await this.#handOver(plane, successor);
+      outcome = await this.#handOver(plane, successor);
       onEvent({ type: 'upgrade-ready', outcome });
-      return {
-        outcome,
-        release() {
-          successor.channel.send({ kind: 'released' } satisfies PredecessorMessage);
-          successor.letGo();
-        },
-      };
     } catch (error) {
       this.#isUnderWay = false;
       successor.kill();
@@ -99,6 +89,15 @@ export class Upgrader {
       onEvent({ type: 'upgrade-failed', error });
       throw error;
     }
+    this.#isOver = true;
+    this.#supersede(request);
+    const released = (): void => {
+      successor.channel.send({ kind: 'released' } satisfies PredecessorMessage);
+      successor.letGo();
+    };
+    // The admin API answers the request before it closes.
+    clock.setTimer(0, () => void release().finally(released));
+    return outcome;
   }
 
   async #handOver(plane: HandOverPlane, { pid, channel, exited }: SuccessorProcess): Promise<UpgradeOutcome> {
@@ -124,7 +123,7 @@ export class Upgrader {
     });
     send({ kind: 'sockets-sent', count: sockets });
     await messages.next('ready', left(READY_MS + sockets * SOCKET_MS));
-    if (this.#deps.isStopping()) throw stopUnderWay();
+    if (this.#deps.isStopping()) throw conflict('A stop is under way');
     const readyMs = clock.monotonicMs();
     const udpFlows = await plane.freezeUdp();
     send({ kind: 'take-over', udpFlows });
@@ -141,8 +140,11 @@ export class Upgrader {
   }
 }
 
-function stopUnderWay(): BalancerError {
-  return conflict('A stop is under way');
+/** The plane, if it can hand over now. */
+function handOverPlane(plane: DataPlane): HandOverPlane {
+  const whyNot = canHandOver(plane) ? plane.whyNoHandOver?.() : NOTHING_TO_HAND_OVER;
+  if (canHandOver(plane) && whyNot === undefined) return plane;
+  throw new BalancerError(whyNot ?? NOTHING_TO_HAND_OVER, { code: 'LB_RESTART_NEEDED', source: 'usage' });
 }
 
 function conflict(message: string): BalancerError {
@@ -152,57 +154,4 @@ function conflict(message: string): BalancerError {
 function otherProtocol(found: number): BalancerError {
   const message = `The new version speaks upgrade protocol ${found}, must be ${UPGRADE_PROTOCOL}: only a restart brings it`;
   return new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'system' });
-}
-
-export interface SuccessionDeps extends Pick<UpgraderDeps, 'clock' | 'launch' | 'onEvent'> {
-  readonly plane: DataPlane;
-  readonly balancer: Balancer;
-  readonly health: ProbeHealth;
-  readonly drains: () => Drains;
-  /** Frees what only one process can have: resolves when all of it is free. */
-  readonly release: () => Promise<void>;
-}
-
-/** The old process's side: has a new process launched, and is superseded by it. */
-export class Succession {
-  /** Resolves with the request once a new process serves. */
-  readonly superseded: Promise<UpgradeRequest>;
-  readonly #deps: SuccessionDeps;
-  readonly #upgrader: Upgrader;
-  #resolve: (request: UpgradeRequest) => void = () => undefined;
-  #isOver = false;
-
-  constructor(deps: SuccessionDeps) {
-    const { clock, plane, balancer, health, launch, onEvent } = deps;
-    this.superseded = new Promise((resolve) => (this.#resolve = resolve));
-    this.#deps = deps;
-    const parts = (): HandoverParts => ({
-      clock,
-      overrides: balancer.overrides,
-      health,
-      drains: deps.drains(),
-    });
-    this.#upgrader = new Upgrader({
-      ...{ clock, launch, onEvent },
-      plane: canHandOver(plane) ? plane : undefined,
-      state: () => handoverStateOf(parts()),
-      isStopping: () => balancer.stopping,
-    });
-  }
-
-  /** Whether another process has taken this one's place. */
-  get isOver(): boolean {
-    return this.#isOver;
-  }
-
-  /** See Upgrader.upgrade. */
-  async upgrade(request: UpgradeRequest): Promise<UpgradeOutcome> {
-    const { clock, release } = this.#deps;
-    const successor = await this.#upgrader.upgrade();
-    this.#isOver = true;
-    this.#resolve(request);
-    // The admin API answers the request before it closes.
-    clock.setTimer(0, () => void release().finally(() => successor.release()));
-    return successor.outcome;
-  }
 }

@@ -5,7 +5,6 @@ import type { FlowOrigin, OriginFeed, OriginFollower } from '../../model/flow.js
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { UdpFlowState } from '../contract.js';
-import type { ListenerBinding } from './listen-plan.js';
 import type { DatagramSource } from './sockets/datagram-socket.js';
 import { ClientMap, portOfKey, type ClientKeys } from './udp/client-map.js';
 import { WaitingDatagrams, type DatagramBudget } from './udp/upstream.js';
@@ -59,7 +58,8 @@ export interface Arrival {
 
 /** The listener on the captured socket. */
 export interface CapturedHost {
-  readonly binding: ListenerBinding;
+  /** The rule that serves a port of its frontend. */
+  slotOf(port: number): RuleSlot | undefined;
   onDatagram(datagram: Buffer, from: DatagramSource): void;
   suspend(key: number): boolean;
   restore(key: number): void;
@@ -112,8 +112,7 @@ export class ClientResolver {
     }
     known.trustedUntilMs = nowMs + TRUST_MS;
     const { source, sourcePort, destination, destinationPort } = known;
-    const { captured } = this.#host?.binding ?? {};
-    const slot = captured?.protocol === 'udp' ? captured.ports.at(destinationPort) : undefined;
+    const slot = this.#host?.slotOf(destinationPort);
     const address = slot?.rule.frontend.address;
     if (slot === undefined || address?.text !== destination) return 'unknown-origin';
     return { slot, source, sourcePort, destination: address, destinationPort };

@@ -7,6 +7,7 @@ import { FlowManager } from '../../flows/flow-manager.js';
 import { flowRecord } from '../../flows/flow.js';
 import { WHEEL_TICK_MS } from '../../flows/idle-wheel.js';
 import type { Clock } from '../../runtime/clock.js';
+import { SerialQueue } from '../../runtime/queue.js';
 import type { Hash32 } from '../../selection/flow-hash.js';
 import { Picker } from '../../selection/picker.js';
 import {
@@ -73,7 +74,7 @@ export class UserspacePlane implements WorkerPlane {
   #running: Running | undefined;
   #shutdown: Shutdown | undefined;
   /** Start and applies run one after another. */
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue = new SerialQueue();
 
   constructor(deps: UserspacePlaneDeps, options: UserspacePlaneOptions) {
     this.#deps = deps;
@@ -87,7 +88,7 @@ export class UserspacePlane implements WorkerPlane {
     const running = this.#run(state);
     this.#running = running;
     this.#loopDelay.start();
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       await running.listeners.start(state.configuration);
       this.#handover.discard();
       const report = running.listeners.report(state.revision);
@@ -99,7 +100,7 @@ export class UserspacePlane implements WorkerPlane {
   }
 
   prepare({ configuration }: ForwardingState): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       const { manager, listeners } = this.#require();
       if (manager.state.configuration.digest === configuration.digest) listeners.discard();
       else await listeners.stage(configuration);
@@ -107,7 +108,7 @@ export class UserspacePlane implements WorkerPlane {
   }
 
   apply(state: ForwardingState): Promise<ApplyReport> {
-    return this.#inTurn(async () => {
+    return this.#queue.run(async () => {
       const { manager, listeners } = this.#require();
       const { configuration, revision } = state;
       if (manager.state.configuration.digest === configuration.digest) {
@@ -161,7 +162,7 @@ export class UserspacePlane implements WorkerPlane {
   }
 
   lend(onSocket: (socket: ListeningSocket) => void): Promise<void> {
-    return this.#inTurn(() => {
+    return this.#queue.run(() => {
       for (const listener of this.#require().listeners.all()) {
         const handle = listener.rawHandle();
         const { protocol, address, port } = listener.binding;
@@ -232,7 +233,7 @@ export class UserspacePlane implements WorkerPlane {
         ...{ clock, events, factories: { tcp, udp }, handover: this.#handover, ownAddresses, tcpGate },
         slotsFor: (configuration) => manager.slotsFor(configuration),
         learnRoutes: (destinations) => routeSource.learn(destinations),
-        inTurn: (work) => this.#inTurn(work),
+        inTurn: (work) => this.#queue.run(work),
       },
       {
         share: { worker, ownerOf: rendezvousOwner(hash, workers), tcpPorts, capture },
@@ -253,12 +254,6 @@ export class UserspacePlane implements WorkerPlane {
   #require(): Running {
     if (this.#running === undefined) throw notStarted();
     return this.#running;
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#queue.then(work);
-    this.#queue = result.catch(() => undefined);
-    return result;
   }
 }
 

@@ -231,7 +231,7 @@ describe('FlowManager.apply() after a drain', () => {
     const [finished, moved] = [bench.established('tcp'), bench.established('tcp')];
     bench.manager.apply(drained(1000));
     bench.manager.end(finished.flow, 'closed', 'gone');
-    bench.manager.move(moved.flow, placementOn('nvas/10.0.0.2'));
+    bench.manager.place(moved.flow, placementOn('nvas/10.0.0.2'));
     bench.clock.advance(2000);
     assert.deepEqual([finished.calls, moved.calls], [['close gone'], []]);
     assert.equal(endedOf(bench), 0);

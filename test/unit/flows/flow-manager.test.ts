@@ -52,7 +52,7 @@ describe('FlowManager', () => {
     const bench = new FlowBench();
     const { flow } = bench.established('udp');
     flow.bytesToBackend = 3;
-    bench.manager.move(flow, placementOn(B));
+    bench.manager.place(flow, placementOn(B));
     flow.bytesToBackend = 8;
     bench.manager.settleAll();
     assert.deepEqual([bench.totals(A, 'udp').bytesToBackend, bench.totals(B, 'udp').bytesToBackend], [3, 5]);
@@ -70,7 +70,7 @@ describe('FlowManager', () => {
     const first = bench.clock.wallMs();
     bench.clock.advance(1000);
     assert.equal(totals(), first);
-    bench.manager.move(flow, placementOn(B));
+    bench.manager.place(flow, placementOn(B));
     assert.equal(totals(), first);
     assert.equal(bench.totals(B, 'udp').lastFlowAtMs, first + 1000);
     // One that never got through is no client of the rule.

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Predecessor } from '../../../src/upgrade/new-process.js';
 import { UPGRADE_PROTOCOL, type HandoverState } from '../../../src/upgrade/messages.js';
-import { Upgrader } from '../../../src/upgrade/old-process.js';
-import type { ControlEvent } from '../../../src/model/events.js';
+import { Succession } from '../../../src/upgrade/old-process.js';
+import type { ControlEvent, UpgradeOutcome } from '../../../src/model/events.js';
+import type { DataPlane } from '../../../src/planes/contract.js';
 import type { PeerChannel, SuccessorProcess } from '../../../src/runtime/peer.js';
 import { FakeClock } from '../../support/fake-clock.js';
 import { channelPair, turn, type PairEnd } from '../planes/workers/channel-pair.js';
@@ -40,14 +41,22 @@ class Lab {
   letGo = 0;
   stopping = false;
   exit: (how: string) => void = () => undefined;
-  readonly upgrader = new Upgrader({
-    clock: this.clock,
-    plane: this.plane,
-    launch: () => this.#launch(),
-    state: () => STATE,
-    isStopping: () => this.stopping,
-    onEvent: ({ type }) => this.events.push(type),
-  });
+  readonly succession = this.successionOf(this.plane);
+
+  successionOf(plane: DataPlane): Succession {
+    return new Succession({
+      ...{ clock: this.clock, plane },
+      launch: () => this.#launch(),
+      state: () => STATE,
+      isStopping: () => this.stopping,
+      release: () => Promise.resolve(),
+      onEvent: ({ type }) => this.events.push(type),
+    });
+  }
+
+  upgrade(): Promise<UpgradeOutcome> {
+    return this.succession.upgrade({});
+  }
 
   /** The new process's end, of a real Predecessor. */
   predecessor(): Predecessor {
@@ -81,14 +90,14 @@ async function assertFailed(lab: Lab, upgrade: Promise<unknown>, expected: objec
   assert.equal(lab.clock.pendingTimers, 0);
 }
 
-describe('Upgrader and Predecessor', () => {
+describe('Succession and Predecessor', () => {
   test('sockets, state and flows go over in order, and UDP is frozen last', async () => {
     const lab = new Lab();
     const socket = new FakeSocket('tcp', 80);
     lab.plane.lent = [socket];
     lab.plane.frozenFlows = [aUdpFlow(7)];
     const predecessor = lab.predecessor();
-    const upgrade = lab.upgrader.upgrade();
+    const upgrade = lab.upgrade();
     const { state, sockets } = await predecessor.meet();
     assert.deepEqual(state, STATE);
     assert.deepEqual(
@@ -98,12 +107,11 @@ describe('Upgrader and Predecessor', () => {
     assert.deepEqual(lab.plane.calls, ['lend'], 'not frozen before the new process is ready');
     assert.deepEqual(await predecessor.takeOver(), [aUdpFlow(7)]);
     const served = predecessor.serving();
-    const succession = await upgrade;
+    const { sockets: count, udpFlows, pid } = await upgrade;
     assert.deepEqual(lab.events, ['upgrade-started', 'upgrade-ready']);
-    const { sockets: count, udpFlows, pid } = succession.outcome;
     assert.deepEqual([count, udpFlows, pid], [1, 1, 4711]);
-    assert.equal(lab.letGo, 0);
-    succession.release();
+    assert.deepEqual([lab.letGo, lab.succession.isOver], [0, true]);
+    lab.clock.advance(0);
     await served;
     assert.equal(lab.letGo, 1);
     assert.equal(lab.kills, 0);
@@ -112,28 +120,28 @@ describe('Upgrader and Predecessor', () => {
 
   test('a new process that ends too early changes nothing, and another try may follow', async () => {
     const lab = new Lab();
-    const upgrade = lab.upgrader.upgrade();
+    const upgrade = lab.upgrade();
     await turn();
     lab.exit('exit code 2');
     await assertFailed(lab, upgrade, { code: 'LB_UPGRADE_FAILED', message: /\(exit code 2\)/ });
-    void lab.upgrader.upgrade().catch(() => undefined);
+    void lab.upgrade().catch(() => undefined);
     assert.equal(lab.launches, 2);
   });
 
   test('a new process that says why it fails is quoted', async () => {
     const lab = new Lab();
     const predecessor = lab.predecessor();
-    const upgrade = lab.upgrader.upgrade();
+    const upgrade = lab.upgrade();
     const failed = assertFailed(lab, upgrade, { code: 'LB_UPGRADE_FAILED', message: 'No room' });
     await predecessor.meet();
-    predecessor.failed('No room');
+    predecessor.failed(new Error('No room'));
     await failed;
   });
 
   test('a new process that is not ready in 30 s, or does not serve after the hand-over, is ended', async () => {
     for (const messages of [[], [HELLO], [HELLO, { kind: 'ready' }]]) {
       const lab = new Lab();
-      const failed = assertFailed(lab, lab.upgrader.upgrade(), { code: 'LB_UPGRADE_FAILED' });
+      const failed = assertFailed(lab, lab.upgrade(), { code: 'LB_UPGRADE_FAILED' });
       await turn();
       for (const message of messages) await lab.says(message);
       await lab.clock.advanceAsync(60_000, 1000);
@@ -143,7 +151,7 @@ describe('Upgrader and Predecessor', () => {
 
   test('another protocol is refused: only a restart helps', async () => {
     const lab = new Lab();
-    const failed = assertFailed(lab, lab.upgrader.upgrade(), { code: 'LB_RESTART_NEEDED' });
+    const failed = assertFailed(lab, lab.upgrade(), { code: 'LB_RESTART_NEEDED' });
     await turn();
     await lab.says({ ...HELLO, protocol: UPGRADE_PROTOCOL + 1 });
     await failed;
@@ -151,7 +159,7 @@ describe('Upgrader and Predecessor', () => {
 
   test('a stop that begins meanwhile wins, as long as nothing was handed over', async () => {
     const lab = new Lab();
-    const failed = assertFailed(lab, lab.upgrader.upgrade(), { code: 'LB_CONFLICT' });
+    const failed = assertFailed(lab, lab.upgrade(), { code: 'LB_CONFLICT' });
     await turn();
     await lab.says(HELLO);
     lab.stopping = true;
@@ -162,18 +170,15 @@ describe('Upgrader and Predecessor', () => {
 
   test('upgrade() is refused while one is under way, on a stop, and where the plane cannot', async () => {
     const lab = new Lab();
-    void lab.upgrader.upgrade().catch(() => undefined);
-    await assert.rejects(lab.upgrader.upgrade(), { code: 'LB_CONFLICT', message: /An upgrade/ });
+    void lab.upgrade().catch(() => undefined);
+    await assert.rejects(lab.upgrade(), { code: 'LB_CONFLICT', message: /An upgrade/ });
     const stopping = new Lab();
     stopping.stopping = true;
-    await assert.rejects(stopping.upgrader.upgrade(), { code: 'LB_CONFLICT', message: /A stop/ });
-    const cannot = new Upgrader({
-      ...{ clock: lab.clock, plane: undefined, state: () => STATE, isStopping: () => false },
-      launch: () => assert.fail('launched'),
-      onEvent: () => assert.fail('told'),
-    });
-    await assert.rejects(cannot.upgrade(), { code: 'LB_RESTART_NEEDED' });
-    assert.equal(lab.launches, 1);
+    await assert.rejects(stopping.upgrade(), { code: 'LB_CONFLICT', message: /A stop/ });
+    const cannot = new Lab();
+    const withoutSockets = cannot.successionOf({} as DataPlane);
+    await assert.rejects(withoutSockets.upgrade({}), { code: 'LB_RESTART_NEEDED' });
+    assert.deepEqual([lab.launches, cannot.launches], [1, 0]);
   });
 
   test('a predecessor that dies is noticed', async () => {

@@ -40,8 +40,6 @@ const KERNEL_MS = 20;
 /** Another process may hold a port that haports thinks is free; after this many, they are taken to be all gone. */
 const MAX_PORT_TRIES = 16;
 
-const NOBODY: readonly string[] = [];
-
 const RESET_CODES: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE', 'ECONNABORTED']);
 const PORT_FAULTS: ReadonlySet<string> = new Set(['EADDRINUSE', 'EADDRNOTAVAIL']);
 const SHORTAGES: ReadonlySet<string> = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
@@ -265,14 +263,7 @@ export class TcpConnection implements FlowTransport, StreamHandler {
     if (this.#tried.size > 0) manager.retried(flow);
     else if (flow.placement === undefined) this.#firstAttemptAtMs = manager.clock.monotonicMs();
     const endpoint = backendEndpoint(rule, backend, rule.frontend.name, this.#port);
-    manager.place(flow, {
-      ...{ backendId, endpoint, reason, epoch: manager.state.revision },
-      // In the pool's order, as logs and replays want them.
-      excluded:
-        excluded.size === 0
-          ? NOBODY
-          : view.backends.map((member) => member.backend.id).filter((id) => excluded.has(id)),
-    });
+    manager.place(flow, { backendId, endpoint, reason }, excluded);
     const { pool } = rule;
     const sources = sourcesInTurn({ pool, backendId, endpoint }, hash);
     const attempt = { pool, backendId, endpoint, sources, kernelChooses: sources.length === 0, portTries: 0 };

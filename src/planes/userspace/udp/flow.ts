@@ -1,6 +1,5 @@
 import type { FlowManager } from '../../../flows/flow-manager.js';
 import type { Flow, FlowTransport, RuleSlot } from '../../../flows/flow.js';
-import type { FiveTuple } from '../../../model/address.js';
 import type { PlacementReason } from '../../../model/flow.js';
 import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
 import type { UdpFlowState } from '../../contract.js';
@@ -12,6 +11,7 @@ import {
   type DatagramBudget,
   type DialRefusal,
   type Dialer,
+  type UdpLocalEnd,
   type UpstreamDialer,
   type UpstreamOwner,
   type UpstreamTargets,
@@ -53,18 +53,8 @@ export interface FlowHost {
   forget(client: ClientEnd): void;
 }
 
-/** What a new flow starts with. */
-export interface FlowStart {
-  readonly tuple: FiveTuple;
-  readonly slot: RuleSlot;
-  readonly client: ClientEnd;
-}
-
 /** Where a flow is placed. */
 export type Place = Pick<Picked, 'ruleIndex' | 'backendIndex' | 'backendId'>;
-
-/** For placements that passed no backend over: one list for all. */
-export const NOBODY: readonly string[] = Object.freeze([]);
 
 const NO_ROUTE = 'no route to backend';
 
@@ -73,7 +63,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   readonly #tools: UdpTools;
   readonly #host: FlowHost;
   readonly #client: ClientEnd;
-  // Set before anything else sees this: a Flow needs its transport first.
+  // Set by `start` or `resume`: a Flow needs its transport first.
   #flow!: Flow;
   #upstream: Upstream | undefined;
   /** The present backend has answered, the flow may stay on it, and none has failed it lately: nothing to look after. */
@@ -83,42 +73,23 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   #held: Buffer | undefined;
   #failed: FailedBackends | undefined;
 
-  private constructor(tools: UdpTools, host: FlowHost, client: ClientEnd) {
+  constructor(tools: UdpTools, host: FlowHost, client: ClientEnd) {
     this.#tools = tools;
     this.#host = host;
     this.#client = client;
   }
 
-  /** Takes a flow in and puts it on the picked backend. Undefined where that is refused, which is counted. */
-  static open(start: FlowStart, pick: Picked, tools: UdpTools, host: FlowHost): UdpFlow | undefined {
-    const opened = new UdpFlow(tools, host, start.client);
-    const flow = tools.manager.open(start.tuple, start.slot, opened);
-    if (typeof flow === 'string') return undefined;
-    opened.#flow = flow;
-    opened.#goTo(pick, pick.reason);
-    return flow.tableIndex < 0 ? undefined : opened;
+  /** Puts the flow on the picked backend. Where that cannot be reached, and no other, the flow has ended after it. */
+  start(flow: Flow, pick: Picked): void {
+    this.#flow = flow;
+    this.#goTo(pick, pick.reason);
   }
 
-  /** Continues a flow of another process, on the same backend and local port. Undefined where that is refused. */
-  static resume(
-    record: UdpFlowState,
-    start: FlowStart,
-    place: Place,
-    tools: UdpTools,
-    host: FlowHost,
-  ): UdpFlow | undefined {
-    const resumed = new UdpFlow(tools, host, start.client);
-    const { manager, targets } = tools;
-    const flow = manager.open(start.tuple, start.slot, resumed, record);
-    if (typeof flow === 'string') return undefined;
-    resumed.#flow = flow;
-    const target = targets.of(manager.state, place, flow.tuple.destinationPort);
-    const { backendId, endpoint } = target;
-    const epoch = manager.state.revision;
-    manager.place(flow, { backendId, endpoint, reason: 'pinned', epoch, excluded: NOBODY });
-    resumed.#upstream = new Upstream(target, resumed.#dialer(), resumed, record);
-    resumed.#upstream.start();
-    return flow.tableIndex < 0 ? undefined : resumed;
+  /** Continues a flow of another process on the same backend and local port, or ends it. */
+  resume(flow: Flow, place: Place, local: UdpLocalEnd): void {
+    this.#flow = flow;
+    const { manager, targets } = this.#tools;
+    this.#connect(targets.of(manager.state, place, flow.tuple.destinationPort), 'pinned', local);
   }
 
   record(): UdpFlowState | undefined {
@@ -262,19 +233,17 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
 
   #goTo(pick: Picked, reason: PlacementReason): void {
     const { manager, targets } = this.#tools;
-    const flow = this.#flow;
-    const { state } = manager;
-    const target = targets.of(state, pick, flow.tuple.destinationPort);
+    const target = targets.of(manager.state, pick, this.#flow.tuple.destinationPort);
     this.#unpinned = false;
     if (this.#upstream !== undefined && sameEndpoint(this.#upstream.target, target)) return;
     this.#leave();
+    this.#connect(target, reason);
+  }
+
+  #connect(target: DialTarget, reason: PlacementReason, local?: UdpLocalEnd): void {
     const { backendId, endpoint } = target;
-    const excludedNow = this.#excluded();
-    const excluded = excludedNow.size === 0 ? NOBODY : [...excludedNow];
-    const placement = { backendId, endpoint, reason, epoch: state.revision, excluded };
-    if (flow.state === 'embryonic') manager.place(flow, placement);
-    else manager.move(flow, placement);
-    this.#upstream = new Upstream(target, this.#dialer(), this);
+    this.#tools.manager.place(this.#flow, { backendId, endpoint, reason }, this.#excluded());
+    this.#upstream = new Upstream(target, this.#dialer(), this, local);
     this.#upstream.start();
   }
 

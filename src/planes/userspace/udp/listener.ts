@@ -1,11 +1,11 @@
 import type { FlowManager } from '../../../flows/flow-manager.js';
-import type { RuleSlot } from '../../../flows/flow.js';
+import type { Flow, RuleSlot } from '../../../flows/flow.js';
 import { ipAddress, type FiveTuple, type IpAddress } from '../../../model/address.js';
 import type { Rule } from '../../../model/configuration.js';
 import type { DropReason } from '../../../model/events.js';
 import type { OriginFeed } from '../../../model/flow.js';
 import { isAdmitted } from '../../../selection/access.js';
-import { NONE_EXCLUDED, type Picked, type Picker } from '../../../selection/picker.js';
+import { NONE_EXCLUDED, type Picker } from '../../../selection/picker.js';
 import type { UdpFlowState } from '../../contract.js';
 import { CapturedFeed, ClientResolver, type Arrival } from '../captured-udp.js';
 import type { Inherited } from '../handover-state.js';
@@ -122,13 +122,9 @@ export class UdpListenerRegistry implements ListenerFactory {
   #hostAt(address: IpAddress, port: number): AnswerHost | undefined {
     const present = this.#listeners.get({ protocol: 'udp', address, port });
     if (present !== undefined) return present;
-    for (const { binding } of this.#captured) {
-      const { captured } = binding;
-      if (captured?.protocol !== 'udp' || captured.ports.frontend.address.text !== address.text) continue;
-      const slot = captured.ports.at(port);
-      if (slot !== undefined) return this.#answerHost({ protocol: 'udp', address, port, slot });
-    }
-    return undefined;
+    const slots = [...this.#captured].map((listener) => listener.slotOf(port));
+    const slot = slots.find((one) => one?.rule.frontend.address.text === address.text);
+    return slot && this.#answerHost({ protocol: 'udp', address, port, slot });
   }
 
   /**
@@ -224,6 +220,12 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
     return this.#binding.slot.rule;
   }
 
+  /** The rule that serves a port of this listener at present. */
+  slotOf(port: number): RuleSlot | undefined {
+    const { captured, slot } = this.#binding;
+    return captured?.protocol === 'udp' ? captured.ports.at(port) : slot;
+  }
+
   /** Takes new flows again, for another binding of the same endpoint. False: its socket is in use or closed. */
   reopen(binding: ListenerBinding): boolean {
     if (this.#phase !== 'lame-duck') return false;
@@ -271,7 +273,7 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
 
   /** Continues a flow of another process, if its rule is here and its backend may keep it. */
   resume(record: UdpFlowState): UdpFlow | undefined {
-    return this.#continue(record, this.#slotOf(record.tuple.destinationPort));
+    return this.#continue(record, this.slotOf(record.tuple.destinationPort));
   }
 
   begin(record: UdpFlowState, datagram: Buffer): void {
@@ -347,52 +349,27 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
     const { tuple, clientAddress: address, clientPort: port = tuple.sourcePort } = record;
     const place = placeOfRecord(record, slot);
     if (slot === undefined || place === undefined) return undefined;
-    const key = this.#keys.hold(address, port);
-    const flow = UdpFlow.resume(
-      record,
-      { tuple, slot, client: { key, address, port } },
-      place,
-      this.#tools,
-      this,
-    );
-    if (flow === undefined) {
-      this.#keys.release(address);
-      return undefined;
-    }
-    this.#flows.add(key, flow);
-    this.#resolver?.resumed(key, record);
-    return flow;
+    const client = { key: this.#keys.hold(address, port), address, port };
+    const resumed = new UdpFlow(this.#tools, this, client);
+    const flow = this.#open(client, tuple, slot, resumed, record);
+    if (flow === undefined) return undefined;
+    resumed.resume(flow, place, record);
+    if (flow.tableIndex < 0) return undefined;
+    this.#resolver?.resumed(client.key, record);
+    return resumed;
   }
 
   /** A datagram of no known flow. */
   #first(datagram: Buffer, from: DatagramSource): void {
     if (this.#phase === 'closed') return;
-    const arrival =
-      this.#resolver === undefined ? this.#ownArrival(from) : this.#resolver.resolve(datagram, from);
+    const arrival = this.#resolver?.resolve(datagram, from) ?? this.#ownArrival(from);
     if (arrival === 'held') return;
     if (typeof arrival === 'string') {
       this.#drop(arrival);
       return;
     }
-    const { slot } = arrival;
-    const admission = this.#admit(arrival, from);
-    if (typeof admission === 'string') {
-      this.#drop(admission, slot.rule);
-      return;
-    }
-    const { tuple, pick } = admission;
-    const { address, port } = from;
-    const key = this.#keys.hold(address, port);
-    const start = { tuple, slot, client: { key, address, port } };
-    const flow = slot.rule.udp.perPacket
-      ? PerPacketFlow.open(start, pick, this.#tools, this, this.#upstreamsOf(arrival))
-      : UdpFlow.open(start, pick, this.#tools, this);
-    if (flow === undefined) {
-      this.#keys.release(address);
-      return;
-    }
-    this.#flows.add(key, flow);
-    flow.fromClient(datagram);
+    const refusal = this.#admit(arrival, datagram, from);
+    if (refusal !== undefined) this.#drop(refusal, arrival.slot.rule);
   }
 
   #ownArrival({ address: source, port: sourcePort }: DatagramSource): Arrival {
@@ -400,38 +377,55 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
     return { slot, source, sourcePort, destination, destinationPort };
   }
 
-  /** The new flow's tuple and backend, or why it gets none. Nothing is remembered of one that gets none. */
-  #admit(
-    arrival: Arrival,
-    from: DatagramSource,
-  ): { readonly tuple: FiveTuple; readonly pick: Picked } | DropReason {
+  /** Starts a flow with its first datagram, or says why not. Nothing is remembered of a client that gets none. */
+  #admit(arrival: Arrival, datagram: Buffer, { address, port }: DatagramSource): DropReason | undefined {
     const { manager, picker } = this.#tools;
     const { slot, sourcePort, destination, destinationPort } = arrival;
     // An answer to the one would be the first step of a loop, to the other it cannot be sent.
     if (this.#registry.isOwn(arrival.source, sourcePort)) return 'own-listener';
-    if (from.port === 0) return 'send-failed';
+    if (port === 0) return 'send-failed';
     manager.arrived(slot.rule, 'udp');
     if (this.#phase !== 'open') return 'stopping';
     const source = ipAddress(arrival.source);
     if (!isAdmitted(slot.rule.frontend, source)) return 'denied';
     const tuple: FiveTuple = { protocol: 'udp', source, sourcePort, destination, destinationPort };
     const pick = picker.pickForRule(manager.state, slot.index, tuple, NONE_EXCLUDED);
-    return pick.kind === 'picked' ? { tuple, pick } : 'no-backend';
+    if (pick.kind !== 'picked') return 'no-backend';
+    const client = { key: this.#keys.hold(address, port), address, port };
+    const started = slot.rule.udp.perPacket
+      ? new PerPacketFlow(this.#tools, this, client, this.#upstreamsOf(destinationPort))
+      : new UdpFlow(this.#tools, this, client);
+    const flow = this.#open(client, tuple, slot, started);
+    if (flow === undefined) return undefined;
+    started.start(flow, pick);
+    if (flow.tableIndex >= 0) started.fromClient(datagram);
+    return undefined;
   }
 
-  #upstreamsOf({ destinationPort }: Arrival): SharedUpstreams {
+  /** Takes a client's flow in. Undefined where that is refused, which is counted. */
+  #open(
+    { key, address }: ClientEnd,
+    tuple: FiveTuple,
+    slot: RuleSlot,
+    transport: ClientFlow,
+    past?: UdpFlowState,
+  ): Flow | undefined {
+    const flow = this.#tools.manager.open(tuple, slot, transport, past);
+    if (typeof flow === 'string') {
+      this.#keys.release(address);
+      return undefined;
+    }
+    this.#flows.add(key, transport);
+    return flow;
+  }
+
+  #upstreamsOf(destinationPort: number): SharedUpstreams {
     let upstreams = this.#sharedUpstreams.get(destinationPort);
     if (upstreams === undefined) {
-      upstreams = new SharedUpstreams(this.#tools, () => this.#slotOf(destinationPort) ?? this.#binding.slot);
+      upstreams = new SharedUpstreams(this.#tools, () => this.slotOf(destinationPort) ?? this.#binding.slot);
       this.#sharedUpstreams.set(destinationPort, upstreams);
     }
     return upstreams;
-  }
-
-  /** The rule that serves a port of this listener at present. */
-  #slotOf(port: number): RuleSlot | undefined {
-    const { captured, slot } = this.#binding;
-    return captured?.protocol === 'udp' ? captured.ports.at(port) : slot;
   }
 
   #drop(reason: DropReason, rule = this.rule): void {

@@ -2,14 +2,7 @@ import type { Flow, RuleSlot, TrafficTotals } from '../../../flows/flow.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
 import { NONE_EXCLUDED, type Picked, type RulePickResult } from '../../../selection/picker.js';
 import type { DialTarget } from '../source-ports.js';
-import {
-  NOBODY,
-  type ClientEnd,
-  type ClientFlow,
-  type FlowHost,
-  type FlowStart,
-  type UdpTools,
-} from './flow.js';
+import type { ClientEnd, ClientFlow, FlowHost, UdpTools } from './flow.js';
 import { FailedBackends, Upstream, type DialRefusal, type UpstreamOwner } from './upstream.js';
 
 /** One client's flow whose datagrams are balanced each by itself (one-way protocols: syslog, statsd). */
@@ -18,41 +11,28 @@ export class PerPacketFlow implements ClientFlow {
   readonly #host: FlowHost;
   readonly #client: ClientEnd;
   readonly #upstreams: SharedUpstreams;
-  // Set before anything else sees this: a Flow needs its transport first.
+  // Set by `start`: a Flow needs its transport first.
   #flow!: Flow;
   /** Datagrams so far: each goes by one slot further. */
   #sequence = 0;
   /** The backend that the flow is listed under may not keep it. */
   #unpinned = false;
-  #inside = false;
 
-  private constructor(tools: UdpTools, host: FlowHost, client: ClientEnd, upstreams: SharedUpstreams) {
+  constructor(tools: UdpTools, host: FlowHost, client: ClientEnd, upstreams: SharedUpstreams) {
     this.#tools = tools;
     this.#host = host;
     this.#client = client;
     this.#upstreams = upstreams;
   }
 
-  /** Takes a flow in, listed under the picked backend. Undefined where that is refused, which is counted. */
-  static open(
-    start: FlowStart,
-    pick: Picked,
-    tools: UdpTools,
-    host: FlowHost,
-    upstreams: SharedUpstreams,
-  ): PerPacketFlow | undefined {
-    const { manager } = tools;
-    const opened = new PerPacketFlow(tools, host, start.client, upstreams);
-    const flow = manager.open(start.tuple, start.slot, opened);
-    if (typeof flow === 'string') return undefined;
-    opened.#flow = flow;
-    const { backendId, endpoint } = tools.targets.of(manager.state, pick, start.tuple.destinationPort);
-    const { reason } = pick;
-    manager.place(flow, { backendId, endpoint, reason, epoch: manager.state.revision, excluded: NOBODY });
+  /** Lists the flow under the picked backend. */
+  start(flow: Flow, pick: Picked): void {
+    const { manager, targets } = this.#tools;
+    this.#flow = flow;
+    const { backendId, endpoint } = targets.of(manager.state, pick, flow.tuple.destinationPort);
+    manager.place(flow, { backendId, endpoint, reason: pick.reason });
     manager.establish(flow);
-    upstreams.enter();
-    opened.#inside = true;
-    return opened;
+    this.#upstreams.enter(this);
   }
 
   fromClient(datagram: Buffer): void {
@@ -72,8 +52,7 @@ export class PerPacketFlow implements ClientFlow {
     if (!this.#unpinned) return;
     this.#unpinned = false;
     const { backendId, endpoint } = target;
-    const epoch = manager.state.revision;
-    manager.move(flow, { backendId, endpoint, reason: 'rebalanced', epoch, excluded: NOBODY });
+    manager.place(flow, { backendId, endpoint, reason: 'rebalanced' });
   }
 
   shutDown(): void {
@@ -91,9 +70,7 @@ export class PerPacketFlow implements ClientFlow {
   }
 
   blackhole(): void {
-    if (!this.#inside) return;
-    this.#inside = false;
-    this.#upstreams.leave();
+    this.#upstreams.leave(this);
   }
 
   unpin(): void {
@@ -117,7 +94,7 @@ export class SharedUpstreams implements UpstreamOwner {
   readonly #upstreams = new Map<string, CountedUpstream>();
   readonly #failed: FailedBackends;
   #configurationDigest = '';
-  #flows = 0;
+  readonly #flows = new Set<PerPacketFlow>();
 
   constructor(tools: UdpTools, slotNow: () => RuleSlot) {
     this.#tools = tools;
@@ -125,13 +102,13 @@ export class SharedUpstreams implements UpstreamOwner {
     this.#failed = new FailedBackends(tools.manager.clock);
   }
 
-  /** One more flow, which leaves once. */
-  enter(): void {
-    this.#flows++;
+  enter(flow: PerPacketFlow): void {
+    this.#flows.add(flow);
   }
 
-  leave(): void {
-    if (--this.#flows === 0) this.#closeAll();
+  /** Idempotent. */
+  leave(flow: PerPacketFlow): void {
+    if (this.#flows.delete(flow) && this.#flows.size === 0) this.#closeAll();
   }
 
   /** Sends the datagram to the backend it is hashed to, and says which; undefined where there is none. */

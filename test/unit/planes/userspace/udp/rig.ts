@@ -27,6 +27,8 @@ const DEADLINE_MS = 5000;
 
 export type RigOverrides = Partial<Pick<UdpDeps, 'routeSource' | 'sourcePorts' | 'origins'>> & {
   readonly handover?: HandoverState;
+  /** @default one with the real hash */
+  readonly picker?: Picker;
 };
 
 /** A UDP data plane on real sockets and a clock that stands still. */
@@ -56,7 +58,8 @@ export class Rig {
   }
 
   static async create(t: TestContext, state: ForwardingState, overrides: RigOverrides = {}): Promise<Rig> {
-    const rig = new Rig(state, new Picker(await createHasher()), overrides);
+    const { picker = new Picker(await createHasher()), ...others } = overrides;
+    const rig = new Rig(state, picker, others);
     t.after(() => rig.close());
     return rig;
   }
@@ -97,10 +100,15 @@ export class Rig {
     return this.manager.traffic.arrivals('ha-ports', 'udp').arrivals;
   }
 
+  /** So far. */
+  allEvents(): readonly PlaneEvent[] {
+    this.#queue.flush();
+    return this.events;
+  }
+
   /** All events so far of one type. */
   eventsOf<T extends PlaneEvent['type']>(type: T): Extract<PlaneEvent, { type: T }>[] {
-    this.#queue.flush();
-    return this.events.filter((event): event is Extract<PlaneEvent, { type: T }> => event.type === type);
+    return this.allEvents().filter((event): event is Extract<PlaneEvent, { type: T }> => event.type === type);
   }
 
   flows(): readonly { readonly backendId: string | undefined; readonly reason: string | undefined }[] {
