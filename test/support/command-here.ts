@@ -1,4 +1,4 @@
-import type { CliDeps } from '../../src/cli/deps.js';
+import { loadConfigurationFile } from '../../src/app/configuration-file.js';
 import { processDeps, runCli } from '../../src/cli/program.js';
 import type { CommandResult } from './haports-process.js';
 
@@ -9,19 +9,16 @@ import type { CommandResult } from './haports-process.js';
 export async function haportsHere(args: readonly string[]): Promise<CommandResult> {
   let stdout = '';
   let stderr = '';
-  const deps: CliDeps = {
+  const needsProcess = (): Promise<never> =>
+    Promise.reject(new Error(`${args[0]} needs a process of its own`));
+  const deps = {
     ...processDeps(),
-    out: (text) => void (stdout += text),
-    err: (text) => void (stderr += text),
-    // Only where a command needs it: it loads most of the program.
-    load: async (path) => (await import('../../src/app/servers.js')).loadConfigurationFile(path),
-    startBalancer: () => Promise.reject(new Error('"run" needs a process of its own')),
-    get kernel(): never {
-      throw new Error('"kernel" needs a process of its own');
-    },
-    get doctor(): never {
-      throw new Error('"doctor" needs a process of its own');
-    },
+    out: (text: string) => void (stdout += text),
+    err: (text: string) => void (stderr += text),
+    load: loadConfigurationFile,
+    startBalancer: needsProcess,
+    kernel: { ruleset: needsProcess, flush: needsProcess },
+    doctor: needsProcess,
   };
   return { code: await runCli(deps, args, 'config.json'), stdout, stderr };
 }
