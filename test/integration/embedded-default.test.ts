@@ -257,7 +257,7 @@ void describe('the embedded default, tried as a new user would', () => {
       if (backend === undefined) continue;
       compared++;
       const asked = line.replace(':40000 ', `:${sourcePort} `);
-      const [, args = ''] = / main\.js (.*)$/.exec(asked) ?? [];
+      const [, args = ''] = /main\.js (.*)$/.exec(asked) ?? [];
       // The line itself once, its words every time.
       const { code, stdout } =
         compared === 1 ? await runCommand('sh', ['-c', asked]) : await haportsHere(args.split(' '));
