@@ -85,7 +85,7 @@ void describe('who may use the admin API of the built process', () => {
     const own = `${host(1)}:${ADMIN_PORT}`;
     await start(host, { http: own, socket });
     const at = { host: host(1), port: ADMIN_PORT };
-    for (const path of ['/', '/assets/app.js', '/v1/status', '/v1/flows']) {
+    for (const path of ['/', '/assets/admin/page/app.js', '/v1/status', '/v1/flows']) {
       const { status, text } = await ask(at, path, { headers: { host: 'evil.example' } });
       assert.equal(status, 403, path);
       assert.ok(text.includes('LB_FORBIDDEN') && !text.includes('nva-1'), text);

@@ -229,8 +229,8 @@ void describe('a bad command line is refused with exit code 2', () => {
   void test('a flow that cannot be explained', () =>
     withConfig(configuration(), async ({ path }) => {
       const result = await haportsHere(['explain', 'tcp', '192.0.2.7:1', 'hub:7000', '-c', path]);
-      const must = 'it must be address:port, as 192.0.2.7:40000 or [2001:db8::7]:40000';
-      assert.equal(onlyLine(result), `haports: LB_USAGE: Cannot read destination "hub:7000": ${must}`);
+      const must = 'must be an address and port such as 192.0.2.7:40000 or [fd00::7]:40000';
+      assert.equal(onlyLine(result), `haports: LB_USAGE: "destination" is "hub:7000", ${must}`);
       assert.equal(result.code, 2);
       assert.equal(result.stdout, '');
     }));

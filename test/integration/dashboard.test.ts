@@ -57,7 +57,7 @@ describe('the dashboard of the built process', { skip: noChromium() }, () => {
     await page.keyboard.press('Enter');
     await dialog.waitFor({ state: 'detached' });
     const mine = clients.filter(({ backend }) => backend === chosen.backend);
-    await page.getByText(`Draining: ${mine.length} of ${mine.length} flows left`).waitFor();
+    await page.getByText(`Draining: ${mine.length} flows left of ${mine.length}`).waitFor();
 
     // New flows go elsewhere; those that are there go on, until their clients have done.
     for (let index = 0; index < 12; index++) {
