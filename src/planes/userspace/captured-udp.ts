@@ -246,7 +246,7 @@ export class ClientResolver {
       const ageMs = nowMs - sinceMs;
       isOverdue ||= ageMs >= ASK_AFTER_MS;
       if (ageMs < DROP_AFTER_MS) break;
-      for (const _ of this.#takeWaiting(client)) this.#host?.rejected();
+      this.#takeWaiting(client).forEach(() => this.#host?.rejected());
     }
     if (this.#waiting.size === 0) return;
     if (isOverdue) feed.ask();
