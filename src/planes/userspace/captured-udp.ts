@@ -51,7 +51,7 @@ interface Known extends Omit<FlowOrigin, 'receiver' | 'seenPort' | 'remainingMs'
   id: number;
   /** Monotonic. */
   trustedUntilMs: number;
-  /** The kernel has it no longer; its flow is suspended. */
+  /** The kernel no longer has it; its flow is suspended. */
   isGone: boolean;
 }
 
@@ -253,7 +253,7 @@ export class ClientResolver {
     this.#cancelTimer ??= clock.setTimer(ASK_AFTER_MS, () => this.#lookAfterWaiting());
   }
 
-  /** The kernel has it no longer. */
+  /** The kernel no longer has it. */
   #lose(key: number, known: Known): void {
     if (this.#host?.suspend(key) === true) known.isGone = true;
     else this.#remove(key, known);
@@ -295,7 +295,7 @@ function originKey({ receiver, seenAddress, seenPort }: SeenEnds): string {
 const LIST_EVERY_MS = 300;
 const MOST_LIST_DELAY_MS = 10_000;
 
-/** The origins of all captured sockets of one port, each told its own. It follows the feed while it has readers. */
+/** Passes the origins of one port on to its captured sockets, each its own. It follows the feed while it has readers. */
 export class CapturedFeed implements OriginFollower {
   readonly #feed: OriginFeed;
   readonly #clock: Clock;
@@ -331,7 +331,7 @@ export class CapturedFeed implements OriginFollower {
     this.#isWanted = false;
   }
 
-  /** Has all origins listed, soon. */
+  /** Requests a listing of all origins, soon. */
   ask(): void {
     this.#isWanted = true;
     if (this.#told !== undefined || this.#cancelTimer !== undefined) return;
