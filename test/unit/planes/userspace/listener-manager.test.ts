@@ -1,28 +1,16 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { Configuration } from '../../../../src/model/configuration.js';
 import { portSetOf } from '../../../../src/model/ports.js';
 import type { ListenerManagerOptions } from '../../../../src/planes/userspace/listeners.js';
+import { testStories } from '../../../support/stories.js';
 import { aFrontend, aRule } from '../../selection/fixtures.js';
 import { Lab, OPEN_GATE, systemError, tcpOn, tellListeners, texts, wanting } from './listener-story.js';
 
-const FILE = join(process.cwd(), 'test/unit/planes/userspace/listener-stories.txt');
-
-for (const part of readFileSync(FILE, 'utf8').split('\n# ').slice(1)) {
-  const [heading = '', ...stories] = part.split('\n## ');
-  const [, situation = '', options = '{}'] = /^(.*?) (\{.*\})$/.exec(heading.trim()) ?? [];
-  describe(`ListenerManager: ${situation}`, () => {
-    for (const story of stories) {
-      const [title = '', ...lines] = story.split('\n');
-      test(title, () =>
-        tellListeners(new Lab(JSON.parse(options) as Partial<ListenerManagerOptions>), lines),
-      );
-    }
-  });
-}
+testStories('ListenerManager', 'test/unit/planes/userspace/listener-stories.txt', ({ setting, lines }) =>
+  tellListeners(new Lab(setting as Partial<ListenerManagerOptions>), lines),
+);
 
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));

@@ -191,7 +191,7 @@ export class Lab {
  */
 export async function tellListeners(lab: Lab, lines: readonly string[]): Promise<void> {
   let [census, missing] = ['', 'nothing missing'];
-  for (const line of lines.filter((one) => one.trim() !== '')) {
+  for (const line of lines) {
     const [steps = '', expected = ''] = line.split('->').map((part) => part.trim());
     const outcomes: string[] = [];
     for (const step of steps.split(' & ')) {
