@@ -40,7 +40,7 @@ function fail(message) {
 }
 
 function build({ missing }) {
-  const compiler = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const compiler = join(root, 'node_modules', 'typescript-7', 'bin', 'tsc');
   if (!existsSync(compiler)) {
     const state = missing ? 'is not built' : 'has sources newer than its build';
     fail(`Cannot start: haports ${state} and the compiler is not installed; run "npm ci" without --omit=dev`);

@@ -1,7 +1,6 @@
 import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { doctorMachine } from './app/doctor.js';
-import { kernelOperations, loadConfigurationFile, startBalancer } from './app/start.js';
+import { loadConfigurationFile } from './app/configuration-file.js';
 import type { CliDeps } from './cli/deps.js';
 import { processDeps, runCli } from './cli/program.js';
 import { predecessorChannel } from './runtime/peer.js';
@@ -11,11 +10,18 @@ for (const stream of [process.stdout, process.stderr]) stream.on('error', () => 
 
 const bundledConfig = relative('', fileURLToPath(new URL('../config.json', import.meta.url)));
 const predecessor = predecessorChannel();
+/** The balancer is loaded by the commands that need it: it would double the time that the others take to start. */
+const balancer = () => import('./app/start.js');
 const deps: CliDeps = {
   ...processDeps(),
   load: loadConfigurationFile,
-  kernel: kernelOperations,
-  doctor: doctorMachine(),
-  startBalancer: (configuration, origin) => startBalancer(configuration, origin, predecessor),
+  kernel: {
+    ruleset: async (configuration, options) =>
+      (await balancer()).kernelOperations.ruleset(configuration, options),
+    flush: async (instance) => (await balancer()).kernelOperations.flush(instance),
+  },
+  doctor: async () => (await import('./app/doctor.js')).doctorMachine(),
+  startBalancer: async (configuration, origin) =>
+    (await balancer()).startBalancer(configuration, origin, predecessor),
 };
 process.exitCode = await runCli(deps, process.argv.slice(2), bundledConfig);

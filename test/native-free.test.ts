@@ -255,7 +255,7 @@ describe('native-free/build-if-missing.mjs', () => {
       const outputs = ['main.js', 'model/noun.js', '.tsbuildinfo'].map((file) => join(project, 'dist', file));
       write(
         project,
-        'node_modules/typescript/bin/tsc',
+        'node_modules/typescript-7/bin/tsc',
         `const fs = require('node:fs');
         fs.mkdirSync(${JSON.stringify(join(project, 'dist/model'))}, { recursive: true });
         for (const file of ${JSON.stringify(outputs)}) fs.writeFileSync(file, '');

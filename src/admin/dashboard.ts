@@ -13,11 +13,25 @@ interface DashboardFile {
   readonly etag: string;
 }
 
-/** Modules of the page. */
-const PAGE: readonly string[] = [
-  ...['api', 'app', 'backends', 'charts', 'event-stream', 'explain', 'explanation', 'flows', 'format'],
-  ...['health', 'picture', 'widgets'],
-].map((name) => `${name}.js`);
+/** Where the page stands below `/assets/`: there as in the source, so that its modules find each other. */
+const PAGE = 'admin/page/';
+
+/** Files of the page, and the modules that it shares with the commands. */
+const OWN: readonly string[] = [
+  ...[
+    'api',
+    'app',
+    'backends',
+    'charts',
+    'event-stream',
+    'explain',
+    'flows',
+    'health',
+    'picture',
+    'widgets',
+  ].map((name) => `${PAGE}${name}.js`),
+  ...[`${PAGE}style.css`, 'api/client.js', 'api/words.js', 'model/duration.js'],
+];
 
 /** Name of the asset -> the package's file. htm's standalone module holds preact and its hooks, and imports nothing. */
 const PACKAGES: Readonly<Record<string, string>> = {
@@ -35,15 +49,13 @@ const CONTENT_TYPES: Readonly<Record<string, string>> = {
 /** Every file of the dashboard, by the path of its request. Rejects with the system's error where one is missing. */
 async function readDashboardFiles(files: Files): Promise<ReadonlyMap<string, DashboardFile>> {
   const here = (path: string): string => new URL(path, import.meta.url).href;
-  const urls = new Map<string, string>([
+  const urls = new Map([
     ['/', here('page/index.html')],
-    ['/assets/style.css', here('page/style.css')],
-    ['/assets/client.js', here('../api/client.js')],
+    ...OWN.map((path) => [`/assets/${path}`, here(`../${path}`)] as const),
+    ...Object.entries(PACKAGES).map(
+      ([name, specifier]) => [`/assets/${PAGE}${name}`, import.meta.resolve(specifier)] as const,
+    ),
   ]);
-  for (const name of PAGE) urls.set(`/assets/${name}`, here(`page/${name}`));
-  for (const [name, specifier] of Object.entries(PACKAGES)) {
-    urls.set(`/assets/${name}`, import.meta.resolve(specifier));
-  }
   const read = async ([path, url]: readonly [string, string]): Promise<readonly [string, DashboardFile]> => {
     const body = await files.readText(fileURLToPath(url));
     const digest = createHash('sha256').update(body).digest('base64url').slice(0, 27);
@@ -76,7 +88,7 @@ const HEADERS: Readonly<Record<string, string>> = {
 };
 
 /**
- * `GET /` and `GET /assets/<name>` (HEAD too): the dashboard. Its files are read once, when this is called; the path of a
+ * `GET /` and `GET /assets/<path>` (HEAD too): the dashboard. Its files are read once, when this is called; the path of a
  * request is only looked up among them, never resolved. If they cannot be read, the page answers 500 and the API still works.
  */
 export function dashboardRoutes(files: Files = systemFiles): Hono {
@@ -92,9 +104,7 @@ export function dashboardRoutes(files: Files = systemFiles): Hono {
     return new Response(file.body, { headers: { ...headers, 'content-type': file.contentType } });
   };
   app.get('/', (context) => answer('/', context.req.header('if-none-match')));
-  app.get('/assets/:name', (context) =>
-    answer(`/assets/${context.req.param('name')}`, context.req.header('if-none-match')),
-  );
+  app.get('/assets/*', ({ req }) => answer(req.path, req.header('if-none-match')));
   return app;
 }
 

@@ -64,3 +64,24 @@ function queryText(keys: readonly (readonly [string, unknown])[]): string {
   for (const [key, value] of keys) search.set(key, String(value));
   return keys.length === 0 ? '' : `?${search.toString()}`;
 }
+
+/**
+ * The data of each event of a text/event-stream, as the HTML standard, section 9.2.6 has it. Comments (heartbeats) give
+ * nothing, and neither do ids and types: the data holds both.
+ */
+export async function* eventData(pieces: AsyncIterable<string>): AsyncGenerator<string, void> {
+  let rest = '';
+  let data: string[] = [];
+  for await (const piece of pieces) {
+    // A CR at the very end may be the first half of CRLF.
+    const lines = `${rest}${piece}`.split(/\r\n|\n|\r(?=[^])/);
+    rest = lines.pop() ?? '';
+    for (const line of lines) {
+      const [, value] = /^data(?:$|: ?)(.*)$/s.exec(line) ?? [];
+      if (value !== undefined) data.push(value);
+      if (line !== '' || data.length === 0) continue;
+      yield data.join('\n');
+      data = [];
+    }
+  }
+}

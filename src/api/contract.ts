@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { parseEndpoint, parseIpAddress } from '../model/address.js';
-import { parseDuration } from '../model/configuration.js';
+import { parseDuration } from '../model/duration.js';
 import { BalancerError, type ErrorCode, type ErrorSource } from '../model/errors.js';
 import type { Immutable, Shown } from './views.js';
 import * as views from './views.js';

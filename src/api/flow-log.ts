@@ -124,6 +124,8 @@ const LINES = {
   lost: z.object({ type: z.literal('lost'), atMs, lines: z.number() }),
 };
 
+const anyLine = z.object({ type: z.string() });
+
 type Lines = typeof LINES;
 
 /** A line as it is written. */
@@ -165,7 +167,7 @@ function readLine(text: string | undefined): LoggedLine {
   if (text === undefined) return { type: 'damaged', evidence: 'The line is too long' };
   try {
     const json: unknown = JSON.parse(text);
-    const { type } = z.object({ type: z.string() }).parse(json);
+    const { type } = anyLine.parse(json);
     switch (type) {
       case 'config':
       case 'epoch':

@@ -553,8 +553,6 @@ const explainedBehaviour = z.object({
   connectAttempts: count.describe('Backends tried before a new TCP flow is given up'),
 });
 
-export type ExplainedBehaviour = Shown<typeof explainedBehaviour>;
-
 const explanation = z.object({
   revision: count.describe('Of the forwarding state that was asked'),
   configDigest: text,

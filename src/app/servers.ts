@@ -2,12 +2,7 @@ import { dirname } from 'node:path';
 import { MetricsServer } from '../admin/metrics-server.js';
 import { AdminServer } from '../admin/server.js';
 import type { Operations } from '../api/contract.js';
-import {
-  loadConfiguration,
-  loadConfigurationText,
-  type ParseResult,
-  type Surroundings,
-} from '../config/load.js';
+import { loadConfigurationText, type ParseResult } from '../config/load.js';
 import type { Balancer } from '../control/balancer.js';
 import { Drains } from '../control/drains.js';
 import { Operator } from '../control/operator.js';
@@ -25,7 +20,6 @@ import type { EventBus, EventFeed } from '../observe/bus.js';
 import type { FlowLog } from '../observe/flow-log.js';
 import { Metrics, type ReloadTally } from '../observe/metrics.js';
 import { allFlows, type DataPlane } from '../planes/contract.js';
-import { ownAddresses } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { systemFiles, systemSocketFiles } from '../runtime/files.js';
 import type { Hash32 } from '../selection/flow-hash.js';
@@ -36,6 +30,7 @@ import { FlowLister } from '../status/flows.js';
 import { probeStatuses } from '../status/pools.js';
 import { Views } from '../status/views.js';
 import { simulate } from '../whatif/simulate.js';
+import { thisMachine } from './configuration-file.js';
 
 /** Ports that another process is giving up are tried again for so long. */
 const PATIENCE_MS = 3000;
@@ -179,15 +174,6 @@ export interface RunningOperations {
   /** Once the plane has started. */
   start(): void;
   stop(): void;
-}
-
-/** Reads and checks a configuration file against this machine. What is wrong with it is in the result. */
-export function loadConfigurationFile(path: string): Promise<ParseResult> {
-  return loadConfiguration(path, systemFiles, thisMachine());
-}
-
-function thisMachine(): Surroundings {
-  return { ownAddresses: [...ownAddresses(4), ...ownAddresses(6)] };
 }
 
 export function createOperations(parts: OperationsParts): RunningOperations {

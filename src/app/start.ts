@@ -29,9 +29,9 @@ import {
 import { Predecessor } from '../upgrade/new-process.js';
 import { Succession, type UpgradeRequest } from '../upgrade/old-process.js';
 import { budgetFor, createPlane, decideCaptureHere, kernelOperations } from './planes.js';
-import { Servers, createOperations, loadConfigurationFile } from './servers.js';
+import { Servers, createOperations } from './servers.js';
 
-export { kernelOperations, loadConfigurationFile };
+export { kernelOperations };
 
 /** A balancer that runs in this process and, with workers, its children. */
 export interface RunningBalancer {

@@ -1,11 +1,20 @@
 import { Argument } from 'commander';
+import * as words from '../api/words.js';
 import { formatFindings, summariseFindings } from '../config/findings.js';
 import { configJsonSchema } from '../config/schema.js';
 import { examine, type DoctorReport } from '../doctor/checks.js';
 import type { DoctorLevel } from '../doctor/machine.js';
 import { wholeNumber, type CliCommand } from './command.js';
-import { EXIT, loadUsable, printJson, printLines, usageError, type CliDeps, type ExitCode } from './deps.js';
-import * as format from './format.js';
+import {
+  EXIT,
+  loadUsable,
+  printAnswer,
+  printJson,
+  printLines,
+  usageError,
+  type CliDeps,
+  type ExitCode,
+} from './deps.js';
 
 /** Every finding about a configuration, errors first. Starts nothing. */
 export const check: CliCommand = {
@@ -17,11 +26,13 @@ export const check: CliCommand = {
       .option('-c, --config <file>', 'configuration file', 'config.json')
       .option('--json', 'findings as JSON', false)
       .action(
-        run(async ({ config, json }: { readonly config: string; readonly json: boolean }) => {
+        run(async (options: { readonly config: string; readonly json: boolean }) => {
+          const { config } = options;
           const { ok, findings } = await deps.load(config);
-          const verdict = `${config} ${ok ? 'can' : 'cannot'} be used: ${summariseFindings(findings)}`;
-          if (json) printJson(deps, { ok, findings });
-          else printLines(deps, [...formatFindings(config, findings), verdict]);
+          printAnswer(deps, options, { ok, findings }, () => [
+            ...formatFindings(config, findings),
+            `${config} ${ok ? 'can' : 'cannot'} be used: ${summariseFindings(findings)}`,
+          ]);
           return ok ? EXIT.fine : EXIT.badInput;
         }),
       ),
@@ -72,20 +83,14 @@ what to do about it, on this machine and on backends (Linux).`,
       .action(run((options: DoctorOptions) => examineMachine(deps, options))),
 };
 
-async function examineMachine(
-  deps: CliDeps,
-  { config, json, paths, port }: DoctorOptions,
-): Promise<ExitCode> {
-  const { configuration } = await loadUsable(deps, config);
+async function examineMachine(deps: CliDeps, options: DoctorOptions): Promise<ExitCode> {
+  const { configuration } = await loadUsable(deps, options.config);
   // Signals wait: the routes that a test adds are removed within seconds, before the process ends.
   const stopListening = deps.onSignal(() => undefined);
   try {
-    const report = await examine(deps.doctor, configuration, {
-      paths: paths ? 'tried' : 'not-tried',
-      port,
-    });
-    if (json) printJson(deps, report);
-    else printLines(deps, doctorLines(report));
+    const paths = options.paths ? 'tried' : 'not-tried';
+    const report = await examine(await deps.doctor(), configuration, { paths, port: options.port });
+    printAnswer(deps, options, report, doctorLines);
     return report.healthy ? EXIT.fine : EXIT.failed;
   } finally {
     stopListening();
@@ -103,7 +108,7 @@ const LABELS: Readonly<Record<DoctorLevel, string>> = {
 function doctorLines({ sections }: DoctorReport): readonly string[] {
   const all = sections.flatMap(({ findings }) => findings);
   const count = (level: DoctorLevel, noun: string): string =>
-    format.plural(all.filter((finding) => finding.level === level).length, noun);
+    words.plural(all.filter((finding) => finding.level === level).length, noun);
   return [
     ...sections.flatMap(({ title, findings }) => [
       title,

@@ -3,7 +3,7 @@ import { request as httpsRequest } from 'node:https';
 import { urlToHttpOptions } from 'node:url';
 import { createApiClient, type ApiClient, type ApiRequest } from '../api/client.js';
 import { REFUSALS, ROUTES, type OperationName, type RefusalCode } from '../api/contract.js';
-import type { FindingView, FlowView } from '../api/views.js';
+import type { FindingView } from '../api/views.js';
 import { readJsonText } from '../config/text.js';
 import { isLoopback, parseIpAddress } from '../model/address.js';
 import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
@@ -239,19 +239,6 @@ export function problemOf(status: number, body: string): AdminProblem {
     typeof code === 'string' && Object.hasOwn(REFUSALS, code) ? (code as RefusalCode) : 'LB_INTERNAL',
     Array.isArray(findings) ? (findings as FindingView[]) : [],
   );
-}
-
-/** `192.0.2.7:40000`, `[2001:db8::7]:40000`. */
-export function clientOf({ source, sourcePort }: FlowView['tuple']): string {
-  return endpointText(source, sourcePort);
-}
-
-export function frontendOf({ destination, destinationPort }: FlowView['tuple']): string {
-  return endpointText(destination, destinationPort);
-}
-
-function endpointText(address: string, port: number): string {
-  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
 }
 
 /** What every command that asks a running process takes. */

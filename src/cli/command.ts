@@ -1,5 +1,5 @@
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { parseDuration } from '../model/configuration.js';
+import { parseDuration } from '../model/duration.js';
 import { usageError, type CliDeps, type ExitCode } from './deps.js';
 import * as format from './format.js';
 
@@ -126,19 +126,7 @@ export function wholeNumber(from: number, to: number): (text: string) => number 
   };
 }
 
-const ADMIN_STATES = ['none', 'up', 'down', 'configured'] as const;
-
-/** Throws `LB_USAGE`. */
-export function parseAdminState(text: string): (typeof ADMIN_STATES)[number] {
-  const state = ADMIN_STATES.find((one) => one === text);
-  if (state !== undefined) return state;
-  throw usageError(`Cannot set admin state "${text}": it must be none, up, down or configured`);
-}
-
-/** Throws `LB_USAGE`. */
-export function parseWeight(text: string): number | 'configured' {
-  if (text === 'configured') return text;
-  const weight = /^\d{1,3}$/.test(text) ? Number(text) : NaN;
-  if (weight <= 256) return weight;
-  throw usageError(`Cannot set weight "${text}": it must be a whole number, 0 to 256, or configured`);
+/** A number where the text is one, for the contract of the admin API to check; else the text. */
+export function numberOrText(text: string): number | string {
+  return /^\d{1,15}$/.test(text) ? Number(text) : text;
 }

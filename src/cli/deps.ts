@@ -31,7 +31,7 @@ export interface CliDeps {
   readonly terminal: Terminal;
   readonly kernel: KernelOperations;
   /** What `haports doctor` examines. */
-  readonly doctor: DoctorMachine;
+  readonly doctor: () => Promise<DoctorMachine>;
 }
 
 /** About what capture keeps in the kernel. */

@@ -1,23 +1,14 @@
 import type { Command } from 'commander';
-import type { Request } from '../api/contract.js';
-import type {
-  Candidate,
-  ExplainedAccess,
-  ExplainedBehaviour,
-  ExplainedKey,
-  ExplainedTable,
-  Explanation,
-  FlowView,
-  OtherRule,
-} from '../api/views.js';
-import { parseEndpoint, type FiveTuple } from '../model/address.js';
-import { FLOW_TRIGGERS, formatDuration, type Configuration } from '../model/configuration.js';
+import { ROUTES, readFields, type Request } from '../api/contract.js';
+import type { Candidate, Explanation } from '../api/views.js';
+import * as words from '../api/words.js';
+import type { FiveTuple } from '../model/address.js';
+import { findBackend } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { explain as explainFlow } from '../selection/explain.js';
-import type { Picked } from '../selection/picker.js';
 import { clientFor, configuredSocket, type LiveOptions } from './client.js';
 import { addConnection, repeatable, type CliCommand } from './command.js';
-import { loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
+import { loadUsable, offlineSelection, printAnswer, type CliDeps } from './deps.js';
 import * as format from './format.js';
 
 interface ExplainOptions extends LiveOptions {
@@ -54,20 +45,23 @@ it. With -c or --down, or where no process runs, the configuration alone is expl
         repeatable('--down <pool/backend>', 'assume this backend is down').conflicts(['socket', 'http']),
       )
       .action(
-        run((...[protocol, source, destination, options, self]: Asked) => {
-          const tuple = parseTuple(protocol, source, destination);
-          const isNamed = options.socket !== undefined || options.http !== undefined;
-          const isOffline =
-            options.down.length > 0 || (!isNamed && self.getOptionValueSource('config') === 'cli');
+        run(async (...[text, source, destination, options, self]: Asked) => {
+          const protocol = text.toLowerCase();
+          const tuple = readFields(ROUTES.explain.keys, { protocol, source, destination }) as FiveTuple;
+          const isOffline = options.down.length > 0 || self.getOptionValueSource('config') === 'cli';
           const question = { protocol: tuple.protocol, source, destination };
-          return isOffline
-            ? explainOffline(deps, tuple, options)
-            : explainLive(deps, tuple, question, options);
+          if (isOffline && !isNamed(options)) await explainOffline(deps, tuple, options);
+          else await explainLive(deps, tuple, question, options);
         }),
       ),
 };
 
 type Asked = [protocol: string, source: string, destination: string, options: ExplainOptions, self: Command];
+
+/** Of a process, on the command line. */
+function isNamed({ socket, http }: ExplainOptions): boolean {
+  return socket !== undefined || http !== undefined;
+}
 
 /**
  * As the running process decides. The configuration alone is explained where no process was named and none answers at
@@ -79,28 +73,27 @@ async function explainLive(
   question: Request<'explain'>,
   options: ExplainOptions,
 ): Promise<void> {
-  const isNamed =
-    options.socket !== undefined || options.http !== undefined || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
-  if (!isNamed && (await configuredSocket(deps, options.config).catch(() => undefined)) === undefined) {
+  const mustAnswer = isNamed(options) || (deps.env['HAPORTS_SOCKET'] ?? '') !== '';
+  if (!mustAnswer && (await configuredSocket(deps, options.config).catch(() => undefined)) === undefined) {
     return explainOffline(deps, tuple, options);
   }
   const client = await clientFor(deps, options);
   try {
     printAnswer(deps, options, await client.explain(question), (answer, { nowMs }) => [
       ...formatExplanation(answer),
-      ...rows({ 'Live flow': answer.flow && flowTexts(answer.flow, nowMs), Verdict: answer.verdict }),
+      ...rows({ 'Live flow': answer.flow && words.flowTexts(answer.flow, nowMs), Verdict: answer.verdict }),
       `As the process at ${format.printable(client.target.place)} decides now`,
     ]);
   } catch (error) {
     const isAbsent = error instanceof BalancerError && error.code === 'LB_NOT_RUNNING';
-    if (isNamed || !isAbsent) throw error;
+    if (mustAnswer || !isAbsent) throw error;
     return explainOffline(deps, tuple, options);
   }
 }
 
 async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainOptions): Promise<void> {
   const { configuration } = await loadUsable(deps, options.config);
-  const down = downIds(configuration, options.down);
+  const down = new Set(options.down.map((name) => findBackend(configuration, name).backend.id));
   const { compiler, picker } = await offlineSelection();
   const state = compiler.compile(configuration, {
     health: ({ id }) => ({ state: down.has(id) ? 'down' : 'up' }),
@@ -111,90 +104,27 @@ async function explainOffline(deps: CliDeps, tuple: FiveTuple, options: ExplainO
   ]);
 }
 
-/** Throws `LB_USAGE`. */
-function parseTuple(protocolText: string, sourceText: string, destinationText: string): FiveTuple {
-  const protocol = protocolText.toLowerCase();
-  if (protocol !== 'tcp' && protocol !== 'udp') {
-    throw usageError(`Cannot explain protocol "${protocolText}": it must be tcp or udp`);
-  }
-  const { address: source, port: sourcePort } = endpoint('source', sourceText);
-  const { address: destination, port: destinationPort } = endpoint('destination', destinationText);
-  if (source.family === destination.family) {
-    return { protocol, source, sourcePort, destination, destinationPort };
-  }
-  throw usageError(
-    `Cannot explain a flow from "${sourceText}" to "${destinationText}": both must be of one address family`,
-  );
-}
-
-function endpoint(what: string, text: string): NonNullable<ReturnType<typeof parseEndpoint>> {
-  const parsed = parseEndpoint(text);
-  if (parsed !== undefined && parsed.port !== 0) return parsed;
-  throw usageError(
-    `Cannot read ${what} "${text}": it must be address:port, as 192.0.2.7:40000 or [2001:db8::7]:40000`,
-  );
-}
-
-function downIds({ backendPools }: Configuration, names: readonly string[]): ReadonlySet<string> {
-  const backends = backendPools.flatMap((pool) =>
-    pool.backends.map(({ id, name }) => ({ id, name: `${pool.name}/${name}` })),
-  );
-  const ids = names.flatMap((asked) => {
-    const found = backends.filter(({ id, name }) => asked === id || asked === name);
-    if (found.length > 0) return found.map(({ id }) => id);
-    throw usageError(`Cannot assume "${asked}" down: it must be pool/backend as in the configuration`);
-  });
-  return new Set(ids);
-}
-
-const REASONS: Readonly<Record<FlowView['reason'], string>> = {
-  hash: 'placed by its hash',
-  retry: 'placed with another backend: the first could not be reached or was full',
-  rebalanced: 'moved there by the flow policy',
-  'fail-open': 'placed while no backend was eligible (fail-open)',
-  pinned: 'pinned: its hash would now choose another, but it stays',
-};
-
-function flowTexts(flow: FlowView, nowMs: number): format.LabelledTexts {
-  return [
-    `${flow.state}, with ${flow.backendId} at ${flow.backendEndpoint}`,
-    REASONS[flow.reason],
-    `opened ${format.span(nowMs - flow.openedAtMs)} ago at revision ${flow.epoch}, idle ${format.span(flow.idleMs)}`,
-    `to the backend ${format.bytes(flow.bytesToBackend)} in ${format.plural(flow.packetsToBackend, 'packet')},`,
-    `to the client ${format.bytes(flow.bytesToClient)} in ${format.plural(flow.packetsToClient, 'packet')}`,
-    flow.excluded.length > 0 && `excluded when placed: ${flow.excluded.join(', ')}`,
-  ];
-}
-
 const BYTES_A_LINE = 32;
 /** Stands for a space at which no line is to be broken. */
 const NO_BREAK = '\u00a0';
-/** Rules listed when none fits; the rest is only counted. */
-const MISFITS_SHOWN = 20;
 
 /** Labels in a column of 13 characters. */
-function rows(texts: Readonly<Record<string, format.LabelledTexts>>): string[] {
+function rows(texts: Readonly<Record<string, words.Texts>>): string[] {
   return format.labelled(texts, 13);
 }
 
 /** An explanation for people, within 80 columns as long as names are of ordinary length. */
 export function formatExplanation(explanation: Explanation): readonly string[] {
-  const { tuple, rule, access, wayBack, revision, configDigest } = explanation;
+  const { rule, hash, behaviour } = words.explanationRows(explanation);
   return [
-    ...format.wrapWords(tuple, 0),
+    ...format.wrapWords(explanation.tuple, 0),
     ...rows({ '': verdict(explanation) }),
     '',
-    ...rows({
-      [rule === undefined ? 'Rules' : 'Rule']: ruleTexts(explanation),
-      Access: access && ACCESS[access.because](access.block ?? ''),
-    }),
+    ...rows(rule),
     ...keyLines(explanation),
-    ...rows({ Slot: slotTexts(explanation), 'Return path': wayBack && returnTexts(wayBack) }),
+    ...rows(hash),
     ...candidateLines(explanation),
-    ...rows({
-      ...behaviourRows(explanation),
-      State: `revision ${revision}, config ${configDigest.slice(0, 12)}`,
-    }),
+    ...rows(behaviour),
   ];
 }
 
@@ -230,49 +160,10 @@ function verdict({ result, endpoint, candidates, excluded, kernelMode }: Explana
   }
 }
 
-function ruleTexts({ rule, otherRules, endpoint, kernelMode }: Explanation): format.LabelledTexts {
-  if (rule === undefined) {
-    if (otherRules.length === 0) return 'none configured';
-    const misfits = otherRules.map(({ name, why }) => `"${name}": ${NOT_THIS_RULE[why]}`);
-    return format.shortList(misfits, MISFITS_SHOWN, '');
-  }
-  const kind = rule.haPorts ? `HA ports, listening on ${rule.ports}` : `ports ${rule.ports}`;
-  const probe = rule.probe === undefined ? 'no probe' : `probe "${rule.probe}"`;
-  const offset = endpoint?.floatingIp === true ? 0 : (endpoint?.portOffset ?? 0);
-  return [
-    `"${rule.name}" (${kind})`,
-    `frontend "${rule.frontend}" ${rule.frontendAddress} -> pool "${rule.backendPool}", ${probe}`,
-    ...otherRules.map(({ name, why }) => `not "${name}": ${NOT_THIS_RULE[why]}`),
-    endpoint?.floatingIp === true &&
-      `floating IP: ${kernelMode === undefined ? "dialled at the backend's alias for" : 'the backend has the address of'} the frontend`,
-    endpoint !== undefined && offset !== 0 && `port ${endpoint.port - offset} becomes ${endpoint.port}`,
-  ];
-}
-
-const NOT_THIS_RULE: Readonly<Record<OtherRule['why'], string>> = {
-  'exact-address-wins': 'its frontend is a wildcard, an exact address wins',
-  'named-port-wins': 'it is an HA-ports rule, a rule that names the port wins',
-  'earlier-rule-wins': 'it comes later in the configuration',
-  'other-protocol': 'other protocol',
-  'other-address': 'other frontend address',
-  'other-port': 'does not listen on this port',
-};
-
-const ACCESS: Readonly<Record<ExplainedAccess['because'], (block: string) => string>> = {
-  'no-lists': () => 'admitted: no allow or deny list',
-  'not-denied': () => 'admitted: not on the deny list, and there is no allow list',
-  allow: (block) => `admitted by allow ${block}`,
-  deny: (block) => `denied by deny ${block}`,
-  'not-allowed': () => 'denied: not on the allow list',
-};
-
+/** What is hashed, field by field. */
 function keyLines({ key }: Explanation): string[] {
   if (key === undefined) return [];
-  const first = key.destinationFirst ? 'destination' : 'source';
-  const order = key.symmetric ? `symmetric, ${first} endpoint first (the lower one)` : 'not symmetric';
-  const hash = `0x${key.hash.toString(16).padStart(8, '0')} = ${key.hash}`;
   return [
-    ...rows({ 'Hash input': `${key.distribution}, ${order}` }),
     ...key.fields.flatMap(({ name, hex, value }) =>
       hex.length > 12
         ? [`  ${name.padEnd(20)} ${value}`, `    ${hex}`]
@@ -280,39 +171,7 @@ function keyLines({ key }: Explanation): string[] {
     ),
     `  ${'all bytes'.padEnd(20)} ${key.hex.length / 2} bytes`,
     ...(key.hex.match(new RegExp(`.{1,${2 * BYTES_A_LINE}}`, 'g')) ?? []).map((chunk) => `    ${chunk}`),
-    ...rows({ Hash: `${key.algorithm}, seed ${key.seed}: ${hash}` }),
   ];
-}
-
-function slotText({ algorithm, hash }: ExplainedKey, { size }: ExplainedTable): string {
-  return algorithm === 'xxh32' ? `${hash} mod ${size}` : `${hash} * ${size} / 2^32`;
-}
-
-function nextTry({ algorithm }: ExplainedKey, { skipped }: Picked): string {
-  if (algorithm === 'jhash') return `hashed again with seed + ${skipped}`;
-  return `${skipped} ${skipped === 1 ? 'slot' : 'slots'} on`;
-}
-
-function slotTexts({ key, table, result }: Explanation): format.LabelledTexts {
-  if (key === undefined) return undefined;
-  if (table === undefined) return 'no table: no backend is eligible';
-  return [
-    `${slotText(key, table)} = ${table.slot}, owned by ${table.owner}`,
-    result.kind === 'picked' &&
-      result.skipped > 0 &&
-      `which is excluded: ${nextTry(key, result)}, slot ${result.slot} is ${result.backendId}'s`,
-    table.perPacket && 'each datagram by itself: this is the first, each next starts a slot later',
-  ];
-}
-
-function returnTexts({ tuple, sameBy, hashedTo }: NonNullable<Explanation['wayBack']>): format.LabelledTexts {
-  const alone = hashedTo === undefined ? 'no rule covers it' : `its own hash leads to ${hashedTo}`;
-  const why = {
-    hash: 'the same hash, so the same backend, whichever direction comes first',
-    flow: `the same backend while the kernel knows the flow; after that ${alone}`,
-    nothing: `SYMMETRY IS NOT GUARANTEED: ${alone}`,
-  }[sameBy];
-  return [tuple, why];
 }
 
 function candidateLines({ rule, candidates, table }: Explanation): string[] {
@@ -325,54 +184,12 @@ function candidateLines({ rule, candidates, table }: Explanation): string[] {
   ];
 }
 
-const SKIPPED: Readonly<Record<NonNullable<Candidate['skipped']>, string>> = {
-  'probe-down': 'its probe is down',
-  'probe-unknown': 'its probe has no verdict yet',
-  'admin-down': 'switched down by the operator',
-  draining: 'draining',
-  'weight-zero': 'weight 0 takes no new flows',
-  standby: 'a better priority group serves',
-  excluded: 'excluded for this flow (could not be reached, or at its cap)',
-};
-
 function candidateText(candidate: Candidate, probe: string | undefined): string[] {
-  const { name, address, effectiveWeight, configuredWeight, slots, skipped } = candidate;
-  const configured = effectiveWeight === configuredWeight ? '' : ` (configured ${configuredWeight})`;
-  const facts = [
-    probe === undefined ? 'no probe' : `probe ${candidate.health}`,
-    `admin ${candidate.adminState}`,
-    `weight ${effectiveWeight}${configured}`,
-    `priority ${candidate.priority}`,
-    slots === 0 ? 'no slots' : `${slots} slots (${format.share(candidate.share)})`,
-  ];
-  const taken = skipped === undefined ? 'eligible, owns other slots' : `skipped: ${SKIPPED[skipped]}`;
-  const keeps = candidate.valid ? '' : '; does not keep existing flows (see flow policy)';
+  const { facts, verdict } = words.candidateTexts(candidate, probe);
   return [
-    `  ${candidate.chosen ? '>' : ' '} ${name}  ${address}`,
-    ...[
-      facts.map((fact) => fact.replaceAll(' ', NO_BREAK)).join(', '),
-      `${candidate.chosen ? 'chosen' : taken}${keeps}`,
-    ].flatMap((text) => format.wrapWords(`      ${text}`, 6)),
+    `  ${candidate.chosen ? '>' : ' '} ${candidate.name}  ${candidate.address}`,
+    ...[facts.map((fact) => fact.replaceAll(' ', NO_BREAK)).join(', '), verdict].flatMap((text) =>
+      format.wrapWords(`      ${text}`, 6),
+    ),
   ].map((line) => line.replaceAll(NO_BREAK, ' '));
-}
-
-/** Conntrack tells neither end that a flow is over: the end that sends again learns it. */
-function idleEnd({ tcpReset }: ExplainedBehaviour, kernelMode: Explanation['kernelMode']): string {
-  if (kernelMode !== undefined)
-    return tcpReset ? 'forgotten; RST to the end that sends again' : 'forgotten, no RST';
-  return tcpReset ? 'RST to both ends' : 'FIN to both ends, no RST';
-}
-
-function behaviourRows({ timeouts, behaviour, protocol, kernelMode }: Explanation) {
-  if (behaviour === undefined) return {};
-  const policy = FLOW_TRIGGERS.map((trigger) => `${trigger} ${behaviour.flowPolicy[trigger][protocol]}`);
-  return {
-    Timeouts: timeouts.map(({ name, valueMs, origin }) => {
-      const attempts = name === 'connect attempt' ? `, ${behaviour.connectAttempts} attempts at most` : '';
-      return `${name} ${formatDuration(valueMs)} (${origin})${attempts}`;
-    }),
-    'Idle end': protocol === 'tcp' && idleEnd(behaviour, kernelMode),
-    'Flow policy': `${protocol}: ${policy.join(', ')}`,
-    'All down': behaviour.allDown,
-  };
 }

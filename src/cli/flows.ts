@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http';
+import { eventData } from '../api/client.js';
 import { ROUTES, type Parsed, type Request } from '../api/contract.js';
 import {
   flowSort,
@@ -11,18 +12,10 @@ import {
   type FlowView,
   type StatusView,
 } from '../api/views.js';
+import * as words from '../api/words.js';
 import { Backoff } from '../runtime/backoff.js';
 import type { Clock } from '../runtime/clock.js';
-import {
-  clientFor,
-  clientOf,
-  frontendOf,
-  problemOf,
-  readBody,
-  sendRequest,
-  type AdminClient,
-  type LiveOptions,
-} from './client.js';
+import { clientFor, problemOf, readBody, sendRequest, type AdminClient, type LiveOptions } from './client.js';
 import { addConnection, oneOf, wholeNumber, type CliCommand } from './command.js';
 import {
   interruptible,
@@ -80,9 +73,9 @@ async function showFlows(deps: CliDeps, options: FlowsOptions): Promise<void> {
 }
 
 function countText({ flows: { length }, matched, next }: FlowList): string {
-  if (length === matched && next === undefined) return format.plural(matched, 'flow');
-  const of = next === undefined ? ` of ${format.count(matched)}` : '';
-  return `${format.count(length)}${of} flows shown (--limit shows more, filters fewer)`;
+  if (length === matched && next === undefined) return words.plural(matched, 'flow');
+  const of = next === undefined ? ` of ${words.count(matched)}` : '';
+  return `${words.count(length)}${of} flows shown (--limit shows more, filters fewer)`;
 }
 
 /** A flow, and the name of its backend. */
@@ -96,16 +89,16 @@ const RATE = 'BIT/S';
 
 const COLUMNS: readonly format.TableColumn<FlowRow>[] = [
   format.left('PROTO', ({ flow }) => flow.tuple.protocol, { importance: 6.5, minimum: 5 }),
-  format.left('CLIENT', ({ flow }) => clientOf(flow.tuple), { importance: 12, minimum: 47 }),
-  format.left('FRONTEND', ({ flow }) => frontendOf(flow.tuple), { importance: 6, minimum: 21 }),
+  format.left('CLIENT', ({ flow }) => words.clientOf(flow.tuple), { importance: 12, minimum: 47 }),
+  format.left('FRONTEND', ({ flow }) => words.frontendOf(flow.tuple), { importance: 6, minimum: 21 }),
   format.left('BACKEND', ({ backend }) => backend, { importance: 11, minimum: 10 }),
   format.left('REASON', ({ flow }) => flow.reason, { importance: 9, minimum: 10 }),
   format.left('STATE', ({ flow }) => flow.state, { importance: 4, minimum: 11 }),
-  format.right('AGE', ({ flow }, nowMs) => format.span(nowMs - flow.openedAtMs), 10),
-  format.right('IDLE', ({ flow }) => format.span(flow.idleMs), 8),
-  format.right('TO IT', ({ flow }) => format.bytes(flow.bytesToBackend), 3),
-  format.right('FROM IT', ({ flow }) => format.bytes(flow.bytesToClient), 3),
-  format.right(RATE, ({ flow: { bitsPerSecond: rate } }) => (rate === undefined ? '-' : format.si(rate)), 7),
+  format.right('AGE', ({ flow }, nowMs) => words.span(nowMs - flow.openedAtMs), 10),
+  format.right('IDLE', ({ flow }) => words.span(flow.idleMs), 8),
+  format.right('TO IT', ({ flow }) => words.bytes(flow.bytesToBackend), 3),
+  format.right('FROM IT', ({ flow }) => words.bytes(flow.bytesToClient), 3),
+  format.right(RATE, ({ flow: { bitsPerSecond: rate } }) => (rate === undefined ? '-' : words.si(rate)), 7),
   format.left('RULE', ({ flow }) => flow.rule, { importance: 2, minimum: 8 }),
   format.left('ENDPOINT', ({ flow }) => flow.backendEndpoint, { importance: 1, minimum: 12 }),
 ];
@@ -307,25 +300,4 @@ async function connect(
 /** Destroys the response in the end. */
 async function* eventsOf(response: IncomingMessage): AsyncGenerator<FeedEvent, void> {
   for await (const data of eventData(response.setEncoding('utf8'))) yield JSON.parse(data) as FeedEvent;
-}
-
-/**
- * The data of each event of a text/event-stream, as the HTML standard, section 9.2.6 has it. Comments (heartbeats) give
- * nothing, and neither do ids and types: the data holds both.
- */
-export async function* eventData(pieces: AsyncIterable<string>): AsyncGenerator<string, void> {
-  let rest = '';
-  let data: string[] = [];
-  for await (const piece of pieces) {
-    // A CR at the very end may be the first half of CRLF.
-    const lines = `${rest}${piece}`.split(/\r\n|\n|\r(?=[^])/);
-    rest = lines.pop() ?? '';
-    for (const line of lines) {
-      const [, value] = /^data(?:$|: ?)(.*)$/s.exec(line) ?? [];
-      if (value !== undefined) data.push(value);
-      if (line !== '' || data.length === 0) continue;
-      yield data.join('\n');
-      data = [];
-    }
-  }
 }

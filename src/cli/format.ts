@@ -1,3 +1,5 @@
+import { count, textRows, type Texts } from '../api/words.js';
+
 /** What the text for people depends on besides what it says. */
 export interface Layout {
   readonly nowMs: number;
@@ -8,25 +10,19 @@ export interface Layout {
 /** Width of text that does not depend on the terminal. */
 export const TEXT_WIDTH = 80;
 
-/** Texts of a label, each on lines of its own; `undefined` and `false` are left out. */
-export type LabelledTexts = string | undefined | false | readonly (string | undefined | false)[];
-
 /** Labels in a column of their own, their texts wrapped beside them. A label without texts is left out. */
 export function labelled(
-  rows: Readonly<Record<string, LabelledTexts>>,
+  rows: Readonly<Record<string, Texts>>,
   labelWidth: number,
   width = TEXT_WIDTH,
 ): string[] {
   const indent = ' '.repeat(labelWidth);
-  return Object.entries(rows).flatMap(([label, texts]) =>
-    [texts]
-      .flat()
-      .filter((text) => typeof text === 'string')
-      .flatMap((text, index) => {
-        const [first = '', ...rest] = wrapWords(`${indent}${printable(text)}`, labelWidth, width);
-        const head = index === 0 ? printable(label).padEnd(labelWidth) : indent;
-        return [`${head}${first.slice(labelWidth)}`, ...rest];
-      }),
+  return textRows(rows).flatMap(([label, texts]) =>
+    texts.flatMap((text, index) => {
+      const [first = '', ...rest] = wrapWords(`${indent}${printable(text)}`, labelWidth, width);
+      const head = index === 0 ? printable(label).padEnd(labelWidth) : indent;
+      return [`${head}${first.slice(labelWidth)}`, ...rest];
+    }),
   );
 }
 
@@ -141,81 +137,6 @@ function fit<R>(
     }
     kept.delete(next.index);
   }
-}
-
-const SI_STEPS = ['', 'k', 'M', 'G', 'T', 'P'] as const;
-
-/**
- * Three significant digits with a decimal multiplier: 999, 1.23k, 45.6M. For what is counted and for bits; 1 k is 1000.
- */
-export function si(value: number): string {
-  let scaled = value;
-  let step = 0;
-  // 999.5 would be rounded to 1000.
-  while (Math.abs(scaled) >= 999.5 && step < SI_STEPS.length - 1) {
-    scaled /= 1000;
-    step++;
-  }
-  if (step === 0) return String(Math.round(scaled * 10) / 10);
-  const digits = Math.abs(scaled) >= 99.95 ? 0 : Math.abs(scaled) >= 9.995 ? 1 : 2;
-  return `${scaled.toFixed(digits)}${SI_STEPS[step] ?? ''}`;
-}
-
-/** `812B`, `1.23kB`, `45.6MB`; 1 kB is 1000 bytes. */
-export function bytes(value: number): string {
-  return `${si(value)}B`;
-}
-
-/** For sentences: `12.3 Mbit/s`. */
-export function bitRate(bitsPerSecond: number): string {
-  const [, digits = '0', unit = ''] = /^(-?[\d.]+)(.*)$/.exec(si(bitsPerSecond)) ?? [];
-  return `${digits} ${unit}bit/s`;
-}
-
-/** Whole numbers with their thousands set apart: `65,536`. */
-export function count(value: number): string {
-  return String(Math.round(value)).replaceAll(/\B(?=(\d{3})+$)/g, ',');
-}
-
-/** `12 stay, 3 move, 0 are reset`; `false` is left out. */
-export function counts(values: Readonly<Record<string, number | false>>): string {
-  return listed(Object.entries(values).map(([what, value]) => value !== false && `${count(value)} ${what}`));
-}
-
-/** The texts that there are, joined. */
-export function listed(texts: readonly (string | undefined | false)[], separator = ', '): string {
-  return texts.filter((text) => typeof text === 'string').join(separator);
-}
-
-/** A share, 0 to 1: `33.3 %`. */
-export function share(ratio: number): string {
-  return `${(ratio * 100).toFixed(1)} %`;
-}
-
-/** How long, in the two largest units: `42ms`, `7s`, `3m12s`, `2h05m`, `4d03h`. Less than nothing is `0s`. */
-export function span(ms: number): string {
-  if (ms < 1000) return ms < 1 ? '0s' : `${Math.round(Math.min(ms, 999))}ms`;
-  const seconds = Math.floor(ms / 1000);
-  if (seconds < 60) return `${seconds}s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes}m${two(seconds % 60)}s`;
-  const hours = Math.floor(minutes / 60);
-  if (hours < 24) return `${hours}h${two(minutes % 60)}m`;
-  return `${Math.floor(hours / 24)}d${two(hours % 24)}h`;
-}
-
-/** `3m12s ago`, or `never` where there is no such time. */
-export function ago(atMs: number | undefined, nowMs: number): string {
-  return atMs === undefined ? 'never' : `${span(nowMs - atMs)} ago`;
-}
-
-/** `1 flow`, `2 flows`. */
-export function plural(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
-}
-
-function two(number: number): string {
-  return String(number).padStart(2, '0');
 }
 
 /**

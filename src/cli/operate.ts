@@ -1,14 +1,14 @@
-import type { Request } from '../api/contract.js';
+import { ROUTES, readFields, type Request } from '../api/contract.js';
 import { drainEnd as drainEnds, type DrainStatus, type ReloadReport } from '../api/views.js';
+import * as words from '../api/words.js';
 import { formatFindings } from '../config/findings.js';
 import { AdminProblem, clientFor, type LiveOptions } from './client.js';
 import {
   addConnection,
   durationText,
   oneOf,
-  parseAdminState,
+  numberOrText,
   parseBackendRef,
-  parseWeight,
   share,
   type BackendRef,
   type CliCommand,
@@ -159,61 +159,31 @@ function progress(deps: CliDeps): (status: DrainStatus) => void {
     const atMs = deps.clock.monotonicMs();
     if (shown?.phase === status.phase && atMs - shown.atMs < LINE_MS) return;
     shown = { phase: status.phase, atMs };
-    if (status.phase !== 'done') printLines(deps, [drainSummary(status, deps.clock.wallMs())]);
+    if (status.phase !== 'done') printLines(deps, [words.drainSummary(status, deps.clock.wallMs())]);
   };
-}
-
-/** A drain in one line: `nvas/nva-1 draining: 12 flows left of 300, ...`. */
-export function drainSummary(status: DrainStatus, nowMs: number): string {
-  const { phase, flows, flowsAtStart, deadlineAtMs } = status;
-  const name = `${status.pool}/${status.backendName}`;
-  const left = flows.tcp + flows.udp;
-  if (phase === 'done') {
-    return `${name} drained: ${left === 0 ? 'no flow is left' : `${format.plural(left, 'flow')} left alone`}`;
-  }
-  const deadline =
-    deadlineAtMs > nowMs ? `deadline in ${format.span(deadlineAtMs - nowMs)}` : 'past its deadline';
-  return `${name} ${phase === 'ending' ? 'ending flows' : 'draining'}: ${format.plural(left, 'flow')} left of ${flowsAtStart}, ${deadline}`;
 }
 
 /** A drain as it stands, for people: what is left, until when, and which flows take longest. */
 export function formatDrain(status: DrainStatus, { nowMs, width }: format.Layout): readonly string[] {
-  const { flows, flowsAtStart, startedAtMs, deadlineAtMs, longest, then, spreadMs } = status;
-  const when = deadlineAtMs > nowMs ? `in ${format.span(deadlineAtMs - nowMs)}; then` : 'passed;';
-  const left = `flows that are left ${then === 'leave' ? 'stay' : `end as their rule says, over ${format.span(spreadMs)}`}`;
+  const facts = Object.entries(words.drainFacts(status, nowMs));
   const lines = [
-    ...format.wrapWords(format.printable(drainSummary(status, nowMs)), 13, width),
-    ...format.labelled(
-      {
-        '  flows': `${flows.tcp} TCP, ${flows.udp} UDP; ${flowsAtStart} at the start, ${format.ago(startedAtMs, nowMs)}`,
-        '  finish': forecastText(status, nowMs),
-        '  deadline': `${when} ${left}`,
-        '  last new': format.ago(status.lastNewFlowAtMs, nowMs),
-      },
-      13,
-      width,
-    ),
+    ...format.wrapWords(format.printable(words.drainSummary(status, nowMs)), 13, width),
+    ...format.labelled(Object.fromEntries(facts.map(([label, text]) => [`  ${label}`, text])), 13, width),
   ];
-  if (longest.length === 0) return lines;
+  if (status.longest.length === 0) return lines;
   const names = new Map([[status.backendId, `${status.pool}/${status.backendName}`]]);
-  const table = formatFlows(longest, { nowMs, width: width - 2, names });
+  const table = formatFlows(status.longest, { nowMs, width: width - 2, names });
   return [...lines, '  longest', ...table.map((line) => `  ${line}`)];
 }
 
 function drainEnd(status: DrainStatus, nowMs: number): string {
   const name = `${status.pool}/${status.backendName}`;
-  return `${drainSummary(status, nowMs)}, after ${format.span(nowMs - status.startedAtMs)}; ${name} gets no new flows until --cancel`;
+  return `${words.drainSummary(status, nowMs)}, after ${words.span(nowMs - status.startedAtMs)}; ${name} gets no new flows until --cancel`;
 }
 
-function forecastText({ predictedFinishAtMs: endMs, phase, deadlineAtMs, then }: DrainStatus, nowMs: number) {
-  if (phase === 'ending') return 'flows are being ended now';
-  if (endMs === undefined) return 'no prediction yet: no flow has finished so far';
-  const by = `in about ${format.span(endMs - nowMs)} by themselves`;
-  if (endMs <= deadlineAtMs) return by;
-  return then === 'reset'
-    ? `${by}, which is past the deadline: some will be ended`
-    : `${by}, past the deadline`;
-}
+type AdminStateChange = Pick<Request<'setAdminState'>, 'adminState'>;
+
+type WeightChange = Pick<Request<'setWeight'>, 'weight'>;
 
 const MEANING = {
   none: 'follows its probe',
@@ -238,10 +208,12 @@ that goes down meet their rule's flow policy for admin-down; "haports drain" let
       .action(
         run(async (name: string, text: string, options: LiveOptions) => {
           const backend = parseBackendRef(name);
-          const state = parseAdminState(text);
-          await (await clientFor(deps, options)).setAdminState({ ...backend, adminState: state });
-          printAnswer(deps, options, { backend: name, adminState: state }, () => [
-            `${name} ${MEANING[state]}, from the next flow on`,
+          const { adminState } = readFields(ROUTES.setAdminState.keys, {
+            adminState: text,
+          }) as AdminStateChange;
+          await (await clientFor(deps, options)).setAdminState({ ...backend, adminState });
+          printAnswer(deps, options, { backend: name, adminState }, () => [
+            `${name} ${MEANING[adminState]}, from the next flow on`,
           ]);
         }),
       ),
@@ -261,11 +233,13 @@ Weight 0 gives no new flows. The weight stays, over reloads too, until it is set
       .action(
         run(async (name: string, text: string, options: LiveOptions) => {
           const backend = parseBackendRef(name);
-          const value = parseWeight(text);
-          await (await clientFor(deps, options)).setWeight({ ...backend, weight: value });
-          const zero = value === 0 ? ': it gets no new flows' : '';
-          printAnswer(deps, options, { backend: name, weight: value }, () => [
-            `${name} has weight ${value === 'configured' ? 'as configured' : value}${zero}, from the next flow on`,
+          const { weight } = readFields(ROUTES.setWeight.keys, {
+            weight: numberOrText(text),
+          }) as WeightChange;
+          await (await clientFor(deps, options)).setWeight({ ...backend, weight });
+          const zero = weight === 0 ? ': it gets no new flows' : '';
+          printAnswer(deps, options, { backend: name, weight }, () => [
+            `${name} has weight ${weight === 'configured' ? 'as configured' : weight}${zero}, from the next flow on`,
           ]);
         }),
       ),
@@ -320,18 +294,18 @@ function formatReload(
   { durationMs, revision, digest, kept, lost, plan }: ReloadReport,
   { width }: format.Layout,
 ): readonly string[] {
-  const { plural } = format;
+  const { plural } = words;
   const { stay, move, reset, drop } = plan.flows;
   const { added, removed, changed } = plan.backends;
   const names = (list: readonly Readonly<Record<'pool' | 'name', string>>[]): string | false =>
     list.length > 0 && list.map(({ pool, name }) => `${pool}/${name}`).join(', ');
   const counts = ({ flows, listeners, probeTargets }: Omit<ReloadReport['lost'], 'overrides'>): string =>
     `${plural(flows, 'flow')}, ${plural(listeners, 'listener')}, ${plural(probeTargets, 'probe target')}`;
-  const fates = format.counts({ stay, move, reset, dropped: drop });
+  const fates = words.counts({ stay, move, reset, dropped: drop });
   const overrides = lost.overrides.length === 0 ? '' : ` (${lost.overrides.join(', ')})`;
   const rules = plan.rules.filter(({ change }) => change !== 'same');
   const rows = {
-    '  moved': `${format.share(plan.movedShare)} of the hash space at most; flows: ${fates}`,
+    '  moved': `${words.share(plan.movedShare)} of the hash space at most; flows: ${fates}`,
     '  kept': `${counts(kept)}, ${plural(kept.adminStates, 'operator setting')}, ${plural(kept.drains, 'drain')}`,
     '  lost': `${counts(lost)}, ${plural(lost.overrides.length, 'operator setting')}${overrides}`,
     '  rule': rules.map(({ name, change, changes, renamedFrom }) => {
@@ -345,7 +319,7 @@ function formatReload(
     ),
   };
   return [
-    `Reloaded in ${format.span(durationMs)}: revision ${revision}, digest ${digest.slice(0, 12)}`,
+    `Reloaded in ${words.span(durationMs)}: revision ${revision}, digest ${digest.slice(0, 12)}`,
     ...format.labelled(rows, 12, width),
   ];
 }

@@ -1,4 +1,5 @@
 import type { PlannedRule, PlanOutcome, PlanReport } from '../api/views.js';
+import * as words from '../api/words.js';
 import { formatFindings, summariseFindings } from '../config/findings.js';
 import type { Configuration } from '../model/configuration.js';
 import type { FlowRecord } from '../model/flow.js';
@@ -102,10 +103,10 @@ const BACKENDS_SHOWN = 20;
 const COLUMNS: readonly format.TableColumn<PlannedRule>[] = [
   format.left('RULE', ({ name }) => name, { importance: 1, minimum: 12 }),
   format.left('CHANGE', ({ change }) => change),
-  format.right('MOVED', ({ movedShare }) => format.share(movedShare)),
+  format.right('MOVED', ({ movedShare }) => words.share(movedShare)),
   ...(['stay', 'move', 'reset', 'drop'] as const).map((fate) =>
     format.right<PlannedRule>(fate.toUpperCase(), ({ flows: { tcp, udp } }) =>
-      format.count(tcp[fate] + udp[fate]),
+      words.count(tcp[fate] + udp[fate]),
     ),
   ),
 ];
@@ -127,7 +128,7 @@ export function formatPlan({ report, findings }: Planned, options: PlanTextOptio
   const { listeners, restartNeeded, rules, steps, flows } = report;
   const { backends, probeStateLost } = report;
   const { kept, opened, closed } = listeners;
-  const row = (rows: Readonly<Record<string, format.LabelledTexts>>) => format.labelled(rows, 12);
+  const row = (rows: Readonly<Record<string, words.Texts>>) => format.labelled(rows, 12);
   return [
     ...heading(report, options),
     '',
@@ -138,13 +139,13 @@ export function formatPlan({ report, findings }: Planned, options: PlanTextOptio
       Moved: movedText(report, options),
       'Live flows':
         live &&
-        format.counts({
+        words.counts({
           stay: flows.stay,
           'move (UDP)': flows.move,
           'are reset': flows.reset,
           'are dropped': flows.drop,
         }),
-      Backends: format.counts({
+      Backends: words.counts({
         added: backends.added.length,
         removed: backends.removed.length,
         changed: backends.changed.length,
@@ -155,14 +156,14 @@ export function formatPlan({ report, findings }: Planned, options: PlanTextOptio
       Probes:
         probeStateLost.length === 0
           ? 'no health history is discarded'
-          : `health history is discarded for ${format.plural(probeStateLost.length, 'backend')}`,
+          : `health history is discarded for ${words.plural(probeStateLost.length, 'backend')}`,
     }),
     ...format.shortList(
       probeStateLost.map(({ backendId, probe }) => `${backendId} by "${probe}"`),
       BACKENDS_SHOWN,
     ),
     ...row({
-      Listeners: format.counts({ kept, opened, closed }),
+      Listeners: words.counts({ kept, opened, closed }),
       Restart:
         restartNeeded.length > 0 &&
         `reload refuses ${restartNeeded.join(', ')}: only a new process applies it`,
@@ -189,7 +190,7 @@ function heading({ fromDigest, toDigest, revision }: PlanReport, { live }: PlanT
 
 function changeLines({ name, renamedFrom, changes }: PlannedRule): string[] {
   const keys = changes.filter((key) => key !== 'name');
-  const said = format.listed(
+  const said = words.listed(
     [renamedFrom !== undefined && `was "${renamedFrom}"`, keys.length > 0 && `changes ${keys.join(', ')}`],
     '; ',
   );

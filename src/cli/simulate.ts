@@ -1,5 +1,6 @@
-import type { Request } from '../api/contract.js';
+import { ROUTES, readFields, type Request } from '../api/contract.js';
 import type { FlowFates, SimulatedRule } from '../api/views.js';
+import * as words from '../api/words.js';
 import { BalancerError, errorMessage } from '../model/errors.js';
 import {
   NOT_CHECKED_REASONS,
@@ -16,14 +17,7 @@ import {
   type Supposition,
 } from '../whatif/simulate.js';
 import { clientFor, type LiveOptions } from './client.js';
-import {
-  addConnection,
-  parseAdminState,
-  parseWeight,
-  repeatable,
-  wholeNumber,
-  type CliCommand,
-} from './command.js';
+import { addConnection, numberOrText, repeatable, wholeNumber, type CliCommand } from './command.js';
 import { ALL_UP, EXIT, loadUsable, offlineSelection, printAnswer, usageError, type CliDeps } from './deps.js';
 import * as format from './format.js';
 import { noFlows } from './plan.js';
@@ -151,23 +145,21 @@ function requestOf(options: SimulateOptions): SimulationRequest {
 }
 
 function suppositionsOf({ down, up, drain, adminState, weight }: SimulateOptions): readonly Supposition[] {
-  return [
-    ...down.map((backend): Supposition => ({ backend, health: 'down' })),
-    ...up.map((backend): Supposition => ({ backend, health: 'up' })),
-    ...drain.map((backend): Supposition => ({ backend, draining: true })),
-    ...adminState.map((text): Supposition => {
+  const suppose = [
+    ...down.map((backend) => ({ backend, health: 'down' })),
+    ...up.map((backend) => ({ backend, health: 'up' })),
+    ...drain.map((backend) => ({ backend, draining: true })),
+    ...adminState.map((text) => {
       const [backend, value] = assignment('--admin-state', text, 'pool/backend=up, down or none');
-      const state = parseAdminState(value);
-      if (state !== 'configured') return { backend, adminState: state };
-      throw usageError(`Cannot suppose admin state "${value}" of "${backend}": it must be up, down or none`);
+      return { backend, adminState: value };
     }),
-    ...weight.map((text): Supposition => {
+    ...weight.map((text) => {
       const [backend, value] = assignment('--weight', text, 'pool/backend=0 to 256');
-      const supposed = parseWeight(value);
-      if (supposed !== 'configured') return { backend, weight: supposed };
-      throw usageError(`Cannot suppose weight "${value}" of "${backend}": it must be a number, 0 to 256`);
+      return { backend, weight: numberOrText(value) };
     }),
   ];
+  const request = readFields(ROUTES.simulate.keys, { suppose, population: { kind: 'live' } });
+  return (request as SimulationRequest).suppose;
 }
 
 /** No name or address has an equals sign. */
@@ -183,8 +175,8 @@ const BACKENDS_SHOWN = 64;
 const COLUMNS: readonly format.TableColumn<SimulatedRule['backends'][number]>[] = [
   format.left('  BACKEND', ({ name }) => `  ${name}`, { importance: 2, minimum: 14 }),
   format.left('ID', ({ backendId }) => backendId, { importance: 1, minimum: 10 }),
-  format.right('BEFORE', ({ shareBefore }) => format.share(shareBefore)),
-  format.right('AFTER', ({ shareAfter }) => format.share(shareAfter)),
+  format.right('BEFORE', ({ shareBefore }) => words.share(shareBefore)),
+  format.right('AFTER', ({ shareAfter }) => words.share(shareAfter)),
   format.right('DIFFERENCE', ({ shareBefore, shareAfter }) => signed(shareAfter - shareBefore)),
 ];
 
@@ -222,7 +214,7 @@ function suppositionText({ backend, health, adminState, weight, draining }: Supp
     weight !== undefined && `weight ${weight}`,
     draining !== undefined && (draining ? 'draining' : 'not draining'),
   ];
-  return `${backend}: ${format.listed(facts)}`;
+  return `${backend}: ${words.listed(facts)}`;
 }
 
 function stateText(
@@ -242,10 +234,10 @@ function populationText(population: SimulationRequest['population'], flowLog = '
     case 'live':
       return 'the flows that live now';
     case 'recorded':
-      return `the flows of ${flowLog}, each from the backend where it was last; of distinct ones the last ${format.count(population.last)} at most`;
+      return `the flows of ${flowLog}, each from the backend where it was last; of distinct ones the last ${words.count(population.last)} at most`;
     case 'generated': {
       const { flows, sources, seed } = population;
-      return `${format.plural(flows, 'random flow')} for each rule, of ${format.plural(sources, 'client')} at most (seed ${seed})`;
+      return `${words.plural(flows, 'random flow')} for each rule, of ${words.plural(sources, 'client')} at most (seed ${seed})`;
     }
   }
 }
@@ -253,13 +245,13 @@ function populationText(population: SimulationRequest['population'], flowLog = '
 function recordedText(recorded: RecordedPopulation): string {
   const { started, distinct, isCut, ofOtherRules, lost, damaged } = recorded;
   const kept = isCut ? 'kept, older ones left out' : 'ones';
-  return format.listed(
+  return words.listed(
     [
-      `${format.plural(started, 'flow')} started in it, ${format.count(distinct)} distinct ${kept}`,
+      `${words.plural(started, 'flow')} started in it, ${words.count(distinct)} distinct ${kept}`,
       ofOtherRules > 0 &&
-        `${format.count(ofOtherRules)} not followed: the configuration has no rule of that name`,
-      lost > 0 && `${format.plural(lost, 'line')} lost, according to the log itself`,
-      damaged > 0 && `${format.plural(damaged, 'line')} damaged`,
+        `${words.count(ofOtherRules)} not followed: the configuration has no rule of that name`,
+      lost > 0 && `${words.plural(lost, 'line')} lost, according to the log itself`,
+      damaged > 0 && `${words.plural(damaged, 'line')} damaged`,
     ],
     '; ',
   );
@@ -271,14 +263,14 @@ function ruleLines(rule: SimulatedRule): string[] {
   const shown = backends.slice(0, BACKENDS_SHOWN);
   const more = backends.length - shown.length;
   return [
-    `Rule ${format.printable(name)}: ${format.plural(followed, 'flow')}`,
+    `Rule ${format.printable(name)}: ${words.plural(followed, 'flow')}`,
     ...format.table(COLUMNS, shown),
-    ...(more > 0 ? [`  and ${format.count(more)} more`] : []),
+    ...(more > 0 ? [`  and ${words.count(more)} more`] : []),
     ...format.labelled(
       {
         '  None':
           unplacedBefore + unplacedAfter > 0 &&
-          `no backend for ${format.count(unplacedBefore)} before, ${format.count(unplacedAfter)} after`,
+          `no backend for ${words.count(unplacedBefore)} before, ${words.count(unplacedAfter)} after`,
         '  TCP': fatesText(flows.tcp),
         '  UDP': fatesText(flows.udp),
       },
@@ -289,7 +281,7 @@ function ruleLines(rule: SimulatedRule): string[] {
 
 function fatesText({ stay, move, reset, drop }: FlowFates): string | false {
   if (stay + move + reset + drop === 0) return false;
-  return format.counts({
+  return words.counts({
     stay,
     move: move > 0 && move,
     'are reset': reset > 0 && reset,
@@ -298,7 +290,7 @@ function fatesText({ stay, move, reset, drop }: FlowFates): string | false {
 }
 
 function signed(difference: number): string {
-  const text = format.share(difference);
+  const text = words.share(difference);
   return difference > 0 ? `+${text}` : text;
 }
 
@@ -338,29 +330,29 @@ Every decision is recomputed from the configurations and epochs in the log.`,
 /** A replay for people, within 80 columns as long as names are of ordinary length. */
 function formatReplay(file: string, report: ReplayReport): readonly string[] {
   const { lines, configurations, epochs, decisions, checked, agree, differ, lost, damaged } = report;
-  const row = (rows: Readonly<Record<string, format.LabelledTexts>>) => format.labelled(rows, 12);
-  const more = (count: number): string[] => (count > 0 ? [`  and ${format.count(count)} more`] : []);
+  const row = (rows: Readonly<Record<string, words.Texts>>) => format.labelled(rows, 12);
+  const more = (count: number): string[] => (count > 0 ? [`  and ${words.count(count)} more`] : []);
   return [
     verdict(file, report),
     '',
     ...row({
-      Lines: `${format.count(lines)}: ${format.plural(configurations, 'configuration')}, ${format.plural(epochs, 'epoch')}`,
-      Decisions: `${format.count(decisions)}: ${format.count(checked)} made again`,
-      Agree: format.count(agree),
-      Differ: format.count(differ),
+      Lines: `${words.count(lines)}: ${words.plural(configurations, 'configuration')}, ${words.plural(epochs, 'epoch')}`,
+      Decisions: `${words.count(decisions)}: ${words.count(checked)} made again`,
+      Agree: words.count(agree),
+      Differ: words.count(differ),
     }),
     ...report.differences.flatMap(({ line, tuple, rule, epoch, recorded, recomputed }) => [
       `  line ${line}: ${tuple}`,
       `    rule "${rule}", epoch ${epoch}: recorded ${recorded}, must be ${recomputed}`,
     ]),
     ...more(differ - report.differences.length),
-    ...row({ 'Not checked': format.count(decisions - checked) }),
+    ...row({ 'Not checked': words.count(decisions - checked) }),
     ...NOT_CHECKED_REASONS.filter((reason) => report.notChecked[reason] > 0).map(
-      (reason) => `  ${format.count(report.notChecked[reason])} ${WHY_NOT[reason]}`,
+      (reason) => `  ${words.count(report.notChecked[reason])} ${WHY_NOT[reason]}`,
     ),
     ...row({
-      Lost: lost > 0 && `${format.plural(lost, 'line')}, according to the log itself`,
-      Damaged: damaged > 0 && format.plural(damaged, 'line'),
+      Lost: lost > 0 && `${words.plural(lost, 'line')}, according to the log itself`,
+      Damaged: damaged > 0 && words.plural(damaged, 'line'),
     }),
     ...report.damagedLines.map(({ line, evidence }) => `  line ${line}: ${evidence}`),
     ...more(damaged - report.damagedLines.length),
@@ -369,8 +361,8 @@ function formatReplay(file: string, report: ReplayReport): readonly string[] {
 
 function verdict(file: string, { decisions, checked, differ }: ReplayReport): string {
   if (decisions === 0) return `${file}: there is no decision in it`;
-  if (checked === 0) return `${file}: none of ${format.plural(decisions, 'decision')} could be made again`;
-  const all = format.plural(checked, 'decision');
-  if (differ > 0) return `${file}: ${format.count(differ)} of ${all} come out differently`;
+  if (checked === 0) return `${file}: none of ${words.plural(decisions, 'decision')} could be made again`;
+  const all = words.plural(checked, 'decision');
+  if (differ > 0) return `${file}: ${words.count(differ)} of ${all} come out differently`;
   return `${file}: ${checked === 1 ? 'the one decision comes' : `all ${all} come`} out as recorded`;
 }

@@ -1,9 +1,9 @@
 import type { BackendPoolView, BackendView, StatusView } from '../api/views.js';
+import * as words from '../api/words.js';
 import { clientFor, type LiveOptions } from './client.js';
 import { addConnection, type CliCommand } from './command.js';
 import { printAnswer } from './deps.js';
 import * as format from './format.js';
-import { drainSummary } from './operate.js';
 
 /** The running process as a whole. */
 export const status: CliCommand = {
@@ -22,24 +22,24 @@ export const status: CliCommand = {
 export function formatStatus(view: StatusView, { nowMs, width }: format.Layout): readonly string[] {
   const { configuration, table, traffic, backends, drains, problems, workers } = view;
   const { lastReload } = configuration;
-  const lost = view.workersLost > 0 ? `, ${format.plural(view.workersLost, 'worker')} lost so far` : '';
+  const lost = view.workersLost > 0 ? `, ${words.plural(view.workersLost, 'worker')} lost so far` : '';
   const reload =
     lastReload &&
-    `${format.ago(lastReload.atMs, nowMs)}, ${lastReload.ok ? 'applied' : 'refused'}: ${lastReload.message}`;
+    `${words.ago(lastReload.atMs, nowMs)}, ${lastReload.ok ? 'applied' : 'refused'}: ${lastReload.message}`;
   const transferred = (bitsPerSecond: number, bytes: number): string =>
-    `${format.bitRate(bitsPerSecond)}, ${format.bytes(bytes)} in all`;
+    `${words.bitRate(bitsPerSecond)}, ${words.bytes(bytes)} in all`;
   const rows = {
-    haports: `${view.version}, pid ${view.pid}, up ${format.span(nowMs - view.startedAtMs)}`,
-    Workers: `${workers === 0 ? 'none: all in one process' : format.count(workers)}${lost}`,
-    Configuration: `${configuration.source}, digest ${configuration.digest.slice(0, 12)}, loaded ${format.ago(configuration.loadedAtMs, nowMs)}`,
+    haports: `${view.version}, pid ${view.pid}, up ${words.span(nowMs - view.startedAtMs)}`,
+    Workers: `${workers === 0 ? 'none: all in one process' : words.count(workers)}${lost}`,
+    Configuration: `${configuration.source}, digest ${configuration.digest.slice(0, 12)}, loaded ${words.ago(configuration.loadedAtMs, nowMs)}`,
     'Last reload': reload ?? 'none yet',
     Revision: String(view.revision),
     Listeners: listenerText(view),
     Backends: `${backends.serving} of ${backends.total} serving`,
-    Flows: `${format.count(traffic.flowsActive)} live, ${format.si(traffic.newFlowsPerSecond)} new a second, ${format.count(traffic.flowsOpened)} in all`,
+    Flows: `${words.count(traffic.flowsActive)} live, ${words.si(traffic.newFlowsPerSecond)} new a second, ${words.count(traffic.flowsOpened)} in all`,
     'To backends': transferred(traffic.bitsToBackendPerSecond, traffic.bytesToBackend),
     'To clients': transferred(traffic.bitsToClientPerSecond, traffic.bytesToClient),
-    Failures: `${format.count(traffic.connectFailures)} connects, ${format.count(traffic.resets)} resets`,
+    Failures: `${words.count(traffic.connectFailures)} connects, ${words.count(traffic.resets)} resets`,
     Table: [
       budget('TCP', table.tcp),
       budget('UDP', table.udp),
@@ -47,7 +47,7 @@ export function formatStatus(view: StatusView, { nowMs, width }: format.Layout):
       table.embryonic.limit > 0 && budget('embryonic', table.embryonic),
     ],
     Kernel: view.kernel && kernelTexts(view.kernel, nowMs),
-    Drains: drains.length === 0 ? 'none' : drains.map((drain) => drainSummary(drain, nowMs)),
+    Drains: drains.length === 0 ? 'none' : drains.map((drain) => words.drainSummary(drain, nowMs)),
     Problems: problems.length === 0 ? 'none' : problems,
   };
   return format.labelled(rows, 15, width);
@@ -55,30 +55,30 @@ export function formatStatus(view: StatusView, { nowMs, width }: format.Layout):
 
 function kernelTexts(kernel: NonNullable<StatusView['kernel']>, nowMs: number): readonly string[] {
   const { table, mode, why, state, sinceMs, repairs, failures, lastFailure, tool } = kernel;
-  const last = lastFailure && `, last ${format.ago(lastFailure.atMs, nowMs)}: ${lastFailure.text}`;
+  const last = lastFailure && `, last ${words.ago(lastFailure.atMs, nowMs)}: ${lastFailure.text}`;
   return [
     `${mode.replace(/^kernel /, '')}: ${why}`,
-    `table ${table} ${state.replace('-', ' ')} for ${format.span(nowMs - sinceMs)}, ${tool}`,
-    `${format.plural(repairs, 'repair')}, ${format.plural(failures, 'failure')}${last ?? ''}`,
+    `table ${table} ${state.replace('-', ' ')} for ${words.span(nowMs - sinceMs)}, ${tool}`,
+    `${words.plural(repairs, 'repair')}, ${words.plural(failures, 'failure')}${last ?? ''}`,
   ];
 }
 
 function budget(name: string, { used, limit }: { readonly used: number; readonly limit: number }): string {
-  return `${name} ${format.count(used)} of ${format.count(limit)} (${format.share(limit === 0 ? 0 : used / limit)})`;
+  return `${name} ${words.count(used)} of ${words.count(limit)} (${words.share(limit === 0 ? 0 : used / limit)})`;
 }
 
 /** What the numbers of listeners count: sockets of ports, sockets that get captured ports, frontends in the kernel. */
 export function listenerText({ listeners: { tcp, udp }, kernel }: StatusView): string {
   if (isForwardedByKernel(kernel))
-    return `none: the kernel forwards TCP of ${format.plural(tcp, 'frontend')}, UDP of ${format.plural(udp, 'frontend')}`;
-  const counts = `${format.count(tcp)} TCP, ${format.count(udp)} UDP`;
+    return `none: the kernel forwards TCP of ${words.plural(tcp, 'frontend')}, UDP of ${words.plural(udp, 'frontend')}`;
+  const counts = `${words.count(tcp)} TCP, ${words.count(udp)} UDP`;
   return kernel === undefined ? counts : `${counts} sockets, which get all captured ports`;
 }
 
 /** The same, for little room. */
 export function shortListenerText({ listeners: { tcp, udp }, kernel }: StatusView): string {
   if (isForwardedByKernel(kernel)) return 'forwarded by the kernel';
-  const counts = `${format.count(tcp)} TCP ${format.count(udp)} UDP`;
+  const counts = `${words.count(tcp)} TCP ${words.count(udp)} UDP`;
   return kernel === undefined ? `listeners ${counts}` : `captured by ${counts} sockets`;
 }
 
@@ -90,16 +90,16 @@ function isForwardedByKernel(kernel: StatusView['kernel']): boolean {
 const COLUMNS: readonly format.TableColumn<BackendView>[] = [
   format.left('BACKEND', ({ name }) => name),
   format.left('STATE', stateText, { importance: 11, minimum: 13 }),
-  format.right('FLOWS', ({ traffic }) => format.si(traffic.flowsActive), 10),
-  format.right('NEW/S', ({ traffic }) => format.si(traffic.newFlowsPerSecond), 8),
+  format.right('FLOWS', ({ traffic }) => words.si(traffic.flowsActive), 10),
+  format.right('NEW/S', ({ traffic }) => words.si(traffic.newFlowsPerSecond), 8),
   format.left('WEIGHT', weightText, { importance: 7, minimum: 6 }),
-  format.right('HASH', ({ hashShare }) => format.share(hashShare), 6),
-  format.right('REAL', ({ realShare }) => format.share(realShare), 6),
+  format.right('HASH', ({ hashShare }) => words.share(hashShare), 6),
+  format.right('REAL', ({ realShare }) => words.share(realShare), 6),
   format.left('ADMIN', adminText, { importance: 4, minimum: 5 }),
-  format.right('LAST NEW', ({ lastNewFlowAtMs }, nowMs) => format.ago(lastNewFlowAtMs, nowMs), 5),
-  format.right('TO IT', ({ traffic }) => format.bytes(traffic.bytesToBackend), 3),
-  format.right('FROM IT', ({ traffic }) => format.bytes(traffic.bytesToClient), 3),
-  format.right('FAILED', ({ traffic }) => format.si(traffic.connectFailures), 2),
+  format.right('LAST NEW', ({ lastNewFlowAtMs }, nowMs) => words.ago(lastNewFlowAtMs, nowMs), 5),
+  format.right('TO IT', ({ traffic }) => words.bytes(traffic.bytesToBackend), 3),
+  format.right('FROM IT', ({ traffic }) => words.bytes(traffic.bytesToClient), 3),
+  format.right('FAILED', ({ traffic }) => words.si(traffic.connectFailures), 2),
   format.left('ADDRESS', ({ address }) => address, { importance: 9, minimum: 11 }),
   format.left('PROBE SAYS', probeText, { importance: 1, minimum: 12 }),
 ];

@@ -1,8 +1,9 @@
 import type { Request } from '../api/contract.js';
 import type { BackendPoolView, FlowList, FlowView, StatusView } from '../api/views.js';
+import * as words from '../api/words.js';
 import { parseIpAddress } from '../model/address.js';
 import { errorMessage } from '../model/errors.js';
-import { clientFor, clientOf, type LiveOptions } from './client.js';
+import { clientFor, type LiveOptions } from './client.js';
 import { addConnection, oneOf, type CliCommand } from './command.js';
 import { interruptible, pause, printJson, printLines, type CliDeps } from './deps.js';
 import { backendNames, formatFlows } from './flows.js';
@@ -306,7 +307,7 @@ export function topFlows({ data, filter, sort }: TopModel): readonly FlowView[] 
     .filter(
       (flow) =>
         text === '' ||
-        clientOf(flow.tuple).includes(text) ||
+        words.clientOf(flow.tuple).includes(text) ||
         flow.backendId.includes(text) ||
         (names.get(flow.backendId) ?? '').includes(text),
     )
@@ -359,10 +360,10 @@ function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
   const { status, atMs } = data;
   const { traffic, backends, table, problems } = status;
   const draining = status.drains.filter(({ phase }) => phase !== 'done').length;
-  const program = `haports ${status.version}  up ${format.span(atMs - status.startedAtMs)}  revision ${status.revision}`;
+  const program = `haports ${status.version}  up ${words.span(atMs - status.startedAtMs)}  revision ${status.revision}`;
   const serving = `${backends.serving} of ${backends.total} backends serving${draining === 0 ? '' : `, ${draining} draining`}`;
-  const flows = `${format.plural(traffic.flowsActive, 'flow')}  ${format.si(traffic.newFlowsPerSecond)} new/s`;
-  const rates = `in ${format.bitRate(traffic.bitsToBackendPerSecond)}  out ${format.bitRate(traffic.bitsToClientPerSecond)}`;
+  const flows = `${words.plural(traffic.flowsActive, 'flow')}  ${words.si(traffic.newFlowsPerSecond)} new/s`;
+  const rates = `in ${words.bitRate(traffic.bitsToBackendPerSecond)}  out ${words.bitRate(traffic.bitsToClientPerSecond)}`;
   const embryonic = table.embryonic.limit === 0 ? '' : `  embryonic ${use(table.embryonic)}`;
   return [
     line(`${program}  ${serving}`, 'title'),
@@ -370,7 +371,7 @@ function headLines({ data, trouble }: TopModel): readonly ScreenLine[] {
     line(`table  TCP ${use(table.tcp)}  UDP ${use(table.udp)}${embryonic}`),
     problems.length === 0
       ? line('no problems', 'dim')
-      : line(`${format.plural(problems.length, 'problem')}: ${problems.join('; ')}`, 'alert'),
+      : line(`${words.plural(problems.length, 'problem')}: ${problems.join('; ')}`, 'alert'),
     ...(trouble === undefined ? [] : [line(trouble, 'alert')]),
   ];
 }
@@ -412,7 +413,7 @@ function flowLines(model: TopModel, data: TopData, { columns, rows }: TerminalSi
   const matched = model.filter === '' ? data.flows.matched : flows.length;
   const filter = model.filter === '' ? '' : `, only "${model.filter}"`;
   return [
-    line(`Flows ${range} of ${format.count(matched)} by ${model.sort}${filter}`, 'title'),
+    line(`Flows ${range} of ${words.count(matched)} by ${model.sort}${filter}`, 'title'),
     line(title, 'header'),
     ...lines.map((text) => line(text)),
   ];
@@ -424,5 +425,5 @@ function footText({ typing, paused, sort }: TopModel): string {
 }
 
 function use({ used, limit }: { readonly used: number; readonly limit: number }): string {
-  return `${format.si(used)}/${format.si(limit)} ${format.share(limit === 0 ? 0 : used / limit)}`;
+  return `${words.si(used)}/${words.si(limit)} ${words.share(limit === 0 ? 0 : used / limit)}`;
 }

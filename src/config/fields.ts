@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { isWildcard, parseCidr, parseEndpoint, parseIpAddress, type IpAddress } from '../model/address.js';
-import { formatDuration, isPrime, parseDuration } from '../model/configuration.js';
+import { isPrime } from '../model/configuration.js';
+import { formatDuration, parseDuration } from '../model/duration.js';
 import { parsePortSet, portSetOf, type PortRange, type PortSet } from '../model/ports.js';
 
 /*

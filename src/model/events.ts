@@ -1,10 +1,6 @@
 import type { Protocol } from './address.js';
-import {
-  formatDuration,
-  type AdminState,
-  type Configuration,
-  type HealthTransition,
-} from './configuration.js';
+import type { AdminState, Configuration, HealthTransition } from './configuration.js';
+import { formatDuration } from './duration.js';
 import { errorCode, errorMessage } from './errors.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
 import type { DrainRequest } from './forwarding.js';

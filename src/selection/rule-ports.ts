@@ -116,23 +116,27 @@ export class RulePorts {
 
 const NO_PORTS = new PortOwners([]);
 
-/** Paints the ports, weakest claim first, then keeps only where the owner changes. */
+/** Cuts the ports where a range begins or ends, and paints the pieces, weakest claim first. */
 function ownersAmong(claims: ReadonlyMap<number, Rule>): PortOwners {
-  const owner = new Int32Array(65537).fill(NO_RULE);
+  const cuts = new Set<number>();
+  for (const { ports } of claims.values()) {
+    for (const { first, last } of ports) cuts.add(first).add(last + 1);
+  }
+  const starts = Uint32Array.from(cuts).sort();
+  const pieceAt = new Map(Array.from(starts, (port, piece) => [port, piece]));
+  const owner = new Int32Array(starts.length).fill(NO_RULE);
   const weakestFirst = [...claims].sort(
     ([a, ruleA], [b, ruleB]) => Number(ruleB.haPorts) - Number(ruleA.haPorts) || b - a,
   );
   for (const [index, { ports }] of weakestFirst) {
-    for (const { first, last } of ports) owner.fill(index, first, last + 1);
+    for (const { first, last } of ports) owner.fill(index, pieceAt.get(first), pieceAt.get(last + 1));
   }
   const segments: PortSegment[] = [];
-  let first = 0;
-  // The last entry is no port: there the last segment ends.
-  for (const [port, rule] of owner.entries()) {
-    const present = owner[first] ?? NO_RULE;
-    if (rule === present) continue;
-    if (present !== NO_RULE) segments.push({ first, last: port - 1, rule: present });
-    first = port;
+  for (let from = 0, to = 1; from < owner.length; from = to++) {
+    const rule = owner[from] ?? NO_RULE;
+    while (owner[to] === rule) to++;
+    // The last piece begins behind every range: it has no owner.
+    if (rule !== NO_RULE) segments.push({ first: starts[from] ?? 0, last: (starts[to] ?? 0) - 1, rule });
   }
   return new PortOwners(segments);
 }

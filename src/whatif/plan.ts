@@ -1,5 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { FlowFates, PlanReport, PlannedBackend, PlannedRule } from '../api/views.js';
+import { plural, share } from '../api/words.js';
 import { FlowJudge, ruleSuccessors, type Verdict } from '../flows/judge.js';
 import type { Protocol } from '../model/address.js';
 import type { Configuration, FlowAction, Rule } from '../model/configuration.js';
@@ -156,15 +157,15 @@ function planSteps(report: Omit<PlanReport, 'steps'>): readonly string[] {
     ...grouped(probeStateLost.map(({ probe, backendId }) => [probe, backendId])).map(
       ([probe, ids]) => `Probe ${list(ids)} anew with "${probe}" until the first verdict (1 s at most)`,
     ),
-    ...some(listeners.opened, `Open ${count(listeners.opened, 'listener')}`),
+    ...some(listeners.opened, `Open ${plural(listeners.opened, 'listener')}`),
     ...named('added').map(({ name }) => `Add rule "${name}"`),
     ...rules.flatMap(changedRule),
     ...byPool(backends.changed, (pool, names) => `Apply the changes of ${list(names)} of pool "${pool}"`),
-    ...some(flows.move, `Move ${count(flows.move, 'UDP flow')}, each with its next datagram`),
-    ...some(flows.reset, `Reset ${count(flows.reset, 'flow')}`),
-    ...some(flows.drop, `Drop ${count(flows.drop, 'flow')} silently`),
+    ...some(flows.move, `Move ${plural(flows.move, 'UDP flow')}, each with its next datagram`),
+    ...some(flows.reset, `Reset ${plural(flows.reset, 'flow')}`),
+    ...some(flows.drop, `Drop ${plural(flows.drop, 'flow')} silently`),
     ...named('removed').map(({ name }) => `Remove rule "${name}"`),
-    ...some(listeners.closed, `Close ${count(listeners.closed, 'listener')}`),
+    ...some(listeners.closed, `Close ${plural(listeners.closed, 'listener')}`),
     ...byPool(backends.removed, (pool, names) => `Remove ${list(names)} from pool "${pool}"`),
   ];
 }
@@ -177,7 +178,7 @@ function changedRule({ name, change, changes, movedShare, renamedFrom }: Planned
     ...(others.length === 0 ? [] : [`Change ${list(others)} of rule "${name}"`]),
     ...(movedShare === 0
       ? []
-      : [`Replace the table of rule "${name}": ${percent(movedShare)} of its hash space moves`]),
+      : [`Replace the table of rule "${name}": ${share(movedShare)} of its hash space moves`]),
   ];
 }
 
@@ -205,14 +206,6 @@ function list(names: readonly string[]): string {
   return more > 0 ? `${shown} and ${more} more` : shown;
 }
 
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
-}
-
-function percent(share: number): string {
-  return `${(share * 100).toFixed(1)} %`;
-}
-
 /** Flows drawn where slots cannot be compared: a share is then right within 0.01, 99 times of 100. */
 const SAMPLE = { flows: 16_384, sources: 16_384, seed: 1 };
 
@@ -238,9 +231,9 @@ function movedShares(before: ForwardingState, after: ForwardingState, picker: Pi
       return shareOfFlows(before, beforeIndex, after, afterIndex, picker);
     }
     const key = `${from.viewIndex} ${to.viewIndex}`;
-    const share = known.get(key) ?? shareOfSlots(tableBefore, from.view, tableAfter, to.view);
-    known.set(key, share);
-    return share;
+    const moved = known.get(key) ?? shareOfSlots(tableBefore, from.view, tableAfter, to.view);
+    known.set(key, moved);
+    return moved;
   };
 }
 

@@ -67,11 +67,6 @@ interface FollowedFlow extends Omit<KnownFlow, 'rule' | 'backendId'> {
   readonly backendId?: string;
 }
 
-const MOST_FLOWS = 1_000_000;
-const MOST_SOURCES = 16_777_216;
-const MOST_SEED = 0xffff_ffff;
-const MOST_WEIGHT = 256;
-
 /** Flows followed before others in the process get their turn: a few milliseconds' worth. */
 const FLOWS_AT_A_TIME = 4096;
 
@@ -80,12 +75,11 @@ const FLOWS_AT_A_TIME = 4096;
  * where flows are, or would be placed; `shareAfter` where the same flows would be placed if they came then; fates are
  * what flow policy does to those that are there already. Changes nothing.
  *
- * Rejects with `LB_UNKNOWN_BACKEND`, and with `LB_USAGE` on numbers out of range.
+ * Numbers are taken as they are: the admin API and the command line check them. Rejects with `LB_UNKNOWN_BACKEND`.
  */
 export async function simulate(request: SimulationRequest, deps: SimulationDeps): Promise<SimulationReport> {
   const { configuration, inputs, compile, picker } = deps;
   const suppositions = resolveSuppositions(request.suppose, configuration);
-  assertPopulation(request.population);
   const before = compile(configuration, inputs);
   const after = compile(configuration, supposing(inputs, suppositions));
   const judge = new FlowJudge(after);
@@ -171,8 +165,6 @@ function resolveSuppositions(
 ): ReadonlyMap<string, Supposition> {
   const byId = new Map<string, Supposition>();
   for (const supposition of suppositions) {
-    const { weight } = supposition;
-    if (weight !== undefined) assertWhole(`weight of "${supposition.backend}"`, weight, 0, MOST_WEIGHT);
     const { backend } = findBackend(configuration, supposition.backend);
     byId.set(backend.id, { ...byId.get(backend.id), ...supposition });
   }
@@ -197,22 +189,6 @@ function supposing(inputs: CompilerInputs, byId: ReadonlyMap<string, Supposition
     },
     rampPercent: (backend) => inputs.rampPercent?.(backend) ?? 100,
   };
-}
-
-function assertPopulation(population: Population): void {
-  if (population.kind === 'recorded') assertWhole('number of recorded flows', population.last, 1, MOST_FLOWS);
-  if (population.kind !== 'generated') return;
-  assertWhole('number of flows', population.flows, 1, MOST_FLOWS);
-  assertWhole('number of sources', population.sources, 1, MOST_SOURCES);
-  assertWhole('seed', population.seed, 0, MOST_SEED);
-}
-
-function assertWhole(what: string, found: number, least: number, most: number): void {
-  if (Number.isInteger(found) && found >= least && found <= most) return;
-  throw new BalancerError(
-    `Cannot simulate: the ${what} is ${found}, must be a whole number from ${least} to ${most}`,
-    { code: 'LB_USAGE', source: 'usage' },
-  );
 }
 
 /** A state to suppose something of. */

@@ -110,13 +110,14 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
       await sentence.innerText(),
       'tcp 192.0.2.7:40000 -> 127.0.0.1:8080: No such flow is live; a new one would go to nvas/nva-2 at 127.0.0.12:8080',
     );
-    assert.match(await page.locator('.candidates').innerText(), /nva-4 .*\s+left out: its probe is down/);
+    assert.match(await page.locator('.candidates').innerText(), /nva-4 .*\s+skipped: its probe is down/);
     assert.match(await page.locator('.details').innerText(), /source port\s+40000 \(9c40\)/);
     assert.equal(await page.locator('.node.on-route').count(), 4, 'the way is marked in the picture');
 
     api.liveFlow = true;
     await page.getByRole('button', { name: 'Explain', exact: true }).first().click();
     await page.getByText('The live flow is on nvas/nva-3, but a new one would go to nvas/nva-2').waitFor();
+    await page.locator('.backend.on-route', { hasText: 'nva-3' }).waitFor();
 
     await page.getByLabel('Destination (frontend)').fill('nonsense');
     await page.keyboard.press('Enter');
@@ -158,10 +159,10 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
     assert.deepEqual(api.written, [
       ['drain', { ...backend, deadlineMs: 300_000, then: 'leave', spreadMs: 10_000, force: false }],
     ]);
-    await page.getByText(/Draining: 40 of 40 flows left/).waitFor();
-    await page.getByText(/likely done in 1 min 1\d s/).waitFor();
+    await page.getByText(/Draining: 40 flows left of 40/).waitFor();
+    await page.getByText(/Finish: in about 1m1\ds by themselves/).waitFor();
     api.setDrain(7);
-    await page.getByText(/Draining: 7 of 40 flows left/).waitFor();
+    await page.getByText(/Draining: 7 flows left of 40/).waitFor();
     assert.equal(await page.getByRole('progressbar', { name: 'Drain of nva-2' }).getAttribute('value'), '33');
     api.setDrain(0);
     await page.getByText(/Drained: no flow is left/).waitFor();
@@ -302,7 +303,7 @@ describe('the page of the dashboard', { skip: noChromium() }, () => {
         await page.getByText('Events are live').waitFor();
         assert.equal(await page.evaluate(OVERFLOW), 0, `${colorScheme}: at rest`);
         api.setDrain(12);
-        await page.getByText(/12 of 40 flows left/).waitFor();
+        await page.getByText(/12 flows left of 40/).waitFor();
         await page.getByRole('button', { name: /Explain udp 192.0.2.7:40003/ }).click();
         await page.locator('.sentence').waitFor();
         await page.locator('.backend button').last().focus();

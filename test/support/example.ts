@@ -1,3 +1,4 @@
+import type { Finding } from '../../src/config/findings.js';
 import { parseConfiguration, type ParseResult, type Surroundings } from '../../src/config/load.js';
 import type { KernelMode } from '../../src/model/configuration.js';
 
@@ -79,4 +80,9 @@ function backendsOf(written: unknown): unknown {
 /** What comes of a configuration: its JSON is parsed, as the program does. */
 export function parse(written: object, surroundings?: Surroundings): ParseResult {
   return parseConfiguration(JSON.stringify(written, null, 2), surroundings);
+}
+
+/** `error LB_LOOP rules[0].backendPort` */
+export function briefly({ severity, code, path }: Finding): string {
+  return `${severity} ${code} ${path}`;
 }

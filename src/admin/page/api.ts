@@ -1,9 +1,8 @@
 // The admin API, as the page calls it, and what the page knows of the process, kept fresh.
 
-import type { ApiClient, ApiRequest, RoutePlaces } from '../../api/client.js';
+import { createApiClient, type ApiClient, type ApiRequest, type RoutePlaces } from '../../api/client.js';
 import type { OperationName } from '../../api/contract.js';
 import type { BackendPoolView, FrontendView, RuleView, StatusView, TrafficView } from '../../api/views.js';
-import { createApiClient } from './client.js';
 import type { OpenStream } from './event-stream.js';
 
 const TOKEN_KEY = 'haports-token';

@@ -1,11 +1,11 @@
 import type { FeedEvent, StatusView } from '../../api/views.js';
+import { bitRate, clock, count, plural, share, si, span } from '../../api/words.js';
 import { NOTHING_KNOWN, createApi, followProcess, type ApiError, type Live } from './api.js';
 import { Backends } from './backends.js';
 import { Charts } from './charts.js';
 import { followEvents, type EventFollower, type StreamState } from './event-stream.js';
 import { Explain, type AskedTuple } from './explain.js';
 import { Flows } from './flows.js';
-import { bits, clock, count, duration, perSecond } from './format.js';
 import { Shape } from './health.js';
 import { h, render, useCallback, useEffect, useMemo, useRef, useState, type Child } from './htm-preact.js';
 import { Picture } from './picture.js';
@@ -162,8 +162,8 @@ function ProcessFacts({ status, nowMs }: { status?: StatusView; nowMs: number })
   const facts = [
     version,
     `pid ${pid}`,
-    `up ${duration(nowMs - startedAtMs)}`,
-    `${workers === 0 ? 'no workers' : workers === 1 ? '1 worker' : `${workers} workers`}${lost}`,
+    `up ${span(nowMs - startedAtMs)}`,
+    `${workers === 0 ? 'no workers' : plural(workers, 'worker')}${lost}`,
     `${source} (${digest.slice(0, 12)}), loaded ${clock(loadedAtMs)}`,
     `revision ${count(revision)}`,
   ];
@@ -184,7 +184,7 @@ function Figures({ status }: { status: StatusView }) {
   const { table, traffic, backends, drains } = status;
   const use = ({ used, limit }: { used: number; limit: number }): readonly [string, string] => [
     count(used),
-    `of ${count(limit)} (${Math.round((used / Math.max(1, limit)) * 100)} %)`,
+    `of ${count(limit)} (${share(used / Math.max(1, limit))})`,
   ];
   const tiles: readonly (readonly [name: string, value: string, more: string])[] = [
     [
@@ -196,11 +196,11 @@ function Figures({ status }: { status: StatusView }) {
     ['UDP flows', ...use(table.udp)],
     // The kernel plane does not count them apart.
     ...(table.embryonic.limit === 0 ? [] : [['Opening flows', ...use(table.embryonic)] as const]),
-    ['New flows', `${perSecond(traffic.newFlowsPerSecond)} /s`, `${count(traffic.flowsOpened)} so far`],
+    ['New flows', `${si(traffic.newFlowsPerSecond)} /s`, `${count(traffic.flowsOpened)} so far`],
     [
       'To backends',
-      bits(traffic.bitsToBackendPerSecond),
-      `to clients ${bits(traffic.bitsToClientPerSecond)}`,
+      bitRate(traffic.bitsToBackendPerSecond),
+      `to clients ${bitRate(traffic.bitsToClientPerSecond)}`,
     ],
     ['Connect failures', count(traffic.connectFailures), `${count(traffic.resets)} resets`],
     listenerTile(status),

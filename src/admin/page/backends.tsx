@@ -2,10 +2,9 @@
 
 import type { Request } from '../../api/contract.js';
 import type { BackendPoolView, BackendView, DrainStatus } from '../../api/views.js';
+import * as words from '../../api/words.js';
 import type { ApiError, PageApi } from './api.js';
-import { exclusionText } from './explanation.js';
-import { bits, clock, count, duration, perSecond, percent, tupleText } from './format.js';
-import { Condition } from './health.js';
+import { Condition, exclusionText } from './health.js';
 import { h, useState } from './htm-preact.js';
 import { Button, Dialog, RadioGroup, TextField, cells } from './widgets.js';
 
@@ -50,7 +49,7 @@ export function Backends({ api, pools, onDone }: { pools: readonly BackendPoolVi
       {pools.map((pool) => (
         <table key={pool.name} class="cards backends" role="table">
           <caption>
-            {`Pool ${pool.name}: ${count(pool.serving)} of ${count(pool.backends.length)} serving, at least ${count(pool.minimumHealthy)} needed; used by ${pool.rules.join(', ') || 'no rule'}`}
+            {`Pool ${pool.name}: ${words.count(pool.serving)} of ${words.count(pool.backends.length)} serving, at least ${words.count(pool.minimumHealthy)} needed; used by ${pool.rules.join(', ') || 'no rule'}`}
           </caption>
           <thead>
             <tr>
@@ -100,15 +99,15 @@ function Backend(props: { backend: BackendView; nowMs: number; onAsk: (asked: As
           ['Shares', <Shares backend={backend} />],
           [
             'Flows',
-            count(traffic.flowsActive),
-            `${perSecond(traffic.newFlowsPerSecond)} new/s, last ${lastNewFlowAtMs === undefined ? 'never' : clock(lastNewFlowAtMs)}`,
+            words.count(traffic.flowsActive),
+            `${words.si(traffic.newFlowsPerSecond)} new/s, last ${words.ago(lastNewFlowAtMs, nowMs)}`,
           ],
           [
             'Traffic',
-            `→ ${bits(traffic.bitsToBackendPerSecond)}`,
-            `← ${bits(traffic.bitsToClientPerSecond)}`,
+            `→ ${words.bitRate(traffic.bitsToBackendPerSecond)}`,
+            `← ${words.bitRate(traffic.bitsToClientPerSecond)}`,
           ],
-          ['Weight', count(backend.weight), weightText(backend)],
+          ['Weight', words.count(backend.weight), weightText(backend)],
           ['Admin state', backend.adminState, originText(backend)],
         ])}
         <td class="actions">
@@ -136,7 +135,7 @@ function Backend(props: { backend: BackendView; nowMs: number; onAsk: (asked: As
 
 function weightText({ weightOrigin, priority, configuredWeight }: BackendView): string {
   if (weightOrigin === 'configured') return `priority ${priority}`;
-  return `${weightOrigin}, not ${count(configuredWeight)}`;
+  return `${weightOrigin}, not ${words.count(configuredWeight)}`;
 }
 
 function originText({ adminStateOrigin }: BackendView): string {
@@ -153,7 +152,7 @@ function Shares({ backend: { hashShare, realShare } }: { backend: BackendView })
           <span class="bar">
             <span class={`fill ${name}`} style={{ width: `${Math.min(100, share * 100)}%` }} />
           </span>
-          <span>{percent(share)}</span>
+          <span>{words.share(share)}</span>
         </div>
       ))}
     </div>
@@ -177,7 +176,7 @@ function DrainProgress({ drain, nowMs }: { drain: DrainStatus; nowMs: number }) 
           <ul>
             {drain.longest.map(({ id, tuple, openedAtMs, idleMs }) => (
               <li key={id}>
-                {`${tupleText(tuple)}, open for ${duration(nowMs - openedAtMs)}, idle for ${duration(idleMs)}`}
+                {`${words.tupleText(tuple)}, open for ${words.span(nowMs - openedAtMs)}, idle for ${words.span(idleMs)}`}
               </li>
             ))}
           </ul>
@@ -187,28 +186,14 @@ function DrainProgress({ drain, nowMs }: { drain: DrainStatus; nowMs: number }) 
   );
 }
 
-/** All of it as a sentence or two. */
+/** All of it, in sentences. */
 function drainText(drain: DrainStatus, nowMs: number): string {
-  const { tcp, udp } = drain.flows;
-  const last =
-    drain.lastNewFlowAtMs === undefined
-      ? 'It has had no new flow'
-      : `Last new flow ${clock(drain.lastNewFlowAtMs, nowMs)}`;
-  if (drain.phase === 'done') {
-    const rest = tcp + udp === 0 ? 'no flow is left' : `${count(tcp + udp)} flows are left alone`;
-    return `${rest}. It gets no new flows until the drain is cancelled. ${last}.`;
-  }
-  const flows = `${count(tcp + udp)} of ${count(drain.flowsAtStart)} flows left (TCP ${count(tcp)}, UDP ${count(udp)})`;
-  if (drain.phase === 'ending') {
-    return `${flows}. The deadline has passed; they are ended over ${duration(drain.spreadMs)}.`;
-  }
-  const until = (atMs: number): string => `in ${duration(atMs - nowMs)} (${clock(atMs, nowMs)})`;
-  const finish =
-    drain.predictedFinishAtMs === undefined
-      ? 'too few have finished to predict the end'
-      : `likely done ${until(drain.predictedFinishAtMs)}`;
-  const rest = drain.then === 'reset' ? 'is ended' : 'stays';
-  return `${flows}, ${finish}. Deadline ${until(drain.deadlineAtMs)}, then what is left ${rest}. ${last}.`;
+  const { finish, deadline, 'last new': last } = words.drainFacts(drain, nowMs);
+  const next =
+    drain.phase === 'done'
+      ? 'It gets no new flows until the drain is cancelled'
+      : `Finish: ${finish}. Deadline ${deadline}`;
+  return `${words.drainLeft(drain)}. ${next}. Last new flow ${last}.`;
 }
 
 const DURATION = '[0-9]+(ms|s|m|h|d)';
@@ -238,7 +223,7 @@ function DrainDialog({ api, backend, onDone, onClose }: Operation) {
   return (
     <Dialog title={`Drain ${name} of pool ${pool}?`} confirm="Drain" onSubmit={drain} onClose={onClose}>
       <p>
-        {`It gets no new flows from now on. The ${count(backend.traffic.flowsActive)} flows that it has may finish until the deadline.`}
+        {`It gets no new flows from now on. The ${words.count(backend.traffic.flowsActive)} flows that it has may finish until the deadline.`}
       </p>
       <TextField
         label="Deadline (30s, 10m, 2h)"

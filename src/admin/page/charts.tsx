@@ -1,9 +1,10 @@
+import { bitRate, clock, si } from '../../api/words.js';
 import { WINDOW_S, type Series } from './api.js';
-import { bits, clock, perSecond } from './format.js';
 import { h, useEffect, useRef, useState } from './htm-preact.js';
 import uPlot from './uplot.js';
 
 const HEIGHT = 190;
+const UNKNOWN = '–';
 
 interface Line {
   readonly name: string;
@@ -13,7 +14,7 @@ interface Line {
   readonly values: (number | null)[];
 }
 
-type Show = (value: number | null | undefined) => string;
+type Show = (value: number) => string;
 
 /** Throughput and new flows of the last five minutes. Lines differ by dash as well as by colour. */
 export function Charts({ series }: { series: Series }) {
@@ -22,7 +23,7 @@ export function Charts({ series }: { series: Series }) {
     <div class="charts">
       <Chart
         title="Throughput"
-        show={bits}
+        show={bitRate}
         at={at}
         lines={[
           { name: 'to backends', colour: 'accent', values: toBackend },
@@ -31,7 +32,7 @@ export function Charts({ series }: { series: Series }) {
       />
       <Chart
         title="New flows per second"
-        show={perSecond}
+        show={si}
         at={at}
         lines={[{ name: 'new flows', colour: 'good', values: newFlows }]}
       />
@@ -77,7 +78,11 @@ function Chart(props: { title: string; show: Show; at: number[]; lines: readonly
 
   const index = pointed ?? at.length - 1;
   const seconds = at[index];
-  const values = lines.map((line) => `${line.name} ${show(line.values[index])}`).join(', ');
+  const shown = ({ values }: Line): string => {
+    const value = values[index] ?? undefined;
+    return value === undefined ? UNKNOWN : show(value);
+  };
+  const values = lines.map((line) => `${line.name} ${shown(line)}`).join(', ');
   return (
     <figure>
       <figcaption>
@@ -93,7 +98,7 @@ function Chart(props: { title: string; show: Show; at: number[]; lines: readonly
                   style={{ stroke: `var(--${line.colour})` }}
                 />
               </svg>
-              {line.name} <strong>{show(line.values[index])}</strong>
+              {line.name} <strong>{shown(line)}</strong>
             </span>
           ))}
           <time>{seconds === undefined ? '' : clock(seconds * 1000)}</time>

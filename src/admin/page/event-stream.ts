@@ -1,5 +1,6 @@
 // Server-sent events over fetch: with the token, and resumed by Last-Event-ID.
 
+import { eventData } from '../../api/client.js';
 import type { FeedEvent } from '../../api/views.js';
 
 /** Nothing, not even a heartbeat (every 15 s), for so long: the stream is dead. */
@@ -8,44 +9,6 @@ const FIRST_RETRY_MS = 500;
 const LONGEST_RETRY_MS = 10_000;
 /** The longest that a timer can run. */
 const FOREVER_MS = 2 ** 31 - 1;
-
-export interface Message {
-  readonly id: string | undefined;
-  readonly type: string;
-  readonly data: string;
-}
-
-/** Parses text/event-stream (HTML standard, section 9.2.6) as it comes, in pieces cut anywhere. */
-export function createEventParser(onMessage: (message: Message) => void): (piece: string) => void {
-  let rest = '';
-  let data: string[] = [];
-  let id: string | undefined;
-  let type = 'message';
-
-  function line(text: string): void {
-    if (text === '') {
-      if (data.length > 0) onMessage({ id, type, data: data.join('\n') });
-      data = [];
-      type = 'message';
-      return;
-    }
-    const colon = text.indexOf(':');
-    if (colon === 0) return;
-    const field = colon < 0 ? text : text.slice(0, colon);
-    const value = colon < 0 ? '' : text.slice(colon + 1).replace(/^ /, '');
-    if (field === 'data') data.push(value);
-    else if (field === 'id') id = value;
-    else if (field === 'event') type = value;
-  }
-
-  return (piece) => {
-    rest += piece;
-    // A carriage return at the very end may be half of a line end.
-    const lines = rest.split(/\r\n|\n|\r(?!$)/);
-    rest = lines.pop() ?? '';
-    lines.forEach(line);
-  };
-}
 
 export type StreamState =
   | { readonly kind: 'connecting' | 'live' | 'resting' }
@@ -75,7 +38,7 @@ export function followEvents(options: {
   readonly signal: AbortSignal;
 }): EventFollower {
   const { open, onEvent, onState, signal } = options;
-  let lastId: string | undefined;
+  let lastId: number | undefined;
   let connection = new AbortController();
   let wake = (): void => undefined;
   let resting = false;
@@ -97,16 +60,9 @@ export function followEvents(options: {
 
   async function once(): Promise<void> {
     connection = new AbortController();
-    let watchdog = setTimeout(() => connection.abort(), SILENCE_MS);
-    try {
-      const response = await (lastId === undefined
-        ? open('v1/events?since=0', {}, connection.signal)
-        : open('v1/events', { 'last-event-id': lastId }, connection.signal));
-      onState({ kind: 'live' });
-      const parse = createEventParser(({ id, data }) => {
-        lastId = id ?? lastId;
-        onEvent(JSON.parse(data) as FeedEvent);
-      });
+    const watch = () => setTimeout(() => connection.abort(), SILENCE_MS);
+    let watchdog = watch();
+    async function* pieces(response: Response): AsyncGenerator<string> {
       const body: ReadableStream<Uint8Array> | null = response.body;
       const reader = body?.getReader();
       const decoder = new TextDecoder();
@@ -114,8 +70,19 @@ export function followEvents(options: {
         const { done, value } = (await reader?.read()) ?? { done: true };
         if (done) return;
         clearTimeout(watchdog);
-        watchdog = setTimeout(() => connection.abort(), SILENCE_MS);
-        parse(decoder.decode(value, { stream: true }));
+        watchdog = watch();
+        yield decoder.decode(value, { stream: true });
+      }
+    }
+    try {
+      const response = await (lastId === undefined
+        ? open('v1/events?since=0', {}, connection.signal)
+        : open('v1/events', { 'last-event-id': String(lastId) }, connection.signal));
+      onState({ kind: 'live' });
+      for await (const data of eventData(pieces(response))) {
+        const event = JSON.parse(data) as FeedEvent;
+        lastId = event.id;
+        onEvent(event);
       }
     } finally {
       clearTimeout(watchdog);

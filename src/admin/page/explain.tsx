@@ -1,8 +1,7 @@
 import type { Request } from '../../api/contract.js';
 import type { LiveExplanation } from '../../api/views.js';
+import * as words from '../../api/words.js';
 import type { ApiError, PageApi } from './api.js';
-import { candidateText, factsOf, flowFacts, routeOf, type Fact } from './explanation.js';
-import { bytes, percent } from './format.js';
 import { h, useLayoutEffect, useRef, useState } from './htm-preact.js';
 import { Select, TextField } from './widgets.js';
 
@@ -96,37 +95,37 @@ export function Explain(props: {
   );
 }
 
+/** Names of the nodes of the picture that the flow passes. */
+function routeOf({ rule, result, flow }: LiveExplanation): readonly string[] {
+  if (rule === undefined) return [];
+  const backend = flow?.backendId ?? (result.kind === 'picked' ? result.backendId : undefined);
+  const nodes = [`frontend:${rule.frontend}`, `rule:${rule.name}`, `pool:${rule.backendPool}`];
+  return backend === undefined ? nodes : [...nodes, `backend:${backend}`];
+}
+
 function Details({ explanation, nowMs }: { explanation: LiveExplanation; nowMs: number }) {
   const { flow, key, candidates } = explanation;
+  const { rule, hash, behaviour } = words.explanationRows(explanation);
+  const fields = key?.fields.map(({ name, value, hex }) => [name, `${value} (${hex})`] as const) ?? [];
   return (
     <div class="details">
-      {flow !== undefined && (
-        <Facts
-          title="The live flow"
-          facts={[
-            ...flowFacts(flow, nowMs),
-            ['Bytes', `→ ${bytes(flow.bytesToBackend)}, ← ${bytes(flow.bytesToClient)}`],
-          ]}
-        />
-      )}
-      <Facts title="How it was decided" facts={factsOf(explanation)} />
-      {key !== undefined && (
-        <Facts
-          title="Fields that are hashed"
-          facts={key.fields.map(({ name, value, hex }) => [name, `${value} (${hex})`])}
-        />
-      )}
+      <Facts title="How it was decided" facts={{ ...rule, ...hash }} />
+      <Facts title="The flow" facts={{ 'Live flow': flow && words.flowTexts(flow, nowMs), ...behaviour }} />
+      {fields.length > 0 && <Facts title="Fields that are hashed" facts={Object.fromEntries(fields)} />}
       {candidates.length > 0 && (
         <section>
           <h3>Candidates</h3>
           <ul class="candidates">
-            {candidates.map((one) => (
-              <li key={one.id} class={one.chosen ? 'chosen' : ''}>
-                <strong>{one.name}</strong>
-                {` ${one.address}, share ${percent(one.share)}, weight ${one.effectiveWeight}, probe ${one.health}, admin ${one.adminState}`}
-                <em>{candidateText(one)}</em>
-              </li>
-            ))}
+            {candidates.map((one) => {
+              const { facts, verdict } = words.candidateTexts(one, explanation.rule?.probe);
+              return (
+                <li key={one.id} class={one.chosen ? 'chosen' : ''}>
+                  <strong>{one.name}</strong>
+                  {` ${one.address}, ${facts.join(', ')}`}
+                  <em>{verdict}</em>
+                </li>
+              );
+            })}
           </ul>
         </section>
       )}
@@ -134,15 +133,19 @@ function Details({ explanation, nowMs }: { explanation: LiveExplanation; nowMs: 
   );
 }
 
-function Facts({ title, facts }: { title: string; facts: readonly Fact[] }) {
+function Facts({ title, facts }: { title: string; facts: Readonly<Record<string, words.Texts>> }) {
   return (
     <section>
       <h3>{title}</h3>
       <dl class="facts-list">
-        {facts.map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
+        {words.textRows(facts).map(([label, texts]) => (
+          <div key={label}>
+            <dt>{label}</dt>
+            <dd>
+              {texts.map((text) => (
+                <p key={text}>{text}</p>
+              ))}
+            </dd>
           </div>
         ))}
       </dl>

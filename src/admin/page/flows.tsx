@@ -1,9 +1,8 @@
 import type { Request } from '../../api/contract.js';
 import type { BackendPoolView, FlowList, FlowView, RuleView } from '../../api/views.js';
+import { REASONS, bitRate, bytes, clientOf, count, frontendOf, span } from '../../api/words.js';
 import { repeat, type ApiError, type PageApi } from './api.js';
 import type { AskedTuple } from './explain.js';
-import { REASONS } from './explanation.js';
-import { bits, bytes, count, duration, endpoint } from './format.js';
 import { h, useEffect, useMemo, useRef, useState } from './htm-preact.js';
 import { Button, Select, TextField, cells } from './widgets.js';
 
@@ -97,7 +96,7 @@ export function Flows(props: {
       </form>
       <p class="hint">
         {list.error === undefined ? (
-          `${count(list.flows?.length)} shown of ${count(list.matched)} that match`
+          `${count(list.flows?.length ?? 0)} shown of ${count(list.matched ?? 0)} that match`
         ) : (
           <span class="failure" role="alert">
             {list.error.text}
@@ -167,8 +166,9 @@ function Flow(props: {
 }) {
   const { flow, backend, nowMs, onExplain } = props;
   const { protocol } = flow.tuple;
-  const source = endpoint(flow.tuple.source, flow.tuple.sourcePort);
-  const destination = endpoint(flow.tuple.destination, flow.tuple.destinationPort);
+  const source = clientOf(flow.tuple);
+  const destination = frontendOf(flow.tuple);
+  const rate = flow.bitsPerSecond === undefined ? '–' : bitRate(flow.bitsPerSecond);
   return (
     <tr>
       <th scope="row">
@@ -179,10 +179,10 @@ function Flow(props: {
         ['Backend', backend, flow.backendEndpoint],
         ['State', flow.state],
         ['Reason', flow.reason, undefined, REASONS[flow.reason]],
-        ['Age', duration(nowMs - flow.openedAtMs)],
-        ['Idle', duration(flow.idleMs)],
+        ['Age', span(nowMs - flow.openedAtMs)],
+        ['Idle', span(flow.idleMs)],
         ['Bytes', `→ ${bytes(flow.bytesToBackend)}`, `← ${bytes(flow.bytesToClient)}`],
-        ['Rate', bits(flow.bitsPerSecond), undefined, 'Known while the list is sorted by rate'],
+        ['Rate', rate, undefined, 'Known while the list is sorted by rate'],
       ])}
       <td class="actions">
         <Button

@@ -1,8 +1,7 @@
 // How backends are, in shapes and words.
 
 import type { BackendView, ProbeView } from '../../api/views.js';
-import { exclusionText } from './explanation.js';
-import { clock, count, duration } from './format.js';
+import { EXCLUSIONS, clock, count, span } from '../../api/words.js';
 import { h } from './htm-preact.js';
 
 const SHAPES = {
@@ -29,6 +28,12 @@ export function conditionOf({ serving, drain, exclusion }: BackendView) {
   if (drain !== undefined || exclusion === 'draining') return 'draining';
   if (exclusion === 'standby') return 'standby';
   return exclusion === 'probe-unknown' || exclusion === 'weight-zero' ? 'waiting' : 'down';
+}
+
+/** Why a backend gets no new flows; undefined where it does. */
+export function exclusionText({ serving, exclusion }: BackendView): string | undefined {
+  if (serving) return undefined;
+  return exclusion === undefined ? 'not known why' : EXCLUSIONS[exclusion];
 }
 
 /** "serving", or why not. */
@@ -90,6 +95,6 @@ function probeText({ last, consecutiveSuccesses, consecutiveFailures, heldForMs 
       ? 'No verdict yet.'
       : `Last: ${last.verdict}, ${last.evidence}, in ${Math.round(last.durationMs)} ms.`;
   const row = `${count(consecutiveSuccesses)} good and ${count(consecutiveFailures)} bad in a row.`;
-  const held = heldForMs === undefined ? '' : `Flaps: held down for another ${duration(heldForMs)}.`;
+  const held = heldForMs === undefined ? '' : `Flaps: held down for another ${span(heldForMs)}.`;
   return `${verdict} ${row} ${held}`;
 }

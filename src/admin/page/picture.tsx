@@ -1,6 +1,6 @@
 import type { BackendPoolView, BackendView, FrontendView, RuleView, StatusView } from '../../api/views.js';
+import { bitRate, count, si } from '../../api/words.js';
 import type { Live } from './api.js';
-import { bits, count, perSecond } from './format.js';
 import { Condition, HealthHistory, conditionOf, conditionText } from './health.js';
 import { h, useEffect, useLayoutEffect, useRef, useState, type Child } from './htm-preact.js';
 
@@ -129,7 +129,7 @@ function Node(props: { id: string; name: string; lines: readonly string[]; rate:
 function Rates({ rate }: { rate: Rate }) {
   return (
     <span class="rates">
-      {bits(rate.bits)} · {perSecond(rate.newFlows)} new/s
+      {bitRate(rate.bits)} · {si(rate.newFlows)} new/s
     </span>
   );
 }

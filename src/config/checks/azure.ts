@@ -1,5 +1,6 @@
 import { cidrContains, isWildcard, parseCidr, type Cidr, type IpAddress } from '../../model/address.js';
-import { formatDuration, type Rule } from '../../model/configuration.js';
+import type { Rule } from '../../model/configuration.js';
+import { formatDuration } from '../../model/duration.js';
 import { portSetContains } from '../../model/ports.js';
 import { shiftPorts, type Draft } from '../resolve.js';
 import {

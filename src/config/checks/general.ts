@@ -1,5 +1,6 @@
 import { formatEndpoint, isLoopback, type Protocol } from '../../model/address.js';
-import { FLOW_TRIGGERS, formatDuration, type BackendPool, type Rule } from '../../model/configuration.js';
+import { FLOW_TRIGGERS, type BackendPool, type Rule } from '../../model/configuration.js';
+import { formatDuration } from '../../model/duration.js';
 import { intersectPorts, parsePortSet, portSetSize, unionPorts, type PortSet } from '../../model/ports.js';
 import { isName } from '../fields.js';
 import type { ListName } from '../read.js';

@@ -1,5 +1,6 @@
 import { cidrsOverlap, compareAddresses, isWildcard } from '../../model/address.js';
-import { formatDuration, type Rule } from '../../model/configuration.js';
+import type { Rule } from '../../model/configuration.js';
+import { formatDuration } from '../../model/duration.js';
 import { isFloating, type Draft } from '../resolve.js';
 import type { KernelInput } from '../schema.js';
 import {

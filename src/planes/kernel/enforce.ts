@@ -5,6 +5,7 @@ import { NO_RULE } from '../../selection/rule-ports.js';
 import {
   copied,
   markFilter,
+  protocolOf,
   type Conntrack,
   type ConntrackEntry,
   type EntryFilter,
@@ -121,31 +122,21 @@ export class FlowFinder {
 
   /** Flows of protocols without ports, whichever there are. */
   async otherFilters(some: readonly Eviction[]): Promise<readonly EntryFilter[]> {
-    const filters: EntryFilter[] = [];
-    for (const eviction of some) {
-      if (eviction.protocol === 'tcp' || !eviction.rule.rule.haPorts) continue;
-      const match = matchOf(eviction);
-      const protocols = new Set((await this.#list(match)).map(({ protocol }) => protocol));
-      for (const protocol of protocols) {
-        if (nameOf(protocol) === undefined) filters.push(['-p', String(protocol), ...match]);
-      }
-    }
-    return filters;
+    const wanted = some.filter(({ protocol, rule }) => protocol !== 'tcp' && rule.rule.haPorts);
+    return this.#filters(wanted.map(matchOf), (entry, match) =>
+      protocolOf(entry) === undefined ? ['-p', String(entry.protocol), ...match] : undefined,
+    );
   }
 
   /** Flows to which no rule belongs any more. Their next packet meets what there is for packets of no flow. */
   async rulelessFilters(program: KernelProgram): Promise<readonly EntryFilter[]> {
-    const filters = new Map<string, EntryFilter>();
-    for (const match of instanceFilters(program.instance)) {
-      for (const entry of await this.#list(match)) {
-        if (ownerOf(entry, program) !== NO_RULE) continue;
-        const { destination, destinationPort } = entry.original;
-        const ends = ['--orig-dst', copied(destination), '--orig-port-dst', String(destinationPort)];
-        const name = nameOf(entry.protocol) ?? '';
-        filters.set(`${name} ${ends.join(' ')}`, ['-p', name, ...match, ...ends]);
-      }
-    }
-    return [...filters.values()];
+    return this.#filters(instanceFilters(program.instance), (entry, match) => {
+      const protocol = protocolOf(entry);
+      if (protocol === undefined || ownerOf(entry, program) !== NO_RULE) return undefined;
+      const { destination, destinationPort } = entry.original;
+      const ends = ['--orig-dst', copied(destination), '--orig-port-dst', String(destinationPort)];
+      return ['-p', protocol, ...match, ...ends];
+    });
   }
 
   /** Clients that have flows of that kind. */
@@ -169,11 +160,26 @@ export class FlowFinder {
     match: EntryFilter,
     program: KernelProgram,
   ): Promise<readonly EntryFilter[]> {
-    const ports = new Set<number>();
-    for (const entry of await this.#list(match)) {
-      if (ownerOf(entry, program) === rule.index) ports.add(entry.original.destinationPort);
+    return this.#filters([match], (entry) =>
+      ownerOf(entry, program) === rule.index
+        ? [...match, '--orig-port-dst', String(entry.original.destinationPort)]
+        : undefined,
+    );
+  }
+
+  /** The filters of the entries that match, each once. */
+  async #filters(
+    matches: readonly EntryFilter[],
+    filterOf: (entry: ConntrackEntry, match: EntryFilter) => EntryFilter | undefined,
+  ): Promise<readonly EntryFilter[]> {
+    const filters = new Map<string, EntryFilter>();
+    for (const match of matches) {
+      for (const entry of await this.#list(match)) {
+        const filter = filterOf(entry, match);
+        if (filter !== undefined) filters.set(filter.join(' '), filter);
+      }
     }
-    return Array.from(ports, (port) => [...match, '--orig-port-dst', String(port)]);
+    return [...filters.values()];
   }
 
   async #list(filter: EntryFilter): Promise<readonly ConntrackEntry[]> {
@@ -207,16 +213,12 @@ function isShared(
   );
 }
 
-function nameOf(protocol: number): Protocol | undefined {
-  return protocol === 6 ? 'tcp' : protocol === 17 ? 'udp' : undefined;
-}
-
 /** Index of the rule that now has the port to which a flow was opened, or NO_RULE; undefined: neither TCP nor UDP. */
-function ownerOf({ protocol, original }: ConntrackEntry, { rulePorts }: KernelProgram): number | undefined {
-  const name = nameOf(protocol);
-  const destination = parseIpAddress(original.destination);
-  if (name === undefined || destination === undefined) return undefined;
-  return rulePorts.ownerOf(name, destination, original.destinationPort);
+function ownerOf(entry: ConntrackEntry, { rulePorts }: KernelProgram): number | undefined {
+  const protocol = protocolOf(entry);
+  const destination = parseIpAddress(entry.original.destination);
+  if (protocol === undefined || destination === undefined) return undefined;
+  return rulePorts.ownerOf(protocol, destination, entry.original.destinationPort);
 }
 
 /** As good as random, and the same for the same client: the order in which a drain ends flows. */

@@ -1,3 +1,4 @@
+import { PROTOCOLS, PROTOCOL_NUMBER, type Protocol } from '../../model/address.js';
 import type { BalancerError } from '../../model/errors.js';
 import type { FlowOrigin, OriginFeed } from '../../model/flow.js';
 import { Backoff } from '../../runtime/backoff.js';
@@ -39,6 +40,11 @@ export interface ConntrackEntry {
   readonly id: number;
   /** Since its last packet; absent: it follows from the time that is left. */
   readonly idleMs?: number;
+}
+
+/** Undefined: neither TCP nor UDP. */
+export function protocolOf({ protocol }: Pick<ConntrackEntry, 'protocol'>): Protocol | undefined {
+  return PROTOCOLS.find((one) => PROTOCOL_NUMBER[one] === protocol);
 }
 
 type Mutable<T> = { -readonly [Key in keyof T]: T[Key] };

@@ -1,5 +1,4 @@
-import { spawn, type ChildProcessByStdio } from 'node:child_process';
-import type { Readable, Writable } from 'node:stream';
+import { execFile, spawn, type ExecFileException } from 'node:child_process';
 import { BalancerError, errorCode, errorMessage, type ErrorCode } from '../../model/errors.js';
 
 /** A transaction of some millions of elements takes less. */
@@ -7,7 +6,6 @@ const DEFAULT_TIMEOUT_MS = 10_000;
 
 /** More output than that ends the tool: the listing of a table with a million elements has 40 MB. */
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
-const MAX_COMPLAINT_BYTES = 64 * 1024;
 
 /** Lets a child end with this process, however that ends: prctl(2), PR_SET_PDEATHSIG. Part of util-linux. */
 const END_WITH_PARENT = ['setpriv', '--pdeathsig', 'KILL', '--'];
@@ -32,39 +30,29 @@ export function systemTools({ namespace }: SystemToolsOptions = {}): Tools {
   };
 }
 
-async function runTool(command: readonly string[], options: RunOptions): Promise<ToolOutcome> {
+function runTool(
+  [program = '', ...args]: readonly string[],
+  { input = '', timeoutMs = DEFAULT_TIMEOUT_MS }: RunOptions,
+): Promise<ToolOutcome> {
+  const limits = { timeout: timeoutMs, killSignal: 'SIGKILL', maxBuffer: MAX_OUTPUT_BYTES } as const;
   return new Promise((resolve) => {
-    const child = start(command);
-    const output = new BoundedText(MAX_OUTPUT_BYTES);
-    const complaints = new BoundedText(MAX_COMPLAINT_BYTES);
-    let failure: string | undefined;
-    const kill = (why: string): void => {
-      failure ??= why;
-      child.kill('SIGKILL');
-    };
-    const timer = setTimeout(() => kill('timeout'), options.timeoutMs ?? DEFAULT_TIMEOUT_MS);
-    const end = (exitCode: number | undefined): void => {
-      clearTimeout(timer);
-      const ended = { stdout: output.text(), stderr: complaints.text() };
-      resolve(failure === undefined ? { exitCode, ...ended } : { exitCode: undefined, ...ended, failure });
-    };
-    child.stdout.on('data', (chunk: Buffer) => {
-      if (!output.add(chunk)) kill(`more than ${MAX_OUTPUT_BYTES} bytes of output`);
-    });
-    child.stderr.on('data', (chunk: Buffer) => complaints.add(chunk));
-    child.once('error', (error) => {
-      failure ??= errorCode(error) ?? errorMessage(error);
-      if (child.pid === undefined) end(undefined);
-    });
-    child.once('close', (code, signal) => {
-      if (child.pid === undefined) return;
-      if (signal !== null) failure ??= `signal ${signal}`;
-      end(code ?? undefined);
+    const child = execFile(program, args, { ...limits, env: environment() }, (error, stdout, stderr) => {
+      const failure = error === null ? undefined : failureOf(error);
+      if (failure === undefined) resolve({ exitCode: Number(error?.code ?? 0), stdout, stderr });
+      else resolve({ exitCode: undefined, stdout, stderr, failure });
     });
     // A tool that ends before it has read everything says why on its standard error.
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(options.input ?? '');
+    child.stdin?.on('error', () => undefined);
+    child.stdin?.end(input);
   });
+}
+
+/** Why a tool did not run to its end; undefined: it did, with another exit code than 0. */
+function failureOf({ code, killed, signal }: ExecFileException): string | undefined {
+  if (code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER') return `more than ${MAX_OUTPUT_BYTES} bytes of output`;
+  if (typeof code === 'string') return code;
+  if (killed === true) return 'timeout';
+  return typeof signal === 'string' ? `signal ${signal}` : undefined;
 }
 
 function followTool(command: readonly string[], follower: Follower): () => void {
@@ -83,15 +71,14 @@ function followTool(command: readonly string[], follower: Follower): () => void 
     line: readonly string[],
     onEnd: (evidence: string, neverRan: boolean) => void,
   ): () => void {
-    const child = start(line);
+    const [program = '', ...args] = line;
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: environment() });
     const lines = new LineSplitter();
     const complaints = new LineSplitter();
     let evidence: string | undefined;
     const end = (text: string, neverRan: boolean): void => {
       if (!stopped) onEnd(text, neverRan);
     };
-    child.stdin.on('error', () => undefined);
-    child.stdin.end();
     child.stdout.on('data', (chunk: Buffer) => {
       const batch = lines.push(chunk);
       if (batch.length > 0 && !stopped) follower.onLines(batch);
@@ -114,32 +101,9 @@ function followTool(command: readonly string[], follower: Follower): () => void 
   }
 }
 
-function start(command: readonly string[]): ChildProcessByStdio<Writable, Readable, Readable> {
-  const [program = '', ...args] = command;
-  // Messages are matched: they must not be translated.
-  return spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env: { ...process.env, LC_ALL: 'C' } });
-}
-
-class BoundedText {
-  readonly #maxBytes: number;
-  readonly #chunks: Buffer[] = [];
-  #bytes = 0;
-
-  constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes;
-  }
-
-  /** False: it is more than fits, and was left out. */
-  add(chunk: Buffer): boolean {
-    if (this.#bytes + chunk.length > this.#maxBytes) return false;
-    this.#bytes += chunk.length;
-    this.#chunks.push(chunk);
-    return true;
-  }
-
-  text(): string {
-    return Buffer.concat(this.#chunks).toString();
-  }
+/** Messages are matched: they must not be translated. */
+function environment(): NodeJS.ProcessEnv {
+  return { ...process.env, LC_ALL: 'C' };
 }
 
 /** The kernel's own command-line tools, and what asks the way. */

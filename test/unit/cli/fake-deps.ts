@@ -1,3 +1,4 @@
+import type { DoctorMachine } from '../../../src/doctor/machine.js';
 import type { CliDeps, ProcessSignal, StartedBalancer } from '../../../src/cli/deps.js';
 import { runCli } from '../../../src/cli/program.js';
 import { parseConfiguration, type ParseResult } from '../../../src/config/load.js';
@@ -185,7 +186,7 @@ export class FakeDeps implements CliDeps {
   };
 
   /** A machine without anything. */
-  doctor: CliDeps['doctor'] = {
+  machine: DoctorMachine = {
     monotonicMs: () => 0,
     run: () => Promise.resolve({ exitCode: undefined, stdout: '', stderr: '', failure: 'ENOENT' }),
     readText: () => Promise.resolve(undefined),
@@ -193,6 +194,7 @@ export class FakeDeps implements CliDeps {
     wrongSettings: () => Promise.resolve([]),
     refusal: () => Promise.resolve(undefined),
   };
+  readonly doctor: CliDeps['doctor'] = () => Promise.resolve(this.machine);
 
   closeOutput(): void {
     for (const listener of [...this.#outputListeners]) listener();

@@ -1,13 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import {
-  durationText,
-  parseAdminState,
-  parseBackendRef,
-  parseWeight,
-  share,
-  wholeNumber,
-} from '../../../src/cli/command.js';
+import { durationText, parseBackendRef, share, wholeNumber } from '../../../src/cli/command.js';
 
 const usage = { code: 'LB_USAGE', source: 'usage' };
 
@@ -40,13 +33,4 @@ test('wholeNumber() holds its bounds', () => {
   assert.equal(parse('1000'), 1000);
   for (const text of ['0', '1001', '1.5', '-1', '1e2', ''])
     assert.throws(() => parse(text), /1 to 1000/, text);
-});
-
-test('parseWeight() and parseAdminState() take what the API takes', () => {
-  assert.equal(parseWeight('0'), 0);
-  assert.equal(parseWeight('256'), 256);
-  assert.equal(parseWeight('configured'), 'configured');
-  for (const text of ['257', '-1', '1.5', 'many', '']) assert.throws(() => parseWeight(text), usage, text);
-  for (const text of ['none', 'up', 'down', 'configured']) assert.equal(parseAdminState(text), text);
-  assert.throws(() => parseAdminState('off'), usage);
 });

@@ -170,8 +170,8 @@ const OTHER = { ...THREE, rules: [{ ...THREE.rules[0], name: 'ha-ports' }] };
 
 const RUNNING = new BalancerError('It runs', { code: 'LB_INSTANCE_RUNNING', source: 'system' });
 const connectTo = (open: number) => (deps: FakeDeps) => {
-  deps.doctor = {
-    ...deps.doctor,
+  deps.machine = {
+    ...deps.machine,
     connect: ({ port }) => Promise.resolve(port === open ? 'connected' : 'silence'),
   };
 };

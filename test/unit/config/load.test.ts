@@ -4,8 +4,7 @@ import { describe, it } from 'node:test';
 import { loadConfiguration, loadConfigurationText, parseConfiguration } from '../../../src/config/load.js';
 import { systemFiles, type Files } from '../../../src/runtime/files.js';
 import { ConfigFile } from '../../support/config-file.js';
-import { example, parse } from '../../support/example.js';
-import { briefly } from './findings-table.js';
+import { briefly, example, parse } from '../../support/example.js';
 
 const PEM = '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n';
 
@@ -97,4 +96,15 @@ describe('load', () => {
     assert.ok(parseConfiguration(text).ok);
     assert.ok(performance.now() - startedMs < 30_000);
   });
+});
+
+it('parseConfiguration() sorts errors first, then by place', () => {
+  const { findings } = parse(example({ rule: { probe: undefined }, seed: -1, tableSize: 1 }));
+  assert.deepEqual(findings.map(briefly), [
+    'error LB_VALUE seed',
+    'error LB_VALUE tableSize',
+    'warning V12 rules[0]',
+    'note LB_UNUSED probes[0]',
+  ]);
+  assert.ok(findings.every(({ line = 0 }) => line >= 1));
 });

@@ -348,3 +348,14 @@ describe('resolve', () => {
     assert.deepEqual(raw, before);
   });
 });
+
+it('parseConfiguration() takes what is written in the flow policy over the preset', () => {
+  const flowPolicy = { preset: 'firewall', probeDown: { tcp: 'persist' }, removed: 'drop', idle: 'drop' };
+  assert.deepEqual(configurationOf(example({ rule: { flowPolicy } })).rules[0]?.flowPolicy, {
+    'probe-down': { tcp: 'persist', udp: 'rebalance' },
+    'admin-down': { tcp: 'reset', udp: 'rebalance' },
+    removed: { tcp: 'drop', udp: 'drop' },
+    'drain-deadline': { tcp: 'reset', udp: 'rebalance' },
+    idle: { tcp: 'drop', udp: 'drop' },
+  });
+});

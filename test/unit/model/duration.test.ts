@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { formatDuration, parseDuration } from '../../../src/model/configuration.js';
+import { formatDuration, parseDuration } from '../../../src/model/duration.js';
 
 describe('duration', () => {
   const good: readonly (readonly [string, number])[] = [

@@ -256,8 +256,9 @@ describe('replay() over restarts', () => {
   test('forgets epochs that are long past, not those of now', async () => {
     const log = recorder();
     const tuple = { ...aTuple('192.0.2.7:40000', '198.51.100.1:443'), source: fromBytes([192, 0, 2, 7]) };
+    const configuration = settings();
     for (let revision = 0; revision < 1100; revision++) {
-      log.epoch(settings(), revision % 2 === 0 ? {} : { [ONE]: 'down' });
+      log.epoch(configuration, revision % 2 === 0 ? {} : { [ONE]: 'down' });
       log.place(tuple);
     }
     log.log({ tuple, rule: 'ha-ports', backendId: ONE, reason: 'hash', epoch: 3 });

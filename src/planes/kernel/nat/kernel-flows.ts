@@ -1,12 +1,18 @@
 import { EventQueue } from '../../../flows/event-queue.js';
 import type { TrafficTotals } from '../../../flows/flow.js';
 import { Traffic } from '../../../flows/traffic.js';
-import { formatEndpoint, ipAddress, type FiveTuple, type Protocol } from '../../../model/address.js';
+import {
+  PROTOCOL_NUMBER,
+  formatEndpoint,
+  ipAddress,
+  type FiveTuple,
+  type Protocol,
+} from '../../../model/address.js';
 import type { Configuration, Limits } from '../../../model/configuration.js';
 import type { PlaneEvent } from '../../../model/events.js';
 import type { FlowEndReason, FlowRecord, FlowState } from '../../../model/flow.js';
 import type { ForwardingState } from '../../../model/forwarding.js';
-import type { Clock } from '../../../runtime/clock.js';
+import { inTime, type Clock } from '../../../runtime/clock.js';
 import type { Files } from '../../../runtime/files.js';
 import type { Picker } from '../../../selection/picker.js';
 import type { FlowPage, FlowQuery, OtherFlowCount, PlaneCounters } from '../../contract.js';
@@ -14,6 +20,7 @@ import {
   Conntrack,
   copied,
   markFilter,
+  protocolOf,
   type ConntrackEntry,
   type EntrySource,
 } from '../../netfilter/conntrack.js';
@@ -23,18 +30,15 @@ import { ConntrackUse, missingAccounts } from '../machine.js';
 import { INSTANCE_MASK, markTag, type KernelProgram } from '../program.js';
 import { Placements, type EndingFlows, type Placement } from './placements.js';
 
-/** IANA numbers. */
-const [TCP, UDP] = [6, 17];
-
 /** A flow that is counted: its totals, and the last listing that had it or that began before it. */
-interface Counted<Totals> {
-  totals: Totals;
+interface CountedFlow {
+  totals: TrafficTotals | OtherTotals;
   round: number;
 }
 
 /** A flow of TCP or UDP that is listed as well. */
-interface TrackedFlow extends Counted<TrafficTotals> {
-  readonly key: number;
+interface TrackedFlow extends CountedFlow {
+  totals: TrafficTotals;
   /** Unique in the process, and growing. */
   readonly id: number;
   /** Text: an address object for each flow would take most of the memory. */
@@ -59,6 +63,7 @@ interface TrackedFlow extends Counted<TrafficTotals> {
   packetsToClient: number;
 }
 
+/** Of flows without ports, which are never listed: a flow has ports, as it is shown. */
 type OtherTotals = { -readonly [Key in keyof OtherFlowCount]: OtherFlowCount[Key] };
 
 /** How a flow came to be known. `adopted`: it was there before this process. `missed`: its beginning was not reported. */
@@ -98,13 +103,11 @@ export class ConntrackFlows {
   readonly #refresh: Refresh;
   readonly #traffic = new Traffic();
   /** By key, in the order in which they came: pages are read by id while others come and go. */
-  readonly #flows = new Map<number, TrackedFlow>();
-  /** Flows above the limits. */
-  readonly #unlisted = new Map<number, Counted<TrafficTotals>>();
-  /** Flows of protocols without ports: a flow has ports, as it is shown. */
-  readonly #others = new Map<number, Counted<OtherTotals>>();
+  readonly #flows = new Map<number, CountedFlow>();
   readonly #otherTotals = new Map<string, OtherTotals>();
   readonly #listed: Record<Protocol, number> = { tcp: 0, udp: 0 };
+  /** Flows of TCP and UDP above the limits. */
+  #unlisted = 0;
   #source: EntrySource | undefined;
   #program: KernelProgram | undefined;
   #limits: Limits | undefined;
@@ -170,7 +173,7 @@ export class ConntrackFlows {
     const flows: FlowRecord[] = [];
     const { after = 0 } = query;
     for (const flow of this.#flows.values()) {
-      if (flow.id < after || !matchesQuery(flow, query)) continue;
+      if (!isListed(flow) || flow.id < after || !matchesQuery(flow, query)) continue;
       if (flows.length === query.limit) return { flows, next: flow.id };
       flows.push(this.#record(flow));
     }
@@ -201,7 +204,7 @@ export class ConntrackFlows {
       kernelFlows: {
         ...(conntrack && { conntrack }),
         otherFlows: Array.from(this.#otherTotals.values(), (totals) => ({ ...totals })),
-        unlisted: this.#unlisted.size,
+        unlisted: this.#unlisted,
         gaps: this.#gaps,
       },
     };
@@ -209,7 +212,7 @@ export class ConntrackFlows {
 
   /** Live flows of TCP and UDP. */
   count(): number {
-    return this.#flows.size + this.#unlisted.size;
+    return this.#listed.tcp + this.#listed.udp + this.#unlisted;
   }
 
   /** Entries with that mark, of any protocol, as conntrack has them now; undefined: it could not be found out. */
@@ -272,12 +275,7 @@ export class ConntrackFlows {
 
   async #refreshed(): Promise<void> {
     if (this.#source === undefined) return;
-    let cancel = (): void => undefined;
-    const patience = new Promise<void>((resolve) => {
-      cancel = this.#deps.clock.setTimer(PATIENCE_MS, resolve);
-    });
-    await Promise.race([this.#refresh.soon(), patience]);
-    cancel();
+    await inTime(this.#refresh.soon(), PATIENCE_MS, this.#deps.clock).catch(() => undefined);
   }
 
   /** Whether all flows could be listed. */
@@ -304,56 +302,52 @@ export class ConntrackFlows {
     const isFollowed = this.#feed !== undefined && this.#source?.follow !== undefined;
     const oldest = isFollowed ? this.#round - 1 : this.#round;
     let isMissing = false;
-    for (const flow of this.#flows.values()) {
-      if (flow.round < oldest) this.#remove(flow, this.#vanished(flow.totals));
+    for (const [key, flow] of this.#flows) {
+      if (flow.round < oldest) this.#remove(key, flow);
       else isMissing ||= flow.round < this.#round;
     }
-    for (const [key, { totals, round }] of this.#unlisted) {
-      if (round >= oldest) continue;
-      this.#unlisted.delete(key);
-      countEnd(totals, this.#vanished(totals));
-    }
-    for (const [key, { round }] of this.#others) if (round < oldest) this.#endOther(key);
     if (isMissing) this.#refresh.outdated();
   }
 
   /** A flow of a list. */
   #see(entry: ConntrackEntry): void {
     const key = flowKey(entry);
-    const flow = this.#flows.get(key);
-    if (flow !== undefined) {
-      flow.round = this.#round;
-      countTraffic(flow, entry);
-      this.#noteMove(flow, entry);
-      this.#noteState(flow, entry);
-      if (isClosed(entry.state)) this.#remove(flow, this.#endOf(entry, flow.totals));
+    let flow = this.#flows.get(key);
+    if (flow === undefined) {
+      if (isClosed(entry.state) || this.#goneMeanwhile?.has(key) === true) return;
+      this.#begin(entry, this.#discovery);
+      flow = this.#flows.get(key);
+      if (flow !== undefined && isListed(flow)) this.#noteState(flow, entry);
       return;
     }
-    const counted = this.#unlisted.get(key) ?? this.#others.get(key);
-    if (counted !== undefined) counted.round = this.#round;
-    else if (!isClosed(entry.state) && this.#goneMeanwhile?.has(key) !== true) {
-      this.#begin(entry, this.#discovery);
-      const added = this.#flows.get(key);
-      if (added !== undefined) this.#noteState(added, entry);
-    }
+    flow.round = this.#round;
+    if (!isListed(flow)) return;
+    countTraffic(flow, entry);
+    this.#noteMove(flow, entry);
+    this.#noteState(flow, entry);
+    if (isClosed(entry.state)) this.#remove(key, flow, entry);
   }
 
   /** Of so many flows as `limits` says each is known by itself; what comes on top is only counted. */
   #begin(entry: ConntrackEntry, discovery: Discovery): void {
     const { original, mark } = entry;
     const backend = this.#placements.backend(mark);
+    if (backend === undefined) return;
     const key = flowKey(entry);
-    if (backend === undefined || this.#unlisted.has(key)) return;
-    const protocol = protocolOf(entry);
-    if (protocol === undefined) {
-      this.#beginOther(key, entry.protocol, backend.id);
-      return;
-    }
     const known = this.#flows.get(key);
     if (known !== undefined) {
       // A listing may have shown it before the event.
-      if (isSame(known, entry)) return;
-      this.#remove(known, 'closed');
+      if (!isListed(known) || isSame(known, entry)) return;
+      this.#remove(key, known, 'closed');
+    }
+    const round = this.#round;
+    const protocol = protocolOf(entry);
+    if (protocol === undefined) {
+      const totals = this.#totalsOf(entry.protocol, backend.id);
+      totals.opened++;
+      totals.active++;
+      this.#flows.set(key, { totals, round });
+      return;
     }
     const { source, sourcePort, destination, destinationPort } = original;
     const tuple = this.#tuple(protocol, original);
@@ -367,14 +361,14 @@ export class ConntrackFlows {
       this.#traffic.arrivals(rule.name, protocol).arrivals++;
       this.#traffic.countSource(rule.name, protocol, tuple.source);
     }
-    const round = this.#round;
     const { tcpFlows = 0, udpFlows = 0 } = this.#limits ?? {};
     if (this.#listed[protocol] >= (protocol === 'tcp' ? tcpFlows : udpFlows)) {
-      this.#unlisted.set(key, { totals, round });
+      this.#unlisted++;
+      this.#flows.set(key, { totals, round });
       return;
     }
     const flow: TrackedFlow = {
-      ...{ key, id: ++this.#lastId, totals, round },
+      ...{ id: ++this.#lastId, totals, round },
       ...{ source: copied(source), sourcePort, destination: copied(destination), destinationPort },
       backendPort: destinationPort + rule.portOffset,
       openedAtMs: nowMs - (entry.ageSeconds ?? 0) * 1000,
@@ -395,55 +389,43 @@ export class ConntrackFlows {
     const key = flowKey(entry);
     this.#goneMeanwhile?.add(key);
     const flow = this.#flows.get(key);
-    const counted = flow ?? this.#unlisted.get(key);
-    if (counted === undefined) {
-      this.#endOther(key);
-      return;
-    }
-    const end = this.#endOf(entry, counted.totals);
-    if (flow !== undefined) {
-      countTraffic(flow, entry);
-      this.#remove(flow, end);
-    } else {
-      this.#unlisted.delete(key);
-      countEnd(counted.totals, end);
-    }
+    if (flow === undefined) return;
+    if (isListed(flow)) countTraffic(flow, entry);
+    const end = this.#remove(key, flow, entry);
     if (entry.byProgram || end !== 'connect-failed') return;
     // As the userspace plane words it.
     const evidence = entry.state === 'CLOSE' ? 'ECONNREFUSED' : 'connect timeout';
-    const { backendId } = counted.totals;
+    const { backendId } = flow.totals;
     this.#events.push({ type: 'passive-failure', atMs: this.#deps.clock.wallMs(), backendId, evidence });
   }
 
-  #beginOther(key: number, protocol: number, backendId: string): void {
+  #totalsOf(protocol: number, backendId: string): OtherTotals {
     const name = `${protocol} ${backendId}`;
-    let totals = this.#otherTotals.get(name);
-    if (totals === undefined) {
-      this.#otherTotals.set(name, (totals = { backendId, protocol, opened: 0, active: 0 }));
-    }
-    const known = this.#others.get(key);
-    if (known !== undefined) {
-      known.round = this.#round;
-      return;
-    }
-    totals.opened++;
-    totals.active++;
-    this.#others.set(key, { totals, round: this.#round });
+    const totals = this.#otherTotals.get(name) ?? { backendId, protocol, opened: 0, active: 0 };
+    this.#otherTotals.set(name, totals);
+    return totals;
   }
 
-  #endOther(key: number): void {
-    const flow = this.#others.get(key);
-    if (flow === undefined) return;
-    flow.totals.active--;
-    this.#others.delete(key);
-  }
-
-  #remove(flow: TrackedFlow, end: FlowEndReason): void {
-    this.#flows.delete(flow.key);
-    this.#listed[flow.totals.protocol]--;
-    countEnd(flow.totals, end);
-    if (!this.#flowEvents) return;
-    this.#events.push({ type: 'flow-ended', atMs: this.#deps.clock.wallMs(), flow: this.#record(flow), end });
+  /** `last`: how it went, or conntrack's last entry of it; absent: that was not reported. Returns why it ended. */
+  #remove(key: number, flow: CountedFlow, last?: ConntrackEntry | 'closed'): FlowEndReason | undefined {
+    this.#flows.delete(key);
+    const { totals } = flow;
+    if ('active' in totals) {
+      totals.active--;
+      return undefined;
+    }
+    const end = last === 'closed' ? last : this.#endOf(totals, last);
+    countEnd(totals, end);
+    if (!isListed(flow)) {
+      this.#unlisted--;
+      return end;
+    }
+    this.#listed[totals.protocol]--;
+    if (this.#flowEvents) {
+      const atMs = this.#deps.clock.wallMs();
+      this.#events.push({ type: 'flow-ended', atMs, flow: this.#record(flow), end });
+    }
+    return end;
   }
 
   /** The kernel may have placed a flow anew. */
@@ -477,7 +459,8 @@ export class ConntrackFlows {
   /** Live flows stay, under the new names of their rules. */
   #rename(names: ReadonlyMap<string, string>): void {
     if ([...names].every(([before, after]) => before === after)) return;
-    for (const flow of [...this.#flows.values(), ...this.#unlisted.values()]) {
+    for (const flow of this.#flows.values()) {
+      if ('active' in flow.totals) continue;
       const { rule, backendId, protocol } = flow.totals;
       const name = names.get(rule);
       if (name === undefined || name === rule) continue;
@@ -523,18 +506,15 @@ export class ConntrackFlows {
     };
   }
 
-  #endOf(entry: ConntrackEntry, totals: TrafficTotals): FlowEndReason {
-    return entry.byProgram ? (this.#placements.policyEnd(totals) ?? 'closed') : naturalEnd(entry);
-  }
-
-  /** How it went was not reported. */
-  #vanished(totals: TrafficTotals): FlowEndReason {
-    return this.#placements.policyEnd(totals) ?? (totals.protocol === 'tcp' ? 'closed' : 'idle');
+  #endOf(totals: TrafficTotals, last: ConntrackEntry | undefined): FlowEndReason {
+    if (last?.byProgram === false) return naturalEnd(last);
+    const unknown = last !== undefined || totals.protocol === 'tcp' ? 'closed' : 'idle';
+    return this.#placements.policyEnd(totals) ?? unknown;
   }
 }
 
-function protocolOf({ protocol }: ConntrackEntry): Protocol | undefined {
-  return protocol === TCP ? 'tcp' : protocol === UDP ? 'udp' : undefined;
+function isListed(flow: CountedFlow): flow is TrackedFlow {
+  return 'id' in flow;
 }
 
 /** What a flow is known by. Ids have 32 bits: of 100,000 flows two may well have the same. */
@@ -605,7 +585,7 @@ const TCP_STATES: ReadonlyMap<string, readonly [shown: FlowState, end: FlowEndRe
 
 /** Why a flow went that no program deleted, from how conntrack saw it last. */
 function naturalEnd({ protocol, state, unreplied }: ConntrackEntry): FlowEndReason {
-  if (protocol !== TCP) return 'idle';
+  if (protocol !== PROTOCOL_NUMBER.tcp) return 'idle';
   const [, end] = TCP_STATES.get(state) ?? [undefined, 'closed'];
   // A backend that refuses has not answered, as conntrack sees it.
   return unreplied && (end === 'reset' || end === 'embryonic-timeout') ? 'connect-failed' : end;

@@ -3,6 +3,7 @@ import { execFile, spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
 import { promisify } from 'node:util';
 import { parseCidr } from '../../../../../src/model/address.js';
+import { campaign } from '../../../../support/campaign.js';
 import { eventually } from '../../../../support/deadline.js';
 import { testState } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
@@ -11,6 +12,7 @@ import { openDescriptors, Peer, Rig, udpLab } from './rig.js';
 const at = loopbackBlock(2);
 const FRONTEND = at(1);
 const BACKENDS = [at(11), at(12), at(13)] as const;
+const FLOWS = campaign({ share: 500, whole: 2000 });
 
 describe('a UDP listener', () => {
   test('open() rejects with the system error when the port is taken', async (t) => {
@@ -103,17 +105,17 @@ describe('a UDP listener', () => {
     await Peer.open(t, FRONTEND, to.port);
   });
 
-  test('UdpListener leaves no socket, port or number behind after 2,000 flows', async (t) => {
+  test(`UdpListener leaves no socket, port or number behind after ${FLOWS} flows`, async (t) => {
     const { rig, to } = await udpLab(t, at);
     const before = openDescriptors();
     const clients: Peer[] = [];
-    for (let n = 0; n < 2000; n++) clients.push(await Peer.open(t, at(100 + (n % 8))));
+    for (let n = 0; n < FLOWS; n++) clients.push(await Peer.open(t, at(100 + (n % 8))));
     const withClients = openDescriptors();
     for (let start = 0; start < clients.length; start += 50) {
       await Promise.all(clients.slice(start, start + 50).map((one) => one.ask('a', to)));
     }
-    assert.equal(rig.manager.table.size, 2000);
-    assert.equal(openDescriptors(), withClients + 2000);
+    assert.equal(rig.manager.table.size, FLOWS);
+    assert.equal(openDescriptors(), withClients + FLOWS);
     rig.pass(31_000);
     assert.equal(rig.manager.table.size, 0);
     await eventually(() => openDescriptors() === withClients, 5000, 'every upstream socket closed');

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { Readable } from 'node:stream';
 import test from 'node:test';
-import { eventData } from '../../../src/cli/flows.js';
+import { eventData } from '../../../src/api/client.js';
 
 const STREAM =
   ': heartbeat\n\nretry: 2000\n\nid: 1\nevent: applied\ndata: {"a":1}\n\n' +
