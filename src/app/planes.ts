@@ -7,7 +7,7 @@ import type { ForwardingState } from '../model/forwarding.js';
 import { CapturedPlane } from '../planes/capture/plane.js';
 import { captureInputs, ownSockets, portsInUse } from '../planes/capture/ports-in-use.js';
 import { captureSetup } from '../planes/capture/table.js';
-import type { DataPlane, HandOverPlane } from '../planes/contract.js';
+import type { DataPlane, HandOverPlane, WorkerOptions } from '../planes/contract.js';
 import { ConntrackFlows } from '../planes/kernel/nat/kernel-flows.js';
 import { ownInterfaces, ownNetworks } from '../planes/kernel/machine.js';
 import { KernelPlane, setupOf } from '../planes/kernel/plane.js';
@@ -29,7 +29,7 @@ import { UserspacePlane, type UserspacePlaneDeps } from '../planes/userspace/pla
 import { tryTcpPort } from '../planes/userspace/sockets/net.js';
 import { WorkerGroup } from '../planes/workers/group.js';
 import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
-import { PlaneHost, type WorkerOptions } from '../planes/workers/host.js';
+import { PlaneHost } from '../planes/workers/host.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
 import { descriptorLimit } from '../runtime/machine.js';

@@ -2,7 +2,7 @@ import type { FiveTuple, Protocol } from '../model/address.js';
 import type { Configuration, Rule } from '../model/configuration.js';
 import type { DropReason } from '../model/events.js';
 import type { FlowEndReason } from '../model/flow.js';
-import type { ForwardingState } from '../model/forwarding.js';
+import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { Clock } from '../runtime/clock.js';
 import {
   BackendCaps,
@@ -202,12 +202,9 @@ export class FlowManager {
   place(flow: Flow, { backendId, endpoint, reason }: NewPlacement, excluded = NONE_EXCLUDED): void {
     const { placement: before, slot, tuple } = flow;
     if (before !== undefined) this.caps.freed(before.backendId, tuple.protocol);
-    // In the pool's order, as logs and replays want them.
-    const ids = excluded.size === 0 ? NOBODY : slot.view?.backends.map(({ backend }) => backend.id);
-    const placement: Placement = {
-      ...{ backendId, endpoint, reason, epoch: this.#state.revision },
-      excluded: ids?.filter((id) => excluded.has(id)) ?? NOBODY,
-    };
+    const epoch = this.#state.revision;
+    const ids = excluded.size === 0 ? NOBODY : idsIn(slot.view, excluded);
+    const placement = { backendId, endpoint, reason, epoch, excluded: ids };
     this.table.change(flow, () => (flow.placement = placement));
     this.caps.taken(backendId, tuple.protocol);
     this.traffic.enter(flow, flow.rule.name, backendId);
@@ -406,4 +403,9 @@ export class FlowManager {
   #record(flow: Flow): ReturnType<typeof flowRecord> {
     return flowRecord(flow, this.clock.monotonicMs());
   }
+}
+
+/** In the pool's order, as logs and replays want them. */
+function idsIn(view: PoolView | undefined, ids: ReadonlySet<string>): readonly string[] {
+  return (view?.backends ?? []).map(({ backend }) => backend.id).filter((id) => ids.has(id));
 }

@@ -114,6 +114,13 @@ export interface PlaneOptions {
   readonly capture?: CapturePlan;
 }
 
+/** Options of one data worker's part of a plane. */
+export interface WorkerOptions extends PlaneOptions {
+  /** Which of how many workers this is; 0 of 1 where there is one. */
+  readonly worker: number;
+  readonly workers: number;
+}
+
 /**
  * What moves the bytes. Both planes, and a plane behind a process boundary, keep this contract and pass the same
  * conformance suite. Everything that crosses it is plain data that survives structured clone.

@@ -1,6 +1,7 @@
 import { basename, dirname } from 'node:path';
 import type { Clock } from './clock.js';
 import type { FileChanges, Files } from './files.js';
+import { SerialQueue } from './queue.js';
 
 /** Time for an editor to finish a save: a change is looked at when it has been quiet for this long. */
 const SETTLE_MS = 200;
@@ -41,9 +42,9 @@ export async function watchFile(
   let known = await look();
 
   // One look at a time, so that an older content never comes after a newer one.
-  let looking: Promise<void> = Promise.resolve();
+  const looks = new SerialQueue();
   const compare = (): void => {
-    looking = looking.then(async () => {
+    void looks.run(async () => {
       const text = await look();
       if (isStopped || text === undefined || text === known) return;
       known = text;

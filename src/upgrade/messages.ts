@@ -109,7 +109,7 @@ export type PredecessorMessage =
   /** The admin and metrics ports are free. */
   | { readonly kind: 'released' };
 
-/** What a control process knows that its configuration does not say, for its successor. Plain data. */
+/** State of a control process that is not in its configuration, for its successor. Plain data. */
 export interface HandoverState {
   /** The old process's monotonic clock at that moment: times in `health` count from the same point. */
   readonly monotonicMs: number;
@@ -162,7 +162,7 @@ export function resumeDrains(
   overrides.retain(new Set(backends.keys()));
 }
 
-/** As another process's monotonic clock has it. */
+/** With its times on another process's monotonic clock. */
 export function shifted(health: BackendHealth, shiftMs: number): BackendHealth {
   return {
     ...health,

@@ -31,7 +31,7 @@ export class Predecessor {
     channel.onClose(() => this.#messages.end('The old process has closed the channel'));
   }
 
-  /** Asks for what the old process has and knows. The sockets are the caller's. */
+  /** Asks for the sockets and the state of the old process. The caller owns the sockets. */
   async meet(): Promise<{ readonly state: HandoverState; readonly sockets: readonly ListeningSocket[] }> {
     this.#send({ kind: 'hello', protocol: UPGRADE_PROTOCOL, version: VERSION });
     const { state } = await this.#messages.next('state', MESSAGE_LIMIT_MS);
@@ -40,7 +40,7 @@ export class Predecessor {
     return { state, sockets: this.#sockets.splice(0) };
   }
 
-  /** Says that all is ready. When it resolves, the old process reads no UDP any more: be quick. */
+  /** Says that all is ready. Once it resolves, the old process no longer reads UDP, so be quick. */
   async takeOver(): Promise<readonly UdpFlowState[]> {
     this.#send({ kind: 'ready' });
     return (await this.#messages.next('take-over', MESSAGE_LIMIT_MS)).udpFlows;
@@ -49,7 +49,7 @@ export class Predecessor {
   /** Says that this process serves. When it resolves, the old one takes nothing new and has freed its ports. */
   async serving(): Promise<void> {
     this.#send({ kind: 'serving' });
-    // What it does not say, it has not survived.
+    // Without an answer the old process has died, and its ports are free.
     await this.#messages.next('released', RELEASE_MS).catch(() => undefined);
   }
 

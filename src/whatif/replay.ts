@@ -188,7 +188,7 @@ class Replayer {
       return { recomputed: `rule "${rule.name}" does not cover it` };
     }
     const pick = this.#picker.pickForRule(state, ruleIndex, tuple, new Set(decision.excluded));
-    return { recomputed: pick.kind === 'picked' ? pick.backendId : `nobody (${pick.cause})` };
+    return { recomputed: pick.kind === 'picked' ? pick.backendId : `no backend (${pick.cause})` };
   }
 
   #damaged(line: number, evidence: string): void {

@@ -191,10 +191,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
 
     before(async () => {
       factory = await StateFactory.create();
-      for (const n of [1, 2, 3]) {
-        const options = { name: `nva-${n}`, address: host(10 + n), ports: '7000-7009', healthPort: 9000 };
-        nvas.push(await NvaProcess.start(options));
-      }
+      nvas.push(...(await NvaProcess.startAll(host, '7000-7009')));
       plane = await ground.createPlane();
       plane.subscribe((batch) => events.push(...batch));
       const report = await plane.start(factory.state(configuration()));

@@ -1,8 +1,6 @@
-import { EventEmitter } from 'node:events';
 import { join } from 'node:path';
 import type { DataPlane } from '../../src/planes/contract.js';
 import { PlaneHost } from '../../src/planes/workers/host.js';
-import type { Channel } from '../../src/runtime/peer.js';
 import { WorkerGroup } from '../../src/planes/workers/group.js';
 import { forkSharingWorker } from '../../src/planes/workers/process.js';
 import { ownAddresses } from '../../src/planes/userspace/listen-plan.js';
@@ -11,6 +9,7 @@ import { UserspacePlane } from '../../src/planes/userspace/plane.js';
 import { systemClock } from '../../src/runtime/clock.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
 import { loopbackBlock } from '../support/loopback.js';
+import { channelPair } from '../unit/planes/workers/channel-pair.js';
 import { conformanceSuite } from './data-plane-suite.js';
 
 const OPTIONS = { flowEvents: true, worker: 0, workers: 1 };
@@ -20,23 +19,10 @@ async function createUserspacePlane(): Promise<DataPlane> {
   return new UserspacePlane({ clock: systemClock, hash, ownAddresses }, OPTIONS);
 }
 
-/** Two ends that hand each other structured clones: a process boundary without the process. */
-function channelPair(): readonly [Channel, Channel] {
-  const [left, right] = [new EventEmitter(), new EventEmitter()];
-  const end = (own: EventEmitter, peer: EventEmitter): Channel => ({
-    send: (message) => {
-      const copy: unknown = structuredClone(message);
-      setImmediate(() => peer.emit('message', copy));
-    },
-    onMessage: (listener) => own.on('message', listener),
-    onClose: (listener) => own.on('close', listener),
-  });
-  return [end(left, right), end(right, left)];
-}
-
+/** A process boundary without the process. */
 async function createRemotePlane(): Promise<DataPlane> {
   const hash = await createHasher();
-  const [control, worker] = channelPair();
+  const { control, worker } = channelPair();
   const exited = new Promise<string>((resolve) => {
     new PlaneHost({
       channel: worker,

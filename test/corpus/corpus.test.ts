@@ -16,6 +16,8 @@ import { classOf, readFacts, readWording, wordingOf } from './recorded.js';
 
 const MAIN = process.env['HAPORTS_MAIN'] ?? 'dist/main.js';
 const PARTS = 5;
+/** Each of a hundred flows, each a request of its own. */
+const PICK_PARTS = 10;
 const OFFLINE = ['check', 'explain', 'plan', 'replay', 'ruleset', 'schema', 'simulate', 'usage', 'words'];
 
 describe('the build answers as recorded', () => {
@@ -41,7 +43,7 @@ describe('the build answers as recorded', () => {
 
 describe('a running process picks as recorded', () => {
   test('flows of each rule, before and after operators have changed something', async () => {
-    const observed = await measurePicks(MAIN, (id) => isInShare(id, PARTS));
+    const observed = await measurePicks(MAIN, (id) => isInShare(id, PICK_PARTS));
     const found = differences(
       readFacts((id) => observed.has(id) || id === 'picks/'),
       observed,

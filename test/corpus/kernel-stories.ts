@@ -8,7 +8,7 @@ export interface Story {
 export interface Step {
   readonly what: string;
   /** Of the admin API. */
-  readonly call?: readonly [method: string, path: string, body?: object];
+  readonly call?: readonly [method: 'PUT' | 'POST', path: string, body?: object];
   readonly reload?: object;
   /** Sent by the machine itself, from fixed ports. */
   readonly datagrams?: { readonly to: string; readonly port: number; readonly count: number };

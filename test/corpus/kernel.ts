@@ -1,19 +1,18 @@
-import { execFile, execFileSync, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { resolve } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { isDeepStrictEqual, promisify } from 'node:util';
+import { isDeepStrictEqual } from 'node:util';
 import { leaves } from './compare.js';
 import { STORIES, type Story } from './kernel-stories.js';
 import { normaliseRuleset, type Observation } from './observe.js';
-import { RunningHaports } from './process.js';
+import { Lab, type Host } from '../support/lab.js';
 
 /*
  * What a build does to a real kernel, in a network namespace of its own: after each step of a story the tables, routes,
  * addresses and conntrack entries. The commands and transactions that led there do not count.
  */
 
-const TOOLS = ['nft', 'ip', 'conntrack', 'sysctl', 'ping'];
 const DEVICE = 'corpus0';
 const SIDE_BY_SIDE = 3;
 /** A state that has not changed for so long is final, when recording. */
@@ -34,17 +33,29 @@ const VIEWS = [
   'conntrack -L -o extended 2>/dev/null',
 ];
 
-const run = promisify(execFile);
+const BACKENDS = [11, 12, 13, 14];
+const neighbour = (network: string, host: number | string): string =>
+  `neigh add ${network}${host} lladdr 02:00:00:00:00:${host} dev ${DEVICE} nud permanent`;
 
-/** The reason to skip; undefined where namespaces can be made and all tools are there. */
-export function whyNoKernel(): string | undefined {
-  if (process.getuid?.() !== 0) return 'network namespaces need root';
-  const isMissing = (tool: string): boolean => spawnSync('sh', ['-c', `command -v ${tool}`]).status !== 0;
-  const missing = TOOLS.filter(isMissing);
-  if (missing.length > 0) return `not installed: ${missing.join(', ')}`;
-  const { status, stderr } = spawnSync('unshare', ['--net', 'nft', 'list', 'ruleset'], { encoding: 'utf8' });
-  return status === 0 ? undefined : `nftables is refused in a network namespace: ${stderr.trim()}`;
-}
+/** A machine with one link, whose neighbours' MAC addresses are known. */
+const TOPOLOGY = {
+  machine: {
+    forwards: true,
+    // Frontends of the capture story.
+    loopback: ['10.9.0.20/32', 'fd09::20/128'],
+    ip: [
+      `link add ${DEVICE} address 02:00:00:00:00:01 type veth peer name peer address 02:00:00:00:00:02`,
+      ...[DEVICE, 'peer'].flatMap((link) => [`link set ${link} addrgenmode none`, `link set ${link} up`]),
+      `address add 10.2.0.1/24 dev ${DEVICE}`,
+      'route add default via 10.2.0.254',
+      neighbour('10.2.0.', 254).replace(':254', ':fe'),
+      ...BACKENDS.map((host) => neighbour('10.2.0.', host)),
+      `-6 address add fd02::1/64 dev ${DEVICE} nodad`,
+      '-6 route add default via fd02::fe',
+      ...['fe', ...BACKENDS].map((host) => `-6 ${neighbour('fd02::', host)}`),
+    ],
+  },
+} as const;
 
 /**
  * Tells every story, some side by side.
@@ -58,13 +69,14 @@ export async function measureKernel(
   const waiting = [...STORIES];
   const takeNext = async (): Promise<void> => {
     for (let story = waiting.shift(); story !== undefined; story = waiting.shift()) {
-      const stage = await Stage.set(story.name);
+      const lab = new Lab(TOPOLOGY);
       try {
-        told.push(...(await tell(story, stage, main, recorded)));
+        await lab.open();
+        told.push(...(await tell(story, lab.hosts.machine, main, recorded)));
       } catch (error) {
         told.push([`kernel/${story.name} failed`, { facts: String(error), wording: [] }]);
       } finally {
-        await stage.clear();
+        await lab.close();
       }
     }
   };
@@ -83,95 +95,40 @@ export function toolVersions(): string {
 
 async function tell(
   { name, configuration, steps }: Story,
-  stage: Stage,
+  machine: Host,
   main: string,
   recorded: ReadonlyMap<string, unknown> | undefined,
 ): Promise<[string, Observation][]> {
   const told: [string, Observation][] = [];
+  const stage = new Stage(machine);
   const note = async (what: string): Promise<void> => {
     const id = `kernel/${name} ${told.length}, ${what}`;
     told.push([id, { facts: await stage.settled(id, recorded), wording: [] }]);
   };
-  const haports = await RunningHaports.start({ main, configuration, prefix: stage.prefix });
+  const haports = await machine.haports(configuration, { main: resolve(main) });
   try {
     await note('started');
     for (const { what, call, reload, datagrams } of steps) {
       if (datagrams !== undefined) await stage.send(datagrams);
-      if (call !== undefined) await haports.call(...call);
-      if (reload !== undefined) await haports.reload(reload);
+      if (call !== undefined) await haports.must(...call);
+      if (reload !== undefined) await haports.must('POST', '/v1/reload', haports.withSocket(reload));
       await note(what);
     }
   } finally {
-    await haports.close();
+    await haports.stop();
   }
   await note('stopped');
-  const [program = '', ...args] = stage.prefix;
-  await run(program, [...args, process.execPath, resolve(main), 'kernel', 'flush']);
+  await machine.must([process.execPath, resolve(main), 'kernel', 'flush']);
   await note('flushed');
   return told;
 }
 
-/** A network namespace with one link, and backends' MAC addresses known. */
 class Stage {
-  readonly prefix: readonly string[];
-  readonly #name: string;
+  readonly #machine: Host;
   #seen: ReadonlyMap<string, string> = new Map();
-  readonly #atExit = (): void => void spawnSync('ip', ['netns', 'delete', this.#name]);
 
-  private constructor(name: string) {
-    this.#name = name;
-    this.prefix = ['ip', 'netns', 'exec', name];
-  }
-
-  static async set(story: string): Promise<Stage> {
-    const stage = new Stage(`hapcorpus-${process.pid}-${story}`);
-    process.once('exit', stage.#atExit);
-    execFileSync('ip', ['netns', 'add', stage.#name]);
-    try {
-      await stage.#wire();
-    } catch (error) {
-      await stage.clear();
-      throw error;
-    }
-    return stage;
-  }
-
-  async #wire(): Promise<void> {
-    const backends = [11, 12, 13, 14];
-    const lines = [
-      'link set lo up',
-      `link add ${DEVICE} address 02:00:00:00:00:01 type veth peer name peer address 02:00:00:00:00:02`,
-      ...[DEVICE, 'peer'].flatMap((link) => [`link set ${link} addrgenmode none`, `link set ${link} up`]),
-      `address add 10.2.0.1/24 dev ${DEVICE}`,
-      `address add fd02::1/64 dev ${DEVICE} nodad`,
-      `route add default via 10.2.0.254`,
-      `-6 route add default via fd02::fe`,
-      `neigh add 10.2.0.254 lladdr 02:00:00:00:00:fe dev ${DEVICE} nud permanent`,
-      `neigh add fd02::fe lladdr 02:00:00:00:00:fe dev ${DEVICE} nud permanent`,
-      ...backends.flatMap((host) => [
-        `neigh add 10.2.0.${host} lladdr 02:00:00:00:00:${host} dev ${DEVICE} nud permanent`,
-        `neigh add fd02::${host} lladdr 02:00:00:00:00:${host} dev ${DEVICE} nud permanent`,
-      ]),
-      // Frontends of the capture story.
-      'address add 10.9.0.20/32 dev lo',
-      'address add fd09::20/128 dev lo nodad',
-    ];
-    for (const line of lines) await run('ip', ['-n', this.#name, ...line.split(' ')]);
-    const settings = [
-      ['net/ipv4/ip_forward', 1],
-      ['net/ipv6/conf/all/forwarding', 1],
-      ['net/ipv4/conf/all/rp_filter', 0],
-      ['net/ipv4/conf/default/rp_filter', 0],
-      [`net/ipv4/conf/${DEVICE}/rp_filter`, 0],
-    ];
-    for (const [key, value] of settings) await this.#in('sh', '-c', `echo ${value} > /proc/sys/${key}`);
-  }
-
-  async #in(program: string, ...args: readonly string[]): Promise<string> {
-    const { stdout } = await run('ip', ['netns', 'exec', this.#name, program, ...args], {
-      maxBuffer: 256 * 1024 * 1024,
-    });
-    return stdout;
+  constructor(machine: Host) {
+    this.#machine = machine;
   }
 
   /** One datagram each from the ports from 20000 on to that address and port. */
@@ -180,7 +137,7 @@ class Stage {
     const script = `const d = require('node:dgram'); for (let i = 0; i < ${count}; i++) {
       const s = d.createSocket('${family}'); s.on('error', () => s.close());
       s.bind(20000 + i, () => s.send('x', ${port}, '${to}', () => s.close())); }`;
-    await this.#in(process.execPath, '-e', script);
+    await this.#machine.must([process.execPath, '-e', script]);
   }
 
   /** What has changed since the state before, once that is as recorded, or final. */
@@ -208,7 +165,7 @@ class Stage {
 
   async #state(): Promise<unknown> {
     const asked = VIEWS.map((command) => `${command}; echo ${SEPARATOR}`).join('; ');
-    const views = (await this.#in('sh', '-c', asked)).split(`${SEPARATOR}\n`);
+    const views = (await this.#machine.must(['sh', '-c', asked])).split(`${SEPARATOR}\n`);
     const [tables = '', rules = '', rules6 = '', routes = '', routes6 = '', addresses = '', flows = ''] =
       views;
     return {
@@ -221,11 +178,6 @@ class Stage {
         .map((line) => line.replace(/^(\S+ \d+ \S+ \d+) \d+/, '$1').replace(/ use=\d+$/, ''))
         .filter((line) => CLIENTS.test(line)),
     };
-  }
-
-  async clear(): Promise<void> {
-    process.off('exit', this.#atExit);
-    await run('ip', ['netns', 'delete', this.#name]);
   }
 }
 

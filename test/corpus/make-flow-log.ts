@@ -1,11 +1,11 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { copyFile, mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
-import { join } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { eventually } from '../support/deadline.js';
 import { CORPUS } from './cases.js';
-import { RunningHaports } from './process.js';
+import { HaportsProcess } from '../support/haports-process.js';
 
 /*
  * Makes the flow log that `replay` is asked about, with real traffic over loopback: node build/test/corpus/make-flow-log.js
@@ -17,6 +17,7 @@ const HUB = '127.77.9.1';
 const BACKENDS = ['127.77.9.11', '127.77.9.12', '127.77.9.13'];
 /** Refused by the first backend. */
 const PORTS = [7901, 7902];
+const FILE = resolve(CORPUS, 'cases', 'flow-logs', 'loopback.jsonl');
 
 const configuration = (weight: number) => ({
   frontends: [{ name: 'hub', address: HUB }],
@@ -39,7 +40,7 @@ const configuration = (weight: number) => ({
       flowPolicy: { adminDown: 'rebalance' },
     },
   ],
-  flowLog: { file: 'DIR/flows.jsonl' },
+  flowLog: { file: FILE },
   shutdown: { deadline: '1s' },
 });
 
@@ -64,14 +65,14 @@ const servers = BACKENDS.map((address, index) => ({
 }));
 for (const { udp } of servers) udp.on('message', (text, { port, address }) => udp.send(text, port, address));
 
-const haports = await RunningHaports.start({
-  main: process.argv[2] ?? 'dist/main.js',
-  configuration: configuration(1),
+await mkdir(dirname(FILE), { recursive: true });
+await rm(FILE, { force: true });
+const haports = await HaportsProcess.start(configuration(1), {
+  main: resolve(process.argv[2] ?? 'dist/main.js'),
 });
 const logged = (type: string, count: number): Promise<unknown> =>
   eventually(
-    async () =>
-      (await readFile(join(haports.folder, 'flows.jsonl'), 'utf8')).split(`{"type":"${type}"`).length > count,
+    async () => (await readFile(FILE, 'utf8')).split(`{"type":"${type}"`).length > count,
     10_000,
     `${count} lines of type ${type}`,
   );
@@ -81,21 +82,18 @@ try {
   await flows();
   datagrams();
   await logged('start', 50);
-  await haports.call('PUT', '/v1/backends/nvas/nva-2/admin-state', { adminState: 'down' });
+  await haports.must('PUT', '/v1/backends/nvas/nva-2/admin-state', { adminState: 'down' });
   datagrams();
   await logged('move', 3);
   await flows();
-  await haports.call('PUT', '/v1/backends/nvas/nva-2/admin-state', { adminState: 'none' });
-  await haports.reload(configuration(5));
+  await haports.must('PUT', '/v1/backends/nvas/nva-2/admin-state', { adminState: 'none' });
+  await haports.must('POST', '/v1/reload', haports.withSocket(configuration(5)));
   await flows();
-  await haports.call('POST', '/v1/backends/nvas/nva-3/drain', { deadline: '1h' });
+  await haports.must('POST', '/v1/backends/nvas/nva-3/drain', { deadline: '1h' });
   await flows();
   await logged('end', 100);
-  const folder = join(CORPUS, 'cases', 'flow-logs');
-  await mkdir(folder, { recursive: true });
-  await copyFile(join(haports.folder, 'flows.jsonl'), join(folder, 'loopback.jsonl'));
 } finally {
-  await haports.close();
+  await haports.kill();
   for (const client of clients) client.close();
   for (const { tcp, udp } of servers) {
     tcp?.close();

@@ -1,5 +1,8 @@
+import { Agent } from 'node:http';
+import { resolve } from 'node:path';
+import { ask as askApi } from '../support/admin-api.js';
+import { HaportsProcess } from '../support/haports-process.js';
 import type { Observation } from './observe.js';
-import { RunningHaports } from './process.js';
 import type { Wanted } from './recorded.js';
 
 /*
@@ -62,7 +65,7 @@ function configuration(seed: number): object {
 const firstPort = (rule: number): number => FIRST_PORT + rule * PORTS_EACH;
 
 /** What operators do, one after the other; after each, some flows of every rule are asked about again. */
-const STEPS: readonly (readonly [what: string, method: string, path: string, body?: object])[] = [
+const STEPS: readonly (readonly [what: string, method: 'PUT' | 'POST', path: string, body?: object])[] = [
   ['plain/b0 down', 'PUT', '/v1/backends/plain/b0/admin-state', { adminState: 'down' }],
   ['plain/b1 weight 7', 'PUT', '/v1/backends/plain/b1/weight', { weight: 7 }],
   ['prioritised/b1 down', 'PUT', '/v1/backends/prioritised/b1/admin-state', { adminState: 'down' }],
@@ -73,7 +76,9 @@ const STEPS: readonly (readonly [what: string, method: string, path: string, bod
 export async function measurePicks(main: string, wanted: Wanted): Promise<Map<string, Observation>> {
   const observed = new Map<string, Observation>();
   for (const seed of [0, 77]) {
-    const haports = await RunningHaports.start({ main, configuration: configuration(seed) });
+    const haports = await HaportsProcess.start(configuration(seed), { main: resolve(main) });
+    const agent = new Agent({ keepAlive: true, maxSockets: 4 });
+    const explain = (flow: string) => askApi({ socketPath: haports.socket, agent }, `/v1/explain?${flow}`);
     try {
       const ask = async (what: string, chunks: number): Promise<void> => {
         for (const family of FAMILIES) {
@@ -83,10 +88,8 @@ export async function measurePicks(main: string, wanted: Wanted): Promise<Map<st
               const id = `picks/seed ${seed}, ${what}: ${name}-${family}, from ${chunk * CHUNK}`;
               const flows = Array.from({ length: CHUNK }, next);
               if (!wanted(id)) continue;
-              const answers = await Promise.all(
-                flows.map((flow) => haports.call('GET', `/v1/explain?${flow}`)),
-              );
-              observed.set(id, { facts: answers.map(letterOf).join(''), wording: [] });
+              const answers = await Promise.all(flows.map(explain));
+              observed.set(id, { facts: answers.map(({ json }) => letterOf(json)).join(''), wording: [] });
             }
           }
         }
@@ -94,11 +97,12 @@ export async function measurePicks(main: string, wanted: Wanted): Promise<Map<st
       await ask('at first', seed === 0 ? CHUNKS_EACH : 1);
       if (seed !== 0) continue;
       for (const [what, method, path, body] of STEPS) {
-        await haports.call(method, path, body);
+        await haports.must(method, path, body);
         await ask(what, 1);
       }
     } finally {
-      await haports.close();
+      agent.destroy();
+      await haports.stop();
     }
   }
   return observed;

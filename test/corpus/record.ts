@@ -1,7 +1,8 @@
 import { parseArgs } from 'node:util';
 import { acceptedDifferences, differences, formatDifferences, unaccepted } from './compare.js';
 import { measureOffline } from './measure.js';
-import { measureKernel, whyNoKernel } from './kernel.js';
+import { whyNoNamespaces } from '../support/lab.js';
+import { measureKernel } from './kernel.js';
 import type { Observation } from './observe.js';
 import { measurePicks } from './picks.js';
 import { classOf, readFacts, readWording, wordingOf, writeRecorded } from './recorded.js';
@@ -33,8 +34,8 @@ const add = (more: ReadonlyMap<string, Observation>) => {
 };
 if (wanted('picks/')) add(await measurePicks(values.main, () => true));
 if (wanted('kernel/')) {
-  const why = whyNoKernel();
-  if (why !== undefined) say(`No kernel stories: ${why}`);
+  const why = whyNoNamespaces();
+  if (why !== false) say(`No kernel stories: ${why}`);
   else add(await measureKernel(values.main, values.compare ? readFacts(() => true) : undefined));
 }
 if (!values.compare) {

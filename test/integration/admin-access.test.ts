@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, test } from 'node:test';
 import type { StatusView } from '../../src/api/views.js';
 import { adminApi, ask } from '../support/admin-api.js';
 import { eventually } from '../support/deadline.js';
+import { haportsHere } from '../support/command-here.js';
 import { haports, HaportsProcess } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
 import { loopbackBlock } from '../support/loopback.js';
@@ -37,7 +38,7 @@ void describe('who may use the admin API of the built process', () => {
     labConfig(place, {
       listenPorts: '8000-8003',
       rule: { allDown: 'reset' },
-      top: { admin, ...top },
+      top: { dataPlane: { workers: 0 }, admin, ...top },
     });
 
   const start = async (place: (number: number) => string, admin: object, top: object = {}) => {
@@ -49,18 +50,14 @@ void describe('who may use the admin API of the built process', () => {
   const pidBehind = async (): Promise<number> =>
     ((await adminApi(socket, 'GET', '/v1/status')).body as StatusView).pid;
 
-  test('the Unix socket is its owner’s alone, and gone after the stop with whatever else was made', async () => {
-    const balancer = await start(host, { socket });
+  test('the Unix socket is its owner’s alone, refused to a second process, and gone after the stop', async () => {
+    const first = await start(host, { socket });
     const found = await stat(socket);
     assert.ok(found.isSocket());
     assert.equal(found.mode & 0o777, 0o600);
     assert.deepEqual(await readdir(folder), ['admin.sock']);
-    assert.equal(await balancer.stop(), 0);
-    assert.deepEqual(await readdir(folder), []);
-  });
 
-  test('a second process on the same socket ends with one line and leaves the first one alone', async () => {
-    const first = await start(host, { socket });
+    // A second process on the same socket ends with one line, and leaves the first one alone.
     const file = join(folder, 'second.json');
     await writeFile(file, JSON.stringify(configuration(other, { socket })));
     const second = await haports(['run', '-c', file]);
@@ -71,6 +68,8 @@ void describe('who may use the admin API of the built process', () => {
     assert.doesNotMatch(second.stderr, /\n\s+at /, 'no stack');
     assert.equal(await pidBehind(), first.pid);
     assert.deepEqual((await readdir(folder)).sort(), ['admin.sock', 'second.json']);
+    assert.equal(await first.stop(), 0);
+    assert.deepEqual(await readdir(folder), ['second.json']);
   });
 
   test('the socket of a process that was killed is taken over', async () => {
@@ -114,7 +113,7 @@ void describe('who may use the admin API of the built process', () => {
       { http: '192.0.2.1:9901', token: TOKEN },
     ]) {
       await writeFile(file, JSON.stringify(configuration(host, admin)));
-      const { code, stdout, stderr } = await haports(['check', '-c', file]);
+      const { code, stdout, stderr } = await haportsHere(['check', '-c', file]);
       assert.equal(code, 2, JSON.stringify(admin));
       assert.match(stdout + stderr, /LB_ADMIN_EXPOSED/);
       assert.ok(!(stdout + stderr).includes(TOKEN));
@@ -155,7 +154,7 @@ void describe('who may use the admin API of the built process', () => {
 
     // Its own command, as an operator would use it.
     await writeFile(join(folder, 'token'), `${TOKEN}\n`);
-    const command = await haports([
+    const command = await haportsHere([
       ...['status', '--http', `https://${http}`],
       ...['--token-file', join(folder, 'token'), '--ca', tls.certificate],
     ]);

@@ -1,23 +1,26 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import type { Finding } from '../../src/config/findings.js';
 import { ConfigFile } from '../support/config-file.js';
 import { eventually } from '../support/deadline.js';
 import { haExample, type Change } from '../support/example.js';
+import { haportsHere } from '../support/command-here.js';
 import { haports, HaportsProcess, type CommandResult } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
 import { logEvents, splitLog } from '../support/log-lines.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { sumMetric } from '../support/metrics-text.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
-import { UdpClient } from '../support/udp-client.js';
 
 const host = loopbackBlock();
 const PORTS = '7000-7003';
 const [NVA_1, NVA_2] = [1, 2].map((n) => ({ name: `nva-${n}`, address: host(10 + n) }));
+
+const HERE = { dataPlane: { workers: 0 } };
 
 /** A configuration with nothing wrong, but for what a test changes in it. */
 const configuration = ({ rule, ...change }: Change = {}) =>
@@ -127,14 +130,16 @@ async function withConfig<T>(content: string | object, use: (file: ConfigFile) =
 void describe('a bad configuration is refused with one line and exit code 2', () => {
   void test('the configuration without a fault is fine', () =>
     withConfig(configuration(), async ({ path }) => {
-      const result = await haports(['check', '-c', path]);
+      const result = await haportsHere(['check', '-c', path]);
       assert.deepEqual(result, { code: 0, stdout: `${path} can be used: no findings\n`, stderr: '' });
     }));
 
-  for (const { name, fault, says, at } of FAULTS) {
+  for (const [index, { name, fault, says, at }] of FAULTS.entries()) {
+    // One by a process of its own.
+    const run = index === 0 ? haports : haportsHere;
     void test(`${name}: ${says.split(':')[0]}`, () =>
       withConfig(configuration(fault), async ({ path }) => {
-        const result = await haports(['run', '-c', path]);
+        const result = await run(['run', '-c', path]);
         const place = placeOf(await readFile(path, 'utf8'), at);
         assert.equal(onlyLine(result), `${path}:${place}: error ${says}`);
         assert.equal(result.code, 2);
@@ -144,7 +149,7 @@ void describe('a bad configuration is refused with one line and exit code 2', ()
 
   void test('broken JSON', () =>
     withConfig('{\n  "frontends": [\n    { "name" "hub" }\n  ]\n}\n', async ({ path }) => {
-      const result = await haports(['run', '-c', path]);
+      const result = await haportsHere(['run', '-c', path]);
       const says = 'Broken JSON: colon expected, found "\\"hub\\""';
       assert.equal(onlyLine(result), `${path}:3:14: error LB_CONFIG_SYNTAX: ${says}`);
       assert.equal(result.code, 2);
@@ -157,7 +162,7 @@ void describe('a bad configuration is refused with one line and exit code 2', ()
         [missing, `ENOENT: no such file or directory, open '${missing}'`],
         [folder, 'EISDIR: illegal operation on a directory, read'],
       ] as const) {
-        const result = await haports(['run', '-c', path]);
+        const result = await haportsHere(['run', '-c', path]);
         const message = `Configuration file "${path}" cannot be read: ${why}`;
         assert.equal(onlyLine(result), `${path}: error LB_CONFIG_UNREADABLE: ${message}`);
         assert.equal(result.code, 2);
@@ -173,7 +178,7 @@ void describe('a bad configuration is refused with one line and exit code 2', ()
         nonsense: 1,
       }),
       async ({ path }) => {
-        const result = await haports(['check', '--json', '-c', path]);
+        const result = await haportsHere(['check', '--json', '-c', path]);
         assert.equal(result.code, 2);
         assert.equal(result.stderr, '');
         const report = JSON.parse(result.stdout) as { ok: boolean; findings: Finding[] };
@@ -207,7 +212,8 @@ void describe('a bad command line is refused with exit code 2', () => {
     ['explain tcp', "error: missing required argument 'source'"],
   ] as const) {
     void test(`haports ${args}`, async () => {
-      const { code, stdout, stderr } = await haports(args.split(' '));
+      const run = args === 'fly' ? haports : haportsHere;
+      const { code, stdout, stderr } = await run(args.split(' '));
       assert.equal(stderr.split('\n')[0], says);
       assert.match(stderr, /\(haports --help shows all commands\)\n$/);
       assert.equal(code, 2);
@@ -215,9 +221,14 @@ void describe('a bad command line is refused with exit code 2', () => {
     });
   }
 
+  void test('haports --version tells it on stdout', async () => {
+    const { version } = JSON.parse(await readFile('package.json', 'utf8')) as { readonly version: string };
+    assert.deepEqual(await haports(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' });
+  });
+
   void test('a flow that cannot be explained', () =>
     withConfig(configuration(), async ({ path }) => {
-      const result = await haports(['explain', 'tcp', '192.0.2.7:1', 'hub:7000', '-c', path]);
+      const result = await haportsHere(['explain', 'tcp', '192.0.2.7:1', 'hub:7000', '-c', path]);
       const must = 'must be an address and port such as 192.0.2.7:40000 or [fd00::7]:40000';
       assert.equal(onlyLine(result), `haports: LB_USAGE: "destination" is "hub:7000", ${must}`);
       assert.equal(result.code, 2);
@@ -227,10 +238,10 @@ void describe('a bad command line is refused with exit code 2', () => {
 
 void describe('what the machine refuses', () => {
   const servers: Server[] = [];
-  const occupy = (port: number): Promise<void> =>
+  const occupy = (port: number, address = host(1)): Promise<void> =>
     new Promise((resolve, reject) => {
       const server = createServer((socket) => socket.destroy());
-      servers.push(server.once('error', reject).listen(port, host(1), () => resolve()));
+      servers.push(server.once('error', reject).listen(port, address, () => resolve()));
     });
 
   after(() => {
@@ -240,53 +251,49 @@ void describe('what the machine refuses', () => {
   const failsToStart = (configuration: object, user = {}): Promise<CommandResult> =>
     withConfig(configuration, ({ path }) => haports(['run', '-c', path], 20_000, user));
 
-  void test('one port of a set in use: told once, the rest serves', async () => {
-    await occupy(7101);
-    await occupy(7102);
-    const nva = await NvaProcess.start({
-      name: 'nva-1',
-      address: host(11),
-      ports: '7100-7103',
-      healthPort: 9000,
-    });
-    const balancer = await HaportsProcess.start(labConfig(host, { listenPorts: '7100-7103', backends: 1 }));
-    try {
+  describe('one port of a set in use', () => {
+    const service = useService({ ports: [7100, 7103], nvas: 1, workers: 1 }, { isStarted: false });
+
+    test('is told once, the rest serves', async () => {
+      for (const port of [7101, 7102]) await occupy(port, service.host(1));
+      const balancer = await service.start();
       const warnings = logEvents(balancer.log(), 'listen-failed');
       assert.equal(warnings.length, 1);
       assert.equal(warnings[0]!.level, 'warn');
       assert.equal(warnings[0]!.msg, 'Cannot listen on 2 of 8 ports, first tcp 7101-7102 (EADDRINUSE)');
-      const client = await TcpClient.connect({ host: host(1), port: 7103 });
-      assert.equal(await client.backend(), 'nva-1');
-      client.destroy();
+      assert.equal((await service.tcp(3)).backend, 'nva-1');
       const metrics = await balancer.metrics();
       assert.equal(sumMetric(metrics, 'haports_listeners_wanted', { frontend: 'hub' }), 8);
       assert.equal(sumMetric(metrics, 'haports_listeners_open', { frontend: 'hub' }), 6);
       assert.equal(sumMetric(metrics, 'haports_data_path_availability_ratio', { frontend: 'hub' }), 0.75);
       assert.equal(await balancer.stop(), 0);
-    } finally {
-      await balancer.kill();
-      await nva.kill();
-    }
+    });
   });
 
-  const named = { haPorts: undefined, listenPorts: undefined, protocol: 'tcp', frontendPort: 7200 };
+  const named = { haPorts: undefined, listenPorts: undefined, protocol: 'tcp' };
   for (const [what, occupied, options, says] of [
-    [
-      'every port in use',
-      7200,
-      { rule: { ...named, backendPort: 7200 } },
-      `Cannot listen on any of 1 ports, first tcp ${host(1)} port 7200: EADDRINUSE`,
-    ],
+    ...[0, 1].map(
+      (workers) =>
+        [
+          `every port in use, with ${workers} workers`,
+          7200 + workers,
+          {
+            rule: { ...named, frontendPort: 7200 + workers, backendPort: 7200 },
+            top: { dataPlane: { workers } },
+          },
+          `Cannot listen on any of 1 ports, first tcp ${host(1)} port ${7200 + workers}: EADDRINUSE`,
+        ] as const,
+    ),
     [
       'an address that this machine does not have',
       undefined,
-      { top: { frontends: [{ name: 'hub', address: '192.0.2.1' }] } },
+      { top: { ...HERE, frontends: [{ name: 'hub', address: '192.0.2.1' }] } },
       'Cannot listen on any of 8 ports, first tcp 192.0.2.1 port 7000: EADDRNOTAVAIL',
     ],
     [
       'the metrics port in use',
       9903,
-      { top: { metrics: { listen: `${host(1)}:9903` } } },
+      { top: { ...HERE, metrics: { listen: `${host(1)}:9903` } } },
       `Cannot listen for metrics on ${host(1)}:9903 (EADDRINUSE): "metrics.listen" must be a free address and ` +
         'port of this machine',
     ],
@@ -306,7 +313,7 @@ void describe('what the machine refuses', () => {
         [folder, 'EISDIR'],
       ] as const) {
         const result = await failsToStart(
-          labConfig(host, { listenPorts: PORTS, top: { flowLog: { file } } }),
+          labConfig(host, { listenPorts: PORTS, top: { ...HERE, flowLog: { file } } }),
         );
         assert.equal(
           onlyLine(result),
@@ -323,12 +330,12 @@ void describe('what the machine refuses', () => {
       return;
     }
     const user = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
-    const probe = await haports(['--version'], 20_000, user);
-    if (probe.code !== 0) {
+    const reads = ['-c', `test -r ${process.cwd()}/dist/main.js`];
+    if (spawnSync('sh', reads, user).status !== 0) {
       t.skip(`user 65534 cannot read ${process.cwd()}/dist`);
       return;
     }
-    const result = await failsToStart(labConfig(host, { listenPorts: '80,81' }), user);
+    const result = await failsToStart(labConfig(host, { listenPorts: '80,81', top: HERE }), user);
     assert.equal(
       onlyLine(result),
       `haports: LB_LISTEN_FAILED: Cannot listen on any of 4 ports, first tcp ${host(1)} port 80: EACCES`,
@@ -338,79 +345,36 @@ void describe('what the machine refuses', () => {
 
   void test('a failed start leaves nothing behind', async () => {
     // The same ports once more, at once: no worker of a failed start holds them.
-    const nva = await NvaProcess.start({ name: 'nva-1', address: host(11), ports: PORTS, healthPort: 9000 });
     const balancer = await HaportsProcess.start(labConfig(host, { listenPorts: PORTS, backends: 1 }));
     try {
       assert.deepEqual(logEvents(balancer.log(), 'listen-failed'), []);
     } finally {
       await balancer.kill();
-      await nva.kill();
     }
   });
 });
 
 void describe('bad traffic and lost backends disturb nobody else', () => {
-  let balancer: HaportsProcess;
-  const nvas: NvaProcess[] = [];
+  const service = useService({ ports: [7000, 7003] }, { isStarted: false });
+  const { nvas } = service;
   /** Clients at this address must send a PROXY header. */
-  const PROXY = host(77);
-  const closers: (() => void)[] = [];
+  const PROXY = { ...service.target(0), localAddress: service.host(77) };
+  let balancer: HaportsProcess;
 
   before(async () => {
-    for (const n of [1, 2, 3]) {
-      nvas.push(
-        await NvaProcess.start({ name: `nva-${n}`, address: host(21 + n), ports: PORTS, healthPort: 9000 }),
-      );
-    }
-    balancer = await HaportsProcess.start(
-      labConfig(host, {
-        listenPorts: PORTS,
-        top: {
-          frontends: [
-            {
-              name: 'hub',
-              address: host(2),
-              proxyProtocol: { accept: 'any', trustedSources: [`${PROXY}/32`], headerTimeout: '500ms' },
-            },
-          ],
-          backendPools: [
-            {
-              name: 'nvas',
-              backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(21 + n) })),
-            },
-          ],
-        },
-      }),
-    );
-  });
-
-  after(async () => {
-    await balancer.kill();
-    for (const nva of nvas) await nva.kill();
+    const proxyProtocol = {
+      ...{ accept: 'any', trustedSources: [`${PROXY.localAddress}/32`] },
+      headerTimeout: '500ms',
+    };
+    const frontends = [{ name: 'hub', address: service.host(1), proxyProtocol }];
+    balancer = await service.start({ top: { frontends } });
   });
 
   const drops = async (reason: string): Promise<number> =>
     sumMetric(await balancer.metrics(), 'haports_drops_total', { reason });
 
-  const openFlows = async (count: number) =>
-    Promise.all(
-      Array.from({ length: count }, async (_, index) => {
-        const target = { host: host(2), port: 7000 + (index % 4), localAddress: host(100 + index) };
-        const [tcp, udp] = [await TcpClient.connect(target), await UdpClient.open(target)];
-        closers.push(
-          () => tcp.destroy(),
-          () => udp.close(),
-        );
-        return { tcp, udp, backends: { tcp: await tcp.backend(), udp: await udp.backend() } };
-      }),
-    );
-
-  afterEach(() => {
-    for (const close of closers.splice(0)) close();
-  });
-
   void test('garbage instead of a PROXY header: the client is reset, the drop counted, nobody else disturbed', async () => {
-    const flows = await openFlows(12);
+    const flows = await service.openFlows(12);
     const garbage: readonly (string | Buffer)[] = [
       'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
       'PROXY TCP4 192.0.2.1\r\n',
@@ -423,55 +387,48 @@ void describe('bad traffic and lost backends disturb nobody else', () => {
     ];
     const before = await drops('bad-proxy-header');
     for (const bytes of garbage) {
-      const client = await TcpClient.connect({ host: host(2), port: 7000, localAddress: PROXY });
+      const client = await TcpClient.connect(PROXY);
       client.socket.write(bytes);
       assert.equal(await client.ended(), 'reset', `after ${JSON.stringify(bytes.toString('latin1'))}`);
       assert.equal(client.received, '');
       client.destroy();
     }
     // One that never says a word is no better.
-    const silent = await TcpClient.connect({ host: host(2), port: 7000, localAddress: PROXY });
+    const silent = await TcpClient.connect(PROXY);
     assert.equal(await silent.ended(), 'reset');
     assert.equal((await drops('bad-proxy-header')) - before, garbage.length + 1);
 
-    const honest = await TcpClient.connect({ host: host(2), port: 7000, localAddress: PROXY });
+    const honest = await TcpClient.connect(PROXY);
     honest.socket.write('PROXY TCP4 192.0.2.1 192.0.2.2 40000 80\r\n');
     assert.match(await honest.backend(), /^nva-\d$/);
     honest.destroy();
-    for (const { tcp, udp, backends } of flows) {
-      assert.equal(await tcp.backend(), backends.tcp);
-      assert.equal(await udp.backend(), backends.udp);
+    for (const { client, backend } of [...flows.tcp, ...flows.udp]) {
+      assert.equal(await client.backend(), backend);
     }
   });
 
   void test('a backend that vanishes during traffic ends its own flows and no others, and new flows avoid it', async () => {
-    const flows = await openFlows(60);
-    const lost = flows.filter(({ backends }) => backends.tcp === 'nva-2');
+    const { tcp, udp } = await service.openFlows(60);
+    const lost = tcp.filter(({ backend }) => backend === 'nva-2');
     assert.ok(lost.length > 0, 'no flow to lose');
     await nvas[1]!.kill();
+    for (const { client, backend } of tcp) {
+      if (backend === 'nva-2') assert.notEqual(await client.ended(), 'open');
+      else assert.equal(await client.backend(), backend);
+    }
     const after = await Promise.all(
-      flows.map(async ({ tcp, udp, backends }) => ({
-        ended: backends.tcp === 'nva-2' ? await tcp.ended() : 'open',
-        tcp: backends.tcp === 'nva-2' ? undefined : await tcp.backend(),
-        udp: await udp.backend(),
-        before: backends,
-      })),
+      udp.map(async ({ client, backend }) => ({ backend, now: await client.backend() })),
     );
-    for (const { ended, tcp, udp, before } of after) {
-      if (before.tcp === 'nva-2') assert.notEqual(ended, 'open');
-      else assert.equal(tcp, before.tcp);
-      if (before.udp === 'nva-2') assert.match(udp ?? '', /^nva-[13]$/);
-      else assert.equal(udp, before.udp);
+    for (const { backend, now } of after) {
+      if (backend === 'nva-2') assert.match(now ?? '', /^nva-[13]$/);
+      else assert.equal(now, backend);
     }
-    const fresh = await openFlows(60);
-    for (const { backends } of fresh) {
-      for (const name of [backends.tcp, backends.udp]) assert.match(name ?? '', /^nva-[13]$/);
-    }
+    for (const flow of (await service.newFlows()).keys()) assert.match(flow, /^(tcp|udp) nva-[13]$/);
     const metrics = await balancer.metrics();
     assert.ok(sumMetric(metrics, 'haports_connect_failures_total', { backend: 'nva-2' }) > 0);
     assert.ok(sumMetric(metrics, 'haports_connect_retries_total', { backend: 'nva-2' }) > 0);
     // What the backend ended with FIN ends when its client closes too.
-    for (const { tcp } of lost) tcp.destroy();
+    for (const { client } of lost) client.destroy();
     await eventually(
       async () =>
         sumMetric(await balancer.metrics(), 'haports_flows_active', { backend: 'nva-2', protocol: 'tcp' }) ===

@@ -2,53 +2,32 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import type { Browser } from 'playwright-core';
 import { eventually } from '../support/deadline.js';
-import { HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
-import { loopbackBlock } from '../support/loopback.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE, useService, type Opened } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 import { launchChromium, noChromium, openPage, tabTo } from '../unit/admin/dashboard/chromium.js';
 
-const PORTS = '8000-8009';
 const FLOWS = 24;
 
 /** The built process, used in a browser as an operator would. */
 describe('the dashboard of the built process', { skip: noChromium() }, () => {
-  const host = loopbackBlock(3);
-  const nvas: NvaProcess[] = [];
+  const service = useService(
+    { ports: [8000, 8009], probe: { ...NVA_PROBE, interval: '300ms', threshold: 2 } },
+    { isStarted: false, keepsClients: true },
+  );
+  const { host, nvas } = service;
   const adminAddress = `${host(1)}:9901`;
   let browser: Browser;
-  let balancer: HaportsProcess;
-  let clients: readonly { readonly client: TcpClient; readonly backend: string }[];
+  let clients: readonly Opened<TcpClient>[];
 
-  const configuration = labConfig(host, {
-    listenPorts: PORTS,
-    probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '300ms', threshold: 2 },
-    top: { dataPlane: { workers: 1 }, admin: { http: adminAddress } },
-  });
+  const start = () => service.start({ top: { admin: { http: adminAddress } } });
 
   before(async () => {
-    for (const number of [1, 2, 3]) {
-      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
-      nvas.push(await NvaProcess.start(options));
-    }
-    balancer = await HaportsProcess.start(configuration);
-    clients = await Promise.all(
-      Array.from({ length: FLOWS }, async (_, index) => {
-        const target = { host: host(1), port: 8000 + (index % 10), localAddress: host(100 + index) };
-        const client = await TcpClient.connect(target);
-        return { client, backend: await client.backend() };
-      }),
-    );
+    await start();
+    clients = await Promise.all(Array.from({ length: FLOWS }, (_, index) => service.tcp(index)));
     browser = await launchChromium();
   });
 
-  after(async () => {
-    await browser.close();
-    for (const { client } of clients) client.socket.destroy();
-    await balancer.kill();
-    for (const nva of nvas) await nva.kill();
-  });
+  after(() => browser.close());
 
   test('finds the backend of a flow, drains it, sees it finish, and takes it back', async (t) => {
     const viewer = await openPage(browser, `http://${adminAddress}/`);
@@ -132,15 +111,15 @@ describe('the dashboard of the built process', { skip: noChromium() }, () => {
     t.after(() => viewer.close());
     const { page } = viewer;
     await page.getByText('Events are live').waitFor();
-    await balancer.stop();
+    await service.process.stop();
     await page.getByText(/Event stream cut/).waitFor();
     await page
       .getByText(/The admin API cannot be reached/)
       .first()
       .waitFor();
-    balancer = await HaportsProcess.start(configuration);
+    const { pid } = await start();
     await page.getByText('Events are live').waitFor();
-    await page.getByText(`pid ${balancer.pid} `).waitFor();
+    await page.getByText(`pid ${pid} `).waitFor();
     await eventually(
       async () => (await page.locator('#events li').count()) > 0,
       10_000,

@@ -2,15 +2,12 @@ import type { Explanation } from '../../src/api/views.js';
 import assert from 'node:assert/strict';
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
-import { after, before, describe, test } from 'node:test';
-import { configurationOf, StateFactory } from '../support/state-factory.js';
-import { ConfigFile } from '../support/config-file.js';
-import { eventually, within } from '../support/deadline.js';
-import { haports, HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
+import { before, describe, test } from 'node:test';
+import { StateFactory, type Conditions } from '../support/state-factory.js';
+import { within } from '../support/deadline.js';
+import { haportsHere } from '../support/command-here.js';
 import { loopbackBlock } from '../support/loopback.js';
-import { sumMetric } from '../support/metrics-text.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE, useService } from '../support/service.js';
 import { parseIpAddress, type Protocol } from '../../src/model/address.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { explain } from '../../src/selection/explain.js';
@@ -19,20 +16,8 @@ import { Picker } from '../../src/selection/picker.js';
 
 const FLOWS = 300;
 const CLI_FLOWS = 3;
-const PORTS = '7000-7019';
 const host = loopbackBlock();
 const FRONTEND = host(1);
-
-const configuration = labConfig(host, {
-  listenPorts: PORTS,
-  probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '200ms', threshold: 1 },
-  pool: {
-    // Unequal weights, so that a prediction that forgot them would be wrong.
-    backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(10 + n), weight: n })),
-  },
-  rule: { symmetric: true },
-  top: { seed: 12345 },
-});
 
 interface Client {
   readonly protocol: Protocol;
@@ -85,29 +70,27 @@ async function ask(client: Client): Promise<string> {
 }
 
 void describe('explain predicts what the built process does', () => {
-  let balancer: HaportsProcess;
-  let file: ConfigFile;
+  const service = useService({
+    ports: [7000, 7019],
+    workers: 1,
+    probe: { ...NVA_PROBE, threshold: 1 },
+    pool: {
+      // Unequal weights, so that a prediction that forgot them would be wrong.
+      backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(10 + n), weight: n })),
+    },
+    rule: { symmetric: true },
+    top: { seed: 12345 },
+  });
   let states: StateFactory;
   let picker: Picker;
-  const nvas: NvaProcess[] = [];
 
   before(async () => {
-    for (const n of [1, 2, 3]) {
-      nvas.push(
-        await NvaProcess.start({ name: `nva-${n}`, address: host(10 + n), ports: PORTS, healthPort: 9000 }),
-      );
-    }
-    file = await ConfigFile.write(configuration);
     states = await StateFactory.create();
     picker = new Picker(await createHasher());
-    balancer = await HaportsProcess.start(configuration);
   });
 
-  after(async () => {
-    await balancer.kill();
-    await file.remove();
-    for (const nva of nvas) await nva.kill();
-  });
+  const state = (conditions: Conditions = {}): ForwardingState =>
+    states.state(service.process.withSocket(service.configuration()), conditions);
 
   const predict = (state: ForwardingState, client: Client): Explanation => {
     const [source, destination] = [parseIpAddress(client.sourceAddress), parseIpAddress(FRONTEND)];
@@ -158,36 +141,39 @@ void describe('explain predicts what the built process does', () => {
     for (const { client, backend } of asked.slice(0, CLI_FLOWS)) {
       const { protocol, sourceAddress, sourcePort, port } = client;
       const flow = [protocol, `${sourceAddress}:${sourcePort}`, `${FRONTEND}:${port}`];
-      const result = await haports(['explain', '-c', file.path, '--json', ...flow, ...args]);
+      const result = await haportsHere([
+        'explain',
+        '-c',
+        service.process.configPath,
+        '--json',
+        ...flow,
+        ...args,
+      ]);
       assert.equal(result.code, 0, result.stderr);
       assert.equal(nameOf(JSON.parse(result.stdout) as Explanation), backend);
-      const text = await haports(['explain', '-c', file.path, ...flow, ...args]);
+      const text = await haportsHere(['explain', '-c', service.process.configPath, ...flow, ...args]);
       assert.match(text.stdout, new RegExp(`goes to ${backend} at `));
     }
   };
 
   void test(`${FLOWS} random flows go where explain -c says`, async (t) => {
-    const { asked, share } = await compare(states.state(configuration));
+    const { asked, share } = await compare(state());
     t.diagnostic([...share].map(([name, n]) => `${name} ${n}`).join(', '));
     assert.equal(share.size, 3);
     await compareCommand(asked, []);
   });
 
   void test(`${FLOWS} random flows go where explain -c --down says while a probe fails`, async (t) => {
-    await nvas[2]!.setHealth('sick');
-    await eventually(
-      async () => sumMetric(await balancer.metrics(), 'haports_probe_up', { backend: 'nva-3' }) === 0,
-      5000,
-      'the probe to notice',
-    );
-    const { asked, share } = await compare(states.state(configuration, { health: { 'nva-3': 'down' } }));
+    await service.nvas[2]!.setHealth('sick');
+    await service.probeSays('nva-3', 0);
+    const { asked, share } = await compare(state({ health: { 'nva-3': 'down' } }));
     t.diagnostic([...share].map(([name, n]) => `${name} ${n}`).join(', '));
     assert.deepEqual([...share.keys()].sort(), ['nva-1', 'nva-2']);
     await compareCommand(asked, ['--down', 'nvas/nva-3']);
   });
 
   void test('the digest that explain names is that of the running process', async () => {
-    const info = (await balancer.metrics()).find(({ name }) => name === 'haports_config_info');
-    assert.equal(configurationOf(configuration).digest, info?.labels['digest']);
+    const info = (await service.process.metrics()).find(({ name }) => name === 'haports_config_info');
+    assert.equal(state().configuration.digest, info?.labels['digest']);
   });
 });

@@ -1,24 +1,17 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { FeedEvent } from '../../src/api/views.js';
 import type { BackendPoolView } from '../../src/api/views.js';
-import { adminApi } from '../support/admin-api.js';
 import { AdminEvents } from '../support/admin-events.js';
 import { eventually } from '../support/deadline.js';
-import { HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
+import type { HaportsProcess } from '../support/haports-process.js';
 import { logEvents } from '../support/log-lines.js';
-import { loopbackBlock } from '../support/loopback.js';
 import { sumMetric } from '../support/metrics-text.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE, useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 
-const PORTS = '8000-8009';
 const SECRET = 'T0P5ecretPath';
 
 interface Posted {
@@ -28,18 +21,23 @@ interface Posted {
 }
 
 void describe('health events of the built process', () => {
-  const host = loopbackBlock();
-  const nvas: NvaProcess[] = [];
+  const service = useService(
+    {
+      ports: [8000, 8009],
+      listenPorts: '8000-8019',
+      nvas: 2,
+      // Silence counts after two seconds; the monitor waits as long before it doubts the probe.
+      probe: { ...NVA_PROBE, interval: '100ms', threshold: 20 },
+    },
+    { isStarted: false },
+  );
+  const { host, nvas } = service;
   const posted: Posted[] = [];
-  let folder: string;
-  let socket: string;
   let receiver: Server;
   let balancer: HaportsProcess;
   let stream: AdminEvents;
 
   before(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    socket = join(folder, 'admin.sock');
     receiver = createServer((request, response) => {
       let text = '';
       request.setEncoding('utf8').on('data', (part: string) => (text += part));
@@ -52,29 +50,14 @@ void describe('health events of the built process', () => {
     });
     await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve));
     const { port } = receiver.address() as AddressInfo;
-    for (const number of [1, 2]) {
-      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
-      nvas.push(await NvaProcess.start(options));
-    }
-    balancer = await HaportsProcess.start(
-      labConfig(host, {
-        listenPorts: '8000-8019',
-        backends: 2,
-        // Silence counts after two seconds; the monitor waits as long before it doubts the probe.
-        probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '100ms', threshold: 20 },
-        top: { admin: { socket }, events: { webhook: `http://127.0.0.1:${port}/${SECRET}` } },
-      }),
-    );
-    stream = await AdminEvents.open(socket);
+    balancer = await service.start({ top: { events: { webhook: `http://127.0.0.1:${port}/${SECRET}` } } });
+    stream = await AdminEvents.open(balancer.socket);
   });
 
-  after(async () => {
+  after(() => {
     stream.close();
-    await balancer.kill();
-    for (const nva of nvas) await nva.kill();
     receiver.close();
     receiver.closeAllConnections();
-    await rm(folder, { recursive: true, force: true });
   });
 
   const isOf =
@@ -133,7 +116,7 @@ void describe('health events of the built process', () => {
 
   test('a reader that comes back hears what it missed, once and in order', async () => {
     const seen = await told('NoHealthyBackends', 'raised');
-    const again = await AdminEvents.open(socket, seen.id);
+    const again = await AdminEvents.open(balancer.socket, seen.id);
     await eventually(() => again.events.some(isOf('NoHealthyBackends', 'resolved')), 5000, 'the rest');
     again.close();
     const ids = again.events.map(({ id }) => id);
@@ -147,8 +130,7 @@ void describe('health events of the built process', () => {
 
   test('ProbeUpTrafficFailing tells of a backend whose probe is green while its ports refuse', async (context) => {
     // Nobody listens on 8010 and up of either; the other one is taken out, so that all flows meet the first.
-    const put = await adminApi(socket, 'PUT', '/v1/backends/nvas/nva-2/admin-state', { adminState: 'down' });
-    assert.equal(put.status, 204);
+    await service.ok('admin-state', 'nvas/nva-2', 'down');
     const startedAtMs = performance.now();
     const attempts = { going: true };
     const keepTrying = (async () => {
@@ -185,11 +167,9 @@ void describe('health events of the built process', () => {
     );
 
     // It tells, and takes nobody out.
-    const view = (await adminApi(socket, 'GET', '/v1/pools/nvas')).body as BackendPoolView;
-    assert.equal(view.backends.find(({ name }) => name === 'nva-1')?.serving, true);
-    const client = await TcpClient.connect({ host: host(1), port: 8000 });
-    assert.equal(await client.backend(), 'nva-1');
-    client.destroy();
+    const { backends } = await balancer.get<BackendPoolView>('/v1/pools/nvas');
+    assert.equal(backends.find(({ name }) => name === 'nva-1')?.serving, true);
+    assert.equal((await service.tcp()).backend, 'nva-1');
 
     // Once the probe finds it too, they agree.
     await nvas[0]!.setHealth('sick');

@@ -4,72 +4,32 @@ import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, test } from 'node:test';
-import type { BackendPoolView, BackendView, StatusView } from '../../src/api/views.js';
-import type { ReloadOutcome } from '../../src/api/views.js';
-import { adminApi } from '../support/admin-api.js';
+import type { BackendPoolView, BackendView, ReloadOutcome, StatusView } from '../../src/api/views.js';
 import { eventually } from '../support/deadline.js';
-import { HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
+import type { LabOptions } from '../support/lab-config.js';
 import { logEvents } from '../support/log-lines.js';
-import { loopbackBlock } from '../support/loopback.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE as PROBE, useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
-import { UdpClient } from '../support/udp-client.js';
 
-const PORTS = '8000-8009';
-const HEALTH_PORT = 9000;
 const OTHER_HEALTH_PORT = 9001;
 
-/** Silence of a busy machine counts only after so many. */
-const PROBE = {
-  ...{ protocol: 'http', port: HEALTH_PORT, path: '/healthz' },
-  ...{ interval: '200ms', threshold: 50 },
-};
-
 void describe('taking a changed configuration over, live', () => {
-  const host = loopbackBlock();
-  const nvas: NvaProcess[] = [];
+  const service = useService({ ports: [8000, 8009], probe: PROBE }, { isStarted: false });
+  const { host, nvas } = service;
   let folder: string;
-  let path: string;
-  let socket: string;
-  let balancer: HaportsProcess | undefined;
 
   before(async () => {
-    for (const number of [1, 2, 3]) {
-      const options = {
-        ...{ name: `nva-${number}`, address: host(10 + number) },
-        ...{ ports: PORTS, healthPort: HEALTH_PORT },
-      };
-      nvas.push(await NvaProcess.start(options));
-    }
-  });
-
-  after(async () => {
-    for (const nva of nvas) await nva.kill();
-  });
-
-  beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    path = join(folder, 'config.json');
-    socket = join(folder, 'admin.sock');
   });
 
-  afterEach(async () => {
-    await balancer?.kill();
-    balancer = undefined;
-    await rm(folder, { recursive: true, force: true });
-  });
+  after(() => rm(folder, { recursive: true, force: true }));
 
-  type Wishes = Omit<Parameters<typeof labConfig>[1], 'listenPorts'>;
+  type Wishes = Partial<LabOptions>;
 
-  const configuration = ({ top = {}, ...more }: Wishes = {}) =>
-    labConfig(host, { listenPorts: PORTS, probe: PROBE, top: { admin: { socket }, ...top }, ...more });
-
-  const status = async (): Promise<StatusView> =>
-    (await adminApi(socket, 'GET', '/v1/status')).body as StatusView;
+  const status = (): Promise<StatusView> => service.process.get('/v1/status');
 
   const backends = async (): Promise<readonly BackendView[]> =>
-    ((await adminApi(socket, 'GET', '/v1/pools/nvas')).body as BackendPoolView).backends;
+    (await service.process.get<BackendPoolView>('/v1/pools/nvas')).backends;
 
   const backend = async (address: string): Promise<BackendView> => {
     const found = (await backends()).find((member) => member.address === address);
@@ -77,24 +37,21 @@ void describe('taking a changed configuration over, live', () => {
     return found;
   };
 
-  const connect = (index = 0): Promise<TcpClient> =>
-    TcpClient.connect({ host: host(1), port: 8000 + (index % 10), localAddress: host(100 + (index % 100)) });
-
   const backendsBecome = (total: number): Promise<unknown> =>
     eventually(
       async () => (await status()).backends.total === total,
       10_000,
-      `${total} backends to be configured:\n${balancer?.log()}`,
+      `${total} backends to be configured:\n${service.process.log()}`,
     );
 
   test('SIGHUP takes the file over and opens the flow log anew; a broken file changes nothing', async () => {
     const flowLog = join(folder, 'flow.log');
     const top = { flowLog: { file: flowLog } };
-    await writeFile(path, JSON.stringify(configuration({ top })));
-    balancer = await HaportsProcess.start(configuration({ top }), { path });
+    const balancer = await service.start({ top });
+    const rewrite = (wishes: Wishes = {}): Promise<string> =>
+      balancer.write(service.configuration({ top, ...wishes }));
     assert.equal((await status()).configuration.lastReload, undefined);
-    const client = await connect();
-    const at = await client.backend();
+    const { client, backend: at } = await service.tcp();
     await eventually(
       async () => (await readFile(flowLog, 'utf8')).includes('"nvas/'),
       5000,
@@ -102,13 +59,13 @@ void describe('taking a changed configuration over, live', () => {
     );
 
     await rename(flowLog, `${flowLog}.1`);
-    await writeFile(path, JSON.stringify(configuration({ top, backends: 2 })));
+    await rewrite({ backends: 2 });
     balancer.child.kill('SIGHUP');
     await backendsBecome(2);
     const { lastReload } = (await status()).configuration;
     assert.equal(lastReload?.ok, true);
     assert.match(JSON.stringify(logEvents(balancer.log(), 'reloaded')), /SIGHUP/);
-    (await connect(1)).destroy();
+    await service.tcp(1);
     const lines = await eventually(
       async () => {
         const text = await readFile(flowLog, 'utf8');
@@ -119,8 +76,7 @@ void describe('taking a changed configuration over, live', () => {
     );
     assert.match(lines[0]!, /"type":"config"/, 'each file can be read on its own');
 
-    const broken = { ...configuration({ top }), colour: 'blue', shutdown: { deadline: 'never' } };
-    await writeFile(path, JSON.stringify(broken));
+    await rewrite({ top: { ...top, colour: 'blue', shutdown: { deadline: 'never' } } });
     balancer.child.kill('SIGHUP');
     const log = balancer.log;
     const [failed] = await eventually(
@@ -137,51 +93,51 @@ void describe('taking a changed configuration over, live', () => {
     assert.equal((await status()).configuration.lastReload?.ok, false);
     assert.equal((await status()).backends.total, 2);
 
-    await writeFile(path, JSON.stringify(configuration({ top })));
+    await rewrite();
     balancer.child.kill('SIGHUP');
     await backendsBecome(3);
     assert.equal((await status()).configuration.lastReload?.ok, true);
     if (at !== 'nva-3') assert.equal(await client.backend(), at);
-    client.destroy();
   });
 
   test('a watched file is taken over when a link is swapped, when it is replaced, and when it is written in place', async () => {
+    const balancer = await service.start({}, { args: ['--watch'] });
+    const path = balancer.configPath;
+    const { client, backend: at } = await service.tcp();
+    const written = (wishes: Wishes = {}): string =>
+      JSON.stringify(balancer.withSocket(service.configuration(wishes)));
     // As Kubernetes mounts a ConfigMap: config.json -> ..data/config.json, ..data -> ..version.
     const publish = async (version: string, content: string): Promise<void> => {
-      await mkdir(join(folder, version));
-      await writeFile(join(folder, version, 'config.json'), content);
-      await symlink(version, join(folder, '..data_tmp'));
-      await rename(join(folder, '..data_tmp'), join(folder, '..data'));
+      await mkdir(balancer.file(version));
+      await writeFile(join(balancer.file(version), 'config.json'), content);
+      await symlink(version, balancer.file('..data_tmp'));
+      await rename(balancer.file('..data_tmp'), balancer.file('..data'));
     };
-    await publish('..1', JSON.stringify(configuration()));
-    await symlink('..data/config.json', path);
-    balancer = await HaportsProcess.start(configuration(), { path, args: ['--watch'] });
-    const client = await connect();
-    const at = await client.backend();
+    await publish('..1', written());
+    await symlink('..data/config.json', `${path}.link`);
+    await rename(`${path}.link`, path);
 
-    await publish('..2', JSON.stringify(configuration({ backends: 2 })));
+    await publish('..2', written({ backends: 2 }));
     await backendsBecome(2);
     await publish('..3', '{ "frontends": [');
-    const log = balancer.log;
     await eventually(
-      () => logEvents(log(), 'reload-failed').some(({ cause }) => cause === 'file watch'),
+      () => logEvents(balancer.log(), 'reload-failed').some(({ cause }) => cause === 'file watch'),
       10_000,
       'the broken file to be refused',
     );
     assert.equal((await status()).backends.total, 2);
     assert.equal((await status()).configuration.lastReload?.ok, false);
-    await publish('..4', JSON.stringify(configuration()));
+    await publish('..4', written());
     await backendsBecome(3);
 
-    await writeFile(`${path}.new`, JSON.stringify(configuration({ backends: 1 })));
+    await writeFile(`${path}.new`, written({ backends: 1 }));
     await rename(`${path}.new`, path);
     await backendsBecome(1);
-    await writeFile(path, JSON.stringify(configuration({ backends: 2 })));
+    await writeFile(path, written({ backends: 2 }));
     await backendsBecome(2);
     assert.equal((await status()).configuration.lastReload?.ok, true);
     assert.equal(client.ending, 'open');
     assert.equal(await client.backend(), at, 'Azure: a backend that is removed keeps its TCP flows');
-    client.destroy();
   });
 
   void describe('under a backend that has failed', () => {
@@ -193,8 +149,8 @@ void describe('taking a changed configuration over, live', () => {
     const newcomers = { going: true };
     let asking: Promise<void>;
 
-    const reload = async (wishes: Wishes & Record<string, unknown> = {}): Promise<ReloadOutcome> => {
-      const answer = await adminApi(socket, 'POST', '/v1/reload', configuration(wishes));
+    const reload = async (wishes: Wishes = {}): Promise<ReloadOutcome> => {
+      const answer = await service.process.reload(service.configuration(wishes));
       assert.equal(answer.status, 200, JSON.stringify(answer.body));
       return answer.body as ReloadOutcome;
     };
@@ -213,6 +169,7 @@ void describe('taking a changed configuration over, live', () => {
     };
 
     before(async () => {
+      await service.start();
       for (const number of [1, 2, 3]) {
         const address = host(10 + number);
         answers.set(address, 'well');
@@ -234,14 +191,14 @@ void describe('taking a changed configuration over, live', () => {
     });
 
     beforeEach(async () => {
-      balancer = await HaportsProcess.start(configuration());
+      await reload();
       await nvas[1]!.setHealth('sick');
       await eventually(isDown, 5000, 'the second backend to fail');
       reached = new Set();
       newcomers.going = true;
       asking = (async () => {
         for (let index = 0; newcomers.going; index++) {
-          const client = await connect(index);
+          const client = await TcpClient.connect(service.target(index));
           reached.add(await client.backend());
           client.destroy();
         }
@@ -334,28 +291,16 @@ void describe('taking a changed configuration over, live', () => {
   });
 
   test('renaming a frontend, a rule and a backend keeps every flow', async () => {
-    balancer = await HaportsProcess.start(configuration());
-    const numbers = Array.from({ length: 30 }, (_, index) => index);
-    const tcp = await Promise.all(
-      numbers.map(async (index) => {
-        const client = await connect(index);
-        return { client, at: await client.backend() };
-      }),
-    );
-    const udp = await Promise.all(
-      numbers.map(async (index) => {
-        const client = await UdpClient.open({ host: host(1), port: 8000, localAddress: host(100 + index) });
-        return { client, at: await client.backend() };
-      }),
-    );
+    const balancer = await service.start();
+    const { tcp, udp } = await service.openFlows(30);
     const renamed = {
-      ...configuration({
+      ...service.configuration({
         rule: { name: 'everything', frontend: 'core' },
         pool: { backends: [1, 2, 3].map((number) => ({ name: `fw-${number}`, address: host(10 + number) })) },
       }),
       frontends: [{ name: 'core', address: host(1) }],
     };
-    const answer = await adminApi(socket, 'POST', '/v1/reload', renamed);
+    const answer = await balancer.reload(renamed);
     assert.equal(answer.status, 200, JSON.stringify(answer.body));
     const { report } = answer.body as ReloadOutcome;
     assert.deepEqual(report.kept.flows, 60);
@@ -364,14 +309,7 @@ void describe('taking a changed configuration over, live', () => {
       { flows: 0, probeTargets: 0, overrides: [], listeners: 0 },
     );
     assert.equal(report.plan.movedShare, 0);
-    for (const { client, at } of tcp) {
-      assert.equal(client.ending, 'open');
-      assert.equal(await client.backend(), at);
-      client.destroy();
-    }
-    for (const { client, at } of udp) {
-      assert.equal(await client.backend(), at);
-      client.close();
-    }
+    for (const { client } of tcp) assert.equal(client.ending, 'open');
+    for (const { client, backend: at } of [...tcp, ...udp]) assert.equal(await client.backend(), at);
   });
 });

@@ -1,57 +1,23 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import type { OpenApiDocument } from '../../src/api/openapi.js';
-import { adminApi, type AdminAnswer } from '../support/admin-api.js';
+import type { AdminAnswer } from '../support/admin-api.js';
 import { AdminEvents } from '../support/admin-events.js';
 import { eventually } from '../support/deadline.js';
-import { HaportsProcess } from '../support/haports-process.js';
 import { schemaErrors, type JsonSchema } from '../support/json-schema.js';
-import { labConfig } from '../support/lab-config.js';
-import { loopbackBlock } from '../support/loopback.js';
-import { NvaProcess } from '../support/nva-process.js';
-import { TcpClient } from '../support/tcp-client.js';
-import { UdpClient } from '../support/udp-client.js';
-
-const PORTS = '8000-8004';
+import { NVA_PROBE, useService } from '../support/service.js';
 
 type Method = 'GET' | 'PUT' | 'POST' | 'DELETE';
 
 // The document is what the process serves, and the validator knows nothing of how it was made.
 describe('the OpenAPI document that a running process serves', () => {
-  const host = loopbackBlock();
-  const nvas: NvaProcess[] = [];
-  let folder: string;
-  let socket: string;
-  let balancer: HaportsProcess;
+  const service = useService({ ports: [8000, 8004], probe: NVA_PROBE });
+  const { host } = service;
   let document: OpenApiDocument;
   const asked = new Set<string>();
 
-  const configuration = (more: { readonly backends?: number } = {}) =>
-    labConfig(host, {
-      listenPorts: PORTS,
-      probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '200ms', threshold: 2 },
-      top: { dataPlane: { workers: 0 }, admin: { socket } },
-      ...more,
-    });
-
   before(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    socket = join(folder, 'admin.sock');
-    for (const number of [1, 2, 3]) {
-      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
-      nvas.push(await NvaProcess.start(options));
-    }
-    balancer = await HaportsProcess.start(configuration());
-    document = (await adminApi(socket, 'GET', '/v1/openapi.json')).body as OpenApiDocument;
-  });
-
-  after(async () => {
-    await balancer.kill();
-    for (const nva of nvas) await nva.kill();
-    await rm(folder, { recursive: true, force: true });
+    document = await service.process.get<OpenApiDocument>('/v1/openapi.json');
   });
 
   function assertDescribed(schema: JsonSchema | undefined, value: unknown, what: string): void {
@@ -78,7 +44,7 @@ describe('the OpenAPI document that a running process serves', () => {
   ): Promise<AdminAnswer['body']> {
     const { path = template.replace('{pool}', 'nvas').replace('{backend}', 'nva-1'), body } = request;
     const what = `${method} ${path} ${status}`;
-    const answer = await adminApi(socket, method, path, body);
+    const answer = await service.process.call(method, path, body);
     assert.equal(answer.status, status, `${what}: ${JSON.stringify(answer.body)}`);
     const operation = document.paths[template]?.[method.toLowerCase()];
     const response = operation?.responses[status];
@@ -99,58 +65,52 @@ describe('the OpenAPI document that a running process serves', () => {
   }
 
   test('describes what is answered, to the last key', async () => {
-    const tcp = await TcpClient.connect({ host: host(1), port: 8000, localAddress: host(100) });
-    const udp = await UdpClient.open({ host: host(1), port: 8000, localAddress: host(100) });
-    try {
-      await tcp.backend();
-      await udp.backend();
-      const backend = '/v1/backends/{pool}/{backend}';
-      for (const path of ['/v1/status', '/v1/frontends', '/v1/rules', '/v1/pools', '/v1/pools/{pool}']) {
-        await ask('GET', path, { status: 200 });
-      }
-      for (const sort of ['age', 'rate', 'rate', 'none']) {
-        await ask('GET', '/v1/flows', { status: 200, path: `/v1/flows?sort=${sort}&limit=1` });
-      }
-      const explain = `/v1/explain?protocol=tcp&source=${host(100)}:${tcp.socket.localPort}&destination=${host(1)}:8000`;
-      const explained = await ask('GET', '/v1/explain', { status: 200, path: explain });
-      assert.ok('flow' in (explained as object) && 'key' in (explained as object));
-      for (const destination of [`${host(1)}:9`, '198.51.100.1:9']) {
-        const path = `/v1/explain?protocol=udp&source=192.0.2.7:1&destination=${destination}`;
-        await ask('GET', '/v1/explain', { status: 200, path });
-      }
-
-      for (const adminState of ['up', 'configured']) {
-        await ask('PUT', `${backend}/admin-state`, { status: 204, body: { adminState } });
-      }
-      for (const weight of [0, 256, 'configured']) {
-        await ask('PUT', `${backend}/weight`, { status: 204, body: { weight } });
-      }
-      await ask('GET', `${backend}/drain`, { status: 404 });
-      await ask('POST', `${backend}/drain`, { status: 202, body: { deadline: '1m', then: 'leave' } });
-      await ask('GET', `${backend}/drain`, { status: 200 });
-      await ask('GET', '/v1/drains', { status: 200 });
-      await ask('GET', '/v1/pools', { status: 200 });
-      await ask('GET', '/v1/status', { status: 200 });
-      await ask('DELETE', `${backend}/drain`, { status: 204 });
-      await ask('DELETE', `${backend}/drain`, { status: 404 });
-
-      for (const population of [{ kind: 'live' }, { kind: 'generated', flows: 50, sources: 5, seed: 1 }]) {
-        const suppose = [
-          { backend: 'nvas/nva-2', health: 'down', weight: 3, draining: true, adminState: 'up' },
-        ];
-        await ask('POST', '/v1/simulate', { status: 200, body: { suppose, population } });
-      }
-      const fewer = JSON.stringify({ ...configuration({ backends: 2 }), rules: [] });
-      const changed = JSON.stringify(configuration({ backends: 2 }));
-      await ask('POST', '/v1/plan', { status: 200, body: fewer });
-      await ask('POST', '/v1/plan', { status: 200, body: changed });
-      await ask('POST', '/v1/reload', { status: 409, path: '/v1/reload?maxMoved=0.01', body: changed });
-      await ask('POST', '/v1/reload', { status: 200, body: changed });
-      await ask('GET', '/v1/status', { status: 200 });
-    } finally {
-      tcp.destroy();
-      udp.close();
+    const { client: tcp } = await service.tcp();
+    await service.udp();
+    const backend = '/v1/backends/{pool}/{backend}';
+    for (const path of ['/v1/status', '/v1/frontends', '/v1/rules', '/v1/pools', '/v1/pools/{pool}']) {
+      await ask('GET', path, { status: 200 });
     }
+    for (const sort of ['age', 'rate', 'rate', 'none']) {
+      await ask('GET', '/v1/flows', { status: 200, path: `/v1/flows?sort=${sort}&limit=1` });
+    }
+    const explain = `/v1/explain?protocol=tcp&source=${host(100)}:${tcp.socket.localPort}&destination=${host(1)}:8000`;
+    const explained = await ask('GET', '/v1/explain', { status: 200, path: explain });
+    assert.ok('flow' in (explained as object) && 'key' in (explained as object));
+    for (const destination of [`${host(1)}:9`, '198.51.100.1:9']) {
+      const path = `/v1/explain?protocol=udp&source=192.0.2.7:1&destination=${destination}`;
+      await ask('GET', '/v1/explain', { status: 200, path });
+    }
+
+    for (const adminState of ['up', 'configured']) {
+      await ask('PUT', `${backend}/admin-state`, { status: 204, body: { adminState } });
+    }
+    for (const weight of [0, 256, 'configured']) {
+      await ask('PUT', `${backend}/weight`, { status: 204, body: { weight } });
+    }
+    await ask('GET', `${backend}/drain`, { status: 404 });
+    await ask('POST', `${backend}/drain`, { status: 202, body: { deadline: '1m', then: 'leave' } });
+    await ask('GET', `${backend}/drain`, { status: 200 });
+    await ask('GET', '/v1/drains', { status: 200 });
+    await ask('GET', '/v1/pools', { status: 200 });
+    await ask('GET', '/v1/status', { status: 200 });
+    await ask('DELETE', `${backend}/drain`, { status: 204 });
+    await ask('DELETE', `${backend}/drain`, { status: 404 });
+
+    for (const population of [{ kind: 'live' }, { kind: 'generated', flows: 50, sources: 5, seed: 1 }]) {
+      const suppose = [
+        { backend: 'nvas/nva-2', health: 'down', weight: 3, draining: true, adminState: 'up' },
+      ];
+      await ask('POST', '/v1/simulate', { status: 200, body: { suppose, population } });
+    }
+    const two = service.process.withSocket(service.configuration({ backends: 2 }));
+    const fewer = JSON.stringify({ ...two, rules: [] });
+    const changed = JSON.stringify(two);
+    await ask('POST', '/v1/plan', { status: 200, body: fewer });
+    await ask('POST', '/v1/plan', { status: 200, body: changed });
+    await ask('POST', '/v1/reload', { status: 409, path: '/v1/reload?maxMoved=0.01', body: changed });
+    await ask('POST', '/v1/reload', { status: 200, body: changed });
+    await ask('GET', '/v1/status', { status: 200 });
   });
 
   test('describes refusals, and refuses the bodies that are refused', async () => {
@@ -196,7 +156,7 @@ describe('the OpenAPI document that a running process serves', () => {
   });
 
   test('describes events', async () => {
-    const reader = await AdminEvents.open(socket, 0);
+    const reader = await AdminEvents.open(service.process.socket, 0);
     try {
       await eventually(() => reader.events.length > 5, 5000, 'events');
     } finally {

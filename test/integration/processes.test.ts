@@ -1,77 +1,42 @@
 import assert from 'node:assert/strict';
-import { after, afterEach, before, describe, test } from 'node:test';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { afterEach, describe, test } from 'node:test';
 import { eventually, patience, within } from '../support/deadline.js';
-import { HaportsProcess, isAlive } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
+import { isAlive, MAIN } from '../support/haports-process.js';
 import { logEvents } from '../support/log-lines.js';
-import { loopbackBlock } from '../support/loopback.js';
 import { sumMetric, type MetricLine } from '../support/metrics-text.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE, useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
-import { UdpClient } from '../support/udp-client.js';
-
-const host = loopbackBlock();
-const PORTS = '7000-7003';
-const TARGET = { host: host(1), port: 7000 };
-
-function configuration(deadline: string, workers = 1) {
-  return labConfig(host, {
-    listenPorts: PORTS,
-    probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '1s' },
-    top: { shutdown: { deadline }, dataPlane: { workers } },
-  });
-}
 
 void describe('processes of the built haports', () => {
-  const nvas: NvaProcess[] = [];
-  /** Undone after each test, last first. */
-  const cleanups: (() => Promise<void> | void)[] = [];
-
-  before(async () => {
-    for (const n of [1, 2, 3]) {
-      nvas.push(
-        await NvaProcess.start({ name: `nva-${n}`, address: host(10 + n), ports: PORTS, healthPort: 9000 }),
-      );
-    }
-  });
-
-  after(async () => {
-    for (const nva of nvas) await nva.kill();
-  });
+  const service = useService(
+    { ports: [7000, 7003], probe: { ...NVA_PROBE, interval: '1s' } },
+    { isStarted: false },
+  );
+  /** Workers that may outlive their control process, but no test. */
+  const workers = new Set<number>();
 
   afterEach(async () => {
-    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+    const { process: balancer } = service;
+    for (const pid of await balancer.workerPids().catch(() => [])) workers.add(pid);
+    await balancer.kill();
+    for (const pid of workers) if (await isAlive(pid)) process.kill(pid, 'SIGKILL');
+    workers.clear();
   });
 
-  /** Starts haports, and remembers its worker so that no process outlives the test. */
-  const start = async (deadline: string, workers = 1) => {
-    const balancer = await HaportsProcess.start(configuration(deadline, workers));
+  const start = async (deadline: string, count = 1) => {
+    const balancer = await service.start({ top: { shutdown: { deadline }, dataPlane: { workers: count } } });
     const pids = await balancer.workerPids();
-    cleanups.push(async () => {
-      const last = await balancer.workerPids().catch(() => []);
-      await balancer.kill();
-      for (const pid of [...pids, ...last]) if (await isAlive(pid)) process.kill(pid, 'SIGKILL');
-    });
+    for (const pid of pids) workers.add(pid);
     return { balancer, worker: pids[0] };
-  };
-
-  const tcpFlow = async () => {
-    const client = await TcpClient.connect(TARGET);
-    cleanups.push(() => client.destroy());
-    return { client, backend: await client.backend() };
-  };
-
-  const udpFlow = async () => {
-    const client = await UdpClient.open(TARGET);
-    cleanups.push(() => client.close());
-    return { client, backend: await client.backend() };
   };
 
   const refused = () =>
     eventually(
       async () => {
         try {
-          (await TcpClient.connect(TARGET, 1000)).destroy();
+          (await TcpClient.connect(service.target(0), 1000)).destroy();
           return false;
         } catch (error) {
           return error instanceof Error && 'code' in error && error.code === 'ECONNREFUSED';
@@ -81,12 +46,12 @@ void describe('processes of the built haports', () => {
       'new connections to be refused',
     );
 
-  void test('a data worker that is killed is replaced within 2 s, and no counter goes backwards', async (t) => {
+  void test('a data worker that is killed is replaced within 2 s, each time, and no counter goes backwards', async (t) => {
     const { balancer, worker } = await start('1s');
     assert.ok(worker !== undefined);
-    const { client } = await tcpFlow();
-    for (let n = 0; n < 20; n++) (await tcpFlow()).client.destroy();
-    assert.ok((await udpFlow()).backend !== undefined);
+    const { client } = await service.tcp();
+    for (let n = 0; n < 20; n++) (await service.tcp()).client.destroy();
+    await service.udp();
     // A worker's totals are those of the last reading: what came after it dies with the worker.
     const readings: ReadonlyMap<string, number>[] = [];
     const read = async () => {
@@ -108,9 +73,10 @@ void describe('processes of the built haports', () => {
     const fresh = await eventually(
       async () => {
         await read();
-        const next = await TcpClient.connect(TARGET, 1000);
-        cleanups.push(() => next.destroy());
-        return next.backend(1000);
+        const next = await TcpClient.connect(service.target(0), 1000);
+        const backend = await next.backend(1000);
+        next.destroy();
+        return backend;
       },
       2000,
       'a new flow to be served',
@@ -119,7 +85,7 @@ void describe('processes of the built haports', () => {
     t.diagnostic(`a new TCP flow was served ${backAfterMs.toFixed(0)} ms after the kill`);
     assert.match(fresh, /^nva-\d$/);
     assert.ok(backAfterMs < patience(2000));
-    assert.match((await udpFlow()).backend ?? 'nobody', /^nva-\d$/);
+    assert.match((await service.udp()).backend, /^nva-\d$/);
     assert.notEqual(await client.ended(), 'open');
 
     const [replacement] = await balancer.workerPids();
@@ -137,46 +103,39 @@ void describe('processes of the built haports', () => {
     assert.equal(more.length, 0);
     assert.equal(line?.level, 'error');
     assert.match(line.msg, /^Data worker 0 died \(signal SIGKILL\) with \d+ flows? and is being replaced$/);
-    assert.equal(await balancer.stop(), 0);
-    assert.equal(await isAlive(replacement), false);
-  });
 
-  void test('workers that die again and again are replaced again and again', async () => {
-    const { balancer } = await start('1s');
-    for (let round = 1; round <= 3; round++) {
-      const [worker] = await eventually(
-        async () => {
-          const pids = await balancer.workerPids();
-          return pids.length === 1 && pids;
-        },
+    for (let lost = 1, pid = replacement; lost < 4; lost++) {
+      process.kill(pid, 'SIGKILL');
+      pid = await eventually(
+        async () => (await balancer.workerPids()).find((other) => other !== pid),
         5000,
-        'a worker',
+        `a worker after ${lost} that died`,
       );
-      process.kill(worker!, 'SIGKILL');
-      await eventually(
-        async () => sumMetric(await balancer.metrics(), 'haports_workers_lost_total') === round,
-        5000,
-        `${round} workers to be lost`,
-      );
-      await eventually(async () => (await tcpFlow()).backend, 5000, 'a new flow to be served');
+      const isCounted = async (): Promise<boolean> =>
+        sumMetric(await balancer.metrics(), 'haports_workers_lost_total') === lost + 1;
+      await eventually(isCounted, 5000, `${lost + 1} workers to be lost`);
+      await eventually(async () => (await service.tcp()).backend, 5000, 'a new flow to be served');
     }
+    const [last] = await balancer.workerPids();
+    assert.equal(await balancer.stop(), 0);
+    assert.equal(await isAlive(last!), false);
   });
 
   void test('a control process that is killed: TCP flows go on until they are done, then the worker ends', async (t) => {
     const { balancer, worker } = await start('20s');
     assert.ok(worker !== undefined);
-    const { client, backend } = await tcpFlow();
-    assert.ok((await udpFlow()).backend !== undefined);
+    const { client, backend } = await service.tcp();
+    await service.udp();
     process.kill(balancer.pid, 'SIGKILL');
     await balancer.exit;
     assert.equal(await client.backend(), backend, 'the established flow was lost');
     await refused();
 
     // A successor on the same configuration finds every port free, TCP and UDP.
-    const successor = await start('1s');
+    const successor = await start('20s');
     assert.deepEqual(logEvents(successor.balancer.log(), 'listen-failed'), []);
-    assert.match((await udpFlow()).backend ?? 'nobody', /^nva-\d$/);
-    assert.match((await tcpFlow()).backend, /^nva-\d$/);
+    assert.match((await service.udp()).backend, /^nva-\d$/);
+    assert.match((await service.tcp()).backend, /^nva-\d$/);
 
     assert.equal(await client.backend(), backend, 'the established flow was lost to the successor');
     assert.equal(await isAlive(worker), true);
@@ -186,12 +145,21 @@ void describe('processes of the built haports', () => {
     client.destroy();
     await eventually(async () => !(await isAlive(worker)), 5000, 'the orphaned worker to end');
     t.diagnostic(`the worker ended ${(performance.now() - doneMs).toFixed(0)} ms after its last flow`);
+
+    // One that is orphaned without TCP flows ends at once.
+    service.closeClients();
+    const openFlows = async (): Promise<number> =>
+      sumMetric(await successor.balancer.metrics(), 'haports_flows_active', { protocol: 'tcp' });
+    await eventually(async () => (await openFlows()) === 0, 5000, 'the flows of the successor to end');
+    await service.udp();
+    process.kill(successor.balancer.pid, 'SIGKILL');
+    await eventually(async () => !(await isAlive(successor.worker!)), 2000, 'its worker to end');
   });
 
   void test('a control process that is killed: flows that do not end are reset at the deadline, and the worker ends', async () => {
     const { balancer, worker } = await start('1500ms');
     assert.ok(worker !== undefined);
-    const { client, backend } = await tcpFlow();
+    const { client, backend } = await service.tcp();
     const killedMs = performance.now();
     process.kill(balancer.pid, 'SIGKILL');
     await balancer.exit;
@@ -202,27 +170,26 @@ void describe('processes of the built haports', () => {
     await eventually(async () => !(await isAlive(worker)), 3000, 'the orphaned worker to end');
   });
 
-  void test('a worker that is orphaned without flows ends at once', async () => {
-    const { balancer, worker } = await start('20s');
-    assert.ok(worker !== undefined);
-    assert.ok((await udpFlow()).backend !== undefined);
-    process.kill(balancer.pid, 'SIGKILL');
-    await eventually(async () => !(await isAlive(worker)), 2000, 'the orphaned worker to end');
-  });
-
-  for (const workers of [1, 0]) {
-    const shape = `workers: ${workers}`;
+  for (const count of [1, 0]) {
+    const shape = `workers: ${count}`;
 
     void test(`SIGTERM (${shape}): nothing new is taken, an established flow goes on and may finish, exit code 0`, async (t) => {
-      const { balancer, worker } = await start('20s', workers);
-      const { client, backend } = await tcpFlow();
+      const { balancer, worker } = await start('20s', count);
+      assert.equal(worker === undefined, count === 0, 'workers: 0 serves in one process');
+      const reached = [...(await service.newFlows(40)).keys()].sort();
+      const backends = service.nvas.map(({ options }) => options.name);
+      assert.deepEqual(
+        reached,
+        ['tcp', 'udp'].flatMap((protocol) => backends.map((name) => `${protocol} ${name}`)),
+      );
+      const { client, backend } = await service.tcp();
       process.kill(balancer.pid, 'SIGTERM');
       await refused();
       assert.equal(await client.backend(), backend);
       assert.equal(await client.ask('still there'), `${backend}: still there`);
-      const readiness = await fetch(`http://${host(1)}:9902/readyz`);
+      const readiness = await fetch(`${balancer.metricsUrl}/readyz`);
       assert.equal(readiness.status, 503);
-      assert.equal((await fetch(`http://${host(1)}:9902/healthz`)).status, 200);
+      assert.equal((await fetch(`${balancer.metricsUrl}/healthz`)).status, 200);
       const doneMs = performance.now();
       client.socket.end();
       assert.equal(await client.ended(), 'fin');
@@ -234,8 +201,8 @@ void describe('processes of the built haports', () => {
     });
 
     void test(`SIGTERM (${shape}): what is left at the deadline is reset, exit code 0`, async () => {
-      const { balancer } = await start('1s', workers);
-      const flows = await Promise.all(Array.from({ length: 5 }, tcpFlow));
+      const { balancer } = await start('1s', count);
+      const flows = await Promise.all([1, 2, 3, 4, 5].map((n) => service.tcp(n)));
       const askedMs = performance.now();
       process.kill(balancer.pid, 'SIGTERM');
       for (const { client } of flows) assert.equal(await client.ended(5000), 'reset');
@@ -246,9 +213,11 @@ void describe('processes of the built haports', () => {
       assert.deepEqual([stopped?.['finished'], stopped?.['reset']], [0, 5]);
     });
 
-    void test(`a second SIGTERM (${shape}) ends it all at once`, async () => {
-      const { balancer, worker } = await start('1h', workers);
-      const { client } = await tcpFlow();
+    void test(`it outlives the reader of its log, and a second SIGTERM ends it all at once (${shape})`, async () => {
+      const { balancer, worker } = await start('1h', count);
+      // The reader of its log leaves; what follows is worth lines.
+      balancer.child.stderr?.destroy();
+      const { client } = await service.tcp();
       process.kill(balancer.pid, 'SIGTERM');
       await refused();
       assert.equal(client.ending, 'open');
@@ -259,40 +228,36 @@ void describe('processes of the built haports', () => {
     });
   }
 
-  void test('SIGHUP kills nobody: same processes, same flows', async () => {
-    const { balancer, worker } = await start('1s');
-    assert.ok(worker !== undefined);
-    const { client, backend } = await tcpFlow();
-    process.kill(balancer.pid, 'SIGHUP');
-    process.kill(worker, 'SIGHUP');
-    for (let n = 0; n < 5; n++) assert.match((await tcpFlow()).backend, /^nva-\d$/);
-    assert.equal(await client.backend(), backend);
-    assert.deepEqual(await balancer.workerPids(), [worker]);
-    assert.equal(await balancer.stop(), 0);
-  });
-
-  void test('Ctrl-C, which reaches the worker as well, is an orderly stop', async () => {
+  void test('SIGHUP ends no process; Ctrl-C, which reaches the worker too, is an orderly stop', async () => {
     const { balancer, worker } = await start('20s');
     assert.ok(worker !== undefined);
-    const { client, backend } = await tcpFlow();
+    const { client, backend } = await service.tcp();
+    process.kill(balancer.pid, 'SIGHUP');
+    process.kill(worker, 'SIGHUP');
+    for (let n = 0; n < 5; n++) assert.match((await service.tcp()).backend, /^nva-\d$/);
+    assert.equal(await client.backend(), backend);
+    assert.deepEqual(await balancer.workerPids(), [worker]);
+    service.closeClients();
+
+    const last = await service.tcp();
     process.kill(worker, 'SIGINT');
     process.kill(balancer.pid, 'SIGINT');
     await refused();
-    assert.equal(await client.backend(), backend);
-    client.socket.end();
-    assert.equal(await client.ended(), 'fin');
-    client.destroy();
+    assert.equal(await last.client.backend(), last.backend);
+    last.client.socket.end();
+    assert.equal(await last.client.ended(), 'fin');
+    last.client.destroy();
     assert.equal(await within(balancer.exit, 5000, 'haports to end'), 0);
     assert.deepEqual(logEvents(balancer.log(), 'worker-lost'), []);
   });
 
-  void test('workers: 0 serves in one process', async () => {
-    const { worker } = await start('1s', 0);
-    assert.equal(worker, undefined);
-    const names = new Set<string>();
-    for (let n = 0; n < 40; n++) names.add((await tcpFlow()).backend);
-    assert.deepEqual([...names].sort(), ['nva-1', 'nva-2', 'nva-3']);
-    assert.match((await udpFlow()).backend ?? 'nobody', /^nva-\d$/);
+  void test('a reader of its output that leaves early is no error', async () => {
+    const schema = spawn(process.execPath, [MAIN, 'schema'], { stdio: ['ignore', 'pipe', 'pipe'] });
+    schema.stdout.destroy();
+    let complaint = '';
+    schema.stderr.on('data', (text: Buffer) => (complaint += text.toString()));
+    const [code] = (await within(once(schema, 'close'), 20_000, 'haports to end')) as [number];
+    assert.deepEqual([code, complaint], [0, '']);
   });
 });
 

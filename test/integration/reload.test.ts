@@ -1,23 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { ReloadOutcome } from '../../src/api/views.js';
-import { adminApi, type AdminAnswer } from '../support/admin-api.js';
+import type { BackendPoolView, ReloadOutcome } from '../../src/api/views.js';
+import type { AdminAnswer } from '../support/admin-api.js';
 import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
-import { HaportsProcess } from '../support/haports-process.js';
-import { loopbackBlock } from '../support/loopback.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE, useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
-import { UdpClient } from '../support/udp-client.js';
 
 /** Each kind of change several times. */
 const RELOADS = campaign({ share: 30, whole: 100 });
 const FLOWS = 250;
-const PORTS = [8000, 8007, 8042, 8099];
 const TAKEN_PORT = 9555;
 
 /** A configuration as an operator would edit it. */
@@ -34,12 +27,12 @@ void describe(`${RELOADS} reloads under 500 live flows`, () => {
 
 function suite(workers: number): void {
   describe(`with ${workers} data worker${workers === 1 ? '' : 's'}`, () => {
-    const address = loopbackBlock();
-    const frontend = address(1);
-    const nvas: NvaProcess[] = [];
-    let folder: string;
-    let socket: string;
-    let balancer: HaportsProcess;
+    const service = useService({
+      ...{ ports: [8000, 8099], nvas: 4, workers },
+      probe: { ...NVA_PROBE, interval: '1s', threshold: 2 },
+      rule: { idleTimeout: { tcp: '5m', udp: '5m' } },
+    });
+    const { host: address } = service;
     let occupier: Server;
 
     const backend = (number: number, more: object = {}): object => ({
@@ -48,32 +41,14 @@ function suite(workers: number): void {
       ...more,
     });
     const standard = [backend(1), backend(2), backend(3)];
-    const configuration = ({ backends = standard, rule = {}, probe = {}, moreRules = [] }: Wishes = {}) => ({
-      dataPlane: { workers },
-      frontends: [{ name: 'hub', address: frontend }],
-      probes: [
-        {
-          name: 'alive',
-          protocol: 'http',
-          port: 9000,
-          path: '/healthz',
-          interval: '1s',
-          threshold: 2,
-          ...probe,
-        },
-      ],
-      backendPools: [{ name: 'nvas', backends }],
-      rules: [
-        {
-          ...{ name: 'ha-ports', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true },
-          ...{ listenPorts: '8000-8099', idleTimeout: { tcp: '5m', udp: '5m' }, ...rule },
-        },
-        ...moreRules,
-      ],
-      metrics: { listen: `${frontend}:9902` },
-      admin: { socket },
-      shutdown: { deadline: '1s' },
-    });
+    const configuration = ({ backends = standard, rule, probe, moreRules = [] }: Wishes = {}) => {
+      const { rules, ...written } = service.configuration({
+        pool: { backends },
+        probe: { ...NVA_PROBE, interval: '1s', threshold: 2, ...probe },
+        rule: { idleTimeout: { tcp: '5m', udp: '5m' }, ...rule },
+      });
+      return { ...written, rules: [...(rules as readonly object[]), ...moreRules] };
+    };
     /** What reload number n brings; text is sent as it is. */
     const variants: readonly (() => { readonly body: unknown; readonly status: number })[] = [
       () => ({ body: configuration({ backends: [...standard, backend(4)] }), status: 200 }),
@@ -104,53 +79,20 @@ function suite(workers: number): void {
     ];
 
     before(async () => {
-      folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-      socket = join(folder, 'admin.sock');
-      for (const number of [1, 2, 3, 4]) {
-        const options = {
-          name: `nva-${number}`,
-          address: address(10 + number),
-          ports: '8000-8119',
-          healthPort: 9000,
-        };
-        nvas.push(await NvaProcess.start(options));
-      }
       occupier = createServer();
-      await new Promise<void>((resolve) => occupier.listen(TAKEN_PORT, frontend, resolve));
-      balancer = await HaportsProcess.start(configuration());
+      await new Promise<void>((resolve) => occupier.listen(TAKEN_PORT, address(1), resolve));
+      await service.process.reload(configuration());
     });
 
-    after(async () => {
-      occupier.close();
-      for (const nva of nvas) await nva.kill();
-      await balancer.kill();
-      await rm(folder, { recursive: true, force: true });
-    });
+    after(() => void occupier.close());
 
-    const reload = (body: unknown): Promise<AdminAnswer> => adminApi(socket, 'POST', '/v1/reload', body);
+    const reload = (body: unknown): Promise<AdminAnswer> =>
+      typeof body === 'string'
+        ? service.process.call('POST', '/v1/reload', body)
+        : service.process.reload(body as object);
 
     test(`none of ${2 * FLOWS} flows is reset or moved, and no new connection is refused or reset`, async (context) => {
-      const target = (index: number) => ({
-        host: frontend,
-        port: PORTS[index % PORTS.length]!,
-        localAddress: address(100 + (index % 100)),
-      });
-      const numbers = Array.from({ length: FLOWS }, (_, index) => index);
-      const tcp = await Promise.all(
-        numbers.map(async (index) => {
-          const client = await TcpClient.connect(target(index));
-          return { client, backend: await client.backend() };
-        }),
-      );
-      const udp = await Promise.all(
-        numbers.map(async (index) => {
-          const client = await UdpClient.open(target(index));
-          const backendName = await client.backend();
-          assert.ok(backendName !== undefined);
-          return { client, backend: backendName };
-        }),
-      );
-
+      const { tcp, udp } = await service.openFlows(FLOWS);
       const newcomers = {
         going: true,
         asked: 0,
@@ -160,7 +102,7 @@ function suite(workers: number): void {
         while (newcomers.going) {
           newcomers.asked++;
           try {
-            const client = await TcpClient.connect({ host: frontend, port: PORTS[newcomers.asked % 4]! });
+            const client = await TcpClient.connect(service.target(newcomers.asked));
             await client.backend();
             client.destroy();
           } catch (error) {
@@ -205,21 +147,15 @@ function suite(workers: number): void {
           `${newcomers.asked} new connections: ${newcomers.failed.length} failed (plans named ${named}); ` +
           `slowest reload ${slowestMs.toFixed(0)} ms`,
       );
-      for (const { client } of tcp) client.destroy();
-      for (const { client } of udp) client.close();
     });
 
     test('what an operator set is kept over reloads by identity, and lost with the backend', async () => {
       const settle = (body: unknown) => reload(body).then(({ status }) => assert.equal(status, 200));
       await settle(configuration());
-      const put = await adminApi(socket, 'PUT', '/v1/backends/nvas/nva-2/admin-state', {
-        adminState: 'down',
-      });
-      assert.equal(put.status, 204);
+      await service.ok('admin-state', 'nvas/nva-2', 'down');
       await settle(configuration({ backends: [backend(3), backend(2, { name: 'two' }), backend(1)] }));
       const exclusion = async (): Promise<unknown> => {
-        const { body } = await adminApi(socket, 'GET', '/v1/pools/nvas');
-        const { backends } = body as { backends: { address: string; exclusion?: string }[] };
+        const { backends } = await service.process.get<BackendPoolView>('/v1/pools/nvas');
         return backends.find((member) => member.address === address(12))?.exclusion;
       };
       assert.equal(await exclusion(), 'admin-down');

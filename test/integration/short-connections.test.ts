@@ -1,34 +1,21 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { describe, test } from 'node:test';
 import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
-import { descriptorCount, HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
-import { loopbackBlock } from '../support/loopback.js';
+import { descriptorCount } from '../support/haports-process.js';
 import { sumMetric } from '../support/metrics-text.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 
 const CONNECTIONS = campaign({ share: 10_000, whole: 50_000 });
 const AT_A_TIME = 64;
-const host = loopbackBlock();
 
 void describe('many short connections through the built process', () => {
-  let balancer: HaportsProcess;
-  let nvas: readonly NvaProcess[] = [];
-
-  before(async () => {
-    nvas = await NvaProcess.startAll(host, '7000-7003');
-    balancer = await HaportsProcess.start(labConfig(host, { listenPorts: '7000-7003' }));
-  });
-
-  after(async () => {
-    // First what start-up may have left running: without a balancer the next line throws.
-    for (const nva of nvas) await nva.kill();
-    await balancer.kill();
-  });
+  // A client of one address would have too few ports for all those in TIME_WAIT.
+  const service = useService({ ports: [7000, 7003], workers: 1 });
 
   void test(`${CONNECTIONS} of them leave no socket, flow or file descriptor behind`, async (t) => {
+    const { process: balancer } = service;
     const [worker] = await balancer.workerPids();
     assert.ok(worker !== undefined);
     const before = await descriptorCount(worker);
@@ -39,12 +26,7 @@ void describe('many short connections through the built process', () => {
       while (next < CONNECTIONS) {
         const index = next++;
         try {
-          const connection = await TcpClient.connect({
-            host: host(1),
-            port: 7000 + (index % 4),
-            // One address has too few ports for all those in TIME_WAIT.
-            localAddress: host(100 + (index % 100)),
-          });
+          const connection = await TcpClient.connect(service.target(index));
           assert.match(await connection.ask('x'), /^nva-\d: x$/);
           connection.socket.end();
           connection.destroy();

@@ -1,18 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { before, describe, test } from 'node:test';
 import type { BackendPoolView } from '../../src/api/views.js';
-import { adminApi } from '../support/admin-api.js';
 import { eventually } from '../support/deadline.js';
-import { HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
-import { loopbackBlock } from '../support/loopback.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE, useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 
-const PORTS = '8000-8009';
 const SLOW_START_MS = 5000;
 const BATCH = 60;
 
@@ -24,42 +16,21 @@ interface Reading {
 }
 
 void describe('slow start of the built process', () => {
-  const host = loopbackBlock();
-  const nvas: NvaProcess[] = [];
-  let folder: string;
-  let socket: string;
-  let balancer: HaportsProcess;
+  const service = useService({
+    ports: [8000, 8009],
+    probe: { ...NVA_PROBE, interval: '100ms' },
+    pool: { slowStart: `${SLOW_START_MS}ms` },
+  });
+  const { nvas } = service;
 
   before(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    socket = join(folder, 'admin.sock');
-    for (const number of [1, 2, 3]) {
-      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
-      nvas.push(await NvaProcess.start(options));
-    }
-    const configuration = labConfig(host, {
-      listenPorts: PORTS,
-      probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '100ms', threshold: 50 },
-      pool: { slowStart: `${SLOW_START_MS}ms` },
-      top: { admin: { socket } },
-    });
-    balancer = await HaportsProcess.start(configuration);
     // On a busy machine a first verdict may miss the second that a start waits for; its backend then comes back later.
-    for (let start = 1; start < 5 && (await read()).origin !== 'configured'; start++) {
-      await balancer.kill();
-      balancer = await HaportsProcess.start(configuration);
-    }
-  });
-
-  after(async () => {
-    await balancer.kill();
-    for (const nva of nvas) await nva.kill();
-    await rm(folder, { recursive: true, force: true });
+    for (let start = 1; start < 5 && (await read()).origin !== 'configured'; start++) await service.start();
   });
 
   const read = async (): Promise<Reading> => {
-    const { body } = await adminApi(socket, 'GET', '/v1/pools/nvas');
-    const backend = (body as BackendPoolView).backends.find(({ name }) => name === 'nva-2');
+    const { backends } = await service.process.get<BackendPoolView>('/v1/pools/nvas');
+    const backend = backends.find(({ name }) => name === 'nva-2');
     assert.ok(backend !== undefined);
     const { hashShare: share, weight, weightOrigin: origin } = backend;
     return { atMs: performance.now(), share, weight, origin };
@@ -69,8 +40,7 @@ void describe('slow start of the built process', () => {
   const newFlows = async (): Promise<number> => {
     const clients = await Promise.all(
       Array.from({ length: BATCH }, async (_, index) => {
-        const target = { host: host(1), port: 8000 + (index % 10), localAddress: host(100 + index) };
-        const client = await TcpClient.connect(target);
+        const client = await TcpClient.connect(service.target(index));
         const backend = await client.backend();
         client.destroy();
         return backend;

@@ -3,14 +3,13 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import type { BackendPoolView } from '../../src/api/views.js';
 import type { Protocol } from '../../src/model/address.js';
-import { adminApi } from '../support/admin-api.js';
 import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
-import { haports, HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
+import { haportsHere } from '../support/command-here.js';
 import { loopbackBlock } from '../support/loopback.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NVA_PROBE, useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 import { UdpClient } from '../support/udp-client.js';
 
@@ -19,7 +18,6 @@ const PARTS = campaign({ share: [800, 600, 600], whole: [4000, 3000, 3000] });
 const ALL = PARTS.reduce((a, b) => a + b);
 /** Fewer than the connections that the admin API takes at a time. */
 const AT_A_TIME = 50;
-const PORTS = '7000-7019';
 const host = loopbackBlock();
 const FRONTEND = host(1);
 
@@ -59,51 +57,40 @@ async function ask(protocol: Protocol): Promise<Asked> {
 }
 
 void describe(`${ALL} flows with two changes of health`, () => {
-  let nvas: readonly NvaProcess[] = [];
+  const service = useService(
+    {
+      ...{ ports: [7000, 7019], workers: 1 },
+      probe: NVA_PROBE,
+      pool: {
+        // Unequal weights, so that a prediction that forgot them would be wrong.
+        backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(10 + n), weight: n })),
+      },
+      rule: { idleTimeout: { udp: '1s' } },
+    },
+    { isStarted: false },
+  );
   let folder: string;
-  let socket: string;
   let flowLog: string;
-  let balancer: HaportsProcess;
 
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    socket = join(folder, 'admin.sock');
     flowLog = join(folder, 'flow.log');
-    nvas = await NvaProcess.startAll(host, PORTS);
-    balancer = await HaportsProcess.start(
-      labConfig(host, {
-        listenPorts: PORTS,
-        // An explicit answer flips at once; silence, on a busy machine, must not.
-        probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '200ms', threshold: 50 },
-        pool: {
-          // Unequal weights, so that a prediction that forgot them would be wrong.
-          backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(10 + n), weight: n })),
-        },
-        rule: { idleTimeout: { udp: '1s' } },
-        top: { seed: 4711, admin: { socket }, flowLog: { file: flowLog } },
-      }),
-    );
+    await service.start({ top: { seed: 4711, flowLog: { file: flowLog } } });
   });
 
-  after(async () => {
-    await balancer.kill();
-    for (const nva of nvas) await nva.kill();
-    await rm(folder, { recursive: true, force: true });
-  });
+  after(() => rm(folder, { recursive: true, force: true }));
 
   const explained = async ({ protocol, source, destination }: Asked): Promise<string | undefined> => {
     const query = new URLSearchParams({ protocol, source, destination });
-    const { status, body } = await adminApi(socket, 'GET', `/v1/explain?${query.toString()}`);
-    assert.equal(status, 200, JSON.stringify(body));
-    return (body as Answer).candidates.find(({ chosen }) => chosen)?.name;
+    const { candidates } = await service.process.get<Answer>(`/v1/explain?${query.toString()}`);
+    return candidates.find(({ chosen }) => chosen)?.name;
   };
 
   const health = async (nva: number, state: 'sick' | 'well'): Promise<void> => {
-    await nvas[nva - 1]!.setHealth(state);
+    await service.nvas[nva - 1]!.setHealth(state);
     await eventually(
       async () => {
-        const { body } = await adminApi(socket, 'GET', '/v1/pools/nvas');
-        const { backends } = body as { backends: { name: string; serving: boolean }[] };
+        const { backends } = await service.process.get<BackendPoolView>('/v1/pools/nvas');
         return backends.find(({ name }) => name === `nva-${nva}`)?.serving === (state === 'well');
       },
       10_000,
@@ -135,8 +122,8 @@ void describe(`${ALL} flows with two changes of health`, () => {
   });
 
   test('replay proves each decision of the recorded log, and finds one that was tampered with', async () => {
-    await balancer.stop();
-    const replayed = await haports(['replay', flowLog, '--json'], 60_000);
+    await service.process.stop();
+    const replayed = await haportsHere(['replay', flowLog, '--json']);
     const report = JSON.parse(replayed.stdout) as { agree: number; differ: number };
     assert.equal(replayed.code, 0, replayed.stdout + replayed.stderr);
     assert.equal(report.differ, 0);
@@ -151,7 +138,7 @@ void describe(`${ALL} flows with two changes of health`, () => {
     lines[victim] = lines[victim]!.replace(`"backend":"nvas/${host(11)}"`, `"backend":"nvas/${host(12)}"`);
     const forged = join(folder, 'forged.log');
     await writeFile(forged, lines.join('\n'));
-    const found = await haports(['replay', forged, '--json'], 60_000);
+    const found = await haportsHere(['replay', forged, '--json']);
     assert.equal(found.code, 1, found.stderr);
     assert.equal((JSON.parse(found.stdout) as { differ: number }).differ, 1);
   });

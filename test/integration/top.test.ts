@@ -1,61 +1,30 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, afterEach, before, describe, test } from 'node:test';
-import { HaportsProcess } from '../support/haports-process.js';
-import { labConfig } from '../support/lab-config.js';
-import { loopbackBlock } from '../support/loopback.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { afterEach, before, describe, test } from 'node:test';
+import { MAIN } from '../support/haports-process.js';
 import { PseudoTerminal } from '../support/pseudo-terminal.js';
-import { TcpClient } from '../support/tcp-client.js';
+import { NVA_PROBE, useService } from '../support/service.js';
 
-const PORTS = '8000-8009';
 const FLOWS = 30;
 
 void describe('haports top on a terminal of 80x24', () => {
-  const host = loopbackBlock();
-  const nvas: NvaProcess[] = [];
-  const clients: TcpClient[] = [];
-  let folder: string;
-  let socket: string;
-  let balancer: HaportsProcess;
+  const service = useService({ ports: [8000, 8009], probe: NVA_PROBE }, { keepsClients: true });
+  const { host, nvas } = service;
   let terminal: PseudoTerminal | undefined;
 
   before(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-    socket = join(folder, 'admin.sock');
-    for (const number of [1, 2, 3]) {
-      const options = { name: `nva-${number}`, address: host(10 + number), ports: PORTS, healthPort: 9000 };
-      nvas.push(await NvaProcess.start(options));
-    }
-    balancer = await HaportsProcess.start(
-      labConfig(host, {
-        listenPorts: PORTS,
-        probe: { protocol: 'http', port: 9000, path: '/healthz', interval: '200ms', threshold: 50 },
-        top: { admin: { socket } },
-      }),
-    );
     for (let index = 0; index < FLOWS; index++) {
-      const target = { host: host(1), port: 8000 + (index % 10), localAddress: host(100 + index) };
-      const client = await TcpClient.connect(target);
-      clients.push(client);
-      for (let ask = 0; ask <= index; ask++) await client.backend();
+      const { client } = await service.tcp(index);
+      for (let ask = 0; ask < index; ask++) await client.backend();
     }
   });
 
   afterEach(() => terminal?.kill());
 
-  after(async () => {
-    for (const client of clients) client.destroy();
-    await balancer.kill();
-    for (const nva of nvas) await nva.kill();
-    await rm(folder, { recursive: true, force: true });
-  });
-
   const start = (size?: { readonly columns: number; readonly rows: number }): PseudoTerminal => {
-    const main = join(process.cwd(), 'dist', 'main.js');
-    terminal = PseudoTerminal.start([process.execPath, main, 'top', '--socket', socket], size);
+    terminal = PseudoTerminal.start(
+      [process.execPath, MAIN, 'top', '--socket', service.process.socket],
+      size,
+    );
     return terminal;
   };
 

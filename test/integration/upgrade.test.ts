@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { appendFile, readFile, writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { createSocket, type Socket } from 'node:dgram';
 import { describe, test, type TestContext } from 'node:test';
 import { oneOfEachKind } from '../support/campaign.js';
@@ -15,7 +15,7 @@ const PORTS = [8000, 8001, 8002, 8003, 8004];
 const TCP_FLOWS = 200;
 const UDP_FLOWS = 100;
 
-type LabOptions = Omit<Parameters<typeof UpgradeLab.start>[0], 'salt' | 'listenPorts' | 'echoPorts'>;
+type LabOptions = Partial<Parameters<typeof UpgradeLab.start>[0]>;
 
 let salt = 0;
 
@@ -212,23 +212,36 @@ void describe('upgrading the built process', () => {
     client.destroy();
   });
 
-  test('leaves the old process as it was when the new one does not start', { timeout: 60_000 }, async (t) => {
-    const lab = await labFor(t);
-    const client = await TcpClient.connect({ host: lab.host(1), port: 8000 });
-    t.after(() => client.destroy());
-    const udp = new NumberedClient('steady', lab.host(1), 8000);
-    t.after(() => udp.close());
-    await appendFile(lab.first.configPath, 'broken');
-    const { code, stderr } = await lab.command('upgrade');
-    assert.equal(code, 1);
-    assert.match(stderr, /LB_UPGRADE_FAILED: The new process ended before it served \(exit code 2\)/);
-    assert.equal(logEvents(lab.log, 'upgrade-failed').length, 1);
-    await client.ask('still there.');
-    await (await TcpClient.connect({ host: lab.host(1), port: 8001 })).ask('new too.');
-    udp.send();
-    await eventually(() => udp.missing.size === 0, 5000, 'UDP to be answered');
-    assert.equal((await lab.json<{ readonly pid: number }>('status')).pid, lab.first.pid);
-  });
+  test(
+    'leaves the old process as it was when the new one does not start; ends its flows at the deadline when one does',
+    { timeout: 60_000 },
+    async (t) => {
+      const lab = await labFor(t);
+      const client = await TcpClient.connect({ host: lab.host(1), port: 8000 });
+      t.after(() => client.destroy());
+      const udp = new NumberedClient('steady', lab.host(1), 8000);
+      t.after(() => udp.close());
+      const path = lab.first.configPath;
+      const whole = await readFile(path, 'utf8');
+      await writeFile(path, `${whole}broken`);
+      const { code, stderr } = await lab.command('upgrade');
+      assert.equal(code, 1);
+      assert.match(stderr, /LB_UPGRADE_FAILED: The new process ended before it served \(exit code 2\)/);
+      assert.equal(logEvents(lab.log, 'upgrade-failed').length, 1);
+      await client.ask('still there.');
+      await (await TcpClient.connect({ host: lab.host(1), port: 8001 })).ask('new too.');
+      udp.send();
+      await eventually(() => udp.missing.size === 0, 5000, 'UDP to be answered');
+      assert.equal((await lab.json<{ readonly pid: number }>('status')).pid, lab.first.pid);
+
+      await writeFile(path, whole);
+      await lab.upgrade('--deadline', '1s');
+      const began = performance.now();
+      assert.equal(await client.ended(), 'reset');
+      assert.ok(performance.now() - began > 200, 'it had some time');
+      await within(lab.first.exit, 5000, 'the old process to end');
+    },
+  );
 
   test('carries what operators have set, again and again, by SIGUSR2 too', { timeout: 60_000 }, async (t) => {
     const lab = await labFor(t);
@@ -254,17 +267,6 @@ void describe('upgrading the built process', () => {
     assert.equal(three?.['exclusion'], 'draining');
   });
 
-  test('ends flows of the old process at the deadline that was asked for', { timeout: 60_000 }, async (t) => {
-    const lab = await labFor(t);
-    const client = await TcpClient.connect({ host: lab.host(1), port: 8000 });
-    await client.ask('before.');
-    await lab.upgrade('--deadline', '1s');
-    const began = performance.now();
-    assert.equal(await client.ended(), 'reset');
-    assert.ok(performance.now() - began > 200, 'it had some time');
-    await within(lab.first.exit, 5000, 'the old process to end');
-  });
-
   test('tells systemd of the new main process, and not of a stop', { timeout: 60_000 }, async (t) => {
     if (!(await hasCommand('python3'))) {
       t.skip('needs python3');
@@ -287,8 +289,7 @@ void describe('upgrading the built process', () => {
   });
 
   test('tells how long a thousand listeners take', { timeout: 120_000 }, async (t) => {
-    const lab = await UpgradeLab.start({ salt: salt++, listenPorts: '8000-8999', echoPorts: [8000] });
-    t.after(() => lab.stop());
+    const lab = await labFor(t, { listenPorts: '8000-8999', top: { dataPlane: { workers: 1 } } });
     const { sockets, durationMs, udpPauseMs } = await lab.upgrade();
     assert.equal(sockets, 2000);
     t.diagnostic(

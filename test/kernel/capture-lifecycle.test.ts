@@ -49,8 +49,12 @@ table inet firewall {
 }
 `;
 
-const captured = (capture: object = {}, { rule, ...plan }: ConfigurationPlan = {}) =>
-  captureConfiguration(capture, { rule: { ...LISTEN, ...rule }, ...plan });
+/** Without a worker, which is the matter of those for both families, of capture-ports.test.ts and others. */
+const captured = (capture: object = {}, { rule, dataPlane, ...plan }: ConfigurationPlan = {}) =>
+  captureConfiguration(capture, {
+    ...{ rule: { ...LISTEN, ...rule }, dataPlane: { workers: 0, ...dataPlane } },
+    ...plan,
+  });
 
 describe('life cycle of capture', { skip: whyNoNamespaces('setpriv', 'curl') }, () => {
   const lab = useLab(edge());
@@ -122,7 +126,7 @@ describe('life cycle of capture', { skip: whyNoNamespaces('setpriv', 'curl') }, 
   }
 
   const metrics = async () => parseMetrics(await c1.must(`curl -sS -m 5 http://${EDGE_METRICS}/metrics`));
-  const bothFamilies = captured({}, { families: FAMILIES });
+  const bothFamilies = captured({}, { families: FAMILIES, dataPlane: { workers: 1 } });
 
   test('SIGTERM removes tables, addresses, routes and rules', async () => {
     const clean = await kernelState();

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import type { LiveExplanation, DrainStatus, FlowList } from '../../src/api/views.js';
 import type { ReplayReport } from '../../src/whatif/replay.js';
-import { runCommand } from '../support/commands.js';
+import { haportsHere } from '../support/command-here.js';
 import { eventually } from '../support/deadline.js';
-import { MAIN, type HaportsProcess } from '../support/haports-process.js';
+import type { HaportsProcess } from '../support/haports-process.js';
 import { serveFrontends, SERVER_PORTS } from '../support/kernel-lab.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
 import { parseMetrics, sumMetric } from '../support/metrics-text.js';
@@ -15,7 +15,6 @@ import { BACKENDS, CLIENTS, configurationFor, FAMILIES, FRONTEND, HUB, hub } fro
 import { makeFlows, names, type Flow, type Traffic } from '../support/traffic.js';
 
 const AT_ONCE = 8;
-const COMMAND_MS = 60_000;
 
 /** The commands that people use on the userspace plane, on the kernel's. */
 describe('flows, top, explain, drain, replay and metrics of mode nat', { skip: whyNoNamespaces() }, () => {
@@ -74,8 +73,7 @@ describe('flows, top, explain, drain, replay and metrics of mode nat', { skip: w
   }
 
   async function cli(command: string): Promise<string> {
-    const args = [MAIN, ...command.split(' '), '--socket', haports.socket];
-    const { code, stdout, stderr } = await runCommand(process.execPath, args, { timeoutMs: COMMAND_MS });
+    const { code, stdout, stderr } = await haportsHere([...command.split(' '), '--socket', haports.socket]);
     assert.equal(code, 0, `haports ${command}: ${stderr}`);
     return stdout;
   }
@@ -165,8 +163,7 @@ describe('flows, top, explain, drain, replay and metrics of mode nat', { skip: w
       for (const adminState of ['down', 'none']) {
         // Flows come before, while and after it changes.
         const asked = askSome();
-        const { status } = await haports.call('PUT', `/v1/backends/v4/${name}/admin-state`, { adminState });
-        assert.equal(status, 204);
+        await haports.must('PUT', `/v1/backends/v4/${name}/admin-state`, { adminState });
         await asked;
         await askSome();
       }
@@ -193,8 +190,7 @@ describe('flows, top, explain, drain, replay and metrics of mode nat', { skip: w
     await drain('--deadline 1s --then reset');
     await eventually(async () => (await drain('--show')) === 0, 15_000, 'the drain to end its flows');
     await haports.stop();
-    const replay = [MAIN, 'replay', join(folder, 'flow.log'), '--json'];
-    const { code, stdout } = await runCommand(process.execPath, replay, { timeoutMs: COMMAND_MS });
+    const { code, stdout } = await haportsHere(['replay', join(folder, 'flow.log'), '--json']);
     const report = JSON.parse(stdout) as ReplayReport;
     assert.deepEqual(report.differences, []);
     assert.equal(code, 0);

@@ -4,7 +4,7 @@ import { request as httpsRequest } from 'node:https';
 import { within } from './deadline.js';
 
 /** Where a server is asked; by TLS where `ca` (PEM) is given. @default host 127.0.0.1 */
-export type Place = Pick<RequestOptions, 'host' | 'port' | 'socketPath'> & { readonly ca?: string };
+export type Place = Pick<RequestOptions, 'host' | 'port' | 'socketPath' | 'agent'> & { readonly ca?: string };
 
 export interface Answer {
   readonly status: number;
@@ -19,7 +19,7 @@ export interface Asked extends Pick<RequestOptions, 'method' | 'headers'> {
   readonly body?: unknown;
 }
 
-/** One request on a connection of its own. A body is said to be JSON, unless `headers` say otherwise. */
+/** One request, on a connection of its own if the place has no agent. A body is said to be JSON, unless `headers` say otherwise. */
 export async function ask(place: Place, path: string, asked: Asked = {}): Promise<Answer> {
   const { method = 'GET', headers = {}, body } = asked;
   const payload = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body);
@@ -27,10 +27,10 @@ export async function ask(place: Place, path: string, asked: Asked = {}): Promis
   const request = place.ca === undefined ? httpRequest : httpsRequest;
   const outgoing = request({
     host: '127.0.0.1',
+    agent: false,
     ...place,
     path,
     method,
-    agent: false,
     headers: { ...type, ...(headers as Readonly<Record<string, string>>) },
   });
   outgoing.end(payload);

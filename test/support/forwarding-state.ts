@@ -1,17 +1,17 @@
 import { ipAddress } from '../../src/model/address.js';
-import type {
-  Backend,
-  BackendPool,
-  Configuration,
-  FlowAction,
-  Frontend,
-  Limits,
-  NamedRule,
-  Probe,
-  Rule,
+import {
+  FLOW_POLICY_PRESETS,
+  type Backend,
+  type BackendPool,
+  type Configuration,
+  type Frontend,
+  type Limits,
+  type NamedRule,
+  type Probe,
+  type Rule,
 } from '../../src/model/configuration.js';
 import { viewKey, type BackendState, type ForwardingState } from '../../src/model/forwarding.js';
-import { ALL_PORTS } from '../../src/model/ports.js';
+import { configurationOf } from './state-factory.js';
 
 /** A backend by address, and what is unusual about it. Its name and id follow from the address. */
 export interface TestBackend extends Partial<Omit<BackendState, 'backend'>> {
@@ -34,14 +34,22 @@ export interface TestStateParts {
   readonly failOpen?: boolean;
 }
 
-const both = (action: FlowAction) => ({ tcp: action, udp: action });
+/** What the program makes of the least that an operator can write, where nothing else is said. */
+const BASE = configurationOf({
+  tableSize: 251,
+  logging: { format: 'json' },
+  frontends: [{ name: 'hub', address: '127.0.0.1' }],
+  probes: [{ name: 'alive', protocol: 'tcp', port: 9000 }],
+  backendPools: [{ name: 'nvas', backends: [{ address: '127.0.0.2' }] }],
+  rules: [{ name: 'ha-ports', frontend: 'hub', backendPool: 'nvas', probe: 'alive', haPorts: true }],
+});
+const [BASE_RULE, BASE_PROBE] = [BASE.rules[0]!, BASE.probes[0]!];
 
-/** The preset `azure`. */
+/** The preset `azure`, but that what is removed or at the end of its time ends for certain. */
 export const AZURE_POLICY: Rule['flowPolicy'] = {
-  'probe-down': { tcp: 'persist', udp: 'rebalance' },
-  'admin-down': { tcp: 'persist', udp: 'rebalance' },
+  ...FLOW_POLICY_PRESETS.azure,
   removed: { tcp: 'reset', udp: 'rebalance' },
-  'drain-deadline': both('reset'),
+  'drain-deadline': { tcp: 'reset', udp: 'reset' },
   idle: { tcp: 'reset', udp: 'drop' },
 };
 
@@ -87,22 +95,17 @@ export function testState(parts: TestStateParts): ForwardingState {
   return { revision: parts.revision ?? 1, configuration, views: [view], viewOfRule: [0] };
 }
 
-/** One HA-ports rule over an empty pool, where nothing else is said. */
+/** One HA-ports rule over an empty pool, where nothing else is said; a small table and low limits. */
 export function testConfiguration(overrides: Partial<Configuration> = {}): Configuration {
   return relinked({
+    ...BASE,
     digest: 'd'.repeat(64),
-    compat: 'none',
-    seed: 0,
     tableSize: 7,
     workers: 0,
-    instance: 'haports',
-    frontends: [testFrontend()],
     probes: [],
     backendPools: [testPool()],
     rules: [testRule()],
     limits: { tcpFlows: 100, udpFlows: 100, embryonicFlows: 100, embryonicTimeoutMs: 10_000 },
-    logging: { level: 'info', format: 'json' },
-    shutdownDeadlineMs: 30_000,
     ...overrides,
   });
 }
@@ -123,21 +126,11 @@ export function relinked(configuration: Configuration): Configuration {
 }
 
 export function testPool(overrides: Partial<BackendPool> = {}): BackendPool {
-  return {
-    name: 'nvas',
-    backends: [],
-    minimumHealthy: 1,
-    sourceAddresses: [],
-    sourcePorts: [{ first: 32768, last: 60999 }],
-    proxyProtocol: 'none',
-    connectTimeoutMs: 5000,
-    connectAttempts: 3,
-    ...overrides,
-  };
+  return { ...BASE_RULE.pool, backends: [], ...overrides };
 }
 
 export function testFrontend(overrides: Partial<Frontend> = {}): Frontend {
-  return { name: 'hub', address: ipAddress('127.0.0.1'), allow: [], deny: [], ...overrides };
+  return { ...BASE_RULE.frontend, ...overrides };
 }
 
 /** What a rule is linked to is given by name; `relinked` puts in what a configuration has of these names. */
@@ -145,54 +138,24 @@ export type RuleParts = Partial<NamedRule>;
 
 export function testRule(parts: RuleParts = {}): Rule {
   const { frontend, backendPool, probe, ...overrides } = parts;
+  const { probe: _, ...base } = BASE_RULE;
   return {
-    name: 'ha-ports',
+    ...base,
     frontend: testFrontend(frontend === undefined ? {} : { name: frontend }),
     pool: testPool(backendPool === undefined ? {} : { name: backendPool }),
-    ...(probe === undefined ? {} : { probe: testProbe(probe) }),
-    protocols: ['tcp', 'udp'],
-    haPorts: true,
-    ports: ALL_PORTS,
-    portOffset: 0,
-    floatingIp: false,
-    distribution: 'five-tuple',
-    symmetric: false,
-    idleTimeoutMs: {
-      tcp: { value: 240_000, origin: 'default' },
-      udp: { value: 30_000, origin: 'default' },
-    },
-    tcpReset: true,
+    ...(probe === undefined ? {} : { probe: { ...BASE_PROBE, name: probe } }),
     flowPolicy: AZURE_POLICY,
-    allDown: 'reset',
-    tcp: { noDelay: true },
-    udp: { perPacket: false },
     ...overrides,
-  };
-}
-
-function testProbe(name: string): Probe {
-  const thresholds = { upThreshold: 2, downThreshold: 2 };
-  return {
-    name,
-    protocol: 'tcp',
-    port: 9000,
-    intervalMs: 5000,
-    timeoutMs: 5000,
-    ...thresholds,
-    sendProxy: 'none',
   };
 }
 
 /** Of pool "nvas". */
 export function aBackend(name: string, address: string, overrides: Partial<Backend> = {}): Backend {
   return {
+    ...BASE_RULE.pool.backends[0]!,
     id: `nvas/${address}`,
     name,
     address: ipAddress(address),
-    weight: 1,
-    priority: 0,
-    adminState: 'none',
-    floatingAddresses: {},
     ...overrides,
   };
 }

@@ -38,8 +38,8 @@ export async function haports(
 }
 
 export interface RunOptions {
-  /** The configuration file, written already. @default one of its own */
-  readonly path?: string;
+  /** The program. @default the built one */
+  readonly main?: string;
   /** Beside `run -c`. */
   readonly args?: readonly string[];
   /** Beside this process's own. */
@@ -48,10 +48,7 @@ export interface RunOptions {
   readonly launcher?: readonly string[];
   /** `nothing`: returns at once, for starts that are to fail. @default 'serving' */
   readonly waitFor?: 'serving' | 'nothing';
-  /**
-   * Starts it elsewhere, such as in a network namespace, where its metrics are out of reach: it gets an admin socket, which
-   * tells when it serves.
-   */
+  /** Starts it elsewhere, such as in a network namespace, where its metrics are out of reach. */
   readonly spawn?: (argv: readonly string[], options: SpawnOptions) => ChildProcess;
 }
 
@@ -60,9 +57,9 @@ export class HaportsProcess {
   readonly child: ChildProcess;
   readonly log: () => string;
   readonly exit: Promise<number | null>;
-  /** Of its admin API, where this class has chosen it. */
+  /** Of its admin API, where the configuration chooses none. */
   readonly socket: string;
-  readonly #metricsUrl: string;
+  readonly metricsUrl: string;
   readonly #folder: string;
 
   private constructor(child: ChildProcess, folder: string, metricsUrl: string) {
@@ -70,26 +67,30 @@ export class HaportsProcess {
     this.log = collect(child.stderr);
     this.exit = exitOf(child);
     this.socket = join(folder, SOCKET);
-    this.#metricsUrl = metricsUrl;
+    this.metricsUrl = metricsUrl;
     this.#folder = folder;
     collect(child.stdout);
   }
 
-  /** Resolves once `/readyz` says so and the admin API, where there is one, answers: it comes last. */
+  /** Resolves once `/readyz` says so and the admin API answers, which comes last; without metrics once its status says so. */
   static async start(
-    configuration: { readonly metrics?: { readonly listen?: string }; readonly admin?: unknown },
+    configuration: {
+      readonly metrics?: { readonly listen?: string };
+      readonly admin?: unknown;
+      readonly frontends?: unknown;
+    },
     options: RunOptions = {},
   ): Promise<HaportsProcess> {
     const folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
     // It may run as another user, who makes the admin socket here.
     await chmod(folder, 0o777);
-    const path = options.path ?? join(folder, CONFIG);
+    const path = join(folder, CONFIG);
     const socket = join(folder, SOCKET);
-    const isElsewhere = options.spawn !== undefined;
-    const written = isElsewhere ? { ...configuration, admin: { socket } } : configuration;
-    if (options.path === undefined) await writeFile(path, JSON.stringify(written), { mode: 0o644 });
-    const { launcher = [], args = [], spawn: start = spawnHere } = options;
-    const child = start([...launcher, process.execPath, MAIN, 'run', '-c', path, ...args], {
+    const hasMetrics = options.spawn === undefined && configuration.metrics !== undefined;
+    const written = { admin: { socket }, ...configuration };
+    await writeFile(path, JSON.stringify(written), { mode: 0o644 });
+    const { launcher = [], main = MAIN, args = [], spawn: start = spawnHere } = options;
+    const child = start([...launcher, process.execPath, main, 'run', '-c', path, ...args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
     });
@@ -97,10 +98,9 @@ export class HaportsProcess {
     if (options.waitFor === 'nothing') return started;
     try {
       const isReady = async (): Promise<boolean> =>
-        isElsewhere
-          ? isServing(await adminApi(socket, 'GET', '/v1/status'))
-          : (await fetch(`${started.#metricsUrl}/readyz`)).status === 200 &&
-            (await isListening(configuration.admin));
+        hasMetrics
+          ? (await fetch(`${started.metricsUrl}/readyz`)).status === 200 && (await isListening(written.admin))
+          : isServing(await adminApi(socket, 'GET', '/v1/status'));
       await eventually(async () => started.#hasEnded || (await isReady()), START_MS, 'haports to be ready');
       if (started.#hasEnded) throw new Error(`haports ended with ${child.exitCode}`);
     } catch (error) {
@@ -120,13 +120,24 @@ export class HaportsProcess {
   }
 
   async metrics(): Promise<readonly MetricLine[]> {
-    const response = await within(fetch(`${this.#metricsUrl}/metrics`), 10_000, '/metrics');
+    const response = await within(fetch(`${this.metricsUrl}/metrics`), 10_000, '/metrics');
     return parseMetrics(await response.text());
+  }
+
+  /** A file in its folder, which is removed with it. */
+  file(name: string): string {
+    return join(this.#folder, name);
   }
 
   /** The configuration file that it was started with. */
   get configPath(): string {
-    return join(this.#folder, CONFIG);
+    return this.file(CONFIG);
+  }
+
+  /** Writes a configuration, with the admin socket, as JSON. @default path the file that it was started with */
+  async write(configuration: object, path = this.configPath): Promise<string> {
+    await writeFile(path, JSON.stringify(this.withSocket(configuration)));
+    return path;
   }
 
   /** A call of the admin API. */
@@ -136,16 +147,24 @@ export class HaportsProcess {
     return adminApi(this.socket, ...args);
   }
 
-  /** The body of a GET of the admin API. */
+  /** A call that must succeed; gives its body. */
+  async must(...args: Parameters<HaportsProcess['call']>): Promise<unknown> {
+    const { status, body } = await this.call(...args);
+    if (status >= 300) throw new Error(`${args.slice(0, 2).join(' ')}: ${status} ${JSON.stringify(body)}`);
+    return body;
+  }
+
   async get<T>(path: string): Promise<T> {
-    const { status, body } = await this.call('GET', path);
-    if (status !== 200) throw new Error(`GET ${path}: ${status} ${JSON.stringify(body)}`);
-    return body as T;
+    return (await this.must('GET', path)) as T;
   }
 
   /** Another configuration by the admin API. */
   async reload(configuration: object): Promise<AdminAnswer> {
-    return this.call('POST', '/v1/reload', { ...configuration, admin: { socket: this.socket } });
+    return this.call('POST', '/v1/reload', this.withSocket(configuration));
+  }
+
+  withSocket(configuration: object): object {
+    return { admin: { socket: this.socket }, ...configuration };
   }
 
   /** Pids of the data workers. */

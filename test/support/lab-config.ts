@@ -1,14 +1,17 @@
+export interface LabOptions {
+  readonly listenPorts: string;
+  /** @default 3 */
+  readonly backends?: number | undefined;
+  readonly probe?: object;
+  readonly pool?: object;
+  readonly rule?: object;
+  readonly top?: object;
+}
+
 /** What most integration tests want of a configuration; the frontend is `host(1)`, backends `host(11)` and up. */
 export function labConfig(
   host: (number: number) => string,
-  options: {
-    readonly listenPorts: string;
-    readonly backends?: number;
-    readonly probe?: object;
-    readonly pool?: object;
-    readonly rule?: object;
-    readonly top?: object;
-  },
+  options: LabOptions,
 ): { readonly metrics: { readonly listen: string } } & Record<string, unknown> {
   const backends = Array.from({ length: options.backends ?? 3 }, (_, index) => ({
     name: `nva-${index + 1}`,

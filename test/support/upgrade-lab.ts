@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import type { StatusView } from '../../src/api/views.js';
 import type { UpgradeOutcome } from '../../src/model/events.js';
 import { eventually } from './deadline.js';
-import { haports, HaportsProcess, isAlive, type CommandResult } from './haports-process.js';
+import { haportsHere } from './command-here.js';
+import { HaportsProcess, isAlive, type CommandResult } from './haports-process.js';
 import { labConfig } from './lab-config.js';
 import { logEvents } from './log-lines.js';
 import { loopbackBlock } from './loopback.js';
@@ -15,15 +14,11 @@ export class UpgradeLab {
   readonly host: (number: number) => string;
   readonly backends: readonly RecordingBackend[];
   readonly first: HaportsProcess;
-  readonly #socket: string;
-  readonly #folder: string;
 
-  private constructor(parts: Pick<UpgradeLab, 'host' | 'backends' | 'first'>, folder: string) {
+  private constructor(parts: Pick<UpgradeLab, 'host' | 'backends' | 'first'>) {
     this.host = parts.host;
     this.backends = parts.backends;
     this.first = parts.first;
-    this.#folder = folder;
-    this.#socket = join(folder, 'admin.sock');
   }
 
   static async start(options: {
@@ -35,7 +30,6 @@ export class UpgradeLab {
     readonly env?: Readonly<Record<string, string>>;
   }): Promise<UpgradeLab> {
     const host = loopbackBlock(options.salt);
-    const folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
     const backends = await Promise.all(
       [11, 12, 13].map((number) => RecordingBackend.open(host(number), options.echoPorts)),
     );
@@ -43,11 +37,11 @@ export class UpgradeLab {
       labConfig(host, {
         listenPorts: options.listenPorts,
         ...(options.rule === undefined ? {} : { rule: options.rule }),
-        top: { admin: { socket: join(folder, 'admin.sock') }, shutdown: { deadline: '20s' }, ...options.top },
+        top: { dataPlane: { workers: 0 }, shutdown: { deadline: '20s' }, ...options.top },
       }),
       options.env === undefined ? {} : { env: options.env },
     );
-    return new UpgradeLab({ host, backends, first }, folder);
+    return new UpgradeLab({ host, backends, first });
   }
 
   /** What all processes have logged. */
@@ -56,13 +50,18 @@ export class UpgradeLab {
   }
 
   command(...args: readonly string[]): Promise<CommandResult> {
-    return haports([...args, '--socket', this.#socket], 60_000);
+    return haportsHere([...args, '--socket', this.first.socket]);
   }
 
   async upgrade(...args: readonly string[]): Promise<UpgradeOutcome> {
     const { code, stdout, stderr } = await this.command('upgrade', '--json', ...args);
     assert.equal(code, 0, `haports upgrade:\n${stdout}${stderr}\n${this.log}`);
-    return JSON.parse(stdout) as UpgradeOutcome;
+    const outcome = JSON.parse(stdout) as UpgradeOutcome;
+    // Its admin socket is the last that the new process gets from the old one.
+    const answers = async (): Promise<boolean> =>
+      (await this.first.get<StatusView>('/v1/status')).pid === outcome.pid;
+    await eventually(answers, 20_000, 'the new process to have the admin API');
+    return outcome;
   }
 
   async json<T>(...args: readonly string[]): Promise<T> {
@@ -80,6 +79,5 @@ export class UpgradeLab {
       await eventually(async () => !(await isAlive(pid)), 5000, `process ${pid} to be gone`);
     }
     for (const backend of this.backends) backend.close();
-    await rm(this.#folder, { recursive: true, force: true });
   }
 }

@@ -10,32 +10,40 @@ import { ClientMap, portOfKey, type ClientKeys } from './udp/client-map.js';
 import { WaitingDatagrams, type DatagramBudget } from './udp/upstream.js';
 
 /*
- * What a captured socket sees of a client (address, port) stands for one entry of the kernel's, and that for one client
- * endpoint and one port of the frontend. Entries come and go; of that, conntrack tells in another process, so that its
- * events arrive some time after the datagrams they belong to, in their own order. What can happen:
+ * A client (address and port) as a captured socket sees it stands for one conntrack entry, and that for one client
+ * endpoint and one port of the frontend. Entries come and go, and conntrack reports that to another process: its events
+ * arrive some time after the datagrams they belong to, in an order of their own. What can happen:
  *
- * - A first datagram is here before its NEW. It waits, with what follows of that client, and is delivered in order when NEW
- *   comes. If NEW was lost, or is late, a listing has the entry: the kernel makes it before it delivers the datagram.
- * - DESTROY while the flow lives (an operator, a full table). The flow is suspended: what its backend says would leave
- *   untranslated, and the next datagram may be another's. NEW for the same client and frontend port restores it, for
- *   others ends it; else it ends as idle.
- * - DESTROY is late: datagrams of another client port, which the kernel has given the same port meanwhile, still feed
- *   the old flow. They cannot be told apart. It takes an entry destroyed before its time, and lasts until the event
- *   is here; entries outlive idle flows (`ct timeout`), so that none goes by itself under a flow.
- * - DESTROY is lost, or was never sent, since the entry is older than the following of events. NEW with another origin
- *   for a known client replaces what is known, and ends the flow first. Without NEW, what has not been used for so long
+ * - A first datagram arrives before its NEW. It waits, with what follows from that client, and is delivered in order when
+ *   NEW arrives. If NEW is lost or late, a listing has the entry: the kernel makes it before it delivers the datagram.
+ * - DESTROY while the flow lives (an operator, a full table). The flow is suspended: replies of its backend would leave
+ *   untranslated, and the next datagram may belong to another client. NEW for the same client endpoint and frontend port
+ *   restores the flow, any other NEW ends it; without one it ends as idle.
+ * - DESTROY is late: datagrams of another client, to which the kernel has given the same port meanwhile, still feed the
+ *   old flow. They cannot be told apart. This takes an entry destroyed before its time, and lasts until the event
+ *   arrives; entries outlive idle flows (`ct timeout`), so that none expires under a flow.
+ * - DESTROY is lost, or was never sent, since the entry is older than the subscription. NEW with another origin for a
+ *   known client replaces the origin, and ends the flow first. Without NEW, an origin that has not been used for so long
  *   that the entry may be gone is not trusted: the datagram waits for a listing.
- * - Events are lost. A listing puts all right: what it lacks goes as with DESTROY, what it has comes as with NEW.
+ * - Events are lost. A listing puts all right: an entry that it lacks counts as DESTROY, one that it has as NEW.
  * - A listing is older than an event that came while it ran: the event stands. It is newer than one that is still to
- *   come: DESTROY of an entry that has been replaced has another id, and NEW of what is known changes nothing.
+ *   come: DESTROY of an entry that has been replaced has another id, and NEW of a known origin changes nothing.
  * - Ids are made of the entry's address and the client's tuple: the same id is the same origin.
  */
+
+/** An event arrives within a millisecond, or some on a busy machine. */
+const ASK_AFTER_MS = 50;
+
+/** By then several listings have not had the client either. */
+const DROP_AFTER_MS = 1000;
+
+const MOST_WAITING_CLIENTS = 16_384;
 
 /** Less than entries outlive idle flows, which is 60 s. */
 const TRUST_MS = 45_000;
 const LEAST_TRUST_MS = 1000;
 
-/** Of a flow that came from another process, which did not tell the id. */
+/** Of a flow that came from another process, which does not hand the id over. */
 const ANY_ID = -1;
 
 /** An origin, as long as it is kept. */
@@ -43,8 +51,15 @@ interface Known extends Omit<FlowOrigin, 'receiver' | 'seenPort' | 'remainingMs'
   id: number;
   /** Monotonic. */
   trustedUntilMs: number;
-  /** The kernel has it no longer; its flow is suspended. */
+  /** The kernel no longer has it; its flow is suspended. */
   isGone: boolean;
+}
+
+/** First datagrams of a client without a trusted origin. */
+interface Waiting {
+  readonly from: DatagramSource;
+  readonly sinceMs: number;
+  readonly datagrams: WaitingDatagrams;
 }
 
 /** Where a client's first datagram comes from, where it was sent, and the rule that serves it. */
@@ -75,24 +90,20 @@ export interface ClientResolverDeps {
   readonly keys: ClientKeys;
 }
 
-/** Where the datagrams of one captured socket come from and were sent to, by what the kernel tells. */
+/** Where the datagrams of one captured socket come from and were sent to, as conntrack reports it. */
 export class ClientResolver {
   readonly #deps: ClientResolverDeps;
   readonly #receiver: string;
   readonly #known = new ClientMap<Known>();
-  readonly #waiting: WaitingClients;
+  /** By client; the longest waiting first. */
+  readonly #waiting = new Map<string, Waiting>();
+  #cancelTimer: (() => void) | undefined;
   #host: CapturedHost | undefined;
 
   /** `receiver`: the socket's address. */
   constructor(deps: ClientResolverDeps, receiver: string) {
     this.#deps = deps;
     this.#receiver = receiver;
-    this.#waiting = new WaitingClients({
-      clock: deps.clock,
-      budget: deps.budget,
-      onOverdue: () => deps.feed.ask(),
-      onDropped: () => this.#host?.rejected(),
-    });
   }
 
   /** Before the first datagram. */
@@ -101,14 +112,14 @@ export class ClientResolver {
     this.#deps.feed.join(this.#receiver, this);
   }
 
-  /** `held`: that is not known yet; the datagram is received again when it is. */
+  /** `held`: the origin is not known yet; the datagram is received again when it is. */
   resolve(datagram: Buffer, from: DatagramSource): Arrival | 'held' | DropReason {
     const { clock, keys } = this.#deps;
     const seen = withoutZone(from.address);
     const known = this.#known.get(keys.find(seen, from.port));
     const nowMs = clock.monotonicMs();
     if (known === undefined || known.isGone || known.trustedUntilMs < nowMs) {
-      return this.#waiting.add(clientOf(seen, from.port), datagram, from) ? 'held' : 'unknown-origin';
+      return this.#hold(clientOf(seen, from.port), datagram, from) ? 'held' : 'unknown-origin';
     }
     known.trustedUntilMs = nowMs + TRUST_MS;
     const { source, sourcePort, destination, destinationPort } = known;
@@ -139,14 +150,16 @@ export class ClientResolver {
     else known.trustedUntilMs = this.#deps.clock.monotonicMs() + TRUST_MS;
   }
 
-  /** What another process needs to know of that client's flow, besides the flow. */
+  /** What another process needs to know about that client's flow, besides the flow. */
   record(key: number): Pick<UdpFlowState, 'clientPort'> {
     return { clientPort: portOfKey(key) };
   }
 
   /** The socket is closed. */
   close(): void {
-    this.#waiting.clear();
+    this.#cancelTimer?.();
+    this.#cancelTimer = undefined;
+    for (const client of [...this.#waiting.keys()]) this.#takeWaiting(client);
     this.#deps.feed.leave(this.#receiver);
   }
 
@@ -195,12 +208,52 @@ export class ClientResolver {
       });
     }
     if (this.#waiting.size === 0) return;
-    const waiting = this.#waiting.take(clientOf(seenAddress, seenPort));
-    if (waiting === undefined) return;
-    for (const datagram of waiting.datagrams) this.#host?.onDatagram(datagram, waiting.from);
+    const client = clientOf(seenAddress, seenPort);
+    const { from } = this.#waiting.get(client) ?? {};
+    for (const datagram of this.#takeWaiting(client)) if (from) this.#host?.onDatagram(datagram, from);
   }
 
-  /** The kernel has it no longer. */
+  /** Keeps a few datagrams of a client, in order and not for long. False: there is no room. */
+  #hold(client: string, datagram: Buffer, from: DatagramSource): boolean {
+    const { clock, budget } = this.#deps;
+    const present = this.#waiting.get(client);
+    if (present === undefined && this.#waiting.size >= MOST_WAITING_CLIENTS) return false;
+    if (!budget.take(datagram)) return false;
+    const waiting = present ?? { from, sinceMs: clock.monotonicMs(), datagrams: new WaitingDatagrams() };
+    if (!waiting.datagrams.add(datagram)) {
+      budget.give(datagram);
+      return false;
+    }
+    if (present === undefined) this.#waiting.set(client, waiting);
+    this.#cancelTimer ??= clock.setTimer(ASK_AFTER_MS, () => this.#lookAfterWaiting());
+    return true;
+  }
+
+  #takeWaiting(client: string): readonly Buffer[] {
+    const datagrams = this.#waiting.get(client)?.datagrams.takeAll() ?? [];
+    this.#waiting.delete(client);
+    for (const datagram of datagrams) this.#deps.budget.give(datagram);
+    return datagrams;
+  }
+
+  /** Drops what has waited too long, and asks for a listing where an event may have been lost. */
+  #lookAfterWaiting(): void {
+    const { clock, feed } = this.#deps;
+    this.#cancelTimer = undefined;
+    const nowMs = clock.monotonicMs();
+    let isOverdue = false;
+    for (const [client, { sinceMs }] of this.#waiting) {
+      const ageMs = nowMs - sinceMs;
+      isOverdue ||= ageMs >= ASK_AFTER_MS;
+      if (ageMs < DROP_AFTER_MS) break;
+      this.#takeWaiting(client).forEach(() => this.#host?.rejected());
+    }
+    if (this.#waiting.size === 0) return;
+    if (isOverdue) feed.ask();
+    this.#cancelTimer ??= clock.setTimer(ASK_AFTER_MS, () => this.#lookAfterWaiting());
+  }
+
+  /** The kernel no longer has it. */
   #lose(key: number, known: Known): void {
     if (this.#host?.suspend(key) === true) known.isGone = true;
     else this.#remove(key, known);
@@ -242,7 +295,7 @@ function originKey({ receiver, seenAddress, seenPort }: SeenEnds): string {
 const LIST_EVERY_MS = 300;
 const MOST_LIST_DELAY_MS = 10_000;
 
-/** The origins of all captured sockets of one port, each told its own. It follows the feed while it has readers. */
+/** Passes the origins of one port on to its captured sockets, each its own. It follows the feed while it has readers. */
 export class CapturedFeed implements OriginFollower {
   readonly #feed: OriginFeed;
   readonly #clock: Clock;
@@ -278,7 +331,7 @@ export class CapturedFeed implements OriginFollower {
     this.#isWanted = false;
   }
 
-  /** Has all origins listed, soon. */
+  /** Requests a listing of all origins, soon. */
   ask(): void {
     this.#isWanted = true;
     if (this.#told !== undefined || this.#cancelTimer !== undefined) return;
@@ -321,92 +374,5 @@ export class CapturedFeed implements OriginFollower {
       this.#isWanted = true;
     } else this.#backoff.reset();
     if (this.#isWanted && this.#readers.size > 0) this.ask();
-  }
-}
-
-/** An event comes within a millisecond, or some of a busy machine. */
-const ASK_AFTER_MS = 50;
-
-/** By then several listings have not had it either. */
-const DROP_AFTER_MS = 1000;
-
-const MOST_CLIENTS = 16_384;
-
-interface Waiting {
-  readonly from: DatagramSource;
-  readonly sinceMs: number;
-  readonly datagrams: WaitingDatagrams;
-}
-
-export interface WaitingClientsDeps {
-  readonly clock: Clock;
-  readonly budget: Pick<DatagramBudget, 'take' | 'give'>;
-  /** Some wait longer than an event would take: it may be lost. Called again and again while they do. */
-  readonly onOverdue: () => void;
-  /** It has waited too long. */
-  readonly onDropped: (datagram: Buffer) => void;
-}
-
-/** First datagrams of clients that are not known yet: a few of each client, in order, and not for long. */
-export class WaitingClients {
-  readonly #deps: WaitingClientsDeps;
-  /** The longest waiting first. */
-  readonly #waiting = new Map<string, Waiting>();
-  #cancelTimer: (() => void) | undefined;
-
-  constructor(deps: WaitingClientsDeps) {
-    this.#deps = deps;
-  }
-
-  get size(): number {
-    return this.#waiting.size;
-  }
-
-  /** False: there is no room. */
-  add(client: string, datagram: Buffer, from: DatagramSource): boolean {
-    const { clock, budget } = this.#deps;
-    const present = this.#waiting.get(client);
-    if (present === undefined && this.#waiting.size >= MOST_CLIENTS) return false;
-    if (!budget.take(datagram)) return false;
-    const waiting = present ?? { from, sinceMs: clock.monotonicMs(), datagrams: new WaitingDatagrams() };
-    if (!waiting.datagrams.add(datagram)) {
-      budget.give(datagram);
-      return false;
-    }
-    if (present === undefined) this.#waiting.set(client, waiting);
-    this.#cancelTimer ??= clock.setTimer(ASK_AFTER_MS, () => this.#look());
-    return true;
-  }
-
-  /** Undefined: nothing of that client waits. */
-  take(client: string): { readonly from: DatagramSource; readonly datagrams: readonly Buffer[] } | undefined {
-    const waiting = this.#waiting.get(client);
-    if (waiting === undefined) return undefined;
-    this.#waiting.delete(client);
-    const datagrams = waiting.datagrams.takeAll();
-    for (const datagram of datagrams) this.#deps.budget.give(datagram);
-    return { from: waiting.from, datagrams };
-  }
-
-  clear(): void {
-    this.#cancelTimer?.();
-    this.#cancelTimer = undefined;
-    for (const client of [...this.#waiting.keys()]) this.take(client);
-  }
-
-  #look(): void {
-    const { clock, onOverdue, onDropped } = this.#deps;
-    this.#cancelTimer = undefined;
-    const nowMs = clock.monotonicMs();
-    let isOverdue = false;
-    for (const [client, { sinceMs }] of this.#waiting) {
-      const ageMs = nowMs - sinceMs;
-      isOverdue ||= ageMs >= ASK_AFTER_MS;
-      if (ageMs < DROP_AFTER_MS) break;
-      for (const datagram of this.take(client)?.datagrams ?? []) onDropped(datagram);
-    }
-    if (this.#waiting.size === 0) return;
-    if (isOverdue) onOverdue();
-    this.#cancelTimer ??= clock.setTimer(ASK_AFTER_MS, () => this.#look());
   }
 }

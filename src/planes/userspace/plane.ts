@@ -18,11 +18,11 @@ import {
   type FlowQuery,
   type ListeningSocket,
   type PlaneCounters,
-  type PlaneOptions,
   type PortGate,
   type StopReport,
   type UdpFlowState,
   type UdpStop,
+  type WorkerOptions,
   type WorkerPlane,
 } from '../contract.js';
 import { HandoverState } from './handover-state.js';
@@ -49,12 +49,6 @@ export interface UserspacePlaneDeps {
   readonly tcpGate?: PortGate;
 }
 
-export interface UserspacePlaneOptions extends PlaneOptions {
-  /** Which of how many workers this is; 0 of 1 where there is one. */
-  readonly worker: number;
-  readonly workers: number;
-}
-
 /** What a plane has between start and stop. */
 interface Running {
   readonly manager: FlowManager;
@@ -66,7 +60,7 @@ interface Running {
 /** The data plane on net and dgram sockets: one worker's share of it. */
 export class UserspacePlane implements WorkerPlane {
   readonly #deps: UserspacePlaneDeps;
-  readonly #options: UserspacePlaneOptions;
+  readonly #options: WorkerOptions;
   readonly #events: EventQueue;
   readonly #connectLatency = new ConnectLatency();
   readonly #loopDelay: LoopDelay;
@@ -76,7 +70,7 @@ export class UserspacePlane implements WorkerPlane {
   /** Start and applies run one after another. */
   readonly #queue = new SerialQueue();
 
-  constructor(deps: UserspacePlaneDeps, options: UserspacePlaneOptions) {
+  constructor(deps: UserspacePlaneDeps, options: WorkerOptions) {
     this.#deps = deps;
     this.#options = options;
     this.#events = new EventQueue(deps.clock);

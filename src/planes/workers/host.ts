@@ -11,20 +11,14 @@ import type {
   FlowQuery,
   ListeningSocket,
   PlaneCounters,
-  PlaneOptions,
   PortGate,
   StopReport,
   UdpFlowState,
   UdpStop,
+  WorkerOptions,
   WorkerPlane,
 } from '../contract.js';
 import { expose, remote, type Deadlines } from './rpc.js';
-
-/** Options of a data worker, given at its start. */
-export interface WorkerOptions extends PlaneOptions {
-  readonly worker: number;
-  readonly workers: number;
-}
 
 /** An address and TCP port that several workers listen on. */
 export interface TcpEnd {

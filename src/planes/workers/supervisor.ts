@@ -14,15 +14,10 @@ import type {
   StopReport,
   UdpFlowState,
   UdpStop,
+  WorkerOptions,
 } from '../contract.js';
 import { NO_COUNTERS, mergeCounters, totalsOnly } from './counters.js';
-import {
-  EXIT_GRACE_MS,
-  WORKER_DEADLINES,
-  type ControlApi,
-  type WorkerApi,
-  type WorkerOptions,
-} from './host.js';
+import { EXIT_GRACE_MS, WORKER_DEADLINES, type ControlApi, type WorkerApi } from './host.js';
 import type { WorkerLauncher } from './process.js';
 import { expose, isWorkerLost, remote, workerLost } from './rpc.js';
 

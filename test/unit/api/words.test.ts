@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import * as words from '../../../src/api/words.js';
+import { aPickedExplanation } from '../../support/api-answers.js';
 
 /** What numbers are shown as: three digits and never 1000 of a unit; spans in their two largest units. */
 const SHOWN = `
@@ -37,4 +38,16 @@ test('clock() names the day where it is another', () => {
   const noon = new Date(2026, 2, 5, 12, 0, 7).getTime();
   assert.equal(words.clock(noon, noon + 1000), '12:00:07');
   assert.equal(words.clock(noon, noon + 86_400_000), '2026-03-05 12:00:07');
+});
+
+test('explanationRows() says which hash found the slot, and which entry denied', () => {
+  const picked = aPickedExplanation();
+  const slot = (algorithm: 'xxh32' | 'jhash') =>
+    words.explanationRows({ ...picked, key: picked.key && { ...picked.key, algorithm } }).hash;
+  assert.equal(slot('xxh32').Hash, 'xxh32, seed 0: 0xdeadbeef = 3735928559');
+  assert.match(String(slot('xxh32').Slot), /^3735928559 mod 65537 = 31337, owned by nvas\/127\.0\.0\.12/);
+  assert.equal(slot('jhash').Hash, 'jhash, seed 0: 0xdeadbeef = 3735928559');
+  assert.match(String(slot('jhash').Slot), /^3735928559 \* 65537 \/ 2\^32 = 31337/);
+  const access = { admitted: false, because: 'deny', block: '192.0.2.0/24' } as const;
+  assert.equal(words.explanationRows({ ...picked, access }).rule.Access, 'denied by deny 192.0.2.0/24');
 });

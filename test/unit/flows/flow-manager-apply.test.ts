@@ -163,22 +163,6 @@ describe('FlowManager.apply() after a drain', () => {
 
   const endedOf = (bench: FlowBench): number => bench.totals(A, 'tcp').flowsEnded['drain-deadline'] ?? 0;
 
-  test('flows of the backend end over the time asked for, whatever is applied meanwhile, and no others', () => {
-    const bench = new FlowBench();
-    flows(bench, 40);
-    const other = bench.established('tcp', B);
-    bench.manager.apply(drained(2000));
-    assert.equal(endedOf(bench), 0);
-    for (let elapsedMs = 100; elapsedMs <= 2000; elapsedMs += 100) {
-      bench.clock.advance(100);
-      bench.manager.apply(drained(2000));
-      assert.ok(Math.abs(endedOf(bench) - elapsedMs / 50) <= 3, `${endedOf(bench)} at ${elapsedMs} ms`);
-    }
-    assert.equal(endedOf(bench), 40);
-    assert.deepEqual(other.calls, []);
-    assert.equal(bench.manager.table.size, 1);
-  });
-
   for (const [action, calls] of DONE) {
     test(`the policy ${action} is met once, with no spread at once`, () => {
       const bench = new FlowBench({ rule: policy(action) });

@@ -48,7 +48,19 @@ describe('FlowManager', () => {
     assert.equal(bench.manager.table.size, 0);
   });
 
-  test('move() takes cap, totals and index along', () => {
+  test('place() notes the epoch, and what it passed over in the order of the pool; most flows share one empty list', () => {
+    const bench = new FlowBench();
+    bench.manager.apply(stateOf({ revision: 7 }));
+    const [one, two] = [bench.open('udp').flow, bench.open('udp').flow];
+    bench.manager.place(one, placementOn(A));
+    bench.manager.place(two, placementOn(A));
+    assert.equal(one.placement?.epoch, 7);
+    assert.equal(one.placement.excluded, two.placement?.excluded);
+    bench.manager.place(two, placementOn(A), new Set([B, A, 'nvas/10.0.0.9']));
+    assert.deepEqual(two.placement?.excluded, [A, B]);
+  });
+
+  test('place() takes cap, totals and index of an established flow along', () => {
     const bench = new FlowBench();
     const { flow } = bench.established('udp');
     flow.bytesToBackend = 3;

@@ -303,7 +303,7 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
     this.#closeIfDone();
   }
 
-  /** What the socket gets, and what was held of that until now. */
+  /** From the socket, or held until now. */
   onDatagram(datagram: Buffer, from: DatagramSource): void {
     const flow = this.#flows.get(this.#keys.find(from.address, from.port));
     if (flow !== undefined) flow.fromClient(datagram);
@@ -359,7 +359,7 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
     return resumed;
   }
 
-  /** A datagram of no known flow. */
+  /** A datagram that belongs to no known flow. */
   #first(datagram: Buffer, from: DatagramSource): void {
     if (this.#phase === 'closed') return;
     const arrival = this.#resolver?.resolve(datagram, from) ?? this.#ownArrival(from);
@@ -381,7 +381,7 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
   #admit(arrival: Arrival, datagram: Buffer, { address, port }: DatagramSource): DropReason | undefined {
     const { manager, picker } = this.#tools;
     const { slot, sourcePort, destination, destinationPort } = arrival;
-    // An answer to the one would be the first step of a loop, to the other it cannot be sent.
+    // An answer to an own listener would start a loop, and none can be sent to port 0.
     if (this.#registry.isOwn(arrival.source, sourcePort)) return 'own-listener';
     if (port === 0) return 'send-failed';
     manager.arrived(slot.rule, 'udp');

@@ -1,205 +1,22 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { ruleSlots } from '../../../../src/flows/flow.js';
-import type { ListenFailure, PortGate } from '../../../../src/planes/contract.js';
-import { HandoverState } from '../../../../src/planes/userspace/handover-state.js';
-import type { ListenerBinding } from '../../../../src/planes/userspace/listen-plan.js';
-import {
-  ListenerManager,
-  type Listener,
-  type ListenerFactory,
-  type ListenerManagerOptions,
-} from '../../../../src/planes/userspace/listeners.js';
-import { ipAddress, isWildcard } from '../../../../src/model/address.js';
-import type { PlaneEvent } from '../../../../src/model/events.js';
+import { ipAddress } from '../../../../src/model/address.js';
 import type { Configuration } from '../../../../src/model/configuration.js';
 import { portSetOf } from '../../../../src/model/ports.js';
-import { FakeClock } from '../../../support/fake-clock.js';
-import { aConfiguration, aFrontend, aRule } from '../../selection/fixtures.js';
+import type { ListenerManagerOptions } from '../../../../src/planes/userspace/listeners.js';
+import { testStories } from '../../../support/stories.js';
+import { aFrontend, aRule } from '../../selection/fixtures.js';
+import { Lab, OPEN_GATE, systemError, tcpOn, tellListeners, texts, wanting } from './listener-story.js';
 
-class FakeListener implements Listener {
-  serves = 0;
-  closes = 0;
-  destroys = 0;
-  readonly binding: ListenerBinding;
-  readonly #calls: string[];
-
-  constructor(binding: ListenerBinding, calls: string[]) {
-    this.binding = binding;
-    this.#calls = calls;
-  }
-
-  serve(): void {
-    this.serves++;
-    this.#calls.push('serve');
-  }
-
-  close(): void {
-    this.closes++;
-    this.#calls.push('close');
-  }
-
-  destroy(): void {
-    this.destroys++;
-    this.#calls.push('destroy');
-  }
-
-  rawHandle(): undefined {
-    return undefined;
-  }
-}
-
-/** Opens what is not said to fail; while `held`, the answer waits. */
-class FakeFactory implements ListenerFactory {
-  readonly opened: FakeListener[] = [];
-  /** Of the factory and its listeners, in order. */
-  calls: string[] = [];
-  readonly failing = new Map<number, Error>();
-  /** Addresses share a port, but for a wildcard and another: as the kernel has it. */
-  overlaps = false;
-  held = false;
-  opening = 0;
-  mostOpening = 0;
-  #release: (() => void)[] = [];
-
-  async open(binding: ListenerBinding): Promise<Listener> {
-    this.calls.push('open');
-    this.opening++;
-    this.mostOpening = Math.max(this.mostOpening, this.opening);
-    if (this.held) await new Promise<void>((resolve) => this.#release.push(resolve));
-    else await Promise.resolve();
-    this.opening--;
-    const failure = this.failing.get(binding.port);
-    if (failure !== undefined) throw failure;
-    if (this.overlaps && this.opened.some((other) => isInTheWay(other, binding))) {
-      throw systemError('EADDRINUSE');
-    }
-    const listener = new FakeListener(binding, this.calls);
-    this.opened.push(listener);
-    return listener;
-  }
-
-  release(): void {
-    this.held = false;
-    for (const resolve of this.#release.splice(0)) resolve();
-  }
-
-  get ports(): readonly number[] {
-    return this.opened.map(({ binding }) => binding.port);
-  }
-
-  on(port: number): FakeListener {
-    const found = this.opened.findLast(({ binding }) => binding.port === port);
-    assert.ok(found !== undefined, `Port ${port} was never opened`);
-    return found;
-  }
-}
-
-function isInTheWay(
-  { binding, closes, destroys }: FakeListener,
-  { address, port }: ListenerBinding,
-): boolean {
-  if (closes + destroys > 0 || binding.port !== port) return false;
-  return isWildcard(binding.address) || isWildcard(address);
-}
-
-function systemError(code: string): Error {
-  return Object.assign(new Error(`bind ${code}`), { code });
-}
-
-/** Each is another configuration. */
-let configurations = 0;
-
-function wanting(overrides: Partial<Configuration>): Configuration {
-  return aConfiguration({ ...overrides, digest: `${++configurations}` });
-}
-
-function tcpOn(...ports: readonly number[]): Configuration {
-  return wanting({ rules: [aRule({ protocols: ['tcp'], ports: portSetOf(...ports) })] });
-}
-
-function texts(failures: readonly ListenFailure[]): readonly string[] {
-  return failures.map(({ protocol, port, errorCode }) => `${protocol} ${port} ${errorCode}`);
-}
-
-const OPEN_GATE: PortGate = { claim: () => Promise.resolve(undefined), release: () => undefined };
-
-class Lab {
-  readonly tcp = new FakeFactory();
-  readonly udp = new FakeFactory();
-  readonly clock = new FakeClock();
-  readonly events: PlaneEvent[] = [];
-  readonly manager: ListenerManager;
-
-  constructor(options: Partial<ListenerManagerOptions> = {}, tcpGate?: PortGate) {
-    this.manager = new ListenerManager(
-      {
-        clock: this.clock,
-        events: { push: (event) => this.events.push(event) },
-        factories: { tcp: this.tcp, udp: this.udp },
-        handover: new HandoverState(),
-        ownAddresses: () => [],
-        slotsFor: ruleSlots,
-        learnRoutes: () => Promise.resolve(),
-        inTurn: (work) => work(),
-        tcpGate,
-      },
-      { share: { worker: 0, ownerOf: () => 0 }, workers: 1, ...options },
-    );
-  }
-
-  async start(configuration: Configuration): Promise<readonly ListenFailure[]> {
-    await this.manager.start(configuration);
-    return this.failures;
-  }
-
-  /** Stages and commits. */
-  async change(configuration: Configuration): Promise<readonly ListenFailure[]> {
-    await this.manager.stage(configuration);
-    await this.manager.commit(() => undefined);
-    return this.failures;
-  }
-
-  get failures(): readonly ListenFailure[] {
-    return this.manager.report(0).failures;
-  }
-
-  /** Sockets open over TCP, and over UDP. */
-  get counts(): readonly [number, number] {
-    const { tcp, udp } = this.manager.report(0).listeners;
-    return [tcp, udp];
-  }
-}
+testStories('ListenerManager', 'test/unit/planes/userspace/listener-stories.txt', ({ setting, lines }) =>
+  tellListeners(new Lab(setting as Partial<ListenerManagerOptions>), lines),
+);
 
 function turn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
 describe('ListenerManager', () => {
-  test('start() opens every socket of the configuration with its protocol`s factory', async () => {
-    const lab = new Lab();
-    assert.deepEqual(await lab.start(wanting({ rules: [aRule({ ports: portSetOf(80, 81) })] })), []);
-    for (const { ports } of [lab.tcp, lab.udp]) assert.deepEqual(ports, [80, 81]);
-    assert.deepEqual(lab.counts, [2, 2]);
-    assert.deepEqual(lab.manager.census(), { hub: { open: 4, wanted: 4 } });
-  });
-
-  test('a change leaves alone what stays, closes what goes and opens what is new', async () => {
-    const lab = new Lab();
-    const { tcp } = lab;
-    await lab.start(tcpOn(80, 81, 82));
-    await lab.change(tcpOn(81, 83));
-    assert.deepEqual(tcp.ports, [80, 81, 82, 83]);
-    const ends = tcp.opened.map(({ closes, destroys }) => `${closes} closed, ${destroys} destroyed`);
-    assert.deepEqual(
-      ends,
-      [80, 81, 82, 83].map((port) => `${port % 2 === 0 ? 1 : 0} closed, 0 destroyed`),
-    );
-    assert.deepEqual(lab.counts, [2, 0]);
-    await lab.change(tcpOn());
-    assert.deepEqual([tcp.on(81).closes, tcp.on(83).closes, lab.counts], [1, 1, [0, 0]]);
-  });
-
   test('commit() hands what stays its new rule in one turn with `adopt`, and not before', async () => {
     const lab = new Lab();
     await lab.start(tcpOn(80));
@@ -248,38 +65,6 @@ describe('ListenerManager', () => {
     assert.deepEqual(await Promise.all(told), [[], [], ['tcp 80 EACCES']]);
   });
 
-  test('tries again every 10 s what could not be bound, and only that, and tells what has changed', async () => {
-    const lab = new Lab();
-    lab.tcp.failing.set(80, systemError('EADDRINUSE'));
-    await lab.start(tcpOn(80, 81));
-    await lab.clock.advanceAsync(10_000);
-    assert.equal(lab.failures.length, 1);
-    assert.deepEqual(lab.events, []);
-    lab.tcp.failing.clear();
-    await lab.clock.advanceAsync(10_000);
-    assert.deepEqual(lab.failures, []);
-    assert.deepEqual(lab.tcp.ports, [81, 80]);
-    assert.deepEqual(lab.manager.census(), { hub: { open: 2, wanted: 2 } });
-    assert.deepEqual(
-      lab.events.map(({ type }) => type),
-      ['listening-changed'],
-    );
-    assert.equal(lab.clock.pendingTimers, 0);
-  });
-
-  test('does not try again what lacks permission, nor serves what is staged meanwhile', async () => {
-    const lab = new Lab();
-    lab.tcp.failing.set(80, systemError('EACCES'));
-    await lab.start(tcpOn(80));
-    assert.equal(lab.clock.pendingTimers, 0);
-    const again = new Lab();
-    again.tcp.failing.set(80, systemError('EADDRINUSE'));
-    await again.start(tcpOn(80));
-    await again.manager.stage(tcpOn(80, 83));
-    await again.clock.advanceAsync(10_000);
-    assert.equal(again.tcp.on(83).serves, 0);
-  });
-
   test('start() opens at most 256 sockets at a time', async () => {
     const lab = new Lab();
     const rule = aRule({ protocols: ['tcp'], ports: [{ first: 1, last: 1000 }] });
@@ -288,51 +73,12 @@ describe('ListenerManager', () => {
     assert.equal(lab.tcp.mostOpening, 256);
   });
 
-  test('start() keeps a tenth of the descriptors for flows: the highest ports go without', async () => {
-    const lab = new Lab({ descriptorLimit: 10 });
-    const configuration = wanting({ rules: [aRule({ ports: [{ first: 80, last: 85 }] })] });
-    const failures = await lab.start(configuration);
-    assert.equal(lab.counts[0] + lab.counts[1], 9);
-    assert.deepEqual(texts(failures), ['udp 84 EMFILE', 'tcp 85 EMFILE', 'udp 85 EMFILE']);
-    // What is open already counts too.
-    assert.equal((await lab.start(configuration)).length, 3);
-    assert.equal(lab.tcp.opened.length + lab.udp.opened.length, 9);
-  });
-
-  test('gives the place of a port that is taken to the next one', async () => {
-    const lab = new Lab({ descriptorLimit: 10 });
-    lab.tcp.failing.set(3, systemError('EADDRINUSE'));
-    lab.tcp.failing.set(10, systemError('EADDRINUSE'));
-    const failures = await lab.start(tcpOn(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
-    assert.deepEqual(lab.tcp.ports, [1, 2, 4, 5, 6, 7, 8, 9, 11]);
-    assert.deepEqual([...texts(failures)].sort(), ['tcp 10 EADDRINUSE', 'tcp 12 EMFILE', 'tcp 3 EADDRINUSE']);
-  });
-
-  test('opens no more after a real want of descriptors', async () => {
-    const lab = new Lab({ descriptorLimit: 10 });
-    lab.tcp.failing.set(3, systemError('EMFILE'));
-    await lab.start(tcpOn(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12));
-    assert.equal(lab.tcp.ports.includes(10), false);
-  });
-
   test('census() takes frontends by their names, whatever those are', async () => {
     const lab = new Lab();
     const frontends = [aFrontend({ name: 'constructor' })];
     const rules = [aRule({ frontend: 'constructor', protocols: ['tcp'], ports: portSetOf(80) })];
     await lab.start(wanting({ frontends, rules }));
     assert.deepEqual(Object.entries(lab.manager.census()), [['constructor', { open: 1, wanted: 1 }]]);
-  });
-
-  test('close() takes no new flows but destroys nothing; destroy() ends all', async () => {
-    const lab = new Lab();
-    const { tcp, udp, manager } = lab;
-    await lab.start(wanting({ rules: [aRule({ ports: portSetOf(80) })] }));
-    manager.close();
-    assert.deepEqual([tcp.on(80).closes, udp.on(80).closes], [1, 1]);
-    assert.deepEqual([tcp.on(80).destroys, udp.on(80).destroys], [0, 0]);
-    manager.destroy();
-    assert.deepEqual([tcp.on(80).destroys, udp.on(80).destroys], [1, 1]);
-    assert.deepEqual(lab.counts, [0, 0]);
   });
 
   test('a socket that opens after close() or destroy() is not left behind', async () => {
@@ -356,148 +102,12 @@ describe('ListenerManager', () => {
   });
 });
 
-describe('ListenerManager.stage()', () => {
-  test('it opens what the configuration adds and nothing more, and serves nothing there before commit()', async () => {
-    const lab = new Lab();
-    const { tcp, manager } = lab;
-    await lab.start(tcpOn(80, 81));
-    const rule = aRule({ name: 'new', protocols: ['tcp'], ports: portSetOf(81, 82) });
-    const next = wanting({ rules: [rule] });
-    await manager.stage(next);
-    await manager.stage(next);
-    assert.deepEqual(tcp.ports, [80, 81, 82]);
-    assert.deepEqual([tcp.on(80).closes, tcp.on(81).closes, tcp.on(82).serves], [0, 0, 0]);
-    assert.deepEqual(lab.counts, [2, 0]);
-    assert.deepEqual(manager.census(), { hub: { open: 2, wanted: 2 } });
-    await manager.commit(() => undefined);
-    assert.deepEqual(lab.failures, []);
-    assert.deepEqual([tcp.on(80).closes, tcp.on(81).closes, tcp.on(82).serves], [1, 0, 1]);
-    assert.equal(tcp.on(82).binding.slot.rule, rule);
-    assert.deepEqual([lab.counts, tcp.opened.length], [[2, 0], 3]);
-  });
-
-  test('it closes all it has opened if one cannot be, tells which, and changes nothing else', async () => {
-    const lab = new Lab();
-    const { tcp, udp, manager } = lab;
-    await lab.start(tcpOn(80));
-    udp.failing.set(83, systemError('EADDRINUSE'));
-    const next = wanting({ rules: [aRule({ ports: portSetOf(81, 82, 83) })] });
-    await assert.rejects(manager.stage(next), {
-      code: 'LB_LISTEN_FAILED',
-      message: /a port .*, first udp 198\.51\.100\.1 port 83: EADDRINUSE/,
-    });
-    for (const listener of [...tcp.opened, ...udp.opened]) {
-      assert.deepEqual([listener.closes, listener.serves], listener.binding.port === 80 ? [0, 1] : [1, 0]);
-    }
-    assert.deepEqual(lab.counts, [1, 0]);
-    await assert.rejects(
-      manager.commit(() => assert.fail('adopted')),
-      TypeError,
-    );
-    assert.deepEqual(await lab.change(tcpOn(80)), []);
-    assert.equal(tcp.on(80).closes, 0);
-  });
-
-  test('what this or the former configuration wanted in vain is no reason to refuse', async () => {
-    const lab = new Lab();
-    for (const port of [80, 82]) lab.tcp.failing.set(port, systemError('EADDRINUSE'));
-    await lab.start(tcpOn(80, 81));
-    await assert.rejects(lab.change(tcpOn(80, 82)), /a port .* port 82/);
-    const [with80, without] = [tcpOn(80, 81), tcpOn(81)];
-    assert.deepEqual(texts(await lab.change(with80)), ['tcp 80 EADDRINUSE']);
-    assert.deepEqual(await lab.change(without), []);
-    assert.deepEqual(texts(await lab.change(tcpOn(80, 83))), ['tcp 80 EADDRINUSE']);
-    assert.deepEqual(lab.manager.census(), { hub: { open: 1, wanted: 2 } });
-  });
-
-  test('staging another, discard(), close() and destroy() leave nothing of it open', async () => {
-    for (const [end, left] of [
-      ['stage', 0],
-      ['discard', 0],
-      ['close', 1],
-      ['destroy', 1],
-    ] as const) {
-      const lab = new Lab();
-      const { tcp, manager } = lab;
-      await lab.start(tcpOn(80));
-      await manager.stage(tcpOn(80, 81));
-      if (end === 'stage') await manager.stage(tcpOn(82));
-      else manager[end]();
-      assert.equal(tcp.on(81).closes, 1);
-      assert.equal(tcp.on(80).closes, left);
-      assert.equal(tcp.on(80).destroys, end === 'destroy' ? 1 : 0);
-    }
-  });
-
-  test('sockets of both configurations together keep within the descriptors', async () => {
-    const lab = new Lab({ descriptorLimit: 10 });
-    await lab.start(tcpOn(1, 2, 3, 4, 5));
-    await assert.rejects(lab.change(tcpOn(11, 12, 13, 14, 15)), /a port .* port 15: EMFILE$/);
-    // Known before, so none of the others was opened in vain.
-    assert.deepEqual(lab.tcp.ports, [1, 2, 3, 4, 5]);
-  });
-});
-
 describe('ListenerManager.commit()', () => {
   const at = (address: string, ...ports: readonly number[]): Configuration =>
     wanting({
       frontends: [aFrontend({ address: ipAddress(address) })],
       rules: [aRule({ protocols: ['tcp'], ports: portSetOf(...ports) })],
     });
-
-  for (const [from, to] of [
-    ['0.0.0.0', '198.51.100.1'],
-    ['198.51.100.1', '0.0.0.0'],
-    ['::', '2001:db8::1'],
-  ] as const) {
-    test(`from ${from} to ${to}: own listeners in the way are closed just before`, async () => {
-      const lab = new Lab();
-      const { tcp, manager } = lab;
-      tcp.overlaps = true;
-      await lab.start(at(from, 80, 81));
-      await manager.stage(at(to, 80, 82));
-      assert.equal(tcp.on(80).closes, 0, 'not before it must be');
-      await manager.commit(() => undefined);
-      assert.deepEqual(lab.failures, []);
-      const open = tcp.opened.filter(({ closes }) => closes === 0);
-      const served = open.map(({ binding, serves }) => `${binding.address.text} ${binding.port} ${serves}`);
-      assert.deepEqual(served.sort(), [`${to} 80 1`, `${to} 82 1`]);
-    });
-  }
-
-  test('it refuses, and adopts nothing, where another process has the port', async () => {
-    const lab = new Lab();
-    await lab.start(at('0.0.0.0', 80));
-    lab.tcp.failing.set(80, systemError('EADDRINUSE'));
-    await lab.manager.stage(at('198.51.100.1', 80));
-    await assert.rejects(
-      lab.manager.commit(() => assert.fail('adopted')),
-      /a port .*, first tcp 198\.51\.100\.1 port 80: EADDRINUSE/,
-    );
-    // The old one was opened again if that was possible, and is missing else.
-    assert.deepEqual([lab.counts, texts(lab.failures)], [[0, 0], ['tcp 80 EADDRINUSE']]);
-    lab.tcp.failing.clear();
-    await lab.clock.advanceAsync(10_000);
-    assert.deepEqual([lab.counts, lab.failures], [[1, 0], []]);
-    assert.equal(lab.tcp.on(80).binding.address.text, '0.0.0.0');
-  });
-
-  test('if one cannot be opened, all that was closed is open and serves again', async () => {
-    const lab = new Lab();
-    const { tcp } = lab;
-    tcp.overlaps = true;
-    const ports = Array.from({ length: 300 }, (_, index) => index + 1);
-    await lab.start(at('0.0.0.0', ...ports));
-    await lab.manager.stage(at('198.51.100.1', ...ports));
-    tcp.failing.set(299, systemError('EACCES'));
-    await assert.rejects(
-      lab.manager.commit(() => assert.fail('adopted')),
-      /a port .* port 299: EACCES/,
-    );
-    assert.deepEqual(lab.counts, [299, 0]);
-    const open = tcp.opened.filter(({ closes }) => closes === 0);
-    assert.ok(open.every(({ binding, serves }) => binding.address.text === '0.0.0.0' && serves === 1));
-  });
 
   test('it waits for other workers to close what they share', async () => {
     const lab = new Lab({}, OPEN_GATE);
@@ -553,10 +163,16 @@ describe('ListenerManager with a gate', () => {
       await lab.start(tcpOn(80));
       if (end === 'close') lab.manager.close();
       else await lab.change(tcpOn());
-      const expected = ['claim 198.51.100.1 80', 'open', 'serve', 'close', 'release 198.51.100.1 80'];
+      const expected = [
+        'claim 198.51.100.1 80',
+        'open tcp 80',
+        'serve tcp 80',
+        'close tcp 80',
+        'release 198.51.100.1 80',
+      ];
       assert.deepEqual(calls, expected);
       lab.manager.destroy();
-      assert.deepEqual(calls, end === 'close' ? [...expected, 'close', 'destroy'] : expected);
+      assert.deepEqual(calls, end === 'close' ? [...expected, 'close tcp 80', 'destroy tcp 80'] : expected);
     }
   });
 
@@ -567,6 +183,6 @@ describe('ListenerManager with a gate', () => {
     const failing = gated();
     failing.lab.tcp.failing.set(80, new Error('no'));
     assert.deepEqual(texts(await failing.lab.start(tcpOn(80))), ['tcp 80 no']);
-    assert.deepEqual(failing.calls, ['claim 198.51.100.1 80', 'open', 'release 198.51.100.1 80']);
+    assert.deepEqual(failing.calls, ['claim 198.51.100.1 80', 'open tcp 80', 'release 198.51.100.1 80']);
   });
 });

@@ -1,49 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { EventQueue } from '../../../../src/flows/event-queue.js';
-import { FlowManager } from '../../../../src/flows/flow-manager.js';
 import { Shutdown } from '../../../../src/planes/userspace/plane.js';
 import type { StopReport } from '../../../../src/planes/contract.js';
-import type { CloseStyle, Flow, FlowTransport } from '../../../../src/flows/flow.js';
-import type { Protocol } from '../../../../src/model/address.js';
-import { FakeClock } from '../../../support/fake-clock.js';
-import { testState } from '../../../support/forwarding-state.js';
-import { aTuple, placementOn } from '../../flows/flow-fixtures.js';
+import { A, FlowBench } from '../../flows/flow-fixtures.js';
 
-class Lab {
-  readonly clock = new FakeClock();
-  readonly manager: FlowManager;
-  /** How each flow's sockets were closed, by flow id. */
-  readonly closed = new Map<number, CloseStyle>();
-  #nextPort = 40_000;
-
-  constructor() {
-    const deps = { clock: this.clock, events: new EventQueue(this.clock) };
-    const state = testState({ backends: ['127.0.0.11'] });
-    this.manager = new FlowManager(deps, { flowEvents: false, worker: 0, workers: 1 }, state);
-  }
-
-  open(protocol: Protocol): Flow {
-    const transport: FlowTransport = {
-      close: (style) => this.closed.set(opened.id, style),
-      blackhole: () => undefined,
-      unpin: () => undefined,
-    };
-    const [slot] = this.manager.slotsFor(this.manager.state.configuration);
-    const opened = this.manager.open(
-      aTuple(protocol, '127.0.0.1', this.#nextPort++),
-      slot!,
-      transport,
-    ) as Flow;
-    this.manager.place(opened, placementOn('nvas/127.0.0.11'));
-    this.manager.establish(opened);
-    return opened;
-  }
-
-  ended(reason: 'shutdown' | 'closed', protocol: Protocol): number {
-    const found = this.manager.traffic.rows().find((one) => one.protocol === protocol);
-    return found?.flowsEnded[reason] ?? 0;
-  }
+function shutDownTcp({ manager }: FlowBench): number {
+  return manager.traffic.of('ha-ports', A, 'tcp').flowsEnded.shutdown ?? 0;
 }
 
 /** The report if it is there by now. */
@@ -54,58 +16,70 @@ async function reportOf(promise: Promise<StopReport>): Promise<StopReport | unde
 
 describe('Shutdown', () => {
   test('within() without flows is done at once', async () => {
-    const { clock, manager } = new Lab();
+    const { clock, manager } = new FlowBench();
     const report = new Shutdown(clock, manager).within(30_000);
     assert.deepEqual(await reportOf(report), { finished: 0, reset: 0 });
     assert.equal(clock.pendingTimers, 0);
   });
 
   test('within() is done soon after the last flow has finished by itself', async () => {
-    const lab = new Lab();
-    const flows = [lab.open('tcp'), lab.open('tcp')];
-    const report = new Shutdown(lab.clock, lab.manager).within(30_000);
-    await lab.clock.advanceAsync(5000, 50);
-    lab.manager.end(flows[0]!, 'closed', 'gone');
-    await lab.clock.advanceAsync(5000, 50);
+    const bench = new FlowBench();
+    const { clock, manager } = bench;
+    const [one, other] = [bench.established('tcp'), bench.established('tcp')];
+    bench.events();
+    const report = new Shutdown(clock, manager).within(30_000);
+    await clock.advanceAsync(5000, 50);
+    manager.end(one.flow, 'closed', 'gone');
+    await clock.advanceAsync(5000, 50);
     assert.equal(await reportOf(report), undefined);
-    lab.manager.end(flows[1]!, 'closed', 'gone');
-    await lab.clock.advanceAsync(50, 50);
+    manager.end(other.flow, 'closed', 'gone');
+    await clock.advanceAsync(50, 50);
     assert.deepEqual(await reportOf(report), { finished: 2, reset: 0 });
-    assert.equal(lab.clock.pendingTimers, 0);
-    assert.equal(lab.ended('shutdown', 'tcp'), 0);
+    bench.events();
+    assert.equal(clock.pendingTimers, 0);
+    assert.equal(shutDownTcp(bench), 0);
   });
 
   test('within() resets what is left at the deadline, not before', async () => {
-    const lab = new Lab();
-    const flows = [lab.open('tcp'), lab.open('tcp'), lab.open('tcp')];
-    const report = new Shutdown(lab.clock, lab.manager).within(1000);
-    lab.manager.end(flows[0]!, 'closed', 'gone');
-    await lab.clock.advanceAsync(999, 1);
+    const bench = new FlowBench();
+    const { clock, manager } = bench;
+    const flows = [bench.established('tcp'), bench.established('tcp'), bench.established('tcp')];
+    const report = new Shutdown(clock, manager).within(1000);
+    manager.end(flows[0]!.flow, 'closed', 'gone');
+    await clock.advanceAsync(999, 1);
     assert.equal(await reportOf(report), undefined);
-    assert.equal(lab.closed.size, 1);
-    await lab.clock.advanceAsync(51, 1);
+    assert.deepEqual(
+      flows.map(({ calls }) => calls),
+      [['close gone'], [], []],
+    );
+    await clock.advanceAsync(51, 1);
     assert.deepEqual(await reportOf(report), { finished: 1, reset: 2 });
-    assert.deepEqual([...lab.closed.values()], ['gone', 'reset', 'reset']);
-    assert.equal(lab.ended('shutdown', 'tcp'), 2);
-    assert.equal(lab.manager.table.size, 0);
-    assert.equal(lab.clock.pendingTimers, 0);
+    assert.deepEqual(
+      flows.map(({ calls }) => calls),
+      [['close gone'], ['close reset'], ['close reset']],
+    );
+    assert.equal(shutDownTcp(bench), 2);
+    assert.equal(manager.table.size, 0);
+    bench.events();
+    assert.equal(clock.pendingTimers, 0);
   });
 
   test('a second within() may shorten the deadline, not extend it, and has the one report', async () => {
-    const lab = new Lab();
-    lab.open('tcp');
-    const shutdown = new Shutdown(lab.clock, lab.manager);
+    const bench = new FlowBench();
+    bench.established('tcp');
+    const shutdown = new Shutdown(bench.clock, bench.manager);
     const first = shutdown.within(30_000);
-    await lab.clock.advanceAsync(1000, 50);
+    await bench.clock.advanceAsync(1000, 50);
     const longer = shutdown.within(60_000);
     assert.equal(await reportOf(first), undefined);
     const shorter = shutdown.within(0);
     assert.deepEqual(await reportOf(first), { finished: 0, reset: 1 });
     assert.deepEqual(await Promise.all([longer, shorter]), [await first, await first]);
-    assert.equal(lab.clock.pendingTimers, 0);
+    bench.events();
+    assert.equal(bench.clock.pendingTimers, 0);
 
-    const other = new Lab();
-    other.open('tcp');
+    const other = new FlowBench();
+    other.established('tcp');
     const again = new Shutdown(other.clock, other.manager);
     const report = again.within(1000);
     void again.within(60_000);
@@ -114,40 +88,42 @@ describe('Shutdown', () => {
   });
 
   test('a UDP flow is taken for finished after a second of silence, however long the deadline', async () => {
-    const lab = new Lab();
-    const chatty = lab.open('udp');
-    const quiet = lab.open('udp');
-    const report = new Shutdown(lab.clock, lab.manager).within(30_000);
+    const bench = new FlowBench();
+    const { clock } = bench;
+    const [chatty, quiet] = [bench.established('udp'), bench.established('udp')];
+    const report = new Shutdown(clock, bench.manager).within(30_000);
     for (let elapsedMs = 0; elapsedMs < 2000; elapsedMs += 50) {
-      chatty.lastActivityMs = lab.clock.monotonicMs();
-      if (elapsedMs < 1000) assert.equal(lab.closed.has(quiet.id), false, `after ${elapsedMs} ms`);
-      await lab.clock.advanceAsync(50);
+      chatty.flow.lastActivityMs = clock.monotonicMs();
+      if (elapsedMs < 1000) assert.deepEqual(quiet.calls, [], `after ${elapsedMs} ms`);
+      await clock.advanceAsync(50);
     }
-    assert.equal(lab.closed.get(quiet.id), 'close');
-    assert.equal(lab.closed.has(chatty.id), false);
-    await lab.clock.advanceAsync(1000, 50);
+    assert.deepEqual([quiet.calls, chatty.calls], [['close close'], []]);
+    await clock.advanceAsync(1000, 50);
     assert.deepEqual(await reportOf(report), { finished: 2, reset: 0 });
   });
 
   test('silence is for UDP only: an idle TCP flow stays', async () => {
-    const lab = new Lab();
-    lab.open('tcp');
-    const report = new Shutdown(lab.clock, lab.manager).within(30_000);
-    await lab.clock.advanceAsync(29_000, 500);
+    const bench = new FlowBench();
+    const { calls } = bench.established('tcp');
+    const report = new Shutdown(bench.clock, bench.manager).within(30_000);
+    await bench.clock.advanceAsync(29_000, 500);
     assert.equal(await reportOf(report), undefined);
-    assert.equal(lab.closed.size, 0);
+    assert.deepEqual(calls, []);
   });
 
   test('endUdp() ends all UDP flows now and no TCP flow', async () => {
-    const lab = new Lab();
-    const tcp = lab.open('tcp');
-    const udp = [lab.open('udp'), lab.open('udp')];
-    const shutdown = new Shutdown(lab.clock, lab.manager);
+    const bench = new FlowBench();
+    const tcp = bench.established('tcp');
+    const udp = [bench.established('udp'), bench.established('udp')];
+    const shutdown = new Shutdown(bench.clock, bench.manager);
     shutdown.endUdp();
-    assert.deepEqual([...lab.closed.keys()].sort(), udp.map(({ id }) => id).sort());
+    assert.deepEqual(
+      [tcp, ...udp].map(({ calls }) => calls),
+      [[], ['close close'], ['close close']],
+    );
     const report = shutdown.within(1000);
-    lab.manager.end(tcp, 'closed', 'gone');
-    await lab.clock.advanceAsync(50);
+    bench.manager.end(tcp.flow, 'closed', 'gone');
+    await bench.clock.advanceAsync(50);
     assert.deepEqual(await reportOf(report), { finished: 3, reset: 0 });
   });
 });

@@ -5,8 +5,8 @@ import {
   WORKER_DEADLINES,
   type ControlApi,
   type WorkerApi,
-  type WorkerOptions,
 } from '../../../../src/planes/workers/host.js';
+import type { WorkerOptions } from '../../../../src/planes/contract.js';
 import { expose, remote } from '../../../../src/planes/workers/rpc.js';
 import { BalancerError } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';

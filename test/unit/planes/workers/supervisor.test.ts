@@ -40,19 +40,6 @@ describe('One worker', () => {
     assert.deepEqual(lab.events, [overload, { type: 'worker-lost', atMs, ...lost }, relieved, failure]);
   });
 
-  test('answer() comes from the worker, and in the gap there is nobody who must answer', async () => {
-    const lab = await WorkerLab.started();
-    lab.worker(0).plane.frozen = true;
-    let answered = false;
-    const answer = lab.plane.answer().then(() => (answered = true));
-    await turn();
-    assert.equal(answered, false);
-    lab.worker(0).plane.thaw();
-    await answer;
-    await lab.kill(0);
-    await lab.plane.answer();
-  });
-
   test('counters() continue from the totals of a dead worker, less what lived and was open in it', async () => {
     const lab = await WorkerLab.started();
     lab.worker(0).plane.present = countersOf(10, 4);

@@ -97,7 +97,7 @@ void describe('WorkerGroup', () => {
     assert.equal(lab.worker(0).plane.shares.get('udp'), (udpFlows * 3) / 4);
   });
 
-  test('answer() comes when every worker has answered', async () => {
+  test('answer() comes when every worker has answered that lives', async () => {
     const lab = await WorkerLab.started(2);
     lab.worker(1).plane.frozen = true;
     let answered = false;
@@ -106,5 +106,8 @@ void describe('WorkerGroup', () => {
     assert.equal(answered, false);
     lab.worker(1).plane.thaw();
     await answer;
+    await lab.kill(0);
+    await lab.kill(1);
+    await lab.plane.answer();
   });
 });

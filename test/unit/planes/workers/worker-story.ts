@@ -81,7 +81,7 @@ export class WorkerLab {
  */
 export async function tell(lab: WorkerLab, lines: readonly string[]): Promise<void> {
   const reader = new StoryReader(lab);
-  for (const line of lines.filter((one) => one.trim() !== '')) {
+  for (const line of lines) {
     const [steps = '', expected = ''] = line.split('->').map((part) => part.trim());
     for (const step of steps.split(' & ')) reader.take(step.split(' '));
     await reader.waited();

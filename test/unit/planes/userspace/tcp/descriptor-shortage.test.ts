@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -21,12 +21,13 @@ async function exhaust(t: { readonly after: (fn: () => void) => void }, waste: 0
   const server = await TestServer.listen('127.0.0.2', (socket) => socket.write('hello'));
   t.after(() => server.close());
   const script = join(import.meta.dirname, 'descriptor-child.js');
-  const command = `ulimit -n ${LIMIT}; exec "$@"`;
-  const argv = ['-c', command, 'sh', process.execPath, script, String(server.port), String(waste)];
-  const child = spawn('sh', argv, { stdio: ['pipe', 'pipe', 'inherit'] });
+  const argv = [script, String(server.port), String(waste)];
+  const child = spawn(process.execPath, argv, { stdio: ['pipe', 'pipe', 'inherit'] });
   t.after(() => child.kill('SIGKILL'));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const port = Number((await within(lines.next(), 10_000, 'the port')).value);
+  // Only now: loading its modules takes more.
+  execFileSync('prlimit', [`--pid=${child.pid}`, `--nofile=${LIMIT}`]);
 
   const clients: Socket[] = [];
   const isServed = (): Promise<boolean> =>

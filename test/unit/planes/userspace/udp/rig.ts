@@ -5,6 +5,7 @@ import { isIPv6, type AddressInfo } from 'node:net';
 import type { TestContext } from 'node:test';
 import { EventQueue } from '../../../../../src/flows/event-queue.js';
 import { FlowManager } from '../../../../../src/flows/flow-manager.js';
+import { CapturedPorts } from '../../../../../src/planes/userspace/captured-ports.js';
 import type { ListenerBinding } from '../../../../../src/planes/userspace/listen-plan.js';
 import type { Listener } from '../../../../../src/planes/userspace/listeners.js';
 import { HandoverState } from '../../../../../src/planes/userspace/handover-state.js';
@@ -17,6 +18,7 @@ import type { DropReason, PlaneEvent } from '../../../../../src/model/events.js'
 import type { FlowOrigin, OriginFeed, OriginFollower } from '../../../../../src/model/flow.js';
 import type { ForwardingState } from '../../../../../src/model/forwarding.js';
 import { createHasher } from '../../../../../src/selection/flow-hash.js';
+import { RulePorts } from '../../../../../src/selection/rule-ports.js';
 import { Picker } from '../../../../../src/selection/picker.js';
 import { within } from '../../../../support/deadline.js';
 import { FakeClock } from '../../../../support/fake-clock.js';
@@ -77,6 +79,18 @@ export class Rig {
     listener.serve();
     this.#listeners.push(listener);
     return Object.assign(listener, { port: listener.binding.port });
+  }
+
+  /** The captured socket of the state's frontend. */
+  async openCaptured(address: string): ReturnType<Rig['open']> {
+    const { configuration } = this.manager.state;
+    const slots = this.manager.slotsFor(configuration);
+    const [first] = slots;
+    if (first === undefined) throw new Error('No rule');
+    const { frontend } = first.rule;
+    const owners = new RulePorts(configuration.rules).at('udp', frontend.address);
+    const ports = new CapturedPorts(frontend, first, owners, slots);
+    return this.open(address, 0, { captured: { protocol: 'udp', ports } });
   }
 
   /** Time passes, and what is idle by then ends. */
@@ -256,6 +270,9 @@ export async function udpLab(
   return { rig, listener, to: { address: at(1), port }, backends, client: await Peer.open(t, at(100)) };
 }
 
+/** A client's own address, like nothing that a captured socket sees. */
+export const MADE_UP = '198.51.100.7';
+
 /** What the kernel would say of datagrams that it steered to a captured socket. */
 export class FakeOrigins implements OriginFeed {
   follower: OriginFollower | undefined;
@@ -286,7 +303,7 @@ export class FakeOrigins implements OriginFeed {
   origin(client: Peer, destinationPort: number, rest: Partial<FlowOrigin> = {}): FlowOrigin {
     return {
       ...{ id: ++this.#ids, seenAddress: client.address, seenPort: client.port, destinationPort },
-      ...{ source: '198.51.100.7', sourcePort: 5000, remainingMs: 90_000, ...this.#defaults, ...rest },
+      ...{ source: MADE_UP, sourcePort: 5000, remainingMs: 90_000, ...this.#defaults, ...rest },
     };
   }
 

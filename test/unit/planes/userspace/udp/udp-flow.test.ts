@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, test, type TestContext } from 'node:test';
 import { ipAddress } from '../../../../../src/model/address.js';
-import type { ForwardingState } from '../../../../../src/model/forwarding.js';
 import { portSetOf } from '../../../../../src/model/ports.js';
 import { eventually } from '../../../../support/deadline.js';
 import { placeOfRecord } from '../../../../../src/planes/userspace/udp/flow.js';
-import { AZURE_POLICY, testState, type TestStateParts } from '../../../../support/forwarding-state.js';
+import { testState, type TestStateParts } from '../../../../support/forwarding-state.js';
 import { loopbackBlock } from '../../../../support/loopback.js';
 import { aUdpFlow } from '../../hand-over-fixtures.js';
 import { echo, Peer, Rig, udpLab, type UdpLab } from './rig.js';
@@ -16,19 +15,6 @@ const BACKENDS = [at(11), at(12), at(13)] as const;
 
 const lab = (t: TestContext, parts?: Partial<TestStateParts>, running?: readonly string[]): Promise<UdpLab> =>
   udpLab(t, at, parts, running && { running: [...running] });
-
-/** Down by probe: not eligible, not valid. */
-function down(address: string): TestStateParts['backends'][number] {
-  return { address, valid: false };
-}
-
-function without(gone: string, parts: Partial<TestStateParts> = {}): ForwardingState {
-  return testState({
-    backends: BACKENDS.map((one) => (one === gone ? down(one) : one)),
-    revision: 2,
-    ...parts,
-  });
-}
 
 function backendOf(text: string): string {
   return text.slice(0, text.indexOf(':'));
@@ -61,209 +47,51 @@ describe('a UDP flow', () => {
     assert.equal(totals.packetsToClient, 2);
     assert.equal(totals.bytesToClient, 5 + 2 * (backendOf(text).length + 1));
   });
+});
 
-  test('UdpFlow keeps its backend while states come that leave it valid', async (t) => {
-    const { rig, to, client } = await lab(t);
-    const address = backendOf((await client.ask('a', to)).text);
-    // No new flow is placed there any more, yet it may keep what it has.
-    const drained = BACKENDS.map((one) => (one === address ? { address: one, eligible: false } : one));
-    rig.apply(testState({ backends: drained, revision: 2 }));
-    assert.equal(backendOf((await client.ask('b', to)).text), address);
-    rig.apply(testState({ backends: drained, revision: 3, digest: 'b' }));
-    assert.equal(backendOf((await client.ask('c', to)).text), address);
-    assert.deepEqual(rig.eventsOf('flow-moved'), []);
+const received = (backends: readonly Peer[]): readonly number[] => backends.map((one) => one.received.length);
+
+describe('a per-packet UDP flow', () => {
+  const rule = { udp: { perPacket: true } } as const;
+  const silentLab = async (t: TestContext) => {
+    const { backends, ...rest } = await udpLab(t, at, { rule }, { silent: true });
+    return { ...rest, backends: [...backends.values()] };
+  };
+
+  test('PerPacketFlow spreads the datagrams of one client evenly', async (t) => {
+    const { rig, to, backends, client } = await silentLab(t);
+    for (let n = 0; n < 300; n++) client.send(`${n}`, to);
+    await eventually(() => received(backends).reduce((a, b) => a + b) === 300, 5000, '300 datagrams');
+    // Slots belong to the three in turn, and each datagram goes by one slot further: 7 rounds of 21 slots.
+    for (const count of received(backends))
+      assert.ok(Math.abs(count - 100) <= 1, received(backends).join(' '));
+    rig.manager.settleAll();
+    const totals = BACKENDS.map((address) => rig.manager.traffic.of('ha-ports', `nvas/${address}`, 'udp'));
+    assert.deepEqual(
+      totals.map(({ packetsToBackend, bytesToBackend }) => [packetsToBackend, bytesToBackend]),
+      backends.map((one) => [
+        one.received.length,
+        one.received.reduce((sum, { data }) => sum + data.length, 0),
+      ]),
+    );
+    const active = totals.reduce((sum, { flowsActive }) => sum + flowsActive, 0);
+    const [flow] = rig.manager.table.all();
+    assert.deepEqual([active, rig.manager.table.size, flow?.packetsToBackend], [1, 1, 300]);
   });
 
-  test('UdpFlow moves with the next datagram of a steady client when its backend goes down', async (t) => {
-    const { rig, to, client, backends } = await lab(t);
-    const address = backendOf((await client.ask('a', to)).text);
-    rig.apply(without(address));
-    const { text, from } = await client.ask('b', to);
-    assert.notEqual(backendOf(text), address);
-    assert.deepEqual([from.address, from.port], [to.address, to.port]);
-    assert.equal(backends.get(address)?.received.length, 1);
-    const [moved] = rig.eventsOf('flow-moved');
-    assert.equal(moved?.fromBackendId, `nvas/${address}`);
-    assert.equal(moved.flow.reason, 'rebalanced');
-    assert.equal(moved.flow.epoch, 2);
-    assert.equal(rig.manager.table.size, 1);
-  });
-
-  test('UdpFlow ends with its removed backend where policy says reset, and the next datagram starts anew', async (t) => {
-    const flowPolicy = { ...AZURE_POLICY, removed: { tcp: 'reset', udp: 'reset' } } as const;
-    const { rig, to, client } = await lab(t, { rule: { flowPolicy } });
-    const address = backendOf((await client.ask('a', to)).text);
-    const rest = BACKENDS.filter((one) => one !== address);
-    rig.apply(testState({ backends: rest, revision: 2, digest: 'b', rule: { flowPolicy } }));
-    assert.equal(rig.manager.table.size, 0);
-    assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'removed');
-    assert.notEqual(backendOf((await client.ask('b', to)).text), address);
-    assert.equal(rig.arrivals(), 2);
-  });
-
-  test('UdpFlow keeps its socket when it would only move to where it is', async (t) => {
-    const { rig, to, client, backends } = await lab(t);
-    const address = backendOf((await client.ask('a', to)).text);
-    rig.apply(without(address));
-    rig.apply(testState({ backends: BACKENDS, revision: 3 }));
-    assert.equal(backendOf((await client.ask('b', to)).text), address);
-    const ports = backends.get(address)?.received.map(({ from }) => from.port) ?? [];
-    assert.equal(ports.length, 2);
-    assert.equal(ports[0], ports[1]);
-  });
-
-  test('UdpFlow carries replies of its backend after that went down, until the client speaks', async (t) => {
-    const { rig, to, client, backends } = await lab(t);
-    const address = backendOf((await client.ask('a', to)).text);
-    const backend = backends.get(address);
-    assert.ok(backend?.received[0]);
-    const { from } = backend.received[0];
-    rig.apply(without(address));
-    backend.send('late', from);
-    assert.equal((await client.count(2))[1]?.text, 'late');
-  });
-
-  test('UdpFlow ends when no backend is left, and leaves nothing that would stick', async (t) => {
-    const { rig, to, client } = await lab(t);
-    await client.ask('a', to);
-    rig.apply(testState({ backends: BACKENDS.map(down), revision: 2 }));
-    client.send('lost', to);
-    await eventually(() => rig.drops('no-backend') === 1, 5000, 'the drop');
-    assert.equal(rig.manager.table.size, 0);
-    assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'no-backend');
-    client.send('lost too', to);
-    await eventually(() => rig.drops('no-backend') === 2, 5000, 'the second drop');
-    rig.apply(testState({ backends: BACKENDS, revision: 3 }));
-    assert.match((await client.ask('back', to)).text, /:back$/);
-  });
-
-  test('UdpFlow goes nowhere once policy has blackholed it', async (t) => {
-    const flowPolicy = { ...AZURE_POLICY, 'probe-down': { tcp: 'persist', udp: 'drop' } } as const;
-    const { rig, to, client } = await lab(t, { rule: { flowPolicy } });
-    const address = backendOf((await client.ask('a', to)).text);
-    rig.apply(without(address, { rule: { flowPolicy } }));
-    client.send('b', to);
-    await eventually(() => rig.drops('blackholed') === 1, 5000, 'the drop');
-    // Idle time ends it, as seen from the client's last datagram.
-    rig.pass(29_000);
-    assert.equal(rig.manager.table.size, 1);
-    rig.pass(2000);
-    assert.equal(rig.manager.table.size, 0);
-    assert.match((await client.ask('c', to)).text, /:c$/);
-  });
-
-  test('UdpFlow ends idle after its time, and not before', async (t) => {
-    const { rig, to, client } = await lab(t);
-    await client.ask('a', to);
-    rig.pass(29_999);
-    await client.ask('b', to);
-    rig.pass(29_999);
-    assert.equal(rig.manager.table.size, 1);
-    rig.pass(1000);
-    assert.equal(rig.manager.table.size, 0);
-    assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'idle');
+  test('PerPacketFlow follows a new configuration to another port', async (t) => {
+    const { rig, to, client, backends } = await silentLab(t);
+    client.send('a', to);
+    await eventually(() => received(backends).reduce((a, b) => a + b) === 1, 5000, 'one datagram');
+    const moved = await Promise.all(BACKENDS.map((address) => Peer.open(t, address, to.port + 1)));
+    const parts = { backends: BACKENDS, rule: { ...rule, portOffset: 1 } };
+    rig.apply(testState({ ...parts, revision: 2, digest: 'b' }));
+    for (let n = 0; n < 6; n++) client.send('b', to);
+    await eventually(() => received(moved).every((count) => count === 2), 5000, 'six datagrams');
   });
 });
 
-describe('idle time', () => {
-  for (const who of ['client', 'backend'] as const) {
-    test(`UdpFlow is kept by what the ${who} sends`, async (t) => {
-      const { rig, to, client } = await lab(t, { backends: [at(11)] }, []);
-      const backend = await Peer.open(t, at(11), to.port);
-      client.send('subscribe', to);
-      const [request] = await backend.count(1);
-      assert.ok(request);
-      for (let n = 1; n <= 4; n++) {
-        if (who === 'client') client.send('a', to);
-        else backend.send('news', request.from);
-        await (who === 'client' ? backend.count(n + 1) : client.count(n));
-        rig.pass(20_000);
-      }
-      assert.deepEqual([rig.arrivals(), rig.manager.table.size], [1, 1]);
-    });
-  }
-});
-
-describe('a UDP flow whose backend refuses', () => {
-  test('UdpFlow forgets failures with the first reply', async (t) => {
-    const pair = [at(11), at(12)] as const;
-    const { rig, to, client } = await lab(t, { backends: pair }, []);
-    client.send('a', to);
-    await eventually(() => rig.eventsOf('passive-failure').length === 2, 5000, 'both refused');
-    const second = rig.flows()[0]?.backendId?.slice('nvas/'.length) ?? '';
-    const first = pair.find((address) => address !== second);
-    assert.ok(first);
-    const revived = await echo(t, second, to.port);
-    assert.equal(backendOf((await client.ask('b', to)).text), second);
-    await echo(t, first, to.port);
-    revived.close();
-    client.send('lost', to);
-    await eventually(() => rig.eventsOf('passive-failure').length === 3, 5000, 'refused again');
-    assert.equal(backendOf((await client.ask('c', to)).text), first);
-  });
-
-  test('UdpFlow takes its first datagram to another backend when ICMP says that nothing listens', async (t) => {
-    for (const alive of BACKENDS) {
-      const { rig, to, client } = await lab(t, {}, [alive]);
-      const { text } = await client.ask('first', to);
-      assert.equal(text, `${alive}:first`);
-      const failures = rig.eventsOf('passive-failure');
-      assert.ok(failures.length <= 2);
-      for (const { evidence, backendId } of failures) {
-        assert.equal(evidence, 'ICMP unreachable');
-        assert.notEqual(backendId, `nvas/${alive}`);
-      }
-      const [flow] = rig.manager.table.all();
-      assert.ok(flow?.placement);
-      assert.equal(flow.placement.reason, failures.length === 0 ? 'hash' : 'retry');
-      assert.deepEqual(
-        [...flow.placement.excluded].sort(),
-        failures.map(({ backendId }) => backendId).sort(),
-      );
-      rig.close();
-    }
-  });
-
-  test('UdpFlow moves when a backend that has answered before closes its port', async (t) => {
-    const { rig, to, client, backends } = await lab(t);
-    const address = backendOf((await client.ask('a', to)).text);
-    backends.get(address)?.close();
-    client.send('into the void', to);
-    await eventually(() => rig.eventsOf('passive-failure').length === 1, 5000, 'the passive failure');
-    assert.notEqual(backendOf((await client.ask('b', to)).text), address);
-    assert.equal(rig.manager.traffic.of('ha-ports', `nvas/${address}`, 'udp').connectRetries, 1);
-    assert.equal(rig.manager.traffic.of('ha-ports', `nvas/${address}`, 'udp').flowsActive, 0);
-  });
-
-  test('UdpFlow tries each backend once a second when all refuse, and finds the one that comes back', async (t) => {
-    const { rig, to, client } = await lab(t, {}, []);
-    for (let n = 0; n < 20; n++) {
-      client.send(`${n}`, to);
-      await new Promise((resolve) => setTimeout(resolve, 2));
-    }
-    await eventually(() => rig.eventsOf('passive-failure').length >= 3, 5000, 'three failures');
-    assert.equal(rig.eventsOf('passive-failure').length, 3);
-    assert.equal(rig.manager.table.size, 1);
-    const back = BACKENDS.find((address) => rig.flows()[0]?.backendId !== `nvas/${address}`);
-    assert.ok(back);
-    const backend = await echo(t, back, to.port);
-    client.send('too early', to);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    assert.equal(backend.received.length, 0);
-    rig.clock.advance(1000);
-    const { text } = await client.ask('again', to);
-    assert.equal(text, `${back}:again`);
-  });
-
-  test('UdpFlow stays with a pool of one that refuses, and continues when it is back', async (t) => {
-    const { rig, to, client } = await lab(t, { backends: [at(11)] }, []);
-    client.send('a', to);
-    await eventually(() => rig.eventsOf('passive-failure').length === 1, 5000, 'the passive failure');
-    await echo(t, at(11), to.port);
-    assert.equal((await client.ask('b', to)).text, `${at(11)}:b`);
-    assert.equal(rig.manager.table.size, 1);
-  });
-
+describe('a UDP flow without a route to its backend', () => {
   for (const [how, known] of [
     ['the look-up finds no route', undefined],
     // From a loopback address the kernel lets nothing go elsewhere.
@@ -317,36 +145,6 @@ describe('datagram sizes', () => {
       assert.equal(rig.manager.table.size, 1);
     });
   }
-});
-
-describe('expected responses', () => {
-  test('UdpFlow ends when the expected responses to all requests have come', async (t) => {
-    const rule = { udp: { perPacket: false, expectedResponses: 2 } };
-    const { rig, to, client } = await lab(t, { backends: [at(11)], rule }, []);
-    const backend = await Peer.open(t, at(11), to.port);
-    client.send('1', to);
-    client.send('2', to);
-    const [request] = await backend.count(2);
-    assert.ok(request);
-    for (let n = 1; n <= 3; n++) backend.send(`r${n}`, request.from);
-    await client.count(3);
-    assert.equal(rig.manager.table.size, 1);
-    backend.send('r4', request.from);
-    await client.count(4);
-    await eventually(() => rig.manager.table.size === 0, 5000, 'the end');
-    assert.equal(rig.eventsOf('flow-ended')[0]?.end, 'responses-complete');
-    client.send('3', to);
-    await backend.count(3);
-    assert.equal(rig.arrivals(), 2);
-  });
-
-  test('UdpFlow does not carry replies where none are expected', async (t) => {
-    const { rig, to, client } = await lab(t, { rule: { udp: { perPacket: false, expectedResponses: 0 } } });
-    client.send('a', to);
-    await eventually(() => rig.drops('unexpected-reply') === 1, 5000, 'the drop');
-    assert.equal(rig.manager.table.size, 1);
-    assert.equal(client.received.length, 0);
-  });
 });
 
 describe('local addresses and ports', () => {

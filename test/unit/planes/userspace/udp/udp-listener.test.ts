@@ -54,25 +54,6 @@ describe('a UDP listener', () => {
     assert.equal(rig.arrivals(), 3);
   });
 
-  test('UdpListener refuses what is over the caps, and serves existing flows', async (t) => {
-    const limits = { udpFlows: 3, udpFlowsPerSource: 2 };
-    const { rig, to, client: first } = await udpLab(t, at, { limits });
-    await first.ask('1', to);
-    await (await Peer.open(t, at(100))).ask('2', to);
-    (await Peer.open(t, at(100))).send('over', to);
-    await eventually(() => rig.drops('source-cap') === 1, 5000, 'the source cap');
-    await (await Peer.open(t, at(101))).ask('3', to);
-    (await Peer.open(t, at(102))).send('over', to);
-    await eventually(() => rig.drops('table-full') === 1, 5000, 'the full table');
-    await first.ask('still', to);
-    assert.deepEqual(
-      rig.eventsOf('overload').map(({ phase, reason }) => `${phase} ${reason}`),
-      ['started source-cap', 'started table-full'],
-    );
-    rig.pass(31_000);
-    await (await Peer.open(t, at(102))).ask('4', to);
-  });
-
   test('close() keeps flows, refuses new ones, and gives the port back after the last flow', async (t) => {
     const { rig, listener, to, client: old } = await udpLab(t, at);
     await old.ask('a', to);
