@@ -10,7 +10,7 @@ import { metricsPage } from './metrics-page.js';
 
 /**
  * Files that are written from what the program knows of itself, by their paths from the root of the repository. To add
- * one, add a line; test/unit/docs/generated.test.ts checks that each is up to date.
+ * one, add a line; test/project/docs/generated.test.ts checks that each is up to date.
  */
 export const GENERATED: Readonly<Record<string, () => string | Promise<string>>> = {
   'docs/reference/admin-api.md': adminApiPage,

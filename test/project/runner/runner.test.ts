@@ -40,8 +40,8 @@ describe('planGroups()', () => {
     assert.deepEqual(plan('test/unit/flow/table.test.ts'), { 'unit/flow': ['unit/flow/table.test.js'] });
   });
 
-  test('leaves out of a quick run what starts processes', () => {
-    assert.deepEqual(Object.keys(plan('--quick')), ['unit/planes', 'architecture', 'property', 'unit/flow']);
+  test('runs unit tests, property tests and scenarios in a quick run', () => {
+    assert.deepEqual(Object.keys(plan('--quick')), ['unit/planes', 'property', 'unit/flow']);
   });
 
   test('refuses options that do not exist', () => {
