@@ -1,5 +1,4 @@
-import { configurationToJson } from '../api/configuration-json.js';
-import { FLOW_LOG_FORMAT, writeLine } from '../api/flow-log.js';
+import { configurationToJson, FLOW_LOG_FORMAT, writeLine } from '../api/flow-log.js';
 import type { Configuration, FlowLogOptions } from '../model/configuration.js';
 import { BalancerError, errorCode, errorMessage } from '../model/errors.js';
 import type { EventOf } from '../model/events.js';

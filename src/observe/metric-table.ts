@@ -1,8 +1,7 @@
 import { estimateSources, mergeSketches } from '../flows/traffic.js';
 import type { HealthState } from '../model/configuration.js';
-import { DROP_REASONS, type HealthEvent } from '../model/events.js';
+import { DROP_REASONS, type HealthEvent, type KernelReport } from '../model/events.js';
 import type { ForwardingState } from '../model/forwarding.js';
-import type { KernelReport } from '../model/kernel-report.js';
 import type { LatencyHistogram, PlaneCounters } from '../planes/contract.js';
 import type { LineWriterStats } from './line-writer.js';
 

@@ -4,10 +4,9 @@ import type { ArrivalTotals } from '../flows/traffic.js';
 import type { FiveTuple, IpAddress, Protocol } from '../model/address.js';
 import type { CapturePlan } from '../model/capture.js';
 import { BalancerError } from '../model/errors.js';
-import type { AppliedReport, PlaneEvent } from '../model/events.js';
+import type { AppliedReport, KernelReport, PlaneEvent } from '../model/events.js';
 import type { FlowFilter, FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
-import type { KernelReport } from '../model/kernel-report.js';
 
 /** What a plane answers to an apply. */
 export type ApplyReport = AppliedReport;

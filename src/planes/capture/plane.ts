@@ -1,9 +1,8 @@
 import type { CapturePlan } from '../../model/capture.js';
 import type { Configuration } from '../../model/configuration.js';
 import { BalancerError, errorMessage } from '../../model/errors.js';
-import type { KernelChanged, PlaneEvent } from '../../model/events.js';
+import type { KernelChanged, KernelReport, PlaneEvent } from '../../model/events.js';
 import type { ForwardingState } from '../../model/forwarding.js';
-import type { KernelReport } from '../../model/kernel-report.js';
 import type { Clock } from '../../runtime/clock.js';
 import { SerialQueue } from '../../runtime/queue.js';
 import {

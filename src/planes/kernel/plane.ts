@@ -1,9 +1,8 @@
 import type { Cidr, Protocol } from '../../model/address.js';
 import type { Configuration } from '../../model/configuration.js';
-import type { KernelChanged, PlaneEvent } from '../../model/events.js';
+import type { KernelChanged, KernelReport, KernelState, PlaneEvent } from '../../model/events.js';
 import type { FlowRecord } from '../../model/flow.js';
 import type { ForwardingState } from '../../model/forwarding.js';
-import type { KernelReport, KernelState } from '../../model/kernel-report.js';
 import type { Clock } from '../../runtime/clock.js';
 import { SerialQueue } from '../../runtime/queue.js';
 import type {

@@ -1,6 +1,5 @@
 import { BalancerError, errorMessage } from '../../model/errors.js';
-import type { KernelChanged } from '../../model/events.js';
-import type { KernelReport } from '../../model/kernel-report.js';
+import type { KernelChanged, KernelReport } from '../../model/events.js';
 import { Backoff } from '../../runtime/backoff.js';
 import type { Clock } from '../../runtime/clock.js';
 import { SerialQueue } from '../../runtime/queue.js';

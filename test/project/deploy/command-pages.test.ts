@@ -4,7 +4,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import { runCli } from '../../../src/cli/program.js';
-import { FakeDeps } from '../cli/fake-deps.js';
+import { FakeDeps } from '../../unit/cli/fake-deps.js';
 
 const FOLDER = 'docs/commands';
 

@@ -1,7 +1,7 @@
 import { Metrics } from '../../../src/observe/metrics.js';
 import { systemClock } from '../../../src/runtime/clock.js';
 import { parseScrape } from '../../support/prometheus-text.js';
-import { sampleSource } from '../observe/sample-metrics.js';
+import { sampleSource } from '../../unit/observe/sample-metrics.js';
 
 /** A metric as Prometheus knows it. */
 export interface ExportedMetric {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { configurationFromJson, configurationToJson } from '../../../src/api/configuration-json.js';
+import { configurationFromJson, configurationToJson } from '../../../src/api/flow-log.js';
 import { ipAddress } from '../../../src/model/address.js';
 import { makePair } from '../../support/certificate.js';
 import { briefly, example, parse, type Change } from '../../support/example.js';

@@ -3,11 +3,7 @@ import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { Finding } from '../../../src/config/findings.js';
-import {
-  configurationFromJson,
-  configurationToJson,
-  withoutSecrets,
-} from '../../../src/api/configuration-json.js';
+import { configurationFromJson, configurationToJson, withoutSecrets } from '../../../src/api/flow-log.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { Configuration } from '../../../src/model/configuration.js';
 import { formatPortSet, type PortRange } from '../../../src/model/ports.js';

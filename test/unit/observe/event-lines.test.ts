@@ -7,8 +7,8 @@ import type {
   EventOf,
   EventType,
   IngressMode,
+  KernelReport,
 } from '../../../src/model/events.js';
-import type { KernelReport } from '../../../src/model/kernel-report.js';
 import { EventSummaries } from '../../../src/observe/bus.js';
 import type { FlowEvent } from '../../../src/observe/flow-log.js';
 import { aDrain, aReload, anUpgrade } from '../../support/api-answers.js';

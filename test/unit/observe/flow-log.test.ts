@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
-import { configurationFromJson, type Json } from '../../../src/api/configuration-json.js';
+import { configurationFromJson, type Json } from '../../../src/api/flow-log.js';
 import { FlowLog, type FlowEvent } from '../../../src/observe/flow-log.js';
 import { nodeAppendFiles } from '../../../src/runtime/files.js';
 import { systemClock } from '../../../src/runtime/clock.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { ReloadReport } from '../../../src/api/views.js';
-import type { KernelReport } from '../../../src/model/kernel-report.js';
+import type { KernelReport } from '../../../src/model/events.js';
 import { METRICS } from '../../../src/observe/metric-table.js';
 import { Metrics, ReloadTally, type MetricsSource } from '../../../src/observe/metrics.js';
 import type { PlaneCounters } from '../../../src/planes/contract.js';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { statusView, type StatusInputs } from '../../../src/status/views.js';
 import type { BackendState, ForwardingState } from '../../../src/model/forwarding.js';
-import type { KernelReport } from '../../../src/model/kernel-report.js';
+import type { KernelReport } from '../../../src/model/events.js';
 import { tcpProbe } from '../health/probe-fixtures.js';
 import { aBackend, aBackendState, aRule, aState, aView } from '../selection/fixtures.js';
 import { aReading, aRow, sent } from './counters-fixtures.js';

@@ -2,11 +2,7 @@ import assert from 'node:assert/strict';
 import { serialize } from 'node:v8';
 import { describe, test } from 'node:test';
 import type { ForwardingState } from '../../../../src/model/forwarding.js';
-import {
-  StateReceiver,
-  StateSender,
-  type StateMessage,
-} from '../../../../src/planes/workers/state-transfer.js';
+import { StateReceiver, StateSender, type StateMessage } from '../../../../src/planes/workers/rpc.js';
 import { StateFactory, type Conditions } from '../../../support/state-factory.js';
 
 const factory = await StateFactory.create();
