@@ -25,12 +25,14 @@ void describe('slow start of the built process', () => {
 
   before(async () => {
     // On a busy machine a first verdict may miss the second that a start waits for; its backend then comes back later.
-    for (let start = 1; start < 5 && (await read()).origin !== 'configured'; start++) await service.start();
+    const isRamping = async () => (await members()).some(({ weightOrigin }) => weightOrigin !== 'configured');
+    for (let start = 1; start < 5 && (await isRamping()); start++) await service.start();
   });
 
+  const members = async () => (await service.process.get<BackendPoolView>('/v1/pools/nvas')).backends;
+
   const read = async (): Promise<Reading> => {
-    const { backends } = await service.process.get<BackendPoolView>('/v1/pools/nvas');
-    const backend = backends.find(({ name }) => name === 'nva-2');
+    const backend = (await members()).find(({ name }) => name === 'nva-2');
     assert.ok(backend !== undefined);
     const { hashShare: share, weight, weightOrigin: origin } = backend;
     return { atMs: performance.now(), share, weight, origin };
