@@ -90,7 +90,11 @@ describe('deploy/prometheus', () => {
     const files = ['deploy/prometheus/alerts.yml', 'deploy/prometheus/azure.yml'];
     const checked = await runCommand('promtool', ['check', 'rules', ...files]);
     assert.equal(checked.code, 0, checked.stderr);
-    const tested = await runCommand('promtool', ['test', 'rules', 'test/project/deploy/prometheus-rules.yml']);
+    const tested = await runCommand('promtool', [
+      'test',
+      'rules',
+      'test/project/deploy/prometheus-rules.yml',
+    ]);
     assert.equal(tested.code, 0, tested.stdout + tested.stderr);
   });
 });
