@@ -35,7 +35,7 @@ export type NewPlacement = Pick<Placement, 'backendId' | 'endpoint' | 'reason'>;
 
 /** For placements that passed no backend over: one set and one list for all. */
 const NONE_EXCLUDED: ReadonlySet<string> = new Set();
-const NOBODY: readonly string[] = Object.freeze([]);
+const NO_IDS: readonly string[] = Object.freeze([]);
 
 export interface FlowManagerOptions {
   readonly flowEvents: boolean;
@@ -203,7 +203,7 @@ export class FlowManager {
     const { placement: before, slot, tuple } = flow;
     if (before !== undefined) this.caps.freed(before.backendId, tuple.protocol);
     const epoch = this.#state.revision;
-    const ids = excluded.size === 0 ? NOBODY : idsIn(slot.view, excluded);
+    const ids = excluded.size === 0 ? NO_IDS : idsIn(slot.view, excluded);
     const placement = { backendId, endpoint, reason, epoch, excluded: ids };
     this.table.change(flow, () => (flow.placement = placement));
     this.caps.taken(backendId, tuple.protocol);

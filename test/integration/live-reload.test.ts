@@ -148,6 +148,8 @@ void describe('taking a changed configuration over, live', () => {
     let reached: Set<string>;
     const newcomers = { going: true };
     let asking: Promise<void>;
+    /** Newcomers that have been answered. */
+    let asked = 0;
 
     const reload = async (wishes: Wishes = {}): Promise<ReloadOutcome> => {
       const answer = await service.process.reload(service.configuration(wishes));
@@ -201,6 +203,7 @@ void describe('taking a changed configuration over, live', () => {
           const client = await TcpClient.connect(service.target(index));
           reached.add(await client.backend());
           client.destroy();
+          asked = index + 1;
         }
       })();
     });
@@ -255,6 +258,9 @@ void describe('taking a changed configuration over, live', () => {
       // The old question again, under which it is still sick.
       await reload();
       await eventually(isDown, 5000, 'the old verdict');
+      // One that is under way may have been placed before.
+      const before = asked;
+      await eventually(() => asked > before, 5000, 'the newcomer under way to be answered');
       reached.clear();
       await eventually(() => reached.size === 2, 5000, 'new flows on the others');
       await staysOut('the old port');

@@ -76,7 +76,7 @@ function natChains(program: KernelProgram, networks: readonly Cidr[]): string[] 
     ...groups.flatMap((group) => chainText(`p-${group.name}`, undefined, toRule(group, 'a', 'ct original'))),
     ...chainText('policies', undefined, named(groups, 'ct', 'goto p-')),
     ...chainText('ours', undefined, [
-      `ct mark ${marks.nobody} goto refuse`,
+      `ct mark ${marks.noBackend} goto refuse`,
       `ct mark @${ACTED} jump policies`,
       trafficRule(),
     ]),
@@ -113,10 +113,10 @@ function filterHook(hook: string, priority: number): string {
 /** A new flow of a rule. */
 function newFlow(program: KernelProgram, one: KernelRule): string[] {
   const { rule, table } = one;
-  const { nobody } = marksOf(program);
+  const { noBackend } = marksOf(program);
   const others = otherProtocolsRule([one]) !== undefined;
   return [
-    `ct mark set ${nobody}`,
+    `ct mark set ${noBackend}`,
     ...accessRules(one, 'goto denied'),
     strayRule(one),
     ...ageingRules(one),
@@ -126,10 +126,10 @@ function newFlow(program: KernelProgram, one: KernelRule): string[] {
     }),
     // Every backend it was hashed to is out: the client retries, and by then the table has changed.
     `ct mark @${outSet(table)} drop`,
-    `ct mark ${nobody} ${rule.allDown === 'drop' ? 'drop' : 'accept'}`,
+    `ct mark ${noBackend} ${rule.allDown === 'drop' ? 'drop' : 'accept'}`,
     ...translateRules(one, others),
     // The backend has no address of this family.
-    `ct mark set ${nobody} accept`,
+    `ct mark set ${noBackend} accept`,
   ];
 }
 
@@ -211,9 +211,9 @@ function named(groups: readonly FrontendGroup[], key: 'daddr' | 'ct', verdict: s
   });
 }
 
-function marksOf({ instance }: KernelProgram): { readonly ours: string; readonly nobody: string } {
-  const nobody = hex32(markTag(instance));
-  return { nobody, ours: `ct mark & ${hex32(INSTANCE_MASK)} == ${nobody}` };
+function marksOf({ instance }: KernelProgram): { readonly ours: string; readonly noBackend: string } {
+  const noBackend = hex32(markTag(instance));
+  return { noBackend, ours: `ct mark & ${hex32(INSTANCE_MASK)} == ${noBackend}` };
 }
 
 /**
