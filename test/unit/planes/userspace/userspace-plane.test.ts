@@ -249,7 +249,8 @@ describe('UserspacePlane.apply() whole or not at all', () => {
     const client = await UdpClient.open({ host: host(1), port: 7246 });
     const answer = client.ask(3000);
     for (let i = 0; i < 200; i++) client.send(`more ${i}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    // Each turn of the event loop reads up to 32 datagrams; after a time alone, none may have been read.
+    for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve));
     assert.equal(plane.flowCount(), 0);
     await plane.apply(udp(portSetOf(7245, 7246), 'b', 2));
     assert.ok((await answer) !== undefined);
