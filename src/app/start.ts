@@ -20,12 +20,7 @@ import { startSuccessor, type PeerChannel } from '../runtime/peer.js';
 import { SystemdNotifier, systemdNotifyProgram } from '../runtime/systemd.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher } from '../selection/flow-hash.js';
-import {
-  adoptHandoverState,
-  handoverStateOf,
-  resumeDrains,
-  type HandoverParts,
-} from '../upgrade/messages.js';
+import { adoptControlState, controlStateOf, resumeDrains, type HandoverParts } from '../upgrade/messages.js';
 import { Predecessor } from '../upgrade/new-process.js';
 import { Succession, type UpgradeRequest } from '../upgrade/old-process.js';
 import { budgetFor, createPlane, decideCaptureHere, kernelOperations } from './planes.js';
@@ -121,7 +116,7 @@ export async function startBalancer(
   };
   const succession = new Succession({
     ...{ clock, plane, onEvent },
-    state: () => handoverStateOf(handoverParts()),
+    state: () => controlStateOf(handoverParts()),
     isStopping: () => balancer.stopping,
     launch: () =>
       startSuccessor({
@@ -173,7 +168,7 @@ export async function startBalancer(
       throw new BalancerError(message, { code: 'LB_RESTART_NEEDED', source: 'usage' });
     }
     const { state, sockets } = await predecessor.meet();
-    adoptHandoverState(state, handoverParts());
+    adoptControlState(state, handoverParts());
     await plane.inherit(sockets);
     const report = await balancer.start(async () => plane.inheritFlows(await predecessor.takeOver()));
     running.start();

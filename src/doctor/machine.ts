@@ -1,4 +1,4 @@
-import type { IpAddress } from '../model/address.js';
+import type { ConnectTarget } from '../model/address.js';
 import type { Configuration } from '../model/configuration.js';
 
 /** How much it matters. `problem`: flows do not get through, or not all. */
@@ -24,14 +24,6 @@ export interface ToolAnswer {
   readonly stderr: string;
   /** `ENOENT` where it is not installed. */
   readonly failure?: string;
-}
-
-/** A TCP connection that is tried. */
-export interface ConnectTarget {
-  readonly to: IpAddress;
-  readonly port: number;
-  readonly fromPort?: number;
-  readonly fromAddress?: IpAddress;
 }
 
 /** `connected` and `refused` came from the other end. Else an error code, `silence`, or OUT_OF_TIME. */

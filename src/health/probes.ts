@@ -2,7 +2,7 @@ import { request, type IncomingMessage } from 'node:http';
 import { connect, isIP, type Socket } from 'node:net';
 import { addAbortSignal, type Duplex } from 'node:stream';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
-import type { IpAddress } from '../model/address.js';
+import type { ConnectTarget, IpAddress } from '../model/address.js';
 import type { HttpProbe, Probe, ProbeResult } from '../model/configuration.js';
 import { formatDuration } from '../model/duration.js';
 import { errorCode, errorMessage } from '../model/errors.js';
@@ -394,13 +394,6 @@ const V2_LOCAL = Buffer.from([
 function probeProxyHeader(probe: Probe): Uint8Array {
   if (probe.sendProxy === 'none') return new Uint8Array(0);
   return probe.sendProxy === 'v1' ? V1_UNKNOWN : V2_LOCAL;
-}
-
-export interface ConnectTarget {
-  readonly to: IpAddress;
-  readonly port: number;
-  readonly fromPort?: number;
-  readonly fromAddress?: IpAddress;
 }
 
 /**

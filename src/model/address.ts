@@ -162,6 +162,14 @@ export function cidrsOverlap(a: Cidr, b: Cidr): boolean {
   return cidrContains(a, b.address) || cidrContains(b, a.address);
 }
 
+/** A TCP connection to try; the system chooses what is absent. */
+export interface ConnectTarget {
+  readonly to: IpAddress;
+  readonly port: number;
+  readonly fromPort?: number;
+  readonly fromAddress?: IpAddress;
+}
+
 export type Protocol = 'tcp' | 'udp';
 
 export const PROTOCOLS: readonly Protocol[] = ['tcp', 'udp'];

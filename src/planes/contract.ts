@@ -4,15 +4,12 @@ import type { ArrivalTotals } from '../flows/traffic.js';
 import type { FiveTuple, IpAddress, Protocol } from '../model/address.js';
 import type { CapturePlan } from '../model/capture.js';
 import { BalancerError } from '../model/errors.js';
-import type { AppliedReport, KernelReport, PlaneEvent } from '../model/events.js';
+import type { AppliedReport, KernelReport, ListenFailure, PlaneEvent } from '../model/events.js';
 import type { FlowFilter, FlowRecord } from '../model/flow.js';
 import type { ForwardingState } from '../model/forwarding.js';
 
 /** What a plane answers to an apply. */
 export type ApplyReport = AppliedReport;
-
-/** An address and port that could not be listened on. */
-export type ListenFailure = ApplyReport['failures'][number];
 
 export interface FlowQuery extends FlowFilter {
   /** `next` of the page before; absent: from the start. */

@@ -100,7 +100,7 @@ export interface HandedSocket {
 
 /** Old process to new, in this order. */
 export type PredecessorMessage =
-  | { readonly kind: 'state'; readonly state: HandoverState }
+  | { readonly kind: 'state'; readonly state: ControlState }
   | HandedSocket
   /** All sockets have been sent: so many. */
   | { readonly kind: 'sockets-sent'; readonly count: number }
@@ -110,7 +110,7 @@ export type PredecessorMessage =
   | { readonly kind: 'released' };
 
 /** State of a control process that is not in its configuration, for its successor. Plain data. */
-export interface HandoverState {
+export interface ControlState {
   /** The old process's monotonic clock at that moment: times in `health` count from the same point. */
   readonly monotonicMs: number;
   /** By backend id. */
@@ -127,7 +127,7 @@ export interface HandoverParts {
   readonly health: ProbeHealth;
 }
 
-export function handoverStateOf({ clock, overrides, drains, health }: HandoverParts): HandoverState {
+export function controlStateOf({ clock, overrides, drains, health }: HandoverParts): ControlState {
   const known = new Map<string, BackendHealth>();
   for (const { key, health: one } of health.statuses()) if (one !== undefined) known.set(key, one);
   return {
@@ -139,8 +139,8 @@ export function handoverStateOf({ clock, overrides, drains, health }: HandoverPa
 }
 
 /** To be called before the balancer starts; `resumeDrains` once it serves. */
-export function adoptHandoverState(
-  { monotonicMs, overrides, health }: HandoverState,
+export function adoptControlState(
+  { monotonicMs, overrides, health }: ControlState,
   parts: HandoverParts,
 ): void {
   parts.overrides.restore(overrides);
@@ -150,7 +150,7 @@ export function adoptHandoverState(
 
 /** Continues the drains of backends that are still configured, and forgets overrides of the others. */
 export function resumeDrains(
-  state: HandoverState,
+  state: ControlState,
   { overrides, drains }: Pick<HandoverParts, 'overrides' | 'drains'>,
   { backendPools }: Configuration,
 ): void {

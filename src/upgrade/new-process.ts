@@ -6,7 +6,7 @@ import type { PeerChannel } from '../runtime/peer.js';
 import {
   PeerMessages,
   UPGRADE_PROTOCOL,
-  type HandoverState,
+  type ControlState,
   type PredecessorMessage,
   type SuccessorMessage,
 } from './messages.js';
@@ -32,7 +32,7 @@ export class Predecessor {
   }
 
   /** Asks for the sockets and the state of the old process. The caller owns the sockets. */
-  async meet(): Promise<{ readonly state: HandoverState; readonly sockets: readonly ListeningSocket[] }> {
+  async meet(): Promise<{ readonly state: ControlState; readonly sockets: readonly ListeningSocket[] }> {
     this.#send({ kind: 'hello', protocol: UPGRADE_PROTOCOL, version: VERSION });
     const { state } = await this.#messages.next('state', MESSAGE_LIMIT_MS);
     const { count } = await this.#messages.next('sockets-sent', MESSAGE_LIMIT_MS);

@@ -6,7 +6,7 @@ import type { SuccessorProcess } from '../runtime/peer.js';
 import {
   PeerMessages,
   UPGRADE_PROTOCOL,
-  type HandoverState,
+  type ControlState,
   type PredecessorMessage,
   type SuccessorMessage,
 } from './messages.js';
@@ -29,7 +29,7 @@ export interface SuccessionDeps {
   readonly clock: Clock;
   readonly plane: DataPlane;
   readonly launch: () => SuccessorProcess;
-  readonly state: () => HandoverState;
+  readonly state: () => ControlState;
   /** Whether a stop has begun. */
   readonly isStopping: () => boolean;
   /** Frees the admin and metrics ports: resolves when they are free. */

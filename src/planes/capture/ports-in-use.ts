@@ -3,9 +3,9 @@ import { PROTOCOLS, fromBytes, isWildcard, type IpAddress, type Protocol } from 
 import { captureSlots, type CapturePlan } from '../../model/capture.js';
 import type { Configuration, Rule } from '../../model/configuration.js';
 import { errorCode } from '../../model/errors.js';
+import type { ListenFailure } from '../../model/events.js';
 import { portSetOf, subtractPorts, unionPorts, type PortSet } from '../../model/ports.js';
 import { NO_RULE, RulePorts } from '../../selection/rule-ports.js';
-import type { ListenFailure } from '../contract.js';
 import type { CaptureInput, CapturedFrontend } from './table.js';
 
 /** A TCP port with a listener, or a UDP port whose socket is not connected. */

@@ -1,13 +1,13 @@
 import { isWildcard, type IpAddress, type Protocol } from '../../model/address.js';
 import type { Configuration } from '../../model/configuration.js';
 import { errorCode, errorMessage } from '../../model/errors.js';
+import type { ListenFailure } from '../../model/events.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { EventQueue } from '../../flows/event-queue.js';
 import type { RuleSlot } from '../../flows/flow.js';
 import {
   cannotAdd,
   type ApplyReport,
-  type ListenFailure,
   type PlaneCounters,
   type PortGate,
   type UdpFlowState,

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { examine } from '../../../src/doctor/checks.js';
-import type { DoctorMachine, ConnectTarget, ToolAnswer } from '../../../src/doctor/machine.js';
+import type { ConnectTarget } from '../../../src/model/address.js';
+import type { DoctorMachine, ToolAnswer } from '../../../src/doctor/machine.js';
 import type { Configuration, KernelOptions } from '../../../src/model/configuration.js';
 import { GoldenFolder } from '../../support/golden.js';
 import { configurationOf } from '../../support/state-factory.js';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { Predecessor } from '../../../src/upgrade/new-process.js';
-import { UPGRADE_PROTOCOL, type HandoverState } from '../../../src/upgrade/messages.js';
+import { UPGRADE_PROTOCOL, type ControlState } from '../../../src/upgrade/messages.js';
 import { Succession } from '../../../src/upgrade/old-process.js';
 import type { ControlEvent, UpgradeOutcome } from '../../../src/model/events.js';
 import type { DataPlane } from '../../../src/planes/contract.js';
@@ -11,7 +11,7 @@ import { channelPair, turn, type PairEnd } from '../planes/workers/channel-pair.
 import { ScriptedPlane } from '../planes/workers/scripted-plane.js';
 import { aUdpFlow, FakeSocket } from '../planes/hand-over-fixtures.js';
 
-const STATE: HandoverState = {
+const STATE: ControlState = {
   monotonicMs: 5,
   overrides: new Map([['nvas/a', { weight: 3 }]]),
   drains: [],

@@ -28,7 +28,7 @@ import type { Tools } from '../../netfilter/tools.js';
 import { FloatingEntries } from '../ebpf/floating-flows.js';
 import { ConntrackUse, missingAccounts } from '../machine.js';
 import { INSTANCE_MASK, markTag, type KernelProgram } from '../program.js';
-import { Placements, type EndingFlows, type Placement } from './placements.js';
+import { Placements, type EndingFlows, type PlacementRecord } from './placements.js';
 
 /** A flow that is counted: its totals, and the last listing that had it or that began before it. */
 interface CountedFlow {
@@ -53,7 +53,7 @@ interface TrackedFlow extends CountedFlow {
   since: number;
   hasMoved: boolean;
   /** Undefined until it is asked for. */
-  placement: Placement | undefined;
+  placement: PlacementRecord | undefined;
   /** As conntrack names it; '' without one. */
   state: string;
   lastPacketAtMs: number;

@@ -8,7 +8,7 @@ import { NO_RULE } from '../../../selection/rule-ports.js';
 import type { KernelBackend, KernelProgram } from '../program.js';
 
 /** Why the kernel has placed a flow where it is. */
-export type Placement = Pick<FlowRecord, 'reason' | 'epoch' | 'excluded'>;
+export type PlacementRecord = Pick<FlowRecord, 'reason' | 'epoch' | 'excluded'>;
 
 /** Flows that the plane is about to end, so that their ends are reported with the reason. */
 export interface EndingFlows {
@@ -95,7 +95,7 @@ export class Placements {
   }
 
   /** Explains a flow that began under the epoch `since`. */
-  explain(tuple: FiveTuple, backendId: string, since: number): Placement {
+  explain(tuple: FiveTuple, backendId: string, since: number): PlacementRecord {
     const known = this.#epochs.filter(({ state }) => state.revision <= since);
     const epochs = known.length > 0 ? known : this.#epochs.slice(-1);
     for (const { state } of epochs) {
@@ -154,7 +154,7 @@ export class Placements {
     tuple: FiveTuple,
     backendId: string,
     excluded: ReadonlySet<string>,
-  ): Placement | undefined {
+  ): PlacementRecord | undefined {
     const ruleIndex = this.#picker.matchRule(state, tuple);
     if (ruleIndex === NO_RULE) return undefined;
     const pick = this.#picker.pickForRule(state, ruleIndex, tuple, excluded);

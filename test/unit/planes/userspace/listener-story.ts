@@ -5,7 +5,8 @@ import type { Configuration } from '../../../../src/model/configuration.js';
 import { errorMessage } from '../../../../src/model/errors.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
 import { formatPortSet, parsePortSet, portSetOf } from '../../../../src/model/ports.js';
-import type { ListenFailure, PortGate } from '../../../../src/planes/contract.js';
+import type { ListenFailure } from '../../../../src/model/events.js';
+import type { PortGate } from '../../../../src/planes/contract.js';
 import { HandoverState } from '../../../../src/planes/userspace/handover-state.js';
 import type { ListenerBinding } from '../../../../src/planes/userspace/listen-plan.js';
 import {

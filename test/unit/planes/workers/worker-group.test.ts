@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { FlowRecord } from '../../../../src/model/flow.js';
-import type { FlowPage, ListenFailure } from '../../../../src/planes/contract.js';
+import type { ListenFailure } from '../../../../src/model/events.js';
+import type { FlowPage } from '../../../../src/planes/contract.js';
 import { aState } from '../../selection/fixtures.js';
 import { turn } from './channel-pair.js';
 import { countersOf } from './scripted-plane.js';
