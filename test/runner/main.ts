@@ -52,6 +52,8 @@ async function work(): Promise<void> {
 await Promise.all(Array.from({ length: selection.concurrency }, work));
 
 const totals = totalsOf(results);
+const cpuSeconds = results.reduce((sum, result) => sum + (result.cpuSeconds ?? 0), 0);
+process.stdout.write(`ℹ CPU ${cpuSeconds.toFixed(0)} s\n`);
 if (!selection.long)
   process.stdout.write(`ℹ seed ${selection.seed}: TEST_SEED=${selection.seed} repeats it\n`);
 process.stdout.write(failureLines(results) + totalLines(totals, performance.now() - startedMs));

@@ -47,7 +47,8 @@ export function groupLines(result: GroupResult, everyTest: boolean): string {
   const failed = fail + cancelled;
   const lines = [
     `${failed === 0 ? '✔' : '✖'} ${group.name}: ${tests} tests${failed === 0 ? '' : `, ${failed} failed`}, ` +
-      seconds(result.durationMs),
+      seconds(result.durationMs) +
+      (result.cpuSeconds === undefined ? '' : `, CPU ${seconds(result.cpuSeconds * 1000)}`),
   ];
   for (const message of messages) {
     if (message.type === 'note') lines.push(`  ℹ ${message.text.replaceAll('\n', '\n    ')}`);

@@ -19,6 +19,8 @@ export interface GroupResult {
   readonly group: Group;
   readonly durationMs: number;
   readonly messages: readonly Message[];
+  /** Undefined where the process did not come to its end. */
+  readonly cpuSeconds: number | undefined;
   /** What it wrote to its standard output and error. */
   readonly output: string;
   /** What went wrong besides failed tests. */
@@ -80,7 +82,8 @@ export async function runGroup(
   if (open !== '' || (code !== 0 && !messages.some(({ type }) => type === 'failed'))) {
     trouble ??= `the process ended with ${killedBy ?? `exit code ${code}`}${open}`;
   }
-  return { group, durationMs: performance.now() - startedMs, messages, output, trouble };
+  const cpuSeconds = messages.find((message) => message.type === 'cpu')?.seconds;
+  return { group, durationMs: performance.now() - startedMs, messages, cpuSeconds, output, trouble };
 }
 
 /** Kills what is left of the process group that the child leads. */

@@ -1,4 +1,4 @@
-import { writeSync } from 'node:fs';
+import { readFileSync, writeSync } from 'node:fs';
 import type { TestEvent } from 'node:test/reporters';
 import { inspect } from 'node:util';
 
@@ -7,7 +7,9 @@ export type Message =
   | { readonly type: 'began' | 'ended'; readonly test: TestName }
   | TestResult
   | { readonly type: 'note'; readonly text: string }
-  | { readonly type: 'lingers'; readonly resources: readonly string[] };
+  | { readonly type: 'lingers'; readonly resources: readonly string[] }
+  /** Of the process and of all that it started and that has ended. */
+  | { readonly type: 'cpu'; readonly seconds: number };
 
 interface TestName {
   readonly name: string;
@@ -72,11 +74,19 @@ export default async function* reporter(events: AsyncIterable<TestEvent>): Async
     // Diagnostics of the whole process are its totals, which the runner counts over all processes.
     if (type === 'test:diagnostic' && data.nesting > 0) tell({ type: 'note', text: data.message });
   }
+  tell({ type: 'cpu', seconds: cpuSeconds() });
   yield '';
 }
 
 function tellLinger(): void {
   tell({ type: 'lingers', resources: process.getActiveResourcesInfo() });
+}
+
+/** Fields 14 to 17 of proc_pid_stat(5): user and system time, its children's last, in ticks of 10 ms. */
+function cpuSeconds(): number {
+  const [, fields = ''] = readFileSync('/proc/self/stat', 'utf8').split(') ');
+  const ticks = fields.split(' ').slice(11, 15);
+  return ticks.reduce((sum, value) => sum + Number(value), 0) / 100;
 }
 
 function tell(message: Message): void {
