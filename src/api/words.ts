@@ -50,6 +50,12 @@ export function listed(texts: readonly (string | undefined | false)[], separator
   return texts.filter((text) => typeof text === 'string').join(separator);
 }
 
+/** The first items, and how many more there are. */
+export function firstOf(items: readonly string[], most: number): readonly string[] {
+  const more = items.length - most;
+  return more > 0 ? [...items.slice(0, most), `and ${count(more)} more`] : items;
+}
+
 /** `1 flow`, `2 flows`. */
 export function plural(value: number, noun: string): string {
   return `${count(value)} ${noun}${value === 1 ? '' : 's'}`;
@@ -218,9 +224,7 @@ const MISFITS_SHOWN = 20;
 function ruleTexts({ rule, otherRules, endpoint, kernelMode }: Explanation): Texts {
   const others = otherRules.map(({ name, why }) => `"${name}": ${NOT_THIS_RULE[why]}`);
   if (rule === undefined) {
-    if (others.length === 0) return 'none configured';
-    const more = others.length - MISFITS_SHOWN;
-    return [...others.slice(0, MISFITS_SHOWN), more > 0 && `and ${count(more)} more`];
+    return others.length === 0 ? 'none configured' : firstOf(others, MISFITS_SHOWN);
   }
   const kind = rule.haPorts ? `HA ports, listening on ${rule.ports}` : `ports ${rule.ports}`;
   const probe = rule.probe === undefined ? 'no probe' : `probe "${rule.probe}"`;

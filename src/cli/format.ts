@@ -1,4 +1,4 @@
-import { count, textRows, type Texts } from '../api/words.js';
+import { firstOf, textRows, type Texts } from '../api/words.js';
 
 /** What the text for people depends on besides what it says. */
 export interface Layout {
@@ -26,11 +26,9 @@ export function labelled(
   );
 }
 
-/** The first items, and how many more there are. */
+/** The first items, and how many more there are, a line each. */
 export function shortList(items: readonly string[], most: number, prefix = '  '): string[] {
-  const shown = items.slice(0, most).map((item) => `${prefix}${printable(item)}`);
-  const more = items.length - shown.length;
-  return more > 0 ? [...shown, `${prefix}and ${count(more)} more`] : shown;
+  return firstOf(items, most).map((item) => `${prefix}${printable(item)}`);
 }
 
 const GAP = 2;

@@ -158,6 +158,7 @@ function suppositionsOf({ down, up, drain, adminState, weight }: SimulateOptions
       return { backend, weight: numberOrText(value) };
     }),
   ];
+  // Options have checked the population; of a flow log the contract knows none.
   const request = readFields(ROUTES.simulate.keys, { suppose, population: { kind: 'live' } });
   return (request as SimulationRequest).suppose;
 }

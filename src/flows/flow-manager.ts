@@ -33,8 +33,7 @@ import { Traffic } from './traffic.js';
 /** Where a flow is put, and why. */
 export type NewPlacement = Pick<Placement, 'backendId' | 'endpoint' | 'reason'>;
 
-/** For placements that passed no backend over: one set and one list for all. */
-const NONE_EXCLUDED: ReadonlySet<string> = new Set();
+/** For placements that passed no backend over: one list for all. */
 const NO_IDS: readonly string[] = Object.freeze([]);
 
 export interface FlowManagerOptions {
@@ -197,13 +196,13 @@ export class FlowManager {
   /**
    * Puts the flow on a backend, by the present state: counts against that backend's cap and totals. TCP calls this before
    * it connects, and again for a retry; a connection that fails is reported with backendFailed. A UDP flow that is
-   * established moves by it. `excluded`: backends that it could not be placed on.
+   * established moves by it. `excluded`: backends that it could not be placed on, where there are any.
    */
-  place(flow: Flow, { backendId, endpoint, reason }: NewPlacement, excluded = NONE_EXCLUDED): void {
+  place(flow: Flow, { backendId, endpoint, reason }: NewPlacement, excluded?: ReadonlySet<string>): void {
     const { placement: before, slot, tuple } = flow;
     if (before !== undefined) this.caps.freed(before.backendId, tuple.protocol);
     const epoch = this.#state.revision;
-    const ids = excluded.size === 0 ? NO_IDS : idsIn(slot.view, excluded);
+    const ids = excluded === undefined || excluded.size === 0 ? NO_IDS : idsIn(slot.view, excluded);
     const placement = { backendId, endpoint, reason, epoch, excluded: ids };
     this.table.change(flow, () => (flow.placement = placement));
     this.caps.taken(backendId, tuple.protocol);

@@ -227,7 +227,7 @@ function durationMs(text = ''): number {
 
 /**
  * Flows of the floating modes, which packets write down in sets of the table: conntrack sees but one direction there.
- * Nobody tells when they come and go, and what backends answer is not counted.
+ * No event reports when they begin and end, and what backends answer is not counted.
  */
 export class FloatingEntries implements EntrySource {
   readonly #tools: Tools;

@@ -112,7 +112,7 @@ function place(program: KernelProgram, one: KernelRule, packet: PacketFields): s
   const protocols = otherProtocolsRule([one]) === undefined ? 'with-ports' : 'others';
   const access = accessRules(one, 'goto denied');
   return [
-    // Without flow state nobody knows who began: what comes from who is not admitted goes nowhere.
+    // Without flow state it is not known which end began: packets from a source that is not admitted are dropped.
     ...(isPinned ? access.map((text) => `ct direction original ${text}`) : access),
     ...(isPinned ? [...strayRules(one), ...ageingRules(one)] : []),
     'meta mark set 0',
@@ -265,8 +265,8 @@ export function toPinnedRule(group: FrontendGroup, prefix: string): string[] {
 }
 
 /**
- * The same for a packet of which nobody knows whether it goes or comes back: the first rule that has either port, so that
- * both directions find the same.
+ * The same for a packet whose direction is not known: the first rule that has either port, so that both directions find
+ * the same rule.
  */
 export function toStatelessRule(rules: readonly KernelRule[], prefix: string): string[] {
   const texts = rules.flatMap((one) =>
@@ -279,8 +279,8 @@ export function toStatelessRule(rules: readonly KernelRule[], prefix: string): s
 }
 
 /**
- * Packets that conntrack cannot place, out of a connection's window, say. Nobody knows which backend they belong to, and past
- * all of them they must not go.
+ * Packets that conntrack cannot place, out of a connection's window, say. Their backend is not known, and they must not
+ * pass around all of them.
  */
 export function uncertain(group: FrontendGroup): string[] {
   if (otherProtocolsRule(group.rules) !== undefined) return ['drop'];
