@@ -1,9 +1,9 @@
 // Runs the compiled tests: sh test/run.sh [--quick] [--long] [--name=<regular expression>] [part of a path]...
-import { existsSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 import { failureLines, groupLines, totalLines, totalsOf } from './output.js';
-import { parseSelection, planGroups } from './plan.js';
+import { compiledTests, parseSelection, planGroups } from './plan.js';
 import { type GroupResult, runGroup } from './process.js';
 
 /** Longer than any test takes on a busy machine; whole campaigns have an hour. */
@@ -12,11 +12,9 @@ const SILENCE_MS = { share: 300_000, whole: 3_600_000 };
 const startedMs = performance.now();
 const root = fileURLToPath(new URL('..', import.meta.url));
 const selection = parseSelection(process.argv.slice(2), process.env);
-const sources = new URL('../../../test/', import.meta.url);
-// What was compiled from a file that is gone or was renamed stays in build/, and is no test any more.
-const files = readdirSync(root, { recursive: true, encoding: 'utf8' }).filter(
-  (file) => file.endsWith('.test.js') && existsSync(new URL(file.replace(/js$/, 'ts'), sources)),
-);
+const filesIn = (folder: string | URL): readonly string[] =>
+  readdirSync(folder, { recursive: true, encoding: 'utf8' });
+const files = compiledTests(filesIn(root), new Set(filesIn(new URL('../../../test/', import.meta.url))));
 const groups = planGroups(files, selection);
 const everyTest = selection.parts.length > 0;
 
