@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { after, before } from 'node:test';
-import { fileURLToPath } from 'node:url';
-import { runCommand, type Outcome } from './commands.js';
+import { builtFile, runCommand, type Outcome } from './commands.js';
 import { within } from './deadline.js';
 import { HaportsProcess, type RunOptions } from './haports-process.js';
 import { Traffic, type ServePlan } from './traffic.js';
@@ -16,7 +15,7 @@ import { Traffic, type ServePlan } from './traffic.js';
 
 const PREFIX = 'haptest';
 const TOOLS = ['ip', 'nft', 'conntrack'];
-const TRAFFIC_MAIN = fileURLToPath(new URL('./traffic-main.js', import.meta.url));
+const TRAFFIC_MAIN = builtFile('test/support/traffic-main');
 /** Deadlines are for what hangs: a busy machine takes its time. */
 const READY_MS = 60_000;
 const COMMAND_MS = 60_000;

@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { join } from 'node:path';
+import { resolve } from 'node:path';
 import { within } from './deadline.js';
 
 export interface NvaOptions {
@@ -62,7 +62,7 @@ export class NvaProcess {
 }
 
 async function launch({ name, address, ports, healthPort }: NvaOptions): Promise<ChildProcess> {
-  const script = join(process.cwd(), 'dist', 'demo', 'nva-main.js');
+  const script = resolve('dist/nva-main.js');
   const child = fork(script, [name, address, ports, String(healthPort)], {
     execArgv: [],
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
