@@ -1,14 +1,14 @@
 import { relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { loadConfigurationFile } from './app/configuration-file.js';
 import type { CliDeps } from './cli/deps.js';
 import { processDeps, runCli } from './cli/program.js';
+import { installedFile } from './runtime/files.js';
 import { predecessorChannel } from './runtime/peer.js';
 
 // A reader that leaves early (`| head`, a dead log collector) is no reason to fail, let alone to stop balancing.
 for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined);
 
-const bundledConfig = relative('', fileURLToPath(new URL('../config.json', import.meta.url)));
+const bundledConfig = relative('', installedFile('config.json'));
 const predecessor = predecessorChannel();
 /** The balancer is loaded by the commands that need it: it would double the time that the others take to start. */
 const balancer = () => import('./app/start.js');

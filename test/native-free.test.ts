@@ -1,15 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -244,84 +235,94 @@ describe('native-free/allow-list.json', () => {
   });
 });
 
-describe('native-free/build-if-missing.mjs', () => {
-  /** A project whose compiler is a script that writes what a compiler would, or fails. */
-  function plantProject(name: string, compiler?: 'works' | 'fails'): string {
+describe('native-free/build.mjs --if-stale', () => {
+  const BUNDLER = 'node_modules/rolldown';
+
+  /** A project whose bundler is a script that writes what a bundler would, or fails. */
+  function plantProject(name: string, bundler?: 'works' | 'fails'): string {
     const project = join(scratch, name);
-    write(project, 'tsconfig.json', '{}');
-    write(project, 'src/main.ts', 'export {};\n');
-    write(project, 'src/model/noun.ts', 'export {};\n');
-    if (compiler !== undefined) {
-      const outputs = ['main.js', 'model/noun.js', '.tsbuildinfo'].map((file) => join(project, 'dist', file));
-      write(
-        project,
-        'node_modules/typescript-7/bin/tsc',
-        `const fs = require('node:fs');
-        fs.mkdirSync(${JSON.stringify(join(project, 'dist/model'))}, { recursive: true });
-        for (const file of ${JSON.stringify(outputs)}) fs.writeFileSync(file, '');
-        console.log('compiled');
-        console.log('project', process.argv[3]);
-        process.exit(${compiler === 'works' ? 0 : 2});`,
-      );
-    }
+    write(project, 'native-free/build.mjs', readFileSync('native-free/build.mjs'));
+    for (const path of ['src/main.ts', 'src/model/noun.ts']) write(project, path, 'export {};\n');
+    for (const name of ['index.html', 'style.css']) write(project, `src/admin/page/${name}`, '1');
+    write(project, 'node_modules/uplot/dist/uPlot.min.css', '');
+    if (bundler === undefined) return project;
+    write(project, `${BUNDLER}/package.json`, { name: 'rolldown', type: 'module', exports: './index.js' });
+    write(
+      project,
+      `${BUNDLER}/index.js`,
+      `import { mkdirSync, writeFileSync } from 'node:fs';
+      export const rolldown = async ({ input }) => ({
+        async write({ dir }) {
+          console.log('built', Object.keys(input).join(' '));
+          mkdirSync(dir, { recursive: true });
+          for (const name of Object.keys(input)) writeFileSync(dir + '/' + name + '.js', '');
+          if (${bundler === 'fails'} && input.main !== undefined) throw new Error('it does not parse');
+        },
+      });`,
+    );
     return project;
   }
 
-  test('compiles when dist/ is missing, then rests until a source changes or an output vanishes', () => {
+  function build(project: string): Outcome {
+    const script = join(project, 'native-free/build.mjs');
+    const { status, stdout, stderr } = spawnSync(process.execPath, [script, '--if-stale'], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    return { status, lines: `${stdout}${stderr}`.trim().split('\n') };
+  }
+
+  function touch(path: string, afterMs: number): void {
+    const time = new Date(Date.now() + afterMs);
+    utimesSync(path, time, time);
+  }
+
+  test('builds when dist/ is missing, then rests until a source changes or a program is gone', () => {
     const project = plantProject('builds', 'works');
-    const compiled = (): boolean => run('build-if-missing.mjs', project).lines.includes('compiled');
-    assert.equal(compiled(), true, 'nothing was built yet');
-    assert.equal(compiled(), false, 'everything is built');
-    const later = new Date(Date.now() + 5_000);
-    utimesSync(join(project, 'src/model/noun.ts'), later, later);
-    assert.equal(compiled(), true, 'a source is newer');
-    const past = new Date(Date.now() - 5_000);
-    utimesSync(join(project, 'src/model/noun.ts'), past, past);
-    assert.equal(compiled(), false, 'everything is built again');
-    rmSync(join(project, 'dist/model/noun.js'));
-    assert.equal(compiled(), true, 'an output is missing');
-    assert.ok(statSync(join(project, 'dist/model/noun.js')).isFile());
+    const built = (): boolean => build(project).lines.includes('built main worker nva-main');
+    assert.equal(built(), true, 'nothing was built yet');
+    assert.equal(built(), false, 'everything is built');
+    touch(join(project, 'src/model/noun.ts'), 5000);
+    assert.equal(built(), true, 'a source is newer');
+    touch(join(project, 'src/model/noun.ts'), -5000);
+    assert.equal(built(), false, 'everything is built again');
+    rmSync(join(project, 'dist/main.js'));
+    assert.equal(built(), true, 'a program is missing');
   });
 
-  test('compiles the page of the dashboard by itself, and copies its HTML, again when that changes', () => {
+  test('builds the page of the dashboard and copies its HTML, again when that changes', () => {
     const project = plantProject('page', 'works');
     const page = 'admin/page/index.html';
-    write(project, `src/${page}`, '1');
-    const { lines } = run('build-if-missing.mjs', project);
-    assert.deepEqual(
-      lines.filter((line) => line.startsWith('project')),
-      ['tsconfig.json', 'src/admin/page'].map((path) => `project ${join(project, path)}`),
-    );
+    assert.ok(build(project).lines.includes('built app'));
     assert.equal(readFileSync(join(project, 'dist', page), 'utf8'), '1');
     write(project, `src/${page}`, '2');
-    const later = new Date(Date.now() + 5_000);
-    utimesSync(join(project, 'src', page), later, later);
-    run('build-if-missing.mjs', project);
+    touch(join(project, 'src', page), 5000);
+    build(project);
     assert.equal(readFileSync(join(project, 'dist', page), 'utf8'), '2');
   });
 
-  test('says what to do when the compiler is not installed', () => {
-    const outcome = run('build-if-missing.mjs', plantProject('no-compiler'));
+  test('says what to do when the bundler is not installed', () => {
+    const outcome = build(plantProject('no-bundler'));
     assert.equal(outcome.status, 1);
-    assert.deepEqual(outcome.lines, [
-      'haports: Cannot start: haports is not built and the compiler is not installed; run "npm ci" without --omit=dev',
-    ]);
+    assert.equal(
+      outcome.lines.at(-1),
+      'haports: Cannot build: haports is not built and the bundler is not installed; run "npm ci" without --omit=dev',
+    );
   });
 
   test('does not take the output of a failed build for a build', () => {
     const project = plantProject('failing', 'fails');
     for (const attempt of ['first', 'second']) {
-      const outcome = run('build-if-missing.mjs', project);
+      const outcome = build(project);
       assert.equal(outcome.status, 1, `${attempt} attempt`);
-      assert.ok(outcome.lines.includes('compiled'), `${attempt} attempt compiles`);
-      assert.match(outcome.lines.at(-1) ?? '', /does not compile, see above$/);
+      assert.ok(outcome.lines.includes('built main worker nva-main'), `${attempt} attempt builds`);
+      assert.equal(outcome.lines.at(-1), 'haports: Cannot build: it does not parse');
     }
   });
 
   test('does nothing in an installed package, which has no sources', () => {
     const project = plantProject('installed');
     rmSync(join(project, 'src'), { recursive: true });
-    cpSync(join(repository, 'package.json'), join(project, 'package.json'));
-    assert.deepEqual(run('build-if-missing.mjs', project), { status: 0, lines: [''] });
+    assert.deepEqual(build(project), { status: 0, lines: [''] });
   });
 });

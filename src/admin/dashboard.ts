@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { extname } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { Hono } from 'hono';
-import { systemFiles, type Files } from '../runtime/files.js';
+import { installedFile, systemFiles, type Files } from '../runtime/files.js';
 import { problem } from './problem.js';
 
 /** A file of the dashboard, ready to send. */
@@ -13,56 +12,26 @@ interface DashboardFile {
   readonly etag: string;
 }
 
-/** Where the page stands below `/assets/`: there as in the source, so that its modules find each other. */
-const PAGE = 'admin/page/';
-
-/** Files of the page, and the modules that it shares with the commands. */
-const OWN: readonly string[] = [
-  ...[
-    'api',
-    'app',
-    'backends',
-    'charts',
-    'event-stream',
-    'explain',
-    'flows',
-    'health',
-    'picture',
-    'widgets',
-  ].map((name) => `${PAGE}${name}.js`),
-  ...[`${PAGE}style.css`, 'api/client.js', 'api/words.js', 'model/duration.js'],
-];
-
-/** Name of the asset -> the package's file. htm's standalone module holds preact and its hooks, and imports nothing. */
-const PACKAGES: Readonly<Record<string, string>> = {
-  'htm-preact.js': 'htm/preact/standalone',
-  'uplot.js': 'uplot/dist/uPlot.esm.js',
-  'uplot.css': 'uplot/dist/uPlot.min.css',
-};
+/** The built page, below the folder of package.json: its index, and what that loads from `assets/`. */
+const PAGE = 'dist/admin/page';
+const ASSETS = ['app.js', 'style.css', 'uplot.css'];
 
 const CONTENT_TYPES: Readonly<Record<string, string>> = {
-  css: 'text/css; charset=utf-8',
-  html: 'text/html; charset=utf-8',
-  js: 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
 };
 
 /** Every file of the dashboard, by the path of its request. Rejects with the system's error where one is missing. */
 async function readDashboardFiles(files: Files): Promise<ReadonlyMap<string, DashboardFile>> {
-  const here = (path: string): string => new URL(path, import.meta.url).href;
-  const urls = new Map([
-    ['/', here('page/index.html')],
-    ...OWN.map((path) => [`/assets/${path}`, here(`../${path}`)] as const),
-    ...Object.entries(PACKAGES).map(
-      ([name, specifier]) => [`/assets/${PAGE}${name}`, import.meta.resolve(specifier)] as const,
-    ),
-  ]);
-  const read = async ([path, url]: readonly [string, string]): Promise<readonly [string, DashboardFile]> => {
-    const body = await files.readText(fileURLToPath(url));
+  const read = async (path: string, name: string): Promise<readonly [string, DashboardFile]> => {
+    const body = await files.readText(installedFile(`${PAGE}/${name}`));
     const digest = createHash('sha256').update(body).digest('base64url').slice(0, 27);
-    const contentType = CONTENT_TYPES[path === '/' ? 'html' : extname(path).slice(1)] ?? '';
-    return [path, { body, contentType, etag: `"${digest}"` }];
+    return [path, { body, contentType: CONTENT_TYPES[extname(name)] ?? '', etag: `"${digest}"` }];
   };
-  return new Map(await Promise.all([...urls].map(read)));
+  return new Map(
+    await Promise.all([read('/', 'index.html'), ...ASSETS.map((name) => read(`/assets/${name}`, name))]),
+  );
 }
 
 /**

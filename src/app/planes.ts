@@ -1,4 +1,3 @@
-import { fileURLToPath } from 'node:url';
 import { ALL_UP } from '../cli/deps.js';
 import type { CapturePlan } from '../model/capture.js';
 import type { Configuration } from '../model/configuration.js';
@@ -31,7 +30,7 @@ import { WorkerGroup } from '../planes/workers/group.js';
 import { forkSharingWorker, forkWorker, parentChannel } from '../planes/workers/process.js';
 import { PlaneHost } from '../planes/workers/host.js';
 import { systemClock as clock } from '../runtime/clock.js';
-import { readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
+import { installedFile, readChunks, readLinks, systemFiles, systemFiles as files } from '../runtime/files.js';
 import { descriptorLimit } from '../runtime/machine.js';
 import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher, type Hash32 } from '../selection/flow-hash.js';
@@ -78,7 +77,7 @@ function createServingPlane(
     const options = { flowEvents, worker: 0, workers: 1, capture };
     return createUserspacePlane({ hash, limit: descriptorLimit() }, options);
   }
-  const script = fileURLToPath(new URL('../worker.js', import.meta.url));
+  const script = installedFile('dist/worker.js');
   const ownerOf = rendezvousOwner(hash, workers);
   const deps =
     workers > 1 && tcpPorts === 'shared'

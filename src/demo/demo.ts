@@ -1,9 +1,9 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { formatEndpoint, type IpAddress } from '../model/address.js';
 import type { Configuration, Rule } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { formatPortSet, portSetContains, unionPorts, type PortSet } from '../model/ports.js';
+import { installedFile } from '../runtime/files.js';
 import type { NvaMessage } from './nva-main.js';
 
 /** A sample NVA that runs. */
@@ -44,7 +44,7 @@ export async function startDemoBackends(configuration: Configuration): Promise<R
 async function launch(backend: DemoBackend, children: ChildProcess[]): Promise<RunningNva> {
   const { name, address, ports, healthPort } = backend;
   const child = fork(
-    fileURLToPath(new URL('./nva-main.js', import.meta.url)),
+    installedFile('dist/nva-main.js'),
     [name, address.text, formatPortSet(ports), String(healthPort)],
     // The parent's flags (--inspect, --test) are not for the child.
     { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },

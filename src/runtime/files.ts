@@ -1,5 +1,7 @@
-import { constants, createReadStream, watch } from 'node:fs';
+import { constants, createReadStream, existsSync, watch } from 'node:fs';
 import { lstat, open, readdir, readlink, rename, stat, unlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { BalancerError } from '../model/errors.js';
 
 /** The file system as haports needs it, so that tests can bring their own. */
@@ -164,3 +166,21 @@ export const systemSocketFiles: SocketFiles = {
   rename: (from, to) => rename(from, to),
   remove: (path) => unlink(path),
 };
+
+/**
+ * The absolute path of a file of this installation, by its path from the folder of package.json: `dist/worker.js`. The
+ * build puts modules into files that stand elsewhere than their sources, so none of them can tell by its own place.
+ *
+ * @throws Error where no folder above has a package.json
+ */
+export function installedFile(path: string): string {
+  const here = fileURLToPath(import.meta.url);
+  let folder = dirname(here);
+  while (!existsSync(join(folder, 'package.json'))) {
+    const parent = dirname(folder);
+    if (parent === folder)
+      throw new Error(`No folder above "${here}" has a package.json: install haports whole`);
+    folder = parent;
+  }
+  return join(folder, path);
+}

@@ -81,7 +81,7 @@ export function explain(
     ...withRule,
     key: describeKey(tuple, rule, configuration.seed, hashed, flowHash),
     table: inUse && explainTable(rule, view, tuple, inUse, (size) => flowHash.slotOf(hashed.hash, size)),
-    candidates: listCandidates(view, inUse?.table, result, excluded),
+    candidates: listCandidates(view, inUse && picker.slotCounts(inUse.table), result, excluded),
     endpoint: explainEndpoint(state, rule, tuple, result),
     wayBack: explainWayBack(picker, state, tuple),
     timeouts: listTimeouts(state, rule, tuple),
@@ -119,15 +119,14 @@ function explainTable(
 
 function listCandidates(
   view: PoolView,
-  table: Uint16Array = new Uint16Array(0),
+  slots: ReadonlyMap<number, number> = new Map(),
   result: PickResult,
   excluded: ReadonlySet<string>,
 ): Candidate[] {
-  const slots = new Array<number>(view.backends.length).fill(0);
-  for (const index of table) slots[index]!++;
+  const size = Array.from(slots.values()).reduce((sum, count) => sum + count, 0);
   return view.backends.map((entry, index): Candidate => {
     const { backend } = entry;
-    const owned = slots[index] ?? 0;
+    const owned = slots.get(index) ?? 0;
     // Under fail-open the state's exclusions do not count: every member that has slots is in the running.
     const skipped = owned === 0 ? entry.exclusion : excluded.has(backend.id) ? 'excluded' : undefined;
     return {
@@ -141,7 +140,7 @@ function listCandidates(
       priority: backend.priority,
       valid: entry.valid,
       slots: owned,
-      share: table.length === 0 ? 0 : owned / table.length,
+      share: size === 0 ? 0 : owned / size,
       chosen: result.kind === 'picked' && result.backendIndex === index,
       skipped,
     };

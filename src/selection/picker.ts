@@ -85,7 +85,7 @@ export class Picker {
   // All only remember what the immutable key already determines.
   readonly #flowHashes = new WeakMap<Configuration, FlowHash>();
   readonly #rulePorts = new WeakMap<Configuration, RulePorts>();
-  readonly #owners = new WeakMap<Uint16Array, readonly number[]>();
+  readonly #slotCounts = new WeakMap<Uint16Array, ReadonlyMap<number, number>>();
 
   constructor(hash: Hash32) {
     this.#hash = hash;
@@ -172,6 +172,16 @@ export class Picker {
     return flowHash;
   }
 
+  /** By index of a backend that has any, its slots in the table. */
+  slotCounts(table: Uint16Array): ReadonlyMap<number, number> {
+    const known = this.#slotCounts.get(table);
+    if (known !== undefined) return known;
+    const counts = new Map<number, number>();
+    for (const index of table) counts.set(index, (counts.get(index) ?? 0) + 1);
+    this.#slotCounts.set(table, counts);
+    return counts;
+  }
+
   /** Times to hash anew until the slot's backend is not excluded, or NONE. */
   #rehash(
     view: PoolView,
@@ -190,7 +200,8 @@ export class Picker {
   /** Slots from `home` to the first whose backend is not excluded, or NONE. */
   #walk(view: PoolView, table: Uint16Array, home: number, excluded: ReadonlySet<string>): number {
     // Asked first: when all are excluded, the walk would look at every slot of the table.
-    if (this.#ownersOf(table).every((index) => excluded.has(backendIdAt(view, index)))) return NONE;
+    const owners = [...this.slotCounts(table).keys()];
+    if (owners.every((index) => excluded.has(backendIdAt(view, index)))) return NONE;
     let skipped = 0;
     let slot = home;
     while (excluded.has(backendIdAt(view, table[slot]!))) {
@@ -198,15 +209,6 @@ export class Picker {
       slot = slot + 1 === table.length ? 0 : slot + 1;
     }
     return skipped;
-  }
-
-  #ownersOf(table: Uint16Array): readonly number[] {
-    let owners = this.#owners.get(table);
-    if (owners === undefined) {
-      owners = [...new Set(table)];
-      this.#owners.set(table, owners);
-    }
-    return owners;
   }
 }
 

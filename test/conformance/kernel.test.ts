@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { builtFile } from '../support/commands.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
 
-const SUITE = fileURLToPath(new URL('./kernel-suite-main.js', import.meta.url));
+const SUITE = builtFile('test/conformance/kernel-suite-main');
 
 describe('the kernel plane, in a namespace of its own', { skip: whyNoNamespaces() }, () => {
   const { all } = useLab({ all: {} }).hosts;

@@ -2,12 +2,12 @@ import { spawn } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { builtFile } from '../support/commands.js';
 import { offlineCorpus, type Case } from './cases.js';
 import { observe, type Answer, type Observation } from './observe.js';
 import type { Wanted } from './recorded.js';
 
-const RUN_MANY = fileURLToPath(new URL('./run-many.js', import.meta.url));
+const RUN_MANY = builtFile('test/corpus/run-many');
 const BATCHES = 2;
 
 export interface MeasureOptions {

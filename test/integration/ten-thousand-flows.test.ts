@@ -14,7 +14,7 @@ import { TcpClient } from '../support/tcp-client.js';
 import { UdpClient } from '../support/udp-client.js';
 
 /** In three parts: before, between and after two changes of health. */
-const PARTS = campaign({ share: [800, 600, 600], whole: [4000, 3000, 3000] });
+const PARTS = campaign({ share: [400, 300, 300], whole: [4000, 3000, 3000] });
 const ALL = PARTS.reduce((a, b) => a + b);
 /** Fewer than the connections that the admin API takes at a time. */
 const AT_A_TIME = 50;

@@ -135,7 +135,7 @@ async function upgradeUnderLoad(t: TestContext, lab: UpgradeLab, { workers, next
   await setWorkers(lab.first.configPath, next);
   const outcome = await lab.upgrade();
   const { answered } = newcomers;
-  await eventually(() => newcomers.answered > answered + 50, 10_000, 'new connections to the new process');
+  await eventually(() => newcomers.answered > answered + 50, 20_000, 'new connections to the new process');
   clearInterval(sending);
   await newcomers.stop();
 
@@ -154,6 +154,7 @@ async function upgradeUnderLoad(t: TestContext, lab: UpgradeLab, { workers, next
     `workers ${workers}: ready after ${Math.round(outcome.durationMs)} ms, UDP waited ${outcome.udpPauseMs.toFixed(1)} ms, ` +
       `${lost()} of ${sent} datagrams lost, ${newcomers.answered} new connections, none failed`,
   );
+  assert.ok(answered > 0, 'clients connect while the processes change over');
   assert.ok(lost() <= sent / 100, `${lost()} of ${sent} datagrams lost`);
 
   for (const client of tcp) client.destroy();

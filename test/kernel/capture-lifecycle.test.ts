@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { afterEach, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { campaign } from '../support/campaign.js';
 import { eventually, within } from '../support/deadline.js';
 import type { HaportsProcess, RunOptions } from '../support/haports-process.js';
@@ -181,33 +181,6 @@ describe('life cycle of capture', { skip: whyNoNamespaces('setpriv', 'curl') }, 
     own.kill();
   });
 
-  test('nft flush ruleset from outside is repaired, and told in status and metrics', async (context) => {
-    const haports = await start(captured());
-    const held = c1.traffic();
-    const before = await held.open(flowsTo(HUB, [80, 443], ['tcp']));
-    await lb.nft('flush ruleset');
-    const flushedAtMs = performance.now();
-    const isBack = async () => (await ruleset()).includes(OWN_TABLE);
-    await eventually(isBack, REPAIR_MS, `the table to be back:\n${haports.log()}`);
-    context.diagnostic(`repaired after ${Math.round(performance.now() - flushedAtMs)} ms`);
-    assert.deepEqual(await held.again(), before, 'connections that were open go on');
-    await assertServes(haports, HUB);
-    // The table is there a moment before the process has looked at it.
-    await eventually(
-      async () => {
-        const { kernel } = await haports.get<{ kernel?: { state: string; repairs: number } }>('/v1/status');
-        return kernel?.state === 'in-place' && kernel.repairs === 1;
-      },
-      REPAIR_MS,
-      'one repair to be told',
-    );
-    const repairs = (await metrics()).filter(({ name }) => /^haports_kernel.*repair/.test(name));
-    assert.deepEqual(
-      repairs.map(({ value }) => value),
-      [1],
-    );
-  });
-
   test('runs as nobody, given CAP_NET_ADMIN alone', async () => {
     const clean = await kernelState();
     const haports = await start(bothFamilies, { launcher: asNobody('-all,+net_admin') });
@@ -258,31 +231,63 @@ describe('life cycle of capture', { skip: whyNoNamespaces('setpriv', 'curl') }, 
     await assertServes(haports, HUB, [1600]);
   });
 
-  test('a second process of the same instance is refused, and disturbs nothing', async () => {
-    const first = await start(captured());
-    const before = await kernelState();
-    const other = captured({ port: 62_000 }, { top: { metrics: { listen: '127.0.0.1:9903' } } });
-    const second = await start(other, { waitFor: 'nothing' });
-    assert.equal(await within(second.exit, 20_000, 'the second to give up'), EXIT_FAILED, second.log());
-    assert.match(second.log(), /instance/);
-    assert.equal(await kernelState(), before);
-    await assertServes(first, HUB);
-  });
+  describe('of one that serves', () => {
+    let haports: HaportsProcess;
+    before(async () => {
+      haports = await lb.haports(captured());
+    });
+    after(() => haports.stop());
 
-  test('two instances serve side by side, and each removes only what is its own', async () => {
-    const first = await start(captured());
-    const before = await kernelState();
-    const top = {
-      frontends: [{ name: 'hub4', address: EDGE_SPARE_FRONTEND }],
-      metrics: { listen: `${EDGE_SPARE_FRONTEND}:9902` },
-    };
-    const second = await start(captured({ port: 62_000 }, { dataPlane: { instance: 'second' }, top }));
-    // The first listens there itself, on every address of the machine: so it is not the second's to take.
-    const free = PORTS.filter((port) => port !== 61_000);
-    await assertServes(second, EDGE_SPARE_FRONTEND, free);
-    await assertServes(first, HUB);
-    assert.equal(await second.stop(), 0);
-    assert.equal(await kernelState(), before);
-    await assertServes(first, HUB);
+    test('nft flush ruleset from outside is repaired, and told in status and metrics', async (context) => {
+      const held = c1.traffic();
+      const before = await held.open(flowsTo(HUB, [80, 443], ['tcp']));
+      await lb.nft('flush ruleset');
+      const flushedAtMs = performance.now();
+      const isBack = async () => (await ruleset()).includes(OWN_TABLE);
+      await eventually(isBack, REPAIR_MS, `the table to be back:\n${haports.log()}`);
+      context.diagnostic(`repaired after ${Math.round(performance.now() - flushedAtMs)} ms`);
+      assert.deepEqual(await held.again(), before, 'connections that were open go on');
+      await assertServes(haports, HUB);
+      // The table is there a moment before the process has looked at it.
+      await eventually(
+        async () => {
+          const { kernel } = await haports.get<{ kernel?: { state: string; repairs: number } }>('/v1/status');
+          return kernel?.state === 'in-place' && kernel.repairs === 1;
+        },
+        REPAIR_MS,
+        'one repair to be told',
+      );
+      const repairs = (await metrics()).filter(({ name }) => /^haports_kernel.*repair/.test(name));
+      assert.deepEqual(
+        repairs.map(({ value }) => value),
+        [1],
+      );
+    });
+
+    test('a second process of the same instance is refused, and disturbs nothing', async () => {
+      const before = await kernelState();
+      const other = captured({ port: 62_000 }, { top: { metrics: { listen: '127.0.0.1:9903' } } });
+      const second = await start(other, { waitFor: 'nothing' });
+      assert.equal(await within(second.exit, 20_000, 'the second to give up'), EXIT_FAILED, second.log());
+      assert.match(second.log(), /instance/);
+      assert.equal(await kernelState(), before);
+      await assertServes(haports, HUB);
+    });
+
+    test('two instances serve side by side, and each removes only what is its own', async () => {
+      const before = await kernelState();
+      const top = {
+        frontends: [{ name: 'hub4', address: EDGE_SPARE_FRONTEND }],
+        metrics: { listen: `${EDGE_SPARE_FRONTEND}:9902` },
+      };
+      const second = await start(captured({ port: 62_000 }, { dataPlane: { instance: 'second' }, top }));
+      // It listens there itself, on every address of the machine: so it is not the second's to take.
+      const free = PORTS.filter((port) => port !== 61_000);
+      await assertServes(second, EDGE_SPARE_FRONTEND, free);
+      await assertServes(haports, HUB);
+      assert.equal(await second.stop(), 0);
+      assert.equal(await kernelState(), before);
+      await assertServes(haports, HUB);
+    });
   });
 });

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
+import { campaign } from '../support/campaign.js';
 import { useHub } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
 import { CLIENTS, FRONTEND } from '../support/topologies.js';
 import { makeFlows, names, type Traffic } from '../support/traffic.js';
 
 const TUPLES = 100;
-const ROUNDS = 20;
+const ROUNDS = campaign({ share: 5, whole: 20 });
 /** A SYN that is lost is sent again after a second. */
 const BEFORE_A_RETRY_MS = 950;
 

@@ -54,11 +54,6 @@ const SLOW = /^(?:integration|kernel|conformance\/kernel|corpus)/;
 /** The folders of `npm run test:quick`. */
 const QUICK = /^(?:unit|property|scenarios)\//;
 
-/** The tests among compiled files. What was compiled from a file that is gone or was renamed stays, and is no test any more. */
-export function compiledTests(outputs: readonly string[], sources: ReadonlySet<string>): readonly string[] {
-  return outputs.filter((file) => file.endsWith('.test.js') && sources.has(file.replace(/js$/, 'ts')));
-}
-
 /**
  * The processes to start, in order. Tests of `unit/<folder>` share a process, and so do those of any other folder that
  * start none themselves: loading the modules costs three times as much as running the tests.

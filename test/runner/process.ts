@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
-import { fileURLToPath } from 'node:url';
+import { pathToFileURL } from 'node:url';
 
 import type { Group } from './plan.js';
 import { type Message, MESSAGES_FD } from './reporter.js';
@@ -27,8 +28,8 @@ export interface GroupResult {
   readonly trouble: string | undefined;
 }
 
-const GROUP_MAIN = fileURLToPath(new URL('group.js', import.meta.url));
-const REPORTER = new URL('reporter.js', import.meta.url).href;
+const GROUP_MAIN = resolve('build/test/runner/group.js');
+const REPORTER = pathToFileURL(resolve('build/test/runner/reporter.js')).href;
 /** How long output may still arrive after the process has ended: something that it started may hold the pipe. */
 const OUTPUT_GRACE_MS = 1000;
 

@@ -1,5 +1,11 @@
 import { spawn } from 'node:child_process';
+import { resolve } from 'node:path';
 import { within } from './deadline.js';
+
+/** What was built of a source, by its path from the repository without the ending: `test/support/traffic-main`. */
+export function builtFile(path: string): string {
+  return resolve('build', `${path}.js`);
+}
 
 /** Whether a program can be found on the PATH. */
 export async function hasCommand(name: string): Promise<boolean> {

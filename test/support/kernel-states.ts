@@ -1,9 +1,8 @@
-import { ipAddress } from '../../src/model/address.js';
 import type { Configuration, KernelOptions } from '../../src/model/configuration.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
-import { NONE_EXCLUDED, Picker } from '../../src/selection/picker.js';
-import { StateFactory, configurationOf, type Conditions } from './state-factory.js';
+import { Picker } from '../../src/selection/picker.js';
+import { StateFactory, configurationOf, pickedBackend, type Conditions } from './state-factory.js';
 import type { Flow } from './traffic.js';
 
 const OPTIONS: KernelOptions = {
@@ -61,13 +60,8 @@ export class KernelStates {
   }
 
   /** The name of the backend that a new flow is placed at, or why there is none. */
-  predict(state: ForwardingState, { protocol, source = '', sourcePort = 0, host, port }: Flow): string {
-    const tuple = {
-      ...{ protocol, source: ipAddress(source), sourcePort },
-      ...{ destination: ipAddress(host), destinationPort: port },
-    };
-    const result = this.picker.pick(state, tuple, NONE_EXCLUDED);
-    if (result.kind !== 'picked') return result.kind;
-    return state.views[result.viewIndex]?.backends[result.backendIndex]?.backend.name ?? '';
+  predict(state: ForwardingState, flow: Flow): string {
+    const picked = pickedBackend(this.picker, state, flow);
+    return typeof picked === 'string' ? picked : picked.name;
   }
 }

@@ -4,9 +4,8 @@ import { once } from 'node:events';
 import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { systemTools, type Tools } from '../../src/planes/netfilter/tools.js';
-import { runCommand, type Outcome } from './commands.js';
+import { builtFile, runCommand, type Outcome } from './commands.js';
 import { within } from './deadline.js';
 import { HaportsProcess, type RunOptions } from './haports-process.js';
 import { Shell } from './shell.js';
@@ -22,7 +21,7 @@ const PREFIX = 'haptest';
 const TOOLS = ['ip', 'nft', 'conntrack', 'perl'];
 /** Where `ip netns` has its names. */
 const NAMESPACES = '/run/netns';
-const TRAFFIC_MAIN = fileURLToPath(new URL('./traffic-main.js', import.meta.url));
+const TRAFFIC_MAIN = builtFile('test/support/traffic-main');
 /** Deadlines are for what hangs: a busy machine takes its time. */
 const READY_MS = 60_000;
 const COMMAND_MS = 60_000;

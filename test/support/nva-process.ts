@@ -1,5 +1,5 @@
 import { fork, type ChildProcess } from 'node:child_process';
-import { join } from 'node:path';
+import { resolve } from 'node:path';
 import { SampleNva } from '../../src/demo/nva.js';
 import { ipAddress } from '../../src/model/address.js';
 import { parsePortSet } from '../../src/model/ports.js';
@@ -116,7 +116,7 @@ async function setHealth({ address, healthPort }: NvaOptions, state: 'sick' | 'w
 }
 
 async function launch({ name, address, ports, healthPort }: NvaOptions): Promise<ChildProcess> {
-  const script = join(process.cwd(), 'dist', 'demo', 'nva-main.js');
+  const script = resolve('dist/nva-main.js');
   const child = fork(script, [name, address, ports, String(healthPort)], {
     execArgv: [],
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],

@@ -1,9 +1,12 @@
 import type { Surroundings } from '../../src/config/load.js';
 import { ForwardingCompiler } from '../../src/selection/compiler.js';
-import type { AdminState, Configuration, HealthState } from '../../src/model/configuration.js';
+import { ipAddress } from '../../src/model/address.js';
+import type { AdminState, Backend, Configuration, HealthState } from '../../src/model/configuration.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
 import { createHasher } from '../../src/selection/flow-hash.js';
+import { NONE_EXCLUDED, type Picker } from '../../src/selection/picker.js';
 import { parse } from './example.js';
+import type { Flow } from './traffic.js';
 
 /** Health and admin state by backend name; `up` and `none` where nothing is said. */
 export interface Conditions {
@@ -47,4 +50,19 @@ export function configurationOf(written: object, surroundings?: Surroundings): C
   const result = parse(written, surroundings);
   if (result.ok) return result.configuration;
   throw new Error(result.findings.map(({ code, path, message }) => `${code} ${path}: ${message}`).join('\n'));
+}
+
+/** The backend that a new flow is placed at, or why there is none. */
+export function pickedBackend(
+  picker: Picker,
+  state: ForwardingState,
+  { protocol, source = '', sourcePort = 0, host, port }: Flow,
+): Backend | 'no-rule' | 'denied' | 'none' {
+  const tuple = {
+    ...{ protocol, source: ipAddress(source), sourcePort },
+    ...{ destination: ipAddress(host), destinationPort: port },
+  };
+  const result = picker.pick(state, tuple, NONE_EXCLUDED);
+  if (result.kind !== 'picked') return result.kind;
+  return state.views[result.viewIndex]!.backends[result.backendIndex]!.backend;
 }

@@ -1,7 +1,7 @@
-import { fileURLToPath } from 'node:url';
+import { builtFile } from '../../../test/support/commands.js';
 import type { OwnProcess, OwnProcesses } from '../own-processes.js';
 
-const MAIN = fileURLToPath(new URL('./echo-backend-main.js', import.meta.url));
+const MAIN = builtFile('bench/e2e/backends/echo-backend-main');
 
 /** TCP and UDP echo on each address, one process for all. */
 export function startEchoBackend(

@@ -1,4 +1,4 @@
-import { fileURLToPath } from 'node:url';
+import { builtFile } from '../../../test/support/commands.js';
 import { eventually } from '../../../test/support/deadline.js';
 import { tail, type OwnProcess, type OwnProcesses } from '../own-processes.js';
 
@@ -18,7 +18,7 @@ export function startTool(
   tool: ToolName,
   options: object,
 ): OwnProcess {
-  const path = fileURLToPath(new URL(`./${tool}.js`, import.meta.url));
+  const path = builtFile(`bench/e2e/load/${tool}`);
   return processes.start({ role: 'client', cores }, tool, [process.execPath, path, JSON.stringify(options)]);
 }
 

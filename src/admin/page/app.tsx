@@ -7,7 +7,16 @@ import { followEvents, type EventFollower, type StreamState } from './event-stre
 import { Explain, type AskedTuple } from './explain.js';
 import { Flows } from './flows.js';
 import { Shape } from './health.js';
-import { h, render, useCallback, useEffect, useMemo, useRef, useState, type Child } from './htm-preact.js';
+import {
+  h,
+  render,
+  useCallback,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+  type Child,
+} from 'htm/preact/standalone';
 import { Picture } from './picture.js';
 import { Button, Dialog, Select, TextField } from './widgets.js';
 

@@ -5,7 +5,7 @@ import type { BackendPoolView, BackendView, DrainStatus } from '../../api/views.
 import * as words from '../../api/words.js';
 import type { ApiError, PageApi } from './api.js';
 import { Condition, exclusionText } from './health.js';
-import { h, useState } from './htm-preact.js';
+import { h, useState } from 'htm/preact/standalone';
 import { Button, Dialog, RadioGroup, TextField, cells } from './widgets.js';
 
 /** With their widths in per cent, so that the tables of all pools line up. */

@@ -1,7 +1,7 @@
 import { bitRate, clock, si } from '../../api/words.js';
 import { WINDOW_S, type Series } from './api.js';
-import { h, useEffect, useRef, useState } from './htm-preact.js';
-import uPlot from './uplot.js';
+import { h, useEffect, useRef, useState } from 'htm/preact/standalone';
+import uPlot from 'uplot';
 
 const HEIGHT = 190;
 const UNKNOWN = '–';

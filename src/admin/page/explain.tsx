@@ -2,7 +2,7 @@ import type { Request } from '../../api/contract.js';
 import type { LiveExplanation } from '../../api/views.js';
 import * as words from '../../api/words.js';
 import type { ApiError, PageApi } from './api.js';
-import { h, useLayoutEffect, useRef, useState } from './htm-preact.js';
+import { h, useLayoutEffect, useRef, useState } from 'htm/preact/standalone';
 import { Select, TextField } from './widgets.js';
 
 /** Addresses as they were typed. */

@@ -3,7 +3,7 @@ import type { BackendPoolView, FlowList, FlowView, RuleView } from '../../api/vi
 import { REASONS, bitRate, bytes, clientOf, count, frontendOf, span } from '../../api/words.js';
 import { repeat, type ApiError, type PageApi } from './api.js';
 import type { AskedTuple } from './explain.js';
-import { h, useEffect, useMemo, useRef, useState } from './htm-preact.js';
+import { h, useEffect, useMemo, useRef, useState } from 'htm/preact/standalone';
 import { Button, Select, TextField, cells } from './widgets.js';
 
 const EVERY_MS = 2000;

@@ -2,7 +2,7 @@
 
 import type { BackendView, ProbeView } from '../../api/views.js';
 import { EXCLUSIONS, clock, count, span } from '../../api/words.js';
-import { h } from './htm-preact.js';
+import { h } from 'htm/preact/standalone';
 
 const SHAPES = {
   serving: <circle cx={8} cy={8} r={6} />,

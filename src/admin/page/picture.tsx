@@ -2,7 +2,7 @@ import type { BackendPoolView, BackendView, FrontendView, RuleView, StatusView }
 import { bitRate, count, si } from '../../api/words.js';
 import type { Live } from './api.js';
 import { Condition, HealthHistory, conditionOf, conditionText } from './health.js';
-import { h, useEffect, useLayoutEffect, useRef, useState, type Child } from './htm-preact.js';
+import { h, useEffect, useLayoutEffect, useRef, useState, type Child } from 'htm/preact/standalone';
 
 /** With more than these, backends are shown small. */
 const MANY_BACKENDS = 24;

@@ -1,5 +1,5 @@
 import type { ApiError } from './api.js';
-import { h, useEffect, useRef, useState, type Attributes, type Child } from './htm-preact.js';
+import { h, useEffect, useRef, useState, type Attributes, type Child } from 'htm/preact/standalone';
 
 /** A value with its text, or a word that is both. */
 type Option<V extends string> = V | readonly [value: V, text: string];

@@ -55,9 +55,10 @@ async function removeTable(tools: Tools, table: string): Promise<void> {
 
 /** The families in which there is a table of that name. */
 async function familiesOf(tools: Tools, table: string): Promise<readonly TableFamily[]> {
-  const { stdout } = await tools.run('nft', ['list', 'tables']);
-  const found = stdout.split('\n').map((line) => line.trim());
-  return TABLE_FAMILIES.filter((family) => found.includes(`table ${tableName({ table, family })}`));
+  // `list tables` fetches all elements of all tables (1.0.6), for seconds; chains are listed table by table, without.
+  const { stdout } = await tools.run('nft', ['list', 'chains']);
+  const lines = new Set(stdout.split('\n'));
+  return TABLE_FAMILIES.filter((family) => lines.has(`table ${tableName({ table, family })} {`));
 }
 
 /**

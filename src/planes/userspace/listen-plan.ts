@@ -106,50 +106,64 @@ interface Endpoint {
   readonly port: number;
 }
 
-/** Values by protocol, address and port: ports of one address share one key. */
+/** Values by protocol, address and port. */
 export class EndpointMap<T> {
-  readonly #groups = new Map<string, Map<number, T>>();
+  /** By address, then by port: with all ports of an address, texts of keys would take longer than all else. */
+  readonly #groups: Readonly<Record<Protocol, Map<string, Map<number, T>>>> = {
+    tcp: new Map(),
+    udp: new Map(),
+  };
 
   get size(): number {
     let size = 0;
-    for (const group of this.#groups.values()) size += group.size;
+    for (const group of this.#all()) size += group.size;
     return size;
   }
 
   get(endpoint: Endpoint): T | undefined {
-    return this.#groups.get(groupOf(endpoint))?.get(endpoint.port);
+    return this.#groupOf(endpoint)?.get(endpoint.port);
   }
 
   set(endpoint: Endpoint, value: T): void {
-    const key = groupOf(endpoint);
-    let group = this.#groups.get(key);
-    if (group === undefined) this.#groups.set(key, (group = new Map<number, T>()));
+    let group = this.#groupOf(endpoint);
+    if (group === undefined) {
+      group = new Map<number, T>();
+      this.#groups[endpoint.protocol].set(addressOf(endpoint), group);
+    }
     group.set(endpoint.port, value);
   }
 
   delete(endpoint: Endpoint): boolean {
-    return this.#groups.get(groupOf(endpoint))?.delete(endpoint.port) ?? false;
+    return this.#groupOf(endpoint)?.delete(endpoint.port) ?? false;
   }
 
   clear(): void {
-    this.#groups.clear();
+    for (const protocol of PROTOCOLS) this.#groups[protocol].clear();
   }
 
   *values(): Generator<T> {
-    for (const group of this.#groups.values()) yield* group.values();
+    for (const group of this.#all()) yield* group.values();
   }
 
   /** On all addresses, over both protocols. */
   *onPort(port: number): Generator<T> {
-    for (const group of this.#groups.values()) {
+    for (const group of this.#all()) {
       const value = group.get(port);
       if (value !== undefined) yield value;
     }
   }
+
+  #all(): readonly Map<number, T>[] {
+    return PROTOCOLS.flatMap((protocol) => [...this.#groups[protocol].values()]);
+  }
+
+  #groupOf(endpoint: Endpoint): Map<number, T> | undefined {
+    return this.#groups[endpoint.protocol].get(addressOf(endpoint));
+  }
 }
 
-function groupOf({ protocol, address }: Endpoint): string {
-  return `${protocol} ${typeof address === 'string' ? address : address.text}`;
+function addressOf({ address }: Endpoint): string {
+  return typeof address === 'string' ? address : address.text;
 }
 
 export type ListenerPlan = EndpointMap<ListenerBinding>;
@@ -217,10 +231,11 @@ function addPorts(
     const slot = slots[segment.rule];
     if (slot === undefined) throw new RangeError(`No slot for rule ${segment.rule}`);
     for (const port of portsOf([segment])) {
+      const isOwn = ownerOf(address, port) === share.worker;
+      if (!isOwn && isOwnedByOne) continue;
       const binding = { protocol, address, port, slot };
       if (plan.get(binding) !== undefined) continue;
-      if (ownerOf(address, port) === share.worker) plan.set(binding, binding);
-      else if (!isOwnedByOne) plan.set(binding, { ...binding, reportedElsewhere: true });
+      plan.set(binding, isOwn ? binding : { ...binding, reportedElsewhere: true });
     }
   }
 }

@@ -126,6 +126,8 @@ export class ListenerManager {
   readonly #claims = new Set<ListenerBinding>();
   #present: Planned | undefined;
   #staged: Staged | undefined;
+  /** Undefined: what is open, or the plan, has changed since. */
+  #census: PlaneCounters['listeners'] | undefined;
   /** Of the present plan, also those that another worker reports. */
   #failures: readonly Unopened[] = [];
   /** As the configuration before was left: to go back to it must not fail for what was missing then already. */
@@ -221,6 +223,7 @@ export class ListenerManager {
     this.close();
     for (const listener of this.#open.values()) listener.destroy();
     this.#open.clear();
+    this.#census = undefined;
   }
 
   /** What is open and serves. */
@@ -240,8 +243,12 @@ export class ListenerManager {
     };
   }
 
-  /** By frontend name, sockets that this worker tells of. */
+  /** By frontend name, sockets that this worker tells of. Asked every second, and counted only after changes. */
   census(): PlaneCounters['listeners'] {
+    return (this.#census ??= this.#count());
+  }
+
+  #count(): PlaneCounters['listeners'] {
     const census = new Map<string, { open: number; wanted: number }>();
     for (const binding of this.#present?.plan.values() ?? []) {
       if (binding.reportedElsewhere === true) continue;
@@ -272,6 +279,7 @@ export class ListenerManager {
    */
   async #follow({ configuration, plan }: Planned): Promise<void> {
     this.#present = { configuration, plan };
+    this.#census = undefined;
     if (this.#options.workers > 1) this.#isUdpPlanned = udpEndpoints(configuration, this.#deps.ownAddresses);
     const staged = [...(this.#staged?.open.values() ?? [])];
     this.#staged = undefined;
@@ -370,6 +378,7 @@ export class ListenerManager {
   }
 
   #serve(listener: Listener): void {
+    this.#census = undefined;
     this.#open.set(listener.binding, listener);
     listener.serve();
   }
@@ -430,6 +439,7 @@ export class ListenerManager {
   }
 
   #close(listener: Listener): void {
+    this.#census = undefined;
     if (this.#open.get(listener.binding) === listener) this.#open.delete(listener.binding);
     listener.close();
     this.#release(listener.binding);

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { failureLines, groupLines, totalsOf } from '../../runner/output.js';
-import { compiledTests, parseSelection, planGroups } from '../../runner/plan.js';
+import { parseSelection, planGroups } from '../../runner/plan.js';
 import { runGroup, type GroupResult } from '../../runner/process.js';
 
 const FILES = [
@@ -20,17 +20,6 @@ function plan(...args: readonly string[]): Record<string, readonly string[]> {
   const groups = planGroups(FILES, parseSelection(args, {}));
   return Object.fromEntries(groups.map(({ name, files }) => [name, files]));
 }
-
-test('compiledTests() leaves out what has no source any more, and what is no test', () => {
-  const outputs = [
-    'unit/flow/table.test.js',
-    'unit/flow/gone.test.js',
-    'unit/flow/table.test.js.map',
-    'support/clock.js',
-  ];
-  const sources = new Set(['unit/flow/table.test.ts', 'support/clock.ts']);
-  assert.deepEqual(compiledTests(outputs, sources), ['unit/flow/table.test.js']);
-});
 
 describe('planGroups()', () => {
   test('gives a folder a process, and a file where tests start processes', () => {

@@ -4,10 +4,10 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import { demoBackends, startDemoBackends } from '../../../src/demo/demo.js';
 import { ipAddress } from '../../../src/model/address.js';
 import type { Configuration } from '../../../src/model/configuration.js';
+import { installedFile } from '../../../src/runtime/files.js';
 import { relinked } from '../../support/forwarding-state.js';
 import { freePort } from './free-port.js';
 import { sampleConfiguration, sampleRule } from '../observe/sample-state.js';
@@ -110,7 +110,7 @@ describe('startDemoBackends()', () => {
   });
 
   test('an NVA ends with the process that started it', async () => {
-    const path = fileURLToPath(new URL('../../../src/demo/nva-main.js', import.meta.url));
+    const path = installedFile('dist/nva-main.js');
     const child = fork(path, ['nva-1', '127.0.0.43', String(await freePort('127.0.0.43')), '0'], {
       execArgv: [],
     });
@@ -124,7 +124,7 @@ describe('startDemoBackends()', () => {
   });
 
   test('wrong arguments end an NVA with its usage', async () => {
-    const path = fileURLToPath(new URL('../../../src/demo/nva-main.js', import.meta.url));
+    const path = installedFile('dist/nva-main.js');
     const child = fork(path, ['nva-1', '127.0.0.43', '0-70000', '0'], { execArgv: [] });
     const [message] = (await once(child, 'message')) as [{ type: string; message: string }];
     assert.equal(message.type, 'failed');

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { systemClock } from '../../../src/runtime/clock.js';
+import { builtFile } from '../../support/commands.js';
 import { FakeClock } from '../../support/fake-clock.js';
 
-const CLOCK = new URL('../../../src/runtime/clock.js', import.meta.url).href;
+const CLOCK = pathToFileURL(builtFile('src/runtime/clock')).href;
 
 /** Runs a script with the clock, and gives how long the process lived and what it printed. */
 function run(script: string): { readonly lastedMs: number; readonly stdout: string } {

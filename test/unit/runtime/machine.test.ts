@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import type { NetworkInterfaceInfo } from 'node:os';
 import { describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { ipAddress } from '../../../src/model/address.js';
 import { localCandidates, residentMemory } from '../../../src/runtime/machine.js';
+import { builtFile } from '../../support/commands.js';
 
-const MODULE = new URL('../../../src/runtime/machine.js', import.meta.url).href;
+const MODULE = pathToFileURL(builtFile('src/runtime/machine')).href;
 const SCRIPT = `import { descriptorLimit } from ${JSON.stringify(MODULE)}; console.log(descriptorLimit());`;
 
 /** What a process says that the shell started under this limit; Node raises the soft one to the hard one itself. */

@@ -5,6 +5,9 @@ const EMPTY = -1;
 
 const LEAST_SLOTS = 8;
 
+/** Of a map that has nothing, as most are where each port has a listener. */
+const NO_KEYS = new Float64Array(0);
+
 /**
  * What a listener keeps by client key, for very many clients: a lookup touches two places in memory, where a Map of
  * such keys, which are too large for its fast path, follows pointers for each. Open addressing with linear probing;
@@ -14,7 +17,7 @@ const LEAST_SLOTS = 8;
 export class ClientMap<T> {
   /** Against clients that choose their ports so that they all fall into one place. */
   readonly #seed: number;
-  #keys = new Float64Array(0);
+  #keys = NO_KEYS;
   #values: (T | undefined)[] = [];
   #size = 0;
 

@@ -96,7 +96,7 @@ export class UdpListenerRegistry implements ListenerFactory {
     );
     if (socket instanceof Error) return Promise.reject(socket);
     // Only a test asks for port 0.
-    const bound = binding.port === socket.port ? binding : { ...binding, port: socket.port };
+    const bound = binding.port === 0 ? { ...binding, port: socket.port } : binding;
     const listener = this.#listen(bound, socket, this.#deps.origins);
     // Before the first datagram is read, for that would start a new flow.
     for (const flow of inherited.flows) listener.resume(flow);

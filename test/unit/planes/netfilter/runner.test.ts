@@ -4,8 +4,9 @@ import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { systemTools, type Follower, type Tool } from '../../../../src/planes/netfilter/tools.js';
-import { hasCommand, runCommand } from '../../../support/commands.js';
+import { builtFile, hasCommand, runCommand } from '../../../support/commands.js';
 import { eventually, within } from '../../../support/deadline.js';
 
 /** Stand-ins for the kernel's tools, found first in PATH. */
@@ -173,7 +174,7 @@ describe('systemTools()', () => {
       return;
     }
     await rm(join(folder, 'pid'), { force: true });
-    const runner = new URL('../../../../src/planes/netfilter/tools.js', import.meta.url).href;
+    const runner = pathToFileURL(builtFile('src/planes/netfilter/tools')).href;
     const script = `import { systemTools } from '${runner}';
       systemTools().follow('conntrack', ['${folder}', 'stay'], { onLines() {}, onComplaint() {}, onEnd() {} });
       setInterval(() => {}, 1000);`;

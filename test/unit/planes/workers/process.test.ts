@@ -9,11 +9,12 @@ import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { forkSharingWorker, forkWorker } from '../../../../src/planes/workers/process.js';
 import type { PeerProcess } from '../../../../src/runtime/peer.js';
+import { builtFile } from '../../../support/commands.js';
 import { within } from '../../../support/deadline.js';
 import { loopbackBlock } from '../../../support/loopback.js';
 
 /** The compiled launcher, for the child's end of the channel. */
-const LAUNCHER = pathToFileURL(join(import.meta.dirname, '../../../../src/planes/workers/process.js')).href;
+const LAUNCHER = pathToFileURL(builtFile('src/planes/workers/process')).href;
 
 /** Echoes what it gets, and does what some words say. */
 const ECHO = `

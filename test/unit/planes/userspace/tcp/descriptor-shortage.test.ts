@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test } from 'node:test';
+import { builtFile } from '../../../../support/commands.js';
 import { eventually, within } from '../../../../support/deadline.js';
 import { TestServer } from './tcp-lab.js';
 
@@ -20,7 +20,7 @@ interface Outcome {
 async function exhaust(t: { readonly after: (fn: () => void) => void }, waste: 0 | 1): Promise<Outcome> {
   const server = await TestServer.listen('127.0.0.2', (socket) => socket.write('hello'));
   t.after(() => server.close());
-  const script = join(import.meta.dirname, 'descriptor-child.js');
+  const script = builtFile('test/unit/planes/userspace/tcp/descriptor-child');
   const argv = [script, String(server.port), String(waste)];
   const child = spawn(process.execPath, argv, { stdio: ['pipe', 'pipe', 'inherit'] });
   t.after(() => child.kill('SIGKILL'));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
 import { test } from 'node:test';
+import { builtFile } from '../../../../support/commands.js';
 
 const FIRST = 40_000;
 const LAST = 40_010;
@@ -21,7 +21,7 @@ test('a TCP flow gets a port of haports’ choice when the kernel finds none', (
     t.skip(`no network namespace: ${String(possible.error ?? possible.stderr)}`);
     return;
   }
-  const script = join(import.meta.dirname, 'port-shortage-child.js');
+  const script = builtFile('test/unit/planes/userspace/tcp/port-shortage-child');
   const { stdout, stderr } = inNamespace(process.execPath, script, String(FIRST), String(LAST));
   assert.equal(String(stdout).trim(), 'no port; hello 127.0.0.1 {}', String(stderr));
 });

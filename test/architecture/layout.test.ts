@@ -11,9 +11,9 @@ import {
   relativeImportsNameAFile,
   restrictedModulesStayHome,
   syntaxIsPlain,
-} from './support/architecture-rules.js';
-import type { Layout, Rule } from './support/architecture-rules.js';
-import { scanFolder } from './support/source-scan.js';
+} from './rules.js';
+import type { Layout, Rule } from './rules.js';
+import { scanFolder } from './source-scan.js';
 
 const PURE = ['model/', 'runtime/'];
 const PLANE_PARTS = [...PURE, 'selection/', 'flows/', 'planes/contract.ts'];
@@ -94,6 +94,7 @@ const ONLY_IN: Layout['onlyIn'] = {
   '@hono/node-server': ['admin/'],
   commander: ['cli/'],
   hono: ['admin/'],
+  htm: ['admin/page/'],
   'ipaddr.js': ['model/'],
   'jsonc-parser': ['config/'],
   pino: ['observe/'],

@@ -9,10 +9,10 @@ import {
   relativeImportsNameAFile,
   restrictedModulesStayHome,
   syntaxIsPlain,
-} from './support/architecture-rules.js';
-import type { Layout, Rule } from './support/architecture-rules.js';
-import { scanText } from './support/source-scan.js';
-import type { SourceFile } from './support/source-scan.js';
+} from './rules.js';
+import type { Layout, Rule } from './rules.js';
+import { scanText } from './source-scan.js';
+import type { SourceFile } from './source-scan.js';
 
 /** Small, and in the shape of the real one. */
 const layout: Layout = {

@@ -1,2 +1,0 @@
-// uPlot's module, served as uplot.js.
-export { default } from 'uplot';
