@@ -29,7 +29,9 @@ export class Shell {
     this.child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'], env });
     this.child.stdin?.on('error', () => undefined);
     this.child.stdout?.on('data', (chunk: Buffer) => this.#take(chunk));
-    this.#ended = once(this.child, 'exit').then(() => Promise.reject(new Error('The shell has ended')));
+    this.#ended = once(this.child, 'exit').then(() =>
+      Promise.reject(Object.assign(new Error('The shell has ended'), { code: 'EPIPE' })),
+    );
     this.#ended.catch(() => undefined);
   }
 
