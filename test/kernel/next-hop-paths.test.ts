@@ -57,13 +57,21 @@ for (const onward of ['past', 'through'] as const) {
         await probe(family);
         // Each run has its own ports: nothing that a server remembers is in the way.
         sourcePort += 1000;
+        const exchanges = await Promise.all(
+          SPOKE_NAMES.map(async (here) => {
+            const there = OTHER_SPOKE[here];
+            const to = {
+              protocol: ['tcp', 'udp'],
+              host: SERVERS[there][family],
+              port: SERVER_PORTS,
+            } as const;
+            const flows = makeFlows(FLOWS, { ...to, source: SPOKES[here][family], sourcePort });
+            return { there, flows, answers: names(await clients.get(here)!.ask(flows, { timeoutMs })) };
+          }),
+        );
+        const crossed = await crossedNvas(lab);
         let [asked, answered, asPredicted, twice] = [0, 0, 0, 0];
-        for (const here of SPOKE_NAMES) {
-          const there = OTHER_SPOKE[here];
-          const to = { protocol: ['tcp', 'udp'], host: SERVERS[there][family], port: SERVER_PORTS } as const;
-          const flows = makeFlows(FLOWS, { ...to, source: SPOKES[here][family], sourcePort });
-          const answers = names(await clients.get(here)!.ask(flows, { timeoutMs }));
-          const crossed = await crossedNvas(lab);
+        for (const { there, flows, answers } of exchanges) {
           for (const [index, flow] of flows.entries()) {
             const path = crossed.get(crossingOf(flow)) ?? [];
             asked++;
