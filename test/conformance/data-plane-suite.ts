@@ -9,7 +9,7 @@ import type { Protocol } from '../../src/model/address.js';
 import type { FlowRecord } from '../../src/model/flow.js';
 import { estimateSources } from '../../src/flows/traffic.js';
 import { eventually, patience } from '../support/deadline.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NvaHere, startNvas } from '../support/nva-process.js';
 import { StateFactory, type Conditions } from '../support/state-factory.js';
 import { connectionEnding, TcpClient, type Ending, type TcpTarget } from '../support/tcp-client.js';
 import { UdpClient } from '../support/udp-client.js';
@@ -94,7 +94,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
     }
 
     let factory: StateFactory;
-    const nvas: NvaProcess[] = [];
+    const nvas: NvaHere[] = [];
     let plane: DataPlane;
     const events: PlaneEvent[] = [];
     let tcp: { client: TcpClient; backend: string }[] = [];
@@ -191,7 +191,7 @@ export function conformanceSuite(name: string, ground: ConformanceGround): void 
 
     before(async () => {
       factory = await StateFactory.create();
-      nvas.push(...(await NvaProcess.startAll(host, '7000-7009')));
+      nvas.push(...(await startNvas(NvaHere, host, '7000-7009')));
       plane = await ground.createPlane();
       plane.subscribe((batch) => events.push(...batch));
       const report = await plane.start(factory.state(configuration()));

@@ -8,12 +8,12 @@ import { ConfigFile } from '../support/config-file.js';
 import { eventually } from '../support/deadline.js';
 import { haExample, type Change } from '../support/example.js';
 import { haportsHere } from '../support/command-here.js';
-import { haports, HaportsProcess, type CommandResult } from '../support/haports-process.js';
+import { haports, type CommandResult, type HaportsProcess } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
 import { logEvents, splitLog } from '../support/log-lines.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { sumMetric } from '../support/metrics-text.js';
-import { useService } from '../support/service.js';
+import { useService, useServiceOfProcesses } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 
 const host = loopbackBlock();
@@ -212,8 +212,7 @@ void describe('a bad command line is refused with exit code 2', () => {
     ['explain tcp', "error: missing required argument 'source'"],
   ] as const) {
     void test(`haports ${args}`, async () => {
-      const run = args === 'fly' ? haports : haportsHere;
-      const { code, stdout, stderr } = await run(args.split(' '));
+      const { code, stdout, stderr } = await haportsHere(args.split(' '));
       assert.equal(stderr.split('\n')[0], says);
       assert.match(stderr, /\(haports --help shows all commands\)\n$/);
       assert.equal(code, 2);
@@ -223,7 +222,7 @@ void describe('a bad command line is refused with exit code 2', () => {
 
   void test('haports --version tells it on stdout', async () => {
     const { version } = JSON.parse(await readFile('package.json', 'utf8')) as { readonly version: string };
-    assert.deepEqual(await haports(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' });
+    assert.deepEqual(await haportsHere(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' });
   });
 
   void test('a flow that cannot be explained', () =>
@@ -342,20 +341,10 @@ void describe('what the machine refuses', () => {
     );
     assert.equal(result.code, 1);
   });
-
-  void test('a failed start leaves nothing behind', async () => {
-    // The same ports once more, at once: no worker of a failed start holds them.
-    const balancer = await HaportsProcess.start(labConfig(host, { listenPorts: PORTS, backends: 1 }));
-    try {
-      assert.deepEqual(logEvents(balancer.log(), 'listen-failed'), []);
-    } finally {
-      await balancer.kill();
-    }
-  });
 });
 
 void describe('bad traffic and lost backends disturb nobody else', () => {
-  const service = useService({ ports: [7000, 7003] }, { isStarted: false });
+  const service = useServiceOfProcesses({ ports: [7000, 7003] }, { isStarted: false });
   const { nvas } = service;
   /** Clients at this address must send a PROXY header. */
   const PROXY = { ...service.target(0), localAddress: service.host(77) };
@@ -368,6 +357,10 @@ void describe('bad traffic and lost backends disturb nobody else', () => {
     };
     const frontends = [{ name: 'hub', address: service.host(1), proxyProtocol }];
     balancer = await service.start({ top: { frontends } });
+  });
+
+  void test('starts that have failed on the same ports have left nothing behind', () => {
+    assert.deepEqual(logEvents(balancer.log(), 'listen-failed'), []);
   });
 
   const drops = async (reason: string): Promise<number> =>

@@ -11,7 +11,7 @@ const FLOWS = 24;
 /** The built process, used in a browser as an operator would. */
 describe('the dashboard of the built process', { skip: noChromium() }, () => {
   const service = useService(
-    { ports: [8000, 8009], probe: { ...NVA_PROBE, interval: '300ms', threshold: 2 } },
+    { ports: [8000, 8009], probe: { ...NVA_PROBE, interval: '300ms' } },
     { isStarted: false, keepsClients: true },
   );
   const { host, nvas } = service;

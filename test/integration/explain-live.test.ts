@@ -73,7 +73,7 @@ void describe('explain predicts what the built process does', () => {
   const service = useService({
     ports: [7000, 7019],
     workers: 1,
-    probe: { ...NVA_PROBE, threshold: 1 },
+    probe: NVA_PROBE,
     pool: {
       // Unequal weights, so that a prediction that forgot them would be wrong.
       backends: [1, 2, 3].map((n) => ({ name: `nva-${n}`, address: host(10 + n), weight: n })),

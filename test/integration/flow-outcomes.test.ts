@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { eventually } from '../support/deadline.js';
 import { sumMetric } from '../support/metrics-text.js';
-import { NVA_PROBE, useService, type OpenFlows } from '../support/service.js';
+import { NVA_PROBE, useServiceOfProcesses, type OpenFlows } from '../support/service.js';
 
 const FLOWS = 200;
 
 void describe('flow outcomes of the built process', () => {
-  const service = useService(
+  const service = useServiceOfProcesses(
     {
       ports: [8000, 8099],
       workers: 1,

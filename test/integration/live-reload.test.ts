@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdtempSync } from 'node:fs';
+import { mkdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,13 +15,10 @@ import { TcpClient } from '../support/tcp-client.js';
 const OTHER_HEALTH_PORT = 9001;
 
 void describe('taking a changed configuration over, live', () => {
-  const service = useService({ ports: [8000, 8009], probe: PROBE }, { isStarted: false });
+  const folder = mkdtempSync(join(tmpdir(), 'haports-test-'));
+  const flowLog = join(folder, 'flow.log');
+  const service = useService({ ports: [8000, 8009], probe: PROBE, top: { flowLog: { file: flowLog } } });
   const { host, nvas } = service;
-  let folder: string;
-
-  before(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'haports-test-'));
-  });
 
   after(() => rm(folder, { recursive: true, force: true }));
 
@@ -45,11 +43,8 @@ void describe('taking a changed configuration over, live', () => {
     );
 
   test('SIGHUP takes the file over and opens the flow log anew; a broken file changes nothing', async () => {
-    const flowLog = join(folder, 'flow.log');
-    const top = { flowLog: { file: flowLog } };
-    const balancer = await service.start({ top });
-    const rewrite = (wishes: Wishes = {}): Promise<string> =>
-      balancer.write(service.configuration({ top, ...wishes }));
+    const balancer = service.process;
+    const rewrite = (wishes: Wishes = {}): Promise<string> => balancer.write(service.configuration(wishes));
     assert.equal((await status()).configuration.lastReload, undefined);
     const { client, backend: at } = await service.tcp();
     await eventually(
@@ -76,7 +71,7 @@ void describe('taking a changed configuration over, live', () => {
     );
     assert.match(lines[0]!, /"type":"config"/, 'each file can be read on its own');
 
-    await rewrite({ top: { ...top, colour: 'blue', shutdown: { deadline: 'never' } } });
+    await rewrite({ top: { colour: 'blue', shutdown: { deadline: 'never' } } });
     balancer.child.kill('SIGHUP');
     const log = balancer.log;
     const [failed] = await eventually(
@@ -98,46 +93,6 @@ void describe('taking a changed configuration over, live', () => {
     await backendsBecome(3);
     assert.equal((await status()).configuration.lastReload?.ok, true);
     if (at !== 'nva-3') assert.equal(await client.backend(), at);
-  });
-
-  test('a watched file is taken over when a link is swapped, when it is replaced, and when it is written in place', async () => {
-    const balancer = await service.start({}, { args: ['--watch'] });
-    const path = balancer.configPath;
-    const { client, backend: at } = await service.tcp();
-    const written = (wishes: Wishes = {}): string =>
-      JSON.stringify(balancer.withSocket(service.configuration(wishes)));
-    // As Kubernetes mounts a ConfigMap: config.json -> ..data/config.json, ..data -> ..version.
-    const publish = async (version: string, content: string): Promise<void> => {
-      await mkdir(balancer.file(version));
-      await writeFile(join(balancer.file(version), 'config.json'), content);
-      await symlink(version, balancer.file('..data_tmp'));
-      await rename(balancer.file('..data_tmp'), balancer.file('..data'));
-    };
-    await publish('..1', written());
-    await symlink('..data/config.json', `${path}.link`);
-    await rename(`${path}.link`, path);
-
-    await publish('..2', written({ backends: 2 }));
-    await backendsBecome(2);
-    await publish('..3', '{ "frontends": [');
-    await eventually(
-      () => logEvents(balancer.log(), 'reload-failed').some(({ cause }) => cause === 'file watch'),
-      10_000,
-      'the broken file to be refused',
-    );
-    assert.equal((await status()).backends.total, 2);
-    assert.equal((await status()).configuration.lastReload?.ok, false);
-    await publish('..4', written());
-    await backendsBecome(3);
-
-    await writeFile(`${path}.new`, written({ backends: 1 }));
-    await rename(`${path}.new`, path);
-    await backendsBecome(1);
-    await writeFile(path, written({ backends: 2 }));
-    await backendsBecome(2);
-    assert.equal((await status()).configuration.lastReload?.ok, true);
-    assert.equal(client.ending, 'open');
-    assert.equal(await client.backend(), at, 'Azure: a backend that is removed keeps its TCP flows');
   });
 
   void describe('under a backend that has failed', () => {
@@ -171,7 +126,6 @@ void describe('taking a changed configuration over, live', () => {
     };
 
     before(async () => {
-      await service.start();
       for (const number of [1, 2, 3]) {
         const address = host(10 + number);
         answers.set(address, 'well');
@@ -297,7 +251,8 @@ void describe('taking a changed configuration over, live', () => {
   });
 
   test('renaming a frontend, a rule and a backend keeps every flow', async () => {
-    const balancer = await service.start();
+    const balancer = service.process;
+    await eventually(async () => (await status()).traffic.flowsActive === 0, 5000, 'earlier flows to end');
     const { tcp, udp } = await service.openFlows(30);
     const renamed = {
       ...service.configuration({
@@ -317,5 +272,45 @@ void describe('taking a changed configuration over, live', () => {
     assert.equal(report.plan.movedShare, 0);
     for (const { client } of tcp) assert.equal(client.ending, 'open');
     for (const { client, backend: at } of [...tcp, ...udp]) assert.equal(await client.backend(), at);
+  });
+
+  test('a watched file is taken over when a link is swapped, when it is replaced, and when it is written in place', async () => {
+    const balancer = await service.start({}, { args: ['--watch'] });
+    const path = balancer.configPath;
+    const { client, backend: at } = await service.tcp();
+    const written = (wishes: Wishes = {}): string =>
+      JSON.stringify(balancer.withSocket(service.configuration(wishes)));
+    // As Kubernetes mounts a ConfigMap: config.json -> ..data/config.json, ..data -> ..version.
+    const publish = async (version: string, content: string): Promise<void> => {
+      await mkdir(balancer.file(version));
+      await writeFile(join(balancer.file(version), 'config.json'), content);
+      await symlink(version, balancer.file('..data_tmp'));
+      await rename(balancer.file('..data_tmp'), balancer.file('..data'));
+    };
+    await publish('..1', written());
+    await symlink('..data/config.json', `${path}.link`);
+    await rename(`${path}.link`, path);
+
+    await publish('..2', written({ backends: 2 }));
+    await backendsBecome(2);
+    await publish('..3', '{ "frontends": [');
+    await eventually(
+      () => logEvents(balancer.log(), 'reload-failed').some(({ cause }) => cause === 'file watch'),
+      10_000,
+      'the broken file to be refused',
+    );
+    assert.equal((await status()).backends.total, 2);
+    assert.equal((await status()).configuration.lastReload?.ok, false);
+    await publish('..4', written());
+    await backendsBecome(3);
+
+    await writeFile(`${path}.new`, written({ backends: 1 }));
+    await rename(`${path}.new`, path);
+    await backendsBecome(1);
+    await writeFile(path, written({ backends: 2 }));
+    await backendsBecome(2);
+    assert.equal((await status()).configuration.lastReload?.ok, true);
+    assert.equal(client.ending, 'open');
+    assert.equal(await client.backend(), at, 'Azure: a backend that is removed keeps its TCP flows');
   });
 });

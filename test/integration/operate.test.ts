@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { BackendPoolView, DrainStatus, FlowList, PlanOutcome, StatusView } from '../../src/api/views.js';
 import { eventually } from '../support/deadline.js';
+import { haportsHere } from '../support/command-here.js';
 import { haports } from '../support/haports-process.js';
 import { NVA_PROBE, useService } from '../support/service.js';
 
@@ -15,7 +16,7 @@ function suite(workers: number): void {
   describe(`with ${workers} data worker${workers === 1 ? '' : 's'}`, () => {
     const service = useService({
       ...{ ports: [8000, 8019], workers },
-      probe: { ...NVA_PROBE, interval: '300ms', threshold: 2 },
+      probe: { ...NVA_PROBE, interval: '300ms' },
       rule: { idleTimeout: { udp: '1m' } },
     });
     const { host } = service;
@@ -151,7 +152,8 @@ function suite(workers: number): void {
       assert.match(await service.ok('reload', '-c', file), /Reloaded/);
       await process.write({ ...service.configuration(), colour: 'blue' }, file);
       // Once as an operator has it: by a process of its own, which finds the socket in the file.
-      const refused = await haports(['reload', '-c', file]);
+      const run = workers === 1 ? haports : haportsHere;
+      const refused = await run(['reload', '-c', file]);
       assert.equal(refused.code, 2);
       assert.match(refused.stdout + refused.stderr, /LB_UNKNOWN_KEY/);
       const { configuration: loaded } = await service.json<StatusView>('status');

@@ -187,9 +187,8 @@ void describe('processes of the built haports', () => {
       await refused();
       assert.equal(await client.backend(), backend);
       assert.equal(await client.ask('still there'), `${backend}: still there`);
-      const readiness = await fetch(`${balancer.metricsUrl}/readyz`);
-      assert.equal(readiness.status, 503);
-      assert.equal((await fetch(`${balancer.metricsUrl}/healthz`)).status, 200);
+      assert.equal((await balancer.askMetrics('/readyz')).status, 503);
+      assert.equal((await balancer.askMetrics('/healthz')).status, 200);
       const doneMs = performance.now();
       client.socket.end();
       assert.equal(await client.ended(), 'fin');

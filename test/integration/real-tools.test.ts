@@ -14,7 +14,7 @@ import { HaportsProcess } from '../support/haports-process.js';
 import { labConfig } from '../support/lab-config.js';
 import { loopbackBlock } from '../support/loopback.js';
 import { sumMetric } from '../support/metrics-text.js';
-import { NvaProcess } from '../support/nva-process.js';
+import { NvaHere, startNvas } from '../support/nva-process.js';
 
 const host = loopbackBlock();
 /** Tools whose control and data are several flows, which must meet one backend. */
@@ -315,10 +315,10 @@ void describe('unmodified clients through an HA-ports rule', () => {
   });
 
   void describe('UDP', () => {
-    let nvas: readonly NvaProcess[] = [];
+    let nvas: readonly NvaHere[] = [];
 
     before(async () => {
-      nvas = await NvaProcess.startAll(host, String(ECHO_PORT));
+      nvas = await startNvas(NvaHere, host, String(ECHO_PORT));
     });
 
     after(async () => {

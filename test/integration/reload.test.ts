@@ -29,7 +29,7 @@ function suite(workers: number): void {
   describe(`with ${workers} data worker${workers === 1 ? '' : 's'}`, () => {
     const service = useService({
       ...{ ports: [8000, 8099], nvas: 4, workers },
-      probe: { ...NVA_PROBE, interval: '1s', threshold: 2 },
+      probe: { ...NVA_PROBE, interval: '1s' },
       rule: { idleTimeout: { tcp: '5m', udp: '5m' } },
     });
     const { host: address } = service;
@@ -44,7 +44,7 @@ function suite(workers: number): void {
     const configuration = ({ backends = standard, rule, probe, moreRules = [] }: Wishes = {}) => {
       const { rules, ...written } = service.configuration({
         pool: { backends },
-        probe: { ...NVA_PROBE, interval: '1s', threshold: 2, ...probe },
+        probe: { ...NVA_PROBE, interval: '1s', ...probe },
         rule: { idleTimeout: { tcp: '5m', udp: '5m' }, ...rule },
       });
       return { ...written, rules: [...(rules as readonly object[]), ...moreRules] };
@@ -59,7 +59,7 @@ function suite(workers: number): void {
         status: 200,
       }),
       () => ({ body: '{ "frontends": [', status: 422 }),
-      () => ({ body: configuration({ probe: { interval: '700ms', threshold: 3 } }), status: 200 }),
+      () => ({ body: configuration({ probe: { interval: '700ms', threshold: 40 } }), status: 200 }),
       () => ({ body: { ...configuration(), colour: 'blue' }, status: 422 }),
       () => ({
         body: configuration({ rule: { flowPolicy: 'aws-gwlb', distribution: 'source-ip' } }),

@@ -7,7 +7,7 @@ import { sumMetric } from '../support/metrics-text.js';
 import { useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 
-const CONNECTIONS = campaign({ share: 10_000, whole: 50_000 });
+const CONNECTIONS = campaign({ share: 4000, whole: 50_000 });
 const AT_A_TIME = 64;
 
 void describe('many short connections through the built process', () => {

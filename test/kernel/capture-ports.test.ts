@@ -331,7 +331,7 @@ function pause(ms: number): Promise<void> {
 /** Process ids of the children that follow events. */
 async function followers(lb: Host): Promise<readonly number[]> {
   const listing = await lb.run('pgrep -f ^conntrack.-E');
-  const inside = new Set(await lb.pids());
+  const inside = new Set(lb.pids());
   return listing.stdout
     .split('\n')
     .map(Number)

@@ -18,7 +18,8 @@ const [PORT, PROBE_PORT] = [8080, 9000];
 const LIMIT_MS = 100;
 /** So many of the goes have to be good: what a busy machine adds is not the balancer's. */
 const { goes: GOES, good: GOOD } = campaign({ share: { goes: 3, good: 1 }, whole: { goes: 8, good: 4 } });
-const NEW_FLOWS = 4000;
+/** For two seconds and a half, or four: some half of them come after the verdict. */
+const NEW_FLOWS = campaign({ share: 2500, whole: 4000 });
 /** Of four packets at least each: the stream has come to its rate by then. */
 const EARLY_FLOWS = 500;
 

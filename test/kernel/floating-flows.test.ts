@@ -25,11 +25,11 @@ for (const mode of FLOATING_MODES) {
     const { hosts } = kernel.lab;
     let client: Traffic;
     let nextPort = 20_000;
-    beforeEach(async () => {
-      await kernel.clear();
+    before(() => {
       client = hosts.client.traffic();
     });
-    afterEach(() => client.end());
+    beforeEach(() => kernel.clear());
+    afterEach(() => client.close());
 
     function flows(count: number, family: Family = 4, of: Partial<FlowPlan> = {}): readonly Flow[] {
       nextPort += count;

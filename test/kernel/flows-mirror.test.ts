@@ -34,7 +34,10 @@ for (const mode of HUB_MODES) {
       await loadWith(SOON);
       await kernel.forget();
     });
-    afterEach(() => Promise.all(running.splice(0).map((mirror) => mirror.stop())));
+    afterEach(async () => {
+      await client.close();
+      await Promise.all(running.splice(0).map((mirror) => mirror.stop()));
+    });
 
     async function loadWith(udpIdleTimeout: string): Promise<void> {
       const rule = { idleTimeout: { tcp: '100s', udp: udpIdleTimeout } };
@@ -186,8 +189,7 @@ for (const mode of HUB_MODES) {
 
     test('shows bytes, states and idle times of live flows, and takes them over in another process', async () => {
       const { mirror } = await mirrored();
-      const opener = clientHost.traffic();
-      await opener.open(flows(20, { port: 80, sourcePort: 31_000 }));
+      await client.open(flows(20, { port: 80, sourcePort: 31_000 }));
       const sum = async () =>
         (await flowsOf(mirror)).reduce((total, { bytesToBackend }) => total + bytesToBackend, 0);
       await eventually(
@@ -197,7 +199,7 @@ for (const mode of HUB_MODES) {
       );
       const before = await sum();
       const askedAtMs = performance.now();
-      await opener.again();
+      await client.again();
       await eventually(async () => (await sum()) > before, 30_000, 'bytes to be counted');
       const now = await eventually(
         async () => {
@@ -231,13 +233,11 @@ for (const mode of HUB_MODES) {
         counted.reduce<number>((all, count) => all + Number(count), 0),
         20,
       );
-      opener.end();
     });
 
     test('knows what conntrack -D has ended, and by which policy', async () => {
       const { mirror, ended } = await mirrored();
-      const opener = clientHost.traffic();
-      await opener.open(flows(10, { port: 80, sourcePort: 32_000 }));
+      await client.open(flows(10, { port: 80, sourcePort: 32_000 }));
       await eventually(() => mirror.count() === 10, 10_000, 'all to begin');
       const all = await flowsOf(mirror);
       const [{ backendId }] = all as [FlowRecord];
@@ -252,7 +252,6 @@ for (const mode of HUB_MODES) {
         ended().map(({ end }) => end),
         Array<string>(gone).fill('drain-deadline'),
       );
-      opener.end();
     });
 
     test('misses nothing of 10,000 flows that come within a second', async (context) => {

@@ -33,8 +33,8 @@ describe('Lab', { skip: whyNoNamespaces() }, () => {
     const { one } = other.hosts;
     one.spawn(['sh', '-c', 'sleep 600 & wait']);
     const pids = await eventually(
-      async () => {
-        const inside = await one.pids();
+      () => {
+        const inside = one.pids();
         return inside.length === 2 && inside;
       },
       10_000,

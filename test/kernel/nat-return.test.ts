@@ -149,7 +149,7 @@ describe('mode nat and the way there and back', { skip: whyNoNamespaces('perl', 
       Promise.all([11, 12, 13].map((host) => lb.ip(`-4 route ${verb} 10.2.0.${host}/32${after}`)));
     await onAll('replace', ' dev router mtu lock 1300');
     try {
-      await hosts.client.traffic().open(flows(4, 1));
+      await client.open(flows(4, 1));
       const sockets = await Promise.all(
         BACKENDS.map((name) => hosts[name].must('ss -Htin state established sport = :443')),
       );

@@ -60,11 +60,12 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
     return answer?.port === undefined ? answer?.by : `${answer.by} ${answer.port}`;
   }
 
-  async function held(): Promise<{ readonly holder: Traffic; readonly sourcePort: number }> {
-    const holder = clientHost.traffic();
+  /** The one flow that the client has open then. */
+  async function held(): Promise<{ readonly sourcePort: number }> {
+    await client.close();
     const sourcePort = nextPort++;
-    await holder.open([{ protocol: 'tcp', host: FRONTEND[4], port: 443, sourcePort }]);
-    return { holder, sourcePort };
+    await client.open([{ protocol: 'tcp', host: FRONTEND[4], port: 443, sourcePort }]);
+    return { sourcePort };
   }
 
   /** The kernel sends a client so many ICMP errors a second: a datagram may have to be sent again. */
@@ -161,16 +162,16 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
   ] as const) {
     test(`idle with ${idle}: what becomes of a connection that conntrack does not know any more`, async () => {
       await load([{ ...ALL, flowPolicy: { idle: { tcp: idle } } }]);
-      const { holder } = await held();
+      await held();
       await kernel.forget();
-      assert.deepEqual(names(await holder.again({ timeoutMs: 700 })), [expected]);
+      assert.deepEqual(names(await client.again({ timeoutMs: 700 })), [expected]);
     });
   }
 
   test('a packet out of the window ends no flow', async () => {
     await load([ALL]);
-    const { holder, sourcePort } = await held();
-    const before = await holder.again();
+    const { sourcePort } = await held();
+    const before = await client.again();
     const spoiled = `tcp sport ${sourcePort} tcp flags & psh == psh limit rate 1/day burst 1 packets`;
     await clientHost.nft(
       `table ip spoil {
@@ -181,7 +182,7 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
       }`,
     );
     try {
-      assert.deepEqual(await holder.again(), before);
+      assert.deepEqual(await client.again(), before);
       assert.match(await clientHost.must('nft list table ip spoil'), /packets 1 /);
     } finally {
       await clientHost.nft('delete table ip spoil');
@@ -190,8 +191,8 @@ describe('mode nat follows rules', { skip: whyNoNamespaces('ping') }, () => {
 
   test('conntrack keeps flows as long as the rule says', async () => {
     await load([{ ...ALL, idleTimeout: { tcp: '5m', udp: '77s' } }]);
-    const { holder } = await held();
-    await holder.ask([{ protocol: 'udp', host: FRONTEND[4], port: 443, sourcePort: nextPort++ }]);
+    await held();
+    await client.ask([{ protocol: 'udp', host: FRONTEND[4], port: 443, sourcePort: nextPort++ }]);
     const listing = await lb.must(`conntrack -L -d ${FRONTEND[4]}`);
     const seconds = (protocol: string): number =>
       Number(new RegExp(`^${protocol}\\s+\\d+ (\\d+)`, 'm').exec(listing)?.[1]);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { beforeEach, describe, test } from 'node:test';
+import { afterEach, before, beforeEach, describe, test } from 'node:test';
 import { compileProgram } from '../../src/planes/kernel/program.js';
 import type { FlowAction } from '../../src/model/configuration.js';
 import { eventually } from '../support/deadline.js';
@@ -21,11 +21,14 @@ describe('next-hop while the pool changes', { skip: whyNoNamespaces('ss', 'ping'
   const lb = lab.host('lb');
   let client: Traffic;
   let nextPort = 20_000;
-  beforeEach(async () => {
+  before(() => {
     client = lab.host('spoke-a').traffic();
+  });
+  beforeEach(async () => {
     await setFirewalls(lab, 'stateful');
     await forgetEverywhere();
   });
+  afterEach(() => client.close());
 
   const forgetEverywhere = () =>
     Promise.all((['lb', ...NVAS] as const).map((name) => lab.host(name).run('conntrack -F')));

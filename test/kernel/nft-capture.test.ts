@@ -6,7 +6,6 @@ import { captureSetup } from '../../src/planes/capture/table.js';
 import type { KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
 import { flushInstance } from '../../src/planes/netfilter/nft.js';
-import { systemTools } from '../../src/planes/netfilter/tools.js';
 import { eventually } from '../support/deadline.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
@@ -23,7 +22,7 @@ describe('captureSetup(), in the kernel', { skip: whyNoNamespaces() }, () => {
       ip: ['-4 route add 240.0.0.0/4 via 10.77.0.1', '-6 route add fd68:6170:6f72:7473::/64 via fd77::1'],
     },
   }).hosts;
-  const tools = systemTools({ namespace: box.namespace });
+  const { tools } = box;
   const clients = new Map<string, Traffic>();
   let reconciler: Reconciler;
   let setup: KernelSetup;

@@ -7,7 +7,7 @@ import { flushInstance } from '../../src/planes/netfilter/nft.js';
 import type { KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { Reconciler } from '../../src/planes/netfilter/reconciler.js';
 import { backendRule, backendTable } from '../../src/planes/netfilter/routing.js';
-import { systemTools } from '../../src/planes/netfilter/tools.js';
+import { campaign } from '../support/campaign.js';
 import { FakeClock } from '../support/fake-clock.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
 
@@ -39,8 +39,8 @@ function setup(change: Partial<CaptureInput> = {}): KernelSetup {
     plan: { udp: 'redirect', port: 61000, block },
     workers: 2,
     frontends: [
-      frontend('hub', '10.9.0.1', 5, '1-21,23-2000', '1-21,23-65535'),
-      frontend('hub-6', '2001:db8::9', 5, '1-21,23-2000', '1-21,23-65535'),
+      frontend('hub', '10.9.0.1', 5, '1-21,23-443', '1-21,23-65535'),
+      frontend('hub-6', '2001:db8::9', 5, '1-21,23-443', '1-21,23-65535'),
     ],
     udpEntrySeconds: 90,
     ...change,
@@ -56,7 +56,7 @@ function withBackend(): KernelSetup {
 
 describe('Reconciler, in a network namespace', { skip }, () => {
   const { box } = useLab({ box: {} }).hosts;
-  const tools = systemTools({ namespace: box.namespace });
+  const { tools } = box;
   let clock: FakeClock;
   let changes: string[];
   let reconciler: Reconciler;
@@ -106,8 +106,8 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     const rules = await ruleset();
     assert.ok(rules.startsWith(rulesBefore), 'tables of others are as they were');
     assert.match(rules, /dnat ip to tcp dport map @tcp4-hub:61000/);
-    assert.match(await box.must('nft list map inet haports tcp4-hub'), /2000 : 240\.5\.7\.208/);
-    assert.match(await box.must('nft list map inet haports tcp6-hub-6'), /2000 : fd68:6170:6f72:7473:5::7d0/);
+    assert.match(await box.must('nft list map inet haports tcp4-hub'), /443 : 240\.5\.1\.187/);
+    assert.match(await box.must('nft list map inet haports tcp6-hub-6'), /443 : fd68:6170:6f72:7473:5::1bb/);
     assert.match(await routing(), /local 240\.5\.0\.0\/16 dev lo table local proto 104/);
     assert.match(await routing(), /inet6 fd68:6170:6f72:7473:5::\/128 metric \d+ scope global deprecated/);
     assert.equal(reconciler.report().state, 'in-place');
@@ -133,14 +133,14 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     await reconciler.want([{ setup: setup() }]);
     const chain = await box.must('nft -a list chain inet haports steer');
     const ports = [
-      frontend('hub', '10.9.0.1', 5, '2-21,23-1999,3000', '7'),
+      frontend('hub', '10.9.0.1', 5, '2-21,23-442,3000', '7'),
       frontend('hub-6', '2001:db8::9', 5, '7', '8-9'),
     ];
     await reconciler.want([{ setup: setup({ frontends: ports }) }]);
     assert.equal(await box.must('nft -a list chain inet haports steer'), chain, 'the handles stayed');
     const map = await box.must('nft list map inet haports tcp4-hub');
     assert.match(map, /3000 : 240\.5\.11\.184/);
-    assert.doesNotMatch(map, /\b(1|2000) : /);
+    assert.doesNotMatch(map, /\b(1|443) : /);
     assert.match(await box.must('nft list set inet haports udp4-hub'), /elements = \{ 7 \}/);
     assert.match(await box.must('nft list set inet haports udp6-hub-6'), /elements = \{ 8-9 \}/);
   });
@@ -256,11 +256,14 @@ describe('Reconciler, in a network namespace', { skip }, () => {
     assert.doesNotMatch(await ruleset(), /table inet haports/);
   });
 
-  test('65,535 ports of two families are one transaction', async (t) => {
-    const all = [
-      frontend('hub', '10.9.0.1', 5, '1-65535', '1-65535'),
-      frontend('hub-6', '2001:db8::9', 5, '1-65535', '1-65535'),
-    ];
+  const everyPort = campaign({
+    share: { title: '65,535 ports', addresses: ['2001:db8::9'] },
+    whole: { title: '65,535 ports of two families', addresses: ['10.9.0.1', '2001:db8::9'] },
+  });
+  test(`${everyPort.title} are one transaction`, async (t) => {
+    const all = everyPort.addresses.map((address, index) =>
+      frontend(`hub-${index}`, address, 5, '1-65535', '1-65535'),
+    );
     const wanted = setup({ frontends: all });
     const startMs = performance.now();
     await reconciler.want([{ setup: wanted }]);

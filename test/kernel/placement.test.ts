@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import type { KernelOptions } from '../../src/model/configuration.js';
+import { campaign } from '../support/campaign.js';
 import { HUB_MODES, SERVER_PORTS, useHub } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
 import { BACKENDS, CLIENTS, FAMILIES, FRONTEND } from '../support/topologies.js';
@@ -14,19 +15,21 @@ interface Case {
   readonly flows: number;
 }
 
+/** Of each protocol and family. */
+const FIVE_TUPLES = campaign({ share: { nat: 300, floating: 150 }, whole: { nat: 1000, floating: 300 } });
 const STICKY: readonly Case[] = [
   { name: 'source-ip-protocol', rule: { distribution: 'source-ip-protocol' }, flows: 48 },
   { name: 'source-ip', rule: { distribution: 'source-ip' }, flows: 48 },
 ];
 const CASES: Readonly<Record<(typeof HUB_MODES)[number], readonly Case[]>> = {
-  nat: [{ name: 'five-tuple', flows: 1000 }, ...STICKY],
+  nat: [{ name: 'five-tuple', flows: FIVE_TUPLES.nat }, ...STICKY],
   'floating-l2': [
-    { name: 'five-tuple, pinned', flows: 300 },
-    { name: 'five-tuple, stateless', options: { flowState: 'stateless' }, flows: 300 },
+    { name: 'five-tuple, pinned', flows: FIVE_TUPLES.floating },
+    { name: 'five-tuple, stateless', options: { flowState: 'stateless' }, flows: FIVE_TUPLES.floating },
   ],
   'floating-routed': [
-    { name: 'five-tuple, pinned', flows: 300 },
-    { name: 'five-tuple, stateless', options: { flowState: 'stateless' }, flows: 300 },
+    { name: 'five-tuple, pinned', flows: FIVE_TUPLES.floating },
+    { name: 'five-tuple, stateless', options: { flowState: 'stateless' }, flows: FIVE_TUPLES.floating },
   ],
 };
 

@@ -3,15 +3,17 @@ import { before, describe, test } from 'node:test';
 import { compileProgram } from '../../src/planes/kernel/program.js';
 import { KernelPlane } from '../../src/planes/kernel/plane.js';
 import type { ForwardingState } from '../../src/model/forwarding.js';
-import { systemTools, type Tools } from '../../src/planes/netfilter/tools.js';
+import type { Tools } from '../../src/planes/netfilter/tools.js';
 import { systemClock as clock } from '../../src/runtime/clock.js';
+import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
 import { FailingTools } from '../support/failing-tools.js';
 import { KernelStates, oneRule } from '../support/kernel-states.js';
 import { useLab, whyNoNamespaces } from '../support/lab.js';
 import { NO_FLOWS } from '../support/no-flows.js';
 
-const APPLIES = 200;
+/** With two changes of the configuration, or four. */
+const APPLIES = campaign({ share: 100, whole: 200 });
 const TABLE_SIZE = 251;
 const BACKENDS = [1, 2, 3, 4, 5];
 
@@ -64,7 +66,7 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
   }
 
   test(`the kernel has what the last of ${APPLIES} applies wanted`, async (t) => {
-    const tools = new FailingTools(systemTools({ namespace: lb.namespace }), 20_261_120);
+    const tools = new FailingTools(lb.tools, 20_261_120);
     const plane = planeOver(tools);
     await plane.start(state(0));
     assert.deepEqual(await slots(), wanted(state(0)));
@@ -95,7 +97,7 @@ describe('KernelPlane where a tenth of all calls of tools fails', { skip: whyNoN
   });
 
   test('adopts what a process before has left, whose elements are of another state', async () => {
-    const tools = systemTools({ namespace: lb.namespace });
+    const tools = lb.tools;
     const first = planeOver(tools);
     await first.start(state(0));
     const before = await handle();

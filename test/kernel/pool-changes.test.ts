@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { afterEach, beforeEach, describe, test } from 'node:test';
+import { afterEach, before, beforeEach, describe, test } from 'node:test';
+import { campaign } from '../support/campaign.js';
 import { eventually } from '../support/deadline.js';
 import { HUB_MODES, useHub } from '../support/kernel-lab.js';
 import { whyNoNamespaces } from '../support/lab.js';
@@ -14,6 +15,7 @@ import {
 } from '../support/topologies.js';
 import { makeFlows, names, type Answer, type Flow, type Traffic } from '../support/traffic.js';
 
+const FLOWS = campaign({ share: 120, whole: 300 });
 const PROBE = { protocol: 'tcp', port: 80 };
 const WITHOUT_B2 = { backends: ['b1', 'b3'] };
 const DOWN = {
@@ -27,12 +29,14 @@ for (const mode of HUB_MODES) {
     let client: Traffic;
     let nextPort = 20_000;
 
+    before(() => {
+      client = kernel.lab.host('client').traffic();
+    });
     beforeEach(async () => {
       await kernel.clear();
       await kernel.forget();
-      client = kernel.lab.host('client').traffic();
     });
-    afterEach(() => client.end());
+    afterEach(() => client.close());
 
     const load = (plan: ConfigurationPlan = {}, conditions: Conditions = {}, removed: string[] = []) =>
       kernel.load({ probe: PROBE, ...plan }, conditions, { removed });
@@ -64,9 +68,9 @@ for (const mode of HUB_MODES) {
       );
     }
 
-    test('300 of 300 TCP flows stay when a backend leaves the table, and when it comes back', async () => {
+    test(`${FLOWS} of ${FLOWS} TCP flows stay when a backend leaves the table, and when it comes back`, async () => {
       await load();
-      const before = await open(300);
+      const before = await open(FLOWS);
       await load({}, DOWN.probeDown);
       assert.deepEqual(await client.again(), before);
       await assertNewOnesGoTo(['b1', 'b3']);
@@ -76,10 +80,10 @@ for (const mode of HUB_MODES) {
     });
 
     for (const family of FAMILIES) {
-      test(`300 of 300 stay when a backend is removed from the configuration and added, IPv${family}`, async () => {
+      test(`${FLOWS} of ${FLOWS} stay when a backend is removed from the configuration and added, IPv${family}`, async () => {
         const plan = { families: [family], rule: { flowPolicy: { removed: { tcp: 'persist' } } } };
         await load(plan);
-        const before = await open(300, family);
+        const before = await open(FLOWS, family);
         await load({ ...plan, ...WITHOUT_B2 }, {}, ['b2']);
         assert.deepEqual(await client.again(), before);
         await assertNewOnesGoTo(['b1', 'b3'], family);

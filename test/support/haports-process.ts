@@ -4,7 +4,7 @@ import { connect, type NetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { StatusView } from '../../src/api/views.js';
-import { adminApi, type AdminAnswer } from './admin-api.js';
+import { adminApi, ask, type AdminAnswer, type Answer } from './admin-api.js';
 import { eventually, within } from './deadline.js';
 import { parseMetrics, type MetricLine } from './metrics-text.js';
 
@@ -59,15 +59,16 @@ export class HaportsProcess {
   readonly exit: Promise<number | null>;
   /** Of its admin API, where the configuration chooses none. */
   readonly socket: string;
-  readonly metricsUrl: string;
+  /** Of its metrics, where it has any: `127.0.0.1:9902`. */
+  readonly #metricsAt: string;
   readonly #folder: string;
 
-  private constructor(child: ChildProcess, folder: string, metricsUrl: string) {
+  private constructor(child: ChildProcess, folder: string, metricsAt: string) {
     this.child = child;
     this.log = collect(child.stderr);
     this.exit = exitOf(child);
     this.socket = join(folder, SOCKET);
-    this.metricsUrl = metricsUrl;
+    this.#metricsAt = metricsAt;
     this.#folder = folder;
     collect(child.stdout);
   }
@@ -94,12 +95,12 @@ export class HaportsProcess {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...options.env },
     });
-    const started = new HaportsProcess(child, folder, `http://${configuration.metrics?.listen}`);
+    const started = new HaportsProcess(child, folder, configuration.metrics?.listen ?? '');
     if (options.waitFor === 'nothing') return started;
     try {
       const isReady = async (): Promise<boolean> =>
         hasMetrics
-          ? (await fetch(`${started.metricsUrl}/readyz`)).status === 200 && (await isListening(written.admin))
+          ? (await started.askMetrics('/readyz')).status === 200 && (await isListening(written.admin))
           : isServing(await adminApi(socket, 'GET', '/v1/status'));
       await eventually(async () => started.#hasEnded || (await isReady()), START_MS, 'haports to be ready');
       if (started.#hasEnded) throw new Error(`haports ended with ${child.exitCode}`);
@@ -119,9 +120,16 @@ export class HaportsProcess {
     return this.child.pid;
   }
 
+  /** What it answers where its metrics are: `/metrics`, `/readyz`, `/healthz`. */
+  async askMetrics(path: string): Promise<Answer> {
+    const colon = this.#metricsAt.lastIndexOf(':');
+    const host = this.#metricsAt.slice(0, colon).replace(/^\[|\]$/g, '');
+    return ask({ host, port: this.#metricsAt.slice(colon + 1) }, path);
+  }
+
   async metrics(): Promise<readonly MetricLine[]> {
-    const response = await within(fetch(`${this.metricsUrl}/metrics`), 10_000, '/metrics');
-    return parseMetrics(await response.text());
+    const { text } = await within(this.askMetrics('/metrics'), 10_000, '/metrics');
+    return parseMetrics(text);
   }
 
   /** A file in its folder, which is removed with it. */

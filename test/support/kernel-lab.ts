@@ -9,7 +9,7 @@ import type { KernelMode, KernelOptions } from '../../src/model/configuration.js
 import { deltaText, replaceTableText, type KernelSetup } from '../../src/planes/netfilter/setup.js';
 import { addRouting, deleteRouting, without } from '../../src/planes/netfilter/routing.js';
 import { replaceTable } from '../../src/planes/netfilter/nft.js';
-import { systemTools, type Tools } from '../../src/planes/netfilter/tools.js';
+import type { Tools } from '../../src/planes/netfilter/tools.js';
 import { KernelStates } from './kernel-states.js';
 import { useLab, type Host, type Lab } from './lab.js';
 import type { Conditions } from './state-factory.js';
@@ -76,7 +76,7 @@ export class KernelLab<Name extends string> {
   }
 
   get tools(): Tools {
-    return systemTools({ namespace: this.#balancer.namespace });
+    return this.#balancer.tools;
   }
 
   get #balancer(): Host {

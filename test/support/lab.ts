@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess, type SpawnOptions } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before } from 'node:test';
+import { systemTools, type Tools } from '../../src/planes/netfilter/tools.js';
 import { builtFile, runCommand, type Outcome } from './commands.js';
 import { within } from './deadline.js';
 import { HaportsProcess, type RunOptions } from './haports-process.js';
+import { Shell } from './shell.js';
 import { Traffic, type ServePlan } from './traffic.js';
 
 /*
@@ -14,7 +18,9 @@ import { Traffic, type ServePlan } from './traffic.js';
  */
 
 const PREFIX = 'haptest';
-const TOOLS = ['ip', 'nft', 'conntrack'];
+const TOOLS = ['ip', 'nft', 'conntrack', 'perl'];
+/** Where `ip netns` has its names. */
+const NAMESPACES = '/run/netns';
 const TRAFFIC_MAIN = builtFile('test/support/traffic-main');
 /** Deadlines are for what hangs: a busy machine takes its time. */
 const READY_MS = 60_000;
@@ -26,8 +32,9 @@ let refusal: string | false | undefined;
 export function whyNoNamespaces(...also: readonly string[]): string | false {
   if (process.platform !== 'linux') return 'network namespaces need Linux';
   if (process.getuid?.() !== 0) return 'network namespaces need root';
+  const folders = (process.env['PATH'] ?? '').split(':');
   const missing = [...TOOLS, ...also].filter(
-    (tool) => spawnSync('sh', ['-c', `command -v ${tool}`]).status !== 0,
+    (tool) => !folders.some((folder) => existsSync(join(folder, tool))),
   );
   if (missing.length > 0) return `not installed: ${missing.join(', ')}`;
   return (refusal ??= tryNamespace());
@@ -83,7 +90,7 @@ export class Lab<Name extends string> {
   readonly #processes = new Set<HaportsProcess>();
   readonly #atExit = (): void => {
     for (const { namespace } of this.#all()) {
-      endProcesses(spawnSync('ip', ['netns', 'pids', namespace], { encoding: 'utf8' }).stdout);
+      endProcesses(processesIn([namespace]));
       spawnSync('ip', ['netns', 'delete', namespace]);
     }
   };
@@ -111,9 +118,9 @@ export class Lab<Name extends string> {
     await removeOrphans();
     process.once('exit', this.#atExit).once('SIGTERM', this.#atSignal);
     try {
-      await Promise.all(this.#all().map(({ namespace }) => must(['ip', 'netns', 'add', namespace])));
+      await batch(this.#all().map(({ namespace }) => `netns add ${namespace}`));
       await Promise.all(this.#all().map((host) => host.setSysctls(sysctlsOf(this.#plan(host)))));
-      await batch([], this.#pairs());
+      await batch(this.#pairs());
       await Promise.all(this.#all().map((host) => this.#configure(host)));
     } catch (error) {
       await this.close();
@@ -145,12 +152,12 @@ export class Lab<Name extends string> {
     }
     const all = { lo: loopback, br0: bridge?.addresses ?? [], ...links };
     for (const [device, addresses] of Object.entries(all)) lines.push(...addressLines(device, addresses));
-    await batch(['-n', host.namespace], lines);
+    await host.batch(lines);
     for (const family of ['-4', '-6']) {
       const some = ip.filter((line) => line.startsWith(family) || (family === '-4' && !line.startsWith('-')));
-      await batch(
-        ['-n', host.namespace, family],
+      await host.batch(
         some.map((line) => line.replace(/^-[46] /, '')),
+        [family],
       );
     }
   }
@@ -171,7 +178,13 @@ export class Lab<Name extends string> {
   async close(): Promise<void> {
     await Promise.allSettled([...this.#processes].map((haports) => haports.kill()));
     await Promise.allSettled([...this.#children].map(kill));
-    await Promise.all(this.#all().map(({ namespace }) => remove(namespace)));
+    const namespaces = this.#all().map(({ namespace }) => namespace);
+    endProcesses(processesIn(namespaces));
+    // Each that there is.
+    await batch(
+      namespaces.map((namespace) => `netns delete ${namespace}`),
+      ['-force'],
+    ).catch(() => undefined);
     process.removeListener('exit', this.#atExit).removeListener('SIGTERM', this.#atSignal);
   }
 }
@@ -182,6 +195,7 @@ export class Host {
   /** The name that `ip netns` knows. */
   readonly namespace: string;
   readonly #lab: Pick<Lab<string>, 'adopt' | 'adoptHaports'>;
+  #startedShell: Shell | undefined;
 
   constructor(name: string, namespace: string, lab: Pick<Lab<string>, 'adopt' | 'adoptHaports'>) {
     this.name = name;
@@ -194,17 +208,36 @@ export class Host {
     return ['ip', 'netns', 'exec', this.namespace];
   }
 
+  get #shell(): Shell {
+    if (this.#startedShell === undefined) {
+      this.#startedShell = new Shell(this.prefix);
+      this.#lab.adopt(this.#startedShell.child);
+    }
+    return this.#startedShell;
+  }
+
   /** Runs a program to its end, whatever its exit code. */
   async run(command: Command, options: CommandOptions = {}): Promise<Outcome> {
-    return runCommand('ip', [...this.prefix.slice(1), ...words(command)], {
-      timeoutMs: COMMAND_MS,
-      ...options,
-    });
+    return this.#shell.run(words(command), { timeoutMs: COMMAND_MS, ...options });
   }
 
   /** Runs a program to its end and gives its output. Rejects when it fails. */
   async must(command: Command, options: CommandOptions = {}): Promise<string> {
-    return must([...this.prefix, ...words(command)], options);
+    return outputOf(words(command), await this.run(command, options), options);
+  }
+
+  /** The kernel's tools, as `systemTools()` runs them. */
+  get tools(): Tools {
+    return {
+      run: async (tool, args, options) => {
+        const ended = this.run([tool, ...args], options);
+        const { code, stdout, stderr } = await ended.catch((error: unknown) => ({
+          ...{ code: null, stdout: '', stderr: String(error) },
+        }));
+        return { exitCode: code ?? undefined, stdout, stderr, ...(code === null && { failure: 'killed' }) };
+      },
+      follow: (...args) => systemTools({ namespace: this.namespace }).follow(...args),
+    };
   }
 
   /** Loads an nft script. Rejects when nft refuses it. */
@@ -214,7 +247,7 @@ export class Host {
 
   /** `ip` inside, with its output. Rejects when it fails. */
   async ip(command: string): Promise<string> {
-    return must(['ip', '-n', this.namespace, ...words(command)]);
+    return this.must(['ip', ...words(command)]);
   }
 
   /** What a device has sent so far. */
@@ -227,7 +260,12 @@ export class Host {
 
   /** Addresses with prefix length; IPv6 is usable at once. */
   async address(device: string, ...addresses: readonly string[]): Promise<void> {
-    await batch(['-n', this.namespace], addressLines(device, addresses));
+    await this.batch(addressLines(device, addresses));
+  }
+
+  /** Lines for `ip -batch`. */
+  async batch(lines: readonly string[], options: readonly string[] = []): Promise<void> {
+    if (lines.length > 0) await this.must(['ip', ...options, '-batch', '-'], { input: textOf(lines) });
   }
 
   /** `net.ipv4.ip_forward`. */
@@ -282,10 +320,9 @@ export class Host {
     return this.#lab.adoptHaports(started);
   }
 
-  /** Process ids inside. */
-  async pids(): Promise<readonly number[]> {
-    const { stdout } = await runCommand('ip', ['netns', 'pids', this.namespace]);
-    return stdout.split('\n').map(Number).filter(Boolean);
+  /** Process ids inside, but for the one that runs commands. */
+  pids(): readonly number[] {
+    return processesIn([this.namespace]).filter((pid) => pid !== this.#startedShell?.child.pid);
   }
 }
 
@@ -313,20 +350,23 @@ function sysctlsOf({ forwards, sysctls }: HostPlan): Readonly<Record<string, num
   };
 }
 
-async function batch(options: readonly string[], lines: readonly string[]): Promise<void> {
-  if (lines.length > 0) await must(['ip', ...options, '-batch', '-'], { input: `${lines.join('\n')}\n` });
+async function batch(lines: readonly string[], options: readonly string[] = []): Promise<void> {
+  if (lines.length === 0) return;
+  const command = { input: textOf(lines), timeoutMs: COMMAND_MS };
+  outputOf(['ip', '-batch'], await runCommand('ip', [...options, '-batch', '-'], command), command);
 }
 
-async function must(
-  [program = '', ...args]: readonly string[],
-  options: CommandOptions = {},
-): Promise<string> {
-  const { code, stdout, stderr } = await runCommand(program, args, { timeoutMs: COMMAND_MS, ...options });
-  if (code !== 0) {
-    throw new Error(
-      `${program} ${args.join(' ')} ended with ${code}: ${stderr.trim()}\n${options.input ?? ''}`,
-    );
-  }
+function textOf(lines: readonly string[]): string {
+  return `${lines.join('\n')}\n`;
+}
+
+/** Throws where a command has failed. */
+function outputOf(
+  command: readonly string[],
+  { code, stdout, stderr }: Outcome,
+  { input = '' }: CommandOptions,
+): string {
+  if (code !== 0) throw new Error(`${command.join(' ')} ended with ${code}: ${stderr.trim()}\n${input}`);
   return stdout;
 }
 
@@ -339,15 +379,27 @@ async function kill(child: ChildProcess): Promise<void> {
 
 /** A namespace lives on unseen while a process is inside: those are grandchildren of a test, and ended first. */
 async function remove(namespace: string): Promise<void> {
-  const inside = await runCommand('ip', ['netns', 'pids', namespace]).catch(() => undefined);
-  endProcesses(inside?.stdout ?? '');
+  endProcesses(processesIn([namespace]));
   await runCommand('ip', ['netns', 'delete', namespace]).catch(() => undefined);
 }
 
-function endProcesses(pids: string): void {
-  for (const pid of pids.split('\n').map(Number)) {
-    if (pid > 1 && pid !== process.pid) endProcess(pid);
-  }
+function processesIn(namespaces: readonly string[]): readonly number[] {
+  const links = new Set(
+    namespaces.map((name) => `net:[${statSync(`${NAMESPACES}/${name}`, { throwIfNoEntry: false })?.ino}]`),
+  );
+  const isInside = (pid: number): boolean => {
+    try {
+      return links.has(readlinkSync(`/proc/${pid}/ns/net`));
+    } catch {
+      // It ended in between.
+      return false;
+    }
+  };
+  return readdirSync('/proc').map(Number).filter(Boolean).filter(isInside);
+}
+
+function endProcesses(pids: readonly number[]): void {
+  for (const pid of pids) if (pid > 1 && pid !== process.pid) endProcess(pid);
 }
 
 function endProcess(pid: number): void {

@@ -1,5 +1,9 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { resolve } from 'node:path';
+import { SampleNva } from '../../src/demo/nva.js';
+import { ipAddress } from '../../src/model/address.js';
+import { parsePortSet } from '../../src/model/ports.js';
+import { ask } from './admin-api.js';
 import { within } from './deadline.js';
 
 export interface NvaOptions {
@@ -10,8 +14,65 @@ export interface NvaOptions {
   readonly healthPort: number;
 }
 
+/** A sample NVA that a test started. */
+export interface RunningNva {
+  readonly options: NvaOptions;
+  /** Ends it with all its connections. */
+  kill(): Promise<void>;
+  setHealth(state: 'sick' | 'well'): Promise<void>;
+}
+
+/** Starts sample NVAs: in this process, which saves starting others, or in processes of their own. */
+export interface NvaKind<Nva extends RunningNva> {
+  start(options: NvaOptions): Promise<Nva>;
+}
+
+/** `nva-1` at `host(11)` and on, with their health on port 9000. */
+export function startNvas<Nva extends RunningNva>(
+  kind: NvaKind<Nva>,
+  host: (number: number) => string,
+  ports: string,
+  count = 3,
+): Promise<Nva[]> {
+  const numbers = Array.from({ length: count }, (_, index) => index + 1);
+  return Promise.all(
+    numbers.map((n) => kind.start({ name: `nva-${n}`, address: host(10 + n), ports, healthPort: 9000 })),
+  );
+}
+
+/** A sample NVA in this process, for tests that do not freeze or crash it. */
+export class NvaHere implements RunningNva {
+  readonly options: NvaOptions;
+  readonly #nva: SampleNva;
+
+  private constructor(options: NvaOptions, nva: SampleNva) {
+    this.options = options;
+    this.#nva = nva;
+  }
+
+  static async start(options: NvaOptions): Promise<NvaHere> {
+    const { name, address, ports, healthPort } = options;
+    const nva = new SampleNva({
+      name,
+      address: ipAddress(address),
+      ports: parsePortSet(ports) ?? [],
+      healthPort,
+    });
+    await nva.start();
+    return new NvaHere(options, nva);
+  }
+
+  kill(): Promise<void> {
+    return this.#nva.stop();
+  }
+
+  setHealth(state: 'sick' | 'well'): Promise<void> {
+    return setHealth(this.options, state);
+  }
+}
+
 /** A sample NVA in a process of its own, so that a test can freeze or kill it. */
-export class NvaProcess {
+export class NvaProcess implements RunningNva {
   readonly options: NvaOptions;
   #child: ChildProcess;
 
@@ -22,16 +83,6 @@ export class NvaProcess {
 
   static async start(options: NvaOptions): Promise<NvaProcess> {
     return new NvaProcess(options, await launch(options));
-  }
-
-  /** `nva-1` at `host(11)` and on, with their health on port 9000. */
-  static startAll(host: (number: number) => string, ports: string, count = 3): Promise<NvaProcess[]> {
-    const numbers = Array.from({ length: count }, (_, index) => index + 1);
-    return Promise.all(
-      numbers.map((n) =>
-        NvaProcess.start({ name: `nva-${n}`, address: host(10 + n), ports, healthPort: 9000 }),
-      ),
-    );
   }
 
   freeze(): void {
@@ -54,11 +105,14 @@ export class NvaProcess {
     this.#child = await launch(this.options);
   }
 
-  async setHealth(state: 'sick' | 'well'): Promise<void> {
-    const { address, healthPort } = this.options;
-    const response = await fetch(`http://${address}:${healthPort}/${state}`, { method: 'POST' });
-    if (!response.ok) throw new Error(`NVA refused to be ${state}: HTTP ${response.status}`);
+  setHealth(state: 'sick' | 'well'): Promise<void> {
+    return setHealth(this.options, state);
   }
+}
+
+async function setHealth({ address, healthPort }: NvaOptions, state: 'sick' | 'well'): Promise<void> {
+  const { status } = await ask({ host: address, port: healthPort }, `/${state}`, { method: 'POST' });
+  if (status !== 200) throw new Error(`NVA refused to be ${state}: HTTP ${status}`);
 }
 
 async function launch({ name, address, ports, healthPort }: NvaOptions): Promise<ChildProcess> {

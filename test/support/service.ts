@@ -6,7 +6,7 @@ import { HaportsProcess, type CommandResult, type RunOptions } from './haports-p
 import { labConfig, type LabOptions } from './lab-config.js';
 import { loopbackBlock } from './loopback.js';
 import { sumMetric } from './metrics-text.js';
-import { NvaProcess } from './nva-process.js';
+import { NvaHere, NvaProcess, startNvas, type NvaKind, type RunningNva } from './nva-process.js';
 import { TcpClient } from './tcp-client.js';
 import { UdpClient } from './udp-client.js';
 
@@ -34,15 +34,17 @@ export interface OpenFlows {
 }
 
 /** The built process on loopback addresses of its own in front of sample NVAs: see {@link useService}. */
-export class Service {
+export class Service<Nva extends RunningNva = NvaHere> {
   readonly host = loopbackBlock();
-  readonly nvas: NvaProcess[] = [];
+  readonly nvas: Nva[] = [];
   readonly #options: ServiceOptions;
+  readonly #nvaKind: NvaKind<Nva>;
   readonly #clients: (() => void)[] = [];
   #process: HaportsProcess | undefined;
 
-  constructor(options: ServiceOptions) {
+  constructor(options: ServiceOptions, nvaKind: NvaKind<Nva>) {
     this.#options = options;
+    this.#nvaKind = nvaKind;
   }
 
   get process(): HaportsProcess {
@@ -62,9 +64,8 @@ export class Service {
   }
 
   async startNvas(): Promise<void> {
-    this.nvas.push(
-      ...(await NvaProcess.startAll(this.host, this.#options.ports.join('-'), this.#options.nvas)),
-    );
+    const { ports, nvas } = this.#options;
+    this.nvas.push(...(await startNvas(this.#nvaKind, this.host, ports.join('-'), nvas)));
   }
 
   /** Starts the process, whose NVAs are well; the one before is ended. */
@@ -80,7 +81,7 @@ export class Service {
 
   async stop(): Promise<void> {
     this.closeClients();
-    for (const nva of this.nvas) await nva.kill();
+    await Promise.all(this.nvas.map((nva) => nva.kill()));
     await this.#process?.kill();
   }
 
@@ -164,11 +165,24 @@ export class Service {
  * A service for the tests of this file or `describe`: its NVAs, and with `isStarted` its process, start before and end after
  * them. Clients are closed after each test where `keepsClients` does not say otherwise.
  */
-export function useService(
-  options: ServiceOptions,
-  { isStarted = true, keepsClients = false }: { isStarted?: boolean; keepsClients?: boolean } = {},
-): Service {
-  const service = new Service(options);
+export function useService(options: ServiceOptions, use: ServiceUse = {}): Service {
+  return serviceOf(new Service(options, NvaHere), use);
+}
+
+/** As {@link useService}, with NVAs that a test can freeze, kill and restart. */
+export function useServiceOfProcesses(options: ServiceOptions, use: ServiceUse = {}): Service<NvaProcess> {
+  return serviceOf(new Service(options, NvaProcess), use);
+}
+
+interface ServiceUse {
+  readonly isStarted?: boolean;
+  readonly keepsClients?: boolean;
+}
+
+function serviceOf<Nva extends RunningNva>(
+  service: Service<Nva>,
+  { isStarted = true, keepsClients = false }: ServiceUse,
+): Service<Nva> {
   before(async () => {
     await service.startNvas();
     if (isStarted) await service.start();

@@ -270,6 +270,12 @@ async function ask(
   return all;
 }
 
+/** As the end of this process would. */
+function close(): null {
+  for (const one of kept.splice(0)) one.close('finish');
+  return null;
+}
+
 /** Calls back with 0, 1, ... at a rate, whatever comes of it. */
 function atRate(count: number, perSecond: number, call: (index: number) => void): Promise<void> {
   const startMs = performance.now();
@@ -307,6 +313,8 @@ async function run(work: Work): Promise<unknown> {
       return Promise.all(
         kept.map((one) => answerOf(one, work.timeoutMs ?? TIMEOUT_MS, work.tick ? 'tick' : undefined)),
       );
+    case 'close':
+      return close();
     case 'serve':
       return serve(work).then(() => null);
     case 'health':
@@ -319,4 +327,4 @@ async function run(work: Work): Promise<unknown> {
 for await (const line of createInterface({ input: process.stdin })) {
   process.stdout.write(`${JSON.stringify(await run(JSON.parse(line) as Work))}\n`);
 }
-for (const one of kept) one.close('finish');
+close();

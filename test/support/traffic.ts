@@ -71,6 +71,7 @@ export interface DatagramBurst {
 export type Work =
   | ({ readonly kind: 'ask'; readonly flows: readonly Flow[]; readonly keep: boolean } & AskOptions)
   | { readonly kind: 'again'; readonly tick: boolean; readonly timeoutMs?: number }
+  | { readonly kind: 'close' }
   | ({ readonly kind: 'serve' } & ServePlan)
   | ({ readonly kind: 'burst' } & DatagramBurst)
   | { readonly kind: 'health'; readonly address: string; readonly port: number; readonly status: number };
@@ -115,6 +116,11 @@ export class Traffic {
     options: { readonly tick?: boolean; readonly timeoutMs?: number } = {},
   ): Promise<readonly Answer[]> {
     return this.#do({ kind: 'again', tick: false, ...options });
+  }
+
+  /** Closes the flows that are open. */
+  async close(): Promise<void> {
+    await this.#do({ kind: 'close' });
   }
 
   /** Resolves once all listen. */
