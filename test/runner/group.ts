@@ -3,6 +3,9 @@
 import { AsyncResource } from 'node:async_hooks';
 import { beforeEach, describe } from 'node:test';
 
+// The runner's options are for this process: a data worker that a test forks would inherit them.
+process.execArgv = [];
+
 const { setImmediate: soon } = globalThis;
 
 // The runner hears which test has begun before the test can keep this process busy.

@@ -8,6 +8,9 @@ import { type GroupResult, runGroup } from './process.js';
 /** Longer than any test takes on a busy machine; whole campaigns have an hour. */
 const SILENCE_MS = { share: 300_000, whole: 3_600_000 };
 
+/** A tenth less CPU: most of what a test makes dies young. */
+const NODE_OPTIONS = ['--max-semi-space-size=64'];
+
 const startedMs = performance.now();
 const selection = parseSelection(process.argv.slice(2), process.env);
 const tests = readdirSync('build/test', { recursive: true, encoding: 'utf8' }).filter((file) =>
@@ -36,7 +39,10 @@ async function work(): Promise<void> {
       group,
       {
         silenceMs: selection.long ? SILENCE_MS.whole : SILENCE_MS.share,
-        nodeOptions: selection.name === undefined ? [] : [`--test-name-pattern=${selection.name}`],
+        nodeOptions: [
+          ...NODE_OPTIONS,
+          ...(selection.name === undefined ? [] : [`--test-name-pattern=${selection.name}`]),
+        ],
         env,
       },
       stop.signal,

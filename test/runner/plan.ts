@@ -54,9 +54,12 @@ const SLOW = /^(?:integration|kernel|conformance\/kernel|corpus)/;
 /** The folders of `npm run test:quick`. */
 const QUICK = /^(?:unit|property|scenarios)\//;
 
+/** Folders with fewer tests share one process: to load what they need takes longer than to run them. */
+const SMALL_FILES = 7;
+
 /**
  * The processes to start, in order. Tests of `unit/<folder>` share a process, and so do those of any other folder that
- * start none themselves: loading the modules costs three times as much as running the tests.
+ * start none themselves, and all small folders together.
  */
 export function planGroups(files: readonly string[], { parts, quick }: Selection): readonly Group[] {
   const chosen = files
@@ -66,6 +69,14 @@ export function planGroups(files: readonly string[], { parts, quick }: Selection
   for (const file of chosen.toSorted()) {
     const name = groupOf(file);
     groups.set(name, [...(groups.get(name) ?? []), file]);
+  }
+  const small = [...groups].filter(([name, members]) => !SLOW.test(name) && members.length < SMALL_FILES);
+  if (small.length > 1) {
+    for (const [name] of small) groups.delete(name);
+    groups.set(
+      'small folders',
+      small.flatMap(([, members]) => members),
+    );
   }
   return [...groups]
     .map(([name, members]) => ({ name, files: members }))

@@ -7,12 +7,13 @@ import { failureLines, groupLines, totalsOf } from '../../runner/output.js';
 import { parseSelection, planGroups } from '../../runner/plan.js';
 import { runGroup, type GroupResult } from '../../runner/process.js';
 
+const PLANES = [1, 2, 3, 4, 5, 6].map((n) => `unit/planes/nat/rules-${n}.test.js`);
 const FILES = [
-  'architecture.test.js',
+  'architecture/layout.test.js',
   'kernel/nat-rules.test.js',
   'property/config.test.js',
   'unit/flow/table.test.js',
-  'unit/planes/nat/rules.test.js',
+  ...PLANES,
   'unit/planes/udp.test.js',
 ];
 
@@ -22,26 +23,26 @@ function plan(...args: readonly string[]): Record<string, readonly string[]> {
 }
 
 describe('planGroups()', () => {
-  test('gives a folder a process, and a file where tests start processes', () => {
+  test('gives a folder a process, one to all small folders, and one to a file where tests start processes', () => {
     assert.deepEqual(plan(), {
       'kernel/nat-rules': ['kernel/nat-rules.test.js'],
-      'unit/planes': ['unit/planes/nat/rules.test.js', 'unit/planes/udp.test.js'],
-      architecture: ['architecture.test.js'],
-      property: ['property/config.test.js'],
-      'unit/flow': ['unit/flow/table.test.js'],
+      'unit/planes': [...PLANES, 'unit/planes/udp.test.js'],
+      'small folders': ['architecture/layout.test.js', 'property/config.test.js', 'unit/flow/table.test.js'],
     });
   });
 
   test('takes the files whose path contains one of the words, by the name of their source too', () => {
     assert.deepEqual(plan('unit/planes/u', 'property'), {
-      property: ['property/config.test.js'],
-      'unit/planes': ['unit/planes/udp.test.js'],
+      'small folders': ['property/config.test.js', 'unit/planes/udp.test.js'],
     });
     assert.deepEqual(plan('test/unit/flow/table.test.ts'), { 'unit/flow': ['unit/flow/table.test.js'] });
   });
 
   test('runs unit tests, property tests and scenarios in a quick run', () => {
-    assert.deepEqual(Object.keys(plan('--quick')), ['unit/planes', 'property', 'unit/flow']);
+    assert.deepEqual(plan('--quick'), {
+      'unit/planes': [...PLANES, 'unit/planes/udp.test.js'],
+      'small folders': ['property/config.test.js', 'unit/flow/table.test.js'],
+    });
   });
 
   test('refuses options that do not exist', () => {
