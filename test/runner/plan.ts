@@ -18,7 +18,7 @@ export interface Selection {
   readonly long: boolean;
   /** Only tests whose name matches this regular expression. */
   readonly name: string | undefined;
-  /** Test processes at a time: one more than there are processors, since many tests wait for something. */
+  /** Test processes at a time: two more than there are processors, since many tests wait for something. */
   readonly concurrency: number;
   /** Decides which share of each campaign runs. */
   readonly seed: number;
@@ -43,13 +43,17 @@ export function parseSelection(args: readonly string[], env: Readonly<NodeJS.Pro
     quick: options.includes('--quick'),
     long: options.includes('--long'),
     name: options.find((option) => option.startsWith('--name='))?.slice('--name='.length),
-    concurrency: Number(env['TEST_CONCURRENCY'] ?? availableParallelism() + 1),
+    concurrency: Number(env['TEST_CONCURRENCY'] ?? availableParallelism() + 2),
     seed: Number(env['TEST_SEED'] ?? randomInt(1_000_000)),
   };
 }
 
-/** The folders whose tests start processes, and so may take long: a process a file, those first that take longest. */
+/** The folders whose tests start processes, and so may take long: a process a file. */
 const SLOW = /^(?:integration|kernel|conformance\/kernel|corpus)/;
+
+/** Those that take longest come first, so that nothing is left to wait for in the end. */
+const LONGEST =
+  /^(?:small folders|integration\/(?:all-ports-bind|dashboard-page)|kernel\/(?:capture|flows-mirror))/;
 
 /** The folders of `npm run test:quick`. */
 const QUICK = /^(?:unit|property|scenarios)\//;
@@ -59,7 +63,7 @@ const SMALL_FILES = 7;
 
 /**
  * The processes to start, in order. Tests of `unit/<folder>` share a process, and so do those of any other folder that
- * start none themselves, and all small folders together.
+ * start none themselves; all small folders of the quick run share one.
  */
 export function planGroups(files: readonly string[], { parts, quick }: Selection): readonly Group[] {
   const chosen = files
@@ -70,7 +74,9 @@ export function planGroups(files: readonly string[], { parts, quick }: Selection
     const name = groupOf(file);
     groups.set(name, [...(groups.get(name) ?? []), file]);
   }
-  const small = [...groups].filter(([name, members]) => !SLOW.test(name) && members.length < SMALL_FILES);
+  const small = [...groups].filter(
+    ([name, members]) => QUICK.test(`${name}/`) && members.length < SMALL_FILES,
+  );
   if (small.length > 1) {
     for (const [name] of small) groups.delete(name);
     groups.set(
@@ -91,5 +97,6 @@ function groupOf(file: string): string {
 }
 
 function rank({ name }: Group): number {
-  return SLOW.test(name) ? 0 : 1;
+  if (LONGEST.test(name)) return 0;
+  return SLOW.test(name) ? 1 : 2;
 }

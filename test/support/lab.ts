@@ -336,6 +336,9 @@ function addressLines(device: string, addresses: readonly string[]): string[] {
   );
 }
 
+/** A type that nothing sends, since the mask cannot be empty. */
+const NO_ICMPV6_ERROR = 127;
+
 function sysctlsOf({ forwards, sysctls }: HostPlan): Readonly<Record<string, number>> {
   const everywhere = (key: string): Record<string, number> =>
     Object.fromEntries(['all', 'default'].map((scope) => [`net.ipv4.conf.${scope}.${key}`, 0]));
@@ -346,6 +349,10 @@ function sysctlsOf({ forwards, sysctls }: HostPlan): Readonly<Record<string, num
     ...everywhere('rp_filter'),
     // With one arm everything leaves by where it came: no redirects to a shorter way.
     ...(forwards === true ? everywhere('send_redirects') : {}),
+    // ICMP errors are limited by the host they go to, by the namespace and, in older kernels, by the whole machine, where labs
+    // that run side by side would take them from each other. Errors outside these masks are not limited.
+    'net.ipv4.icmp_ratemask': 0,
+    'net.ipv6.icmp.ratemask': NO_ICMPV6_ERROR,
     ...sysctls,
   };
 }

@@ -132,7 +132,6 @@ export function spokes(
     });
   const spoke = (name: Spoke, net: number): HostPlan => ({
     links: { router: masked([...SPOKES[name][4], ...SPOKES[name][6]]) },
-    sysctls: { 'net.ipv4.icmp_ratelimit': 0, 'net.ipv6.icmp.ratelimit': 0 },
     ip: defaultVia({ 4: `10.${net}.0.1`, 6: `fd${net}::1` }),
   });
   return {

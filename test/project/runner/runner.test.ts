@@ -23,12 +23,22 @@ function plan(...args: readonly string[]): Record<string, readonly string[]> {
 }
 
 describe('planGroups()', () => {
-  test('gives a folder a process, one to all small folders, and one to a file where tests start processes', () => {
+  test('gives a folder a process, one to the small folders of the quick run, and one to a file where tests start processes', () => {
     assert.deepEqual(plan(), {
       'kernel/nat-rules': ['kernel/nat-rules.test.js'],
       'unit/planes': [...PLANES, 'unit/planes/udp.test.js'],
-      'small folders': ['architecture/layout.test.js', 'property/config.test.js', 'unit/flow/table.test.js'],
+      'small folders': ['property/config.test.js', 'unit/flow/table.test.js'],
+      architecture: ['architecture/layout.test.js'],
     });
+  });
+
+  test('starts first what takes longest', () => {
+    assert.deepEqual(Object.keys(plan()), [
+      'small folders',
+      'kernel/nat-rules',
+      'unit/planes',
+      'architecture',
+    ]);
   });
 
   test('takes the files whose path contains one of the words, by the name of their source too', () => {
