@@ -52,6 +52,8 @@ async function build() {
     {
       input: {
         main: join(src, 'main.ts'),
+        // Apart from main.js: test/corpus answers thousands of command lines by evaluating that again.
+        commands: join(src, 'cli', 'program.ts'),
         worker: join(src, 'worker.ts'),
         'nva-main': join(src, 'demo', 'nva-main.ts'),
       },

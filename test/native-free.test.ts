@@ -279,7 +279,7 @@ describe('native-free/build.mjs --if-stale', () => {
 
   test('builds when dist/ is missing, then rests until a source changes or a program is gone', () => {
     const project = plantProject('builds', 'works');
-    const built = (): boolean => build(project).lines.includes('built main worker nva-main');
+    const built = (): boolean => build(project).lines.includes('built main commands worker nva-main');
     assert.equal(built(), true, 'nothing was built yet');
     assert.equal(built(), false, 'everything is built');
     touch(join(project, 'src/model/noun.ts'), 5000);
@@ -315,7 +315,7 @@ describe('native-free/build.mjs --if-stale', () => {
     for (const attempt of ['first', 'second']) {
       const outcome = build(project);
       assert.equal(outcome.status, 1, `${attempt} attempt`);
-      assert.ok(outcome.lines.includes('built main worker nva-main'), `${attempt} attempt builds`);
+      assert.ok(outcome.lines.includes('built main commands worker nva-main'), `${attempt} attempt builds`);
       assert.equal(outcome.lines.at(-1), 'haports: Cannot build: it does not parse');
     }
   });

@@ -58,15 +58,16 @@ const TOPOLOGY = {
 } as const;
 
 /**
- * Tells every story, some side by side.
+ * Tells stories, all of them if none are given, some side by side.
  * @param recorded - ends the wait for a state as soon as it is there; without it, a state must be still for a while.
  */
 export async function measureKernel(
   main: string,
   recorded?: ReadonlyMap<string, unknown>,
+  stories: readonly Story[] = STORIES,
 ): Promise<Map<string, Observation>> {
   const told: [string, Observation][] = [];
-  const waiting = [...STORIES];
+  const waiting = [...stories];
   const takeNext = async (): Promise<void> => {
     for (let story = waiting.shift(); story !== undefined; story = waiting.shift()) {
       const lab = new Lab(TOPOLOGY);

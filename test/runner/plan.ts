@@ -18,7 +18,7 @@ export interface Selection {
   readonly long: boolean;
   /** Only tests whose name matches this regular expression. */
   readonly name: string | undefined;
-  /** Test processes at a time: two more than there are processors, since many tests wait for something. */
+  /** Test processes at a time: two more than there are processors, since most tests wait for something. */
   readonly concurrency: number;
   /** Decides which share of each campaign runs. */
   readonly seed: number;
@@ -53,7 +53,7 @@ const SLOW = /^(?:integration|kernel|conformance\/kernel|corpus)/;
 
 /** Those that take longest come first, so that nothing is left to wait for in the end. */
 const LONGEST =
-  /^(?:small folders|integration\/(?:all-ports-bind|dashboard-page)|kernel\/(?:capture|flows-mirror))/;
+  /^(?:small folders|conformance|integration\/(?:all-ports-bind|dashboard-page)|kernel\/(?:capture|flows-mirror))/;
 
 /** The folders of `npm run test:quick`. */
 const QUICK = /^(?:unit|property|scenarios)\//;
