@@ -60,11 +60,11 @@ sub answer {
 while (1) {
     my $ready = '';
     vec($ready, fileno $_, 1) = 1 for $woken, \*STDIN;
-    next if select($ready, undef, undef, undef) < 0;
-    if (vec $ready, fileno $woken, 1) {
-        sysread $woken, my $signals, 4096;
-        while ((my $pid = waitpid -1, POSIX::WNOHANG) > 0) { answer($pid, $?) }
-    }
+    # Perl runs a handler between its own steps: for a signal that comes just before select() waits, that is after it.
+    my $found = select $ready, undef, undef, %running ? 0.1 : undef;
+    while ((my $pid = waitpid -1, POSIX::WNOHANG) > 0) { answer($pid, $?) }
+    next if $found <= 0;
+    sysread $woken, my $signals, 4096 if vec $ready, fileno $woken, 1;
     next if !vec $ready, fileno STDIN, 1;
     sysread STDIN, $requests, 1 << 20, length $requests or last;
     while ($requests =~ /^(\d+) (\d+) (\d+)\n/ && length $requests >= $+[0] + $2 + $3) {
