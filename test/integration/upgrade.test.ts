@@ -243,9 +243,9 @@ describe('upgrading the built process, flows in the control process', () => {
         assert.equal((await lab.command(...args)).code, 0, args.join(' '));
       }
       const first = await lab.upgrade('--deadline', '1s');
-      const began = performance.now();
       assert.equal(await client.ended(), 'reset');
-      assert.ok(performance.now() - began > 200, 'it had some time');
+      const readyMs = Date.parse(String(logEvents(lab.log, 'upgrade-ready').at(-1)?.['time']));
+      assert.ok(Date.now() - readyMs > 500, 'it had some time');
       await assertEnds(lab, old);
 
       const upgrades = logEvents(lab.log, 'upgrade-ready').length;

@@ -36,6 +36,8 @@ export class Stopping {
   /** After that nothing is lost by taking the table away. */
   async run(program: KernelProgram): Promise<StopReport> {
     const { flows, put } = this.#deps;
+    // What has begun just now may not be known yet, and may finish before the kernel takes no more.
+    await flows.freshen();
     const before = await this.#live();
     await put(closedProgram(program)).catch(() => undefined);
     // From now on there are no new ones; the last that began must not be overlooked.
