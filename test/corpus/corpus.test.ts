@@ -15,9 +15,9 @@ import { measurePicks } from './picks.js';
 import { classOf, readFacts, readWording, wordingOf } from './recorded.js';
 
 const MAIN = process.env['HAPORTS_MAIN'] ?? 'dist/main.js';
-const PARTS = 5;
+const PARTS = 8;
 /** Each of a hundred flows, each a request of its own. */
-const PICK_PARTS = 10;
+const PICK_PARTS = 20;
 const OFFLINE = ['check', 'explain', 'plan', 'replay', 'ruleset', 'schema', 'simulate', 'usage', 'words'];
 
 describe('the build answers as recorded', () => {
