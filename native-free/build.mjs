@@ -16,17 +16,31 @@ const next = join(root, 'dist.next');
 /** Below src/ and dist/. */
 const PAGE = join('admin', 'page');
 const main = join(dist, 'main.js');
+/** By their names in dist/. */
+const PROGRAMS = {
+  main: join(src, 'main.ts'),
+  // Apart from main.js: test/corpus answers thousands of command lines by evaluating that again.
+  commands: join(src, 'cli', 'program.ts'),
+  worker: join(src, 'worker.ts'),
+  'nva-main': join(src, 'demo', 'nva-main.ts'),
+};
+const PAGE_FILES = ['index.html', 'style.css'];
 
 function isStale() {
   if (!existsSync(src)) return false;
-  if (!existsSync(main)) return true;
+  const outputs = [
+    ...Object.keys(PROGRAMS).map((name) => `${name}.js`),
+    ...PAGE_FILES.map((name) => join(PAGE, name)),
+  ];
+  if (outputs.some((path) => !existsSync(join(dist, path)))) return true;
   const builtMs = statSync(main).mtimeMs;
   const sources = readdirSync(src, { recursive: true, withFileTypes: true })
     .filter((item) => item.isFile())
     .map((item) => join(item.parentPath, item.name));
-  return [...sources, join(root, 'package-lock.json')].some(
-    (path) => existsSync(path) && statSync(path).mtimeMs > builtMs,
+  const others = ['package-lock.json', 'tsconfig.json', 'native-free/build.mjs'].map((path) =>
+    join(root, path),
   );
+  return [...sources, ...others].some((path) => existsSync(path) && statSync(path).mtimeMs > builtMs);
 }
 
 async function build() {
@@ -46,17 +60,11 @@ async function build() {
     { input: { app: join(src, PAGE, 'app.tsx') }, platform: 'browser' },
     { dir: join(next, PAGE), sourcemap: false },
   );
-  for (const file of ['index.html', 'style.css']) copyFileSync(join(src, PAGE, file), join(next, PAGE, file));
+  for (const file of PAGE_FILES) copyFileSync(join(src, PAGE, file), join(next, PAGE, file));
   copyFileSync(join(root, 'node_modules/uplot/dist/uPlot.min.css'), join(next, PAGE, 'uplot.css'));
   await write(
     {
-      input: {
-        main: join(src, 'main.ts'),
-        // Apart from main.js: test/corpus answers thousands of command lines by evaluating that again.
-        commands: join(src, 'cli', 'program.ts'),
-        worker: join(src, 'worker.ts'),
-        'nva-main': join(src, 'demo', 'nva-main.ts'),
-      },
+      input: PROGRAMS,
       platform: 'node',
       // Where a package has modules as well as CommonJS, its modules: they are merged without a loader.
       resolve: { mainFields: ['module', 'main'] },

@@ -286,8 +286,17 @@ describe('native-free/build.mjs --if-stale', () => {
     assert.equal(built(), true, 'a source is newer');
     touch(join(project, 'src/model/noun.ts'), -5000);
     assert.equal(built(), false, 'everything is built again');
-    rmSync(join(project, 'dist/main.js'));
-    assert.equal(built(), true, 'a program is missing');
+    for (const gone of ['main.js', 'worker.js', 'admin/page/index.html']) {
+      rmSync(join(project, 'dist', gone));
+      assert.equal(built(), true, `${gone} is missing`);
+    }
+    for (const path of ['package-lock.json', 'tsconfig.json', 'native-free/build.mjs']) {
+      if (path.endsWith('.json')) write(project, path, '{}');
+      touch(join(project, path), 5000);
+      assert.equal(built(), true, `${path} is newer`);
+      touch(join(project, path), -5000);
+    }
+    assert.equal(built(), false, 'everything is built in the end');
   });
 
   test('builds the page of the dashboard and copies its HTML, again when that changes', () => {

@@ -51,7 +51,7 @@ const MAY_IMPORT: Layout['mayImport'] = {
   // What people and scrapers look at. Only the composition root imports observe and admin.
   'observe/': [...PURE, 'flows/', 'api/', 'planes/contract.ts'],
   'admin/': [...PURE, 'api/', 'planes/contract.ts'],
-  // Runs in a browser: of api/ the types, and the modules that are served too (client, words).
+  // Runs in a browser: of api/ the types, and the modules that go into the page too (client, words).
   'admin/page/': ['api/'],
   'demo/': PURE,
   'cli/': [...PURE, 'api/', 'config/', 'selection/', 'whatif/', 'status/', 'doctor/', 'demo/'],

@@ -69,7 +69,7 @@ void describe('who may use the admin API of the built process', () => {
 
   test('over HTTP on loopback, pages of other sites see and change nothing', async () => {
     const at = { host: host(1), port: ADMIN_PORT };
-    for (const path of ['/', '/assets/admin/page/app.js', '/v1/status', '/v1/flows']) {
+    for (const path of ['/', '/assets/app.js', '/v1/status', '/v1/flows']) {
       const { status, text } = await ask(at, path, { headers: { host: 'evil.example' } });
       assert.equal(status, 403, path);
       assert.ok(text.includes('LB_FORBIDDEN') && !text.includes('nva-1'), text);

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { pathToFileURL } from 'node:url';
 
+import { builtFile } from '../support/commands.js';
 import type { Group } from './plan.js';
 import { type Message, MESSAGES_FD } from './reporter.js';
 
@@ -28,8 +28,8 @@ export interface GroupResult {
   readonly trouble: string | undefined;
 }
 
-const GROUP_MAIN = resolve('build/test/runner/group.js');
-const REPORTER = pathToFileURL(resolve('build/test/runner/reporter.js')).href;
+const GROUP_MAIN = builtFile('test/runner/group');
+const REPORTER = pathToFileURL(builtFile('test/runner/reporter')).href;
 /** How long output may still arrive after the process has ended: something that it started may hold the pipe. */
 const OUTPUT_GRACE_MS = 1000;
 
