@@ -73,6 +73,33 @@ describe('ListenerManager', () => {
     assert.equal(lab.tcp.mostOpening, 256);
   });
 
+  test('census() counts what is open at each moment of a change, whenever it was asked before', async () => {
+    const lab = new Lab();
+    lab.tcp.overlaps = true;
+    const census = () => lab.manager.census()['hub'];
+    lab.tcp.held = true;
+    const started = lab.start(tcpOn(80));
+    await turn();
+    assert.deepEqual(census(), { open: 0, wanted: 1 });
+    lab.tcp.release();
+    await started;
+    assert.deepEqual(census(), { open: 1, wanted: 1 });
+
+    // The listener at one address is in the way of that at all of them, and is closed first.
+    const anywhere = wanting({
+      frontends: [aFrontend({ address: ipAddress('0.0.0.0') })],
+      rules: [aRule({ protocols: ['tcp'], ports: portSetOf(80) })],
+    });
+    await lab.manager.stage(anywhere);
+    lab.tcp.held = true;
+    const committed = lab.manager.commit(() => undefined);
+    await turn();
+    assert.deepEqual(census(), { open: 0, wanted: 1 });
+    lab.tcp.release();
+    await committed;
+    assert.deepEqual(census(), { open: 1, wanted: 1 });
+  });
+
   test('census() takes frontends by their names, whatever those are', async () => {
     const lab = new Lab();
     const frontends = [aFrontend({ name: 'constructor' })];
