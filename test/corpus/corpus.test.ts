@@ -15,9 +15,9 @@ import { measurePicks } from './picks.js';
 import { classOf, readFacts, readWording, wordingOf } from './recorded.js';
 
 const MAIN = process.env['HAPORTS_MAIN'] ?? 'dist/main.js';
-const PARTS = 8;
+const PARTS = 16;
 /** Each of a hundred flows, each a request of its own. */
-const PICK_PARTS = 20;
+const PICK_PARTS = 40;
 const OFFLINE = ['check', 'explain', 'plan', 'replay', 'ruleset', 'schema', 'simulate', 'usage', 'words'];
 
 /** Of these classes a share may be empty. */

@@ -48,11 +48,10 @@ const CASES: readonly Case[] = [
     ...{ workers: 0, families: FAMILIES, campaigns: [] },
     rule: campaign({ share: { listenPorts: FEW_PORTS.join() }, whole: {} }),
   },
-  {
-    workers: 1,
-    families: campaign<readonly Family[]>({ share: [4], whole: FAMILIES }),
-    campaigns: [{ family: 4, ports: PORTS }],
-  },
+  ...campaign<readonly Case[]>({
+    share: [],
+    whole: [{ workers: 1, families: FAMILIES, campaigns: [{ family: 4, ports: PORTS }] }],
+  }),
   {
     ...{ workers: 2, families: FAMILIES },
     campaigns: [
@@ -115,7 +114,7 @@ describe('capture of all ports', { skip: whyNoNamespaces() }, () => {
         });
       }
 
-      if (workers === 1) {
+      if (workers === 2) {
         test('each TCP port has an element of its own, and all UDP ports are in the set', async () => {
           const tcp = await lb.must('nft list map inet haports tcp4-hub4');
           const elements = Array.from(tcp.matchAll(/(\d+) : \d+\.\d+\.(\d+)\.(\d+)/g), (found) =>

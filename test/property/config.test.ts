@@ -110,7 +110,7 @@ describe('config, any input', () => {
         const text = JSON.stringify(raw, null, 1);
         assertSane(text, parseConfiguration(text));
       }),
-      { numRuns: campaign({ share: 250, whole: 2000 }) },
+      { numRuns: campaign({ share: 120, whole: 2000 }) },
     );
   });
 
@@ -227,7 +227,7 @@ describe('config, any input', () => {
           assert.ok(result.configuration.kernel !== undefined);
         }
       }),
-      { numRuns: campaign({ share: 400, whole: 2000 }) },
+      { numRuns: campaign({ share: 200, whole: 2000 }) },
     );
     assert.ok(usable > 0, 'none could be used');
     for (const code of [

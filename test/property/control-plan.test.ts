@@ -18,7 +18,7 @@ import { campaign } from '../support/campaign.js';
 const hash = await createHasher();
 const picker = new Picker(hash);
 /** Building tables and hashing populations takes time; each case is a whole configuration. */
-const RUNS = { numRuns: campaign({ share: 20, whole: 200 }) };
+const RUNS = { numRuns: campaign({ share: 12, whole: 200 }) };
 
 const members = fc.array(
   fc.record({

@@ -108,6 +108,6 @@ test('planChange() foretells what the userspace plane does to its flows', async 
         assert.deepEqual(report.flows, done);
       },
     ),
-    { numRuns: campaign({ share: 80, whole: 500 }) },
+    { numRuns: campaign({ share: 50, whole: 500 }) },
   );
 });

@@ -11,8 +11,8 @@ import { onWire, receive, TestServer, type Reception, type WireLab } from './tcp
 /* TCP through real sockets, where it matters what the kernel, libuv and node:net make of it. */
 
 const BACKEND = '127.0.0.2';
-const RESPONSES = campaign({ share: 200, whole: 500 });
-const CONNECTIONS = campaign({ share: 500, whole: 2000 });
+const RESPONSES = campaign({ share: 80, whole: 500 });
+const CONNECTIONS = campaign({ share: 200, whole: 2000 });
 
 /** Asserts that nothing is left, soon. */
 async function assertEmpty({ lab, server }: WireLab): Promise<void> {

@@ -7,11 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { forkSharingWorker, forkWorker } from '../../../../src/planes/workers/process.js';
-import type { PeerProcess } from '../../../../src/runtime/peer.js';
-import { builtFile } from '../../../support/commands.js';
-import { within } from '../../../support/deadline.js';
-import { loopbackBlock } from '../../../support/loopback.js';
+import { forkSharingWorker, forkWorker } from '../../src/planes/workers/process.js';
+import type { PeerProcess } from '../../src/runtime/peer.js';
+import { builtFile } from '../support/commands.js';
+import { within } from '../support/deadline.js';
+import { loopbackBlock } from '../support/loopback.js';
 
 /** The compiled launcher, for the child's end of the channel. */
 const LAUNCHER = pathToFileURL(builtFile('src/planes/workers/process')).href;
