@@ -16,7 +16,7 @@ import { makeFlows, type Answer, type Flow, type FlowPlan, type Traffic } from '
 
 /** After which silent UDP flows end: no sooner than all have been listed. */
 const SOON = '6s';
-const BURST = campaign({ share: 4000, whole: 10_000 });
+const BURST = campaign({ share: 3000, whole: 10_000 });
 
 for (const mode of HUB_MODES) {
   describe(`ConntrackFlows of a kernel, ${mode}`, { skip: whyNoNamespaces() }, () => {

@@ -13,7 +13,7 @@ import { useLab, whyNoNamespaces } from '../support/lab.js';
 import { NO_FLOWS } from '../support/no-flows.js';
 
 /** With two changes of the configuration, or four. */
-const APPLIES = campaign({ share: 100, whole: 200 });
+const APPLIES = campaign({ share: 60, whole: 200 });
 const TABLE_SIZE = 251;
 const BACKENDS = [1, 2, 3, 4, 5];
 
