@@ -1,4 +1,5 @@
 import { Balancer } from '../control/balancer.js';
+import { Hindrances } from '../health/hindrances.js';
 import { createProbeRunner } from '../health/probes.js';
 import { ProbeScheduler } from '../health/scheduler.js';
 import { ProbeHealth } from '../health/tracker.js';
@@ -96,7 +97,8 @@ export async function startBalancer(
     onWarning: (warning) => onEvent({ type: 'kernel-machine', warning }),
   });
   const runner = createProbeRunner({ clock });
-  const health = new ProbeHealth(new ProbeScheduler({ clock, runner, random: Math.random }));
+  const scheduler = new ProbeScheduler({ clock, runner, random: Math.random });
+  const health = new ProbeHealth(scheduler, new Hindrances({ clock, onEvent }));
   const flowLog = createFlowLog(configuration, onEvent);
   const balancer = new Balancer(
     {

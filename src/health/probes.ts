@@ -3,7 +3,7 @@ import { connect, isIP, type Socket } from 'node:net';
 import { addAbortSignal, type Duplex } from 'node:stream';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { ConnectTarget, IpAddress } from '../model/address.js';
-import type { HttpProbe, Probe, ProbeResult } from '../model/configuration.js';
+import type { HttpProbe, LocalCause, Probe, ProbeResult } from '../model/configuration.js';
 import { formatDuration } from '../model/duration.js';
 import { errorCode, errorMessage } from '../model/errors.js';
 import type { Clock } from '../runtime/clock.js';
@@ -12,22 +12,34 @@ import { fromAnyAddress } from '../runtime/machine.js';
 /** A result whose duration is not known yet. */
 type Verdict = Omit<ProbeResult, 'durationMs'>;
 
-/** Out of descriptors or memory: the probe never left this process. */
-const STARVED = new Set(['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']);
-
-/** Errors whose cause is on this machine, with what to look for. */
-const LOCAL_PROBLEMS: Readonly<Record<string, string>> = {
-  EMFILE: 'this process is out of file descriptors',
-  ENFILE: 'this machine is out of file descriptors',
-  ENOBUFS: 'no socket memory',
-  ENOMEM: 'no memory',
+/**
+ * Errors that say what this machine lacks or forbids, and nothing about the backend. A bind that fails with EADDRNOTAVAIL
+ * is another matter than a connect that does: see causeOf.
+ */
+const LOCAL_CAUSES: Readonly<Record<string, readonly [LocalCause, evidence: string]>> = {
+  EMFILE: ['descriptors', 'this process is out of file descriptors'],
+  ENFILE: ['descriptors', 'this machine is out of file descriptors'],
+  ENOBUFS: ['memory', 'no socket memory'],
+  ENOMEM: ['memory', 'no memory'],
   // With every local port bound, a connect without an address of its own finds no port.
-  EADDRNOTAVAIL: 'no free local port, or the source address is not of this machine; set sourceAddress',
-  EADDRINUSE: 'no free local port at the source address',
+  EADDRNOTAVAIL: ['ports', 'no free local port; set sourceAddress'],
+  EADDRINUSE: ['ports', 'no free local port at the source address'],
+  EACCES: ['forbidden', 'forbidden by this machine'],
+  EPERM: ['forbidden', 'forbidden by this machine'],
+};
+
+const FOREIGN_SOURCE: readonly [LocalCause, evidence: string] = [
+  'source-address',
+  'not an address of this machine; set another sourceAddress',
+];
+
+/**
+ * Errors of this machine on the way to the backend. They count: flows take the same way, so they do not reach the backend
+ * either, and another one may be reached by another interface.
+ */
+const NO_WAY: Readonly<Record<string, string>> = {
   ENETUNREACH: 'no route to the backend',
   ENETDOWN: 'the network interface is down',
-  EACCES: 'forbidden by this machine',
-  EPERM: 'forbidden by this machine',
   EINVAL: 'source address and backend do not fit together',
   EAFNOSUPPORT: 'this machine lacks the address family',
 };
@@ -53,14 +65,25 @@ function badAnswer(evidence: string): Verdict {
 export function failed(error: unknown, probe: Probe): Verdict {
   const code = errorCode(error);
   if (code === undefined) return { verdict: 'failure', answer: 'silence', evidence: errorMessage(error) };
-  const localProblem = LOCAL_PROBLEMS[code];
+  const [inconclusive, localProblem] = causeOf(code, error) ?? [undefined, NO_WAY[code]];
   if (localProblem !== undefined) {
     const evidence = `${code} (local problem: ${localProblem})`;
     const verdict: Verdict = { verdict: 'failure', answer: 'silence', evidence };
-    return STARVED.has(code) ? { ...verdict, inconclusive: true } : verdict;
+    return inconclusive === undefined ? verdict : { ...verdict, inconclusive };
   }
   const answer = code === 'ECONNREFUSED' && probe.protocol === 'tcp' ? 'explicit' : 'silence';
   return { verdict: 'failure', answer, evidence: code };
+}
+
+/** What keeps the probe on this machine, if that is what the error says. */
+function causeOf(code: string, error: unknown): readonly [LocalCause, evidence: string] | undefined {
+  return code === 'EADDRNOTAVAIL' && isFrom('bind', error) ? FOREIGN_SOURCE : LOCAL_CAUSES[code];
+}
+
+/** Whether a system call failed with it: this one, or any. */
+function isFrom(syscall: 'bind' | 'any', error: unknown): boolean {
+  if (!(error instanceof Error) || !('syscall' in error)) return false;
+  return syscall === 'any' || error.syscall === syscall;
 }
 
 /** Asks one backend once. */
@@ -236,12 +259,16 @@ async function openTls(
     return stream;
   } catch (error) {
     stream.destroy();
-    const code = errorCode(error);
-    // Refused or cut off in mid-handshake: no answer. All other errors are about the answer.
-    if (code === undefined && errorMessage(error) === 'closed without an answer') return failed(error, probe);
-    if (code === 'ECONNRESET' || code === 'EPIPE') return failed(error, probe);
-    return badAnswer(`TLS ${code ?? errorMessage(error)}`);
+    return handshakeFailed(error, probe);
   }
+}
+
+/** The verdict of a TLS handshake that ended in an error: of no answer if it was cut off or the system failed. */
+export function handshakeFailed(error: unknown, probe: HttpProbe): Verdict {
+  const code = errorCode(error);
+  if (code === undefined && errorMessage(error) === 'closed without an answer') return failed(error, probe);
+  if (code === 'ECONNRESET' || code === 'EPIPE' || isFrom('any', error)) return failed(error, probe);
+  return badAnswer(`TLS ${code ?? errorMessage(error)}`);
 }
 
 /** The server name to send (RFC 6066, section 3: never an address): the probe's, or its host where that is a name. */

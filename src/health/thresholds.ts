@@ -28,11 +28,11 @@ export function initialHealth(): BackendHealth {
  * Takes one probe result into account. Pure. Only consecutive results count: a result that agrees with the state
  * ends the run of those that do not. Azure's rules (custom-probe-overview, "Probe threshold"): TCP needs the
  * threshold both ways; HTTP with `explicitAnswerFlips` follows an explicit answer at once and counts only missing
- * ones; the first success of an unknown target brings it up. A result marked `inconclusive` changes nothing but
+ * ones; the first success of an unknown target brings it up. A result that is `inconclusive` changes nothing but
  * `last`.
  */
 export function observe(health: BackendHealth, probe: Probe, result: ProbeResult, at: Instant): Observation {
-  if (result.inconclusive === true) return { health: { ...health, last: result } };
+  if (result.inconclusive !== undefined) return { health: { ...health, last: result } };
   const success = result.verdict === 'success';
   const consecutiveSuccesses = success ? health.consecutiveSuccesses + 1 : 0;
   const consecutiveFailures = success ? 0 : health.consecutiveFailures + 1;

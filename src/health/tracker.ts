@@ -1,5 +1,6 @@
-import type { Backend, Configuration, HealthTransition, Probe } from '../model/configuration.js';
+import type { Backend, Configuration, HealthTransition, LocalCause, Probe } from '../model/configuration.js';
 import type { BackendHealth } from '../model/forwarding.js';
+import type { Hindrances } from './hindrances.js';
 import { probeKey, type ProbeScheduler } from './scheduler.js';
 import { initialHealth } from './thresholds.js';
 
@@ -29,20 +30,32 @@ export interface ProbedMember {
 /** Since the start: changes of state by what it changed to, and results by verdict. */
 export type ProbeTally = Record<'up' | 'down' | 'success' | 'failure', number>;
 
+/** Since the start: probes that could not leave this machine, by cause. */
+export type InconclusiveTally = Partial<Record<LocalCause, number>>;
+
 const UNKNOWN = initialHealth();
 
 /** Health from active probes: translates between pools and backends here, and probe targets in the scheduler. */
 export class ProbeHealth {
   readonly #scheduler: ProbeScheduler;
+  readonly #hindrances: Hindrances | undefined;
   readonly #tallies = new Map<string, ProbeTally>();
+  readonly #inconclusive = new Map<string, InconclusiveTally>();
   #members: readonly ProbedMember[] = [];
   #keyOf = new Map<string, string>();
   #waiting = new Set<string>();
   #allHeard: () => void = () => undefined;
   #firstVerdicts: Promise<void> = Promise.resolve();
 
-  constructor(scheduler: ProbeScheduler) {
+  /** `hindrances` hear of every result, and of what is probed no more. */
+  constructor(scheduler: ProbeScheduler, hindrances?: Hindrances) {
     this.#scheduler = scheduler;
+    this.#hindrances = hindrances;
+    scheduler.onHealth((key, { last }) => {
+      if (last === undefined) return;
+      if (last.inconclusive !== undefined) this.#countInconclusive(key, last.inconclusive);
+      hindrances?.observe(key, last);
+    });
   }
 
   /** Probes what these configurations name, and nothing else. Probes that are running already are not disturbed. */
@@ -52,6 +65,7 @@ export class ProbeHealth {
       this.#members.map(({ backend, probe, key }) => [memberKey(backend, probe.name), key]),
     );
     this.#scheduler.update(this.#members.map(({ backend, probe }) => ({ address: backend.address, probe })));
+    this.#hindrances?.keep(new Set(this.#members.map(({ key }) => key)));
     const silent = this.#members.filter(({ key }) => this.#scheduler.health(key)?.last === undefined);
     this.#allHeard();
     this.#waiting = new Set(silent.map(({ key }) => key));
@@ -73,8 +87,8 @@ export class ProbeHealth {
   onChange(listener: (change: HealthChange) => void): void {
     const weights = new Map<string, number | undefined>();
     this.#scheduler.onHealth((key, health, transition) => {
-      // A probe that never left this process is no verdict.
-      if (health.last?.inconclusive === true) return;
+      // A probe that never left this machine is no verdict.
+      if (health.last?.inconclusive !== undefined) return;
       this.#heard(key);
       const sameWeight = weights.get(key) === health.weight;
       weights.set(key, health.weight);
@@ -98,6 +112,7 @@ export class ProbeHealth {
   }
 
   stop(): void {
+    this.#hindrances?.stop();
     void this.#scheduler.stop();
   }
 
@@ -114,6 +129,16 @@ export class ProbeHealth {
       this.#tallies.set(key, tally);
     }
     return tally;
+  }
+
+  /** Probes of a target that could not leave this machine, since the start. */
+  inconclusiveOf(key: string): InconclusiveTally {
+    return this.#inconclusive.get(key) ?? {};
+  }
+
+  #countInconclusive(key: string, cause: LocalCause): void {
+    const tally = this.inconclusiveOf(key);
+    this.#inconclusive.set(key, { ...tally, [cause]: (tally[cause] ?? 0) + 1 });
   }
 
   #tally(key: string, { last }: BackendHealth, transition: HealthTransition | undefined): void {

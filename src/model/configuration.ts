@@ -309,9 +309,15 @@ export interface ProbeResult {
   readonly durationMs: number;
   /** From `weightFromProbeHeader`, if the header was there and valid. */
   readonly weight?: number | undefined;
-  /** The probe never left this process (no descriptors, no memory): says nothing about the backend and is not counted. */
-  readonly inconclusive?: true;
+  /** The probe never left this machine, and why: says nothing about the backend and is not counted. */
+  readonly inconclusive?: LocalCause;
 }
+
+/**
+ * Why a probe could not leave this machine. Label values of a metric. `ports`: no local port is free. `source-address`:
+ * the probe's source address is not of this machine. `forbidden`: by a firewall or another policy of this machine.
+ */
+export type LocalCause = 'descriptors' | 'memory' | 'ports' | 'source-address' | 'forbidden';
 
 /** A change of state, kept in the probe history. */
 export interface HealthTransition {

@@ -1,5 +1,5 @@
 import type { Protocol } from './address.js';
-import type { AdminState, Configuration, HealthTransition } from './configuration.js';
+import type { AdminState, Configuration, HealthTransition, LocalCause } from './configuration.js';
 import { formatDuration } from './duration.js';
 import { errorCode, errorMessage } from './errors.js';
 import type { FlowEndReason, FlowRecord } from './flow.js';
@@ -365,6 +365,23 @@ const CONTROL_EVENTS = {
     }),
     text: ({ pool, backendName, probe, transition: { to, evidence } }) =>
       `Probe "${probe}" finds backend "${backendName}" in pool "${pool}" ${to}: ${evidence}`,
+  }),
+
+  /**
+   * Probes cannot leave this machine, for a cause of its own, so that backends keep the state they have; or they can
+   * again. Once for each cause. `evidence`: of the first one. `probes`: how many could not.
+   */
+  'probes-hindered': event<
+    | { phase: 'started'; cause: LocalCause; evidence: string }
+    | { phase: 'ended'; cause: LocalCause; probes: number }
+  >({
+    level: ({ phase }) => (phase === 'started' ? 'error' : 'info'),
+    name: ({ phase }) => `probes-hindered-${phase}`,
+    fields: (told) => ({ ...told, type: undefined, phase: undefined }),
+    text: (told) =>
+      told.phase === 'started'
+        ? `Probes cannot leave this machine: ${told.evidence}. Backends keep the state they have`
+        : `Probes can leave this machine again (${told.cause}); ${plural(told.probes, 'probe')} could not`,
   }),
 
   'admin-changed': event<Member & { from: AdminState; to: AdminState }>({

@@ -1,5 +1,5 @@
 import { estimateSources, mergeSketches } from '../flows/traffic.js';
-import type { HealthState } from '../model/configuration.js';
+import type { HealthState, LocalCause } from '../model/configuration.js';
 import { DROP_REASONS, type HealthEvent, type KernelReport } from '../model/events.js';
 import type { ForwardingState } from '../model/forwarding.js';
 import type { LatencyHistogram, PlaneCounters } from '../planes/contract.js';
@@ -15,6 +15,8 @@ export interface ProbeStatus {
   readonly transitions: Readonly<Record<'up' | 'down', number>>;
   /** Probes done since the start, by verdict; absent: not counted. */
   readonly results?: Readonly<Record<'success' | 'failure', number>> | undefined;
+  /** Probes that could not leave this machine, by cause; they are not among the results. */
+  readonly inconclusive?: Readonly<Partial<Record<LocalCause, number>>> | undefined;
   /** How long the last probe took; absent: none has ended yet. */
   readonly lastDurationMs?: number | undefined;
 }
@@ -211,6 +213,17 @@ const HEALTH = [
   family([...PROBE, 'verdict'], (s: MetricsSnapshot) => byWord(probes(s), ({ results = {} }) => results), {
     haports_probe_results_total: ['Probes done, by verdict', given, '`verdict`: `success`, `failure`'],
   }),
+  family(
+    [...PROBE, 'cause'],
+    (s: MetricsSnapshot) => byWord(probes(s), ({ inconclusive = {} }) => inconclusive),
+    {
+      haports_probe_inconclusive_total: [
+        'Probes that could not leave this machine and say nothing about the backend, by cause',
+        given,
+        '`cause`: `descriptors`, `memory`, `ports`, `source-address`, `forbidden`; absent before the first',
+      ],
+    },
+  ),
   family(PROBE, members, {
     haports_backend_eligible: [
       'Whether the backend may get new flows, probe and admin state taken together',

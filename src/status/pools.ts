@@ -161,7 +161,7 @@ function probeView(probe: string, health: BackendHealth | undefined, monotonicMs
     transitions,
     heldForMs: heldForMs > 0 ? heldForMs : undefined,
     last: last && {
-      verdict: last.inconclusive === true ? 'inconclusive' : last.verdict,
+      verdict: last.inconclusive === undefined ? last.verdict : 'inconclusive',
       evidence: last.evidence,
       durationMs: last.durationMs,
     },
@@ -180,6 +180,7 @@ export function probeStatuses(probeHealth: ProbeHealth) {
       health: health?.state ?? 'unknown',
       transitions: { up, down },
       results: { success, failure },
+      inconclusive: probeHealth.inconclusiveOf(key),
       lastDurationMs: health?.last?.durationMs,
     };
   });

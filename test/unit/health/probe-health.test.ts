@@ -213,17 +213,18 @@ describe('ProbeHealth', () => {
     assert.deepEqual(lab.health.tallyOf(member!.key), { up: 2, down: 1, success: 3, failure: 2 });
   });
 
-  test('a probe that never left this process is neither counted nor a first verdict', async () => {
+  test('a probe that never left this machine is neither counted nor a first verdict', async () => {
     const lab = started(oneBackend);
     const verdicts = lab.health.firstVerdicts();
-    await lab.first({ ...SICK, inconclusive: true });
+    await lab.first({ ...SICK, inconclusive: 'ports' });
     assert.equal(await settled(verdicts), false);
     await lab.round(UP);
     assert.equal(await settled(verdicts), true);
-    await lab.round({ ...SICK, inconclusive: true });
+    await lab.round({ ...SICK, inconclusive: 'ports' });
     const [member] = lab.health.statuses();
     assert.deepEqual(lab.health.tallyOf(member!.key), { up: 1, down: 0, success: 1, failure: 0 });
-    assert.equal(member!.health?.last?.inconclusive, true);
+    assert.equal(member!.health?.last?.inconclusive, 'ports');
+    assert.deepEqual(lab.health.inconclusiveOf(member!.key), { ports: 2 });
   });
 });
 
@@ -232,7 +233,7 @@ describe('probeStatuses()', () => {
     const lab = started(twoPools);
     const none = {
       ...{ transitions: { up: 0, down: 0 }, results: { success: 0, failure: 0 } },
-      lastDurationMs: undefined,
+      ...{ inconclusive: {}, lastDurationMs: undefined },
     };
     assert.deepEqual(probeStatuses(lab.health), [
       { pool: 'nvas', backendId: 'nvas/10.0.0.1', probe: 'alive', health: 'unknown', ...none },
@@ -245,6 +246,7 @@ describe('probeStatuses()', () => {
       health: 'down',
       transitions: { up: 1, down: 1 },
       results: { success: 1, failure: 1 },
+      inconclusive: {},
       lastDurationMs: 12,
     };
     assert.deepEqual(probeStatuses(lab.health), [

@@ -6,6 +6,7 @@ import {
   BodySearch,
   createProbeRunner,
   failed,
+  handshakeFailed,
   isSelfConnected,
   noAnswer,
 } from '../../../src/health/probes.js';
@@ -65,9 +66,21 @@ describe('TCP probe', () => {
 
   test('names a local problem as one', async (t) => {
     const server = await listen(t, silent);
-    // TEST-NET-1 (RFC 5737): not of this machine.
-    const probe = tcpProbe({ port: server.port, sourceAddress: ipAddress('192.0.2.1') });
-    assert.match(await outcome(probe), /^failure silence EADDRNOTAVAIL \(local problem: .*sourceAddress\)$/);
+    // TEST-NET-1 (RFC 5737) and its like (RFC 3849): not of this machine.
+    const foreign = { '127.0.0.1': '192.0.2.1', '::1': '2001:db8::1' };
+    for (const [address, source] of Object.entries(foreign)) {
+      const fields = { port: server.port, sourceAddress: ipAddress(source) };
+      for (const probe of [
+        tcpProbe(fields),
+        httpProbe(fields),
+        httpProbe({ ...fields, protocol: 'https' }),
+      ]) {
+        const { answer, evidence, inconclusive } = await ask(probe, address);
+        assert.equal(answer, 'silence');
+        assert.match(evidence, /^EADDRNOTAVAIL \(local problem: .*sourceAddress\)$/);
+        assert.equal(inconclusive, 'source-address');
+      }
+    }
   });
 
   test('ends with silence when it is aborted before it starts', async (t) => {
@@ -288,20 +301,35 @@ describe('HTTP probe', () => {
 describe('evidence', () => {
   const systemError = (code: string) => Object.assign(new Error(`connect ${code}`), { code });
 
-  test('a probe that never left this process is inconclusive', () => {
-    for (const code of ['EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM']) {
-      const { inconclusive, evidence } = failed(systemError(code), tcpProbe());
-      assert.equal(inconclusive, true);
-      assert.match(evidence, new RegExp(`^${code} \\(local problem: `));
+  test('a probe that never left this machine is inconclusive', () => {
+    const causes = {
+      ...{ EMFILE: 'descriptors', ENFILE: 'descriptors', ENOBUFS: 'memory', ENOMEM: 'memory' },
+      ...{ EADDRNOTAVAIL: 'ports', EADDRINUSE: 'ports', EACCES: 'forbidden', EPERM: 'forbidden' },
+    };
+    for (const probe of [tcpProbe(), httpProbe(), httpProbe({ protocol: 'https' })]) {
+      for (const [code, cause] of Object.entries(causes)) {
+        const { inconclusive, evidence } = failed(systemError(code), probe);
+        assert.equal(inconclusive, cause);
+        assert.match(evidence, new RegExp(`^${code} \\(local problem: `));
+      }
     }
   });
 
-  test('other local problems count, and are named', () => {
-    for (const code of ['EADDRNOTAVAIL', 'ENETUNREACH', 'EACCES']) {
+  test('a way to the backend that is not there counts, since flows take it too', () => {
+    for (const code of ['ENETUNREACH', 'ENETDOWN', 'EINVAL', 'EAFNOSUPPORT']) {
       const verdict = failed(systemError(code), httpProbe());
       assert.equal('inconclusive' in verdict, false);
       assert.match(verdict.evidence, /local problem/);
     }
+  });
+
+  test('a system call that fails during a TLS handshake is no answer', () => {
+    const probe = httpProbe({ protocol: 'https' });
+    const during = (code: string) => Object.assign(systemError(code), { syscall: 'write' });
+    assert.equal(handshakeFailed(during('ETIMEDOUT'), probe).answer, 'silence');
+    assert.equal(handshakeFailed(during('EHOSTUNREACH'), probe).answer, 'silence');
+    assert.equal(handshakeFailed(during('ENOBUFS'), probe).inconclusive, 'memory');
+    assert.equal(handshakeFailed(systemError('CERT_HAS_EXPIRED'), probe).answer, 'explicit');
   });
 
   test('a refusal is an answer to a TCP probe only', () => {

@@ -13,7 +13,13 @@ const RESULTS: Readonly<Record<string, ProbeResult>> = {
   S: { verdict: 'success', answer: 'explicit', evidence: 'HTTP 200', durationMs: 1 },
   F: { verdict: 'failure', answer: 'explicit', evidence: 'HTTP 503', durationMs: 1 },
   '.': { verdict: 'failure', answer: 'silence', evidence: 'no answer in 5s', durationMs: 5000 },
-  I: { verdict: 'failure', answer: 'silence', evidence: 'EMFILE', durationMs: 0, inconclusive: true },
+  I: {
+    verdict: 'failure',
+    answer: 'silence',
+    evidence: 'EMFILE',
+    durationMs: 0,
+    inconclusive: 'descriptors',
+  },
 };
 
 /** Feeds one result a second; gives the state after each as u, U(p) or D(own), and the last health. */

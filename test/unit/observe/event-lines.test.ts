@@ -90,6 +90,10 @@ const EVENTS_TOLD: { readonly [T in Exclude<EventType, FlowEvent['type']>]: read
     { ...member, probe: 'alive', transition: { atMs: 1, from: 'up', to: 'down', evidence: 'HTTP 503' } },
     { ...member, probe: 'alive', transition: { atMs: 2, from: 'down', to: 'up', evidence: 'HTTP 200' } },
   ],
+  'probes-hindered': [
+    { phase: 'started', cause: 'ports', evidence: 'EADDRNOTAVAIL (local problem: no free local port)' },
+    { phase: 'ended', cause: 'ports', probes: 12 },
+  ],
   'admin-changed': [{ ...member, from: 'none', to: 'down' }],
   'weight-changed': [{ ...member, from: 'configured', to: 5 }],
   // Whole flows have no place in a line.

@@ -61,7 +61,7 @@ const FACTS: MetricsFacts = {
   probes: [
     {
       ...{ pool: 'nvas', backendId: NVA1, probe: 'alive', health: 'up', transitions: { up: 2, down: 1 } },
-      ...{ results: { success: 90, failure: 4 }, lastDurationMs: 15 },
+      ...{ results: { success: 90, failure: 4 }, inconclusive: { ports: 3 }, lastDurationMs: 15 },
     },
     {
       ...{ pool: 'nvas', backendId: 'nvas/127.0.0.12', probe: 'alive', health: 'down' },
