@@ -6,7 +6,8 @@ const INTRODUCTION = `# Metrics
 
 \`GET /metrics\` on \`metrics.listen\` gives the Prometheus text format 0.0.4. \`GET /healthz\` is 200 while the control
 loop and every data worker answer within 2 s. \`GET /readyz\` is 200 once a forwarding state has been applied, at least one
-listener is open, the process is not stopping and, with capture, its table is in the kernel. Both answer 503 with the
+listener is open, the process is not stopping and, with capture, its table is in the kernel; its \`status\` is \`degraded\`
+instead of \`ok\` while flows are refused for want of table entries, descriptors or ports. Both answer 503 with the
 reasons otherwise (RFC 9457 JSON).
 
 Rules that hold for every metric:

@@ -21,6 +21,8 @@ export interface Readiness {
   readonly stopping: boolean;
   /** Why nothing reaches the listeners; absent: they are reached. */
   readonly unsteered?: string;
+  /** Budgets that are exceeded now, by the reason that drops have. @default none */
+  readonly overloads?: readonly string[];
 }
 
 /** What the server shows; it owns none of it. */
@@ -94,9 +96,15 @@ function createAnswer(
       '/readyz',
       async () => {
         let reasons: readonly string[] = [];
-        const answer = async (): Promise<void> => void (reasons = unreadiness(await readiness()));
+        let overloads: readonly string[] = [];
+        const answer = async (): Promise<void> => {
+          const known = await readiness();
+          reasons = unreadiness(known);
+          overloads = known.overloads ?? [];
+        };
         // Not to know is not to be ready.
-        return verdict('Not ready', [await failure({ name: 'data plane', answer }), ...reasons]);
+        const problems = [await failure({ name: 'data plane', answer }), ...reasons];
+        return verdict('Not ready', problems, overloads.map(overloadText));
       },
     ],
   ]);
@@ -111,9 +119,19 @@ function createAnswer(
   };
 }
 
-function verdict(title: string, answers: readonly (string | undefined)[]): Response {
+function verdict(
+  title: string,
+  answers: readonly (string | undefined)[],
+  degraded: readonly string[] = [],
+): Response {
   const reasons = answers.filter((reason) => reason !== undefined);
-  return reasons.length > 0 ? problem(503, title, { reasons }) : Response.json({ status: 'ok' });
+  if (reasons.length > 0) return problem(503, title, { reasons });
+  return Response.json(degraded.length > 0 ? { status: 'degraded', reasons: degraded } : { status: 'ok' });
+}
+
+/** It still is ready: to send its clients elsewhere would bring the same load on the others, and end what it serves. */
+function overloadText(reason: string): string {
+  return `Some new flows are refused: ${reason}`;
 }
 
 function unreadiness({ applied, openListeners, stopping, unsteered }: Readiness): readonly string[] {

@@ -4,11 +4,13 @@ import { errorMessage } from '../model/errors.js';
 import { neededSysctls, ownInterfaces, sysctlText, wrongSysctls } from '../planes/kernel/machine.js';
 import { setupOf } from '../planes/kernel/plane.js';
 import { compileProgram } from '../planes/kernel/program.js';
+import { flowShortageAdvice } from '../planes/userspace/descriptors.js';
+import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { checkTransaction } from '../planes/netfilter/nft.js';
 import { replaceTableText } from '../planes/netfilter/setup.js';
 import { systemTools } from '../planes/netfilter/tools.js';
 import { systemFiles } from '../runtime/files.js';
-import { allUp } from './planes.js';
+import { allUp, budgetFor } from './planes.js';
 
 /** SYN is sent again after one second: a lost one is no verdict. */
 const CONNECT_TIMEOUT_MS = 2500;
@@ -34,6 +36,15 @@ export function doctorMachine(): DoctorMachine {
       } catch (error) {
         return errorMessage(error);
       }
+    },
+    descriptorShortages(configuration) {
+      const { shortage, flowShortage } = budgetFor(configuration, configuration.capture);
+      return [
+        ...(shortage === undefined ? [] : [`Not all ports can be listened on: ${shortageAdvice(shortage)}`]),
+        ...(flowShortage === undefined
+          ? []
+          : [`Descriptors do not suffice for all flows: ${flowShortageAdvice(flowShortage)}`]),
+      ];
     },
   };
 }

@@ -17,7 +17,9 @@ import { flushInstance } from '../planes/netfilter/nft.js';
 import { Reconciler } from '../planes/netfilter/reconciler.js';
 import { setupText } from '../planes/netfilter/setup.js';
 import { systemTools, toolFailure, type Tool } from '../planes/netfilter/tools.js';
+import { flowShortage, type FlowShortage } from '../planes/userspace/descriptors.js';
 import {
+  mostListeners,
   ownAddresses,
   rendezvousOwner,
   socketBudget,
@@ -36,12 +38,23 @@ import { ForwardingCompiler } from '../selection/compiler.js';
 import { createHasher, type Hash32 } from '../selection/flow-hash.js';
 import { Picker } from '../selection/picker.js';
 
+/** What listening takes of a process, and what that leaves for flows. */
+interface ProcessBudget extends SocketBudget {
+  /** Absent: descriptors suffice for what `limits` allows. */
+  readonly flowShortage?: FlowShortage | undefined;
+}
+
 /** What listening takes of the processes, and how workers have TCP ports. To be asked before there are sockets. */
-export function budgetFor(configuration: Configuration, capture?: CapturePlan): SocketBudget {
+export function budgetFor(configuration: Configuration, capture?: CapturePlan): ProcessBudget {
   const { workers, kernel } = configuration;
   if (kernel !== undefined) return { tcpPorts: 'shared', sockets: 0 };
   const limit = descriptorLimit();
-  return socketBudget({ configuration, workers, limit, ownAddresses, capture });
+  const budget = socketBudget({ configuration, workers, limit, ownAddresses, capture });
+  const listeners = Math.min(budget.sockets, mostListeners(limit));
+  return {
+    ...budget,
+    flowShortage: limit === undefined ? undefined : flowShortage({ limit, configuration }, listeners),
+  };
 }
 
 /**

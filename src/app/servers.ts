@@ -16,7 +16,7 @@ import { VERSION } from '../model/version.js';
 import { Monitors } from '../monitors/alerts.js';
 import { AzureHealthEvents } from '../monitors/azure.js';
 import { ProbeTruthMonitor } from '../monitors/probe-truth.js';
-import type { EventBus, EventFeed } from '../observe/bus.js';
+import type { EventBus, EventFeed, Overloads } from '../observe/bus.js';
 import type { FlowLog } from '../observe/flow-log.js';
 import { Metrics, type ReloadTally } from '../observe/metrics.js';
 import { allFlows, type DataPlane } from '../planes/contract.js';
@@ -45,6 +45,7 @@ export interface ServersParts {
   readonly reloads: ReloadTally;
   readonly operations: Operations;
   readonly feed: EventFeed;
+  readonly overloads: Overloads;
   readonly onEvent: (event: ControlEvent) => void;
 }
 
@@ -111,7 +112,7 @@ export class Servers {
 }
 
 function createMetricsServer(configuration: Configuration, parts: ServersParts): MetricsServer | undefined {
-  const { plane, balancer, health, flowLog, monitors, reloads } = parts;
+  const { plane, balancer, health, flowLog, monitors, reloads, overloads } = parts;
   if (configuration.metrics === undefined) return undefined;
   const source = {
     counters: () => plane.counters(),
@@ -135,6 +136,7 @@ function createMetricsServer(configuration: Configuration, parts: ServersParts):
         applied: balancer.state !== undefined,
         openListeners: openListeners(balancer),
         stopping: balancer.stopping,
+        overloads: overloads.active,
         ...unsteered(plane),
       }),
       clock,

@@ -7,12 +7,13 @@ import type { Configuration } from '../model/configuration.js';
 import { BalancerError } from '../model/errors.js';
 import { listeningSentence, type ControlEvent, type IngressMode } from '../model/events.js';
 import { VERSION } from '../model/version.js';
-import { EventBus, EventFeed, EventSummaries } from '../observe/bus.js';
+import { EventBus, EventFeed, EventSummaries, Overloads } from '../observe/bus.js';
 import { FlowLog } from '../observe/flow-log.js';
 import { openLog } from '../observe/log.js';
 import { ReloadTally } from '../observe/metrics.js';
 import { Webhook } from '../observe/webhook.js';
 import { canHandOver, type ApplyReport, type DataPlane, type StopReport } from '../planes/contract.js';
+import { flowShortageAdvice } from '../planes/userspace/descriptors.js';
 import { shortageAdvice } from '../planes/userspace/listen-plan.js';
 import { systemClock as clock } from '../runtime/clock.js';
 import { nodeAppendFiles } from '../runtime/files.js';
@@ -89,6 +90,7 @@ export async function startBalancer(
   bus.on(['config-loaded', 'reloaded', 'reload-failed'], (event) => reloads.observe(event));
   bus.on(['health-event'], (event) => webhook?.post(event));
   const summaries = new EventSummaries(bus, clock);
+  const overloads = new Overloads(bus);
   if (decided instanceof BalancerError) onEvent({ type: 'capture-impossible', error: decided });
   const budget = budgetFor(configuration, capture);
   const plane = createPlane(configuration, hash, {
@@ -140,12 +142,16 @@ export async function startBalancer(
   if (budget.shortage !== undefined) {
     onEvent({ type: 'descriptors-short', ...budget.shortage, advice: shortageAdvice(budget.shortage) });
   }
+  if (budget.flowShortage !== undefined) {
+    const advice = flowShortageAdvice(budget.flowShortage);
+    onEvent({ type: 'flows-limited', ...budget.flowShortage, advice });
+  }
   bus.on(['flow-started', 'flow-moved', 'flow-ended'], (event) => flowLog?.flow(event));
   plane.subscribe((events) => events.forEach(onEvent));
 
   const { monitors, operations, reloader } = running;
   const servers = new Servers(configuration, {
-    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, feed, onEvent },
+    ...{ plane, balancer, health, flowLog, monitors, reloads, operations, feed, overloads, onEvent },
   });
   const closeAll = async (): Promise<void> => {
     running.stop();

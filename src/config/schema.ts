@@ -431,8 +431,13 @@ const dataPlane = section('What moves the bytes', {
 const flows = (preset?: number) => integer(1, 16_777_216, preset);
 
 const limits = section('Flows over a limit are refused, counted and reported as an event', {
-  tcpFlows: flows(65536).describe('Established TCP flows of all data processes together'),
-  udpFlows: flows(65536).describe('UDP flows of all data processes together'),
+  tcpFlows: flows(65536).describe(
+    'Established TCP flows of all data processes together; each takes two descriptors',
+  ),
+  udpFlows: flows(65536).describe(
+    'UDP flows of all data processes together; each takes a descriptor. ' +
+      'One more evicts the one without an answer whose client has been silent longest',
+  ),
   embryonicFlows: flows(16384).describe(
     'TCP flows that have no backend connection yet, or wait under allDown drop',
   ),

@@ -40,6 +40,8 @@ export interface DoctorMachine {
   wrongSettings(configuration: Configuration): Promise<readonly WrongSetting[]>;
   /** Why the kernel would not take the ruleset; undefined: it would. */
   refusal(configuration: Configuration): Promise<string | undefined>;
+  /** What the limit of descriptors does not suffice for, of a process started as this one was. */
+  descriptorShortages(configuration: Configuration): readonly string[];
 }
 
 export interface WrongSetting {
@@ -66,6 +68,7 @@ export function withinTime(machine: DoctorMachine, limitMs: number): DoctorMachi
     connect: (target) => (isLate() ? Promise.resolve(OUT_OF_TIME) : machine.connect(target)),
     wrongSettings: (configuration) => machine.wrongSettings(configuration),
     refusal: (configuration) => machine.refusal(configuration),
+    descriptorShortages: (configuration) => machine.descriptorShortages(configuration),
   };
 }
 
@@ -132,7 +135,8 @@ export async function examineHost(
   if (configuration.kernel === undefined) {
     // One that is missing does not matter then.
     const notes = tools.map((one) => (one.level === 'problem' ? { ...one, level: 'note' as const } : one));
-    return [...notes, note('The userspace data plane needs none of them')];
+    const shortages = machine.descriptorShortages(configuration).map((text) => warning(text));
+    return [...notes, note('The userspace data plane needs none of them'), ...shortages];
   }
   const isAdmin = await mayAdminister(machine);
   const privilege = isAdmin

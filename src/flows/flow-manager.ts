@@ -14,7 +14,7 @@ import {
 } from './caps.js';
 import { EndPacer } from './end-pacer.js';
 import type { EventQueue } from './event-queue.js';
-import { FlowTable } from './flow-table.js';
+import { FlowTable, descriptorsFor } from './flow-table.js';
 import {
   Flow,
   flowRecord,
@@ -164,12 +164,13 @@ export class FlowManager {
     this.#events.dropped(reason);
   }
 
-  /** Takes a flow in, not placed yet, or says why not. The refusal is already counted. `past`: of one that is not new. */
+  /**
+   * Takes a flow in, not placed yet, or says why not. The refusal is already counted. `past`: of one that is not new.
+   * Evicts UDP flows without an answer where that makes room.
+   */
   open(tuple: FiveTuple, slot: RuleSlot, transport: FlowTransport, past?: FlowPast): Flow | DropReason {
-    const refusal = this.table.refusal(tuple.protocol, tuple.source.text);
+    const refusal = this.#makeRoom(tuple, slot.rule);
     if (refusal !== undefined) {
-      if (refusal === 'table-full') this.#wanting.add(tuple.protocol);
-      else if (refusal === 'embryonic-full') this.#wanting.add('embryonic');
       this.dropped(slot.rule, tuple.protocol, refusal);
       return refusal;
     }
@@ -180,6 +181,16 @@ export class FlowManager {
     this.table.add(flow);
     this.#wheel.schedule(flow);
     return flow;
+  }
+
+  /** The client of a UDP flow that has not been answered yet has sent something. */
+  heardFromClient(flow: Flow): void {
+    this.table.heardFromClient(flow);
+  }
+
+  /** The backend of a UDP flow has answered. */
+  answered(flow: Flow): void {
+    this.table.answered(flow);
   }
 
   /** The true endpoints of a flow became known (PROXY protocol). May be refused: then nothing changed. */
@@ -298,6 +309,25 @@ export class FlowManager {
       embryonicFlows: caps.shareOf('embryonic', limits.embryonicFlows),
     });
     this.caps.setCaps(backendPools, (id, cap) => caps.shareOf(backendCapName(id), cap));
+  }
+
+  /** Why there is no room for a flow of this client, even after evictions; undefined: there is. */
+  #makeRoom({ protocol, source }: FiveTuple, rule: Rule): DropReason | undefined {
+    const descriptors = descriptorsFor(protocol, rule);
+    for (;;) {
+      const refusal = this.table.refusal(protocol, source.text, descriptors);
+      if (refusal === undefined) return undefined;
+      if (refusal === 'table-full') this.#wanting.add(protocol);
+      else if (refusal === 'embryonic-full') this.#wanting.add('embryonic');
+      // A client at its cap evicts no one: it would be refused nevertheless.
+      const evicted = this.table.isSourceFull(protocol, source.text)
+        ? undefined
+        : this.table.evictable(refusal, protocol);
+      if (evicted === undefined) return refusal;
+      // The overload is told; as a drop only what is refused is counted.
+      this.#events.dropped(refusal);
+      this.end(evicted, 'evicted', 'close');
+    }
   }
 
   *#suspects(): Generator<Flow> {

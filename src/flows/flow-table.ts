@@ -1,5 +1,5 @@
 import { PROTOCOLS, type FiveTuple, type Protocol } from '../model/address.js';
-import type { Limits } from '../model/configuration.js';
+import type { Limits, Rule } from '../model/configuration.js';
 import type { DropReason } from '../model/events.js';
 import type { FlowFilter } from '../model/flow.js';
 import type { Flow } from './flow.js';
@@ -12,9 +12,52 @@ function budgetOf(flow: Flow): Budget {
   return flow.state === 'embryonic' || flow.state === 'blackholed' ? 'embryonic' : 'tcp';
 }
 
+/** A TCP flow has a socket to its client and one to its backend. */
+const TCP_DESCRIPTORS = 2;
+
+/** UDP has at most this share of the descriptors for flows: the rest is for TCP, which a flood of datagrams must not starve. */
+export const UDP_SHARE = 0.75;
+
+/** Descriptors that a flow takes: UDP flows share their listener's socket, those balanced by datagram the upstreams too. */
+export function descriptorsFor(protocol: Protocol, rule: Rule): number {
+  if (protocol === 'tcp') return TCP_DESCRIPTORS;
+  if (rule.udp.perPacket) return 0;
+  return rule.udp.answersFrom === 'address' ? 2 : 1;
+}
+
+/** Flows that may be evicted, the one whose client has been silent longest first. All in constant time. */
+class EvictionQueue {
+  #first: Flow | undefined;
+  #last: Flow | undefined;
+
+  get first(): Flow | undefined {
+    return this.#first;
+  }
+
+  push(flow: Flow): void {
+    flow.isEvictable = true;
+    flow.evictPrevious = this.#last;
+    if (this.#last === undefined) this.#first = flow;
+    else this.#last.evictNext = flow;
+    this.#last = flow;
+  }
+
+  remove(flow: Flow): void {
+    const { evictNext: next, evictPrevious: previous } = flow;
+    if (next === undefined) this.#last = previous;
+    else next.evictPrevious = previous;
+    if (previous === undefined) this.#first = next;
+    else previous.evictNext = next;
+    flow.isEvictable = false;
+    flow.evictNext = undefined;
+    flow.evictPrevious = undefined;
+  }
+}
+
 /**
- * All live flows of a data worker: budgets, caps per source, and the index by backend. A flow is one entry, so
- * neither direction can be evicted without the other (field.md C62); nothing is ever evicted to make room.
+ * All live flows of a data worker: budgets, caps per source, descriptors, and the index by backend. A flow is one entry,
+ * so neither direction can be evicted without the other (field.md C62). Only UDP flows whose backend has not answered
+ * yet are ever evicted to make room: spoofed ones never are answered.
  */
 export class FlowTable {
   #limits: Limits;
@@ -26,6 +69,13 @@ export class FlowTable {
   readonly #byBackend = new Map<string, Flow>();
   /** Flows by client address, where there is a cap. */
   readonly #perSource: Record<Protocol, Map<string, number> | undefined> = { tcp: undefined, udp: undefined };
+
+  /** Descriptors for flows, and how many are kept for those that there are. */
+  #descriptorRoom = Infinity;
+  #descriptors = 0;
+  /** Of UDP flows without an answer: those that have descriptors, and those that have none. */
+  readonly #unanswered = new EvictionQueue();
+  readonly #unansweredShared = new EvictionQueue();
 
   constructor(limits: Limits) {
     this.#limits = limits;
@@ -47,8 +97,48 @@ export class FlowTable {
     this.#followCaps();
   }
 
-  /** Why a new flow of this client cannot be taken in now, or undefined if it can. */
-  refusal(protocol: Protocol, sourceText: string): DropReason | undefined {
+  /** How many descriptors all flows together may take. Flows above it stay. @default no limit */
+  setDescriptorRoom(room: number): void {
+    this.#descriptorRoom = room;
+  }
+
+  /** Descriptors that flows take, and may take. */
+  descriptorUse(): { readonly used: number; readonly limit: number } {
+    return { used: this.#descriptors, limit: this.#descriptorRoom };
+  }
+
+  /**
+   * Which flow to evict so that a flow refused for this reason may be taken in: of the UDP flows whose backend has not
+   * answered yet, the one whose client has been silent longest. Undefined: there is none.
+   */
+  evictable(refusal: DropReason, protocol: Protocol): Flow | undefined {
+    const own = this.#unanswered.first;
+    if (refusal === 'descriptors-exhausted') return own;
+    if (refusal !== 'table-full' || protocol !== 'udp') return undefined;
+    const shared = this.#unansweredShared.first;
+    if (own === undefined || shared === undefined) return own ?? shared;
+    return own.lastActivityMs <= shared.lastActivityMs ? own : shared;
+  }
+
+  /** The client of a UDP flow has sent something. */
+  heardFromClient(flow: Flow): void {
+    if (!flow.isEvictable) return;
+    const queue = this.#queueOf(flow);
+    queue.remove(flow);
+    queue.push(flow);
+  }
+
+  /** The backend of a UDP flow has answered: it is not evicted any more. */
+  answered(flow: Flow): void {
+    if (flow.isEvictable) this.#queueOf(flow).remove(flow);
+  }
+
+  /** Why a new flow of this client, with so many descriptors, cannot be taken in now, or undefined if it can. */
+  refusal(
+    protocol: Protocol,
+    sourceText: string,
+    descriptors = protocol === 'tcp' ? TCP_DESCRIPTORS : 1,
+  ): DropReason | undefined {
     const { tcpFlows, udpFlows, embryonicFlows } = this.#limits;
     if (protocol === 'udp') {
       if (this.#used.udp >= udpFlows) return 'table-full';
@@ -56,6 +146,8 @@ export class FlowTable {
       if (this.#used.tcp >= tcpFlows) return 'table-full';
       if (this.#used.embryonic >= embryonicFlows) return 'embryonic-full';
     }
+    const room = this.#descriptorRoom * (protocol === 'udp' ? UDP_SHARE : 1);
+    if (descriptors > 0 && this.#descriptors + descriptors > room) return 'descriptors-exhausted';
     return this.isSourceFull(protocol, sourceText) ? 'source-cap' : undefined;
   }
 
@@ -71,6 +163,10 @@ export class FlowTable {
     this.#used[budgetOf(flow)]++;
     this.#countSource(flow.tuple, 1);
     this.#index(flow);
+    flow.descriptors = descriptorsFor(flow.tuple.protocol, flow.rule);
+    this.#descriptors += flow.descriptors;
+    // One of another process may have been answered there.
+    if (flow.tuple.protocol === 'udp' && flow.packetsToClient === 0) this.#queueOf(flow).push(flow);
   }
 
   remove(flow: Flow): void {
@@ -81,6 +177,8 @@ export class FlowTable {
     this.#used[budgetOf(flow)]--;
     this.#countSource(flow.tuple, -1);
     this.#unindex(flow, flow.placement?.backendId);
+    this.answered(flow);
+    this.#descriptors -= flow.descriptors;
   }
 
   /** Runs a change of state, placement or source address, keeping budgets and indexes right. */
@@ -138,6 +236,10 @@ export class FlowTable {
       flows.push(flow);
     }
     return { flows };
+  }
+
+  #queueOf({ descriptors }: Flow): EvictionQueue {
+    return descriptors > 0 ? this.#unanswered : this.#unansweredShared;
   }
 
   #sourceCap(protocol: Protocol): number | undefined {

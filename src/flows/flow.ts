@@ -89,6 +89,12 @@ export class Flow implements WheelEntry {
   /** The flow table's own: its flows on one backend are a list through these. */
   backendNext: Flow | undefined = undefined;
   backendPrevious: Flow | undefined = undefined;
+  /** The flow table's own: descriptors that are kept for it. */
+  descriptors = 0;
+  /** The flow table's own: it may be evicted; the queue of those is a list through these. */
+  isEvictable = false;
+  evictNext: Flow | undefined = undefined;
+  evictPrevious: Flow | undefined = undefined;
   /** Of its rule, backend and protocol; undefined until it is placed. */
   totals: TrafficTotals | undefined = undefined;
   /** What of the counters is already in the totals; see traffic. */

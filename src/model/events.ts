@@ -191,7 +191,7 @@ const PLANE_EVENTS = {
     name: ({ phase }) => `overload-${phase}`,
     fields: ({ reason }) => ({ reason }),
     text: ({ phase, reason }) =>
-      `Overload ${phase}${phase === 'started' ? ': new flows are refused' : ''} (${reason})`,
+      `Overload ${phase}${phase === 'started' ? overloadEffect(reason) : ''} (${reason})`,
   }),
 
   /** Local ports of a (source address, backend) pair: 75 % in use, or none left. */
@@ -308,6 +308,19 @@ const CONTROL_EVENTS = {
       text: ({ advice }) => `Cannot listen on all ports: ${advice}`,
     },
   ),
+
+  /** `limits` allows more flows than there are descriptors for. `advice` says how many there are, and what helps. */
+  'flows-limited': event<{
+    limit: number;
+    needed: number;
+    tcpFlows: number;
+    udpFlows: number;
+    advice: string;
+  }>({
+    level: 'warn',
+    fields: ({ limit, needed, tcpFlows, udpFlows }) => ({ limit, needed, tcpFlows, udpFlows }),
+    text: ({ advice }) => `Descriptors do not suffice for all flows: ${advice}`,
+  }),
 
   /** The start is over: what is listened on, and at what cost. */
   listening: event<{
@@ -730,6 +743,12 @@ function flowsAndListeners({ flows, listeners }: Reloaded['kept']): string {
 /** `1 flow`, `2 flows`. */
 function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+/** Where a table is full, UDP flows without an answer give way first. */
+function overloadEffect(reason: DropReason): string {
+  const evicts = reason === 'table-full' || reason === 'descriptors-exhausted';
+  return evicts ? ': new flows are refused, or evict unanswered UDP flows' : ': new flows are refused';
 }
 
 function errorFields(error: unknown): { readonly code: string | undefined; readonly error: string } {

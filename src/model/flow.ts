@@ -24,6 +24,7 @@ export type FlowEndReason =
   | 'connect-failed'
   | 'embryonic-timeout'
   | 'responses-complete'
+  | 'evicted'
   | 'bad-proxy-header'
   | 'shutdown'
   | 'error';

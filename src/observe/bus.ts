@@ -4,6 +4,7 @@ import {
   describeEvent,
   type BalancerEvent,
   type AppliedReport,
+  type DropReason,
   type EventLine,
   type EventOf,
   type EventType,
@@ -38,6 +39,30 @@ export class EventBus {
       const line = describeEvent(event, ingress);
       if (line !== undefined) for (const sink of sinks) sink(line);
     });
+  }
+}
+
+/** Of overload, what this machine or its limits cause, rather than one client or backend. */
+const OWN_OVERLOADS: ReadonlySet<DropReason> = new Set<DropReason>([
+  'table-full',
+  'embryonic-full',
+  'descriptors-exhausted',
+  'ports-exhausted',
+]);
+
+/** Which budgets of this process are exceeded now. */
+export class Overloads {
+  readonly #active = new Set<DropReason>();
+
+  constructor(bus: EventBus) {
+    bus.on(['overload'], ({ phase, reason }) => {
+      if (phase === 'ended') this.#active.delete(reason);
+      else if (OWN_OVERLOADS.has(reason)) this.#active.add(reason);
+    });
+  }
+
+  get active(): readonly DropReason[] {
+    return [...this.#active];
   }
 }
 

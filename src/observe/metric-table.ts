@@ -117,7 +117,7 @@ const given = (value: number): number => value;
 const END_REASONS =
   '`reason`: `closed`, `client-reset`, `backend-reset`, `reset` (kernel data plane: by either), `idle`, ' +
   '`probe-down`, `admin-down`, `removed`, `drain-deadline`, `rule-removed`, `no-backend`, `connect-failed`, ' +
-  '`embryonic-timeout`, `responses-complete`, `bad-proxy-header`, `shutdown`, `error`';
+  '`embryonic-timeout`, `responses-complete`, `evicted`, `bad-proxy-header`, `shutdown`, `error`';
 
 const FLOWS = [
   family(TRAFFIC, flowRows, {
@@ -352,6 +352,16 @@ const DATA_PLANE = [
       '`table`: `tcp`, `udp`, `embryonic`',
     ],
     haports_flow_table_limit: ['Entries that the flow table may hold, by budget', 'limit'],
+  }),
+  family([], single, {
+    haports_flow_descriptors_used: [
+      'Files and sockets that flows take: two for TCP, one for UDP',
+      ({ counters }) => counters?.descriptors?.used,
+    ],
+    haports_flow_descriptors_limit: [
+      'Files and sockets that flows may take: what the limit leaves beside listeners and a reserve',
+      ({ counters }) => counters?.descriptors?.limit,
+    ],
   }),
   family([...BACKEND, 'protocol', 'source_address'], sourcePorts, {
     haports_source_ports_used: [

@@ -74,6 +74,8 @@ export interface PlaneCounters {
   readonly traffic: readonly TrafficCounters[];
   readonly arrivals: readonly ArrivalCounters[];
   readonly table: Readonly<Record<'tcp' | 'udp' | 'embryonic', TableUse>>;
+  /** Files and sockets that flows take, and may take. Absent: there is no limit, or flows take none. */
+  readonly descriptors?: TableUse;
   /** By backend id: seconds from the first connect attempt to connected. */
   readonly connectSeconds: Readonly<Record<string, LatencyHistogram>>;
   readonly sourcePorts: readonly SourcePortUse[];

@@ -226,6 +226,11 @@ export class ListenerManager {
     this.#census = undefined;
   }
 
+  /** Sockets that are open, serving or not yet. */
+  get openSockets(): number {
+    return this.#open.size + (this.#staged?.open.size ?? 0);
+  }
+
   /** What is open and serves. */
   all(): readonly Listener[] {
     return [...this.#open.values()];
@@ -388,7 +393,7 @@ export class ListenerManager {
     // Low ports first, each over both protocols: what is beyond the limit is missing for both.
     missing.sort((a, b) => a.port - b.port);
     const most = mostListeners(this.#options.descriptorLimit);
-    const room = Math.max(0, most - this.#open.size - (this.#staged?.open.size ?? 0));
+    const room = Math.max(0, most - this.openSockets);
     return missing.splice(room).map((binding) => ({ binding, code: 'EMFILE' }));
   }
 

@@ -25,6 +25,7 @@ import {
   type WorkerOptions,
   type WorkerPlane,
 } from '../contract.js';
+import { descriptorsForFlows } from './descriptors.js';
 import { HandoverState } from './handover-state.js';
 import { ConnectLatency, LoopDelay } from './latency.js';
 import { rendezvousOwner, type OwnAddresses } from './listen-plan.js';
@@ -84,6 +85,7 @@ export class UserspacePlane implements WorkerPlane {
     this.#loopDelay.start();
     return this.#queue.run(async () => {
       await running.listeners.start(state.configuration);
+      this.#shareDescriptors(running);
       this.#handover.discard();
       const report = running.listeners.report(state.revision);
       // One of several cannot judge that: the others may have all that can be bound.
@@ -134,6 +136,7 @@ export class UserspacePlane implements WorkerPlane {
       traffic: traffic.rows(),
       arrivals: traffic.arrivalRows(),
       table: { tcp: table.use('tcp'), udp: table.use('udp'), embryonic: table.use('embryonic') },
+      ...(this.#deps.descriptorLimit !== undefined && { descriptors: table.descriptorUse() }),
       connectSeconds: this.#connectLatency.snapshot(),
       sourcePorts: sourcePorts.uses(),
       eventLoopDelaySeconds: [this.#loopDelay.worstSeconds()],
@@ -237,12 +240,22 @@ export class UserspacePlane implements WorkerPlane {
     const running: Running = { manager, listeners, sourcePorts, cancelTick: () => undefined };
     const tick = (): void => {
       running.cancelTick = clock.setTimer(WHEEL_TICK_MS, () => {
+        this.#shareDescriptors(running);
         manager.tick();
         tick();
       });
     };
+    this.#shareDescriptors(running);
     tick();
     return running;
+  }
+
+  /** What listeners, which come and go, and the process itself leave is for flows. */
+  #shareDescriptors({ manager, listeners }: Running): void {
+    const { descriptorLimit: limit } = this.#deps;
+    if (limit === undefined) return;
+    const { configuration } = manager.state;
+    manager.table.setDescriptorRoom(descriptorsForFlows({ limit, configuration }, listeners.openSockets));
   }
 
   #require(): Running {

@@ -34,6 +34,7 @@ export function mergeCounters(parts: readonly PlaneCounters[]): PlaneCounters {
       ({ rule, protocol }) => `${rule}|${protocol}`,
     ),
     table: parts.map(({ table }) => table).reduce(merge),
+    ...mergeDescriptors(parts),
     connectSeconds: parts.map(({ connectSeconds }) => connectSeconds).reduce(merge),
     sourcePorts: mergeRows(
       parts.flatMap(({ sourcePorts }) => sourcePorts),
@@ -45,12 +46,17 @@ export function mergeCounters(parts: readonly PlaneCounters[]): PlaneCounters {
   };
 }
 
+function mergeDescriptors(parts: readonly PlaneCounters[]): Pick<PlaneCounters, 'descriptors'> {
+  const known = parts.flatMap(({ descriptors }) => descriptors ?? []);
+  return known.length === 0 ? {} : { descriptors: known.reduce(merge) };
+}
+
 /** What a dead worker leaves behind: its totals, but nothing that lived or was open. */
-export function totalsOnly(counters: PlaneCounters): PlaneCounters {
+export function totalsOnly({ traffic, arrivals, connectSeconds, workersLost }: PlaneCounters): PlaneCounters {
   return {
     ...NO_COUNTERS,
-    ...counters,
-    traffic: counters.traffic.map((totals) => ({ ...totals, flowsActive: 0 })),
+    ...{ arrivals, connectSeconds, workersLost },
+    traffic: traffic.map((totals) => ({ ...totals, flowsActive: 0 })),
     table: NO_TABLE,
     sourcePorts: [],
     eventLoopDelaySeconds: [],

@@ -113,6 +113,16 @@ describe('MetricsServer', () => {
     }
   });
 
+  test('/readyz is 200, and says that it is degraded, where budgets are exceeded', async (t) => {
+    const port = await serve(t, { readiness: () => ({ ...READY, overloads: ['descriptors-exhausted'] }) });
+    const { status, json } = await ask({ port }, '/readyz');
+    assert.equal(status, 200);
+    assert.deepEqual(json, {
+      status: 'degraded',
+      reasons: ['Some new flows are refused: descriptors-exhausted'],
+    });
+  });
+
   test('/readyz is 503 where readiness cannot be told', async (t) => {
     const silent = await serve(t, { readiness: () => new Promise(() => undefined) }, 50);
     const failing = await serve(t, { readiness: () => Promise.reject(new Error('worker died')) });

@@ -192,6 +192,7 @@ export class FakeDeps implements CliDeps {
     readText: () => Promise.resolve(undefined),
     connect: () => Promise.resolve('silence'),
     wrongSettings: () => Promise.resolve([]),
+    descriptorShortages: () => [],
     refusal: () => Promise.resolve(undefined),
   };
   readonly doctor: CliDeps['doctor'] = () => Promise.resolve(this.machine);

@@ -94,6 +94,10 @@ class FakeMachine implements DoctorMachine {
     return Promise.resolve([]);
   }
 
+  descriptorShortages(): readonly string[] {
+    return [];
+  }
+
   refusal(): Promise<undefined> {
     return Promise.resolve(undefined);
   }

@@ -25,11 +25,54 @@ describe('FlowManager', () => {
 
   test('open() refuses and counts what is over a limit', () => {
     const bench = new FlowBench({ limits: { udpFlows: 1 } });
-    bench.open('udp');
+    bench.manager.answered(bench.open('udp').flow);
     const refusal = bench.manager.open(aTuple('udp'), slotOf(testRule()), new RecordingTransport());
     assert.equal(refusal, 'table-full');
     assert.deepEqual(bench.manager.traffic.arrivals('ha-ports', 'udp').drops, { 'table-full': 1 });
     assert.equal(bench.manager.table.size, 1);
+  });
+
+  test('open() evicts the UDP flow without an answer whose client has been silent longest', () => {
+    const bench = new FlowBench({ limits: { udpFlows: 3 } });
+    const [one, two, three] = [1, 2, 3].map(() => bench.established('udp'));
+    bench.manager.answered(one!.flow);
+    bench.manager.heardFromClient(two!.flow);
+    bench.open('udp');
+    assert.deepEqual(
+      [one, two, three].map((open) => open!.calls),
+      [[], [], ['close close']],
+    );
+    assert.deepEqual(bench.totals(A, 'udp').flowsEnded, { evicted: 1 });
+    assert.deepEqual(bench.manager.traffic.arrivals('ha-ports', 'udp').drops, {}, 'nothing is refused');
+    assert.ok(bench.events().includes('overload'));
+    assert.equal(bench.manager.capUses().get('udp')?.wanting, true);
+    assert.equal(bench.manager.table.size, 3);
+  });
+
+  test('open() evicts as many as a TCP flow takes descriptors, and no flow with an answer', () => {
+    const bench = new FlowBench();
+    bench.manager.table.setDescriptorRoom(4);
+    const flows = [1, 2, 3].map(() => bench.open('udp'));
+    bench.manager.answered(flows[0]!.flow);
+    bench.open('tcp');
+    assert.deepEqual(
+      flows.map(({ calls }) => calls),
+      [[], ['close close'], []],
+    );
+    const refused = bench.manager.open(aTuple('tcp'), slotOf(testRule()), new RecordingTransport());
+    assert.equal(refused, 'descriptors-exhausted');
+    assert.equal(bench.manager.traffic.arrivals('ha-ports', 'tcp').drops['descriptors-exhausted'], 1);
+  });
+
+  test('open() evicts no one for a client at its cap', () => {
+    const bench = new FlowBench({ limits: { udpFlows: 2, udpFlowsPerSource: 1 } });
+    const flows = ['192.0.2.1', '192.0.2.2'].map((source) => bench.open('udp', source));
+    const refused = bench.manager.open(aTuple('udp'), slotOf(testRule()), new RecordingTransport());
+    assert.equal(refused, 'table-full');
+    assert.deepEqual(
+      flows.map(({ calls }) => calls),
+      [[], []],
+    );
   });
 
   test('FlowManager tells a flow from start to end and counts it on its backend', () => {

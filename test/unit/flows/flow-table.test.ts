@@ -113,6 +113,65 @@ describe('FlowTable', () => {
     );
   });
 
+  test('refusal() keeps a quarter of the descriptors for TCP, whose flows take two', () => {
+    const table = new FlowTable({ ...LIMITS, tcpFlows: 100, udpFlows: 100, embryonicFlows: 100 });
+    table.setDescriptorRoom(8);
+    for (let id = 0; id < 6; id++) {
+      assert.equal(table.refusal('udp', 'x'), undefined);
+      table.add(aFlow(id, 'udp'));
+    }
+    assert.equal(table.refusal('udp', 'x'), 'descriptors-exhausted');
+    assert.equal(table.refusal('udp', 'x', 0), undefined, 'balanced by datagram');
+    const tcp = aFlow(6, 'tcp');
+    assert.equal(table.refusal('tcp', 'x'), undefined);
+    table.add(tcp);
+    assert.equal(table.refusal('tcp', 'x'), 'descriptors-exhausted');
+    assert.deepEqual(table.descriptorUse(), { used: 8, limit: 8 });
+    table.remove(tcp);
+    table.remove(tcp);
+    assert.deepEqual(table.descriptorUse(), { used: 6, limit: 8 });
+  });
+
+  test('evictable() is the flow that a list of all would give', () => {
+    const step = fc.record({
+      flow: fc.nat(7),
+      what: fc.constantFrom('add', 'remove', 'answered', 'heard', 'add', 'heard'),
+    });
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 80 }), (steps) => {
+        const table = new FlowTable({ ...LIMITS, udpFlows: 1 });
+        const flows = Array.from({ length: 8 }, (_, id) => aFlow(id, id === 7 ? 'tcp' : 'udp'));
+        let expected: (typeof flows)[number][] = [];
+        for (const { flow: index, what } of steps) {
+          const flow = flows[index]!;
+          const isIn = flow.tableIndex >= 0;
+          const isQueued = expected.includes(flow);
+          if (what === 'add') {
+            if (isIn) continue;
+            table.add(flow);
+            if (index !== 7) expected.push(flow);
+            continue;
+          }
+          if (what === 'remove') table.remove(flow);
+          else if (what === 'answered') table.answered(flow);
+          else table.heardFromClient(flow);
+          if (!isQueued) continue;
+          expected = expected.filter((one) => one !== flow);
+          if (what === 'heard') expected.push(flow);
+        }
+        for (const [refusal, protocol] of [
+          ['table-full', 'udp'],
+          ['descriptors-exhausted', 'udp'],
+          ['descriptors-exhausted', 'tcp'],
+        ] as const) {
+          assert.equal(table.evictable(refusal, protocol), expected[0]);
+        }
+        assert.equal(table.evictable('table-full', 'tcp'), undefined);
+        assert.equal(table.evictable('source-cap', 'udp'), undefined);
+      }),
+    );
+  });
+
   test('remove() and change() leave a flow alone that is not in the table', () => {
     const table = new FlowTable(LIMITS);
     const flow = aFlow(1, 'udp');

@@ -79,6 +79,7 @@ const EVENTS_TOLD: { readonly [T in Exclude<EventType, FlowEvent['type']>]: read
     { configuration: sampleConfiguration('0123456789abcdef'), source: 'c.json', findings: 2 },
   ],
   'descriptors-short': [{ limit: 20_000, needed: 145_634, workers: 8, advice: 'do this' }],
+  'flows-limited': [{ limit: 20_000, needed: 230_000, tcpFlows: 9800, udpFlows: 14_700, advice: 'do that' }],
   // One worker has no choice, and what is not known is left out.
   listening: [
     { ...listening, memory },

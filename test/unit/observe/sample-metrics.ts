@@ -38,6 +38,7 @@ export const COUNTERS: PlaneCounters = {
     { rule: 'ha-ports6', protocol: 'udp', arrivals: 1, drops: {} },
   ],
   table: { tcp: { used: 3, limit: 100 }, udp: { used: 0, limit: 100 }, embryonic: { used: 1, limit: 10 } },
+  descriptors: { used: 6, limit: 900 },
   connectSeconds: {
     [NVA1]: { boundsSeconds: [0.001, 0.01, 0.1], counts: [4, 8, 9], count: 10, sumSeconds: 0.75 },
   },

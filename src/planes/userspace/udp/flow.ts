@@ -116,7 +116,10 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   fromClient(datagram: Buffer): void {
     this.#flow.lastActivityMs = this.#tools.manager.clock.monotonicMs();
     if (this.#steady) this.#upstream?.send(datagram);
-    else if (!this.#prepare(datagram)) return;
+    else {
+      this.#tools.manager.heardFromClient(this.#flow);
+      if (!this.#prepare(datagram)) return;
+    }
     this.#flow.bytesToBackend += datagram.length;
     this.#flow.packetsToBackend++;
   }
@@ -264,6 +267,7 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   #answered(): void {
+    this.#tools.manager.answered(this.#flow);
     this.#failed = undefined;
     this.#hold(undefined);
     this.#steady = !this.#unpinned;

@@ -411,12 +411,18 @@ export class UdpListener implements Listener, FlowHost, AnswerHost, DatagramHand
     past?: UdpFlowState,
   ): Flow | undefined {
     const flow = this.#tools.manager.open(tuple, slot, transport, past);
-    if (typeof flow === 'string') {
+    if (typeof flow === 'string' || this.#isClosed()) {
+      // To make room for it the last flow of a listener that was closing may have been evicted.
+      if (typeof flow !== 'string') this.#tools.manager.end(flow, 'shutdown', 'gone');
       this.#keys.release(address);
       return undefined;
     }
     this.#flows.add(key, transport);
     return flow;
+  }
+
+  #isClosed(): boolean {
+    return this.#phase === 'closed';
   }
 
   #upstreamsOf(destinationPort: number): SharedUpstreams {

@@ -39,6 +39,7 @@ export class PerPacketFlow implements ClientFlow {
     const { manager } = this.#tools;
     const flow = this.#flow;
     flow.lastActivityMs = manager.clock.monotonicMs();
+    manager.heardFromClient(flow);
     if (flow.state === 'blackholed') {
       manager.dropped(flow.rule, 'udp', 'blackholed');
       return;

@@ -73,6 +73,7 @@ const plane: fc.Arbitrary<PlaneCounters> = fc
     traffic: fc.uniqueArray(traffic, { maxLength: 6, selector: trafficKey }),
     arrivals: fc.uniqueArray(arrivals, { maxLength: 4, selector: arrivalKey }),
     table: fc.record({ tcp: use, udp: use, embryonic: use }),
+    descriptors: use,
     connectSeconds: fc.dictionary(backendId, histogram),
     sourcePorts: fc.uniqueArray(sourcePorts, { maxLength: 4, selector: portKey }),
     eventLoopDelaySeconds: fc.array(count, { maxLength: 3 }),
@@ -212,6 +213,7 @@ describe('totalsOnly()', () => {
       fc.property(plane, plane, (dead, live) => {
         const merged = mergeCounters([totalsOnly(dead), live]);
         assert.deepEqual(merged.table, live.table);
+        assert.deepEqual(merged.descriptors, live.descriptors);
         assert.deepEqual(merged.listeners, live.listeners);
         assert.deepEqual(merged.sourcePorts, live.sourcePorts);
         assert.deepEqual(merged.eventLoopDelaySeconds, live.eventLoopDelaySeconds);
