@@ -214,13 +214,13 @@ const HEALTH = [
     haports_probe_results_total: ['Probes done, by verdict', given, '`verdict`: `success`, `failure`'],
   }),
   family(
-    [...PROBE, 'cause'],
+    [...PROBE, 'reason'],
     (s: MetricsSnapshot) => byWord(probes(s), ({ inconclusive = {} }) => inconclusive),
     {
       haports_probe_inconclusive_total: [
-        'Probes that could not leave this machine and say nothing about the backend, by cause',
+        'Probes that could not leave this machine and say nothing about the backend, by reason',
         given,
-        '`cause`: `descriptors`, `memory`, `ports`, `source-address`, `forbidden`; absent before the first',
+        '`reason`: `descriptors`, `memory`, `ports`, `source-address`, `forbidden`; absent before the first',
       ],
     },
   ),
