@@ -24,17 +24,14 @@ const port = z.int().min(0).max(65_535);
 /** Milliseconds since 1970 UTC. */
 const atMs = z.number().optional();
 
-const tuple = z
-  .object({
-    protocol,
-    source: address,
-    sourcePort: port,
-    destination: address,
-    destinationPort: port,
-  })
-  .refine(({ source, destination }) => source.family === destination.family, {
-    error: 'both addresses must be of one family',
-  });
+/** Addresses of two families come from a PROXY protocol header that names one of them in its IPv4-mapped form. */
+const tuple = z.object({
+  protocol,
+  source: address,
+  sourcePort: port,
+  destination: address,
+  destinationPort: port,
+});
 
 /** A flow, and why it is where it is. */
 const placement = {

@@ -209,7 +209,7 @@ const backendPool = object('A named set of backends', {
     'Local ports of connections to the backends, where haports chooses them',
   ),
   proxyProtocol: choice(['none', 'v1', 'v2'], 'none').describe(
-    "PROXY protocol header sent on each TCP flow, with the client's address in it",
+    "PROXY protocol header sent on each TCP flow, with the client's address in it. v2 passes on the extensions (TLVs) of a v2 header that came in",
   ),
   connectTimeout: duration(10, 600_000, '5s').describe(
     'How long one attempt to connect may take, 10ms to 10m',

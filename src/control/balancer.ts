@@ -179,7 +179,9 @@ export class Balancer {
 
   #onPlaneEvents(events: readonly PlaneEvent[]): void {
     for (const event of events) {
-      if (event.type === 'passive-failure') this.#deps.health.hasten(event.backendId);
+      if (event.type === 'passive-failure' || event.type === 'port-refused') {
+        this.#deps.health.hasten(event.backendId);
+      }
       if (event.type === 'listening-changed' && this.#report !== undefined) {
         this.#report = { ...this.#report, listeners: event.listeners };
       }

@@ -4,6 +4,7 @@ import type { DropReason } from '../model/events.js';
 import type { FlowEndReason } from '../model/flow.js';
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { Clock } from '../runtime/clock.js';
+import { AnsweringPorts } from './answering-ports.js';
 import {
   BackendCaps,
   WorkerCaps,
@@ -33,6 +34,9 @@ import { Traffic } from './traffic.js';
 /** Where a flow is put, and why. */
 export type NewPlacement = Pick<Placement, 'backendId' | 'endpoint' | 'reason'>;
 
+/** As often as a probe is brought forward at most. */
+const REFUSAL_SPACING_MS = 500;
+
 /** For placements that passed no backend over: one list for all. */
 const NO_IDS: readonly string[] = Object.freeze([]);
 
@@ -58,6 +62,9 @@ export class FlowManager {
   readonly #wheel: IdleWheel<Flow>;
   readonly #workerCaps: WorkerCaps;
   readonly #pacer: EndPacer<Flow>;
+  readonly #answering: AnsweringPorts;
+  /** By backend: when its probe was last asked for, because of a refusal that counts for nothing else. */
+  readonly #refusalTold = new Map<string, number>();
   /** Caps of the table that have refused a flow since they were last asked for. */
   readonly #wanting = new Set<string>();
   #state: ForwardingState;
@@ -75,6 +82,7 @@ export class FlowManager {
     this.#events = deps.events;
     this.#options = options;
     this.#workerCaps = new WorkerCaps(options);
+    this.#answering = new AnsweringPorts(this.clock.monotonicMs());
     this.table = new FlowTable(state.configuration.limits);
     this.#nextId = options.workers + options.worker;
     this.#wheel = new IdleWheel<Flow>(this.clock.monotonicMs(), (flow) => this.#dueMs(flow));
@@ -122,6 +130,10 @@ export class FlowManager {
     this.#stagedSlots = undefined;
     this.#takeOver(state);
     const heirs = hasChanged ? this.#heirsOf(before) : undefined;
+    if (hasChanged) {
+      const backends = configuration.backendPools.flatMap(({ backends }) => backends);
+      this.#answering.keepOnly(new Set(backends.map(({ id }) => id)));
+    }
     const drained = new Map(
       [...this.#judge.drained()].map(([id, spreadMs]) => [id, { spreadMs, items: [] as Flow[] }]),
     );
@@ -186,11 +198,6 @@ export class FlowManager {
   /** The client of a UDP flow that has not been answered yet has sent something. */
   heardFromClient(flow: Flow): void {
     this.table.heardFromClient(flow);
-  }
-
-  /** The backend of a UDP flow has answered. */
-  answered(flow: Flow): void {
-    this.table.answered(flow);
   }
 
   /** The true endpoints of a flow became known (PROXY protocol). May be refused: then nothing changed. */
@@ -263,6 +270,33 @@ export class FlowManager {
       this.#events.push({ type: 'flow-ended', atMs, flow: this.#record(flow), end: reason });
     }
     flow.transport.close(style);
+  }
+
+  /** The flow's backend has accepted its connection, or sent it a datagram. */
+  answered(flow: Flow): void {
+    this.table.answered(flow);
+    const { placement } = flow;
+    if (placement === undefined) return;
+    this.#answering.add(placement.backendId, placement.endpoint.port, this.clock.monotonicMs());
+  }
+
+  /**
+   * What it means that a backend refuses the port of a flow (RST, ICMP port unreachable). `answer`: to the client, for most
+   * of the ports that a rule forwards may be closed. `failure`: of the backend, because the rule has but one port, the
+   * port was open before, or the backend's probe says so too.
+   */
+  refused({ placement, slot }: Flow): 'answer' | 'failure' {
+    if (placement === undefined) return 'failure';
+    const { backendId, endpoint } = placement;
+    const nowMs = this.clock.monotonicMs();
+    const wasOpen = this.#answering.has(backendId, endpoint.port, nowMs);
+    const member = slot.view?.backends.find(({ backend }) => backend.id === backendId);
+    if (wasOpen || member?.health === 'down' || hasOnePort(slot.rule)) return 'failure';
+    if (nowMs - (this.#refusalTold.get(backendId) ?? -Infinity) >= REFUSAL_SPACING_MS) {
+      this.#refusalTold.set(backendId, nowMs);
+      this.#events.push({ type: 'port-refused', atMs: this.clock.wallMs(), backendId });
+    }
+    return 'answer';
   }
 
   /** Traffic found a backend unreachable. */
@@ -432,6 +466,10 @@ export class FlowManager {
   #record(flow: Flow): ReturnType<typeof flowRecord> {
     return flowRecord(flow, this.clock.monotonicMs());
   }
+}
+
+function hasOnePort({ haPorts, ports: [range, ...more] }: Rule): boolean {
+  return !haPorts && more.length === 0 && range?.first === range?.last;
 }
 
 /** In the pool's order, as logs and replays want them. */

@@ -66,6 +66,16 @@ export function fromBytes(bytes: Iterable<number>, zone?: string): IpAddress {
     : { family: 6, bytes: octets, text: `${text}%${zone}`, zone };
 }
 
+/** An address's text without its zone. */
+export function unzonedText({ text, zone }: IpAddress): string {
+  return zone === undefined ? text : text.slice(0, -(zone.length + 1));
+}
+
+/** 16 bytes: an IPv6 address's own, or those of the IPv4-mapped form of an IPv4 address (RFC 4291, 2.5.5.2). */
+export function ipv6Bytes({ family, bytes }: IpAddress): readonly number[] {
+  return family === 6 ? bytes : [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...bytes];
+}
+
 /** A dotted quad as the kernel writes it, as an unsigned 32-bit number. Nothing is checked. */
 export function ipv4Number(text: string): number {
   let value = 0;

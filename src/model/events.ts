@@ -185,6 +185,12 @@ const PLANE_EVENTS = {
     text: () => 'Traffic could not reach a backend',
   }),
 
+  /** A backend refused one of the many ports forwarded to it, where it had not answered before. Speeds up its next probe. */
+  'port-refused': event<{ atMs: number; backendId: string }>({
+    level: 'debug',
+    text: () => 'A backend refused a port that had not been open before',
+  }),
+
   /** A budget was exceeded (`started`), or has had room again for a second (`ended`). */
   overload: event<{ atMs: number; phase: 'started' | 'ended'; reason: DropReason }>({
     level: ({ phase }) => (phase === 'started' ? 'warn' : 'info'),

@@ -22,6 +22,8 @@ export type FlowEndReason =
   | 'rule-removed'
   | 'no-backend'
   | 'connect-failed'
+  /** The backend refuses this port, one of many that are forwarded to it: its own answer. */
+  | 'refused'
   | 'embryonic-timeout'
   | 'responses-complete'
   | 'evicted'

@@ -49,6 +49,15 @@ export function portSetSize(set: PortSet): number {
   return set.reduce((sum, { first, last }) => sum + last - first + 1, 0);
 }
 
+/** The remainders that the ports of a set leave. */
+export function portRemainders(set: PortSet, modulus: number): ReadonlySet<number> {
+  // Of a longer range more ports leave no others.
+  const ports = set.flatMap(({ first, last }) =>
+    Array.from({ length: Math.min(last - first + 1, modulus) }, (_, index) => first + index),
+  );
+  return new Set(ports.map((port) => port % modulus));
+}
+
 export function* portsOf(set: PortSet): Generator<number> {
   for (const { first, last } of set) for (let port = first; port <= last; port++) yield port;
 }

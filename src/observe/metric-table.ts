@@ -117,7 +117,8 @@ const given = (value: number): number => value;
 const END_REASONS =
   '`reason`: `closed`, `client-reset`, `backend-reset`, `reset` (kernel data plane: by either), `idle`, ' +
   '`probe-down`, `admin-down`, `removed`, `drain-deadline`, `rule-removed`, `no-backend`, `connect-failed`, ' +
-  '`embryonic-timeout`, `responses-complete`, `evicted`, `bad-proxy-header`, `shutdown`, `error`';
+  '`refused` (by the backend, at one of many ports), `embryonic-timeout`, `responses-complete`, `evicted`, ' +
+  '`bad-proxy-header`, `shutdown`, `error`';
 
 const FLOWS = [
   family(TRAFFIC, flowRows, {

@@ -1,5 +1,5 @@
 import xxhash from 'xxhash-wasm';
-import { PROTOCOL_NUMBER, type FiveTuple } from '../model/address.js';
+import { PROTOCOL_NUMBER, ipv6Bytes, type FiveTuple } from '../model/address.js';
 import type { Configuration, KernelOptions, Rule } from '../model/configuration.js';
 import { spokeOf } from './rule-ports.js';
 
@@ -25,7 +25,7 @@ type KeyField = readonly [HashedField, number];
 /** How a data plane gets from a tuple to a slot of a table. */
 export interface FlowHash {
   readonly name: 'xxh32' | 'jhash';
-  /** What is hashed. The view is good until the next call. Throws TypeError on a tuple of two families. */
+  /** What is hashed. The view is good until the next call. The kernel's throws TypeError on a tuple of two families. */
   write(tuple: FiveTuple, layout: KeyLayout): Uint8Array;
   hash(key: Uint8Array, seed: number): number;
   /** 0 to `size` - 1. */
@@ -71,15 +71,14 @@ class UserspaceHash implements FlowHash {
   }
 
   write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
-    assertOneFamily(tuple);
-    const { source, destination } = tuple;
+    const [source, destination] = addressBytes(tuple);
     const swaps = this.swaps(tuple, layout);
     const bytes = this.#bytes;
     let length = 0;
-    bytes[length++] = source.family;
+    bytes[length++] = source.length === 4 ? 4 : 6;
     if (layout.distribution !== 'source-ip') bytes[length++] = PROTOCOL_NUMBER[tuple.protocol];
-    length = copy(swaps ? destination.bytes : source.bytes, bytes, length);
-    length = copy(swaps ? source.bytes : destination.bytes, bytes, length);
+    length = copy(swaps ? destination : source, bytes, length);
+    length = copy(swaps ? source : destination, bytes, length);
     if (layout.distribution === 'five-tuple') {
       const first = swaps ? tuple.destinationPort : tuple.sourcePort;
       const second = swaps ? tuple.sourcePort : tuple.destinationPort;
@@ -102,10 +101,8 @@ class UserspaceHash implements FlowHash {
    */
   swaps(tuple: FiveTuple, { symmetric, distribution }: KeyLayout): boolean {
     if (!symmetric) return false;
-    const source = tuple.source.bytes;
-    const destination = tuple.destination.bytes;
+    const [source, destination] = addressBytes(tuple);
     for (let index = 0; index < source.length; index++) {
-      // Both are of one family (write() checks) and so of one length.
       const difference = source[index]! - destination[index]!;
       if (difference !== 0) return difference > 0;
     }
@@ -173,20 +170,29 @@ class KernelHash implements FlowHash {
   }
 }
 
-/** Nothing that arrives on a socket or in a packet can be of two families, so it is a bug. */
+/**
+ * Both of one length. Only a PROXY protocol header can name addresses of two families, in the IPv4-mapped form of one: then
+ * both are taken as IPv6.
+ */
+function addressBytes({ source, destination }: FiveTuple): readonly [readonly number[], readonly number[]] {
+  if (source.family === destination.family) return [source.bytes, destination.bytes];
+  return [ipv6Bytes(source), ipv6Bytes(destination)];
+}
+
+/** Nothing that arrives in a packet can be of two families, so it is a bug. */
 function assertOneFamily({ source, destination }: FiveTuple): void {
   if (source.family === destination.family) return;
   throw new TypeError(`Cannot hash "${source.text}" and "${destination.text}": families must agree`);
 }
 
 function keyFields(
-  { source }: FiveTuple,
+  tuple: FiveTuple,
   { distribution }: KeyLayout,
   swaps: boolean,
   [protocolBytes, portBytes]: readonly [number, number],
 ): Readonly<Record<'addresses' | 'protocol' | 'ports', readonly KeyField[]>> {
   const [first, second] = swaps ? (['destination', 'source'] as const) : (['source', 'destination'] as const);
-  const { length } = source.bytes;
+  const [{ length }] = addressBytes(tuple);
   return {
     addresses: [
       [`${first} address`, length],

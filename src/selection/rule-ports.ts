@@ -1,6 +1,7 @@
 import {
   cidrContains,
   isWildcard,
+  unzonedText,
   type Cidr,
   type FiveTuple,
   type IpAddress,
@@ -159,10 +160,6 @@ function keyOf(protocol: Protocol, address: IpAddress): string {
 
 function wildcardKey(protocol: Protocol, family: 4 | 6): string {
   return `${protocol} *${family}`;
-}
-
-function unzonedText(address: IpAddress): string {
-  return address.zone === undefined ? address.text : address.text.slice(0, -(address.zone.length + 1));
 }
 
 /** The index of the spoke that an address is in, or -1. */

@@ -13,6 +13,8 @@ import { NVA_PROBE, useService } from '../support/service.js';
 import { TcpClient } from '../support/tcp-client.js';
 
 const SECRET = 'T0P5ecretPath';
+/** Forwarded by a rule of its own; no backend listens there. */
+const CLOSED_PORT = 8010;
 
 interface Posted {
   readonly contentType: string | undefined;
@@ -24,7 +26,7 @@ void describe('health events of the built process', () => {
   const service = useService(
     {
       ports: [8000, 8009],
-      listenPorts: '8000-8019',
+      listenPorts: '8000-8009,8020-8119',
       nvas: 2,
       // Silence counts after two seconds; the monitor waits as long before it doubts the probe.
       probe: { ...NVA_PROBE, interval: '100ms', threshold: 20 },
@@ -50,7 +52,13 @@ void describe('health events of the built process', () => {
     });
     await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve));
     const { port } = receiver.address() as AddressInfo;
-    balancer = await service.start({ top: { events: { webhook: `http://127.0.0.1:${port}/${SECRET}` } } });
+    const { rules } = service.configuration() as { readonly rules?: readonly object[] };
+    const closed = {
+      ...{ name: 'closed', frontend: 'hub', backendPool: 'nvas', probe: 'alive', protocol: 'tcp' },
+      ...{ frontendPort: CLOSED_PORT, backendPort: CLOSED_PORT },
+    };
+    const events = { webhook: `http://127.0.0.1:${port}/${SECRET}` };
+    balancer = await service.start({ top: { events, rules: [...(rules ?? []), closed] } });
     stream = await AdminEvents.open(balancer.socket);
   });
 
@@ -128,20 +136,39 @@ void describe('health events of the built process', () => {
     assert.deepEqual(missed, again.events);
   });
 
-  test('ProbeUpTrafficFailing tells of a backend whose probe is green while its ports refuse', async (context) => {
-    // Nobody listens on 8010 and up of either; the other one is taken out, so that all flows meet the first.
+  /** One connection to each port, all at once, and how they ended. */
+  const knock = (ports: readonly number[]) =>
+    Promise.all(
+      ports.map(async (port) => {
+        const client = await TcpClient.connect({ host: host(1), port }).catch(() => undefined);
+        // A reset can come before the program hears of its connection.
+        if (client === undefined) return 'reset';
+        return client.ended().finally(() => client.destroy());
+      }),
+    );
+
+  test('a scan of closed ports of a range raises nothing, and is held against no backend', async () => {
+    const closedPorts = Array.from({ length: 100 }, (_, index) => 8020 + index);
+    const refused = async () =>
+      sumMetric(await balancer.metrics(), 'haports_flows_ended_total', { reason: 'refused' });
+    for (let round = 1; round <= 3; round++) {
+      assert.deepEqual(new Set(await knock(closedPorts)), new Set(['reset']));
+      await eventually(async () => (await refused()) === round * closedPorts.length, 8000, 'the refusals');
+    }
+    assert.equal(sumMetric(await balancer.metrics(), 'haports_connect_failures_total'), 0);
+    assert.equal(sumMetric(await balancer.metrics(), 'haports_connect_retries_total'), 0);
+    const names = logEvents(balancer.log(), 'health-event').map(({ name }) => name);
+    assert.ok(!names.includes('ProbeUpTrafficFailing'), names.join());
+  });
+
+  test('ProbeUpTrafficFailing tells of a backend whose probe is green while its one port refuses', async (context) => {
+    // The other one is taken out, so that all flows meet the first.
     await service.ok('admin-state', 'nvas/nva-2', 'down');
     const startedAtMs = performance.now();
     const attempts = { going: true };
     const keepTrying = (async () => {
       while (attempts.going) {
-        await Promise.all(
-          Array.from({ length: 10 }, async (_, index) => {
-            const client = await TcpClient.connect({ host: host(1), port: 8010 + index });
-            await client.ended();
-            client.destroy();
-          }),
-        ).catch(() => undefined);
+        await knock(Array.from({ length: 10 }, () => CLOSED_PORT)).catch(() => undefined);
         await new Promise((resolve) => setTimeout(resolve, 100));
       }
     })();

@@ -17,7 +17,7 @@ import { makeFlows, names, type Answer, type Traffic } from '../support/traffic.
 const [PORT, PROBE_PORT] = [8080, 9000];
 const LIMIT_MS = 100;
 /** So many of the goes have to be good: what a busy machine adds is not the balancer's. */
-const { goes: GOES, good: GOOD } = campaign({ share: { goes: 2, good: 1 }, whole: { goes: 8, good: 4 } });
+const { goes: GOES, good: GOOD } = campaign({ share: { goes: 4, good: 1 }, whole: { goes: 8, good: 4 } });
 /** Of TCP as of UDP. */
 const HELD = campaign({ share: 1000, whole: 5000 });
 /** For two seconds, or four: some half of them come after the verdict. */

@@ -7,22 +7,30 @@ import {
   writeProxyHeader,
   type ProxyIdentity,
 } from '../../src/planes/userspace/tcp/proxy-protocol.js';
-import { fromBytes } from '../../src/model/address.js';
+import { fromBytes, type IpAddress } from '../../src/model/address.js';
 
 const port = fc.integer({ min: 0, max: 65535 });
 
-function identities(length: 4 | 16): fc.Arbitrary<ProxyIdentity> {
-  const address = fc
+function addresses(length: 4 | 16): fc.Arbitrary<IpAddress> {
+  return fc
     .uint8Array({ minLength: length, maxLength: length })
-    // An IPv4-mapped address is IPv4, and then has nothing to do with its IPv6 peer.
     .map((bytes) => fromBytes(length === 16 ? [0x20, ...bytes.subarray(1)] : bytes));
+}
+
+/** Of one family or, where one is IPv4-mapped, of both. */
+function identities(source: 4 | 16, destination: 4 | 16): fc.Arbitrary<ProxyIdentity> {
   return fc.record(
-    { source: address, sourcePort: port, destination: address, destinationPort: port },
+    {
+      source: addresses(source),
+      sourcePort: port,
+      destination: addresses(destination),
+      destinationPort: port,
+    },
     { noNullPrototype: true },
   );
 }
 
-const anyIdentity = fc.oneof(identities(4), identities(16));
+const anyIdentity = fc.oneof(identities(4, 4), identities(16, 16), identities(4, 16), identities(16, 4));
 const anyVersion = fc.constantFrom('v1' as const, 'v2' as const);
 
 test('parseProxyHeader() reads what writeProxyHeader() wrote, and nothing less', () => {
@@ -67,8 +75,6 @@ test('parseProxyHeader() decides about damaged headers within the most bytes it 
         const padded = Buffer.concat([header, Buffer.alloc(PROXY_HEADER_MAX_BYTES, 'x')]);
         const parsed = parseProxyHeader(padded, 'any');
         assert.notEqual(parsed.kind, 'incomplete');
-        if (parsed.kind !== 'complete' || parsed.identity === undefined) return;
-        assert.equal(parsed.identity.source.family, parsed.identity.destination.family);
       },
     ),
     { numRuns: 1000 },

@@ -1,7 +1,14 @@
 import { formatEndpoint, isLoopback, type Protocol } from '../../model/address.js';
 import { FLOW_TRIGGERS, type BackendPool, type Rule } from '../../model/configuration.js';
 import { formatDuration } from '../../model/duration.js';
-import { intersectPorts, parsePortSet, portSetSize, unionPorts, type PortSet } from '../../model/ports.js';
+import {
+  intersectPorts,
+  parsePortSet,
+  portRemainders,
+  portSetSize,
+  unionPorts,
+  type PortSet,
+} from '../../model/ports.js';
 import { isName } from '../fields.js';
 import type { ListName } from '../read.js';
 import { isFloating, type Draft } from '../resolve.js';
@@ -144,14 +151,18 @@ export const POOL_CHECKS = [
       `No source address of pool "${pool.name}" is IPv${address.family} as ${address.text} is`,
     expected: 'sourceAddresses of each family the backends have',
   }),
-  // Each data worker has source ports of its own, an equal part of the pool's.
+  // A source port belongs to one data worker: see OwnPorts.
   error('LB_CONFLICT', POOLS, 'sourcePorts', {
     when: ({ sourcePorts }, { plane, root: { dataPlane } }) =>
-      plane === 'userspace' && portSetSize(sourcePorts) < dataPlane.workers && dataPlane.workers,
+      plane === 'userspace' &&
+      dataPlane.workers > 1 &&
+      portRemainders(sourcePorts, dataPlane.workers).size < dataPlane.workers &&
+      dataPlane.workers,
     say: ({ name, sourcePorts }, workers) =>
-      `Pool "${name}" has ${portSetSize(sourcePorts)} source ports for ${workers} data workers, so some would have none`,
+      `The source ports of pool "${name}" are for ${portRemainders(sourcePorts, workers).size} of ${workers} data workers: ` +
+      `a port belongs to the worker whose number is its remainder when divided by ${workers}`,
     found: ({ sourcePorts }) => `${portSetSize(sourcePorts)} ports`,
-    expected: (_, workers) => `at least ${workers} ports`,
+    expected: (_, workers) => `${workers} consecutive ports or more`,
   }),
 ];
 

@@ -2,7 +2,7 @@ import type { EventQueue } from '../../flows/event-queue.js';
 import type { IpAddress, Protocol } from '../../model/address.js';
 import type { BackendPool } from '../../model/configuration.js';
 import type { SourcePortPressure } from '../../model/events.js';
-import { portSetContains, portSetSize, type PortRange, type PortSet } from '../../model/ports.js';
+import { portSetContains, type PortSet } from '../../model/ports.js';
 import type { Clock } from '../../runtime/clock.js';
 import type { BackendEndpoint } from '../../selection/picker.js';
 import type { SourcePortUse } from '../contract.js';
@@ -92,11 +92,10 @@ interface Destination {
 /** The ports that a pool may use towards a destination. */
 interface Space {
   readonly pair: Pair;
-  ports: PortSet;
-  size: number;
+  own: OwnPorts;
   /** Of them, those in use or at rest, whichever pool uses them. */
   used: number;
-  /** Offset into the port set at which the next search starts. */
+  /** Offset into the own ports at which the next search starts. */
   cursor: number;
   level: Level;
 }
@@ -119,13 +118,14 @@ export class SourcePorts {
   readonly #clock: Clock;
   readonly #events: Pick<EventQueue, 'push'>;
   readonly #random: () => number;
-  readonly #shareOf: (ports: PortSet) => PortSet;
+  readonly #options: SourcePortsOptions;
+  readonly #own = new WeakMap<PortSet, OwnPorts>();
   readonly #destinations = new Map<string, Destination>();
   readonly #pairs = new Map<string, Pair>();
   #sweptAtMs: number;
 
   constructor(deps: SourcePortsDeps, options: SourcePortsOptions = { worker: 0, workers: 1 }) {
-    this.#shareOf = portShares(options.worker, options.workers);
+    this.#options = options;
     this.#clock = deps.clock;
     this.#events = deps.events;
     // A random start keeps clear of what this process used before a restart (RFC 6056, 3.3.1).
@@ -172,7 +172,8 @@ export class SourcePorts {
     this.#sweep();
     return [...this.#pairs.values()].map(({ backendId, protocol, sourceAddress, spaces }) => {
       let worst = { used: 0, available: 0 };
-      for (const { used, size } of spaces) {
+      for (const { used, own } of spaces) {
+        const { size } = own;
         if (worst.available === 0 || used * worst.available > worst.used * size) {
           worst = { used, available: size };
         }
@@ -193,26 +194,28 @@ export class SourcePorts {
   }
 
   #spaceFor(destination: Destination, request: SourcePortRequest): Space {
-    const ports = this.#shareOf(request.ports);
+    const { ports } = request;
     let space = destination.spaces.get(request.backendId);
     if (space === undefined) {
       const pair = this.#pairFor(request);
-      space = { pair, ports: [], size: 0, used: 0, cursor: -1, level: 'normal' };
+      const own = this.#ownOf(ports);
+      space = { pair, own, used: 0, cursor: Math.floor(this.#random() * own.size), level: 'normal' };
+      countUsed(destination, space);
       pair.spaces.add(space);
       destination.spaces.set(request.backendId, space);
+    } else if (space.own.ports !== ports) {
+      // Changed by a reload.
+      space.own = this.#ownOf(ports);
+      countUsed(destination, space);
+      if (space.cursor >= space.own.size) space.cursor = 0;
     }
-    // New, or changed by a reload.
-    if (space.ports !== ports) this.#setPorts(destination, space, ports);
     return space;
   }
 
-  #setPorts({ taken, resting }: Destination, space: Space, ports: PortSet): void {
-    space.ports = ports;
-    space.size = portSetSize(ports);
-    space.used = 0;
-    for (const port of [...taken, ...resting.keys()]) if (portSetContains(ports, port)) space.used++;
-    if (space.cursor < 0) space.cursor = Math.floor(this.#random() * space.size);
-    if (space.cursor >= space.size) space.cursor = 0;
+  #ownOf(ports: PortSet): OwnPorts {
+    let own = this.#own.get(ports);
+    if (own === undefined) this.#own.set(ports, (own = new OwnPorts(ports, this.#options)));
+    return own;
   }
 
   #pairFor({ protocol, backendId, source }: SourcePortRequest): Pair {
@@ -227,21 +230,22 @@ export class SourcePorts {
 
   /** The next port after the last one given out that is neither taken nor at rest. */
   #fresh({ taken, resting }: Destination, space: Space, request: SourcePortRequest): number | undefined {
-    if (space.used >= space.size) return undefined;
-    for (let step = 0; step < space.size; step++) {
-      const port = portAt(space.ports, space.cursor);
-      space.cursor = space.cursor + 1 >= space.size ? 0 : space.cursor + 1;
+    const { own } = space;
+    if (space.used >= own.size) return undefined;
+    for (let step = 0; step < own.size; step++) {
+      const port = own.at(space.cursor);
+      space.cursor = space.cursor + 1 >= own.size ? 0 : space.cursor + 1;
       if (!taken.has(port) && !resting.has(port) && !wouldMeetItself(request, port)) return port;
     }
     return undefined;
   }
 
   /** The TCP port that has rested longest, where that is long enough for the kernel to have a say. */
-  #early({ protocol, resting }: Destination, { ports }: Space): number | undefined {
+  #early({ protocol, resting }: Destination, { own }: Space): number | undefined {
     if (protocol !== 'tcp') return undefined;
     for (const [port, releasedAtMs] of resting) {
       if (this.#clock.monotonicMs() - releasedAtMs < EARLY_TCP_REST_MS) return undefined;
-      if (portSetContains(ports, port)) return port;
+      if (own.has(port)) return port;
     }
     return undefined;
   }
@@ -281,7 +285,7 @@ export class SourcePorts {
 
   #judge({ spaces }: Destination): void {
     for (const space of spaces.values()) {
-      const share = space.used / space.size;
+      const share = space.used / space.own.size;
       if (share < NORMAL_SHARE) this.#setLevel(space, 'normal');
       else if (share >= HIGH_SHARE && space.level === 'normal') this.#setLevel(space, 'high');
     }
@@ -301,7 +305,7 @@ export class SourcePorts {
       sourceAddress: pair.sourceAddress,
       pressure: worst,
       used: space.used,
-      available: space.size,
+      available: space.own.size,
     });
   }
 }
@@ -311,7 +315,12 @@ function keyOf({ protocol, source, destination, destinationPort }: SourcePortReq
 }
 
 function countUse({ spaces }: Destination, port: number, step: 1 | -1): void {
-  for (const space of spaces.values()) if (portSetContains(space.ports, port)) space.used += step;
+  for (const space of spaces.values()) if (space.own.has(port)) space.used += step;
+}
+
+function countUsed({ taken, resting }: Destination, space: Space): void {
+  space.used = 0;
+  for (const port of [...taken, ...resting.keys()]) if (space.own.has(port)) space.used++;
 }
 
 function worstLevel(spaces: ReadonlySet<Space>): Level {
@@ -328,46 +337,39 @@ function wouldMeetItself(request: SourcePortRequest, port: number): boolean {
   return port === request.destinationPort && request.source.text === request.destination.text;
 }
 
-/** The port at an offset into the set; the offset is below the set's size. */
-function portAt(ports: PortSet, offset: number): number {
-  let rest = offset;
-  for (const { first, last } of ports) {
-    if (rest <= last - first) return first + rest;
-    rest -= last - first + 1;
-  }
-  throw new RangeError(`No port at offset ${offset}`);
-}
-
 /**
- * Gives each port set's part of this worker. Two workers must never choose the same port for the same backend: for UDP
- * the kernel would let them, and one would get the other's replies. The same set has the same part, as an object too.
+ * Which of a set's ports are a worker's own. Two workers must never choose the same port for the same backend: for UDP the
+ * kernel would let them, and one would get the other's replies. A port belongs to a worker whatever set it is in, since
+ * several pools may name the same backend, each with ports of its own.
  */
-export function portShares(worker: number, workers: number): (ports: PortSet) => PortSet {
-  if (workers === 1) return (ports) => ports;
-  const known = new WeakMap<PortSet, PortSet>();
-  return (ports) => {
-    let share = known.get(ports);
-    if (share === undefined) known.set(ports, (share = sharePorts(ports, worker, workers)));
-    return share;
-  };
-}
+export class OwnPorts {
+  readonly #ranges: readonly { readonly first: number; readonly count: number }[];
+  readonly #step: number;
+  readonly ports: PortSet;
+  readonly size: number;
 
-/**
- * The worker's own part of a port set: as large as the others' to within one port, in few ranges. The parts of all
- * workers are disjoint and make up the set.
- */
-export function sharePorts(ports: PortSet, worker: number, workers: number): PortSet {
-  const size = portSetSize(ports);
-  const from = Math.floor((size * worker) / workers);
-  const to = Math.floor((size * (worker + 1)) / workers);
-  const share: PortRange[] = [];
-  let offset = 0;
-  for (const { first, last } of ports) {
-    const length = last - first + 1;
-    const low = Math.max(from - offset, 0);
-    const high = Math.min(to - offset, length);
-    if (low < high) share.push({ first: first + low, last: first + high - 1 });
-    offset += length;
+  constructor(ports: PortSet, { worker, workers }: SourcePortsOptions) {
+    this.ports = ports;
+    this.#step = workers;
+    this.#ranges = ports.map(({ first, last }) => {
+      const own = first + ((worker - (first % workers) + workers) % workers);
+      return { first: own, count: Math.max(0, Math.floor((last - own) / workers) + 1) };
+    });
+    this.size = this.#ranges.reduce((sum, { count }) => sum + count, 0);
   }
-  return share;
+
+  /** The port at an offset below the size. */
+  at(offset: number): number {
+    let rest = offset;
+    for (const { first, count } of this.#ranges) {
+      if (rest < count) return first + rest * this.#step;
+      rest -= count;
+    }
+    throw new RangeError(`No port at offset ${offset}`);
+  }
+
+  has(port: number): boolean {
+    const [any] = this.#ranges;
+    return any !== undefined && (port - any.first) % this.#step === 0 && portSetContains(this.ports, port);
+  }
 }

@@ -55,6 +55,7 @@ type Member<T extends EventType> =
 /** Every event that has a line, in the order of the table; event-lines.txt has the lines: level, name, fields, text. */
 const EVENTS_TOLD: { readonly [T in Exclude<EventType, FlowEvent['type']>]: readonly Member<T>[] } = {
   'passive-failure': [{ atMs: 1, backendId: 'nvas/a', evidence: 'ECONNREFUSED' }],
+  'port-refused': [{ atMs: 1, backendId: 'nvas/a' }],
   overload: (['started', 'ended'] as const).map((phase) => ({ atMs: 1, phase, reason: 'table-full' })),
   'source-port-pressure': PRESSURES.map((pressure) => ({
     ...{ atMs: 4, backendId: 'nvas/a', sourceAddress: '127.0.0.2', pressure, used: 3, available: 4 },

@@ -79,6 +79,8 @@ export class TcpConnection implements FlowTransport, StreamHandler {
   #firstAttemptAtMs = 0;
   /** The header so far, then what the client sent behind it. */
   #early: Buffer | undefined;
+  /** A version 2 header with extensions: a backend that is sent version 2 gets it as it came. */
+  #extendedHeader: Buffer | undefined;
   #cancelTimer: () => void = nothing;
   #sidesOpen = 2;
   #discarded = 0;
@@ -211,6 +213,7 @@ export class TcpConnection implements FlowTransport, StreamHandler {
     this.#cancelTimer();
     this.#client.pause();
     this.#early = bytes.length > header.length ? bytes.subarray(header.length) : undefined;
+    if (header.hasExtensions) this.#extendedHeader = bytes.subarray(0, header.length);
     this.#phase = 'dialling';
     this.#identify(header.identity);
   }
@@ -359,6 +362,10 @@ export class TcpConnection implements FlowTransport, StreamHandler {
     if (attempt === undefined) return;
     this.#abandonAttempt();
     const { manager } = this.#deps;
+    if (evidence === 'ECONNREFUSED' && manager.refused(this.#flow) === 'answer') {
+      manager.end(this.#flow, 'refused', 'reset');
+      return;
+    }
     const { backendId, pool } = attempt;
     manager.backendFailed(this.#flow.rule, 'tcp', backendId, evidence);
     this.#tried = new Set([...this.#tried, backendId]);
@@ -390,7 +397,8 @@ export class TcpConnection implements FlowTransport, StreamHandler {
     this.#phase = 'spliced';
     onConnectLatency(backendId, (manager.clock.monotonicMs() - this.#firstAttemptAtMs) / 1000);
     manager.establish(flow);
-    if (pool.proxyProtocol !== 'none') backend.write(writeProxyHeader(pool.proxyProtocol, flow.tuple));
+    manager.answered(flow);
+    this.#sendProxyHeader(backend, pool);
     const { noDelay, keepAliveMs } = flow.rule.tcp;
     if (noDelay) this.#client.setNoDelay();
     if (keepAliveMs !== undefined) this.#client.setKeepAlive(keepAliveMs);
@@ -398,6 +406,13 @@ export class TcpConnection implements FlowTransport, StreamHandler {
     backend.resume();
     if (this.#early !== undefined) this.#forward(this.#client, this.#early);
     this.#early = undefined;
+  }
+
+  #sendProxyHeader(backend: ByteStream, { proxyProtocol }: BackendPool): void {
+    if (proxyProtocol === 'none') return;
+    const asItCame = proxyProtocol === 'v2' ? this.#extendedHeader : undefined;
+    backend.write(asItCame ?? writeProxyHeader(proxyProtocol, this.#flow.tuple));
+    this.#extendedHeader = undefined;
   }
 
   #forward(from: ByteStream, chunk: Buffer): void {

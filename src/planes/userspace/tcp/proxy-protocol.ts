@@ -1,11 +1,18 @@
-import { fromBytes, parseIpAddress, type FiveTuple, type IpAddress } from '../../../model/address.js';
+import {
+  fromBytes,
+  ipv6Bytes,
+  parseIpAddress,
+  unzonedText,
+  type FiveTuple,
+  type IpAddress,
+} from '../../../model/address.js';
 
 // HAProxy, "The PROXY protocol", versions 1 & 2 (doc/proxy-protocol.txt). Section numbers below are its own.
 
 /** "108 bytes is enough to store all the line and a trailing zero" (2.1): 107 with CR LF. */
 const V1_MAX_BYTES = 107;
 
-/** The format allows 65,535; addresses take 216 at most, and what follows them is not used here. */
+/** The format allows 65,535; addresses take 216 at most, extensions a few hundred. */
 const V2_MAX_BODY_BYTES = 4096;
 
 const V1_PREFIX: Uint8Array = Uint8Array.from(Buffer.from('PROXY ', 'latin1'));
@@ -31,7 +38,13 @@ export type ProxyHeader =
   /** Right so far; more bytes are needed. */
   | { readonly kind: 'incomplete' }
   /** `identity` is missing where the header carries none that TCP over IP can have: the socket's addresses hold. */
-  | { readonly kind: 'complete'; readonly length: number; readonly identity?: ProxyIdentity }
+  | {
+      readonly kind: 'complete';
+      readonly length: number;
+      readonly identity?: ProxyIdentity;
+      /** Of version 2: the header has extensions (TLVs) behind the addresses. */
+      readonly hasExtensions?: true;
+    }
   | { readonly kind: 'invalid'; readonly error: string };
 
 const INCOMPLETE: ProxyHeader = { kind: 'incomplete' };
@@ -72,7 +85,8 @@ function parseV1(bytes: Uint8Array): ProxyHeader {
     v1Address(destination, family),
     v1Port(destinationPort),
   );
-  return identity === undefined ? invalid('addresses and ports must be valid') : complete(length, identity);
+  if (identity === undefined) return invalid('addresses and ports must be valid');
+  return { kind: 'complete', length, identity };
 }
 
 function v1Address(text: string | undefined, family: string | undefined): IpAddress | undefined {
@@ -110,43 +124,43 @@ function parseV2(bytes: Uint8Array): ProxyHeader {
   const sourceEnd = V2_HEAD_BYTES + addressBytes;
   const destinationEnd = sourceEnd + addressBytes;
   if (!areTlvs(view, destinationEnd + 4, length)) return invalid('extensions must fill the length exactly');
-  const identity = identityOf(
-    fromBytes(bytes.subarray(V2_HEAD_BYTES, sourceEnd)),
-    view.getUint16(destinationEnd),
-    fromBytes(bytes.subarray(sourceEnd, destinationEnd)),
-    view.getUint16(destinationEnd + 2),
-  );
-  return identity === undefined ? invalid('addresses must be of one family') : complete(length, identity);
+  const identity = {
+    source: fromBytes(bytes.subarray(V2_HEAD_BYTES, sourceEnd)),
+    sourcePort: view.getUint16(destinationEnd),
+    destination: fromBytes(bytes.subarray(sourceEnd, destinationEnd)),
+    destinationPort: view.getUint16(destinationEnd + 2),
+  };
+  const hasExtensions = length > destinationEnd + 4;
+  return { kind: 'complete', length, identity, ...(hasExtensions && { hasExtensions }) };
 }
 
-/** Type (1), length (2), value: none is used, all must fit (2.2). */
+/** Type (1), length (2), value: none is read, all must fit (2.2). */
 function areTlvs(view: DataView, start: number, end: number): boolean {
   let offset = start;
   while (offset + 3 <= end) offset += 3 + view.getUint16(offset + 1);
   return offset === end;
 }
 
-/** Undefined if a part is missing or the families differ (one IPv4-mapped, the other not). */
+/** Undefined if a part is missing. */
 function identityOf(
   source: IpAddress | undefined,
   sourcePort: number | undefined,
   destination: IpAddress | undefined,
   destinationPort: number | undefined,
 ): ProxyIdentity | undefined {
-  if (source === undefined || source.family !== destination?.family) return undefined;
+  if (source === undefined || destination === undefined) return undefined;
   if (sourcePort === undefined || destinationPort === undefined) return undefined;
   return { source, sourcePort, destination, destinationPort };
-}
-
-function complete(length: number, identity: ProxyIdentity): ProxyHeader {
-  return { kind: 'complete', length, identity };
 }
 
 function invalid(error: string): ProxyHeader {
   return { kind: 'invalid', error: `PROXY protocol header ${error}` };
 }
 
-/** What a PROXY protocol header says of a connection; both addresses are of one family. */
+/**
+ * What a PROXY protocol header says of a connection. Its addresses are of one family; where one of them is IPv4-mapped,
+ * and so held as IPv4, the other may be IPv6.
+ */
 export type ProxyIdentity = Omit<FiveTuple, 'protocol'>;
 
 /** The PROXY protocol header (HAProxy, doc/proxy-protocol.txt, sections 2.1 and 2.2) of a TCP connection. */
@@ -155,27 +169,33 @@ export function writeProxyHeader(version: 'v1' | 'v2', identity: ProxyIdentity):
 }
 
 function writeV1({ source, sourcePort, destination, destinationPort }: ProxyIdentity): Buffer {
-  const addresses = `${withoutZone(source)} ${withoutZone(destination)}`;
-  return Buffer.from(`PROXY TCP${source.family} ${addresses} ${sourcePort} ${destinationPort}\r\n`, 'latin1');
+  const family = familyOf(source, destination);
+  const addresses = [source, destination].map((address) => textIn(family, address)).join(' ');
+  return Buffer.from(`PROXY TCP${family} ${addresses} ${sourcePort} ${destinationPort}\r\n`, 'latin1');
 }
 
 function writeV2({ source, sourcePort, destination, destinationPort }: ProxyIdentity): Buffer {
-  const family = source.family === 4 ? V2_TCP_OVER_IPV4 : V2_TCP_OVER_IPV6;
-  const bodyBytes = source.bytes.length + destination.bytes.length + 4;
+  const isIpv4 = familyOf(source, destination) === 4;
+  const addresses = [source, destination].flatMap((address) => (isIpv4 ? address.bytes : ipv6Bytes(address)));
+  const bodyBytes = addresses.length + 4;
   const ports = [sourcePort >> 8, sourcePort & 0xff, destinationPort >> 8, destinationPort & 0xff];
   return Buffer.from([
     ...V2_SIGNATURE,
     V2_PROXY,
-    family,
+    isIpv4 ? V2_TCP_OVER_IPV4 : V2_TCP_OVER_IPV6,
     bodyBytes >> 8,
     bodyBytes & 0xff,
-    ...source.bytes,
-    ...destination.bytes,
+    ...addresses,
     ...ports,
   ]);
 }
 
-/** A zone means something on this machine only. */
-function withoutZone({ text, zone }: IpAddress): string {
-  return zone === undefined ? text : text.slice(0, -zone.length - 1);
+function familyOf(source: IpAddress, destination: IpAddress): 4 | 6 {
+  return source.family === 4 && destination.family === 4 ? 4 : 6;
+}
+
+/** Without a zone, which means something on this machine only. */
+function textIn(family: 4 | 6, address: IpAddress): string {
+  if (address.family !== family) return `::ffff:${address.text}`;
+  return unzonedText(address);
 }

@@ -177,7 +177,7 @@ export class RelatedEnds {
     const [member] = members.values();
     if (member === undefined) return;
     // It has an answer, if from elsewhere: it is not evicted to make room for the answer's own flow.
-    manager.answered(member.flow);
+    manager.table.answered(member.flow);
     const { tuple, rule } = member.flow;
     const destinationPort = port - rule.portOffset;
     const isPort = destinationPort >= 1 && destinationPort <= 65535;

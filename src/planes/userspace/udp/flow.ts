@@ -9,6 +9,7 @@ import {
   FailedBackends,
   Upstream,
   type DatagramBudget,
+  PORT_UNREACHABLE,
   type DialRefusal,
   type Dialer,
   type UdpLocalEnd,
@@ -177,10 +178,15 @@ export class UdpFlow implements ClientFlow, UpstreamOwner {
   }
 
   onUnreachable(evidence: string, by: Upstream): void {
+    const { manager } = this.#tools;
     const { backendId } = by.target;
+    if (evidence === PORT_UNREACHABLE && manager.refused(this.#flow) === 'answer') {
+      manager.end(this.#flow, 'refused', 'close');
+      return;
+    }
     // One that has failed in this round was the last resort then, and still is.
     if (!this.#failures().add(backendId)) return;
-    this.#tools.manager.backendFailed(this.#flow.rule, 'udp', backendId, evidence);
+    manager.backendFailed(this.#flow.rule, 'udp', backendId, evidence);
     this.#goElsewhere();
   }
 

@@ -3,16 +3,9 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { ipAddress } from '../../../../src/model/address.js';
 import type { PlaneEvent } from '../../../../src/model/events.js';
+import { parsePortSet, portSetOf, type PortSet } from '../../../../src/model/ports.js';
 import {
-  formatPortSet,
-  parsePortSet,
-  portSetOf,
-  portsOf,
-  type PortSet,
-} from '../../../../src/model/ports.js';
-import {
-  portShares,
-  sharePorts,
+  OwnPorts,
   SourcePorts,
   type SourcePortRequest,
 } from '../../../../src/planes/userspace/source-ports.js';
@@ -254,40 +247,60 @@ describe('SourcePorts of several workers', () => {
 
 const set = (text: string): PortSet => parsePortSet(text) ?? assert.fail(text);
 
-describe('sharePorts()', () => {
-  test('sharePorts() cuts the default source ports in consecutive parts', () => {
-    const parts = [0, 1].map((worker) => formatPortSet(sharePorts(set('32768-60999'), worker, 2)));
-    assert.deepEqual(parts, ['32768-46883', '46884-60999']);
-  });
+const ownOf = (ports: PortSet, worker: number, workers: number): readonly number[] => {
+  const own = new OwnPorts(ports, { worker, workers });
+  return times(own.size).map((offset) => own.at(offset));
+};
 
-  test('sharePorts() cuts through ranges', () => {
-    const parts = [0, 1, 2].map((worker) => formatPortSet(sharePorts(set('10-12,20,30-34'), worker, 3)));
-    assert.deepEqual(parts, ['10-12', '20,30-31', '32-34']);
-  });
-
-  test('sharePorts() gives each port to exactly one worker, and each as many to within one', () => {
-    const ports = fc.uniqueArray(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 120 });
-    fc.assert(
-      fc.property(ports, fc.integer({ min: 1, max: 9 }), (list, workers) => {
-        const shares = Array.from({ length: workers }, (_, worker) => [
-          ...portsOf(sharePorts(portSetOf(...list), worker, workers)),
-        ]);
-        assert.deepEqual(
-          shares.flat(),
-          [...list].sort((a, b) => a - b),
-        );
-        const sizes = shares.map(({ length }) => length);
-        assert.ok(Math.max(...sizes) - Math.min(...sizes) <= 1);
-      }),
-    );
+describe('pools with the same backend', () => {
+  test('never give out one port twice, whatever source ports each has, over several workers', () => {
+    const [wide, narrow] = [set('1001-1040'), set('1021-1030')];
+    const taken = times(2).flatMap((worker) => {
+      const ports = new SourcePorts(
+        { clock: new FakeClock(), events: { push: () => undefined } },
+        { worker, workers: 2 },
+      );
+      const take = (backendId: string, from: PortSet, count: number) =>
+        times(count).flatMap(() => ports.take(request({ protocol: 'udp', backendId, ports: from })) ?? []);
+      return [...take('narrow/a', narrow, 5), ...take('wide/a', wide, 20)];
+    });
+    assert.equal(new Set(taken).size, taken.length);
+    assert.equal(taken.length, 40);
   });
 });
 
-describe('portShares()', () => {
-  test('portShares() gives the same object for the same set, and one worker the set itself', () => {
-    const ports = set('1-10');
-    const share = portShares(1, 2);
-    assert.equal(share(ports), share(ports));
-    assert.equal(portShares(0, 1)(ports), ports);
+describe('OwnPorts', () => {
+  test('OwnPorts are those whose remainder is the number of the worker, through all ranges', () => {
+    const parts = [0, 1, 2].map((worker) => ownOf(set('10-12,20,30-34'), worker, 3));
+    assert.deepEqual(parts, [
+      [12, 30, 33],
+      [10, 31, 34],
+      [11, 20, 32],
+    ]);
+  });
+
+  test('OwnPorts gives each port to exactly one worker, the same in every set', () => {
+    const ports = fc.uniqueArray(fc.integer({ min: 1, max: 300 }), { minLength: 1, maxLength: 120 });
+    fc.assert(
+      fc.property(ports, ports, fc.integer({ min: 1, max: 9 }), (some, others, workers) => {
+        const owners = (list: readonly number[]) =>
+          new Map(
+            times(workers).flatMap((worker) =>
+              ownOf(portSetOf(...list), worker, workers).map((port) => [port, worker]),
+            ),
+          );
+        const [a, b] = [owners(some), owners(others)];
+        assert.deepEqual(
+          [...a.keys()].sort((x, y) => x - y),
+          some.toSorted((x, y) => x - y),
+        );
+        for (const [port, worker] of a) if (b.has(port)) assert.equal(b.get(port), worker);
+        for (const [port, worker] of a) {
+          const own = new OwnPorts(portSetOf(...some), { worker, workers });
+          assert.ok(own.has(port));
+          assert.ok(!own.has(port + 1) || workers === 1);
+        }
+      }),
+    );
   });
 });

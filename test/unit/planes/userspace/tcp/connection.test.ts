@@ -8,12 +8,13 @@ import { type Captured, CapturedFrontends } from '../../../../../src/planes/user
 import { RulePorts } from '../../../../../src/selection/rule-ports.js';
 import type { FakeStream } from '../../../../support/fake-streams.js';
 import { AZURE_POLICY, testState } from '../../../../support/forwarding-state.js';
-import { FIRST, inMemory, SECOND, SOURCE, THIRD } from './tcp-lab.js';
+import { FIRST, inMemory, SECOND, SOURCE, THIRD, type TcpLab } from './tcp-lab.js';
 
 /* TcpConnection and TcpListener over streams in memory. What real sockets make of it is in wire.test.ts. */
 
 const RESETS = { ...AZURE_POLICY, 'probe-down': { tcp: 'reset', udp: 'reset' } } as const;
 const DOWN = { address: FIRST, valid: false } as const;
+const ONE_PORT = { haPorts: false, ports: portSetOf(443) };
 const INELIGIBLE = { backends: [{ address: FIRST, eligible: false }] };
 const FROM_SOURCE = { pool: { sourceAddresses: [SOURCE] } };
 
@@ -38,7 +39,7 @@ describe('TcpConnection while it is dialling', () => {
     ['the timeout', 'connect timeout'],
   ] as const) {
     test(`tries the next backend at ${event}, and what comes late of the first is nothing to it`, async () => {
-      const { lab, clock, streams } = await inMemory();
+      const { lab, clock, streams } = await inMemory({ rule: ONE_PORT });
       streams.accept();
       const first = streams.last();
       clock.advance(4999);
@@ -72,12 +73,75 @@ describe('TcpConnection while it is dialling', () => {
     const { lab, streams } = await inMemory({
       backends: [FIRST, SECOND, THIRD],
       pool: { connectAttempts: 2 },
+      rule: ONE_PORT,
     });
     const client = streams.accept();
     for (let attempt = 0; attempt < 2; attempt++) streams.last().fail('ECONNREFUSED');
     assert.deepEqual([client.calls, lab.flowCount, streams.dialled.length], [['reset'], 0, 2]);
     assert.deepEqual(lab.endsOf(SECOND), { 'connect-failed': 1 });
     assert.equal(lab.totals(THIRD).connectFailures, 0);
+  });
+
+  describe('a refusal at one of many ports', () => {
+    const failures = (lab: TcpLab) =>
+      [FIRST, SECOND].map((address) => lab.totals(address).connectFailures).join();
+    const told = (lab: TcpLab) => lab.flushEvents().map(({ type }) => type);
+
+    test('is the answer to the client: RST, no other backend, and only a probe comes sooner', async () => {
+      const { lab, clock, streams } = await inMemory();
+      for (let port = 4000; port < 4005; port++) {
+        const client = streams.accept('192.0.2.1', port);
+        streams.last().fail('ECONNREFUSED');
+        assert.deepEqual([client.calls, lab.flowCount], [['reset'], 0]);
+      }
+      assert.deepEqual([streams.dialled.length, failures(lab)], [5, '0,0']);
+      assert.deepEqual(lab.endsOf(FIRST), { refused: 5 });
+      assert.deepEqual(
+        told(lab).filter((type) => type !== 'flow-ended'),
+        ['port-refused'],
+      );
+      clock.advance(500);
+      streams.accept('192.0.2.1', 4005);
+      streams.last().fail('ECONNREFUSED');
+      assert.ok(told(lab).includes('port-refused'));
+    });
+
+    test('is a failure of the backend where the port was open in the last hour', async () => {
+      const { lab, clock, streams } = await inMemory();
+      streams.accept();
+      streams.last().connect();
+      streams.accept('192.0.2.1', 4001);
+      streams.last().fail('ECONNREFUSED');
+      assert.deepEqual([streams.last().options?.address.text, failures(lab)], [SECOND, '1,0']);
+      streams.last().connect();
+      clock.advance(3_599_000);
+      streams.accept('192.0.2.1', 4002);
+      streams.last().fail('ECONNREFUSED');
+      assert.deepEqual([streams.last().options?.address.text, failures(lab)], [SECOND, '2,0']);
+      streams.last().connect();
+      clock.advance(3_601_000);
+      streams.accept('192.0.2.1', 4003);
+      streams.last().fail('ECONNREFUSED');
+      assert.equal(failures(lab), '2,0');
+    });
+
+    test('is a failure of the backend where its probe says so', async () => {
+      const { lab, streams } = await inMemory({ backends: [{ address: FIRST, health: 'down' }, SECOND] });
+      streams.accept();
+      streams.last().fail('ECONNREFUSED');
+      assert.deepEqual([streams.last().options?.address.text, failures(lab)], [SECOND, '1,0']);
+    });
+
+    test('is a failure no more once the configuration has forgotten the backend', async () => {
+      const { lab, streams } = await inMemory();
+      streams.accept();
+      streams.last().connect();
+      lab.manager.apply(testState({ backends: [SECOND], digest: 'b'.repeat(64) }));
+      lab.manager.apply(testState({ backends: [FIRST, SECOND], digest: 'c'.repeat(64) }));
+      streams.accept('192.0.2.1', 4001);
+      streams.last().fail('ECONNREFUSED');
+      assert.deepEqual(failures(lab), '0,0');
+    });
   });
 
   test('moves to another backend when policy would reset, and keeps its client', async () => {
@@ -160,7 +224,7 @@ describe('TcpConnection while it is dialling', () => {
     assert.deepEqual([own.streams.accept().calls, own.streams.dialled.length], [['reset'], 0]);
     assert.deepEqual(own.lab.drops(), { 'ports-exhausted': 1 });
 
-    const kernels = await inMemory({}, { source: ipAddress(FIRST) });
+    const kernels = await inMemory({ rule: ONE_PORT }, { source: ipAddress(FIRST) });
     kernels.streams.accept();
     const first = kernels.streams.last();
     first.local = { address: FIRST, port: 443 };

@@ -42,6 +42,10 @@ describe('parseProxyHeader() of version 1', () => {
     [`PROXY TCP6 ${longest} ${longest} 65535 65535\r\n`, `104: ${longest} 65535 ${longest} 65535`],
     ['PROXY TCP6 ::1 2001:db8::7 0 1\r\n', '32: ::1 0 2001:db8::7 1'],
     ['PROXY TCP6 ::ffff:10.0.0.1 ::ffff:10.0.0.2 1 2\r\n', '48: 10.0.0.1 1 10.0.0.2 2'],
+    // As HAProxy writes them where `set-src` has given one side another family.
+    ['PROXY TCP6 2001:db8::5 ::ffff:127.40.2.1 1 2\r\n', '46: 2001:db8::5 1 127.40.2.1 2'],
+    ['PROXY TCP6 ::ffff:10.0.0.1 2001:db8::1 1 2\r\n', '44: 10.0.0.1 1 2001:db8::1 2'],
+    ['PROXY TCP6 2001:DB8::5 ::ffff:7f28:201 1 2\r\n', '44: 2001:db8::5 1 127.40.2.1 2'],
     ['PROXY UNKNOWN\r\n', '15: own'],
     [`PROXY UNKNOWN ${longest} ${longest} 65535 65535\r\n`, '107: own'],
     ['PROXY UNKNOWN whatever stands here\r\n', '36: own'],
@@ -77,7 +81,8 @@ describe('parseProxyHeader() of version 1', () => {
     'PROXY TCP4 ::1 ::1 1 2\r\n',
     'PROXY TCP6 1.2.3.4 1.2.3.4 1 2\r\n',
     'PROXY TCP6 fe80::1%eth0 fe80::2 1 2\r\n',
-    'PROXY TCP6 ::ffff:10.0.0.1 2001:db8::1 1 2\r\n',
+    'PROXY TCP4 ::ffff:10.0.0.1 1.2.3.4 1 2\r\n',
+    'PROXY TCP6 2001:db8::5 127.40.2.1 1 2\r\n',
     'PROXY UDP4 1.2.3.4 1.2.3.4 1 2\r\n',
     'PROXY UNKNOWNX\r\n',
     'PROXY \r\n',
@@ -99,6 +104,18 @@ describe('parseProxyHeader() of version 2', () => {
       `${SIGNATURE}21110015${V4_BODY}03000104` + '0400024142',
       '37: 192.0.2.7 40000 198.51.100.1 443',
     ],
+    [
+      'an IPv4-mapped source',
+      `${SIGNATURE}21210024${'00'.repeat(10)}ffff0a000001${V6_DESTINATION}9c4001bb`,
+      '52: 10.0.0.1 40000 2001:db8::1 443',
+    ],
+    [
+      'an IPv4-mapped destination',
+      `${SIGNATURE}21210024${V6_SOURCE}${'00'.repeat(10)}ffff7f2802019c4001bb`,
+      '52: 2001:db8::7 40000 127.40.2.1 443',
+    ],
+    ['LOCAL with an address family of its own', `${SIGNATURE}20310000`, '16: own'],
+    ['UDP over IPv6', `${SIGNATURE}21220024${V6_SOURCE}${V6_DESTINATION}9c4001bb`, '52: own'],
     ['LOCAL without a body', `${SIGNATURE}20000000`, '16: own'],
     ['LOCAL with a body to skip', `${SIGNATURE}2011000c${V4_BODY}`, '28: own'],
     ['PROXY UNSPEC with a body to skip', `${SIGNATURE}21000003ffffff`, '19: own'],
@@ -134,7 +151,6 @@ describe('parseProxyHeader() of version 2', () => {
     ['a length beyond reason', `${SIGNATURE}2111ffff`],
     ['a TLV cut short', `${SIGNATURE}21110010${V4_BODY}03000204`],
     ['a TLV without room for its length', `${SIGNATURE}2111000e${V4_BODY}0300`],
-    ['mixed families', `${SIGNATURE}21210024${'00'.repeat(10)}ffff0a000001${V6_DESTINATION}9c4001bb`],
   ] as const) {
     test(`refuses ${name}`, () => {
       assert.equal(parseProxyHeader(hex(text), 'any').kind, 'invalid');
@@ -159,6 +175,19 @@ describe('writeProxyHeader()', () => {
   test('writes version 2 as the specification has it', () => {
     assert.equal(writeProxyHeader('v2', four).toString('hex'), V2_TCP4);
     assert.equal(writeProxyHeader('v2', six).toString('hex'), V2_TCP6);
+  });
+
+  test('names an IPv4 address beside an IPv6 one by its IPv4-mapped form', () => {
+    const mixed = { ...six, destination: ipAddress('127.40.2.1') };
+    assert.equal(
+      writeProxyHeader('v1', mixed).toString(),
+      'PROXY TCP6 2001:db8::7 ::ffff:127.40.2.1 40000 443\r\n',
+    );
+    const mapped = `${'00'.repeat(10)}ffff7f280201`;
+    assert.equal(
+      writeProxyHeader('v2', mixed).toString('hex'),
+      `${SIGNATURE}21210024${V6_SOURCE}${mapped}9c4001bb`,
+    );
   });
 
   test('leaves zones out', () => {
@@ -190,6 +219,11 @@ describe('PROXY protocol in', () => {
       'IPv6 over an IPv4 connection',
       line('PROXY TCP6 2001:db8::9 2001:db8::1 1234 443\r\n'),
       '[2001:db8::9]:1234 -> [2001:db8::1]:443',
+    ],
+    [
+      'one address IPv4-mapped',
+      line('PROXY TCP6 2001:db8::5 ::ffff:127.40.2.1 1234 443\r\n'),
+      '[2001:db8::5]:1234 -> 127.40.2.1:443',
     ],
     ['UNKNOWN', line('PROXY UNKNOWN\r\n'), '192.0.2.1:4000 -> 127.0.0.1:443'],
     ['LOCAL', hex(`${SIGNATURE}20000000`), '192.0.2.1:4000 -> 127.0.0.1:443'],
@@ -282,6 +316,23 @@ describe('PROXY protocol out', () => {
       const { client, backend } = (await inMemory({ pool: { proxyProtocol } })).spliced();
       client.say('payload');
       assert.equal(backend.text, expected.toString('latin1'));
+    }
+  });
+
+  test('passes the extensions of a version 2 header on to a backend that is sent version 2', async () => {
+    // A checksum, Azure's link identifier (0xEE), padding: a header that is passed on whole stays true to its checksum.
+    const extensions = '030004deadbeef' + 'ee000501aabbccdd' + '0400024142';
+    const length = (12 + extensions.length / 2).toString(16).padStart(4, '0');
+    const header = hex(`${SIGNATURE}2111${length}${V4_BODY}${extensions}`).toString('latin1');
+    for (const [proxyProtocol, expected] of [
+      ['v2', header],
+      ['v1', 'PROXY TCP4 192.0.2.7 198.51.100.1 40000 443\r\n'],
+      ['none', ''],
+    ] as const) {
+      const { streams } = await inMemory({ frontend: { proxyProtocol: TRUSTING }, pool: { proxyProtocol } });
+      streams.accept('192.0.2.1').say(`${header}payload`);
+      streams.last().connect();
+      assert.equal(streams.last().text, `${expected}payload`);
     }
   });
 

@@ -170,7 +170,7 @@ describe('TCP connection on real sockets', () => {
     const here = await onWire(
       t,
       (socket) => void receive(socket).then(({ text }) => socket.end(text.toUpperCase())),
-      { backends: ['127.0.0.3', BACKEND] },
+      { backends: ['127.0.0.3', BACKEND], rule: { haPorts: false, ports: portSetOf(443) } },
     );
     const client = await here.dial();
     client.end('early words');

@@ -285,6 +285,8 @@ export class UdpStory {
         return `ended ${event.end}`;
       case 'passive-failure':
         return `failed ${short(event.backendId)} ${event.evidence}`;
+      case 'port-refused':
+        return `refused ${short(event.backendId)}`;
       case 'overload':
         return `overload ${event.phase}`;
       case 'kernel-changed':
