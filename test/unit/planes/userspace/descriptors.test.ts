@@ -33,6 +33,6 @@ describe('flowShortage()', () => {
     assert.equal(flowShortage(shares(1300 + 64 + 10, 2), 10), undefined);
     const shortage = flowShortage(shares(1000, 2), 36);
     assert.deepEqual(shortage, { limit: 1000, tcpFlows: 900, udpFlows: 1350, needed: 36 + 64 + 1300 });
-    assert.match(flowShortageAdvice(shortage!), /900 TCP flows.*LimitNOFILE=1400/);
+    assert.match(flowShortageAdvice(shortage), /900 TCP flows.*LimitNOFILE=1400/);
   });
 });
