@@ -1,3 +1,5 @@
+import type { Rule } from '../model/configuration.js';
+
 /** A bit for each port. */
 const BITMAP_BYTES = 65_536 / 8;
 
@@ -47,4 +49,12 @@ export class AnsweringPorts {
     this.#recent = new Map();
     this.#sinceMs = nowMs;
   }
+}
+
+/** Whether a rule forwards a single port: a backend that refuses it does not do what it is there for. */
+export function forwardsOnePort({
+  haPorts,
+  ports: [range, ...more],
+}: Pick<Rule, 'haPorts' | 'ports'>): boolean {
+  return !haPorts && more.length === 0 && range?.first === range?.last;
 }

@@ -4,7 +4,7 @@ import type { DropReason } from '../model/events.js';
 import type { FlowEndReason } from '../model/flow.js';
 import type { ForwardingState, PoolView } from '../model/forwarding.js';
 import type { Clock } from '../runtime/clock.js';
-import { AnsweringPorts } from './answering-ports.js';
+import { AnsweringPorts, forwardsOnePort } from './answering-ports.js';
 import {
   BackendCaps,
   WorkerCaps,
@@ -291,7 +291,7 @@ export class FlowManager {
     const nowMs = this.clock.monotonicMs();
     const wasOpen = this.#answering.has(backendId, endpoint.port, nowMs);
     const member = slot.view?.backends.find(({ backend }) => backend.id === backendId);
-    if (wasOpen || member?.health === 'down' || hasOnePort(slot.rule)) return 'failure';
+    if (wasOpen || member?.health === 'down' || forwardsOnePort(slot.rule)) return 'failure';
     if (nowMs - (this.#refusalTold.get(backendId) ?? -Infinity) >= REFUSAL_SPACING_MS) {
       this.#refusalTold.set(backendId, nowMs);
       this.#events.push({ type: 'port-refused', atMs: this.clock.wallMs(), backendId });
@@ -466,10 +466,6 @@ export class FlowManager {
   #record(flow: Flow): ReturnType<typeof flowRecord> {
     return flowRecord(flow, this.clock.monotonicMs());
   }
-}
-
-function hasOnePort({ haPorts, ports: [range, ...more] }: Rule): boolean {
-  return !haPorts && more.length === 0 && range?.first === range?.last;
 }
 
 /** In the pool's order, as logs and replays want them. */

@@ -1,3 +1,4 @@
+import { AnsweringPorts, forwardsOnePort } from '../../../flows/answering-ports.js';
 import { EventQueue } from '../../../flows/event-queue.js';
 import type { TrafficTotals } from '../../../flows/flow.js';
 import { Traffic } from '../../../flows/traffic.js';
@@ -98,6 +99,8 @@ export class ConntrackFlows {
   readonly #conntrack: Conntrack;
   readonly #flowEvents: boolean;
   readonly #events: EventQueue;
+  /** Of TCP: a refused UDP datagram leaves no trace in conntrack. */
+  readonly #answering: AnsweringPorts;
   readonly #placements: Placements;
   readonly #use: ConntrackUse;
   readonly #refresh: Refresh;
@@ -125,6 +128,7 @@ export class ConntrackFlows {
     this.#flowEvents = flowEvents;
     this.#conntrack = new Conntrack(deps);
     this.#events = new EventQueue(deps.clock);
+    this.#answering = new AnsweringPorts(deps.clock.monotonicMs());
     this.#placements = new Placements(deps.picker);
     this.#use = new ConntrackUse(deps, (event) => this.#events.push(event));
     this.#refresh = new Refresh(deps.clock, () => this.#list());
@@ -321,6 +325,7 @@ export class ConntrackFlows {
       return;
     }
     flow.round = this.#round;
+    this.#noteAnswer(flow, entry);
     if (!isListed(flow)) return;
     countTraffic(flow, entry);
     this.#noteMove(flow, entry);
@@ -391,7 +396,12 @@ export class ConntrackFlows {
     const flow = this.#flows.get(key);
     if (flow === undefined) return;
     if (isListed(flow)) countTraffic(flow, entry);
+    this.#noteAnswer(flow, entry);
     const end = this.#remove(key, flow, entry);
+    if (end === 'refused') {
+      const { backendId } = flow.totals;
+      this.#events.push({ type: 'port-refused', atMs: this.#deps.clock.wallMs(), backendId });
+    }
     if (entry.byProgram || end !== 'connect-failed') return;
     // As the userspace plane words it.
     const evidence = entry.state === 'CLOSE' ? 'ECONNREFUSED' : 'connect timeout';
@@ -507,9 +517,24 @@ export class ConntrackFlows {
   }
 
   #endOf(totals: TrafficTotals, last: ConntrackEntry | undefined): FlowEndReason {
-    if (last?.byProgram === false) return naturalEnd(last);
+    if (last?.byProgram === false) {
+      const end = naturalEnd(last);
+      return end === 'connect-failed' && this.#isRefusal(totals, last) ? 'refused' : end;
+    }
     const unknown = last !== undefined || totals.protocol === 'tcp' ? 'closed' : 'idle';
     return this.#placements.policyEnd(totals) ?? unknown;
+  }
+
+  #noteAnswer({ totals }: CountedFlow, { protocol, unreplied, reply }: ConntrackEntry): void {
+    if (unreplied || protocol !== PROTOCOL_NUMBER.tcp) return;
+    this.#answering.add(totals.backendId, reply.sourcePort, this.#deps.clock.monotonicMs());
+  }
+
+  /** Whether the backend refused one of many ports, which had not been open: see FlowManager.refused. */
+  #isRefusal({ rule, backendId }: TrafficTotals, { state, reply }: ConntrackEntry): boolean {
+    const own = this.#placements.rule(rule);
+    if (state !== 'CLOSE' || own === undefined || forwardsOnePort(own)) return false;
+    return !this.#answering.has(backendId, reply.sourcePort, this.#deps.clock.monotonicMs());
   }
 }
 

@@ -135,8 +135,12 @@ export class Placements {
 
   /** How long flows of a rule stay without packets; undefined: there is no such rule any more. */
   idleTimeoutMs({ rule, protocol }: Pick<FlowKind, 'rule' | 'protocol'>): number | undefined {
-    const { rules } = this.#newest().state.configuration;
-    return rules.find(({ name }) => name === rule)?.idleTimeoutMs[protocol].value;
+    return this.rule(rule)?.idleTimeoutMs[protocol].value;
+  }
+
+  /** Undefined: no such rule now. */
+  rule(name: string): Rule | undefined {
+    return this.#newest().state.configuration.rules.find((rule) => rule.name === name);
   }
 
   /** A parsed address of a frontend or a destination, remembered by its text. */

@@ -164,6 +164,36 @@ describe('ConntrackFlows', () => {
     assert.deepEqual([total('resets'), total('connectFailures')], [1, 2]);
   });
 
+  test('takes a refusal at one of many ports for the answer of the backend, unless the port was open', async () => {
+    const { entries, mirror, placed, told } = await begun();
+    const refusal = placed({ id: 1, destinationPort: 4444, state: 'CLOSE', unreplied: true });
+    const end = (flow: FakeFlow) => {
+      entries.begin(flow);
+      entries.end(flow);
+      return told().flatMap((event) => {
+        if (event.type === 'flow-ended') return event.end;
+        return event.type === 'flow-started' ? [] : event.type;
+      });
+    };
+    const failures = async () =>
+      (await mirror.counters()).traffic.reduce((all, { connectFailures }) => all + connectFailures, 0);
+    assert.deepEqual(end(refusal), ['refused', 'port-refused']);
+    assert.equal(await failures(), 0);
+    assert.deepEqual(end({ ...refusal, id: 2, state: 'TIME_WAIT', unreplied: false }), ['closed']);
+    assert.deepEqual(end({ ...refusal, id: 3 }), ['connect-failed', 'passive-failure']);
+    assert.equal(await failures(), 1);
+  });
+
+  test('takes a refusal of the one port of a rule for a failure', async () => {
+    const rule = { haPorts: false, protocol: 'tcp', frontendPort: 80, backendPort: 80 };
+    const { begin, entries, told } = await begun({ configuration: oneRule({ rule }) });
+    const flow = begin({ id: 1, state: 'CLOSE', unreplied: true });
+    entries.end(flow);
+    const end = told().find(({ type }) => type === 'flow-ended');
+    assert.ok(end?.type === 'flow-ended');
+    assert.equal(end.end, 'connect-failed');
+  });
+
   test('says which policy ended a flow that this process deleted', async () => {
     const { entries, mirror, update, placed, told, marks } = await begun();
     const flow = placed({ id: 5, protocol: 'udp' });
