@@ -17,16 +17,9 @@ const PORTS = Array.from({ length: 20 }, (_, index) => 7000 + index);
 const UDP_FLOWS = 300;
 const TCP_FLOWS = 60;
 
-/** The default sourcePorts of a pool, of which each worker has its own, equal, consecutive part. */
-const SOURCE_PORTS = { first: 32768, count: 60999 - 32768 + 1 };
-
-/** Which worker a flow is on, by the port it reaches the backend from. */
+/** Which worker a flow is on, by the port it reaches the backend from: the remainder is the worker's number. */
 function workerOf(sourcePort: number, workers: number): number {
-  const offset = sourcePort - SOURCE_PORTS.first;
-  for (let worker = 0; worker < workers; worker++) {
-    if (offset < Math.floor((SOURCE_PORTS.count * (worker + 1)) / workers)) return worker;
-  }
-  return assert.fail(`Source port ${sourcePort} is no worker's`);
+  return sourcePort % workers;
 }
 
 /** A process that was started, and its workers at first. */
