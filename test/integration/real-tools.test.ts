@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { createHash } from 'node:crypto';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
@@ -295,20 +296,20 @@ void describe('unmodified clients through an HA-ports rule', () => {
       ['curl'],
       'a backend that ends a connection in the middle of a body is told as such',
       async () => {
-        const address = BACKENDS[0]!;
-        const server = createServer((_request, response) => {
-          response.writeHead(200, { 'content-length': 1000 });
-          response.write('half');
-          setImmediate(() => response.socket?.resetAndDestroy());
-        });
-        // Only this backend listens here, so every flow ends up on it.
-        await new Promise<void>((resolve) => server.listen(ECHO_PORT, address, resolve));
+        const servers = BACKENDS.map((address) =>
+          createServer((_request, response) => {
+            response.writeHead(200, { 'content-length': 1000 });
+            response.write('half');
+            setImmediate(() => response.socket?.resetAndDestroy());
+          }).listen(ECHO_PORT, address),
+        );
+        await Promise.all(servers.map((server) => once(server, 'listening')));
         try {
           const args = ['-sS', '--noproxy', '*', `http://${BY_TUPLE}:${ECHO_PORT}/`];
           const { code, stderr } = await runCommand('curl', args);
           assert.equal(code, 56, `curl must see a reset, not an end: ${stderr}`);
         } finally {
-          server.close();
+          for (const server of servers) server.close();
         }
       },
     );

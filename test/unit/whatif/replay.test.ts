@@ -201,7 +201,7 @@ describe('replay() of what cannot be right', () => {
       '\n',
       '[]\n',
       (lines[5] ?? '').replace('198.51.100.1', 'nowhere'),
-      (lines[5] ?? '').replace('"destination":"198.51.100.1"', '"destination":"2001:db8::1"'),
+      (lines[5] ?? '').replace('"destination":"198.51.100.1"', '"destination":"198.51.100.256"'),
       '{"type":"config","format":2,"digest":"x","configuration":{}}\n',
       `{"type":"epoch","revision":2,"digest":"${settings().digest}","views":[]}\n`,
       '{"type":"something new"}\n',
