@@ -358,7 +358,7 @@ export class FlowManager {
         ? undefined
         : this.table.evictable(refusal, protocol);
       if (evicted === undefined) return refusal;
-      // The overload is told; as a drop only what is refused is counted.
+      // An eviction is reported as an overload; only a refusal is counted as a drop.
       this.#events.dropped(refusal);
       this.end(evicted, 'evicted', 'close');
     }

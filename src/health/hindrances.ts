@@ -57,7 +57,7 @@ export class Hindrances {
     }
   }
 
-  /** Nothing is told any more. */
+  /** Ends all hindrances without an event. */
   stop(): void {
     for (const { cancelEnd } of this.#hindrances.values()) cancelEnd();
     this.#hindrances.clear();

@@ -1,5 +1,5 @@
 import xxhash from 'xxhash-wasm';
-import { PROTOCOL_NUMBER, ipv6Bytes, type FiveTuple } from '../model/address.js';
+import { PROTOCOL_NUMBER, ipv6Bytes, type FiveTuple, type IpAddress } from '../model/address.js';
 import type { Configuration, KernelOptions, Rule } from '../model/configuration.js';
 import { spokeOf } from './rule-ports.js';
 
@@ -71,7 +71,8 @@ class UserspaceHash implements FlowHash {
   }
 
   write(tuple: FiveTuple, layout: KeyLayout): Uint8Array {
-    const [source, destination] = addressBytes(tuple);
+    const source = hashedBytes(tuple.source, tuple.destination);
+    const destination = hashedBytes(tuple.destination, tuple.source);
     const swaps = this.swaps(tuple, layout);
     const bytes = this.#bytes;
     let length = 0;
@@ -101,7 +102,8 @@ class UserspaceHash implements FlowHash {
    */
   swaps(tuple: FiveTuple, { symmetric, distribution }: KeyLayout): boolean {
     if (!symmetric) return false;
-    const [source, destination] = addressBytes(tuple);
+    const source = hashedBytes(tuple.source, tuple.destination);
+    const destination = hashedBytes(tuple.destination, tuple.source);
     for (let index = 0; index < source.length; index++) {
       const difference = source[index]! - destination[index]!;
       if (difference !== 0) return difference > 0;
@@ -171,12 +173,11 @@ class KernelHash implements FlowHash {
 }
 
 /**
- * Both of one length. Only a PROXY protocol header can name addresses of two families, in the IPv4-mapped form of one: then
- * both are taken as IPv6.
+ * An address's bytes, as many as those of the tuple's other address. Only a PROXY protocol header can name addresses of
+ * two families, in the IPv4-mapped form of one: then both are taken as IPv6.
  */
-function addressBytes({ source, destination }: FiveTuple): readonly [readonly number[], readonly number[]] {
-  if (source.family === destination.family) return [source.bytes, destination.bytes];
-  return [ipv6Bytes(source), ipv6Bytes(destination)];
+function hashedBytes(address: IpAddress, other: IpAddress): readonly number[] {
+  return address.family === other.family ? address.bytes : ipv6Bytes(address);
 }
 
 /** Nothing that arrives in a packet can be of two families, so it is a bug. */
@@ -186,13 +187,13 @@ function assertOneFamily({ source, destination }: FiveTuple): void {
 }
 
 function keyFields(
-  tuple: FiveTuple,
+  { source, destination }: FiveTuple,
   { distribution }: KeyLayout,
   swaps: boolean,
   [protocolBytes, portBytes]: readonly [number, number],
 ): Readonly<Record<'addresses' | 'protocol' | 'ports', readonly KeyField[]>> {
   const [first, second] = swaps ? (['destination', 'source'] as const) : (['source', 'destination'] as const);
-  const [{ length }] = addressBytes(tuple);
+  const { length } = hashedBytes(source, destination);
   return {
     addresses: [
       [`${first} address`, length],

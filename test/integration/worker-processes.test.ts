@@ -10,7 +10,8 @@ import { pathToFileURL } from 'node:url';
 import { forkSharingWorker, forkWorker } from '../../src/planes/workers/process.js';
 import type { PeerProcess } from '../../src/runtime/peer.js';
 import { builtFile } from '../support/commands.js';
-import { within } from '../support/deadline.js';
+import { eventually, within } from '../support/deadline.js';
+import { isAlive } from '../support/haports-process.js';
 import { loopbackBlock } from '../support/loopback.js';
 
 /** The compiled launcher, for the child's end of the channel. */
@@ -312,19 +313,6 @@ describe('parentChannel()', () => {
     assert.ok(typeof pid === 'number');
     middle.channel.send('now');
     assert.equal(await exitOf(middle), 'signal SIGKILL');
-    const untilMs = performance.now() + 10_000;
-    while (isAlive(pid)) {
-      assert.ok(performance.now() < untilMs, `Worker ${pid} outlived its parent`);
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
+    await eventually(async () => !(await isAlive(pid)), 10_000, `worker ${pid} to end with its parent`);
   });
 });
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}

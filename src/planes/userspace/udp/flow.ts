@@ -7,9 +7,9 @@ import type { DialTarget } from '../source-ports.js';
 import type { RelatedEnds } from './answers-from-address.js';
 import {
   FailedBackends,
+  PORT_UNREACHABLE,
   Upstream,
   type DatagramBudget,
-  PORT_UNREACHABLE,
   type DialRefusal,
   type Dialer,
   type UdpLocalEnd,

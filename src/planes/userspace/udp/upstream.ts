@@ -59,13 +59,13 @@ export interface UpstreamOwner {
   onSendFailed(by: Upstream): void;
 }
 
+/** Evidence that no one listens on the port. */
+export const PORT_UNREACHABLE = 'ICMP unreachable';
+
 /**
  * What a connected UDP socket makes of ICMP: port (ECONNREFUSED) and protocol (ENOPROTOOPT) unreachable, prohibited
  * (EHOSTUNREACH), or its route has gone (the last two). See icmp_err_convert in Linux' net/ipv4/icmp.c.
  */
-/** Evidence that no one listens on the port. */
-export const PORT_UNREACHABLE = 'ICMP unreachable';
-
 const UNREACHABLE: Readonly<Record<string, string>> = {
   ECONNREFUSED: PORT_UNREACHABLE,
   ENOPROTOOPT: 'ENOPROTOOPT',
